@@ -1,0 +1,37 @@
+# Everything happens in .venv inside this clone; `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## make .venv with the package, and the extras that the tests use
+
+$(READY): setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	  || { echo "error: $(PYTHON) must be Python 3.10 to 3.12; name one with make PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $(READY)
+
+run: $(READY) ## train both stages on the embedded scenes, evaluate, report (about 9 minutes on 2 cores)
+	$(BIN)/python -m ragaf_exp.run $(ARGS)
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+eval: $(READY) ## score a run again: make eval RUN=runs/latest
+	$(BIN)/python -m eval run=$(or $(RUN),runs/latest) $(ARGS)
+
+bench: $(READY) ## measure what the README claims about speed
+	$(BIN)/python -m ragaf_exp.bench $(ARGS)
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+
+.PHONY: help setup run test eval bench lint clean

@@ -1,0 +1,72 @@
+"""The inside of a mask and the pattern that it is filled with: plain, striped or dotted.
+
+The interior's lightness decides: little variation is plain, else the directions of its gradient tell
+stripes, which share one, from dots, which have all. Nothing is learnt. Below 64 px a side the patterns of
+the shape scenes are finer than the pixels, and about a tenth of their true fills is misread.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+RIM = 1 / 64  # of the longer side: how deep the rim reaches, at least 1 px
+TEXTURE_STD = 1.5  # of L*, after smoothing: stripes 14 apart give 3.5 to 5, dots 3 to 4, grain at most 1.4
+GRAIN = 1 / 128  # of the longer side: standard deviation of the smoothing before a pattern is looked for
+STRIPE_COHERENCE = 0.5  # of the structure tensor: 1 = all gradients parallel, 0 = none preferred
+
+
+def rim_px(shape: tuple[int, ...]) -> float:
+    """Depth in px of an object's rim in an image of shape (H,W,...)."""
+    return max(1.0, RIM * max(shape[:2]))
+
+
+def interior(mask: np.ndarray, rim: float) -> np.ndarray:
+    """The mask (H,W) bool without its rim of so many px; of a thinner one, such as a ring, the deeper half.
+
+    Never empty where the mask is not. Beyond the array's border lies no object.
+    """
+    padded = np.pad(mask.astype(np.uint8), 1)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    return depth > min(rim, 0.5 * float(depth.max()))
+
+
+def hole(mask: np.ndarray) -> np.ndarray:
+    """Pixels that the mask (H,W) bool encloses without covering them."""
+    outside = np.pad((~mask).astype(np.uint8), 1, constant_values=1)
+    cv2.floodFill(outside, None, (0, 0), 0)
+    return outside[1:-1, 1:-1].astype(bool)
+
+
+def fill_of(lightness: np.ndarray, inside: np.ndarray, core: np.ndarray, side: int) -> str:
+    """plain, striped or dotted: the pattern of the lightness (h,w), 0 to 100, of an object.
+
+    Grain is smoothed away over its interior `inside` (h,w) bool, by GRAIN of the whole image's longer `side`
+    in px, and a plane taken off, as shading is no pattern; the statistics are those of its `core` (h,w),
+    which soft outlines don't reach.
+    """
+    tone = _levelled(_smoothed(lightness, inside, GRAIN * side), inside)
+    if tone[core].std() < TEXTURE_STD:
+        return "plain"
+    gy, gx = np.gradient(tone)
+    xx, yy, xy = (float((a[core] * b[core]).sum()) for a, b in ((gx, gx), (gy, gy), (gx, gy)))
+    coherence = np.hypot(xx - yy, 2 * xy) / max(xx + yy, 1e-12)
+    return "striped" if coherence > STRIPE_COHERENCE else "dotted"
+
+
+def _levelled(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Values (h,w) over the interior less the plane that fits them best, 0 elsewhere."""
+    y, x = np.nonzero(inside)
+    plane = np.stack([np.ones(len(x)), x, y], 1)
+    slope, *_ = np.linalg.lstsq(plane, values[inside], rcond=None)
+    level = np.zeros(inside.shape)
+    level[inside] = values[inside] - plane @ slope
+    return level
+
+
+def _smoothed(values: np.ndarray, inside: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian smoothing of values (h,w) that takes nothing from beyond the interior (h,w) bool."""
+    weight = inside.astype(np.float32)
+    return cv2.GaussianBlur(values * weight, (0, 0), sigma) / np.maximum(
+        cv2.GaussianBlur(weight, (0, 0), sigma), 1e-6
+    )

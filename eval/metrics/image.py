@@ -1,0 +1,54 @@
+"""Pixel metrics between an image and its reference: MSE, PSNR, SSIM.
+
+Only uint8 pictures are taken: a float array says nothing about its range, and mistaking [0, 1] for [-1, 1]
+gives figures that look right. MSE is in units of the range [0, 1] squared.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from skimage.metrics import structural_similarity
+
+_SSIM_WINDOW = 7
+
+
+def _checked(image: np.ndarray, reference: np.ndarray) -> None:
+    for name, array in (("image", image), ("reference", reference)):
+        if array.dtype != np.uint8:
+            raise ValueError(f"{name} is {array.dtype}: convert it to uint8, 0 to 255")
+        if array.ndim != 3 or array.shape[2] != 3:
+            raise ValueError(f"{name} has shape {array.shape}: it must be (H, W, 3)")
+    if image.shape != reference.shape:
+        raise ValueError(
+            f"image {image.shape} and reference {reference.shape} differ in shape: resize one of them"
+        )
+
+
+def mse(image: np.ndarray, reference: np.ndarray) -> float:
+    """Mean squared error of two (H,W,3) uint8 pictures on the scale [0, 1]: 0 for equal ones, at most 1."""
+    _checked(image, reference)
+    difference = image.astype(np.float64) - reference.astype(np.float64)
+    return float(np.mean((difference / 255.0) ** 2))
+
+
+def psnr(image: np.ndarray, reference: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of two (H,W,3) uint8 pictures, with peak 255.
+
+    Equal pictures have no finite PSNR, and one infinity would swallow any mean: the error is floored at that
+    of rounding to 8 bits (a uniform error of half a step, 1/12 of a squared step), so PSNR is at most 58.9
+    dB.
+    """
+    rounding = 1.0 / (12.0 * 255.0**2)
+    return float(-10.0 * np.log10(max(mse(image, reference), rounding)))
+
+
+def ssim(image: np.ndarray, reference: np.ndarray) -> float:
+    """Structural similarity in [-1, 1] (Wang et al. 2004; skimage, 7x7 uniform window, mean over the
+    channels).
+    """
+    _checked(image, reference)
+    if min(image.shape[:2]) < _SSIM_WINDOW:
+        raise ValueError(f"image {image.shape} is smaller than SSIM's {_SSIM_WINDOW}x{_SSIM_WINDOW} window")
+    return float(
+        structural_similarity(reference, image, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW)
+    )

@@ -1,0 +1,110 @@
+"""From a checked config to the objects of a run. The only place that knows how the parts are wired."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from ragaf_exp.config.build import build, locate
+from ragaf_exp.data.loader import Examples, Preparer
+from ragaf_exp.diffusion import Diffusion
+from ragaf_exp.errors import UserError
+from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+from ragaf_exp.models import taps
+from ragaf_exp.models.codec import Pixel
+from ragaf_exp.models.model import Model
+from ragaf_exp.randomness import derive
+from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.sampler import Sampler
+
+log = logging.getLogger(__name__)
+VOCABULARY_CAPTIONS = 4000  # of the training split, read to fit a tokenizer
+
+
+@dataclass
+class Parts:
+    """What both stages share."""
+
+    cfg: DictConfig
+    source: Any  # data source
+    prepare: Preparer
+    diffusion: Diffusion
+    sampler: Sampler
+    codec: Pixel
+    tokenizer: Any
+
+    def examples(self, split: str) -> Examples:
+        """Examples of train, val or test; kept in memory where this process alone computes them."""
+        return Examples(self.source.split(split), self.prepare, cache=self.cfg.stage.workers == 0)
+
+
+def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
+    """Everything but the networks; fits the tokenizer, or reads it from the run folder."""
+    if cfg.data.size % cfg.codec.patch:
+        raise UserError(f"data.size={cfg.data.size}: must be a multiple of codec.patch={cfg.codec.patch}")
+    diffusion = build(cfg.diffusion, "diffusion")
+    source = build(cfg.data, "data")
+    prepare = Preparer(*(build(cfg[key], key) for key in ("sketch", "regions", "graph")))
+    sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
+    return Parts(cfg, source, prepare, diffusion, sampler, build(cfg.codec, "codec"), _tokenizer(cfg, folder, source))
+
+
+def make_model(parts: Parts, stage: str) -> Model:
+    """The freshly initialised model of a stage; refine adds the region path to coarse's modules."""
+    cfg, codec = parts.cfg, parts.codec
+    side = cfg.data.size // codec.downscale
+    torch.manual_seed(derive(cfg.seed, "init", "coarse"))  # the same stage 1 in a coarse and in a refine model
+    text = build(cfg.text, "text", tokenizer=parts.tokenizer)
+    wiring = {"channels": codec.channels, "text_width": text.width, "patch": codec.patch}
+    backbone = build(cfg.backbone, "backbone", **wiring)
+    if side % backbone.stride:
+        unit = codec.downscale * backbone.stride
+        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone and codec")
+    shapes = taps.trace(backbone.unet, side, side)
+    hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale)
+    common = (text, hint, backbone, shapes, codec.channels, parts.diffusion.timesteps)
+    if stage == "coarse":
+        return Model(*common)
+    torch.manual_seed(derive(cfg.seed, "init", "refine"))
+    return Model(*common, *_region_path(cfg, text, hint, backbone, shapes))
+
+
+def adopt(model: Model, coarse: dict[str, torch.Tensor], tune: str) -> Model:
+    """Start a refine model from stage 1's weights; tune=frozen then trains the region path alone."""
+    missing, unexpected = model.load_state_dict(coarse, strict=False)
+    stranger = [key for key in missing if not key.startswith(("ragaf.", "injection.", "region_latent."))]
+    if stranger or unexpected:
+        raise UserError(f"init: that run's stage 1 does not fit this config ({(stranger + unexpected)[0]})")
+    if tune == "frozen":
+        for module in (model.text, model.hint, model.backbone):
+            module.requires_grad_(False)
+    return model
+
+
+def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes) -> tuple:
+    fusion = build(cfg.fusion, "fusion", width=cfg.ragaf.width)
+    ragaf = build(
+        cfg.ragaf, "ragaf", node_features=len(NODE_FEATURES), edge_features=len(EDGE_FEATURES),
+        hint_width=hint.width, text_width=text.width, fusion=fusion,
+    )  # fmt: skip
+    injection = build(
+        cfg.injection, "injection", shapes=shapes, width=ragaf.width, cross_layers=backbone.cross_layers
+    )
+    return ragaf, injection
+
+
+def _tokenizer(cfg: DictConfig, folder: RunFolder, source: Any) -> Any:
+    kind = locate(cfg.text._target_, "text")
+    if not folder.tokenizer.exists():
+        items = source.split("train")
+        captions = [items[i].caption for i in range(min(len(items), VOCABULARY_CAPTIONS))]
+        kind.fit(captions, cfg.text.vocabulary).save(str(folder.tokenizer))
+    try:
+        return kind.load(folder.tokenizer)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise UserError(f"{folder.tokenizer}: damaged ({error}); restore it or train again") from error

@@ -1,0 +1,79 @@
+"""What every command line shares: key=value arguments, one-line errors, exit status."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from ragaf_exp.config.validate import one_line
+from ragaf_exp.errors import UserError
+
+MEND = {
+    errno.ENOSPC: "no space left on the device; free some and run the same command again",
+    errno.EDQUOT: "disk quota exceeded; free some and run the same command again",
+    errno.EROFS: "a read-only file system; choose another folder",
+    errno.EACCES: "permission denied; choose another folder or change its permissions",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder",
+}
+
+
+def guarded(main: Callable[[], Any]) -> None:
+    """Run a command line: a user's mistake becomes one line on stderr and exit status 2."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands its errors on instead of printing them
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        main()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        _fail(explain(error))
+    except OSError as error:
+        if error.errno not in MEND:
+            raise
+        _fail(f"{error.filename or 'write failed'}: {MEND[error.errno]}")
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def explain(error: BaseException) -> str:
+    """One line for a user's mistake; config errors are traced to the key at fault."""
+    if isinstance(error, UserError):
+        return str(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return one_line(cause)
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(str(error).split())
+
+
+def parse_args(argv: Sequence[str], known: dict[str, type]) -> dict[str, Any]:
+    """`key=value` arguments as a dict; a value is converted to the key's type. UserError names the known keys."""
+    found: dict[str, Any] = {}
+    for argument in argv:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in known:
+            raise UserError(f"{argument}: unknown argument; known are {', '.join(k + '=' for k in known)}")
+        found[key] = _convert(key, value.strip().removeprefix('"').removesuffix('"'), known[key])
+    return found
+
+
+def _convert(key: str, value: str, kind: type) -> Any:
+    if kind is list:
+        return [v.strip() for v in value.strip("[] ").split(",") if v.strip()]
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise UserError(f"{key}={value}: must be of type {kind.__name__}") from error
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

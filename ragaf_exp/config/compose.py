@@ -1,0 +1,44 @@
+"""From overrides to a checked config, and from a config to the name of its run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from ragaf_exp.config.validate import validate
+from ragaf_exp.errors import UserError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+PLACE = ("runs", "logger")  # where a run is kept and who is told of it do not change what it computes
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The checked config of one run, as the command line would compose it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return validate(compose("config", overrides))
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """12 hex digits of the full resolved config: the same config finds its own run again."""
+    content = {k: v for k, v in OmegaConf.to_container(cfg, resolve=True).items() if k not in PLACE}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load_config(path: Path) -> DictConfig:
+    """The checked config of a run folder, perhaps a stranger's: plain YAML, nothing is resolved or run."""
+    try:
+        text = path.read_text()
+        raw = OmegaConf.create(text) if text.strip() else None
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing; is {path.parent} a run folder?") from error
+    except Exception as error:  # YAML errors come in many types
+        raise UserError(f"{path}: damaged ({type(error).__name__}); restore it or train again") from error
+    if not isinstance(raw, DictConfig):
+        raise UserError(f"{path}: empty or not a mapping; restore it or train again")
+    if "${" in text:
+        raise UserError(f"{path}: holds an interpolation (${{...}}); a run's config is fully resolved")
+    return validate(raw)

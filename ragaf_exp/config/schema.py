@@ -1,0 +1,99 @@
+"""Schemas of the config groups that hold plain settings. A group with a `_target_` has its constructor as schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+COARSE, REFINE = "coarse", "refine"
+
+
+@dataclass
+class Coarse:
+    """Stage 1: sketch-guided diffusion."""
+
+    steps: int = 550
+    lr: float = 1e-3
+
+
+@dataclass
+class Refine:
+    """Stage 2: semantic refinement, from stage 1's output noised to `strength`."""
+
+    steps: int = 650
+    lr: float = 1e-3
+    strength: float = 1.0  # (0,1]: share of the noise schedule that stage 2 runs, and is trained on
+    recolour: float = 0.0  # share of training starts whose regions get wrong colours, as a coarse latent has them
+
+
+@dataclass
+class Stage:
+    """Group `stage`: which stages run, and how training is paced. Steps are optimizer steps."""
+
+    run: list[str] = field(default_factory=lambda: [COARSE, REFINE])
+    batch: int = 32  # items per optimizer step, over all processes
+    accumulate: int = 1  # micro-batches per optimizer step
+    workers: int = 0  # loader processes; 0 = in the training process, with the examples kept in memory
+    coarse: Coarse = field(default_factory=Coarse)
+    refine: Refine = field(default_factory=Refine)
+    log_every: int = 10
+    validate_every: int = 200
+    checkpoint_every: int = 100
+    keep: int = 2  # newest checkpoints kept per stage
+    max_seconds: float = 0.0  # stop after this share of wall time as if interrupted; 0 = no limit
+
+
+@dataclass
+class Task:
+    """Group `task`: what an image is asked to follow, and how often training drops each condition."""
+
+    caption_dropout: float = 0.1
+    sketch_dropout: float = 0.1
+
+
+@dataclass
+class Loss:
+    """Group `loss`: the weight of each loss; 0 leaves it out."""
+
+    diffusion: float = 1.0
+    region_latent: float = 1.0
+
+
+@dataclass
+class Optim:
+    """Group `optim`: AdamW with warm-up and cosine decay, gradient clipping, EMA."""
+
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    weight_decay: float = 1e-4
+    warmup: int = 50
+    final_lr: float = 0.02  # of the peak, at the last step
+    clip: float = 1.0  # gradient norm
+    ema: float = 0.99
+
+
+@dataclass
+class Memory:
+    """Group `memory`: what is trained in stage 2 besides the region path, and in which precision."""
+
+    device: str = "auto"  # auto, cpu, cuda
+    precision: str = "auto"  # auto, no, bf16, fp16
+    tune: str = "full"  # stage 1's modules in stage 2: full or frozen
+
+
+@dataclass
+class Eval:
+    """Group `eval`: how much is sampled and scored."""
+
+    test_items: int = 240  # test items, from the first; 0 = all
+    batch: int = 48
+    validation_items: int = 96  # for the condition-usage losses
+    grid: int = 6  # items in a validation grid
+    pictures: int = 8  # items of the report
+    bootstrap: int = 1000  # resamples of the 95 % intervals
+
+
+PLAIN = {"stage": Stage, "task": Task, "loss": Loss, "optim": Optim, "memory": Memory, "eval": Eval}
+BUILT = (
+    "data", "sketch", "regions", "graph", "text", "codec", "backbone", "hint", "ragaf", "fusion", "injection",
+    "diffusion", "sampler", "logger",
+)  # fmt: skip
+SCALARS = {"seed": int, "runs": str, "name": str, "init": str}

@@ -1,0 +1,117 @@
+"""Every key of a composed config is checked before any work: known, and of the right type."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ragaf_exp.config.build import locate
+from ragaf_exp.config.schema import BUILT, COARSE, PLAIN, REFINE, SCALARS
+from ragaf_exp.errors import UserError
+
+
+def validate(cfg: DictConfig) -> DictConfig:
+    """The config with types converted and defaults filled in. UserError naming the key and the known ones."""
+    known = [*SCALARS, *PLAIN, *BUILT]
+    for key in cfg:
+        if key not in known:
+            raise UserError(f"{key}: unknown key; known are {', '.join(known)}")
+    missing = [key for key in (*PLAIN, *BUILT) if cfg.get(key) is None]
+    if missing:
+        raise UserError(f"{missing[0]}: missing; choose an option of the group conf/{missing[0]}/")
+    checked: dict[str, Any] = {key: _scalar(key, cfg.get(key), kind) for key, kind in SCALARS.items()}
+    for key, schema in PLAIN.items():
+        checked[key] = _merge(schema, cfg[key], key)
+    for key in BUILT:
+        checked[key] = _merge(constructor_schema(locate(cfg[key].get("_target_"), key)), cfg[key], key)
+    out = OmegaConf.create({k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in checked.items()})
+    _ranges(out)
+    return out
+
+
+def constructor_schema(target: type) -> type:
+    """A dataclass of the constructor's parameters that have defaults; those without are wiring, not config."""
+    hints = typing.get_type_hints(target.__init__)
+    fields = [("_target_", str, dataclasses.field(default=f"{target.__module__}.{target.__name__}"))]
+    for name, parameter in inspect.signature(target.__init__).parameters.items():
+        if name != "self" and parameter.default is not parameter.empty:
+            fields.append((name, hints[name], _default(parameter.default)))
+    return dataclasses.make_dataclass(target.__name__, fields)
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, tuple | list | dict):
+        plain = list(value) if isinstance(value, tuple) else value
+        return dataclasses.field(default_factory=lambda: plain)
+    return dataclasses.field(default=value)
+
+
+def _merge(schema: type, node: DictConfig, key: str) -> DictConfig:
+    try:
+        return OmegaConf.merge(OmegaConf.structured(schema), node)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(error, key)) from error
+
+
+def one_line(error: OmegaConfBaseException, key: str = "") -> str:
+    """What is wrong with which key, and the keys known there, in one line."""
+    full = ".".join(part for part in (key, str(error.full_key or "")) if part)
+    known = _known(error)
+    if known:
+        return f"{full}: unknown key; known are {', '.join(known)}"
+    return f"{full}: {str(error.msg or error).splitlines()[0]}"
+
+
+def _known(error: OmegaConfBaseException) -> list[str]:
+    """Keys beside an unknown one; empty where the key is known and its value is at fault."""
+    parent = error.parent_node
+    if not OmegaConf.is_dict(parent) or error.key in list(parent):
+        return []
+    return [str(k) for k in parent if not str(k).startswith("_")]
+
+
+def _scalar(key: str, value: Any, kind: type) -> Any:
+    if value is None:
+        return None if key == "init" else kind()
+    if not isinstance(value, kind) or isinstance(value, bool):
+        if kind is str:
+            return str(value)
+        raise UserError(f"{key}={value}: must be of type {kind.__name__}")
+    return value
+
+
+def _ranges(cfg: DictConfig) -> None:
+    """Ranges of plain settings; constructors check their own."""
+    if not cfg.stage.run or any(s not in (COARSE, REFINE) for s in cfg.stage.run):
+        raise UserError(f"stage.run={list(cfg.stage.run)}: must hold coarse, refine or both")
+    at_least_one = ("stage.batch", "stage.accumulate", "stage.coarse.steps", "stage.refine.steps", "stage.log_every",
+                    "stage.validate_every", "stage.checkpoint_every", "stage.keep", "eval.batch", "eval.bootstrap",
+                    "eval.grid", "eval.validation_items")  # fmt: skip
+    for key in at_least_one:
+        _range(cfg, key, 1, None)
+    for key in ("stage.workers", "stage.max_seconds", "eval.test_items", "eval.pictures", "optim.warmup",
+                "optim.weight_decay", "loss.diffusion", "loss.region_latent"):  # fmt: skip
+        _range(cfg, key, 0, None)
+    for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema"):
+        _range(cfg, key, 0, 1)
+    for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip"):
+        _range(cfg, key, 1e-12, None)
+    _range(cfg, "stage.refine.strength", 1e-3, 1)
+    if cfg.stage.batch % cfg.stage.accumulate:
+        raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
+    for key, allowed in {"memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16", "fp16"),
+                         "memory.tune": ("full", "frozen")}.items():  # fmt: skip
+        if OmegaConf.select(cfg, key) not in allowed:
+            raise UserError(f"{key}={OmegaConf.select(cfg, key)}: must be one of {', '.join(allowed)}")
+
+
+def _range(cfg: DictConfig, key: str, low: float, high: float | None) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value != value or value < low or (high is not None and value > high):
+        wanted = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+        raise UserError(f"{key}={value}: must be {wanted}")

@@ -1,0 +1,140 @@
+"""Opens and decodes picture files of any common kind. A bad file is a UserError of one line that names it.
+
+Decoders are limited to the formats named here (Pillow has some that run other programs), sizes are checked by
+the file's header before anything is decoded, and what Pillow warns of is either an error here or no matter.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ragaf_exp.errors import UserError
+
+MAX_PIXELS = 64_000_000  # a decompression bomb beyond this
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+# Set once, since catching warnings for the length of a call isn't safe in threads; its errors are raised too.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+_STDERR = threading.Lock()
+
+
+def check_header(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture by its header alone, as stored. Raises UserError as read_image would."""
+    with _open(path) as picture:
+        return picture.size
+
+
+def decode(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """RGB (H, W, 3) uint8 and alpha (H, W) uint8, or None where everything is opaque. Raises UserError."""
+    with _open(path) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
+        try:
+            picture.load()
+            return _channels(_upright(picture))
+        except Exception as error:  # a decoder may raise anything on damaged bytes
+            raise UserError(_damaged(path, error)) from None
+
+
+@contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """Keeps libtiff, a C library, from writing its own complaints to the process's stderr."""
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # no stderr, no complaints
+            yield
+            return
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(sink)
+            os.close(kept)
+
+
+def _open(path: str | Path) -> Image.Image:
+    """A picture with its header checked and nothing decoded yet."""
+    name = Path(path)
+    try:
+        if name.is_dir():
+            raise UserError(f"{path}: is a directory, not an image; name a file in it")
+        if name.exists() and not name.is_file():
+            raise UserError(f"{path}: is a device or pipe, not a file; save the image to a file")
+        if name.stat().st_size == 0:
+            raise UserError(f"{path}: is empty (0 bytes); replace it with a whole image")
+        picture = Image.open(name, formats=FORMATS)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such file; check the path") from None
+    except PermissionError:
+        raise UserError(f"{path}: may not be read (permission denied); make it readable (chmod +r)") from None
+    except UnidentifiedImageError:
+        raise UserError(
+            f"{path}: is not an image, or not one of PNG, JPEG, WebP, BMP, TIFF, GIF; convert it"
+        ) from None
+    except Image.DecompressionBombError:
+        raise UserError(_too_large(path)) from None
+    except UserError:
+        raise
+    except Exception as error:  # a decoder may raise anything on damaged bytes
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"{path}: can't be read ({error.strerror}); mend that or the path") from None
+        raise UserError(_damaged(path, error)) from None
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        picture.close()
+        raise UserError(_too_large(path, f"{width} x {height} pixels"))
+    if width * height == 0:
+        picture.close()
+        raise UserError(f"{path}: has no pixels ({width} x {height}); replace it with a whole image")
+    return picture
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return picture
+
+
+def _channels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """RGB and alpha of a decoded picture of any mode."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return np.repeat(_eight_bits(np.asarray(picture))[..., None], 3, 2), None
+    if not picture.has_transparency_data:
+        return np.asarray(picture.convert("RGB")), None
+    rgba = np.asarray(picture.convert("RGBA"))
+    alpha = rgba[..., 3]
+    return rgba[..., :3], None if alpha.min() == 255 else alpha
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Deep greyscale (H, W), 16 or 32 bits or float, to uint8: by its full scale where that is plain."""
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65535:
+        values, scale = values - low, max(high - low, 1e-9)
+    else:
+        scale = 1.0 if high <= 1 else 255.0 if high <= 255 else 65535.0
+    return np.rint(values * (255 / scale)).astype(np.uint8)
+
+
+def _too_large(path: str | Path, what: str = "") -> str:
+    tail = f" ({what})" if what else ""
+    return f"{path}: is larger than the limit of {MAX_PIXELS // 1_000_000} megapixels{tail}; shrink it first"
+
+
+def _damaged(path: str | Path, error: Exception) -> str:
+    reason = " ".join(str(error).replace(os.linesep, " ").split())[:120] or type(error).__name__
+    return f"{path}: is damaged or cut short ({reason}); replace it with a whole image"

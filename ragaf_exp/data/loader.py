@@ -1,0 +1,101 @@
+"""From items to batches: sketch, regions and graph of an item; padding; the order of a run's batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.randomness import derive
+from ragaf_exp.types import Batch, Example, Graph, Item, Regions
+
+
+class Preparer:
+    """Item -> Example, by the configured sketch extractor, region finder and graph builder."""
+
+    def __init__(
+        self, sketch: Callable[..., np.ndarray], regions: Callable[[np.ndarray], Regions],
+        graph: Callable[[Regions], Graph],
+    ):  # fmt: skip
+        self.sketch, self.regions, self.graph = sketch, regions, graph
+
+    def __call__(self, item: Item) -> Example:
+        sketch = self.sketch(item.image, item.drawing)
+        regions = self.regions(sketch)
+        return Example(item, sketch, regions, self.graph(regions))
+
+
+class Examples(Dataset):
+    """A split's examples. cache: keep them in memory, so that a second epoch computes nothing."""
+
+    def __init__(self, items: Sequence[Item], prepare: Preparer, cache: bool = True):
+        self.items, self.prepare = items, prepare
+        self.kept: dict[int, Example] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Example:
+        if self.kept is None:
+            return self.prepare(self.items[index])
+        if index not in self.kept:
+            self.kept[index] = self.prepare(self.items[index])
+        return self.kept[index]
+
+
+def collate(examples: list[Example]) -> Batch:
+    """Examples of one size -> padded batch."""
+    count = max(1, *(len(e.graph.nodes) for e in examples))
+    nodes, edges = examples[0].graph.nodes.shape[-1], examples[0].graph.edges.shape[-1]
+    images = np.stack([e.item.image for e in examples]).transpose(0, 3, 1, 2)
+    return Batch(
+        keys=[e.item.key for e in examples],
+        captions=[e.item.caption for e in examples],
+        image=torch.from_numpy(images).float() / 127.5 - 1,
+        sketch=torch.from_numpy(np.stack([e.sketch for e in examples]))[:, None].float(),
+        labels=torch.from_numpy(np.stack([e.regions.labels for e in examples])).long(),
+        nodes=_pad([e.graph.nodes for e in examples], (count, nodes)),
+        node_mask=_pad([np.ones(len(e.graph.nodes), bool) for e in examples], (count,)),
+        edges=_pad([e.graph.edges for e in examples], (count, count, edges)),
+        edge_mask=_pad([e.graph.edge_mask for e in examples], (count, count)),
+    )
+
+
+def _pad(arrays: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:
+    out = np.zeros((len(arrays), *shape), arrays[0].dtype)
+    for row, array in zip(out, arrays, strict=True):
+        row[tuple(slice(n) for n in array.shape)] = array
+    return torch.from_numpy(out)
+
+
+def batch_order(
+    length: int, batch: int, seed: int, steps: range, rank: int = 0, ranks: int = 1
+) -> Iterator[list[int]]:
+    """Indices of each step's batch for one rank: epochs of fresh permutations, a function of (seed, step, rank).
+
+    batch: over all ranks. The last, incomplete batch of an epoch is left out.
+    """
+    per_epoch = length // batch
+    if not per_epoch:
+        raise UserError(f"stage.batch={batch}: more than the {length} training items; lower it")
+    for step in steps:
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng(derive(seed, "order", epoch)).permutation(length)
+        yield order[place * batch : (place + 1) * batch][rank::ranks].tolist()
+
+
+def step_loader(
+    examples: Examples, batch: int, seed: int, steps: range, workers: int = 0, rank: int = 0, ranks: int = 1
+) -> DataLoader:
+    """One batch per step of `steps`, from whichever step training (re)starts at."""
+    order = list(batch_order(len(examples), batch, seed, steps, rank, ranks))
+    return DataLoader(examples, batch_sampler=order, collate_fn=collate, num_workers=workers)
+
+
+def eval_batches(examples: Examples, batch: int) -> Iterator[list[Example]]:
+    """All examples once, in order."""
+    for start in range(0, len(examples), batch):
+        yield [examples[i] for i in range(start, min(start + batch, len(examples)))]

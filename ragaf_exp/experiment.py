@@ -1,0 +1,196 @@
+"""One run from config to report: the stages in order, then evaluation, then the report."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from eval.evaluate import evaluate
+from ragaf_exp.assemble import Parts, adopt, assemble, make_model
+from ragaf_exp.config.build import build
+from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
+from ragaf_exp.data.loader import Examples, collate
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import write_bytes, write_json
+from ragaf_exp.generate import Pipeline
+from ragaf_exp.models.model import Model
+from ragaf_exp.pictures import TestPictures, fusion_curve, save_png, validation_grid
+from ragaf_exp.report import write_report
+from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.training.checkpoint import load_newest, save
+from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.precision import Compute
+from ragaf_exp.training.trainer import Interrupted, Plan, Trainer
+from ragaf_exp.training.usage import condition_usage
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> RunFolder:
+    """Train -> evaluate -> report, continuing whatever an earlier process of the same config left undone."""
+    folder = RunFolder.create(cfg)
+    if folder.state["state"] == "done":
+        log.info("%s: already finished; another seed or name makes a new run", folder.path)
+        return folder
+    try:
+        folder.status("running")
+        Experiment(cfg, folder).train()
+        evaluate_run(folder, cfg)
+        folder.status("done")
+        write_report(folder.path)
+    except Interrupted as stop:
+        folder.status("preempted")
+        raise UserError(f"{folder.path}: {stop}; the same command continues") from stop
+    except BaseException as error:
+        folder.status("preempted" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error))
+        raise
+    return folder
+
+
+class Experiment:
+    """The training half of a run."""
+
+    def __init__(self, cfg: DictConfig, folder: RunFolder):
+        self.cfg, self.folder = cfg, folder
+        self.settings = {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
+        self.compute = Compute(cfg.memory.device, cfg.memory.precision)
+        inherit(cfg, folder)
+        self.parts = assemble(cfg, folder)
+        self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
+        self.logger = build(cfg.logger, "logger")
+
+    def train(self) -> None:
+        """Every stage that the config asks for, in order."""
+        self.logger.open(self.folder.path, OmegaConf.to_container(self.cfg))
+        coarse = None if COARSE in self.cfg.stage.run else self._adopted()
+        for stage in (s for s in (COARSE, REFINE) if s in self.cfg.stage.run):
+            model = make_model(self.parts, stage)
+            if stage == REFINE:
+                model = adopt(model, coarse.state_dict(), self.cfg.memory.tune)
+            trained = self._trainer(stage, model, coarse).fit(self.train_examples)
+            coarse = trained if stage == COARSE else coarse
+        self.logger.close()
+        self.folder.status("running", trained=True)
+
+    def _trainer(self, stage: str, model: Model, coarse: Model | None) -> Trainer:
+        s = self.settings
+        objective = Objective(self.parts.diffusion, s["loss"].diffusion, s["loss"].region_latent)
+        objective.to(self.compute.device)
+
+        def validate(ema: Model, step: int) -> dict[str, float]:
+            return self._validate(stage, ema, coarse, objective, step)
+
+        return Trainer(
+            plan(self.cfg, stage, self.parts), model, objective, self.parts.codec, self.folder, self.compute,
+            s["stage"], s["optim"], s["task"], self.cfg.seed, validate, self.logger.log,
+        )  # fmt: skip
+
+    def _validate(
+        self, stage: str, ema: Model, coarse: Model | None, objective: Objective, step: int
+    ) -> dict[str, float]:
+        """A grid of samples, and the loss with the right and with shuffled conditions."""
+        rows = _first(self.val_examples, self.cfg.eval.grid)
+        models = (ema, None) if stage == COARSE else (coarse, ema)
+        generated = make_pipeline(self.cfg, self.parts, *models, self.compute)(collate(rows))
+        self.folder.samples.mkdir(exist_ok=True)
+        save_png(self.folder.samples / f"{stage}-{step:06d}.png", validation_grid(rows, generated))
+        rows = _first(self.val_examples, self.cfg.eval.validation_items)
+        size = self.cfg.eval.batch
+        batches = [collate(rows[i : i + size]).to(self.compute.device) for i in range(0, len(rows), size)]
+        last = plan(self.cfg, stage, self.parts).last
+        return condition_usage(ema, objective, self.parts.codec, batches, last, self.cfg.seed)
+
+    def _adopted(self) -> Model:
+        """Stage 1 that `inherit` copied here."""
+        return load_stage(make_model(self.parts, COARSE), self.folder, COARSE).to(self.compute.device)
+
+
+def inherit(cfg: DictConfig, folder: RunFolder) -> None:
+    """Copy stage 1 and the tokenizer of the run that init= names, so that this run stands on its own."""
+    if COARSE in cfg.stage.run or (folder.checkpoints / COARSE).exists():
+        return
+    if cfg.init is None:
+        raise UserError("stage=refine: give init=<run folder> whose stage 1 to start from, or take stage=both")
+    other, _ = RunFolder.read(cfg.init, finished=False)
+    found = load_newest(other.checkpoints, COARSE)
+    if found is None:
+        raise UserError(f"init={cfg.init}: holds no whole checkpoint of stage 1; train it with stage=coarse")
+    write_bytes(folder.tokenizer, other.tokenizer.read_bytes())
+    save(folder.checkpoints, found, keep=1)
+
+
+def plan(cfg: DictConfig, stage: str, parts: Parts) -> Plan:
+    """Stage 2 is trained on the timesteps that sampling with its strength visits."""
+    pace = cfg.stage[stage]
+    strength = cfg.stage.refine.strength if stage == REFINE else 1.0
+    last = max(1, round(parts.diffusion.timesteps * strength))
+    return Plan(stage, pace.steps, pace.lr, last, cfg.stage.refine.recolour if stage == REFINE else 0.0)
+
+
+def make_pipeline(
+    cfg: DictConfig, parts: Parts, coarse: Model | None, refine: Model | None, compute: Compute
+) -> Pipeline:
+    return Pipeline(coarse, refine, parts.codec, parts.sampler, compute, cfg.stage.refine.strength, cfg.seed)
+
+
+def load_stage(model: Model, folder: RunFolder, stage: str) -> Model:
+    """The EMA weights of a stage's newest whole checkpoint, in a model that is no longer trained."""
+    found = load_newest(folder.checkpoints, stage, parts=("ema",))
+    if found is None:
+        raise UserError(f"{folder.checkpoints / stage}: no whole checkpoint; train this stage again")
+    try:
+        model.load_state_dict(found.ema)
+    except RuntimeError as error:
+        raise UserError(f"{folder.checkpoints / stage}: does not fit this config's model; was config.yaml changed?") \
+            from error
+    return model.requires_grad_(False).eval()
+
+
+def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
+    """A finished run's parts and its sampling pipeline."""
+    compute = Compute(cfg.memory.device, cfg.memory.precision)
+    parts = assemble(cfg, folder)
+    models: dict[str, Model | None] = {COARSE: None, REFINE: None}
+    for stage in models:
+        if (folder.checkpoints / stage).exists():
+            models[stage] = load_stage(make_model(parts, stage), folder, stage).to(compute.device)
+    return parts, make_pipeline(cfg, parts, models[COARSE], models[REFINE], compute)
+
+
+def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
+    """Sample the test split and score it; writes metrics.json, samples/test and samples/fusion.json."""
+    parts, pipeline = load_run(folder, cfg)
+    examples = parts.examples("test")
+    examples = Examples(_Head(examples.items, cfg.eval.test_items), parts.prepare)
+    last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    show = TestPictures(folder.samples, cfg.eval.pictures, last.text)
+    measured_with = {"weights": "ema", "seed": cfg.seed, "split": "test", "resolution": cfg.data.size}
+    content = evaluate(folder, pipeline, examples, cfg.eval.batch, last.text.token_spans, measured_with, show)
+    show.write_index()
+    if pipeline.refine is not None:
+        batch = collate(_first(examples, cfg.eval.batch)).to(pipeline.compute.device)
+        with torch.no_grad():
+            regions = pipeline.refine.condition(batch).regions
+        write_json(folder.samples / "fusion.json", fusion_curve(pipeline.refine, regions))
+    return content
+
+
+class _Head:
+    """The first `count` items of a split, all where count is 0."""
+
+    def __init__(self, items, count: int):
+        self.items = items
+        self.count = min(len(items), count) if count else len(items)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        return self.items[index]
+
+
+def _first(examples: Examples, count: int) -> list:
+    return [examples[i] for i in range(min(count, len(examples)))]

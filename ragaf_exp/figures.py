@@ -1,0 +1,175 @@
+"""Pictures for people: sample grids, comparisons and attention maps, as uint8 RGB arrays.
+
+Nothing here touches pyplot, so no figure and no setting outlives a call, and threads don't meet.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, INK, FRAME = (255, 255, 255), (32, 36, 44), (214, 218, 224)
+GAP = 6  # px between cells
+FONT = "fonts/ttf/DejaVuSans.ttf"  # matplotlib brings it along, so every machine draws the same letters
+
+
+def grid(
+    images: Sequence[Sequence[np.ndarray | None]],
+    columns: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    cell: int = 128,
+) -> np.ndarray:
+    """Pictures in rows and columns with labels, as one (h,w,3) uint8 picture.
+
+    images: rows of (H,W,3) uint8 pictures or (H,W) sketches in [0, 1] (drawn dark on white); None, or a row
+    that is short, leaves a cell empty. columns, rows: labels above and left, wrapped to fit. cell: side of a
+    cell in px; pictures are fitted into it, small ones enlarged without blur.
+    """
+    width = max((len(row) for row in images), default=0)
+    size = _letter(cell)
+    left = GAP + (2 * cell + GAP if any(rows) else 0)
+    top = GAP + (size + 2 * GAP if any(columns) else 0)
+    shape = (left + max(width, len(columns)) * (cell + GAP), top + max(len(images), 1) * (cell + GAP))
+    canvas = Image.new("RGB", shape, PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for j, label in enumerate(columns):
+        _write(pen, label, left + j * (cell + GAP), GAP, cell, 1, size)
+    for i, row in enumerate(images):
+        y = top + i * (cell + GAP)
+        if i < len(rows):
+            _write(pen, rows[i], GAP, y, left - 3 * GAP, cell // (size + 4), size)
+        for j, picture in enumerate(row):
+            if picture is not None:
+                fitted = _fit(picture, cell)
+                x = left + j * (cell + GAP) + (cell - fitted.shape[1]) // 2
+                above = y + (cell - fitted.shape[0]) // 2
+                pen.rectangle((x - 1, above - 1, x + fitted.shape[1], above + fitted.shape[0]), outline=FRAME)
+                canvas.paste(Image.fromarray(fitted), (x, above))
+    return np.asarray(canvas).copy()
+
+
+def comparison(pictures: Mapping[str, np.ndarray | None], caption: str = "", cell: int = 256) -> np.ndarray:
+    """One row of named pictures, as in `grid`, with the caption underneath; (h,w,3) uint8."""
+    row = grid([list(pictures.values())], columns=list(pictures), cell=cell)
+    if not caption:
+        return row
+    size = _letter(cell)
+    lines = _wrap(caption, row.shape[1] - 2 * GAP, 3, size)
+    foot = Image.new("RGB", (row.shape[1], len(lines) * (size + 4) + 2 * GAP), PAPER)
+    ImageDraw.Draw(foot).multiline_text((GAP, GAP // 2), "\n".join(lines), INK, _font(size), spacing=4)
+    return np.vstack([row, np.asarray(foot)])
+
+
+def attention_figure(
+    words: Sequence[str],
+    attention: np.ndarray,
+    overlay: np.ndarray,
+    labels: np.ndarray | None = None,
+    title: str = "",
+) -> np.ndarray:
+    """Which words each region attends to, beside the picture of the regions; (h,w,3) uint8.
+
+    words: the caption's words, T of them (merge sub-tokens before). attention (N,T), each row's shares.
+    overlay (h,w,3) uint8 with the regions painted and numbered. labels (H,W): region per pixel, for the
+    colour of each row's swatch, read from the overlay. A scene without regions or words says so instead of a
+    map.
+    """
+    count, width = attention.shape
+    if len(words) != width:
+        raise ValueError(f"{len(words)} words for attention {attention.shape}: merge sub-tokens first")
+    inches = (3.2 + max(2.4, min(0.42, 9.5 / max(width, 1)) * width), max(3.3, 0.27 * count + 1.3))
+    figure = Figure(figsize=inches, dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    shares = [3.0, inches[0] - 3.0]
+    picture, chart = figure.subplots(1, 2, width_ratios=shares)
+    picture.imshow(overlay, interpolation="nearest")
+    picture.set_axis_off()
+    if title:
+        figure.suptitle("\n".join(textwrap.wrap(title, int(inches[0] * 13))), fontsize=10, parse_math=False)
+    if count and width:
+        _heatmap(chart, words, attention, None if labels is None else _swatches(overlay, labels, count))
+    else:
+        chart.set_axis_off()
+        chart.text(0.5, 0.5, "no regions" if width else "empty caption", ha="center", color="grey")
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _heatmap(chart, words: Sequence[str], attention: np.ndarray, swatches: np.ndarray | None) -> None:
+    """Regions as rows, words as columns, darker = more; the scale ends at the largest share."""
+    count, width = attention.shape
+    top = max(float(attention.max()), 1e-6)
+    chart.imshow(attention, cmap="Blues", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
+    slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor", "fontsize": 8, "parse_math": False}
+    chart.set_xticks(range(width), words, **slanted)
+    chart.set_yticks(range(count), [str(i) for i in range(count)], fontsize=8)
+    chart.set_ylabel("region", fontsize=8)
+    chart.tick_params(length=0, pad=16 if swatches is not None else 3, axis="y")
+    chart.tick_params(length=0, axis="x")
+    chart.set_xticks(np.arange(-0.5, width), minor=True)
+    chart.set_yticks(np.arange(-0.5, count), minor=True)
+    chart.grid(which="minor", color="white", linewidth=1)
+    chart.tick_params(which="minor", length=0)
+    chart.spines[:].set_visible(False)
+    for row, column in zip(*np.nonzero(attention >= max(0.15, 0.3 * top)), strict=True):
+        share = attention[row, column]
+        chart.text(
+            column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5,
+            color="white" if share > 0.6 * top else "#20242c",
+        )  # fmt: skip
+    if swatches is not None:
+        beside = chart.get_yaxis_transform() + ScaledTranslation(-8 / 72, 0, chart.figure.dpi_scale_trans)
+        chart.scatter(
+            np.zeros(count), np.arange(count), 45, swatches / 255.0, marker="s", transform=beside,
+            clip_on=False, edgecolors="#888888", linewidths=0.5,
+        )  # fmt: skip
+
+
+def _swatches(overlay: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """(N,3) median colour of the overlay over each region; numbers and lines painted on it are outvoted."""
+    size = (overlay.shape[1], overlay.shape[0])
+    at = cv2.resize(labels.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
+    white = np.full(3, 255.0)
+    return np.array([np.median(overlay[at == i], axis=0) if (at == i).any() else white for i in range(count)])
+
+
+def _fit(picture: np.ndarray, cell: int) -> np.ndarray:
+    """The picture as (h,w,3) uint8 whose longer side is `cell`."""
+    if picture.ndim == 2:
+        picture = (
+            np.rint(255.0 * (1.0 - np.clip(picture, 0.0, 1.0)))[..., None].repeat(3, axis=2).astype(np.uint8)
+        )
+    scale = cell / max(picture.shape[:2])
+    size = tuple(max(1, round(side * scale)) for side in (picture.shape[1], picture.shape[0]))
+    how = cv2.INTER_NEAREST if scale >= 1.5 else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(picture, size, interpolation=how)
+
+
+def _letter(cell: int) -> int:
+    """Height of the letters in px beside cells of this side."""
+    return min(16, max(11, cell // 10))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/{FONT}", size)
+
+
+def _wrap(text: str, width: int, lines: int, size: int) -> list[str]:
+    """The text in at most so many lines of `width` px; the last one ends in an ellipsis where it is cut."""
+    letters = max(4, int(width / _font(size).getlength("n")))
+    return textwrap.wrap(text, letters, max_lines=max(1, lines), placeholder=" …")
+
+
+def _write(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int, lines: int, size: int) -> None:
+    wrapped = "\n".join(_wrap(text, width, lines, size))
+    pen.multiline_text((x, y), wrapped, INK, _font(size), spacing=4)

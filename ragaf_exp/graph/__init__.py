@@ -1,0 +1,11 @@
+"""Region graphs: one class per type, features shared."""
+
+from ragaf_exp.graph.adjacency import Adjacency
+from ragaf_exp.graph.complete import Complete
+from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+from ragaf_exp.graph.hybrid import Hybrid
+from ragaf_exp.graph.knn import Knn
+from ragaf_exp.graph.none import NoEdges
+from ragaf_exp.graph.radius import Radius
+
+__all__ = ["EDGE_FEATURES", "NODE_FEATURES", "Adjacency", "Complete", "Hybrid", "Knn", "NoEdges", "Radius"]

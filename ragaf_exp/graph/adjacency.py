@@ -1,0 +1,36 @@
+"""Adjacency: regions that touch across a stroke."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.graph.base import RegionGraph
+from ragaf_exp.graph.features import Geometry
+
+
+def check_border(min_border: float) -> None:
+    """Raises UserError where min_border is not a fraction."""
+    if not 0 <= min_border < 1:
+        raise UserError(f"graph.min_border={min_border}: must be a fraction, 0 to below 1; take 0.02")
+
+
+def adjacent(shape: Geometry, min_border: float) -> np.ndarray:
+    """(N,N) bool: regions with a common border longer than min_border (fraction of the smaller perimeter)."""
+    return shape.border > min_border
+
+
+class Adjacency(RegionGraph):
+    """Edges between regions with a common border across a stroke.
+
+    min_border: borders up to this fraction of the smaller perimeter don't count, so that panes meeting at a
+    corner are not neighbours.
+    """
+
+    def __init__(self, self_loops: bool = True, min_border: float = 0.02) -> None:
+        super().__init__(self_loops)
+        check_border(min_border)
+        self.min_border = min_border
+
+    def connect(self, shape: Geometry) -> np.ndarray:
+        return adjacent(shape, self.min_border)

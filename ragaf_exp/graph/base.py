@@ -1,0 +1,28 @@
+"""What every graph type shares: a new type is a subclass with its own `connect`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragaf_exp.graph.features import Geometry, edge_features, geometry
+from ragaf_exp.types import Graph, Regions
+
+
+class RegionGraph:
+    """Regions -> Graph. Features are zero where there is no edge; all masks are symmetric.
+
+    self_loops: whether every region is its own neighbour.
+    """
+
+    def __init__(self, self_loops: bool = True) -> None:
+        self.self_loops = self_loops
+
+    def __call__(self, regions: Regions) -> Graph:
+        shape = geometry(regions)
+        mask = self.connect(shape)
+        np.fill_diagonal(mask, self.self_loops)
+        return Graph(nodes=shape.nodes, edges=edge_features(shape) * mask[..., None], edge_mask=mask)
+
+    def connect(self, shape: Geometry) -> np.ndarray:
+        """(N,N) bool, True = an edge i -> j; the diagonal is overwritten by self_loops."""
+        raise NotImplementedError

@@ -1,0 +1,23 @@
+"""Adjacency and nearest neighbours together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragaf_exp.graph.adjacency import adjacent, check_border
+from ragaf_exp.graph.base import RegionGraph
+from ragaf_exp.graph.features import Geometry
+from ragaf_exp.graph.knn import check_k, nearest
+
+
+class Hybrid(RegionGraph):
+    """The union of Adjacency(min_border) and Knn(k)."""
+
+    def __init__(self, k: int = 4, self_loops: bool = True, min_border: float = 0.02) -> None:
+        super().__init__(self_loops)
+        check_k(k)
+        check_border(min_border)
+        self.k, self.min_border = k, min_border
+
+    def connect(self, shape: Geometry) -> np.ndarray:
+        return adjacent(shape, self.min_border) | nearest(shape, self.k)

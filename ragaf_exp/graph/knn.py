@@ -1,0 +1,41 @@
+"""k nearest neighbours by centroid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.graph.base import RegionGraph
+from ragaf_exp.graph.features import Geometry
+
+
+def check_k(k: int) -> None:
+    """Raises UserError where k is below 1."""
+    if k < 1:
+        raise UserError(f"graph.k={k}: must be at least 1; take 4, or graph=none for no edges")
+
+
+def nearest(shape: Geometry, k: int) -> np.ndarray:
+    """(N,N) bool: j is among the k nearest of i, or i among those of j; ties go to the larger region."""
+    n = len(shape.distance)
+    mask = np.zeros((n, n), bool)
+    k = min(k, n - 1)
+    if k < 1:
+        return mask
+    away = shape.distance.copy()
+    np.fill_diagonal(away, np.inf)
+    np.put_along_axis(mask, away.argsort(axis=1, kind="stable")[:, :k], True, axis=1)
+    return mask | mask.T
+
+
+class Knn(RegionGraph):
+    """Edges to the k nearest regions by centroid, made symmetric by union: a region has at least min(k, N-1)
+    neighbours and may have more."""
+
+    def __init__(self, k: int = 4, self_loops: bool = True) -> None:
+        super().__init__(self_loops)
+        check_k(k)
+        self.k = k
+
+    def connect(self, shape: Geometry) -> np.ndarray:
+        return nearest(shape, self.k)

@@ -1,0 +1,38 @@
+"""The one typed object that carries conditions from the encoders to the denoiser.
+
+Shapes: B batch, T text tokens, D text width, N regions, R region width, h w latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Text:
+    """Encoded captions."""
+
+    tokens: Tensor  # (B,T,D)
+    mask: Tensor  # (B,T) bool, True = a token; the first, which opens every caption, is always there
+
+
+@dataclass(frozen=True)
+class RegionState:
+    """What the region graph and the text say of each region, before the timestep has its say (stage 2)."""
+
+    structure: Tensor  # (B,N,R) geometry and hint features after graph attention
+    semantics: Tensor  # (B,N,R) what the region read in the caption
+    region_text: Tensor  # (B,N,T) attention of a region to the tokens; sums to at most 1, the rest is the null token
+    region_mask: Tensor  # (B,N) bool
+    soft_masks: dict[tuple[int, int], Tensor]  # (h,w) -> (B,N,h,w), share of each pixel
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Everything the denoiser is told besides x_t and t."""
+
+    text: Text
+    hint: dict[str, Tensor]  # injection point -> (B,C,h,w), added to the UNet's features there
+    regions: RegionState | None = None  # None in stage 1

@@ -1,0 +1,54 @@
+"""Sketch encoders (config group `hint`): a sketch to features added along the UNet's down path."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ragaf_exp.models.taps import Shape
+
+
+class LiteHint(nn.Module):
+    """A small encoder: space to depth, two convolutions per resolution, zero-initialised 1x1 outputs.
+
+    shapes: injection point -> (C,h,w), traced from the UNet. downscale: image pixels per latent pixel.
+    width: channels of its features.
+    """
+
+    def __init__(self, shapes: dict[str, Shape], downscale: int, width: int = 64):
+        super().__init__()
+        self.shapes = {p: s for p, s in shapes.items() if not p.startswith("up")}
+        self.downscale = downscale
+        self.width = width
+        self.stem = nn.Sequential(
+            nn.Conv2d(downscale * downscale, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
+        )
+        sizes = sorted({s[1:] for s in self.shapes.values()}, reverse=True)
+        self.sizes = [size for size in sizes if size != sizes[0]]
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in self.sizes
+        )
+        self.out = nn.ModuleDict({p.replace(".", "_"): zero(nn.Conv2d(width, s[0], 1)) for p, s in self.shapes.items()})
+
+    def features(self, sketch: Tensor) -> dict[tuple[int, int], Tensor]:
+        """(B,1,H,W) in [0,1] -> resolution (h,w) -> features (B,width,h,w), finest first."""
+        x = self.stem(F.pixel_unshuffle(2 * sketch, self.downscale))
+        found = {tuple(x.shape[2:]): x}
+        for size, level in zip(self.sizes, self.levels, strict=True):
+            x = level(F.adaptive_avg_pool2d(x, size))
+            found[size] = x
+        return found
+
+    def forward(self, features: dict[tuple[int, int], Tensor], keep: Tensor) -> dict[str, Tensor]:
+        """Features added at each injection point (B,C,h,w); keep (B,) bool: False drops the sketch (zero)."""
+        kept = keep[:, None, None, None]
+        return {p: self.out[p.replace(".", "_")](features[s[1:]]) * kept for p, s in self.shapes.items()}
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """The module with all parameters at zero: it adds nothing until it is trained."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    return module

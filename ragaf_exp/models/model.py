@@ -1,0 +1,90 @@
+"""The whole model of a stage: encoders to conditioning, conditioning and x_t to a prediction.
+
+Stage 2 is stage 1 plus `ragaf` and `injection`; with their zero-initialised gates it equals stage 1 to the bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ragaf_exp.models.conditioning import Conditioning, RegionState
+from ragaf_exp.models.injection import Injection
+from ragaf_exp.models.ragaf import Ragaf
+from ragaf_exp.models.taps import Shape
+from ragaf_exp.regions.soft_masks import soft_masks
+from ragaf_exp.types import Batch
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the denoiser says of a noised latent."""
+
+    value: Tensor | None  # (B,C,h,w), of the diffusion's prediction type; None where only the regions were asked
+    region_latent: Tensor | None = None  # (B,N,C): each region's guess of the mean of x0 over its soft mask
+    fusion: Tensor | None = None  # (B,N,2)
+
+
+class Model(nn.Module):
+    """text, hint, backbone: the parts of stage 1. ragaf, injection: of stage 2, else None.
+
+    shapes: injection point -> (C,h,w). channels: of the latent. timesteps: of the diffusion.
+    """
+
+    def __init__(
+        self, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes: dict[str, Shape], channels: int,
+        timesteps: int, ragaf: Ragaf | None = None, injection: Injection | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.text, self.hint, self.backbone = text, hint, backbone
+        self.sizes = sorted({s[1:] for s in shapes.values()}, reverse=True)  # finest first
+        self.timesteps = timesteps
+        self.ragaf, self.injection = ragaf, injection
+        self.region_latent = nn.Linear(ragaf.width, channels) if ragaf is not None else None
+
+    def forward(
+        self, batch: Batch, x_t: Tensor | None, t: Tensor, keep_text: Tensor | None = None,
+        keep_sketch: Tensor | None = None,
+    ) -> tuple[Prediction, Conditioning]:  # fmt: skip
+        """One training step's forward: x_t (B,C,h,w), t (B,), keep_* (B,) bool, False drops that condition.
+
+        x_t None asks the region path alone, at a small part of the cost.
+        """
+        conditioning = self.condition(batch, keep_text, keep_sketch)
+        if x_t is None:
+            tokens, fusion = self.ragaf.fuse(conditioning.regions, t / self.timesteps)
+            return Prediction(None, self.region_latent(tokens), fusion), conditioning
+        return self.denoise(x_t, t, conditioning), conditioning
+
+    def condition(
+        self, batch: Batch, keep_text: Tensor | None = None, keep_sketch: Tensor | None = None
+    ) -> Conditioning:
+        """Encode what does not depend on the timestep: once per image when sampling."""
+        if keep_sketch is None:
+            keep_sketch = torch.ones(len(batch), dtype=torch.bool, device=batch.sketch.device)
+        text = self.text(batch.captions, keep_text)
+        features = self.hint.features(batch.sketch)
+        regions = None
+        if self.ragaf is not None:
+            regions = self._regions(batch, text, features[self.sizes[0]], keep_sketch)
+        return Conditioning(text, self.hint(features, keep_sketch), regions)
+
+    def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
+        """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
+        if c.regions is None:
+            return Prediction(self.backbone(x_t, t, c.text, c.hint))
+        tokens, fusion = self.ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
+        added = self.injection(tokens, c.regions)
+        residuals = c.hint | {p: c.hint[p] + r if p in c.hint else r for p, r in added.items()}
+        value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions, c.text))
+        return Prediction(value, self.region_latent(tokens), fusion)
+
+    def _regions(self, batch: Batch, text, hint: Tensor, keep_sketch: Tensor) -> RegionState:
+        masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in self.sizes}
+        kept = keep_sketch[:, None]
+        masks = {size: m * kept[..., None, None] for size, m in masks.items()}
+        hint = hint * kept[..., None, None]
+        edge_mask = batch.edge_mask & kept[..., None]
+        return self.ragaf(batch.nodes, batch.node_mask & kept, batch.edges, edge_mask, masks, hint, text)

@@ -1,0 +1,98 @@
+"""Text encoders (config group `text`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.models.conditioning import Text
+
+log = logging.getLogger(__name__)
+PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
+
+
+def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Byte-pair encoding of lower-cased words, trained on the captions themselves."""
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[PAD, START, UNKNOWN], show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    return tokenizer
+
+
+class TinyText(nn.Module):
+    """A small transformer encoder over byte-pair tokens, trained jointly with the denoiser.
+
+    tokenizer: trained on the data, or read from the run folder.
+    width: D. layers, heads: of the encoder. max_tokens: longer captions are cut, with a warning.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, width: int = 128, layers: int = 2, heads: int = 4, max_tokens: int = 64,
+        vocabulary: int = 2048,
+    ):  # fmt: skip
+        super().__init__()
+        if width % heads:
+            raise UserError(f"text.width={width}: must be a multiple of text.heads={heads}")
+        if max_tokens < 2:
+            raise UserError(f"text.max_tokens={max_tokens}: must be at least 2")
+        self.tokenizer, self.width, self.max_tokens = tokenizer, width, max_tokens
+        self.token = nn.Embedding(tokenizer.get_vocab_size(), width)
+        self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
+        # neighbouring words speak of one thing ("a striped blue star"): a convolution binds them from the first step
+        self.neighbours = nn.Conv1d(width, width, 5, padding=2)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    @staticmethod
+    def fit(captions: Iterable[str], vocabulary: int = 2048) -> Tokenizer:
+        """The tokenizer that these captions ask for."""
+        return train_tokenizer(captions, vocabulary)
+
+    @staticmethod
+    def load(path: Path) -> Tokenizer:
+        return Tokenizer.from_file(str(path))
+
+    def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Token ids (B,T) and mask (B,T); token 0 is START, so that an empty caption has one token."""
+        ids = [self._ids(caption) for caption in captions]
+        length = max(map(len, ids))
+        pad = self.tokenizer.token_to_id(PAD)
+        padded = torch.tensor([row + [pad] * (length - len(row)) for row in ids])
+        mask = torch.tensor([[i < len(row) for i in range(length)] for row in ids])
+        return padded, mask
+
+    def token_spans(self, caption: str) -> list[tuple[int, int]]:
+        """[start, end) characters of each token, in the order of the encoder's tokens; START is (0,0)."""
+        return [(0, 0), *self.tokenizer.encode(caption).offsets][: self.max_tokens]
+
+    def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
+        """captions: B strings. keep (B,) bool: False drops the caption (all tokens but START)."""
+        device = self.position.device
+        ids, mask = (x.to(device) for x in self.tokenize(captions))  # (B,T) both
+        if keep is not None:
+            first = torch.arange(mask.shape[1], device=device) == 0
+            mask = mask & (keep[:, None] | first)
+        x = self.token(ids) * mask[..., None]  # (B,T,D)
+        x = x + F.gelu(self.neighbours(x.transpose(1, 2)).transpose(1, 2)) + self.position[: ids.shape[1]]
+        return Text(self.encoder(x, src_key_padding_mask=~mask), mask)
+
+    def _ids(self, caption: str) -> list[int]:
+        encoding = self.tokenizer.encode(caption)
+        limit = self.max_tokens - 1
+        if len(encoding.ids) > limit:
+            cut = caption[encoding.offsets[limit][0] :]
+            log.warning("caption over text.max_tokens=%d: cut before %r", self.max_tokens, cut[:40])
+        return [self.tokenizer.token_to_id(START), *encoding.ids[:limit]]

@@ -1,0 +1,128 @@
+"""Pictures of a run: validation grids, the report's panels, attention maps, fusion over timesteps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from eval.evaluate import can_bind
+from eval.metrics.binding import bind
+from ragaf_exp.data.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
+from ragaf_exp.figures import attention_figure, grid
+from ragaf_exp.files import write_json
+from ragaf_exp.generate import Generated, to_uint8
+from ragaf_exp.models.conditioning import RegionState
+from ragaf_exp.models.model import Model
+from ragaf_exp.models.text import TinyText
+from ragaf_exp.regions.overlay import region_overlay
+from ragaf_exp.types import Example
+
+FUSION_POINTS = 21  # timesteps at which the fusion curve is read
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """(H,W,3) uint8, or a sketch (H,W) in [0,1], which is drawn dark on white."""
+    if picture.ndim == 2:
+        picture = np.rint(255 * (1 - np.clip(picture, 0, 1))).astype(np.uint8)
+    Image.fromarray(picture).save(path)
+
+
+def panels(example: Example, generated: Generated, row: int, text: TinyText) -> dict[str, np.ndarray]:
+    """One item's pictures by name: sketch, regions, stage1, stage2, attention; what does not apply is left out."""
+    overlay = region_overlay(example.sketch, example.regions, example.graph)
+    found = {"sketch": example.sketch, "regions": overlay}
+    for name in ("stage1", "stage2"):
+        images = getattr(generated, name)
+        if images is not None:
+            found[name] = to_uint8(images[row : row + 1])[0]
+    regions = generated.conditioning.regions
+    if regions is not None:
+        words, attention = by_word(example.item.caption, regions, row, text)
+        attention = attention[: example.regions.count]
+        found["attention"] = attention_figure(words, attention, overlay, example.regions.labels)
+    return found
+
+
+def by_word(caption: str, regions: RegionState, row: int, text: TinyText) -> tuple[list[str], np.ndarray]:
+    """The caption's words and the attention of each region to them (N,words): sub-tokens of a word are summed."""
+    attention = regions.region_text[row].float().cpu().numpy()  # (N,T)
+    words: list[str] = []
+    columns: list[np.ndarray] = []
+    end = -1
+    for i, (start, stop) in enumerate(text.token_spans(caption)):
+        if stop == 0:  # START belongs to no word
+            continue
+        if start == end and caption[start:stop].isalnum():
+            words[-1] += caption[start:stop]
+            columns[-1] = columns[-1] + attention[:, i]
+        else:
+            words.append(caption[start:stop])
+            columns.append(attention[:, i])
+        end = stop
+    return words, np.stack(columns, 1) if columns else np.zeros((len(attention), 0), np.float32)
+
+
+class TestPictures:
+    """Keeps the panels of the first `count` test items under samples/test, with an index."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path, count: int, text: TinyText):
+        self.folder, self.count, self.text = folder / "test", count, text
+        self.index: list[dict] = []
+
+    def __call__(self, place: int, example: Example, generated: Generated, row: int) -> None:
+        if place >= self.count:
+            return
+        here = self.folder / f"{place:04d}"
+        here.mkdir(parents=True, exist_ok=True)
+        final = to_uint8(generated.final[row : row + 1])[0]
+        for name, picture in (panels(example, generated, row, self.text) | {"truth": example.item.image}).items():
+            save_png(here / f"{name}.png", picture)
+        self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name,
+                           "objects": _objects(example, final)})  # fmt: skip
+
+    def write_index(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "index.json", self.index)
+
+
+def _objects(example: Example, image: np.ndarray) -> list[dict]:
+    if not can_bind(example):
+        return []
+    item = example.item
+    found = bind(image, item.objects, item.object_map, OBJECT_COLOURS, BACKGROUND_COLOURS)
+    return [
+        {"phrase": item.caption[slice(*b.object.span)], "wanted": b.object.colour, "found": b.found_colour,
+         "correct": bool(b.correct)}
+        for b in found
+    ]  # fmt: skip
+
+
+def validation_grid(rows: list[Example], generated: Generated) -> np.ndarray:
+    """One row per item: sketch, regions, stage 1, stage 2, truth."""
+    images = [to_uint8(x) if x is not None else None for x in (generated.stage1, generated.stage2)]
+    names = [name for name, x in zip(("stage 1", "stage 2"), images, strict=True) if x is not None]
+    cells = [
+        [e.sketch, region_overlay(e.sketch, e.regions, e.graph), *(x[i] for x in images if x is not None), e.item.image]
+        for i, e in enumerate(rows)
+    ]
+    return grid(cells, columns=["sketch", "regions", *names, "truth"], rows=[e.item.caption for e in rows])
+
+
+@torch.no_grad()
+def fusion_curve(model: Model, regions: RegionState) -> dict[str, list[float]]:
+    """Mean and spread over regions of the fusion weights, at timesteps from 0 to the last."""
+    curve: dict[str, list[float]] = {k: [] for k in ("timesteps", "sketch", "text", "sketch_std", "text_std")}
+    for t in torch.linspace(0, model.timesteps - 1, FUSION_POINTS):
+        times = torch.full((len(regions.region_mask),), float(t) / model.timesteps, device=regions.structure.device)
+        _, weights = model.ragaf.fuse(regions, times)  # (B,N,2)
+        sketch, text = weights[regions.region_mask].float().unbind(-1)
+        curve["timesteps"].append(round(float(t)))
+        for name, values in (("sketch", sketch), ("text", text)):
+            curve[name].append(round(float(values.mean()), 5))
+            curve[f"{name}_std"].append(round(float(values.std(unbiased=False)), 5))
+    return curve

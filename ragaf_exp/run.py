@@ -1,0 +1,23 @@
+"""Train -> evaluate -> report: python -m ragaf_exp.run [overrides]; any Hydra override and multirun works."""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from ragaf_exp.cli import guarded
+from ragaf_exp.config.compose import CONF
+from ragaf_exp.config.validate import validate
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def main(cfg: DictConfig) -> None:
+    cfg = validate(cfg)
+    from ragaf_exp.experiment import run  # heavy: only once the config is known to be good
+    from ragaf_exp.summary import print_summary
+
+    print_summary(run(cfg))
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,81 @@
+"""Checkpoints: step folders of safetensors, written whole or not at all, the newest valid one found by itself."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import checksum, read_json, write_folder, write_json
+
+log = logging.getLogger(__name__)
+SCHEMA = 1
+PARTS = ("model", "ema", "optimizer")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a step hands to the next; data order and noise are functions of (seed, step)."""
+
+    stage: str
+    step: int  # optimizer steps done
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write folder/<stage>/<step>, then remove all but the newest `keep` of the stage."""
+    place = folder / checkpoint.stage / f"{checkpoint.step:08d}"
+    shutil.rmtree(place, ignore_errors=True)  # only ever one that was found damaged
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(place, lambda temporary: _fill(temporary, checkpoint))
+    for old in _steps(folder, checkpoint.stage)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
+    """The newest whole checkpoint of a stage, None where there is none; damaged ones are named and passed over."""
+    for place in _steps(folder, stage):
+        fault = _fault(place)
+        if fault is None:
+            state = read_json(place / "state.json")
+            tensors = {part: load_file(place / f"{part}.safetensors") if part in parts else {} for part in PARTS}
+            return Checkpoint(stage, state["step"], **tensors)
+        log.warning("%s: %s; falling back to the checkpoint before it", place, fault)
+    return None
+
+
+def _fill(place: Path, checkpoint: Checkpoint) -> None:
+    for part in PARTS:
+        tensors = {k: v.detach().contiguous().cpu() for k, v in getattr(checkpoint, part).items()}
+        save_file(tensors, place / f"{part}.safetensors")
+    sums = {f"{part}.safetensors": checksum(place / f"{part}.safetensors") for part in PARTS}
+    state = {"schema": SCHEMA, "stage": checkpoint.stage, "step": checkpoint.step, "sha256": sums}
+    write_json(place / "state.json", state)
+
+
+def _steps(folder: Path, stage: str) -> list[Path]:
+    """Step folders of a stage, the newest first."""
+    found = (folder / stage).glob("[0-9]*") if (folder / stage).is_dir() else []
+    return sorted(found, key=lambda place: place.name, reverse=True)
+
+
+def _fault(place: Path) -> str | None:
+    """What is wrong with a checkpoint, None where it is whole."""
+    try:
+        state = read_json(place / "state.json")
+    except UserError:
+        return "damaged (no readable state.json)"
+    if state.get("schema", 0) > SCHEMA:
+        raise UserError(f"{place}: schema {state['schema']} is newer than this version's {SCHEMA}; update ragaf_exp")
+    for name, wanted in state.get("sha256", {}).items():
+        if not (place / name).is_file() or checksum(place / name) != wanted:
+            return f"damaged ({name} is not what was written)"
+    return None

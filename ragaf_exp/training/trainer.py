@@ -1,0 +1,192 @@
+"""One trainer for both stages: steps, validation, logging, checkpoints, resume."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ragaf_exp.config.schema import Optim, Stage, Task
+from ragaf_exp.data.loader import Examples, step_loader
+from ragaf_exp.errors import Diverged, UserError
+from ragaf_exp.models.codec import Pixel
+from ragaf_exp.randomness import generator
+from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.training import checkpoint
+from ragaf_exp.training.checkpoint import Checkpoint
+from ragaf_exp.training.ema import Ema
+from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.optimizer import learning_rate, make_optimizer, optimizer_state, restore_optimizer
+from ragaf_exp.training.precision import Compute
+from ragaf_exp.types import Batch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage asks of the trainer. steps: optimizer steps. last: timesteps are drawn from [0, last)."""
+
+    stage: str
+    steps: int
+    lr: float
+    last: int
+    recolour: float  # share of starts damaged as a coarse latent is
+
+
+class Interrupted(Exception):
+    """Training stopped before its last step, at a checkpoint: the same command continues it."""
+
+
+class Trainer:
+    """Trains one model by one plan. model: its parameters that require a gradient are trained.
+
+    validate: called with (EMA model, step) every so often; returns figures to log.
+    on_log: called with (stage, step, figures).
+    """
+
+    def __init__(
+        self, plan: Plan, model: nn.Module, objective: Objective, codec: Pixel, folder: RunFolder, compute: Compute,
+        pace: Stage, optim: Optim, task: Task, seed: int,
+        validate: Callable[[nn.Module, int], dict[str, float]], on_log: Callable[[str, int, dict[str, float]], None],
+    ):  # fmt: skip
+        self.plan, self.objective, self.codec, self.folder = plan, objective, codec, folder
+        self.compute, self.pace, self.optim, self.task, self.seed = compute, pace, optim, task, seed
+        self.validate, self.on_log = validate, on_log
+        self.accelerator = Accelerator(cpu=compute.device.type == "cpu", mixed_precision=compute.precision)
+        self.bare, self.ema = model, Ema(model, optim.ema)
+        self.ema.model.to(compute.device)
+        optimizer = make_optimizer(model, plan.lr, optim)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.recent: list[dict[str, Tensor]] = []  # losses of the steps since the last log line, still on the device
+
+    def fit(self, examples: Examples) -> nn.Module:
+        """Train from the newest checkpoint (or from the start) to the plan's last step; returns the EMA model."""
+        start = self._restore()
+        if start == self.plan.steps:
+            return self.ema.model
+        self.folder.rewind(self.plan.stage, start)
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        loader = step_loader(
+            examples, self.pace.batch, self.seed, range(start, self.plan.steps), self.pace.workers, rank, ranks
+        )
+        bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
+                   disable=rank > 0, unit="step")  # fmt: skip
+        self.began = self.logged = time.monotonic()
+        for step, batch in enumerate(bar, start):
+            self.step(step, batch.to(self.compute.device))
+            self._after(step + 1, bar)
+        return self.ema.model
+
+    def step(self, step: int, batch: Batch) -> None:
+        """One optimizer step on this process's share of the batch."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.plan.steps, self.plan.lr, self.optim)
+        x0 = self.codec.encode(batch.image)  # (B,C,h,w)
+        drawn = self._draw(step, x0.shape).to(x0.device)
+        size = math.ceil(len(batch) / self.pace.accumulate)
+        for begin in range(0, len(batch), size):
+            rows = slice(begin, begin + size)
+            with self.compute:
+                losses = self.objective(self.model, batch.rows(rows), x0[rows], drawn.rows(rows))
+            share = len(x0[rows]) / len(batch)
+            self.accelerator.backward(losses["loss"] * share)
+            self.recent.append({name: value.detach() * share for name, value in losses.items()})
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update(self.bare, step)
+
+    def _draw(self, step: int, shape: torch.Size):
+        """Drawn for the batch of all processes, of which this one takes its rows."""
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        whole = torch.Size((shape[0] * ranks, *shape[1:]))
+        dropout = (self.task.caption_dropout, self.task.sketch_dropout)
+        drawn = draw(whole, self.plan.last, dropout, self.plan.recolour,
+                     generator(self.seed, "train", self.plan.stage, step))  # fmt: skip
+        return drawn.rows(slice(rank, None, ranks))
+
+    def _after(self, done: int, bar: tqdm) -> None:
+        """Log, validate, save; `done` steps are behind us."""
+        last = done == self.plan.steps
+        out_of_time = 0 < self.pace.max_seconds < time.monotonic() - self.began
+        save = last or out_of_time or done % self.pace.checkpoint_every == 0
+        if last or save or done % self.pace.log_every == 0:
+            figures = self._flush(done)
+            bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
+        if last or done % self.pace.validate_every == 0:
+            self._validate(done)
+        if save:
+            self._save(done)
+        if out_of_time and not last:
+            raise Interrupted(f"stage {self.plan.stage} stopped at step {done} after {self.pace.max_seconds:g} s")
+
+    def _flush(self, done: int) -> dict[str, float]:
+        """Write the mean losses since the last line; Diverged where one of them is no number."""
+        if not self.recent:
+            return {"loss": math.nan}
+        micro = self.pace.accumulate
+        rows = {name: torch.stack([r[name] for r in self.recent]).float().cpu() for name in self.recent[0]}
+        losses = {name: values.unflatten(0, (-1, micro)).sum(1) for name, values in rows.items()}
+        bad = (~losses["loss"].isfinite()).nonzero()
+        steps = len(losses["loss"])
+        if len(bad):
+            self._diverged(done - steps + int(bad[0]) + 1)
+        now = time.monotonic()
+        figures = {"loss": float(losses["loss"].mean())}
+        figures |= {f"loss_{name}": float(v.mean()) for name, v in losses.items() if name != "loss"}
+        figures["lr"] = learning_rate(done - 1, self.plan.steps, self.plan.lr, self.optim)
+        rate = {"rate": round(steps / max(now - self.logged, 1e-9), 3)}
+        self.recent, self.logged = [], now
+        self._log(done, figures | rate)
+        self.folder.status("running", stage=self.plan.stage, step=done, steps=self.plan.steps, rate=rate["rate"])
+        return figures
+
+    def _diverged(self, step: int) -> None:
+        good = checkpoint.load_newest(self.folder.checkpoints, self.plan.stage, parts=())
+        kept = f"the checkpoint of step {good.step} is kept" if good else "no checkpoint had been written yet"
+        raise Diverged(f"stage {self.plan.stage}: the loss is no longer a finite number at step {step}; {kept}. "
+                       f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}")  # fmt: skip
+
+    def _validate(self, done: int) -> None:
+        self.ema.model.eval()
+        if self.accelerator.is_main_process:
+            with self.compute:
+                usage = self.validate(self.ema.model, done)
+            self._log(done, {"validation": usage})
+            self.logged = time.monotonic()  # a rate is of training steps alone
+
+    def _log(self, done: int, figures: dict) -> None:
+        if self.accelerator.is_main_process:
+            self.folder.append({"stage": self.plan.stage, "step": done, **figures})
+            flat = figures.get("validation", figures)
+            prefix = "validation_" if "validation" in figures else ""
+            self.on_log(self.plan.stage, done, {prefix + name: value for name, value in flat.items()})
+
+    def _save(self, done: int) -> None:
+        if self.accelerator.is_main_process:
+            state = optimizer_state(self.bare, self.optimizer)
+            content = Checkpoint(self.plan.stage, done, self.bare.state_dict(), self.ema.model.state_dict(), state)
+            checkpoint.save(self.folder.checkpoints, content, self.pace.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self) -> int:
+        found = checkpoint.load_newest(self.folder.checkpoints, self.plan.stage)
+        if found is None:
+            return 0
+        try:
+            self.bare.load_state_dict(found.model)
+            self.ema.model.load_state_dict(found.ema)
+        except RuntimeError as error:
+            raise UserError(f"{self.folder.checkpoints}: made by another version of the model; "
+                            f"train again in another folder (name=...)") from error  # fmt: skip
+        restore_optimizer(self.bare, self.optimizer, found.optimizer)
+        log.info("stage %s: continuing from step %d of %d", self.plan.stage, found.step, self.plan.steps)
+        return found.step

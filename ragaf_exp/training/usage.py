@@ -1,0 +1,47 @@
+"""Condition usage: the loss with the right condition beside the loss with another item's.
+
+A condition that is used makes its shuffled loss rise above the right one long before samples show it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ragaf_exp.models.codec import Pixel
+from ragaf_exp.randomness import generator
+from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.types import Batch
+
+REGIONS = ("labels", "nodes", "node_mask", "edges", "edge_mask")
+SHUFFLES = {"text_shuffled": ("captions",), "sketch_shuffled": ("sketch", *REGIONS), "regions_shuffled": REGIONS}
+
+
+def shuffled(batch: Batch, fields: tuple[str, ...]) -> Batch:
+    """The batch with some fields taken from the item before."""
+    return replace(batch, **{name: _roll(getattr(batch, name)) for name in fields})
+
+
+def _roll(values):
+    return values.roll(1, 0) if isinstance(values, torch.Tensor) else [values[-1], *values[:-1]]
+
+
+@torch.no_grad()
+def condition_usage(
+    model: nn.Module, objective: Objective, codec: Pixel, batches: list[Batch], last: int, seed: int
+) -> dict[str, float]:
+    """Mean denoising loss with the right conditions, and with each shuffled; the same noise for all.
+
+    The regions' own figure is only there for a model that has a region path.
+    """
+    names = [n for n in SHUFFLES if n != "regions_shuffled" or getattr(model, "ragaf", None) is not None]
+    totals = dict.fromkeys(["right", *names], 0.0)
+    for i, batch in enumerate(batches):
+        x0 = codec.encode(batch.image)
+        drawn = draw(x0.shape, last, (0.0, 0.0), 0.0, generator(seed, "usage", i)).to(x0.device)
+        for name in totals:
+            variant = batch if name == "right" else shuffled(batch, SHUFFLES[name])
+            totals[name] += float(objective(model, variant, x0, drawn)["diffusion"])
+    return {name: total / len(batches) for name, total in totals.items()}

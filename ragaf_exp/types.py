@@ -1,0 +1,91 @@
+"""Typed hand-offs between the parts, in the order one batch meets them: Item -> Regions -> Graph -> Example -> Batch.
+
+Shapes: B batch, H W image, N regions, F node features, E edge features. A field keeps its name from end to end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One annotated object of a scene: known only where the data source draws or composes the scene itself."""
+
+    label: int  # its value in Item.object_map, from 1
+    shape: str  # "star", or the noun of a real drawing
+    colour: str  # the palette's name
+    fill: str  # plain, striped, dotted, hollow
+    span: tuple[int, int]  # [start, end) of its phrase in the caption, in characters
+    heldout: bool = False  # the colour-shape pair never occurs in training
+    repeated: bool = False  # another object of the scene has the same shape
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example as a data source gives it, before sketch extraction."""
+
+    key: str  # stable identity; splits and noise hang on it
+    image: np.ndarray  # (H,W,3) uint8
+    caption: str
+    drawing: np.ndarray | None = None  # (H,W) float32 in [0,1], 1 = stroke
+    objects: tuple[SceneObject, ...] = ()
+    object_map: np.ndarray | None = None  # (H,W) uint8, 0 = background, else SceneObject.label
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Enclosed areas of a sketch."""
+
+    labels: np.ndarray  # (H,W) int16: region index, -1 = no region
+    count: int  # N, 0 to max_regions
+    background: int  # index of the background region, -1 where there is none
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Region graph, unpadded."""
+
+    nodes: np.ndarray  # (N,F) float32
+    edges: np.ndarray  # (N,N,E) float32, edges[i, j] belongs to i -> j
+    edge_mask: np.ndarray  # (N,N) bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """An item with its sketch, regions and graph: what a loader's worker returns."""
+
+    item: Item
+    sketch: np.ndarray  # (H,W) float32 in [0,1], 1 = stroke
+    regions: Regions
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded tensors for one step. N is the largest region count in the batch (at least 1)."""
+
+    keys: list[str]
+    captions: list[str]
+    image: torch.Tensor  # (B,3,H,W) in [-1,1]
+    sketch: torch.Tensor  # (B,1,H,W) in [0,1], 1 = stroke
+    labels: torch.Tensor  # (B,H,W) int64, -1 = no region
+    nodes: torch.Tensor  # (B,N,F)
+    node_mask: torch.Tensor  # (B,N) bool, True = a region
+    edges: torch.Tensor  # (B,N,N,E)
+    edge_mask: torch.Tensor  # (B,N,N) bool
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device) -> Batch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **moved)
+
+    def rows(self, where: slice) -> Batch:
+        """Some of the batch's items."""
+        return Batch(**{f.name: getattr(self, f.name)[where] for f in fields(self)})

@@ -1,0 +1,87 @@
+"""A small finished run folder, as the report's tests take apart."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+from PIL import Image
+
+from ragaf_exp.config.compose import composed
+
+PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention")
+
+
+@functools.cache
+def config() -> str:
+    """The defaults, resolved."""
+    return OmegaConf.to_yaml(composed([]), resolve=True)
+
+
+def build(place: Path) -> Path:
+    """A run of both stages under `place`, with every file that a report reads."""
+    folder = place / "demo" / "0123456789ab"
+    scene = folder / "samples" / "test" / "one"
+    scene.mkdir(parents=True)
+    (folder / "config.yaml").write_text(config())
+    dump(
+        folder / "environment.json",
+        {"commit": "c0ffee" * 6, "device": "cpu", "command": ["run.py", "seed=3"]},
+    )
+    dump(folder / "status.json", {"schema": 1, "state": "done", "trained": True, "error": None})
+    dump(folder / "metrics.json", {"schema": 1, "metrics": metrics()})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log()))
+    dump(
+        folder / "samples/fusion.json",
+        {"timesteps": [0, 500, 999], "sketch": [0.1, 0.5, 0.9], "text": [0.9, 0.5, 0.1]},
+    )
+    for name in PICTURES:
+        picture(scene / f"{name}.png")
+    for name in ("coarse-100", "refine-9", "refine-100"):
+        picture(folder / "samples" / f"{name}.png")
+    objects = [
+        {"phrase": "a red star", "wanted": "red", "found": "red", "correct": True},
+        {"phrase": "a blue star", "wanted": "blue", "found": "orange", "correct": False},
+    ]
+    entry = {"key": "one", "caption": "a red star above a blue star", "dir": "one", "objects": objects}
+    dump(folder / "samples/test/index.json", [entry])
+    return folder
+
+
+def dump(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+def picture(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+
+
+def metrics() -> dict:
+    def entry(value: float, n: int) -> dict:
+        return {
+            "value": value,
+            "n": n,
+            "ci95": [value - 0.01, value + 0.01],
+            "higher_is_better": True,
+            "weights": "ema",
+        }
+
+    return {
+        "binding_accuracy": entry(0.951, 384), "stage1/binding_accuracy": entry(0.412, 384),
+        "sketch_f1": entry(0.876, 200), "sketch_f1_shuffled": entry(0.169, 200), "psnr": entry(21.34, 200),
+        "something_new": entry(3.25, 200),
+    }  # fmt: skip
+
+
+def log() -> list[dict]:
+    rows = []
+    for stage in ("coarse", "refine"):
+        for step in range(10, 110, 10):
+            rows.append(
+                {"stage": stage, "step": step, "loss": 1 / step, "loss_diffusion": 0.5 / step, "rate": 2.0}
+            )
+        rows.append({"stage": stage, "step": 100, "validation": {"right": 0.1, "text_shuffled": 0.25}})
+    return rows
