@@ -49,9 +49,14 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of codec.patch={cfg.codec.patch}")
     diffusion = build(cfg.diffusion, "diffusion")
     source = build(cfg.data, "data")
-    prepare = Preparer(*(build(cfg[key], key) for key in ("sketch", "regions", "graph")))
     sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
-    return Parts(cfg, source, prepare, diffusion, sampler, build(cfg.codec, "codec"), _tokenizer(cfg, folder, source))
+    codec, tokenizer = build(cfg.codec, "codec"), _tokenizer(cfg, folder, source)
+    return Parts(cfg, source, preparer(cfg), diffusion, sampler, codec, tokenizer)
+
+
+def preparer(cfg: DictConfig) -> Preparer:
+    """Item -> Example, as the config has it."""
+    return Preparer(*(build(cfg[key], key) for key in ("sketch", "regions", "graph")))
 
 
 def make_model(parts: Parts, stage: str) -> Model:

@@ -67,16 +67,17 @@ class Experiment:
         self.logger.open(self.folder.path, OmegaConf.to_container(self.cfg))
         coarse = None if COARSE in self.cfg.stage.run else self._adopted()
         for stage in (s for s in (COARSE, REFINE) if s in self.cfg.stage.run):
-            model = make_model(self.parts, stage)
-            if stage == REFINE:
-                model = adopt(model, coarse.state_dict(), self.cfg.memory.tune)
-            trained = self._trainer(stage, model, coarse).fit(self.train_examples)
+            trained = self.trainer(stage, coarse).fit(self.train_examples)
             coarse = trained if stage == COARSE else coarse
         self.logger.close()
         self.folder.status("running", trained=True)
 
-    def _trainer(self, stage: str, model: Model, coarse: Model | None) -> Trainer:
+    def trainer(self, stage: str, coarse: Model | None) -> Trainer:
+        """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts."""
         s = self.settings
+        model = make_model(self.parts, stage)
+        if stage == REFINE:
+            model = adopt(model, coarse.state_dict(), self.cfg.memory.tune)
         objective = Objective(self.parts.diffusion, s["loss"].diffusion, s["loss"].region_latent)
         objective.to(self.compute.device)
 
@@ -124,10 +125,12 @@ def inherit(cfg: DictConfig, folder: RunFolder) -> None:
 
 def plan(cfg: DictConfig, stage: str, parts: Parts) -> Plan:
     """Stage 2 is trained on the timesteps that sampling with its strength visits."""
-    pace = cfg.stage[stage]
-    strength = cfg.stage.refine.strength if stage == REFINE else 1.0
-    last = max(1, round(parts.diffusion.timesteps * strength))
-    return Plan(stage, pace.steps, pace.lr, last, cfg.stage.refine.recolour if stage == REFINE else 0.0)
+    if stage == COARSE:
+        return Plan(stage, cfg.stage.coarse.steps, cfg.stage.coarse.lr, parts.diffusion.timesteps)
+    pace = cfg.stage.refine
+    last = max(1, round(parts.diffusion.timesteps * pace.strength))
+    region_steps = pace.region_steps if cfg.loss.region_latent > 0 else 0  # they have no other loss
+    return Plan(stage, region_steps + pace.steps, pace.lr, last, pace.recolour, region_steps)
 
 
 def make_pipeline(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
 from ragaf_exp.cli import guarded
-from ragaf_exp.config.compose import CONF
+from ragaf_exp.config.compose import CONF, settable
 from ragaf_exp.config.validate import validate
 
 
@@ -19,5 +21,11 @@ def main(cfg: DictConfig) -> None:
     print_summary(run(cfg))
 
 
+def command_line() -> None:
+    """What `python -m ragaf_exp.run` calls."""
+    sys.argv[1:] = map(settable, sys.argv[1:])
+    main()
+
+
 if __name__ == "__main__":
-    guarded(main)
+    guarded(command_line)

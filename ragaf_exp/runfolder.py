@@ -117,7 +117,7 @@ def environment() -> dict[str, Any]:
     return {
         "ragaf_exp": _version("ragaf_exp"), "commit": _commit(), "python": platform.python_version(),
         "platform": platform.platform(), "device": device, "cores": os.cpu_count(), "packages": versions,
-        "command": sys.argv,
+        "command": [argument.removeprefix("++") for argument in sys.argv],
     }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from scipy.ndimage import label as components
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.regions import Enclosed
-from ragaf_exp.regions.enclosed import stroke_mask
 from ragaf_exp.regions.borders import crossings
+from ragaf_exp.regions.enclosed import stroke_mask
 from ragaf_exp.regions.merging import merge
 
 EVERY = {"max_regions": 1024, "min_area": 0.0, "strokes": "none"}  # no merging
@@ -20,9 +20,9 @@ EVERY = {"max_regions": 1024, "min_area": 0.0, "strokes": "none"}  # no merging
 def drawings(draw) -> np.ndarray:
     """Random lines, circles and boxes, strokes 1 to 3 wide, at odd sizes, sometimes speckled."""
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
-    canvas = np.zeros(rng.integers(1, 60, 2), np.uint8)
+    canvas = np.zeros(rng.integers(1, 44, 2), np.uint8)
     for _ in range(draw(st.integers(0, 8))):
-        a, b = rng.integers(0, 64, (2, 2)).tolist()
+        a, b = rng.integers(0, 44, (2, 2)).tolist()
         width = int(rng.integers(1, 4))
         kind = rng.integers(3)
         if kind == 0:
@@ -158,21 +158,53 @@ def test_touching_squares_share_a_stroke():
     assert Enclosed()(squares).count == 3
 
 
-@pytest.mark.parametrize("gap", [1, 2])
+def cut_box(turn: int, width: int, gap: float) -> np.ndarray:
+    """A square outline turned by some degrees, with a gap in the middle of one side."""
+    box = cv2.boxPoints(((32, 32), (36, 36), turn))
+    drawing = figure((cv2.polylines, [box.round().astype(np.int32)], True, 255, width))
+    along = (box[1] - box[0]) / np.linalg.norm(box[1] - box[0])
+    offset = np.stack(np.mgrid[:64, :64][::-1], axis=-1) - box[:2].mean(axis=0)
+    at_side = abs(offset @ np.array([-along[1], along[0]])) < 5
+    return drawing * ~(at_side & (abs(offset @ along) <= gap / 2))
+
+
+@pytest.mark.parametrize("gap", [1, 2, 3])
 @pytest.mark.parametrize("width", [1, 3])
-def test_small_gaps_close_and_wide_ones_do_not(gap, width):
-    drawing = figure((cv2.rectangle, (12, 12), (50, 50), 255, width))
-    drawing[30 : 30 + gap, 8:16] = 0
-    regions = Enclosed()(drawing)
-    assert regions.count == 2 and regions.labels[30, 25] != regions.background
-    assert Enclosed(gap=0)(drawing).count == 1
-    drawing[30:38, 8:16] = 0
-    assert Enclosed()(drawing).count == 1
+@pytest.mark.parametrize("turn", range(0, 180, 15))
+def test_small_gaps_close_whichever_way_they_face(gap, width, turn):
+    regions = Enclosed()(cut_box(turn, width, gap))
+    assert regions.count == 2 and regions.labels[32, 32] != regions.background
+
+
+@pytest.mark.parametrize("turn", range(0, 180, 15))
+def test_wide_openings_stay_open(turn):
+    assert Enclosed()(cut_box(turn, 1, 10)).count == 1
+    assert Enclosed(gap=0)(cut_box(turn, 1, 3)).count == 1
+
+
+def test_a_closed_gap_is_shared_by_both_sides():
+    drawing = figure((cv2.rectangle, (4, 4), (59, 59), 255, 1), (cv2.line, (4, 30), (59, 30), 255, 4))
+    drawing[20:40, 31:33] = 0
+    labels = Enclosed()(drawing).labels
+    rooms = labels[15, 32], labels[50, 32]
+    column = labels[26:36, 32].tolist()
+    assert rooms[0] != rooms[1] and column[0] == rooms[0] and column[-1] == rooms[1]
+    assert 1 <= column[3:7].count(rooms[0]) <= 3, "the gap is split near its middle"
+
+
+def test_necks_are_not_gaps():
+    ring = figure((cv2.circle, (32, 32), 24, 255, 1), (cv2.circle, (32, 32), 20, 255, 1))
+    ring[6:14, 32] = 1
+    ring[10, 32] = 0  # a ring three thick, narrowed to one pixel
+    assert Enclosed()(ring).count == 3
+    bottle = figure((cv2.rectangle, (20, 30), (44, 58), 255, 1), (cv2.rectangle, (29, 10), (34, 30), 255, 1))
+    bottle[30, 30:34] = 0
+    assert Enclosed()(bottle).count == 2, "a neck as wide as itself belongs to the body"
 
 
 def test_growing_back_leaves_no_open_pixel_to_the_wrong_side():
     drawing = figure((cv2.polylines, [np.array([(4, 60), (32, 6), (60, 60)])], True, 255, 1))
-    labels = Enclosed(gap=0.1, strokes="none")(drawing).labels
+    labels = Enclosed(strokes="none")(drawing).labels
     truth, _ = components(drawing == 0)
     pairs = np.stack([labels, truth])[:, drawing == 0]
     assert len(np.unique(pairs, axis=1).T) == 2, "acute corners too"

@@ -16,7 +16,7 @@ ALLOWED = "ragaf_exp."
 
 def locate(target: object, key: str) -> type:
     """The class that a `_target_` names. UserError where it is none of this package's own classes."""
-    refusal = UserError(f"{key}._target_={target}: not a class of {ALLOWED[:-1]}; only those may be built from a config")
+    refusal = UserError(f"{key}._target_={target}: not a class of ragaf_exp; nothing else may be built from a config")
     if not isinstance(target, str) or not target.startswith(ALLOWED):
         raise refusal
     module, _, name = target.rpartition(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -19,7 +20,17 @@ PLACE = ("runs", "logger")  # where a run is kept and who is told of it do not c
 def composed(overrides: list[str]) -> DictConfig:
     """The checked config of one run, as the command line would compose it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return validate(compose("config", overrides))
+        return validate(compose("config", [settable(override) for override in overrides]))
+
+
+def settable(override: str) -> str:
+    """An override of a group's key in the form in which Hydra takes one that no YAML states.
+
+    Schemas hold more keys than the YAMLs; which of them are known, `validate` says.
+    """
+    key, equals, _ = override.partition("=")
+    inside = equals and re.fullmatch(r"\w+(\.\w+)+", key) and not key.startswith("hydra.")
+    return f"++{override}" if inside else override
 
 
 def config_hash(cfg: DictConfig) -> str:

@@ -23,6 +23,7 @@ class Refine:
     lr: float = 1e-3
     strength: float = 1.0  # (0,1]: share of the noise schedule that stage 2 runs, and is trained on
     recolour: float = 0.0  # share of training starts whose regions get wrong colours, as a coarse latent has them
+    region_steps: int = 600  # before them: steps of the region path alone, by region-latent prediction
 
 
 @dataclass

@@ -94,8 +94,8 @@ def _ranges(cfg: DictConfig) -> None:
                     "eval.grid", "eval.validation_items")  # fmt: skip
     for key in at_least_one:
         _range(cfg, key, 1, None)
-    for key in ("stage.workers", "stage.max_seconds", "eval.test_items", "eval.pictures", "optim.warmup",
-                "optim.weight_decay", "loss.diffusion", "loss.region_latent"):  # fmt: skip
+    for key in ("stage.workers", "stage.refine.region_steps", "stage.max_seconds", "eval.test_items", "eval.pictures",
+                "optim.warmup", "optim.weight_decay", "loss.diffusion", "loss.region_latent"):  # fmt: skip
         _range(cfg, key, 0, None)
     for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema"):
         _range(cfg, key, 0, 1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ragaf_exp.graph.descriptors import HARMONICS, fourier_descriptors
 from ragaf_exp.regions.borders import crossings
 from ragaf_exp.regions.growth import fill
 from ragaf_exp.types import Regions
@@ -24,6 +25,7 @@ NODE_FEATURES = (
     "log_aspect",  # ln(width / height), in pixels
     "compactness",  # 4 pi area / perimeter^2, 1 = a disc
     "background",  # 1 or 0
+    *(f"harmonic_{k}" for k in range(1, HARMONICS + 1)),  # Fourier descriptors of the outline, 0 = a disc
 )
 EDGE_FEATURES = (
     "dx",  # centroid of j minus centroid of i, [-2,2]
@@ -81,7 +83,9 @@ def _node_features(labels: np.ndarray, n: int, perimeter: np.ndarray, background
         *(cx, cy, box_width / width, box_height / height, share, np.sqrt(share)),
         *(np.log(box_width / box_height), compactness, np.arange(n) == background),
     )
-    return np.stack(features, axis=-1).astype(np.float32)
+    centres = np.stack([(cx + 1) / 2 * width - 0.5, (cy + 1) / 2 * height - 0.5], axis=-1)  # in pixels
+    harmonics = fourier_descriptors(labels, centres)
+    return np.concatenate([np.stack(features, axis=-1), harmonics], axis=-1).astype(np.float32)
 
 
 def _profile(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,24 +18,31 @@ MASKED = -1e4  # far below any logit, and finite in half precision: a fully mask
 
 
 class GraphAttention(nn.Module):
-    """Pre-norm multi-head attention over a region's neighbours, edge features as bias on the logits."""
+    """Pre-norm multi-head attention over a region's neighbours; edge features bias the logits and join the values."""
 
     def __init__(self, width: int, heads: int, edge_features: int):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
-        self.edge = nn.Sequential(nn.Linear(edge_features, width), nn.SiLU(), nn.Linear(width, heads))
+        self.edge_bias = nn.Sequential(nn.Linear(edge_features, width), nn.SiLU(), nn.Linear(width, heads))
+        self.edge_value = nn.Linear(heads * edge_features, width, bias=False)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, edges: Tensor, edge_mask: Tensor) -> Tensor:
         """x (B,N,R), edges (B,N,N,E), edge_mask (B,N,N) -> (B,N,R); a node without neighbours is left as it is."""
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in self.qkv(self.norm(x)).chunk(3, -1))
-        bias = self.edge(edges).permute(0, 3, 1, 2)  # (B,H,N,N)
-        bias = bias.masked_fill(~edge_mask[:, None], MASKED)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))  # (B,H,N,R/H)
-        y = self.out(y.transpose(1, 2).flatten(-2))
-        return x + y * edge_mask.any(-1, keepdim=True)
+        q, k, v = (split_heads(y, self.heads) for y in self.qkv(self.norm(x)).chunk(3, -1))  # (B,H,N,R/H)
+        logits = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])
+        logits = logits + self.edge_bias(edges).permute(0, 3, 1, 2)  # (B,H,N,N)
+        attention = logits.masked_fill(~edge_mask[:, None], MASKED).softmax(-1).to(v.dtype)
+        y = (attention @ v).transpose(1, 2).flatten(-2)  # (B,N,R)
+        seen = torch.einsum("bhij,bije->bihe", attention, edges.to(v.dtype)).flatten(-2)  # (B,N,HE)
+        return x + self.out(y + self.edge_value(seen)) * edge_mask.any(-1, keepdim=True)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B,N,R) -> (B,H,N,R/H)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class RegionTextAttention(nn.Module):
@@ -54,14 +61,11 @@ class RegionTextAttention(nn.Module):
         batch = x.shape[0]
         tokens = torch.cat([self.null.expand(batch, 1, -1).to(text.tokens.dtype), text.tokens], 1)  # (B,1+T,D)
         mask = F.pad(text.mask, (1, 0), value=True)  # the null token is always there
-        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in self._qkv(x, tokens))
+        q, k, v = (split_heads(y, self.heads) for y in (self.q(self.norm(x)), self.k(tokens), self.v(tokens)))
         logits = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])  # (B,H,N,1+T)
         attention = logits.masked_fill(~mask[:, None, None], MASKED).softmax(-1)
         read = self.out((attention.to(v.dtype) @ v).transpose(1, 2).flatten(-2))  # (B,N,R)
         return read, attention.mean(1)[..., 1:]
-
-    def _qkv(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.q(self.norm(x)), self.k(tokens), self.v(tokens)
 
 
 class FeedForward(nn.Sequential):

@@ -1,4 +1,4 @@
-"""Borders in a label map: how many pixel pairs join each two regions. N regions; number N is what lies outside them."""
+"""Borders in a label map of N regions: how many pixel pairs join each two. Number N is what lies outside them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def crossings(labels: np.ndarray, count: int, diagonal: bool = False) -> np.ndarray:
-    """(N+1,N+1) int64: pairs of neighbouring pixels, one in region i and one in j; symmetric, zero on the diagonal.
+    """(N+1,N+1) int64: pairs of neighbouring pixels, one in region i and one in j; symmetric, zero diagonal.
 
     labels (H,W) int, -1 = no region; pixels of no region and those beyond the picture count as region N, so a row's
     sum is the region's perimeter in pixel sides. Neighbours are the 4 straight ones, or the 4 diagonal ones.
@@ -26,7 +26,7 @@ def crossings(labels: np.ndarray, count: int, diagonal: bool = False) -> np.ndar
 
 
 def follow(target: np.ndarray) -> np.ndarray:
-    """Number the groups that the pointers i -> target[i] form, in the order of their lowest member: (N,), 0..M-1."""
+    """Number the groups that pointers i -> target[i] form, in the order of their lowest member: (N,), 0..M-1."""
     lowest = np.arange(len(target))
     while True:
         before = lowest
@@ -49,9 +49,11 @@ def contract(pairs: np.ndarray, group: np.ndarray) -> np.ndarray:
 def by_area(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Renumber by area, the largest first; equal areas keep their order.
 
-    Returns the int16 label map and the new number of each old one, (N,).
+    Returns the label map and the new number of each old one, (N,).
     """
     areas = np.bincount(labels.ravel() + 1, minlength=count + 1)[1:]
+    if (areas[1:] <= areas[:-1]).all():
+        return labels, np.arange(count)
     number = np.empty(count + 1, np.int16)
     number[np.argsort(-areas, kind="stable")] = np.arange(count)
     number[-1] = -1  # what index -1 finds: no region stays no region

@@ -18,8 +18,8 @@ class Enclosed:
 
     max_regions: at most so many regions, the largest (1 to 1024).
     min_area: smaller areas (fraction of the image) join the neighbour with the longest common border.
-    gap: gaps in outlines up to this fraction of the shorter side are closed before areas are told apart; 0 =
-        none. Areas narrower than that survive where strokes really enclose them.
+    gap: gaps in outlines up to this fraction of the shorter side are closed before areas are told apart (twice
+        as wide ones where the areas are wide enough for it); 0 = none. See regions/trapped_ball.py.
     strokes: "nearest" gives each stroke pixel to the region next to it, "none" leaves it without (-1).
 
     The background is the area with most pixels on the image's border; it is always kept. Regions are numbered
@@ -53,7 +53,8 @@ class Enclosed:
         if count > self.max_regions or sizes.min() < least:
             borders = crossings(labels, count)[:count, :count]
             group = merge(borders, sizes, background, least, self.max_regions)
-            labels, background, count = group[labels], int(group[background]), int(group.max()) + 1
+            labels, background = group.astype(np.int16)[labels], int(group[background])
+            count = int(group.max()) + 1
         if self.strokes == "none":
             labels[stroke] = -1
         labels, number = by_area(labels, count)

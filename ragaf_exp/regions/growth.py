@@ -35,9 +35,7 @@ def fill(labels: np.ndarray, steps: int = 4) -> np.ndarray:
     bare = labels < 0
     if not bare.any() or bare.all():
         return labels
-    _, nearest = cv2.distanceTransformWithLabels(
-        bare.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
+    _, nearest = cv2.distanceTransformWithLabels(bare.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     source = np.zeros(int(nearest.max()) + 1, labels.dtype)
     source[nearest[~bare]] = labels[~bare]
     return source[nearest]

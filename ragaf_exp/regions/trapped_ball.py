@@ -13,17 +13,16 @@ from ragaf_exp.regions.borders import by_area, contract, crossings, follow
 from ragaf_exp.regions.growth import CROSS, grow
 
 CANDIDATES = 512  # areas looked at one by one; beyond that (noise) a speck goes with the strokes around it
-BIAS=0
-NECK = 0.15  # an opening as wide as this share of an area's perimeter is no gap
-THROAT, INNER_THROAT = 1.0, 0.3  # nor is one as wide as this share of its thickness; inner: both off the rim
+# An opening is no gap if it is as wide as this share of an area's thickness less a pixel; inner: both off the rim.
+THROAT, INNER_THROAT = 1.5, 0.5
 
 
 def split_areas(stroke: np.ndarray, radius: int) -> tuple[np.ndarray, int]:
-    """Areas of the picture that strokes part: label map (H,W) int16 (-1 = stroke, or a speck beyond CANDIDATES), count.
+    """Areas that strokes part: label map (H,W) int16, -1 = stroke (or a speck beyond CANDIDATES), and their count.
 
-    stroke (H,W) bool. radius: gaps in strokes up to 2 radius pixels wide are closed, those of areas wide enough
-    up to 4 radius, small areas' gaps up to radius; 0 = none. Every area is 4-connected, and an area that strokes
-    really enclose is never lost however thin. The largest comes first.
+    stroke (H,W) bool. radius: gaps in strokes up to 2 radius pixels wide are closed, between wide areas up to
+    4 radius, at small ones up to radius; 0 = none. Every area is 4-connected, and one that strokes really enclose
+    is never lost however thin. The largest comes first.
     """
     open_ = ~stroke
     labels, count = np.full(stroke.shape, -1, np.int16), 0
@@ -66,6 +65,8 @@ def _reclaim(labels: np.ndarray, count: int, open_: np.ndarray) -> tuple[np.ndar
     beside = np.full(n, -1, np.int16)
     np.maximum.at(beside, parts[left], cv2.dilate(labels, CROSS)[left])
     labels = np.where(left, beside[parts], labels)
+    if (beside[1:] >= 0).all():
+        return labels, count
     own, total = _components(open_ & (labels < 0), count)
     return np.maximum(labels, own), total
 
@@ -73,7 +74,7 @@ def _reclaim(labels: np.ndarray, count: int, open_: np.ndarray) -> tuple[np.ndar
 def _rejoin(labels: np.ndarray, count: int) -> tuple[np.ndarray, int]:
     """Put areas together that no gap parts but a neck or a corridor.
 
-    In rounds: an area with an opening that is wide for its own size (NECK, THROAT) joins the one it opens to
+    In rounds: an area with an opening that is wide for its own thickness joins the one it opens to
     widest, and no other, so that what lies within a gap never ties its two sides together. Towards areas at the
     picture's rim the doubt is for the gap: a figure lost to its ground is worse than one in two parts.
     """
@@ -97,9 +98,8 @@ def _rejoin(labels: np.ndarray, count: int) -> tuple[np.ndarray, int]:
 def _wide_openings(pairs: np.ndarray, thickness: np.ndarray, inner: np.ndarray) -> np.ndarray:
     """(N,N): the width of each opening from i to j that is no gap for i, else 0."""
     opening = pairs[:-1, :-1]
-    throat = np.where(inner[:, None] & inner, INNER_THROAT, THROAT) * (thickness[:, None] - BIAS)
-    neck = NECK * pairs.sum(axis=1)[:-1, None]
-    return np.where(opening >= np.minimum(neck, throat), opening, 0)
+    share = np.where(inner[:, None] & inner, INNER_THROAT, THROAT)
+    return np.where(opening >= share * (thickness[:, None] - 1), opening, 0)
 
 
 def _thickness(labels: np.ndarray, count: int) -> np.ndarray:

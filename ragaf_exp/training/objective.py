@@ -11,6 +11,7 @@ from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.models.conditioning import Conditioning
 from ragaf_exp.models.model import Prediction
 from ragaf_exp.models.ragaf import pool
+from ragaf_exp.regions.soft_masks import soft_masks
 from ragaf_exp.types import Batch
 
 
@@ -22,7 +23,7 @@ class Draw:
     t: Tensor  # (B,) int64 timesteps
     keep_text: Tensor  # (B,) bool
     keep_sketch: Tensor  # (B,) bool
-    recolour: Tensor  # (B,) bool: whether the start is damaged as a coarse latent is
+    recolour: Tensor  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
 
     def to(self, device: torch.device) -> Draw:
         return Draw(*(getattr(self, f.name).to(device) for f in fields(self)))
@@ -31,8 +32,8 @@ class Draw:
         return Draw(*(getattr(self, f.name)[where] for f in fields(self)))
 
 
-def draw(shape: torch.Size, last: int, dropout: tuple[float, float], damage: float, generator: Generator) -> Draw:
-    """last: timesteps are uniform in [0, last). dropout: of captions, of sketches. damage: share of damaged starts."""
+def draw(shape: torch.Size, last: int, dropout: tuple[float, float], recolour: float, generator: Generator) -> Draw:
+    """last: timesteps are uniform in [0, last). dropout: of captions, of sketches. recolour: share of starts."""
     n = shape[0]
     text, sketch = dropout
     return Draw(
@@ -40,7 +41,7 @@ def draw(shape: torch.Size, last: int, dropout: tuple[float, float], damage: flo
         t=torch.randint(0, last, (n,), generator=generator),
         keep_text=torch.rand(n, generator=generator) >= text,
         keep_sketch=torch.rand(n, generator=generator) >= sketch,
-        recolour=torch.rand(n, generator=generator) < damage,
+        recolour=torch.rand(n, generator=generator) < recolour,
     )
 
 
@@ -56,12 +57,19 @@ class Objective(nn.Module):
         self.process = process
         self.weights = {"diffusion": diffusion, "region_latent": region_latent}
 
-    def forward(self, model: nn.Module, batch: Batch, x0: Tensor, drawn: Draw) -> dict[str, Tensor]:
-        """x0 (B,C,h,w) -> the losses by name, and their weighted sum as `loss`."""
-        x_t = self.process.add_noise(x0, drawn.noise, drawn.t)
+    def forward(
+        self, model: nn.Module, batch: Batch, x0: Tensor, drawn: Draw, regions_only: bool = False
+    ) -> dict[str, Tensor]:
+        """x0 (B,C,h,w) -> the losses by name, and their weighted sum as `loss`.
+
+        regions_only: ask the region path alone, without running the denoiser.
+        """
+        x_t = None if regions_only else self.process.add_noise(start(x0, batch, drawn), drawn.noise, drawn.t)
         prediction, conditioning = model(batch, x_t, drawn.t, drawn.keep_text, drawn.keep_sketch)
-        target = self.process.target(x0, drawn.noise, drawn.t)
-        losses = {"diffusion": self.denoising(prediction.value, target, drawn.t)}
+        losses = {}
+        if prediction.value is not None:
+            target = self.process.target(x0, drawn.noise, drawn.t)
+            losses["diffusion"] = self.denoising(prediction.value, target, drawn.t)
         if prediction.region_latent is not None:
             losses["region_latent"] = region_latent_loss(prediction, conditioning, x0)
         total = sum(self.weights[name] * value for name, value in losses.items())
@@ -70,6 +78,20 @@ class Objective(nn.Module):
     def denoising(self, value: Tensor, target: Tensor, t: Tensor) -> Tensor:
         error = (value.float() - target.float()).square().mean(dim=(1, 2, 3))  # (B,)
         return (self.process.weight(t) * error).mean()
+
+
+def start(x0: Tensor, batch: Batch, drawn: Draw) -> Tensor:
+    """What noise is added to: x0 (B,C,h,w), or x0 with each region's mean moved to that of the item before.
+
+    Stage 2 samples from stage 1's output, which has the right strokes and often the wrong colours: it must take
+    colours from the regions, not from x_t. Stage 1 draws no recoloured starts.
+    """
+    if not drawn.recolour.any():
+        return x0
+    masks = soft_masks(batch.labels, batch.nodes.shape[1], tuple(x0.shape[2:]))  # (B,N,h,w)
+    means = pool(x0, masks)  # (B,N,C)
+    offset = (means.roll(1, 0) - means) * batch.node_mask[..., None] * drawn.recolour[:, None, None]
+    return x0 + torch.einsum("bnc,bnhw->bchw", offset, masks.to(x0.dtype))
 
 
 def region_latent_loss(prediction: Prediction, conditioning: Conditioning, x0: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training import checkpoint
 from ragaf_exp.training.checkpoint import Checkpoint
 from ragaf_exp.training.ema import Ema
-from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.objective import Draw, Objective, draw
 from ragaf_exp.training.optimizer import learning_rate, make_optimizer, optimizer_state, restore_optimizer
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.types import Batch
@@ -32,13 +32,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage asks of the trainer. steps: optimizer steps. last: timesteps are drawn from [0, last)."""
+    """What a stage asks of the trainer. Each of its two parts has a warm-up and a cosine of its own."""
 
     stage: str
-    steps: int
-    lr: float
-    last: int
-    recolour: float  # share of starts damaged as a coarse latent is
+    steps: int  # optimizer steps, region_steps included
+    lr: float  # peak
+    last: int  # timesteps are drawn from [0, last)
+    recolour: float = 0.0  # share of starts with wrongly coloured regions
+    region_steps: int = 0  # the first so many steps train the region path alone, at a small part of the cost
+
+    def lr_at(self, step: int, optim: Optim) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.region_steps:
+            return learning_rate(step, self.region_steps, self.lr, optim)
+        return learning_rate(step - self.region_steps, self.steps - self.region_steps, self.lr, optim)
 
 
 class Interrupted(Exception):
@@ -88,14 +95,15 @@ class Trainer:
     def step(self, step: int, batch: Batch) -> None:
         """One optimizer step on this process's share of the batch."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.plan.steps, self.plan.lr, self.optim)
+            group["lr"] = self.plan.lr_at(step, self.optim)
         x0 = self.codec.encode(batch.image)  # (B,C,h,w)
         drawn = self._draw(step, x0.shape).to(x0.device)
+        regions_only = step < self.plan.region_steps
         size = math.ceil(len(batch) / self.pace.accumulate)
         for begin in range(0, len(batch), size):
             rows = slice(begin, begin + size)
             with self.compute:
-                losses = self.objective(self.model, batch.rows(rows), x0[rows], drawn.rows(rows))
+                losses = self.objective(self.model, batch.rows(rows), x0[rows], drawn.rows(rows), regions_only)
             share = len(x0[rows]) / len(batch)
             self.accelerator.backward(losses["loss"] * share)
             self.recent.append({name: value.detach() * share for name, value in losses.items()})
@@ -104,21 +112,23 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.bare, step)
 
-    def _draw(self, step: int, shape: torch.Size):
+    def _draw(self, step: int, shape: torch.Size) -> Draw:
         """Drawn for the batch of all processes, of which this one takes its rows."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         whole = torch.Size((shape[0] * ranks, *shape[1:]))
         dropout = (self.task.caption_dropout, self.task.sketch_dropout)
-        drawn = draw(whole, self.plan.last, dropout, self.plan.recolour,
-                     generator(self.seed, "train", self.plan.stage, step))  # fmt: skip
+        drawn = draw(
+            whole, self.plan.last, dropout, self.plan.recolour, generator(self.seed, "train", self.plan.stage, step)
+        )
         return drawn.rows(slice(rank, None, ranks))
 
     def _after(self, done: int, bar: tqdm) -> None:
         """Log, validate, save; `done` steps are behind us."""
         last = done == self.plan.steps
+        switch = done == self.plan.region_steps  # the steps after it have other losses
         out_of_time = 0 < self.pace.max_seconds < time.monotonic() - self.began
         save = last or out_of_time or done % self.pace.checkpoint_every == 0
-        if last or save or done % self.pace.log_every == 0:
+        if switch or save or done % self.pace.log_every == 0:
             figures = self._flush(done)
             bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
         if last or done % self.pace.validate_every == 0:
@@ -142,7 +152,7 @@ class Trainer:
         now = time.monotonic()
         figures = {"loss": float(losses["loss"].mean())}
         figures |= {f"loss_{name}": float(v.mean()) for name, v in losses.items() if name != "loss"}
-        figures["lr"] = learning_rate(done - 1, self.plan.steps, self.plan.lr, self.optim)
+        figures["lr"] = self.plan.lr_at(done - 1, self.optim)
         rate = {"rate": round(steps / max(now - self.logged, 1e-9), 3)}
         self.recent, self.logged = [], now
         self._log(done, figures | rate)
@@ -152,8 +162,8 @@ class Trainer:
     def _diverged(self, step: int) -> None:
         good = checkpoint.load_newest(self.folder.checkpoints, self.plan.stage, parts=())
         kept = f"the checkpoint of step {good.step} is kept" if good else "no checkpoint had been written yet"
-        raise Diverged(f"stage {self.plan.stage}: the loss is no longer a finite number at step {step}; {kept}. "
-                       f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}")  # fmt: skip
+        raise Diverged(f"stage {self.plan.stage}: the loss is not finite at step {step}; {kept}. "
+                       f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}")
 
     def _validate(self, done: int) -> None:
         self.ema.model.eval()

@@ -1,0 +1,111 @@
+"""What the README claims about speed, measured: python -m ragaf_exp.bench [only=NAME] [out=bench.json].
+
+Every row is measured beside its reference in one process, turn by turn, as medians: machines are shared and noisy.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ragaf_exp.cli import guarded, parse_args
+from ragaf_exp.errors import UserError
+
+SCHEMA = 1
+TURNS = 12
+
+
+def main() -> None:
+    args = parse_args(sys.argv[1:], {"only": str, "out": str})
+    chosen = args.get("only")
+    if chosen is not None and chosen not in BENCHES:
+        raise UserError(f"only={chosen}: unknown benchmark; known are {', '.join(BENCHES)}")
+    from ragaf_exp.files import write_json
+    from ragaf_exp.runfolder import environment
+
+    rows = [row for name, bench in BENCHES.items() if chosen in (None, name) for row in bench()]
+    for row in rows:
+        against = f"  reference {row['reference']:.1f}  ratio {row['ratio']:.2f}" if "reference" in row else ""
+        print(f"{row['name']:34}{row['value']:>10.1f} {row['unit']}{against}  {row['what']}")
+    if "out" in args:
+        write_json(Path(args["out"]), {"schema": SCHEMA, "environment": environment(), "rows": rows})
+
+
+def training_step() -> list[dict[str, Any]]:
+    """Stage 2's training step against stage 1's on the same batch, and the step of the region path alone."""
+    steps, batch = _stage_steps()
+    stage1, stage2, regions = medians(steps)
+    what = f"a training step at batch {batch}, embedded defaults"
+    return [
+        {"name": "training_step/stage1", "value": stage1, "unit": "ms", "what": what},
+        _row("training_step/stage2", stage2, stage1, "ms", f"{what}; reference: stage 1's"),
+        _row("training_step/regions_only", regions, stage1, "ms", f"{what}; reference: stage 1's"),
+    ]
+
+
+def scenes() -> list[dict[str, Any]]:
+    """Embedded scenes a second on one core, and with sketch, regions and graph."""
+    from ragaf_exp.assemble import preparer
+    from ragaf_exp.config.build import build
+    from ragaf_exp.config.compose import composed
+
+    cfg = composed([])
+    items, prepare = build(cfg.data, "data").split("train"), preparer(cfg)
+    count = 100
+    drawn, prepared = medians([
+        lambda: [items[i] for i in range(count)], lambda: [prepare(items[i]) for i in range(count)]
+    ])  # fmt: skip
+    return [
+        {"name": "data/scenes", "value": count / drawn * 1000, "unit": "items/s", "what": "64x64, one core"},
+        {"name": "data/scenes_with_graph", "value": count / prepared * 1000, "unit": "items/s",
+         "what": "with sketch, regions and hybrid graph"},
+    ]  # fmt: skip
+
+
+def medians(turns: list[Callable[[], object]]) -> list[float]:
+    """Median milliseconds of each function; they take turns, after one round that does not count."""
+    times: list[list[float]] = [[] for _ in turns]
+    for turn in range(TURNS + 1):
+        for function, kept in zip(turns, times, strict=True):
+            began = time.perf_counter()
+            function()
+            if turn:
+                kept.append((time.perf_counter() - began) * 1000)
+    return [statistics.median(kept) for kept in times]
+
+
+def _row(name: str, value: float, reference: float, unit: str, what: str) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": unit, "reference": reference, "ratio": value / reference,
+            "what": what}  # fmt: skip
+
+
+def _stage_steps() -> tuple[list[Callable[[], object]], int]:
+    """One training step of stage 1, of stage 2, and of stage 2's region path alone, on one fixed batch."""
+    import tempfile
+    from functools import partial
+
+    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.schema import COARSE, REFINE
+    from ragaf_exp.data.loader import collate
+    from ragaf_exp.experiment import Experiment
+    from ragaf_exp.runfolder import RunFolder
+
+    cfg = composed([f"runs={tempfile.mkdtemp()}", "data.train=256", "data.val=8", "data.test=8", "logger=none"])
+    experiment = Experiment(cfg, RunFolder.create(cfg))
+    coarse = experiment.trainer(COARSE, None)
+    refine = experiment.trainer(REFINE, coarse.ema.model)
+    batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)]).to(experiment.compute.device)
+    joint = refine.plan.region_steps
+    return [partial(coarse.step, 0, batch), partial(refine.step, joint, batch), partial(refine.step, 0, batch)], \
+        cfg.stage.batch
+
+
+BENCHES = {"training_step": training_step, "scenes": scenes}
+
+
+if __name__ == "__main__":
+    guarded(main)
