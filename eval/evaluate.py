@@ -13,6 +13,7 @@ from eval.bootstrap import figure
 from eval.metrics import image as image_metrics
 from eval.metrics.attention import PhraseAttention, phrase_attention
 from eval.metrics.binding import ObjectBinding, bind, binding_figures
+from eval.metrics.image import seam_ratio
 from eval.metrics.sketch_fidelity import sketch_fidelity_set, tolerance_px
 from ragaf_exp.data.loader import Examples, collate, eval_batches
 from ragaf_exp.data.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
@@ -22,14 +23,7 @@ from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.types import Example
 
 SCHEMA = 1
-HIGHER = {
-    "psnr": True,
-    "ssim": True,
-    "mse": False,
-    "sketch_f1": True,
-    "sketch_f1_shuffled": True,
-    "chamfer": False,
-}
+HIGHER_IS_BETTER = ("psnr", "ssim", "sketch_f1", "sketch_f1_shuffled")
 
 
 @dataclass
@@ -75,29 +69,36 @@ def evaluate(
         for row, example in enumerate(rows):
             show(len(kept) + row, example, generated, row)
         kept += rows
-    metrics = stage_figures(kept, refine, measured_with) if refine.images else {}
+    patch = pipeline.codec.downscale
+    metrics = stage_figures(kept, refine, patch, measured_with) if refine.images else {}
     prefix = "stage1/" if metrics else ""
     if coarse.images:
-        metrics |= {prefix + k: v for k, v in stage_figures(kept, coarse, measured_with).items()}
+        metrics |= {prefix + k: v for k, v in stage_figures(kept, coarse, patch, measured_with).items()}
     return _write(folder, metrics)
 
 
-def stage_figures(examples: list[Example], scores: Scores, measured_with: dict[str, Any]) -> dict[str, Any]:
-    """Entries of metrics.json for one stage."""
-    per_item = {name: [] for name in ("mse", "psnr", "ssim")}
-    for example, image in zip(examples, scores.images, strict=True):
-        for name, values in per_item.items():
-            values.append(getattr(image_metrics, name)(image, example.item.image))
-    found = binding_figures(scores.bindings, **measured_with) if scores.bindings else {}
+def stage_figures(
+    examples: list[Example], scores: Scores, patch: int, measured_with: dict[str, Any]
+) -> dict[str, Any]:
+    """Entries of metrics.json for one stage. patch: image pixels per latent pixel."""
+    truth = [e.item.image for e in examples]
+    pairs = list(zip(scores.images, truth, strict=True))
     right, shuffled = sketch_fidelity_set([e.sketch for e in examples], scores.images)
-    per_item |= {"sketch_f1": [f.f1 for f in right], "sketch_f1_shuffled": [f.f1 for f in shuffled]}
-    per_item |= {"chamfer": [f.chamfer for f in right]}
-    tolerance = {"tolerance_px": round(tolerance_px(scores.images[0].shape), 3)}
-    for name, values in per_item.items():
-        if not values:  # a single item has no other's sketch
-            continue
-        extra = tolerance if name.startswith("sketch") else {}
-        found[name] = figure(values, higher_is_better=HIGHER[name], **extra, **measured_with)
+    values = {
+        **{name: [getattr(image_metrics, name)(*pair) for pair in pairs] for name in ("mse", "psnr", "ssim")},
+        "sketch_f1": [f.f1 for f in right],
+        "sketch_f1_shuffled": [f.f1 for f in shuffled],  # of a single item there is no other's sketch
+        "chamfer": [f.chamfer for f in right],
+        "seam_ratio": [seam_ratio(image, patch) for image in scores.images],
+    }
+    tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3)}
+    facts = {"sketch_f1": tolerance, "sketch_f1_shuffled": tolerance,
+             "seam_ratio": {"truth": float(np.mean([seam_ratio(image, patch) for image in truth]))}}  # fmt: skip
+    found = binding_figures(scores.bindings, **measured_with) if scores.bindings else {}
+    for name, of_items in values.items():
+        if of_items:
+            known = facts.get(name, {}) | measured_with
+            found[name] = figure(of_items, higher_is_better=name in HIGHER_IS_BETTER, **known)
     return found | _attention_figures(scores.attention, measured_with)
 
 

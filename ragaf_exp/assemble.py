@@ -45,13 +45,13 @@ class Parts:
 
 def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     """Everything but the networks; fits the tokenizer, or reads it from the run folder."""
-    if cfg.data.size % cfg.codec.patch:
-        raise UserError(f"data.size={cfg.data.size}: must be a multiple of codec.patch={cfg.codec.patch}")
+    codec = build(cfg.codec, "codec")
+    if cfg.data.size % codec.downscale:
+        raise UserError(f"data.size={cfg.data.size}: must be a multiple of codec.patch={codec.downscale}")
     diffusion = build(cfg.diffusion, "diffusion")
     source = build(cfg.data, "data")
     sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
-    codec, tokenizer = build(cfg.codec, "codec"), _tokenizer(cfg, folder, source)
-    return Parts(cfg, source, preparer(cfg), diffusion, sampler, codec, tokenizer)
+    return Parts(cfg, source, preparer(cfg), diffusion, sampler, codec, _tokenizer(cfg, folder, source))
 
 
 def preparer(cfg: DictConfig) -> Preparer:

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.errors import UserError, at_least
 
 PREDICTIONS = {"x0": "sample", "v": "v_prediction", "eps": "epsilon"}  # ours -> diffusers'
 
@@ -28,6 +28,8 @@ class Diffusion(nn.Module):
         zero_terminal_snr: bool = True, min_snr: float = 5.0, snr_offset: float = 1.0,
     ):  # fmt: skip
         super().__init__()
+        at_least("diffusion", 2, timesteps=timesteps)
+        at_least("diffusion", 0, min_snr=min_snr, snr_offset=snr_offset)
         if prediction not in PREDICTIONS:
             raise UserError(f"diffusion.prediction={prediction}: must be one of {sorted(PREDICTIONS)}")
         if zero_terminal_snr and prediction == "eps":

@@ -60,6 +60,7 @@ class Experiment:
         inherit(cfg, folder)
         self.parts = assemble(cfg, folder)
         self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
+        self._check()
         self.logger = build(cfg.logger, "logger")
 
     def train(self) -> None:
@@ -71,6 +72,16 @@ class Experiment:
             coarse = trained if stage == COARSE else coarse
         self.logger.close()
         self.folder.status("running", trained=True)
+
+    def _check(self) -> None:
+        """What would else be found out after minutes of training: a stage 2 that can't be built, an empty split."""
+        with torch.device("meta"):
+            make_model(self.parts, self.cfg.stage.run[-1])
+        for split in ("val", "test"):
+            if not len(items := self.parts.source.split(split)):
+                raise UserError(f"data: no items in the {split} split; raise data.{split} or data.{split}_share, "
+                                "or give more images")  # fmt: skip
+            self.parts.prepare(items[0])
 
     def trainer(self, stage: str, coarse: Model | None) -> Trainer:
         """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts."""

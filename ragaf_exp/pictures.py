@@ -20,6 +20,7 @@ from ragaf_exp.models.text import TinyText
 from ragaf_exp.regions.overlay import region_overlay
 from ragaf_exp.types import Example
 
+COLUMNS = ("sketch", "regions", "stage1", "stage2", "truth")
 FUSION_POINTS = 21  # timesteps at which the fusion curve is read
 
 
@@ -66,13 +67,14 @@ def by_word(caption: str, regions: RegionState, row: int, text: TinyText) -> tup
 
 
 class TestPictures:
-    """Keeps the panels of the first `count` test items under samples/test, with an index."""
+    """Keeps the panels of the first `count` test items under samples/test, with an index, and a grid of them."""
 
     __test__ = False
 
     def __init__(self, folder: Path, count: int, text: TinyText):
         self.folder, self.count, self.text = folder / "test", count, text
         self.index: list[dict] = []
+        self.panels: list[dict[str, np.ndarray]] = []
 
     def __call__(self, place: int, example: Example, generated: Generated, row: int) -> None:
         if place >= self.count:
@@ -80,14 +82,20 @@ class TestPictures:
         here = self.folder / f"{place:04d}"
         here.mkdir(parents=True, exist_ok=True)
         final = to_uint8(generated.final[row : row + 1])[0]
-        for name, picture in (panels(example, generated, row, self.text) | {"truth": example.item.image}).items():
+        found = panels(example, generated, row, self.text) | {"truth": example.item.image}
+        for name, picture in found.items():
             save_png(here / f"{name}.png", picture)
+        self.panels.append(found)
         self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name,
                            "objects": _objects(example, final)})  # fmt: skip
 
     def write_index(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "index.json", self.index)
+        if self.panels:
+            names = [name for name in COLUMNS if name in self.panels[0]]
+            cells = [[found[name] for name in names] for found in self.panels]
+            save_png(self.folder / "grid.png", grid(cells, names, [entry["caption"] for entry in self.index]))
 
 
 def _objects(example: Example, image: np.ndarray) -> list[dict]:
@@ -104,13 +112,13 @@ def _objects(example: Example, image: np.ndarray) -> list[dict]:
 
 def validation_grid(rows: list[Example], generated: Generated) -> np.ndarray:
     """One row per item: sketch, regions, stage 1, stage 2, truth."""
-    images = [to_uint8(x) if x is not None else None for x in (generated.stage1, generated.stage2)]
-    names = [name for name, x in zip(("stage 1", "stage 2"), images, strict=True) if x is not None]
-    cells = [
-        [e.sketch, region_overlay(e.sketch, e.regions, e.graph), *(x[i] for x in images if x is not None), e.item.image]
-        for i, e in enumerate(rows)
-    ]
-    return grid(cells, columns=["sketch", "regions", *names, "truth"], rows=[e.item.caption for e in rows])
+    columns = {
+        "sketch": [e.sketch for e in rows],
+        "regions": [region_overlay(e.sketch, e.regions, e.graph) for e in rows],
+        **{name: to_uint8(x) for name in ("stage1", "stage2") if (x := getattr(generated, name)) is not None},
+        "truth": [e.item.image for e in rows],
+    }
+    return grid(list(zip(*columns.values(), strict=True)), list(columns), [e.item.caption for e in rows])
 
 
 @torch.no_grad()

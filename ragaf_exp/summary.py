@@ -7,7 +7,8 @@ import json
 from ragaf_exp.runfolder import RunFolder
 
 ORDER = ("binding_accuracy", "binding_accuracy_heldout", "leak_rate", "fill_accuracy", "sketch_f1",
-         "sketch_f1_shuffled", "chamfer", "pointing_accuracy", "attention_iou", "ssim", "psnr", "mse")  # fmt: skip
+         "sketch_f1_shuffled", "chamfer", "pointing_accuracy", "attention_iou", "ssim", "psnr", "mse", 
+         "seam_ratio")  # fmt: skip
 
 
 def summary_table(metrics: dict[str, dict]) -> str:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors; and the same in the processes that tests start
+
+TINY = """
+    name=tiny data.size=32 data.train=64 data.val=8 data.test=8
+    backbone.widths=[32,32] backbone.heads=2 text.width=32 text.heads=2 text.layers=1 hint.width=16
+    ragaf.width=32 ragaf.heads=2 ragaf.layers=1 sampler.steps=2 memory.device=cpu memory.precision=no logger=none
+    stage.batch=4 stage.coarse.steps=8 stage.refine.steps=6 stage.refine.region_steps=3 optim.warmup=2
+    stage.log_every=2 stage.validate_every=4 stage.checkpoint_every=3
+    eval.test_items=4 eval.batch=4 eval.validation_items=4 eval.grid=2 eval.pictures=2 eval.bootstrap=20
+""".split()
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +32,69 @@ def shared_data() -> Path:
         if (folder / "openmoji72").is_dir():
             return folder
     pytest.skip(f"no real test data: {base}/data/openmoji72 is absent; set RAGAF_TEST_DATA")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Overrides of the smallest run that has everything: both stages, validation, checkpoints, a report."""
+    return list(TINY)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished tiny run, for reading only; `run_copy` is for changing."""
+    from ragaf_exp.config.compose import composed
+    from ragaf_exp.experiment import run
+
+    return run(composed([*tiny, f"runs={tmp_path_factory.mktemp('finished')}"])).path
+
+
+@pytest.fixture
+def run_copy(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, in a runs folder of its own."""
+    return shutil.copytree(finished, tmp_path / "runs" / finished.parent.name / finished.name)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
+    """cli(main, *arguments) -> (exit status, stdout, stderr) of a command line, in this process."""
+    from ragaf_exp.cli import guarded
+
+    def call(main: Callable, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        capsys.readouterr()
+        status = 0
+        try:
+            guarded(main)
+        except SystemExit as end:
+            status = end.code or 0
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def refused(cli: Callable) -> Callable:
+    """refused(main, *arguments, says=...): the command line ends with status 2 and one line on stderr."""
+
+    def call(main: Callable, *arguments: object, says: tuple[str, ...] = ()) -> str:
+        status, out, err = cli(main, *arguments)
+        assert status == 2, (out, err)
+        lines = err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: "), err
+        for text in says:
+            assert text in lines[0], f"{text!r} is not in {lines[0]!r}"
+        return lines[0]
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable:
+    """process(module, *arguments) -> a finished `python -m module arguments`, in an interpreter of its own."""
+
+    def call(module: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240)
+
+    return call

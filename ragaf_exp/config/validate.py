@@ -87,6 +87,8 @@ def _scalar(key: str, value: Any, kind: type) -> Any:
 
 def _ranges(cfg: DictConfig) -> None:
     """Ranges of plain settings; constructors check their own."""
+    if not cfg.name or cfg.name.startswith(".") or "/" in cfg.name or cfg.name == "latest":
+        raise UserError(f"name={cfg.name}: must be a folder's name, without /, and not latest; take default")
     if not cfg.stage.run or any(s not in (COARSE, REFINE) for s in cfg.stage.run):
         raise UserError(f"stage.run={list(cfg.stage.run)}: must hold coarse, refine or both")
     at_least_one = ("stage.batch", "stage.accumulate", "stage.coarse.steps", "stage.refine.steps", "stage.log_every",
@@ -102,6 +104,8 @@ def _ranges(cfg: DictConfig) -> None:
     for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip"):
         _range(cfg, key, 1e-12, None)
     _range(cfg, "stage.refine.strength", 1e-3, 1)
+    if len(cfg.optim.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.optim.betas):
+        raise UserError(f"optim.betas={list(cfg.optim.betas)}: must be two numbers from 0 to below 1, as [0.9,0.99]")
     if cfg.stage.batch % cfg.stage.accumulate:
         raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
     for key, allowed in {"memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16", "fp16"),

@@ -22,7 +22,7 @@ SLIT = 1.4  # narrowest part of its hole
 STRIPE_PERIOD, DOT_PITCH, DOT_RADIUS = 6.0, 4.6, 1.5
 STROKE_MIDDLE, STROKE_SWING = (1.3, 1.6), 0.2  # stroke widths stay within 1.1 to 1.8 units
 TREMOR = 0.3  # the drawing strays from the true outline by at most this
-GAP_SHARE, GAP = 0.15, (1.0, 2.0)  # share of outlines with a gap, and its length
+GAP_SHARE, GAP = 0.15, (1.0, 1.6)  # share of outlines with a gap, and its length
 CHUNK = 16  # outline points drawn with one width
 _SHIFT = 4  # fractional bits of cv2's coordinates
 

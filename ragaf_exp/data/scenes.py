@@ -54,8 +54,9 @@ class Scenes:
     """Shape scenes; every item is a pure function of (seed, split, index).
 
     size: image side in pixels, a multiple of 4. train, val, test: items per split. heldout_share: how likely
-    each object of a test scene is one of the held-out colour-shape pairs. Raises UserError for values out of
-    range.
+    each object of a test scene is one of the held-out colour-shape pairs. repeat_share: share of the scenes
+    in which a shape may occur more than once, told apart by the relations alone. Raises UserError for values
+    out of range.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Scenes:
         min_objects: int = 2,
         max_objects: int = 5,
         heldout_share: float = 0.35,
+        repeat_share: float = 0.35,
     ) -> None:
         check_size(size)
         check_counts(seed=seed, train=train, val=val, test=test)
@@ -79,9 +81,12 @@ class Scenes:
             raise UserError(f"data.max_objects={max_objects}: must be at most {max(RADII)}")
         if not 0 <= heldout_share <= 1:
             raise UserError(f"data.heldout_share={heldout_share}: must be from 0 to 1; take 0.35")
+        if not 0 <= repeat_share <= 1:
+            raise UserError(f"data.repeat_share={repeat_share}: must be from 0 to 1; take 0.35")
         self.size, self.seed = size, seed
         self.lengths = dict(zip(SPLITS, (train, val, test), strict=True))
-        self.min_objects, self.max_objects, self.heldout_share = min_objects, max_objects, heldout_share
+        self.min_objects, self.max_objects = min_objects, max_objects
+        self.heldout_share, self.repeat_share = heldout_share, repeat_share
         self._grid = render.grid_for(size)
 
     def split(self, name: str) -> Sequence[Item]:
@@ -111,6 +116,7 @@ class Scenes:
         specs: list[Spec] = []
         low, high = RADII[count]
         rings = RINGS[count]
+        repeats = rng.random() < self.repeat_share
         while len(specs) < count:
             chance, turn, radius, which, tint = rng.random(5).tolist()
             shape = SHAPE_NAMES[int(which * len(SHAPE_NAMES))]
@@ -121,6 +127,8 @@ class Scenes:
             fill = FILLS[int(np.searchsorted(FILL_BOUNDS, turn, side="right"))]
             fill = "plain" if fill == "hollow" and not hollow_fits else fill
             if any((spec.shape, spec.colour, spec.fill) == (shape, colour, fill) for spec in specs):
+                continue
+            if not repeats and any(spec.shape == shape for spec in specs):
                 continue
             radius = low + (high - low) * radius
             specs.append(Spec(shape, colour, fill, max(radius, least) if fill == "hollow" else radius))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models import attention, taps
 from ragaf_exp.models.attention import WordBias
 from ragaf_exp.models.conditioning import Text
@@ -49,8 +49,10 @@ class TinyUNet(nn.Module):
         super().__init__()
         if len(widths) < 2:
             raise UserError(f"backbone.widths={list(widths)}: give at least two resolutions, as [64,128]")
-        if any(w % 32 for w in widths):
+        if any(w % 32 or w < 32 for w in widths):
             raise UserError(f"backbone.widths={list(widths)}: each must be a multiple of 32 (group normalisation)")
+        at_least("backbone", 1, layers=layers, heads=heads)
+        at_least("backbone", 0, seam_width=seam_width)
         lower = len(widths) - 1
         self.unet = UNet2DConditionModel(
             in_channels=channels, out_channels=channels, layers_per_block=layers, block_out_channels=tuple(widths),

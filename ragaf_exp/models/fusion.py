@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.errors import UserError, at_least
 
 
 def _weights(sketch: Tensor, regions: Tensor) -> Tensor:
@@ -24,6 +24,7 @@ class Learned(nn.Module):
 
     def __init__(self, width: int, hidden: int = 64, frequencies: int = 8):
         super().__init__()
+        at_least("fusion", 1, hidden=hidden, frequencies=frequencies)
         self.register_buffer("frequency", math.pi * 2.0 ** torch.arange(frequencies) / 2, persistent=False)
         self.time = nn.Linear(2 * frequencies, hidden)
         self.region = nn.Linear(width, hidden)

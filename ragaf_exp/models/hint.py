@@ -6,18 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ragaf_exp.errors import at_least
 from ragaf_exp.models.taps import Shape
 
 
 class LiteHint(nn.Module):
-    """A small encoder: space to depth, two convolutions per resolution, zero-initialised 1x1 outputs.
+    """A small encoder: space to depth, convolutions at each resolution, a 1x1 output per injection point.
 
-    shapes: injection point -> (C,h,w), traced from the UNet. downscale: image pixels per latent pixel.
-    width: channels of its features.
+    shapes: injection point -> (C,h,w), traced from the UNet. downscale: image pixels per latent pixel (wiring).
+    width: channels of its features. zero_init: outputs start at zero, as a trained backbone needs; one that is trained
+    from scratch learns the sketch sooner without.
     """
 
-    def __init__(self, shapes: dict[str, Shape], downscale: int, width: int = 64):
+    def __init__(self, shapes: dict[str, Shape], downscale: int, width: int = 64, zero_init: bool = True):
         super().__init__()
+        at_least("hint", 1, width=width)
         self.shapes = {p: s for p, s in shapes.items() if not p.startswith("up")}
         self.downscale = downscale
         self.width = width
@@ -29,7 +32,9 @@ class LiteHint(nn.Module):
         self.levels = nn.ModuleList(
             nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in self.sizes
         )
-        self.out = nn.ModuleDict({p.replace(".", "_"): zero(nn.Conv2d(width, s[0], 1)) for p, s in self.shapes.items()})
+        self.out = nn.ModuleDict({p.replace(".", "_"): nn.Conv2d(width, s[0], 1) for p, s in self.shapes.items()})
+        if zero_init:
+            zero(self.out)
 
     def features(self, sketch: Tensor) -> dict[tuple[int, int], Tensor]:
         """(B,1,H,W) in [0,1] -> resolution (h,w) -> features (B,width,h,w), finest first."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import RegionState, Text
 
 MASKED = -1e4  # far below any logit, and finite in half precision: a fully masked row stays free of NaN
@@ -107,6 +107,8 @@ class Ragaf(nn.Module):
         width: int = 128, layers: int = 2, heads: int = 4, frequencies: int = 4,
     ):  # fmt: skip
         super().__init__()
+        at_least("ragaf", 1, width=width, layers=layers, heads=heads)
+        at_least("ragaf", 0, frequencies=frequencies)
         if width % heads:
             raise UserError(f"ragaf.width={width}: must be a multiple of ragaf.heads={heads}")
         self.register_buffer("frequency", math.pi * 2.0 ** torch.arange(frequencies) / 2, persistent=False)

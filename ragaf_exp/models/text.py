@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ class TinyText(nn.Module):
         vocabulary: int = 2048,
     ):  # fmt: skip
         super().__init__()
+        at_least("text", 1, width=width, layers=layers, heads=heads)
+        at_least("text", 2, max_tokens=max_tokens)
         if width % heads:
             raise UserError(f"text.width={width}: must be a multiple of text.heads={heads}")
-        if max_tokens < 2:
-            raise UserError(f"text.max_tokens={max_tokens}: must be at least 2")
         self.tokenizer, self.width, self.max_tokens = tokenizer, width, max_tokens
         self.token = nn.Embedding(tokenizer.get_vocab_size(), width)
         self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
@@ -59,6 +59,7 @@ class TinyText(nn.Module):
     @staticmethod
     def fit(captions: Iterable[str], vocabulary: int = 2048) -> Tokenizer:
         """The tokenizer that these captions ask for."""
+        at_least("text", 4, vocabulary=vocabulary)
         return train_tokenizer(captions, vocabulary)
 
     @staticmethod

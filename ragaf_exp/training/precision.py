@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -48,16 +48,14 @@ class Compute:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        self._open: list[ExitStack] = []  # it may be entered again while it is open
 
     def __enter__(self) -> Compute:
-        self._open = [
-            torch.autocast(self.device.type, self.dtype, enabled=self.precision != "no"),
-            kernels(self.device, self.precision),
-        ]
-        for context in self._open:
-            context.__enter__()
+        stack = ExitStack()
+        stack.enter_context(torch.autocast(self.device.type, self.dtype, enabled=self.precision != "no"))
+        stack.enter_context(kernels(self.device, self.precision))
+        self._open.append(stack)
         return self
 
     def __exit__(self, *error: object) -> None:
-        while self._open:
-            self._open.pop().__exit__(*error)
+        self._open.pop().__exit__(*error)

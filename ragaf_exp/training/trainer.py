@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -67,6 +68,7 @@ class Trainer:
         self.plan, self.objective, self.codec, self.folder = plan, objective, codec, folder
         self.compute, self.pace, self.optim, self.task, self.seed = compute, pace, optim, task, seed
         self.validate, self.on_log = validate, on_log
+        AcceleratorState._reset_state()  # a sweep's members share a process, and may differ in precision
         self.accelerator = Accelerator(cpu=compute.device.type == "cpu", mixed_precision=compute.precision)
         self.bare, self.ema = model, Ema(model, optim.ema)
         self.ema.model.to(compute.device)
