@@ -13,9 +13,8 @@ from torch import nn
 from ragaf_exp.config.build import build, locate
 from ragaf_exp.data.loader import Examples, Preparer
 from ragaf_exp.diffusion import Diffusion
-from ragaf_exp.errors import UserError
+from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
-from ragaf_exp.models import taps
 from ragaf_exp.models.codec import Pixel
 from ragaf_exp.models.model import Model
 from ragaf_exp.randomness import derive
@@ -70,7 +69,7 @@ def make_model(parts: Parts, stage: str) -> Model:
     if side % backbone.stride:
         unit = codec.downscale * backbone.stride
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone and codec")
-    shapes = taps.trace(backbone.unet, side, side)
+    shapes = backbone.shapes(side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale)
     common = (text, hint, backbone, shapes, codec.channels, parts.diffusion.timesteps)
     if stage == "coarse":
@@ -92,6 +91,7 @@ def adopt(model: Model, coarse: dict[str, torch.Tensor], tune: str) -> Model:
 
 
 def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes) -> tuple:
+    at_least("ragaf", 1, width=cfg.ragaf.width)
     fusion = build(cfg.fusion, "fusion", width=cfg.ragaf.width)
     ragaf = build(
         cfg.ragaf, "ragaf", node_features=len(NODE_FEATURES), edge_features=len(EDGE_FEATURES),

@@ -21,6 +21,9 @@ MEND = {
     errno.EROFS: "a read-only file system; choose another folder",
     errno.EACCES: "permission denied; choose another folder or change its permissions",
     errno.ENOTDIR: "a file stands where a folder is needed; choose another folder",
+    errno.EISDIR: "a folder stands where a file is needed; choose another name",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EFBIG: "larger than files may be here; raise the limit (ulimit -f) or choose another folder",
     errno.EEXIST: "a file stands where a folder is needed; choose another folder",
 }
 

@@ -32,8 +32,10 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> RunFolder:
     """Train -> evaluate -> report, continuing whatever an earlier process of the same config left undone."""
     folder = RunFolder.create(cfg)
-    if folder.state["state"] == "done":
+    if folder.state.get("state") == "done":
         log.info("%s: already finished; another seed or name makes a new run", folder.path)
+        if not folder.report.exists():
+            write_report(folder.path)
         return folder
     try:
         folder.status("running")
@@ -122,7 +124,7 @@ class Experiment:
 
 def inherit(cfg: DictConfig, folder: RunFolder) -> None:
     """Copy stage 1 and the tokenizer of the run that init= names, so that this run stands on its own."""
-    if COARSE in cfg.stage.run or (folder.checkpoints / COARSE).exists():
+    if COARSE in cfg.stage.run or load_newest(folder.checkpoints, COARSE, parts=()) is not None:
         return
     if cfg.init is None:
         raise UserError("stage=refine: give init=<run folder> whose stage 1 to start from, or take stage=both")
@@ -130,6 +132,8 @@ def inherit(cfg: DictConfig, folder: RunFolder) -> None:
     found = load_newest(other.checkpoints, COARSE)
     if found is None:
         raise UserError(f"init={cfg.init}: holds no whole checkpoint of stage 1; train it with stage=coarse")
+    if not other.tokenizer.exists():
+        raise UserError(f"{other.tokenizer}: missing; restore it, or train that run again")
     write_bytes(folder.tokenizer, other.tokenizer.read_bytes())
     save(folder.checkpoints, found, keep=1)
 

@@ -44,6 +44,17 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: damaged ({error}); restore it or train again") from error
 
 
+def read_mapping(path: Path, schema: int) -> dict[str, Any]:
+    """A JSON object that says its schema. UserError where it is missing, damaged, or newer than `schema`."""
+    content = read_json(path)
+    found = content.get("schema", 0) if isinstance(content, dict) else None
+    if not isinstance(found, int):
+        raise UserError(f"{path}: damaged (no mapping with a schema); restore it or train again")
+    if found > schema:
+        raise UserError(f"{path}: schema {found} is newer than this version's {schema}; update ragaf_exp")
+    return content
+
+
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Fill a temporary folder, sync what it holds, and rename it to `path`, which must not exist."""
     temporary = path.with_name(f".{path.name}.tmp")

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.compose import config_hash, load_config
 from ragaf_exp.errors import UserError
-from ragaf_exp.files import read_json, write_json, write_text
+from ragaf_exp.files import read_mapping, write_json, write_text
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
@@ -41,7 +41,7 @@ class RunFolder:
         folder = cls(Path(cfg.runs).absolute() / cfg.name / config_hash(cfg))
         folder.path.mkdir(parents=True, exist_ok=True)
         folder._lock()
-        if not (folder.path / "config.yaml").exists():
+        if not (folder.path / "status.json").exists():  # the last of the three to be written
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
             write_json(folder.path / "environment.json", environment())
             folder.status("running")
@@ -58,23 +58,21 @@ class RunFolder:
         if not folder.path.is_dir():
             raise UserError(f"{path}: no such run folder; runs/latest is the newest run")
         cfg = load_config(folder.path / "config.yaml")
-        state = read_json(folder.path / "status.json")
-        if state.get("schema", 0) > SCHEMA:
-            raise UserError(f"{path}: schema {state['schema']} is newer than this version's {SCHEMA}; update ragaf_exp")
+        state = folder.state
         if finished and not state.get("trained"):
             raise UserError(f"{path}: unfinished ({state.get('state')}); run its training command again to continue it")
         return folder, cfg
 
     def status(self, state: str, **facts: Any) -> None:
         """state: running, done, failed, preempted. Facts of earlier calls stay: stage, step, trained, error."""
-        known = read_json(self.path / "status.json") if (self.path / "status.json").exists() else {}
+        known = self.state if (self.path / "status.json").exists() else {}
         facts = {"error": None, **facts}
         write_json(self.path / "status.json",
                    {"schema": SCHEMA, **known, "state": state, "updated": round(time.time(), 1), **facts})  # fmt: skip
 
     @property
     def state(self) -> dict:
-        return read_json(self.path / "status.json")
+        return read_mapping(self.path / "status.json", SCHEMA)
 
     def append(self, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""

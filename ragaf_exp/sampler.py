@@ -56,8 +56,10 @@ class Sampler:
         timesteps, x = self._start(scheduler, noise, coarse, strength)
         for t in timesteps:
             x_t = scheduler.scale_model_input(x, t)
-            x = scheduler.step(self._guided(model, x_t, t, conditions), t, x).prev_sample
-        return x, conditions[0][1]
+            out = scheduler.step(self._guided(model, x_t, t, conditions), t, x)
+            x = out.prev_sample
+        # where the steps don't divide the schedule, diffusers' DDIM stops short of its end, by a last trace of noise
+        return out.get("pred_original_sample", x), conditions[0][1]
 
     def _conditions(self, model: Model, batch: Batch) -> list[tuple[float, Conditioning]]:
         """Weighted conditions whose predictions add up to the guided one; both given comes first."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import read_mapping
 from ragaf_exp.runfolder import RunFolder
 
 ORDER = ("binding_accuracy", "binding_accuracy_heldout", "leak_rate", "fill_accuracy", "sketch_f1",
@@ -25,8 +25,12 @@ def summary_table(metrics: dict[str, dict]) -> str:
 
 
 def print_summary(folder: RunFolder) -> None:
-    content = json.loads(folder.metrics.read_text())
-    print(f"\n{summary_table(content['metrics'])}\n")
+    content = read_mapping(folder.metrics, 1)
+    try:
+        table = summary_table(content["metrics"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder.metrics}: damaged; python -m eval run={folder.path} writes it again") from error
+    print(f"\n{table}\n")
     print(f"run     {folder.path}\nfigures {folder.metrics}\nreport  {folder.report}")
 
 

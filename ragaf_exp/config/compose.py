@@ -26,9 +26,13 @@ def composed(overrides: list[str]) -> DictConfig:
 def settable(override: str) -> str:
     """An override of a group's key in the form in which Hydra takes one that no YAML states.
 
-    Schemas hold more keys than the YAMLs; which of them are known, `validate` says.
+    Schemas hold more keys than the YAMLs; which of them are known, `validate` says. UserError where a group is given
+    a value that can't be the name of an option.
     """
-    key, equals, _ = override.partition("=")
+    key, equals, value = override.partition("=")
+    if equals and re.fullmatch(r"null|true|false|[-+\d.]*", value) and key.isidentifier() and (CONF / key).is_dir():
+        options = ", ".join(sorted(path.stem for path in (CONF / key).glob("*.yaml")))
+        raise UserError(f"{override}: no option of the group conf/{key}/; known are {options}")
     inside = equals and re.fullmatch(r"\w+(\.\w+)+", key) and not key.startswith("hydra.")
     return f"++{override}" if inside else override
 
@@ -52,4 +56,7 @@ def load_config(path: Path) -> DictConfig:
         raise UserError(f"{path}: empty or not a mapping; restore it or train again")
     if "${" in text:
         raise UserError(f"{path}: holds an interpolation (${{...}}); a run's config is fully resolved")
-    return validate(raw)
+    try:
+        return validate(raw)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error

@@ -11,8 +11,8 @@ COARSE, REFINE = "coarse", "refine"
 class Coarse:
     """Stage 1: sketch-guided diffusion."""
 
-    steps: int = 550
-    lr: float = 1e-3
+    steps: int = 450
+    lr: float = 3e-3
 
 
 @dataclass
@@ -20,10 +20,10 @@ class Refine:
     """Stage 2: semantic refinement, from stage 1's output noised to `strength`."""
 
     steps: int = 650
-    lr: float = 1e-3
-    strength: float = 1.0  # (0,1]: share of the noise schedule that stage 2 runs, and is trained on
-    recolour: float = 0.0  # share of training starts whose regions get wrong colours, as a coarse latent has them
-    region_steps: int = 600  # before them: steps of the region path alone, by region-latent prediction
+    lr: float = 1.5e-3
+    strength: float = 0.9  # (0,1]: share of the noise schedule that stage 2 runs, and is trained on
+    recolour: float = 0.5  # share of training starts whose regions get wrong colours, as a coarse latent has them
+    region_steps: int = 1100  # before them: steps of the region path alone, by region-latent prediction
 
 
 @dataclass
@@ -31,13 +31,13 @@ class Stage:
     """Group `stage`: which stages run, and how training is paced. Steps are optimizer steps."""
 
     run: list[str] = field(default_factory=lambda: [COARSE, REFINE])
-    batch: int = 32  # items per optimizer step, over all processes
+    batch: int = 16  # items per optimizer step, over all processes
     accumulate: int = 1  # micro-batches per optimizer step
     workers: int = 0  # loader processes; 0 = in the training process, with the examples kept in memory
     coarse: Coarse = field(default_factory=Coarse)
     refine: Refine = field(default_factory=Refine)
     log_every: int = 10
-    validate_every: int = 200
+    validate_every: int = 450
     checkpoint_every: int = 100
     keep: int = 2  # newest checkpoints kept per stage
     max_seconds: float = 0.0  # stop after this share of wall time as if interrupted; 0 = no limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import typing
 from typing import Any
 
@@ -116,6 +117,6 @@ def _ranges(cfg: DictConfig) -> None:
 
 def _range(cfg: DictConfig, key: str, low: float, high: float | None) -> None:
     value = OmegaConf.select(cfg, key)
-    if value != value or value < low or (high is not None and value > high):
+    if not math.isfinite(value) or value < low or (high is not None and value > high):
         wanted = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
         raise UserError(f"{key}={value}: must be {wanted}")

@@ -148,10 +148,11 @@ class Scenes:
             box, alpha = render.coverage(contours, grid)
             render.paint(canvas, alpha, box, render.object_colour(spec.colour, spec.fill, box, grid, rng))
             object_map[box][alpha >= 0.5] = label
-            gapped = rng.random() < render.GAP_SHARE
+            # a ring's wall is hardly wider than a gap: with one it would be no area of its own
+            gapped = rng.random() < render.GAP_SHARE and spec.fill != "hollow"
             gap = render.GAP[0] + (render.GAP[1] - render.GAP[0]) * rng.random()
-            for i, contour in enumerate(contours):
-                render.stroke(lines, contour, grid, rng, gap if gapped and i == 0 else 0.0)
+            for contour in contours:
+                render.stroke(lines, contour, grid, rng, gap if gapped else 0.0)
         return np.rint(canvas).astype(np.uint8), grid.average(lines), object_map
 
 

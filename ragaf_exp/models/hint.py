@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.errors import at_least
-from ragaf_exp.models.taps import Shape
+from ragaf_exp.models.taps import OUT, Shape
 
 
 class LiteHint(nn.Module):
@@ -27,19 +27,22 @@ class LiteHint(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(downscale * downscale, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
         )
-        sizes = sorted({s[1:] for s in self.shapes.values()}, reverse=True)
-        self.sizes = [size for size in sizes if size != sizes[0]]
+        sizes = sorted({s[1:] for p, s in self.shapes.items() if p != OUT}, reverse=True)
+        self.sizes = sizes[1:]  # below the stem's
         self.levels = nn.ModuleList(
             nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in self.sizes
         )
-        self.out = nn.ModuleDict({p.replace(".", "_"): nn.Conv2d(width, s[0], 1) for p, s in self.shapes.items()})
+        self.out = nn.ModuleDict({p.replace(".", "_"): self._output(p, s[0]) for p, s in self.shapes.items()})
         if zero_init:
             zero(self.out)
 
+    def _output(self, point: str, channels: int) -> nn.Conv2d:
+        return nn.Conv2d(1, channels, 3, padding=1) if point == OUT else nn.Conv2d(self.width, channels, 1)
+
     def features(self, sketch: Tensor) -> dict[tuple[int, int], Tensor]:
-        """(B,1,H,W) in [0,1] -> resolution (h,w) -> features (B,width,h,w), finest first."""
+        """(B,1,H,W) in [0,1] -> resolution (h,w) -> features (B,width,h,w); at full resolution the sketch itself."""
         x = self.stem(F.pixel_unshuffle(2 * sketch, self.downscale))
-        found = {tuple(x.shape[2:]): x}
+        found = {tuple(sketch.shape[2:]): sketch, tuple(x.shape[2:]): x}
         for size, level in zip(self.sizes, self.levels, strict=True):
             x = level(F.adaptive_avg_pool2d(x, size))
             found[size] = x

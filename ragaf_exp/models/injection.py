@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.models.attention import WordBias
-from ragaf_exp.models.conditioning import RegionState, Text
+from ragaf_exp.models.conditioning import RegionState
 from ragaf_exp.models.hint import zero
-from ragaf_exp.models.taps import Shape
+from ragaf_exp.models.taps import OUT, Shape
 
 FLOOR = 1e-3  # of p(token | pixel): bounds the bias, and lets a wrong region map be unlearnt
 
@@ -23,7 +23,7 @@ class Injection(nn.Module):
 
     def __init__(
         self, shapes: dict[str, Shape], width: int, cross_layers: int,
-        points: list[str] = ("in", "down", "mid", "up"), words: bool = True,
+        points: list[str] = ("in", "down", "mid", "up", "out"), words: bool = True,
     ):  # fmt: skip
         super().__init__()
         known = sorted({p.split(".")[0] for p in shapes})
@@ -34,28 +34,25 @@ class Injection(nn.Module):
         self.out = nn.ModuleDict(
             {p.replace(".", "_"): zero(nn.Linear(width, s[0])) for p, s in self.shapes.items()}
         )
+        self.attended = {s[1:] for p, s in shapes.items() if p != OUT}  # resolutions of the UNet
         self.gates = nn.Parameter(torch.zeros(cross_layers)) if words else None
-
-    @property
-    def sizes(self) -> set[tuple[int, int]]:
-        """Resolutions at which soft masks are needed."""
-        return {s[1:] for s in self.shapes.values()}
 
     def forward(self, tokens: Tensor, state: RegionState) -> dict[str, Tensor]:
         """tokens (B,N,R) -> injection point -> (B,C,h,w)."""
         return {p: self._spread(p, tokens, state.soft_masks[s[1:]]) for p, s in self.shapes.items()}
 
-    def words(self, state: RegionState, text: Text) -> WordBias | None:
+    def words(self, state: RegionState) -> WordBias | None:
         """log p(token | pixel), relative to the pixel's likeliest token; a pixel that no word speaks of has no bias."""
         if self.gates is None:
             return None
-        return WordBias({h * w: self._log_map(m, state, text) for (h, w), m in state.soft_masks.items()}, self.gates)
+        maps = {h * w: self._log_map(state.soft_masks[h, w], state) for h, w in self.attended}
+        return WordBias(maps, self.gates)
 
     def _spread(self, point: str, tokens: Tensor, masks: Tensor) -> Tensor:
         values = self.out[point.replace(".", "_")](tokens)  # (B,N,C)
         return (values.transpose(1, 2) @ masks.flatten(2).to(values.dtype)).unflatten(2, masks.shape[2:])
 
-    def _log_map(self, masks: Tensor, state: RegionState, text: Text) -> Tensor:
+    def _log_map(self, masks: Tensor, state: RegionState) -> Tensor:
         p = masks.flatten(2).transpose(1, 2).float() @ state.region_text.float()  # (B,hw,T)
         log_map = (p + FLOOR).log()
         return log_map - log_map.amax(-1, keepdim=True)

@@ -39,7 +39,8 @@ class Model(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
-        self.sizes = sorted({s[1:] for s in shapes.values()}, reverse=True)  # finest first
+        self.sizes = {s[1:] for s in shapes.values()}  # resolutions at which soft masks are needed
+        self.latent_size = shapes["in"][1:]
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection
         self.region_latent = nn.Linear(ragaf.width, channels) if ragaf is not None else None
@@ -68,7 +69,7 @@ class Model(nn.Module):
         features = self.hint.features(batch.sketch)
         regions = None
         if self.ragaf is not None:
-            regions = self._regions(batch, text, features[self.sizes[0]], keep_sketch)
+            regions = self._regions(batch, text, features[self.latent_size], keep_sketch)
         return Conditioning(text, self.hint(features, keep_sketch), regions)
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
@@ -78,7 +79,7 @@ class Model(nn.Module):
         tokens, fusion = self.ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
         added = self.injection(tokens, c.regions)
         residuals = c.hint | {p: c.hint[p] + r if p in c.hint else r for p, r in added.items()}
-        value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions, c.text))
+        value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions))
         return Prediction(value, self.region_latent(tokens), fusion)
 
     def _regions(self, batch: Batch, text, hint: Tensor, keep_sketch: Tensor) -> RegionState:

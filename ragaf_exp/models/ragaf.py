@@ -25,7 +25,8 @@ class GraphAttention(nn.Module):
         self.heads = heads
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
-        self.edge_bias = nn.Sequential(nn.Linear(edge_features, width), nn.SiLU(), nn.Linear(width, heads))
+        # what shifts all of a row's logits alike is lost in the softmax, so the last layer has no bias of its own
+        self.edge_bias = nn.Sequential(nn.Linear(edge_features, width), nn.SiLU(), nn.Linear(width, heads, bias=False))
         self.edge_value = nn.Linear(heads * edge_features, width, bias=False)
         self.out = nn.Linear(width, width)
 
@@ -52,7 +53,7 @@ class RegionTextAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
-        self.q, self.k = nn.Linear(width, width), nn.Linear(text_width, width)
+        self.q, self.k = nn.Linear(width, width), nn.Linear(text_width, width, bias=False)  # as above
         self.v, self.out = nn.Linear(text_width, width), nn.Linear(width, width)
         self.null = nn.Parameter(torch.randn(text_width) * 0.02)
 

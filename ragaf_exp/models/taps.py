@@ -11,6 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 Shape = tuple[int, int, int]  # channels, height, width
+OUT = "out"  # the injection point at full resolution, of a backbone that has a pixel head
 
 
 def points(unet: UNet2DConditionModel) -> dict[str, nn.Module]:

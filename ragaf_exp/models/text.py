@@ -47,6 +47,7 @@ class TinyText(nn.Module):
         if width % heads:
             raise UserError(f"text.width={width}: must be a multiple of text.heads={heads}")
         self.tokenizer, self.width, self.max_tokens = tokenizer, width, max_tokens
+        self._ids_of: dict[str, list[int]] = {}  # captions come again every epoch
         self.token = nn.Embedding(tokenizer.get_vocab_size(), width)
         self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
         # neighbouring words speak of one thing ("a striped blue star"): a convolution binds them from the first step
@@ -68,7 +69,7 @@ class TinyText(nn.Module):
 
     def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Token ids (B,T) and mask (B,T); token 0 is START, so that an empty caption has one token."""
-        ids = [self._ids(caption) for caption in captions]
+        ids = [self._cached_ids(caption) for caption in captions]
         length = max(map(len, ids))
         pad = self.tokenizer.token_to_id(PAD)
         padded = torch.tensor([row + [pad] * (length - len(row)) for row in ids])
@@ -89,6 +90,11 @@ class TinyText(nn.Module):
         x = self.token(ids) * mask[..., None]  # (B,T,D)
         x = x + F.gelu(self.neighbours(x.transpose(1, 2)).transpose(1, 2)) + self.position[: ids.shape[1]]
         return Text(self.encoder(x, src_key_padding_mask=~mask), mask)
+
+    def _cached_ids(self, caption: str) -> list[int]:
+        if caption not in self._ids_of:
+            self._ids_of[caption] = self._ids(caption)
+        return self._ids_of[caption]
 
     def _ids(self, caption: str) -> list[int]:
         encoding = self.tokenizer.encode(caption)

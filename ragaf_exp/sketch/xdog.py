@@ -29,6 +29,8 @@ class XDoG:
             raise UserError(f"sketch.k={k}: must be above 1; take 1.6")
         if not p >= 0:
             raise UserError(f"sketch.p={p}: must be at least 0; take 20")
+        if not 0 <= epsilon <= 1:
+            raise UserError(f"sketch.epsilon={epsilon}: must lie in 0 to 1; take 0.05")
         self.sigma, self.k, self.p, self.epsilon, self.phi = sigma, k, p, epsilon, phi
 
     def __call__(self, image: np.ndarray, drawing: np.ndarray | None) -> np.ndarray:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -55,15 +58,25 @@ def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Che
 def _fill(place: Path, checkpoint: Checkpoint) -> None:
     for part in PARTS:
         tensors = {k: v.detach().contiguous().cpu() for k, v in getattr(checkpoint, part).items()}
-        save_file(tensors, place / f"{part}.safetensors")
+        _write(place / f"{part}.safetensors", tensors)
     sums = {f"{part}.safetensors": checksum(place / f"{part}.safetensors") for part in PARTS}
     state = {"schema": SCHEMA, "stage": checkpoint.stage, "step": checkpoint.step, "sha256": sums}
     write_json(place / "state.json", state)
 
 
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # a system's error is only in its text
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+
 def _steps(folder: Path, stage: str) -> list[Path]:
     """Step folders of a stage, the newest first."""
-    found = (folder / stage).glob("[0-9]*") if (folder / stage).is_dir() else []
+    found = (folder / stage).glob(8 * "[0-9]") if (folder / stage).is_dir() else []
     return sorted(found, key=lambda place: place.name, reverse=True)
 
 
@@ -71,11 +84,14 @@ def _fault(place: Path) -> str | None:
     """What is wrong with a checkpoint, None where it is whole."""
     try:
         state = read_json(place / "state.json")
-    except UserError:
+        schema, step, sums = state["schema"], state["step"], dict(state["sha256"])
+    except (UserError, KeyError, TypeError, ValueError):
         return "damaged (no readable state.json)"
-    if state.get("schema", 0) > SCHEMA:
-        raise UserError(f"{place}: schema {state['schema']} is newer than this version's {SCHEMA}; update ragaf_exp")
-    for name, wanted in state.get("sha256", {}).items():
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise UserError(f"{place}: schema {schema} is newer than this version's {SCHEMA}; update ragaf_exp")
+    if step != int(place.name) or set(sums) != {f"{part}.safetensors" for part in PARTS}:
+        return "damaged (state.json is not what was written)"
+    for name, wanted in sums.items():
         if not (place / name).is_file() or checksum(place / name) != wanted:
             return f"damaged ({name} is not what was written)"
     return None
