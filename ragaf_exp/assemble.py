@@ -38,8 +38,9 @@ class Parts:
     tokenizer: Any
 
     def examples(self, split: str) -> Examples:
-        """Examples of train, val or test; kept in memory where this process alone computes them."""
-        return Examples(self.source.split(split), self.prepare, cache=self.cfg.stage.workers == 0)
+        """Examples of train, val or test; kept in memory where no worker process computes them."""
+        cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
+        return Examples(self.source.split(split), self.prepare, cache_mb)
 
 
 def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:

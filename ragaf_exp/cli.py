@@ -16,6 +16,7 @@ from ragaf_exp.config.validate import one_line
 from ragaf_exp.errors import UserError
 
 MEND = {
+    errno.EIO: "could not be written; check the device and run the same command again",
     errno.ENOSPC: "no space left on the device; free some and run the same command again",
     errno.EDQUOT: "disk quota exceeded; free some and run the same command again",
     errno.EROFS: "a read-only file system; choose another folder",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ def run(cfg: DictConfig) -> RunFolder:
         folder.status("preempted")
         raise UserError(f"{folder.path}: {stop}; the same command continues") from stop
     except BaseException as error:
-        folder.status("preempted" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error))
+        with suppress(OSError):  # on a full disk the status can't be told, and the error itself says more
+            folder.status("preempted" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error))
         raise
     return folder
 

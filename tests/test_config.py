@@ -43,7 +43,7 @@ OUT_OF_RANGE = {
     "stage.validate_every": "0", "stage.workers": "-1", "stage.run": "[] [fine]", "task.caption_dropout": "1.1 -0.1 nan",
     "task.sketch_dropout": "2", "text.heads": "0 3", "text.layers": "0", "text.max_tokens": "1", "text.vocabulary": "0",
     "text.width": "0", "backbone.widths": "[64] [33,64] [0,0]", "injection.points": "[nowhere]",
-    "memory.device": "tpu", "memory.precision": "int8", "memory.tune": "some", "sampler.scheduler": "best",
+    "memory.device": "tpu", "memory.precision": "int8 fp16", "memory.tune": "some", "sampler.scheduler": "best",
     "diffusion.prediction": "x1", "diffusion.schedule": "straight", "regions.strokes": "thick", "name": "a/b '' latest",
     "data.cache_mb": "-1", "data.val_share": "1 -0.1", "data.test_share": "1",
 }  # fmt: skip

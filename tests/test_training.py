@@ -70,7 +70,7 @@ def test_learning_rate(steps, warmup, final, peak):
 def test_ema(decay, updates):
     model = torch.nn.Linear(1, 1, bias=False).double()
     ema = Ema(model, decay)
-    wanted = float(model.weight)
+    wanted = model.weight.item()
     for step in range(updates):
         with torch.no_grad():
             model.weight.fill_(math.sin(step))
@@ -208,10 +208,11 @@ def gradient(experiment: Experiment, stage: str, batch, overrides: dict) -> dict
 
 @pytest.mark.parametrize("stage", ["coarse", "refine"])
 def test_accumulation_is_one_big_batch(stage, experiment, batch):
-    """Without the region loss, which is a mean over the regions of a micro-batch."""
+    """Without what looks at a micro-batch's other items: recoloured starts, and the mean over all its regions."""
     weight, experiment.settings["loss"].region_latent = experiment.settings["loss"].region_latent, 0.0
+    share, experiment.cfg.stage.refine.recolour = experiment.cfg.stage.refine.recolour, 0.0
     whole, parts = (gradient(experiment, stage, batch, {"accumulate": n}) for n in (1, 4))
-    experiment.settings["loss"].region_latent = weight
+    experiment.settings["loss"].region_latent, experiment.cfg.stage.refine.recolour = weight, share
     assert whole.keys() == parts.keys() and len(whole) > 50
     scale = max(float(g.abs().max()) for g in whole.values())
     for name, value in whole.items():
@@ -360,7 +361,7 @@ def test_a_nan_stops_at_its_step_and_the_last_good_checkpoint_goes_on(
     assert f"stage {stage}" in line and f"at step {step};" in line and f"stage.{stage}.lr=" in line
     assert (f"checkpoint of step {kept} is kept" if kept else "no checkpoint") in line
     folder = RunFolder(tmp_path / "tiny" / finished.name)
-    assert folder.state["state"] == "failed" and "no longer a finite number" in folder.state["error"]
+    assert folder.state["state"] == "failed" and "not finite at step" in folder.state["error"]
     found = load_newest(folder.checkpoints, stage)
     assert (found.step if found else None) == kept
     assert not kept or all(v.isfinite().all() for v in found.model.values())
@@ -412,8 +413,6 @@ def test_what_cannot_be_built_is_refused_before_training(override, tiny, tmp_pat
 def test_precisions_and_devices():
     assert pick_precision("no", torch.device("cpu")) == "no"
     assert pick_precision("auto", torch.device("cpu")) in ("no", "bf16")
-    with pytest.raises(UserError, match="memory.precision=fp16"):
-        Compute("cpu", "fp16")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="memory.device=cuda"):
             Compute("cuda")

@@ -33,7 +33,8 @@ class Stage:
     run: list[str] = field(default_factory=lambda: [COARSE, REFINE])
     batch: int = 16  # items per optimizer step, over all processes
     accumulate: int = 1  # micro-batches per optimizer step
-    workers: int = 0  # loader processes; 0 = in the training process, with the examples kept in memory
+    workers: int = 0  # loader processes; 0 = in the training process, which then keeps examples in memory
+    cache_mb: int = 1024  # at most so much of them
     coarse: Coarse = field(default_factory=Coarse)
     refine: Refine = field(default_factory=Refine)
     log_every: int = 10
@@ -76,7 +77,7 @@ class Memory:
     """Group `memory`: what is trained in stage 2 besides the region path, and in which precision."""
 
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "auto"  # auto, no, bf16, fp16
+    precision: str = "auto"  # auto, no (float32), bf16
     tune: str = "full"  # stage 1's modules in stage 2: full or frozen
 
 

@@ -97,8 +97,9 @@ def _ranges(cfg: DictConfig) -> None:
                     "eval.grid", "eval.validation_items")  # fmt: skip
     for key in at_least_one:
         _range(cfg, key, 1, None)
-    for key in ("stage.workers", "stage.refine.region_steps", "stage.max_seconds", "eval.test_items", "eval.pictures",
-                "optim.warmup", "optim.weight_decay", "loss.diffusion", "loss.region_latent"):  # fmt: skip
+    for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
+                "eval.test_items", "eval.pictures", "optim.warmup", "optim.weight_decay",
+                "loss.diffusion", "loss.region_latent"):  # fmt: skip
         _range(cfg, key, 0, None)
     for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema"):
         _range(cfg, key, 0, 1)
@@ -109,7 +110,7 @@ def _ranges(cfg: DictConfig) -> None:
         raise UserError(f"optim.betas={list(cfg.optim.betas)}: must be two numbers from 0 to below 1, as [0.9,0.99]")
     if cfg.stage.batch % cfg.stage.accumulate:
         raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
-    for key, allowed in {"memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16", "fp16"),
+    for key, allowed in {"memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16"),
                          "memory.tune": ("full", "frozen")}.items():  # fmt: skip
         if OmegaConf.select(cfg, key) not in allowed:
             raise UserError(f"{key}={OmegaConf.select(cfg, key)}: must be one of {', '.join(allowed)}")

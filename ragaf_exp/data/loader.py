@@ -29,21 +29,31 @@ class Preparer:
 
 
 class Examples(Dataset):
-    """A split's examples. cache: keep them in memory, so that a second epoch computes nothing."""
+    """A split's examples. cache_mb: so much of them is kept in memory, so that a second epoch computes nothing."""
 
-    def __init__(self, items: Sequence[Item], prepare: Preparer, cache: bool = True):
+    def __init__(self, items: Sequence[Item], prepare: Preparer, cache_mb: float = 0):
         self.items, self.prepare = items, prepare
-        self.kept: dict[int, Example] | None = {} if cache else None
+        self.kept: dict[int, Example] = {}
+        self.room = cache_mb * 2**20  # bytes
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Example:
-        if self.kept is None:
-            return self.prepare(self.items[index])
-        if index not in self.kept:
-            self.kept[index] = self.prepare(self.items[index])
-        return self.kept[index]
+        if index in self.kept:
+            return self.kept[index]
+        example = self.prepare(self.items[index])
+        if self.room > 0:
+            self.kept[index] = example
+            self.room -= _bytes(example)
+        return example
+
+
+def _bytes(example: Example) -> int:
+    item, graph = example.item, example.graph
+    arrays = (item.image, item.drawing, item.object_map, example.sketch, example.regions.labels,
+              graph.nodes, graph.edges, graph.edge_mask)  # fmt: skip
+    return sum(array.nbytes for array in arrays if array is not None)
 
 
 def collate(examples: list[Example]) -> Batch:

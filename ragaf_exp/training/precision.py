@@ -21,8 +21,6 @@ def pick_device(device: str) -> torch.device:
 
 def pick_precision(precision: str, device: torch.device) -> str:
     """auto: bf16 where the device computes in it (a processor that only emulates it would be slower), else no."""
-    if precision == "fp16" and device.type == "cpu":
-        raise UserError("memory.precision=fp16: needs a GPU; take auto, bf16 or no")
     if precision != "auto":
         return precision
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
@@ -47,7 +45,7 @@ class Compute:
     def __init__(self, device: str = "auto", precision: str = "auto"):
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
-        self.dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        self.dtype = {"no": torch.float32, "bf16": torch.bfloat16}[self.precision]
         self._open: list[ExitStack] = []  # it may be entered again while it is open
 
     def __enter__(self) -> Compute:

@@ -164,7 +164,7 @@ class Trainer:
     def _diverged(self, step: int) -> None:
         good = checkpoint.load_newest(self.folder.checkpoints, self.plan.stage, parts=())
         kept = f"the checkpoint of step {good.step} is kept" if good else "no checkpoint had been written yet"
-        raise Diverged(f"stage {self.plan.stage}: the loss is not finite at step {step}; {kept}. "
+        raise Diverged(f"stage {self.plan.stage}: the loss or its gradient is not finite at step {step}; {kept}. "
                        f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}")
 
     def _validate(self, done: int) -> None:
@@ -183,6 +183,8 @@ class Trainer:
             self.on_log(self.plan.stage, done, {prefix + name: value for name, value in flat.items()})
 
     def _save(self, done: int) -> None:
+        if not all(parameter.isfinite().all() for parameter in self.bare.parameters()):
+            self._diverged(done)  # by the last gradient: the next loss would show it, the checkpoint must not hold it
         if self.accelerator.is_main_process:
             state = optimizer_state(self.bare, self.optimizer)
             content = Checkpoint(self.plan.stage, done, self.bare.state_dict(), self.ema.model.state_dict(), state)
