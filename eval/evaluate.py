@@ -93,7 +93,7 @@ def stage_figures(
     }
     tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3)}
     facts = {"sketch_f1": tolerance, "sketch_f1_shuffled": tolerance,
-             "seam_ratio": {"truth": float(np.mean([seam_ratio(image, patch) for image in truth]))}}  # fmt: skip
+             "seam_ratio": {"truth": round(float(np.mean([seam_ratio(image, patch) for image in truth])), 4)}}  # fmt: skip
     found = binding_figures(scores.bindings, **measured_with) if scores.bindings else {}
     for name, of_items in values.items():
         if of_items:

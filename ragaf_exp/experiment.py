@@ -147,7 +147,7 @@ def plan(cfg: DictConfig, stage: str, parts: Parts) -> Plan:
     pace = cfg.stage.refine
     last = max(1, round(parts.diffusion.timesteps * pace.strength))
     region_steps = pace.region_steps if cfg.loss.region_latent > 0 else 0  # they have no other loss
-    return Plan(stage, region_steps + pace.steps, pace.lr, last, pace.recolour, region_steps)
+    return Plan(stage, region_steps + pace.steps, pace.lr, last, pace.recolour, region_steps, pace.region_batch)
 
 
 def make_pipeline(

@@ -113,16 +113,11 @@ def test_a_draw_is_of_its_seed_and_in_range():
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 50), st.integers(1, 4))
 def test_batches_are_a_function_of_seed_step_and_rank(length, batch, first, ranks):
-    if batch > length:
-        with pytest.raises(UserError, match=f"stage.batch={batch}"):
-            list(batch_order(length, batch, 0, range(3)))
-        return
     whole = list(batch_order(length, batch, 0, range(first + 20)))
     assert list(batch_order(length, batch, 0, range(first, first + 20))) == whole[first:]
-    epoch = length // batch
-    for start_at in range(0, len(whole) - epoch + 1, epoch):
-        seen = [i for rows in whole[start_at : start_at + epoch] for i in rows]
-        assert len(set(seen)) == len(seen) == epoch * batch and set(seen) <= set(range(length))
+    stream = [i for rows in whole for i in rows]
+    for epoch in range(len(stream) // length):
+        assert sorted(stream[epoch * length : (epoch + 1) * length]) == list(range(length)), "every item once an epoch"
     shares = [list(batch_order(length, batch, 0, range(5), r, ranks)) for r in range(ranks)]
     for step in range(5):
         assert sorted(i for share in shares for i in share[step]) == sorted(whole[step])
@@ -330,6 +325,27 @@ def test_usage_is_measured_with_one_and_the_same_noise(experiment, batch):
 # --- a loss that diverges
 
 
+class Spoilt(torch.autograd.Function):
+    """A loss that is fine, of which the gradient isn't."""
+
+    @staticmethod
+    def forward(ctx, loss):
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.nan
+
+
+def diverged(cfg) -> str:
+    """The line that a run ends with; nothing of the run, as its lock, outlives the call."""
+    try:
+        run(cfg)
+    except Diverged as error:
+        return str(error)
+    pytest.fail("the run went on to its end")
+
+
 def broken_at(monkeypatch: pytest.MonkeyPatch, step: int, stage: str, gradient_only: bool = False) -> None:
     """From a stage's step on the denoising loss is NaN, or only its gradient is."""
     original = Objective.forward
@@ -341,8 +357,7 @@ def broken_at(monkeypatch: pytest.MonkeyPatch, step: int, stage: str, gradient_o
         if torch.is_grad_enabled():
             count[here] += 1
             if count[here] >= step and here == stage:
-                bad = (losses["loss"] * 0).clamp(min=0).sqrt() if gradient_only else losses["loss"] * math.nan
-                losses["loss"] = losses["loss"] + bad
+                losses["loss"] = Spoilt.apply(losses["loss"]) if gradient_only else losses["loss"] * math.nan
         return losses
 
     monkeypatch.setattr(Objective, "forward", forward)
@@ -355,9 +370,7 @@ def test_a_nan_stops_at_its_step_and_the_last_good_checkpoint_goes_on(
     cfg = composed([*tiny, f"runs={tmp_path}"])
     with monkeypatch.context() as patch:
         broken_at(patch, step, stage)
-        with pytest.raises(Diverged) as stop:
-            run(cfg)
-    line = str(stop.value)
+        line = diverged(cfg)
     assert f"stage {stage}" in line and f"at step {step};" in line and f"stage.{stage}.lr=" in line
     assert (f"checkpoint of step {kept} is kept" if kept else "no checkpoint") in line
     folder = RunFolder(tmp_path / "tiny" / finished.name)
@@ -377,8 +390,7 @@ def test_weights_that_a_bad_gradient_spoilt_are_never_saved(tiny, finished, tmp_
     """The loss of the step before a checkpoint is fine, its gradient isn't."""
     cfg = composed([*tiny, f"runs={tmp_path}"])
     broken_at(monkeypatch, 6, "coarse", gradient_only=True)
-    with pytest.raises(Diverged, match="step 3 is kept"):
-        run(cfg)
+    assert "step 3 is kept" in diverged(cfg)
     found = load_newest(tmp_path / "tiny" / finished.name / "checkpoints", "coarse")
     assert found.step == 3 and all(v.isfinite().all() for v in found.model.values())
 

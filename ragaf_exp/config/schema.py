@@ -23,7 +23,8 @@ class Refine:
     lr: float = 1.5e-3
     strength: float = 0.9  # (0,1]: share of the noise schedule that stage 2 runs, and is trained on
     recolour: float = 0.5  # share of training starts whose regions get wrong colours, as a coarse latent has them
-    region_steps: int = 1100  # before them: steps of the region path alone, by region-latent prediction
+    region_steps: int = 900  # before them: steps of the region path alone, by region-latent prediction
+    region_batch: int = 48  # items of each of those
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Stage:
     coarse: Coarse = field(default_factory=Coarse)
     refine: Refine = field(default_factory=Refine)
     log_every: int = 10
-    validate_every: int = 450
+    validate_every: int = 300
     checkpoint_every: int = 100
     keep: int = 2  # newest checkpoints kept per stage
     max_seconds: float = 0.0  # stop after this share of wall time as if interrupted; 0 = no limit

@@ -92,9 +92,9 @@ def _ranges(cfg: DictConfig) -> None:
         raise UserError(f"name={cfg.name}: must be a folder's name, without /, and not latest; take default")
     if not cfg.stage.run or any(s not in (COARSE, REFINE) for s in cfg.stage.run):
         raise UserError(f"stage.run={list(cfg.stage.run)}: must hold coarse, refine or both")
-    at_least_one = ("stage.batch", "stage.accumulate", "stage.coarse.steps", "stage.refine.steps", "stage.log_every",
-                    "stage.validate_every", "stage.checkpoint_every", "stage.keep", "eval.batch", "eval.bootstrap",
-                    "eval.grid", "eval.validation_items")  # fmt: skip
+    at_least_one = ("stage.batch", "stage.accumulate", "stage.coarse.steps", "stage.refine.steps",
+                    "stage.refine.region_batch", "stage.log_every", "stage.validate_every", "stage.checkpoint_every",
+                    "stage.keep", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items")  # fmt: skip
     for key in at_least_one:
         _range(cfg, key, 1, None)
     for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ragaf_exp.errors import UserError
 from ragaf_exp.randomness import derive
 from ragaf_exp.types import Batch, Example, Graph, Item, Regions
 
@@ -84,24 +84,22 @@ def _pad(arrays: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:
 def batch_order(
     length: int, batch: int, seed: int, steps: range, rank: int = 0, ranks: int = 1
 ) -> Iterator[list[int]]:
-    """Indices of each step's batch for one rank: epochs of fresh permutations, a function of (seed, step, rank).
+    """Indices of each step's batch for one rank, a function of (seed, step, rank).
 
-    batch: over all ranks. The last, incomplete batch of an epoch is left out.
+    Batches are cut from a stream of fresh permutations of all items; batch: over all ranks, it may exceed the items.
     """
-    per_epoch = length // batch
-    if not per_epoch:
-        raise UserError(f"stage.batch={batch}: more than the {length} training items; lower it")
     for step in steps:
-        epoch, place = divmod(step, per_epoch)
-        order = np.random.default_rng(derive(seed, "order", epoch)).permutation(length)
-        yield order[place * batch : (place + 1) * batch][rank::ranks].tolist()
+        epochs, places = np.divmod(np.arange(step * batch, (step + 1) * batch)[rank::ranks], length)
+        yield [int(_permutation(length, seed, int(e))[p]) for e, p in zip(epochs, places, strict=True)]
 
 
-def step_loader(
-    examples: Examples, batch: int, seed: int, steps: range, workers: int = 0, rank: int = 0, ranks: int = 1
-) -> DataLoader:
-    """One batch per step of `steps`, from whichever step training (re)starts at."""
-    order = list(batch_order(len(examples), batch, seed, steps, rank, ranks))
+@lru_cache(maxsize=4)
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng(derive(seed, "order", epoch)).permutation(length)
+
+
+def step_loader(examples: Examples, order: Iterable[list[int]], workers: int = 0) -> DataLoader:
+    """One batch per step, of the items whose indices `order` gives."""
     return DataLoader(examples, batch_sampler=order, collate_fn=collate, num_workers=workers)
 
 

@@ -47,6 +47,7 @@ METRICS = {
     "ssim": Metric("SSIM", "structural similarity to the truth", IMAGE),
     "psnr": Metric("PSNR", "signal-to-noise ratio against the truth", IMAGE, False, " dB", 2),
     "mse": Metric("MSE", "mean squared error on [0, 1]", IMAGE, False, digits=4),
+    "seam_ratio": Metric("Seam ratio", "change across patch borders over change within", IMAGE, False),
 }
 HEADLINES = (
     "binding_accuracy", "binding_accuracy_heldout", "leak_rate", "sketch_f1", "pointing_accuracy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ragaf_exp.config.schema import Optim, Stage, Task
-from ragaf_exp.data.loader import Examples, step_loader
+from ragaf_exp.data.loader import Examples, batch_order, step_loader
 from ragaf_exp.errors import Diverged, UserError
 from ragaf_exp.models.codec import Pixel
 from ragaf_exp.randomness import generator
@@ -41,6 +41,7 @@ class Plan:
     last: int  # timesteps are drawn from [0, last)
     recolour: float = 0.0  # share of starts with wrongly coloured regions
     region_steps: int = 0  # the first so many steps train the region path alone, at a small part of the cost
+    region_batch: int = 1  # items of each of them
 
     def lr_at(self, step: int, optim: Optim) -> float:
         """Learning rate of a step, counted from 0."""
@@ -82,10 +83,8 @@ class Trainer:
         if start == self.plan.steps:
             return self.ema.model
         self.folder.rewind(self.plan.stage, start)
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        loader = step_loader(
-            examples, self.pace.batch, self.seed, range(start, self.plan.steps), self.pace.workers, rank, ranks
-        )
+        rank = self.accelerator.process_index
+        loader = step_loader(examples, self._order(len(examples), start), self.pace.workers)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=rank > 0, unit="step")  # fmt: skip
         self.began = self.logged = time.monotonic()
@@ -93,6 +92,14 @@ class Trainer:
             self.step(step, batch.to(self.compute.device))
             self._after(step + 1, bar)
         return self.ema.model
+
+    def _order(self, length: int, start: int) -> Iterator[list[int]]:
+        """Indices of this process's share of every batch from step `start` on."""
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        middle, end = self.plan.region_steps, self.plan.steps
+        parts = ((self.plan.region_batch, range(start, middle)), (self.pace.batch, range(max(start, middle), end)))
+        for batch, steps in parts:
+            yield from batch_order(length, batch, self.seed, steps, rank, ranks)
 
     def step(self, step: int, batch: Batch) -> None:
         """One optimizer step on this process's share of the batch."""
@@ -102,13 +109,15 @@ class Trainer:
         drawn = self._draw(step, x0.shape).to(x0.device)
         regions_only = step < self.plan.region_steps
         size = math.ceil(len(batch) / self.pace.accumulate)
+        total: dict[str, Tensor] = {}
         for begin in range(0, len(batch), size):
             rows = slice(begin, begin + size)
             with self.compute:
                 losses = self.objective(self.model, batch.rows(rows), x0[rows], drawn.rows(rows), regions_only)
             share = len(x0[rows]) / len(batch)
             self.accelerator.backward(losses["loss"] * share)
-            self.recent.append({name: value.detach() * share for name, value in losses.items()})
+            total = {name: value.detach() * share + total.get(name, 0) for name, value in losses.items()}
+        self.recent.append(total)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -144,9 +153,7 @@ class Trainer:
         """Write the mean losses since the last line; Diverged where one of them is no number."""
         if not self.recent:
             return {"loss": math.nan}
-        micro = self.pace.accumulate
-        rows = {name: torch.stack([r[name] for r in self.recent]).float().cpu() for name in self.recent[0]}
-        losses = {name: values.unflatten(0, (-1, micro)).sum(1) for name, values in rows.items()}
+        losses = {name: torch.stack([r[name] for r in self.recent]).float().cpu() for name in self.recent[0]}
         bad = (~losses["loss"].isfinite()).nonzero()
         steps = len(losses["loss"])
         if len(bad):
