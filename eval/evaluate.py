@@ -92,8 +92,8 @@ def stage_figures(
         "seam_ratio": [seam_ratio(image, patch) for image in scores.images],
     }
     tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3)}
-    facts = {"sketch_f1": tolerance, "sketch_f1_shuffled": tolerance,
-             "seam_ratio": {"truth": round(float(np.mean([seam_ratio(image, patch) for image in truth])), 4)}}  # fmt: skip
+    seams = {"truth": round(float(np.mean([seam_ratio(image, patch) for image in truth])), 4)}
+    facts = {"sketch_f1": tolerance, "sketch_f1_shuffled": tolerance, "seam_ratio": seams}
     found = binding_figures(scores.bindings, **measured_with) if scores.bindings else {}
     for name, of_items in values.items():
         if of_items:

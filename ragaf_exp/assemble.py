@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ragaf_exp.config.build import build, locate
 from ragaf_exp.data.loader import Examples, Preparer
 from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.errors import UserError, at_least
+from ragaf_exp.files import write_text
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
 from ragaf_exp.models.codec import Pixel
 from ragaf_exp.models.model import Model
@@ -30,12 +32,16 @@ class Parts:
     """What both stages share."""
 
     cfg: DictConfig
-    source: Any  # data source
     prepare: Preparer
     diffusion: Diffusion
     sampler: Sampler
     codec: Pixel
-    tokenizer: Any
+    tokenizer: Any = None
+
+    @cached_property
+    def source(self) -> Any:
+        """The data source; built when asked for, so that a finished run can be sampled without its data."""
+        return build(self.cfg.data, "data")
 
     def examples(self, split: str) -> Examples:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
@@ -49,9 +55,10 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     if cfg.data.size % codec.downscale:
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of codec.patch={codec.downscale}")
     diffusion = build(cfg.diffusion, "diffusion")
-    source = build(cfg.data, "data")
     sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
-    return Parts(cfg, source, preparer(cfg), diffusion, sampler, codec, _tokenizer(cfg, folder, source))
+    parts = Parts(cfg, preparer(cfg), diffusion, sampler, codec)
+    parts.tokenizer = _tokenizer(parts, folder)
+    return parts
 
 
 def preparer(cfg: DictConfig) -> Preparer:
@@ -104,12 +111,12 @@ def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn
     return ragaf, injection
 
 
-def _tokenizer(cfg: DictConfig, folder: RunFolder, source: Any) -> Any:
-    kind = locate(cfg.text._target_, "text")
+def _tokenizer(parts: Parts, folder: RunFolder) -> Any:
+    kind = locate(parts.cfg.text._target_, "text")
     if not folder.tokenizer.exists():
-        items = source.split("train")
+        items = parts.source.split("train")
         captions = [items[i].caption for i in range(min(len(items), VOCABULARY_CAPTIONS))]
-        kind.fit(captions, cfg.text.vocabulary).save(str(folder.tokenizer))
+        write_text(folder.tokenizer, kind.fit(captions, parts.cfg.text.vocabulary).to_str(pretty=True))
     try:
         return kind.load(folder.tokenizer)
     except Exception as error:  # the tokenizers library raises bare Exception

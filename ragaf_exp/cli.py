@@ -20,6 +20,7 @@ MEND = {
     errno.ENOSPC: "no space left on the device; free some and run the same command again",
     errno.EDQUOT: "disk quota exceeded; free some and run the same command again",
     errno.EROFS: "a read-only file system; choose another folder",
+    errno.ENOENT: "no such file or folder; check the path",
     errno.EACCES: "permission denied; choose another folder or change its permissions",
     errno.ENOTDIR: "a file stands where a folder is needed; choose another folder",
     errno.EISDIR: "a folder stands where a file is needed; choose another name",
@@ -40,7 +41,7 @@ def guarded(main: Callable[[], Any]) -> None:
     except OSError as error:
         if error.errno not in MEND:
             raise
-        _fail(f"{error.filename or 'write failed'}: {MEND[error.errno]}")
+        _fail(f"{error.filename2 or error.filename or 'write failed'}: {MEND[error.errno]}")
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -172,6 +172,8 @@ def load_stage(model: Model, folder: RunFolder, stage: str) -> Model:
 def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
     """A finished run's parts and its sampling pipeline."""
     compute = Compute(cfg.memory.device, cfg.memory.precision)
+    if not folder.tokenizer.exists():
+        raise UserError(f"{folder.tokenizer}: missing; restore it or train again")
     parts = assemble(cfg, folder)
     models: dict[str, Model | None] = {COARSE: None, REFINE: None}
     for stage in models:

@@ -14,7 +14,11 @@ from ragaf_exp.config.validate import validate
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
-    cfg = validate(cfg)
+    guarded(lambda: job(validate(cfg)))  # here: Hydra would put a line of its own before an error's
+
+
+def job(cfg: DictConfig) -> None:
+    """One run, or one member of a sweep."""
     from ragaf_exp.experiment import run  # heavy: only once the config is known to be good
     from ragaf_exp.summary import print_summary
 

@@ -95,6 +95,7 @@ def test_out_of_range_is_one_line_before_any_work(key, tiny, tmp_path):
             bad = OmegaConf.create(OmegaConf.to_container(good))
             OmegaConf.update(bad, key, yaml.safe_load({"nan": ".nan", "inf": ".inf"}.get(value, value)))
             parts = assemble(validate(bad), RunFolder(tmp_path))
+            assert parts.source is not None
             with torch.device("meta"):
                 make_model(parts, "refine")
             assert key in ("data.val", "data.test"), f"{key}={value} passes"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from ragaf_exp.graph.features import Geometry, edge_features, geometry
 from ragaf_exp.types import Graph, Regions
 
 
-class RegionGraph:
+class RegionGraph(ABC):
     """Regions -> Graph. Features are zero where there is no edge; all masks are symmetric.
 
     self_loops: whether every region is its own neighbour.
@@ -23,6 +25,6 @@ class RegionGraph:
         np.fill_diagonal(mask, self.self_loops)
         return Graph(nodes=shape.nodes, edges=edge_features(shape) * mask[..., None], edge_mask=mask)
 
+    @abstractmethod
     def connect(self, shape: Geometry) -> np.ndarray:
         """(N,N) bool, True = an edge i -> j; the diagonal is overwritten by self_loops."""
-        raise NotImplementedError

@@ -52,14 +52,11 @@ class Heuristic(nn.Module):
         return _weights(self.low + (self.high - self.low) * t, regions)
 
 
-class Cosine(nn.Module):
+class Cosine(Heuristic):
     """Cosine hand-over: sketch = low + (high - low) (1 - cos(pi t)) / 2."""
 
     def __init__(self, width: int, low: float = 0.1, high: float = 0.9):
-        super().__init__()
-        _check_range("low", low)
-        _check_range("high", high)
-        self.low, self.high = low, high
+        super().__init__(width, low, high)
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
         return _weights(self.low + (self.high - self.low) * (1 - torch.cos(math.pi * t)) / 2, regions)
