@@ -80,4 +80,4 @@ def figure(
     entry = {"value": mean, "n": len(values), "ci95": [low, high], "higher_is_better": higher_is_better}
     if clusters is not None:
         entry["items"] = len(set(np.asarray(clusters).tolist()))
-    return entry | measured_with
+    return entry | measured_with | {"resamples": resamples}

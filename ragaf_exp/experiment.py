@@ -189,7 +189,8 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     examples = Examples(_Head(examples.items, cfg.eval.test_items), parts.prepare)
     last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text)
-    measured_with = {"weights": "ema", "seed": cfg.seed, "split": "test", "resolution": cfg.data.size}
+    measured_with = {"weights": "ema", "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
+                     "resamples": cfg.eval.bootstrap}  # fmt: skip
     content = evaluate(folder, pipeline, examples, cfg.eval.batch, last.text.token_spans, measured_with, show)
     show.write_index()
     if pipeline.refine is not None:

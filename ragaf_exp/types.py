@@ -18,7 +18,7 @@ class SceneObject:
     label: int  # its value in Item.object_map, from 1
     shape: str  # "star", or the noun of a real drawing
     colour: str  # the palette's name
-    fill: str  # plain, striped, dotted, hollow
+    fill: str  # plain, striped, dotted, hollow; "" where the caption says nothing of it
     span: tuple[int, int]  # [start, end) of its phrase in the caption, in characters
     heldout: bool = False  # the colour-shape pair never occurs in training
     repeated: bool = False  # another object of the scene has the same shape

@@ -136,7 +136,7 @@ class OpenMoji:
         spans: list[tuple[int, int]],
     ) -> Item:
         key = f"openmoji{self.seed}-{split}-{index}"
-        objects = annotate([(one.noun, one.colour, "plain") for one in named], spans)
+        objects = annotate([(one.noun, one.colour, "") for one in named], spans)  # shaded as drawn
         return Item(key, layout.image(), caption, layout.drawing, objects, layout.object_map)
 
 
