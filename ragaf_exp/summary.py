@@ -6,9 +6,11 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_mapping
 from ragaf_exp.runfolder import RunFolder
 
-ORDER = ("binding_accuracy", "binding_accuracy_heldout", "leak_rate", "fill_accuracy", "sketch_f1",
-         "sketch_f1_shuffled", "chamfer", "pointing_accuracy", "attention_iou", "ssim", "psnr", "mse", 
-         "seam_ratio")  # fmt: skip
+ORDER = (
+    "binding_accuracy", "binding_accuracy_heldout", "binding_accuracy_repeated", "leak_rate", "fill_accuracy",
+    "sketch_f1", "sketch_f1_shuffled", "chamfer", "pointing_accuracy", "attention_iou", "ssim", "psnr", "mse",
+    "seam_ratio",
+)  # fmt: skip
 
 
 def summary_table(metrics: dict[str, dict]) -> str:

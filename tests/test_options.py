@@ -64,6 +64,7 @@ def overrides(option: str, tiny: list[str], tmp_path: Path) -> list[str]:
     """tiny with an option; the data sources that need files get some."""
     words = option.split()
     folder = "data=folder" in words
+    words += ["sketch=canny"] if option == "data=folder" else []  # without drawings the photographs' edges
     mine = [word for word in tiny if not (folder and word.startswith(("data.train", "data.val", "data.test")))]
     mine = [word for word in mine if word.partition("=")[0] not in {w.partition("=")[0] for w in words}]
     made = photos(tmp_path / "data") if folder else emoji(tmp_path / "data") if "data=openmoji" in words else []
@@ -84,9 +85,9 @@ def through_both_stages(cfg) -> None:
     """Loss, backward and step of every stage that the config runs, then a sample of them."""
     experiment = Experiment(cfg, RunFolder.create(cfg))
     batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)])
-    models = {COARSE: make_model(experiment.parts, COARSE), REFINE: None}
+    models = {COARSE: None, REFINE: None}
     if COARSE not in cfg.stage.run:
-        models[COARSE] = load_stage(models[COARSE], experiment.folder, COARSE)
+        models[COARSE] = load_stage(make_model(experiment.parts, COARSE), experiment.folder, COARSE)
     for stage in cfg.stage.run:
         trainer = experiment.trainer(stage, models[COARSE])
         step(trainer, batch)

@@ -70,17 +70,19 @@ def binding_figures(
 ) -> dict[str, dict[str, Any]]:
     """Entries of metrics.json over the objects of all scenes, with intervals clustered by scene.
 
-    binding_accuracy, leak_rate, fill_accuracy where captions name fills, and binding_accuracy_heldout where a held-out
-    pair occurs.
+    binding_accuracy, leak_rate, fill_accuracy where captions name fills, and binding_accuracy_heldout and
+    binding_accuracy_repeated where a held-out pair, or a shape twice in a scene, occurs.
     Every rate is over all objects concerned, so an unpainted object counts against accuracy but not as a
     leak. `measured_with` goes to eval.bootstrap.figure.
     """
     flat = [(i, b) for i, scene in enumerate(scenes) for b in scene]
     held = [(i, b) for i, b in flat if b.object.heldout]
+    repeated = [(i, b) for i, b in flat if b.object.repeated]
     filled = [(i, b) for i, b in flat if b.object.fill]
     parts = {
         "binding_accuracy": (flat, "correct", True),
         "binding_accuracy_heldout": (held, "correct", True),
+        "binding_accuracy_repeated": (repeated, "correct", True),
         "leak_rate": (flat, "leaked", False),
         "fill_accuracy": (filled, "fill_correct", True),
     }

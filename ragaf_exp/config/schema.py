@@ -11,7 +11,7 @@ COARSE, REFINE = "coarse", "refine"
 class Coarse:
     """Stage 1: sketch-guided diffusion."""
 
-    steps: int = 450
+    steps: int = 400
     lr: float = 3e-3
 
 
@@ -86,7 +86,7 @@ class Memory:
 class Eval:
     """Group `eval`: how much is sampled and scored."""
 
-    test_items: int = 240  # test items, from the first; 0 = all
+    test_items: int = 200  # test items, from the first; 0 = all
     batch: int = 48
     validation_items: int = 96  # for the condition-usage losses
     grid: int = 6  # items in a validation grid

@@ -30,22 +30,49 @@ def read_rows(root: Path, text_column: str = "text") -> list[Row]:
     it.
     """
     path = find_metadata(root)
+    records = _records(path)
+    if not records:
+        raise UserError(f"{path}: holds no rows; write one for each image, with file_name and {text_column}")
+    known = _columns(records)
+    for column, mend in (("file_name", "name it so"), (text_column, "name it so, or set data.text_column")):
+        if column not in known:
+            raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); {mend}")
+    return [_row(i, record, text_column, path) for i, record in enumerate(records, 1)]
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a .csv or .jsonl file, of which these columns are strings. Raises UserError."""
+    if path.suffix not in (".csv", ".jsonl"):
+        raise UserError(f"{path}: must be a .csv or .jsonl file, with {' and '.join(columns)}")
+    records = _records(path)
+    if not records:
+        raise UserError(f"{path}: holds no rows; write one for each image, with {' and '.join(columns)}")
+    known = _columns(records)
+    for column in columns:
+        if column not in known:
+            raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); name it so")
+    for number, record in enumerate(records, 1):
+        for column in columns:
+            if not isinstance(record.get(column), str):
+                raise UserError(f"{path}: row {number}: its {column} is missing or no text; write one")
+    return [{column: record[column] for column in columns} for record in records]
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            records = list(_csv(file) if path.suffix == ".csv" else _jsonl(file, path))
+            return list(_csv(file) if path.suffix == ".csv" else _jsonl(file, path))
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except csv.Error as error:
         raise UserError(f"{path}: is not a table of comma-separated values ({error}); mend it") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); mend that") from None
-    if not records:
-        raise UserError(f"{path}: holds no rows; write one for each image, with file_name and {text_column}")
-    known = list(dict.fromkeys(key for record in records for key in record if key))
-    for column, mend in (("file_name", "name it so"), (text_column, "name it so, or set data.text_column")):
-        if column not in known:
-            raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); {mend}")
-    return [_row(i, record, text_column, path) for i, record in enumerate(records, 1)]
+
+
+def _columns(records: list[dict[str, Any]]) -> list[str]:
+    """Their keys, in the order of their first appearance."""
+    return list(dict.fromkeys(key for record in records for key in record if key))
 
 
 def find_metadata(root: Path) -> Path:

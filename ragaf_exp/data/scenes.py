@@ -54,9 +54,10 @@ class Scenes:
     """Shape scenes; every item is a pure function of (seed, split, index).
 
     size: image side in pixels, a multiple of 4. train, val, test: items per split. heldout_share: how likely
-    each object of a test scene is one of the held-out colour-shape pairs. repeat_share: share of the scenes
-    in which a shape may occur more than once, told apart by the relations alone. Raises UserError for values
-    out of range.
+    each object of a test scene is one of the held-out colour-shape pairs. repeat_share: share of the
+    val and test scenes in which a shape may occur more than once, told apart by the relations alone;
+    train_repeat_share: the same for train, higher since relations are what is learnt last. Raises UserError for
+    values out of range.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Scenes:
         max_objects: int = 5,
         heldout_share: float = 0.35,
         repeat_share: float = 0.35,
+        train_repeat_share: float = 1.0,
     ) -> None:
         check_size(size)
         check_counts(seed=seed, train=train, val=val, test=test)
@@ -81,12 +83,14 @@ class Scenes:
             raise UserError(f"data.max_objects={max_objects}: must be at most {max(RADII)}")
         if not 0 <= heldout_share <= 1:
             raise UserError(f"data.heldout_share={heldout_share}: must be from 0 to 1; take 0.35")
-        if not 0 <= repeat_share <= 1:
-            raise UserError(f"data.repeat_share={repeat_share}: must be from 0 to 1; take 0.35")
+        for key, share in {"repeat_share": repeat_share, "train_repeat_share": train_repeat_share}.items():
+            if not 0 <= share <= 1:
+                raise UserError(f"data.{key}={share}: must be from 0 to 1")
         self.size, self.seed = size, seed
         self.lengths = dict(zip(SPLITS, (train, val, test), strict=True))
         self.min_objects, self.max_objects = min_objects, max_objects
-        self.heldout_share, self.repeat_share = heldout_share, repeat_share
+        self.heldout_share = heldout_share
+        self.repeat_shares = {"train": train_repeat_share, "val": repeat_share, "test": repeat_share}
         self._grid = render.grid_for(size)
 
     def split(self, name: str) -> Sequence[Item]:
@@ -97,7 +101,7 @@ class Scenes:
     def _make(self, split: str, index: int) -> Item:
         rng = np.random.default_rng([self.seed, split_id(split), index])
         count = int(rng.integers(self.min_objects, self.max_objects + 1))
-        specs = self._specs(rng, count, self.heldout_share if split == "test" else 0.0)
+        specs = self._specs(rng, count, self.heldout_share if split == "test" else 0.0, self.repeat_shares[split])
         centres = place(rng, np.array([spec.radius for spec in specs]))
         relation = pick_relation(rng, centres)
         axis, sign = RELATIONS[relation]
@@ -111,12 +115,12 @@ class Scenes:
         key = f"scenes{self.seed}-{split}-{index}"
         return Item(key, image, caption, drawing, objects, object_map)
 
-    def _specs(self, rng: np.random.Generator, count: int, heldout: float) -> list[Spec]:
+    def _specs(self, rng: np.random.Generator, count: int, heldout: float, repeat_share: float) -> list[Spec]:
         """Distinct objects: two of the same shape differ in colour or fill."""
         specs: list[Spec] = []
         low, high = RADII[count]
         rings = RINGS[count]
-        repeats = rng.random() < self.repeat_share
+        repeats = rng.random() < repeat_share
         while len(specs) < count:
             chance, turn, radius, which, tint = rng.random(5).tolist()
             shape = SHAPE_NAMES[int(which * len(SHAPE_NAMES))]

@@ -14,6 +14,9 @@ Shape = tuple[int, int, int]  # channels, height, width
 OUT = "out"  # the injection point at full resolution, of a backbone that has a pixel head
 
 
+_traced: dict[tuple[str, int, int], dict[str, Shape]] = {}  # a run builds the same network several times
+
+
 def points(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
     """Injection points in order of execution: in, down.0 ..., mid, up.0 ... Each adds to its module's output."""
     found: dict[str, nn.Module] = {"in": unet.conv_in}
@@ -25,6 +28,13 @@ def points(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
 
 def trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
     """Channels and resolution at every injection point for latents of height x width, on the meta device."""
+    key = (unet.to_json_string(), height, width)
+    if key not in _traced:
+        _traced[key] = _trace(unet, height, width)
+    return dict(_traced[key])
+
+
+def _trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
     ghost = copy.deepcopy(unet).to("meta")
     shapes: dict[str, Shape] = {}
 

@@ -29,6 +29,7 @@ METRICS = {
     "binding_accuracy_heldout": Metric(
         "Binding, held-out", "colour-shape pairs never seen in training", COLOURS
     ),
+    "binding_accuracy_repeated": Metric("Binding, repeated", "objects whose shape the scene holds twice", COLOURS),
     "leak_rate": Metric("Leak rate", "objects that took another object's colour", COLOURS),
     "fill_accuracy": Metric("Fill accuracy", "plain, striped, dotted, hollow as the caption says", COLOURS),
     "sketch_f1": Metric("Sketch F1", "agreement of the image's edges with the strokes", SKETCH),

