@@ -82,10 +82,7 @@ def test_what_is_asked_for_changes_the_image(make, plain):
              "strength=0.3": None, "scheduler=dpm": None, "scheduler=euler": None}  # fmt: skip
     for i, (name, prompt) in enumerate(asked.items()):
         more = [] if prompt else ["steps=4", name] if not name.startswith("steps") else [name]
-        if prompt:
-            out = make(plain, "steps=4", out=f"o{i}", prompt=prompt)
-        else:
-            out = make(plain, *more, out=f"o{i}")
+        out = make(plain, "steps=4", out=f"o{i}", prompt=prompt) if prompt else make(plain, *more, out=f"o{i}")
         assert (out / "stage2.png").read_bytes() != plain_image, name
 
 
@@ -141,7 +138,7 @@ def test_every_kind_of_file_is_the_same_drawing(cli, finished, tmp_path):
     assert status == 0 and f"{len(kinds)} images" in out, err
     folders = sorted((tmp_path / "out").iterdir())
     results = [json.loads((f / "result.json").read_text()) for f in folders]
-    assert [r["regions"] for r in results] == [3] * len(kinds), dict(zip(kinds, (r["regions"] for r in results)))
+    assert [r["regions"] for r in results] == [3] * len(kinds), dict(zip(kinds, (r["regions"] for r in results), strict=True))
     reference = picture(folders[0] / "sketch.png").astype(float)
     for name, folder in zip(kinds, folders, strict=True):
         assert np.abs(picture(folder / "sketch.png") - reference).mean() < 6, name

@@ -10,7 +10,13 @@ from ragaf_exp.config.compose import composed
 from ragaf_exp.experiment import Experiment
 from ragaf_exp.runfolder import RunFolder
 
-LONGER = ["data.train=256", "data.val=32", "data.min_objects=1", "data.max_objects=2", "stage.batch=16", "optim.warmup=10", "optim.ema=0.95", "stage.coarse.steps=120", "stage.coarse.lr=0.003", "stage.refine.region_steps=60", "stage.refine.steps=60", "stage.refine.lr=0.003", "stage.log_every=20", "stage.validate_every=60", "stage.checkpoint_every=1000", "eval.grid=1", "eval.batch=32", "eval.validation_items=32"]
+LONGER = """
+    data.train=256 data.val=32 data.min_objects=1 data.max_objects=2 stage.batch=16 optim.warmup=10 optim.ema=0.95
+    stage.coarse.steps=120 stage.coarse.lr=0.003
+    stage.refine.region_steps=60 stage.refine.steps=60 stage.refine.lr=0.003
+    stage.log_every=20 stage.validate_every=60 stage.checkpoint_every=1000
+    eval.grid=1 eval.batch=32 eval.validation_items=32
+""".split()
 
 
 @pytest.fixture(scope="module")
