@@ -80,8 +80,8 @@ class Experiment:
     def _check(self) -> None:
         """What would else be found out after minutes of training: a stage 2 that can't be built, an empty split."""
         with torch.device("meta"):
-            make_model(self.parts, self.cfg.stage.run[-1])
-        for split in ("val", "test"):
+            make_model(self.parts, REFINE if REFINE in self.cfg.stage.run else COARSE)
+        for split in ("train", "val", "test"):
             if not len(items := self.parts.source.split(split)):
                 raise UserError(f"data: no items in the {split} split; raise data.{split} or data.{split}_share, "
                                 "or give more images")  # fmt: skip

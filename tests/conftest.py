@@ -17,7 +17,8 @@ TINY = """
     name=tiny data.size=32 data.train=64 data.val=8 data.test=8
     backbone.widths=[32,32] backbone.heads=2 text.width=32 text.heads=2 text.layers=1 hint.width=16
     ragaf.width=32 ragaf.heads=2 ragaf.layers=1 sampler.steps=2 memory.device=cpu memory.precision=no logger=none
-    stage.batch=4 stage.coarse.steps=8 stage.refine.steps=6 stage.refine.region_steps=3 optim.warmup=2
+    stage.batch=4 stage.coarse.steps=8 stage.refine.steps=6 stage.refine.region_steps=3
+    stage.refine.region_batch=4 optim.warmup=2
     stage.log_every=2 stage.validate_every=4 stage.checkpoint_every=3
     eval.test_items=4 eval.batch=4 eval.validation_items=4 eval.grid=2 eval.pictures=2 eval.bootstrap=20
 """.split()

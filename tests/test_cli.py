@@ -35,7 +35,6 @@ def one_line_errors(text: str) -> list[str]:
     ("module", "arguments", "says"),
     [
         ("ragaf_exp.run", ["data.sise=32"], ["data.sise", "known are", "size"]),
-        ("ragaf_exp.run", ["graph=star"], ["graph", "star", "knn", "complete"]),
         ("ragaf_exp.sample", ["run=nowhere", "sketch=a.png", "prompt=x", "out=o"], ["nowhere", "no such run folder"]),
         ("eval", ["run=nowhere"], ["nowhere", "no such run folder"]),
         ("ragaf_exp.report", ["run=nowhere"], ["nowhere", "no such run folder"]),
@@ -65,6 +64,7 @@ def test_a_mistake_is_one_line_and_status_2(module, arguments, says, process, tm
         (["data.size=62"], ("data.size=62", "multiple of")),
         (["data.size=60", "codec.patch=8"], ("data.size=60", "codec.patch=8")),
         (["stage=all"], ("stage", "all", "both", "coarse", "refine")),
+        (["graph=star"], ("graph", "star", "knn", "complete")),
         (["stage=7"], ("stage=7", "both")),
         (["+experiment=nothing"], ("experiment", "nothing", "smoke")),
         (["nonsense"], ("nonsense",)),
@@ -305,7 +305,9 @@ def test_stages_one_after_the_other_are_both_at_once(tiny, finished, run_copy, c
             place = f"checkpoints/{stage}/{step:08d}/{part}.safetensors"
             assert (refine / place).read_bytes() == (finished / place).read_bytes()
     mine, both = (json.loads((f / "metrics.json").read_text())["metrics"] for f in (refine, finished))
-    assert mine == both
+    assert {name: entry["value"] for name, entry in mine.items()} == pytest.approx(
+        {name: entry["value"] for name, entry in both.items()}, rel=1e-6
+    )  # OpenCV's distances differ in their last digits from call to call
     shutil.rmtree(run_copy)
     assert run(composed(words)).state["state"] == "done"
     status, _, err = cli(scoring.main, f"run={refine}", "items=2")

@@ -404,14 +404,14 @@ def test_time_that_runs_out_is_an_interruption(tiny, tmp_path):
         assert RunFolder(folder).state["state"] == "preempted"
 
 
-@pytest.mark.parametrize(("split", "key"), [("val", "data.val"), ("test", "data.test")])
+@pytest.mark.parametrize(("split", "key"), [("val", "data.val"), ("test", "data.test"), ("train", "data.train")])
 def test_an_empty_split_is_refused_before_training(split, key, tiny, tmp_path):
     words = [w for w in tiny if not w.startswith(f"{key}=")]
     with pytest.raises(UserError, match=f"no items in the {split} split"):
         run(composed([*words, f"{key}=0", f"runs={tmp_path}"]))
 
 
-@pytest.mark.parametrize("override", ["injection.points=[nowhere]", "ragaf.width=33", "data.size=36", "stage.batch=65"])
+@pytest.mark.parametrize("override", ["injection.points=[nowhere]", "ragaf.width=33", "data.size=36"])
 def test_what_cannot_be_built_is_refused_before_training(override, tiny, tmp_path):
     words = [w for w in tiny if w.partition("=")[0] != override.partition("=")[0]]
     with pytest.raises(UserError, match=override.partition("=")[0]):

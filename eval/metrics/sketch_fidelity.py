@@ -140,7 +140,9 @@ def compare(strokes: Curve, edges: Curve) -> Fidelity:
     # belongs to.
     precision, recall = (float(np.mean(d <= tolerance + 1e-3)) for d in (to_stroke, to_edge))
     f1 = 2.0 * precision * recall / (precision + recall) if precision + recall else 0.0
-    chamfer = (float(np.mean(to_stroke)) + float(np.mean(to_edge))) / (2.0 * diagonal(strokes.mask.shape))
+    # in float64: a float32 sum depends on where the array happens to lie in memory
+    means = (float(np.mean(d, dtype=np.float64)) for d in (to_stroke, to_edge))
+    chamfer = sum(means) / (2.0 * diagonal(strokes.mask.shape))
     return Fidelity(precision, recall, f1, chamfer, tolerance)
 
 
