@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -48,6 +49,17 @@ def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ragaf_exp.experiment import run
 
     return run(composed([*tiny, f"runs={tmp_path_factory.mktemp('finished')}"])).path
+
+
+@pytest.fixture(scope="session")
+def figures() -> Callable:
+    """figures(run folder) -> metrics.json's values by name; OpenCV's distances vary in their last digits."""
+
+    def call(folder: Path) -> dict[str, float]:
+        metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
+        return {name: entry["value"] for name, entry in metrics.items()}
+
+    return call
 
 
 @pytest.fixture
