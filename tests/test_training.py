@@ -22,6 +22,7 @@ from ragaf_exp.experiment import Experiment, run
 from ragaf_exp.models.conditioning import Conditioning, RegionState
 from ragaf_exp.models.model import Prediction
 from ragaf_exp.randomness import generator
+from ragaf_exp.run import command_line
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training.checkpoint import load_newest
 from ragaf_exp.training.ema import Ema
@@ -384,11 +385,12 @@ def test_a_nan_stops_at_its_step_and_the_last_good_checkpoint_goes_on(
         assert without_rate(lines(folder.path)) == without_rate(lines(finished))
 
 
-def test_weights_that_a_bad_gradient_spoilt_are_never_saved(tiny, finished, tmp_path, monkeypatch):
-    """The loss of the step before a checkpoint is fine, its gradient isn't."""
-    cfg = composed([*tiny, f"runs={tmp_path}"])
+def test_weights_that_a_bad_gradient_spoilt_are_never_saved(tiny, finished, cli, tmp_path, monkeypatch):
+    """The loss of the step before a checkpoint is fine, its gradient isn't. From the command line."""
     broken_at(monkeypatch, 6, "coarse", gradient_only=True)
-    assert "step 3 is kept" in diverged(cfg)
+    status, _, err = cli(command_line, *tiny, f"runs={tmp_path}")
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 2 and "at step 6; the checkpoint of step 3 is kept" in line and "Traceback" not in err
     found = load_newest(tmp_path / "tiny" / finished.name / "checkpoints", "coarse")
     assert found.step == 3 and all(v.isfinite().all() for v in found.model.values())
 

@@ -17,7 +17,7 @@ def make_optimizer(model: nn.Module, lr: float, optim: Optim) -> torch.optim.Opt
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": optim.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=tuple(optim.betas), fused=True)  # an eighth off a step on processors
+    return torch.optim.AdamW(groups, lr=lr, betas=tuple(optim.betas), fused=True)
 
 
 def learning_rate(step: int, steps: int, lr: float, optim: Optim) -> float:
