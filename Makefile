@@ -20,7 +20,7 @@ run: $(READY) ## train both stages on the embedded scenes, evaluate, report (abo
 	$(BIN)/python -m ragaf_exp.run $(ARGS)
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 eval: $(READY) ## score a run again: make eval RUN=runs/latest
 	$(BIN)/python -m eval run=$(or $(RUN),runs/latest) $(ARGS)

@@ -11,8 +11,9 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from ragaf_exp.cache.prepare import cached
 from ragaf_exp.config.build import build, locate
-from ragaf_exp.data.loader import Examples, Preparer
+from ragaf_exp.data.loader import Augmented, Examples, Preparer
 from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.files import write_text
@@ -36,6 +37,7 @@ class Parts:
     diffusion: Diffusion
     sampler: Sampler
     codec: Pixel
+    augment: Any  # (sketch, generator) -> sketch, of the training split
     tokenizer: Any = None
 
     @cached_property
@@ -46,7 +48,10 @@ class Parts:
     def examples(self, split: str) -> Examples:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
         cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
-        return Examples(self.source.split(split), self.prepare, cache_mb)
+        items = self.source.split(split)
+        if split == "train" and self.augment.active:
+            return Augmented(items, self.prepare, cache_mb, self.augment, self.cfg.seed)
+        return Examples(items, self.prepare, cache_mb)
 
 
 def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
@@ -56,7 +61,7 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of codec.patch={codec.downscale}")
     diffusion = build(cfg.diffusion, "diffusion")
     sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
-    parts = Parts(cfg, preparer(cfg), diffusion, sampler, codec)
+    parts = Parts(cfg, cached(preparer(cfg), cfg), diffusion, sampler, codec, build(cfg.augment, "augment"))
     parts.tokenizer = _tokenizer(parts, folder)
     return parts
 
@@ -101,9 +106,11 @@ def adopt(model: Model, coarse: dict[str, torch.Tensor], tune: str) -> Model:
 def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes) -> tuple:
     at_least("ragaf", 1, width=cfg.ragaf.width)
     fusion = build(cfg.fusion, "fusion", width=cfg.ragaf.width)
+    backend = build(cfg.graph_backend, "graph_backend")
+    backend.check(cfg.memory.device)
     ragaf = build(
         cfg.ragaf, "ragaf", node_features=len(NODE_FEATURES), edge_features=len(EDGE_FEATURES),
-        hint_width=hint.width, text_width=text.width, fusion=fusion,
+        hint_width=hint.width, text_width=text.width, fusion=fusion, backend=backend,
     )  # fmt: skip
     injection = build(
         cfg.injection, "injection", shapes=shapes, width=ragaf.width, cross_layers=backbone.cross_layers

@@ -5,18 +5,19 @@ Every row is measured beside its reference in one process, turn by turn, as medi
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.benches.cache import cache
+from ragaf_exp.benches.graph_attention import graph_attention
+from ragaf_exp.benches.regions import regions_graph, soft_masks
+from ragaf_exp.benches.timing import medians, row
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
 
 SCHEMA = 1
-TURNS = 12
 
 
 def main() -> None:
@@ -27,23 +28,23 @@ def main() -> None:
     from ragaf_exp.files import write_json
     from ragaf_exp.runfolder import environment
 
-    rows = [row for name, bench in BENCHES.items() if chosen in (None, name) for row in bench()]
-    for row in rows:
-        against = f"  reference {row['reference']:.1f}  ratio {row['ratio']:.2f}" if "reference" in row else ""
-        print(f"{row['name']:34}{row['value']:>10.1f} {row['unit']}{against}  {row['what']}")
+    rows = [line for name, bench in BENCHES.items() if chosen in (None, name) for line in bench()]
+    for line in rows:
+        against = f"  reference {line['reference']:.1f}  ratio {line['ratio']:.2f}" if "reference" in line else ""
+        print(f"{line['name']:34}{line['value']:>10.1f} {line['unit']}{against}  {line['what']}")
     if "out" in args:
         write_json(Path(args["out"]), {"schema": SCHEMA, "environment": environment(), "rows": rows})
 
 
 def training_step() -> list[dict[str, Any]]:
     """Stage 2's training step against stage 1's on the same batch, and the step of the region path alone."""
-    steps, batch = _stage_steps()
+    steps, batch = stage_steps()
     stage1, stage2, regions = medians(steps)
     what = f"a training step at batch {batch}, embedded defaults"
     return [
         {"name": "training_step/stage1", "value": stage1, "unit": "ms", "what": what},
-        _row("training_step/stage2", stage2, stage1, "ms", f"{what}; reference: stage 1's"),
-        _row("training_step/regions_only", regions, stage1, "ms", f"{what}; reference: stage 1's"),
+        row("training_step/stage2", stage2, stage1, "ms", f"{what}; reference: stage 1's"),
+        row("training_step/regions_only", regions, stage1, "ms", f"{what}; reference: stage 1's"),
     ]
 
 
@@ -66,24 +67,7 @@ def scenes() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def medians(turns: list[Callable[[], object]]) -> list[float]:
-    """Median milliseconds of each function; they take turns, after one round that does not count."""
-    times: list[list[float]] = [[] for _ in turns]
-    for turn in range(TURNS + 1):
-        for function, kept in zip(turns, times, strict=True):
-            began = time.perf_counter()
-            function()
-            if turn:
-                kept.append((time.perf_counter() - began) * 1000)
-    return [statistics.median(kept) for kept in times]
-
-
-def _row(name: str, value: float, reference: float, unit: str, what: str) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "reference": reference, "ratio": value / reference,
-            "what": what}  # fmt: skip
-
-
-def _stage_steps() -> tuple[list[Callable[[], object]], int]:
+def stage_steps() -> tuple[list[Callable[[], object]], int]:
     """One training step of stage 1, of stage 2, and of stage 2's region path alone, on one fixed batch."""
     import tempfile
     from functools import partial
@@ -104,7 +88,10 @@ def _stage_steps() -> tuple[list[Callable[[], object]], int]:
         cfg.stage.batch
 
 
-BENCHES = {"training_step": training_step, "scenes": scenes}
+BENCHES = {
+    "training_step": training_step, "scenes": scenes, "regions_graph": regions_graph, "soft_masks": soft_masks,
+    "graph_attention": graph_attention, "cache": cache,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,5 +12,12 @@ def at_least(group: str, low: float, **values: float) -> None:
             raise UserError(f"{group}.{key}={value}: must be at least {low:g}")
 
 
+def between(key: str, value: float, low: float, high: float, mend: float, above: bool = False) -> None:
+    """UserError unless a config key's value lies in low to high; above: low itself is out."""
+    if not (low < value if above else low <= value) or not value <= high:
+        bound = f"be above {low:g} and at most {high:g}" if above else f"lie in {low:g} to {high:g}"
+        raise UserError(f"{key}={value}: must {bound}; take {mend:g}")
+
+
 class Diverged(UserError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""

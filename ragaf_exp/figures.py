@@ -59,14 +59,18 @@ def grid(
 
 def comparison(pictures: Mapping[str, np.ndarray | None], caption: str = "", cell: int = 256) -> np.ndarray:
     """One row of named pictures, as in `grid`, with the caption underneath; (h,w,3) uint8."""
-    row = grid([list(pictures.values())], columns=list(pictures), cell=cell)
+    return captioned(grid([list(pictures.values())], columns=list(pictures), cell=cell), caption, cell)
+
+
+def captioned(picture: np.ndarray, caption: str, cell: int = 256) -> np.ndarray:
+    """A grid of such cells, (h,w,3) uint8, with the caption underneath, in up to three lines; "" adds nothing."""
     if not caption:
-        return row
+        return picture
     size = _letter(cell)
-    lines = _wrap(caption, row.shape[1] - 2 * GAP, 3, size)
-    foot = Image.new("RGB", (row.shape[1], len(lines) * (size + 4) + 2 * GAP), PAPER)
+    lines = _wrap(caption, picture.shape[1] - 2 * GAP, 3, size)
+    foot = Image.new("RGB", (picture.shape[1], len(lines) * (size + 4) + 2 * GAP), PAPER)
     ImageDraw.Draw(foot).multiline_text((GAP, GAP // 2), "\n".join(lines), INK, _font(size), spacing=4)
-    return np.vstack([row, np.asarray(foot)])
+    return np.vstack([picture, np.asarray(foot)])
 
 
 def attention_figure(

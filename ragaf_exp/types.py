@@ -43,6 +43,8 @@ class Regions:
     labels: np.ndarray  # (H,W) int16: region index, -1 = no region
     count: int  # N, 0 to max_regions
     background: int  # index of the background region, -1 where there is none
+    parent: np.ndarray  # (N,) int16: the region that encloses each, -1 = none
+    depth: np.ndarray  # (N,) int16: how many regions enclose it
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors; and the same in the processes that tests start
+CACHE = tempfile.TemporaryDirectory(prefix="ragaf_exp-")
+os.environ["RAGAF_CACHE"] = CACHE.name  # and not the user's own
 
 TINY = """
     name=tiny data.size=32 data.train=64 data.val=8 data.test=8
@@ -21,7 +24,7 @@ TINY = """
     stage.batch=4 stage.coarse.steps=8 stage.refine.steps=6 stage.refine.region_steps=3
     stage.refine.region_batch=4 optim.warmup=2
     stage.log_every=2 stage.validate_every=4 stage.checkpoint_every=3
-    eval.test_items=4 eval.batch=4 eval.validation_items=4 eval.grid=2 eval.pictures=2 eval.bootstrap=20
+    eval.test_items=4 eval.batch=4 eval.validation_items=4 eval.grid=2 eval.pictures=2 eval.bootstrap=20 eval.metrics=[]
 """.split()
 
 

@@ -13,16 +13,19 @@ from omegaconf import OmegaConf
 from ragaf_exp.assemble import assemble, make_model
 from ragaf_exp.config.build import build, locate
 from ragaf_exp.config.compose import CONF, composed, config_hash, load_config, settable
-from ragaf_exp.config.schema import BUILT, PLAIN
+from ragaf_exp.config.schema import BUILT, NESTED, PLAIN
 from ragaf_exp.config.validate import constructor_schema, validate
 from ragaf_exp.errors import UserError
 from ragaf_exp.runfolder import RunFolder
 
-GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in ("experiment", "hydra"))
+FILES = sorted(p for p in CONF.glob("*/**/*.yaml") if p.relative_to(CONF).parts[0] not in ("experiment", "hydra"))
+KEY = {folder: key for key, folder in NESTED.items()}  # of groups within a group
+GROUPS = {path: path.parent.relative_to(CONF).as_posix() for path in FILES}
 UNBOUNDED = {"seed", "diffusion.min_snr"}  # any whole number is a seed; a huge gamma is no clipping
 
 # key -> values out of its range, after the options that have the key
 OUT_OF_RANGE = {
+    "cache.gigabytes": "0 -1 nan inf",
     "backbone.heads": "0 -1", "backbone.layers": "0", "backbone.head_width": "-1", "codec.patch": "0 -4",
     "data.heldout_share": "-0.1 1.1 nan", "data.max_objects": "6 0", "data.min_objects": "0 6", "data.seed": "-1",
     "data.size": "63 0 -64 8192", "data.test": "-1 0", "data.train": "-1", "data.val": "-1 0",
@@ -34,9 +37,14 @@ OUT_OF_RANGE = {
     "graph.radius": "0 nan", "hint.width": "0", "loss.diffusion": "-1 nan inf", "loss.region_latent": "-1",
     "optim.clip": "0 nan inf", "optim.ema": "1.1 -0.1 nan", "optim.final_lr": "2", "optim.warmup": "-1",
     "optim.weight_decay": "-1 inf", "optim.betas": "[0.9] [0.9,1.0] []", "ragaf.frequencies": "-1", "ragaf.heads": "0 5",
-    "ragaf.layers": "0", "ragaf.width": "0 -128", "regions.gap": "0.6 nan", "regions.max_regions": "0 2000",
-    "regions.min_area": "2 -1", "sampler.guidance": "-1 101 nan", "sampler.sketch_guidance": "-1 nan",
-    "sampler.steps": "0 1001", "sketch.epsilon": "nan inf -1", "sketch.high": "2", "sketch.low": "-1", "sketch.k": "1",
+    "ragaf.layers": "0", "ragaf.width": "0 -128", "regions.gap": "0.6 nan", "regions.levels": "-1 33",
+    "regions.closing": "loose", "regions.max_regions": "0 2000", "regions.min_area": "2 -1",
+    "sampler.guidance": "-1 101 nan", "sampler.sketch_guidance": "-1 nan",
+    "sampler.steps": "0 1001", "sketch.full": "0 1.1 nan",
+    "sketch.resolution": "-1 15 5000", "sketch.safe_steps": "-1 256", "sketch.threshold": "-0.1 1.1 nan",
+    "augment.affine": "-0.1 0.6 nan", "augment.jitter": "-1 0.2", "augment.width": "-1 0.2 inf", "augment.gaps": "-1 1.1",
+    "augment.dropout": "-0.1 1.1 nan", "augment.specks": "-1 0.2", "augment.grain": "-1 0.6 nan",
+    "sketch.epsilon": "nan inf -1", "sketch.high": "2", "sketch.low": "-1", "sketch.k": "1",
     "sketch.p": "-1", "sketch.phi": "0", "sketch.sigma": "-1 nan", "stage.accumulate": "0 3", "stage.batch": "0",
     "stage.checkpoint_every": "0", "stage.coarse.lr": "0 -1 nan inf", "stage.coarse.steps": "0 -1", "stage.keep": "0",
     "stage.log_every": "0", "stage.max_seconds": "-1 nan", "stage.refine.lr": "0", "stage.refine.recolour": "2",
@@ -48,11 +56,15 @@ OUT_OF_RANGE = {
     "diffusion.prediction": "x1", "diffusion.schedule": "straight", "regions.strokes": "thick", "name": "a/b '' latest",
     "data.cache_mb": "-1", "data.val_share": "1 -0.1", "data.test_share": "1",
 }  # fmt: skip
+AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")
 FOLDER = ("data.cache_mb", "data.val_share", "data.test_share")
 OPTIONS = {
     "fusion.low": {"fusion": "heuristic"}, "fusion.high": {"fusion": "cosine"}, "fusion.sketch": {"fusion": "fixed"},
     "graph.k": {"graph": "knn"}, "graph.min_border": {"graph": "adjacency"}, "graph.radius": {"graph": "radius"},
     "sketch.low": {"sketch": "canny"}, "sketch.high": {"sketch": "canny"}, "sketch.sigma": {"sketch": "canny"},
+    "sketch.full": {"sketch": "dog"},
+    **dict.fromkeys(("sketch.resolution", "sketch.safe_steps", "sketch.threshold"), {"sketch": "pidinet"}),
+    **dict.fromkeys([f"augment.{key}" for key in AUGMENTATIONS], {"augment": "drawing"}),
     **dict.fromkeys(("sketch.epsilon", "sketch.k", "sketch.p", "sketch.phi"), {"sketch": "xdog"}),
     **dict.fromkeys(FOLDER, {"data": "folder"}),
 }  # fmt: skip
@@ -70,12 +82,11 @@ def flat(node: dict, prefix: str = "") -> dict:
 def every_option() -> dict[str, dict]:
     """`group=option` -> the checked config with it, for all of conf/."""
     base = OmegaConf.to_container(composed([]))
-    files = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name in GROUPS]
     return {
-        f"{path.parent.name}={path.stem}": OmegaConf.to_container(
-            validate(OmegaConf.create({**base, path.parent.name: OmegaConf.load(path)}))
+        f"{KEY.get(group, group)}={path.stem}": OmegaConf.to_container(
+            validate(OmegaConf.create({**base, KEY.get(group, group): OmegaConf.load(path)}))
         )
-        for path in files
+        for path, group in GROUPS.items()
     }
 
 
@@ -133,6 +144,9 @@ def test_out_of_range_is_one_line_before_any_work(key, small, tmp_path):
         ("seed=1.5", ("seed=1.5", "int")),
         ("stage=null", ("stage=null", "both", "refine")),
         ("graph=3", ("graph=3", "knn", "none")),
+        ("graph/backend=3", ("graph/backend=3", "dense", "pyg")),
+        ("graph_backend=dgl", ("graph_backend=dgl", "graph/backend=")),
+        ("graph_backend.k=3", ("graph_backend.k",)),
         ("~data", ("data", "conf/data")),
     ],
 )
@@ -155,7 +169,7 @@ def test_schemas_fill_in_what_an_option_leaves_out(every_option):
         group = option.partition("=")[0]
         schema = PLAIN[group] if group in PLAIN else constructor_schema(locate(cfg[group]["_target_"], group))
         assert set(cfg[group]) == set(schema.__dataclass_fields__)
-    assert set(GROUPS) == set(PLAIN) | set(BUILT)
+    assert set(GROUPS.values()) == {NESTED.get(key, key) for key in (*PLAIN, *BUILT)}
 
 
 @pytest.mark.parametrize(
@@ -194,10 +208,10 @@ def test_hydras_own_keys_are_refused_in_a_group():
 
 
 def test_the_hash_is_of_all_that_a_run_computes():
-    same = [composed(words) for words in ([], ["runs=elsewhere"], ["logger=none"])]
+    same = [composed(words) for words in ([], ["runs=elsewhere"], ["logger=none"], ["cache=none"])]
     assert len({config_hash(cfg) for cfg in same}) == 1
-    changed = [composed([word]) for word in ("seed=3", "graph=none", "data.size=32", "optim.clip=2")]
-    assert len({config_hash(cfg) for cfg in [same[0], *changed]}) == 5
+    changed = [composed([word]) for word in ("seed=3", "graph=none", "graph/backend=pyg", "data.size=32", "optim.clip=2")]
+    assert len({config_hash(cfg) for cfg in [same[0], *changed]}) == 6
 
 
 def test_the_hash_does_not_depend_on_how_a_default_is_said():
@@ -212,6 +226,15 @@ def test_a_config_survives_its_file(tiny, tmp_path):
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     read = load_config(tmp_path / "config.yaml")
     assert read == cfg and config_hash(read) == config_hash(cfg)
+
+
+def test_a_run_folder_does_not_say_where_this_host_keeps_its_cache(tmp_path):
+    cfg = composed(["cache.folder=/a/strangers", "cache.gigabytes=3"])
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    assert load_config(tmp_path / "config.yaml").cache == {"enabled": True, "folder": "", "gigabytes": 3.0}
+    del cfg.cache  # as in runs from before there was one
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    assert load_config(tmp_path / "config.yaml").cache == composed([]).cache
 
 
 @pytest.mark.parametrize(

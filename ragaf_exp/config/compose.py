@@ -14,7 +14,7 @@ from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-PLACE = ("runs", "logger")  # where a run is kept and who is told of it do not change what it computes
+PLACE = ("runs", "logger", "cache")  # where things are kept and who is told of them: no change to what is computed
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -30,7 +30,8 @@ def settable(override: str) -> str:
     a value that can't be the name of an option.
     """
     key, equals, value = override.partition("=")
-    if equals and re.fullmatch(r"null|true|false|[-+\d.]*", value) and key.isidentifier() and (CONF / key).is_dir():
+    group = re.fullmatch(r"\w+(/\w+)*", key) and (CONF / key).is_dir()
+    if equals and group and re.fullmatch(r"null|true|false|[-+\d.]*", value):
         options = ", ".join(sorted(path.stem for path in (CONF / key).glob("*.yaml")))
         raise UserError(f"{override}: no option of the group conf/{key}/; known are {options}")
     inside = equals and re.fullmatch(r"\w+(\.\w+)+", key) and not key.startswith("hydra.")
@@ -56,6 +57,8 @@ def load_config(path: Path) -> DictConfig:
         raise UserError(f"{path}: empty or not a mapping; restore it or train again")
     if "${" in text:
         raise UserError(f"{path}: holds an interpolation (${{...}}); a run's config is fully resolved")
+    if OmegaConf.is_dict(raw.setdefault("cache", {})):
+        raw.cache.folder = ""  # where this host keeps its cache is not for a run folder to say, perhaps a stranger's
     try:
         return validate(raw)
     except UserError as error:

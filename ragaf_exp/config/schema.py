@@ -82,21 +82,49 @@ class Memory:
     tune: str = "full"  # stage 1's modules in stage 2: full or frozen
 
 
+METRICS = ("fd_embedded", "fd_squeezenet", "fid", "kid", "lpips", "clip", "region_clip")  # that need a network
+
+
 @dataclass
 class Eval:
-    """Group `eval`: how much is sampled and scored."""
+    """Group `eval`: how much is sampled and scored, and by what. Paths of weights: "" = the library's own download."""
 
     test_items: int = 200  # test items, from the first; 0 = all
     batch: int = 48
+    metrics: list[str] = field(default_factory=lambda: ["fd_embedded"])  # beyond those that need no network
+    edges: str = "canny"  # who finds the edges of images that follow drawings: canny or pidinet
+    pidinet: str = ""
+    inception: str = ""
+    resize: str = "clean"  # clean-fid's mode, for fid and kid
+    squeezenet: str = ""
+    lpips_net: str = "squeeze"  # squeeze, alex or vgg
+    lpips_backbone: str = ""
+    lpips_heads: str = ""
+    clip_model: str = "ViT-B-32-quickgelu"
+    clip_pretrained: str = "openai"  # open_clip's tag, or a file
+    clip_config: str = ""  # the JSON file of another architecture
     validation_items: int = 96  # for the condition-usage losses
+    validation_metrics: bool = True  # binding and sketch fidelity of the validation grid, in the log
     grid: int = 6  # items in a validation grid
     pictures: int = 8  # items of the report
     bootstrap: int = 1000  # resamples of the 95 % intervals
 
 
-PLAIN = {"stage": Stage, "task": Task, "loss": Loss, "optim": Optim, "memory": Memory, "eval": Eval}
+@dataclass
+class Cache:
+    """Group `cache`: sketches, regions and graphs kept on disk, for later epochs and runs. See cache/store.py."""
+
+    enabled: bool = True
+    folder: str = ""  # empty: $RAGAF_CACHE, or ragaf_exp in $XDG_CACHE_HOME or ~/.cache
+    gigabytes: float = 8.0  # at most so much of them (10^9 bytes); the least recently used go first
+
+
+PLAIN = {
+    "stage": Stage, "task": Task, "loss": Loss, "optim": Optim, "memory": Memory, "eval": Eval, "cache": Cache,
+}  # fmt: skip
 BUILT = (
-    "data", "sketch", "regions", "graph", "text", "codec", "backbone", "hint", "ragaf", "fusion", "injection",
-    "diffusion", "sampler", "logger",
+    "data", "sketch", "augment", "regions", "graph", "graph_backend", "text", "codec", "backbone", "hint", "ragaf",
+    "fusion", "injection", "diffusion", "sampler", "logger",
 )  # fmt: skip
+NESTED = {"graph_backend": "graph/backend"}  # groups within a group: their key in the config, their folder in conf/
 SCALARS = {"seed": int, "runs": str, "name": str, "init": str}

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ragaf_exp.config.build import locate
-from ragaf_exp.config.schema import BUILT, COARSE, PLAIN, REFINE, SCALARS
+from ragaf_exp.config.schema import BUILT, COARSE, METRICS, NESTED, PLAIN, REFINE, SCALARS
 from ragaf_exp.errors import UserError
 
 
@@ -22,9 +22,11 @@ def validate(cfg: DictConfig) -> DictConfig:
     for key in cfg:
         if key not in known:
             raise UserError(f"{key}: unknown key; known are {', '.join(known)}")
-    missing = [key for key in (*PLAIN, *BUILT) if cfg.get(key) is None]
-    if missing:
-        raise UserError(f"{missing[0]}: missing; choose an option of the group conf/{missing[0]}/")
+    for key in (*PLAIN, *BUILT):
+        if not OmegaConf.is_dict(cfg.get(key)):
+            group, value = NESTED.get(key, key), cfg.get(key)
+            fault = f"{key}: missing" if value is None else f"{key}={value}: not a group's settings"
+            raise UserError(f"{fault}; choose an option of the group conf/{group}/, as {group}=OPTION")
     checked: dict[str, Any] = {key: _scalar(key, cfg.get(key), kind) for key, kind in SCALARS.items()}
     for key, schema in PLAIN.items():
         checked[key] = _merge(schema, cfg[key], key)
@@ -106,11 +108,16 @@ def _ranges(cfg: DictConfig) -> None:
     for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip"):
         _range(cfg, key, 1e-12, None)
     _range(cfg, "stage.refine.strength", 1e-3, 1)
+    _range(cfg, "cache.gigabytes", 1e-2, None)
     if len(cfg.optim.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.optim.betas):
         raise UserError(f"optim.betas={list(cfg.optim.betas)}: must be two numbers from 0 to below 1, as [0.9,0.99]")
     if cfg.stage.batch % cfg.stage.accumulate:
         raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
-    for key, allowed in {"memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16"),
+    for metric in cfg.eval.metrics:
+        if metric not in METRICS:
+            raise UserError(f"eval.metrics={list(cfg.eval.metrics)}: {metric} is not among {', '.join(METRICS)}")
+    for key, allowed in {"eval.edges": ("canny", "pidinet"), "eval.lpips_net": ("squeeze", "alex", "vgg"),
+                         "memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16"),
                          "memory.tune": ("full", "frozen")}.items():  # fmt: skip
         if OmegaConf.select(cfg, key) not in allowed:
             raise UserError(f"{key}={OmegaConf.select(cfg, key)}: must be one of {', '.join(allowed)}")

@@ -23,7 +23,10 @@ class Preparer:
         self.sketch, self.regions, self.graph = sketch, regions, graph
 
     def __call__(self, item: Item) -> Example:
-        sketch = self.sketch(item.image, item.drawing)
+        return self.from_sketch(item, self.sketch(item.image, item.drawing))
+
+    def from_sketch(self, item: Item, sketch: np.ndarray) -> Example:
+        """The item's example with this sketch (H,W) for its own."""
         regions = self.regions(sketch)
         return Example(item, sketch, regions, self.graph(regions))
 
@@ -47,6 +50,29 @@ class Examples(Dataset):
             self.kept[index] = example
             self.room -= _bytes(example)
         return example
+
+    def at(self, step: int, index: int) -> Example:
+        """An example as a training step sees it."""
+        return self[index]
+
+
+class Augmented(Examples):
+    """A split whose sketches training sees augmented, as a function of (seed, step, item); by index they are plain.
+
+    augment: (sketch, generator) -> sketch. Regions and graph are those of the augmented sketch, and go past all caches.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], prepare: Preparer, cache_mb: float,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray], seed: int,
+    ):  # fmt: skip
+        super().__init__(items, prepare, cache_mb)
+        self.augment, self.seed = augment, seed
+
+    def at(self, step: int, index: int) -> Example:
+        plain = self[index]
+        rng = np.random.default_rng(derive(self.seed, "augment", step, plain.item.key))
+        return self.prepare.from_sketch(plain.item, self.augment(plain.sketch, rng))
 
 
 def _bytes(example: Example) -> int:
@@ -98,9 +124,20 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng(derive(seed, "order", epoch)).permutation(length)
 
 
-def step_loader(examples: Examples, order: Iterable[list[int]], workers: int = 0) -> DataLoader:
-    """One batch per step, of the items whose indices `order` gives."""
-    return DataLoader(examples, batch_sampler=order, collate_fn=collate, num_workers=workers)
+class _Places(Dataset):
+    """Examples by (step, index): loader workers are told the step with every item."""
+
+    def __init__(self, examples: Examples):
+        self.examples = examples
+
+    def __getitem__(self, place: tuple[int, int]) -> Example:
+        return self.examples.at(*place)
+
+
+def step_loader(examples: Examples, order: Iterable[list[int]], workers: int = 0, start: int = 0) -> DataLoader:
+    """One batch per step from `start` on, of the items whose indices `order` gives."""
+    places = ([(step, index) for index in rows] for step, rows in enumerate(order, start))
+    return DataLoader(_Places(examples), batch_sampler=places, collate_fn=collate, num_workers=workers)
 
 
 def eval_batches(examples: Examples, batch: int) -> Iterator[list[Example]]:

@@ -41,6 +41,11 @@ def read_rows(root: Path, text_column: str = "text") -> list[Row]:
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """These columns of the rows of a .csv or .jsonl file; they are strings. Raises UserError."""
+    return [{column: record[column] for column in columns} for record in read_records(path, columns)]
+
+
+def read_records(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of a .csv or .jsonl file, of which these columns are strings. Raises UserError."""
     if path.suffix not in (".csv", ".jsonl"):
         raise UserError(f"{path}: must be a .csv or .jsonl file, with {' and '.join(columns)}")
@@ -55,7 +60,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         for column in columns:
             if not isinstance(record.get(column), str):
                 raise UserError(f"{path}: row {number}: its {column} is missing or no text; write one")
-    return [{column: record[column] for column in columns} for record in records]
+    return records
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def nearest(shape: Geometry, k: int) -> np.ndarray:
         return mask
     away = shape.distance.copy()
     np.fill_diagonal(away, np.inf)
-    np.put_along_axis(mask, away.argsort(axis=1, kind="stable")[:, :k], True, axis=1)
+    mask[np.arange(n)[:, None], away.argsort(axis=1, kind="stable")[:, :k]] = True
     return mask | mask.T
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.errors import UserError, at_least
+from ragaf_exp.graph.backends.base import Backend, Edges
 from ragaf_exp.models.conditioning import RegionState, Text
 
 MASKED = -1e4  # far below any logit, and finite in half precision: a fully masked row stays free of NaN
@@ -30,15 +31,11 @@ class GraphAttention(nn.Module):
         self.edge_value = nn.Linear(heads * edge_features, width, bias=False)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, edges: Tensor, edge_mask: Tensor) -> Tensor:
-        """x (B,N,R), edges (B,N,N,E), edge_mask (B,N,N) -> (B,N,R); a node without neighbours is left as it is."""
-        q, k, v = (split_heads(y, self.heads) for y in self.qkv(self.norm(x)).chunk(3, -1))  # (B,H,N,R/H)
-        logits = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1])
-        logits = logits + self.edge_bias(edges).permute(0, 3, 1, 2)  # (B,H,N,N)
-        attention = logits.masked_fill(~edge_mask[:, None], MASKED).softmax(-1).to(v.dtype)
-        y = (attention @ v).transpose(1, 2).flatten(-2)  # (B,N,R)
-        seen = torch.einsum("bhij,bije->bihe", attention, edges.to(v.dtype)).flatten(-2)  # (B,N,HE)
-        return x + self.out(y + self.edge_value(seen)) * edge_mask.any(-1, keepdim=True)
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        """x (B,N,R) -> (B,N,R); a node without neighbours is left as it is."""
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B,N,H,R/H)
+        y, seen = edges.attend(q, k, v, self.edge_bias(edges.features))  # (B,N,R), (B,N,HE)
+        return x + self.out(y + self.edge_value(seen)) * edges.connected
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -86,9 +83,9 @@ class Layer(nn.Module):
         self.structure_mlp, self.semantics_mlp = FeedForward(width), FeedForward(width)
 
     def forward(
-        self, structure: Tensor, semantics: Tensor, edges: Tensor, edge_mask: Tensor, text: Text
+        self, structure: Tensor, semantics: Tensor, edges: Edges, text: Text
     ) -> tuple[Tensor, Tensor, Tensor]:
-        structure = self.graph(structure, edges, edge_mask)
+        structure = self.graph(structure, edges)
         structure = structure + self.structure_mlp(structure)
         read, region_text = self.text(structure + semantics, text)
         semantics = semantics + read
@@ -99,13 +96,14 @@ class Layer(nn.Module):
 class Ragaf(nn.Module):
     """The region encoder, its layers, and the fusion of structure and semantics into one token per region.
 
-    node_features F, edge_features E, hint_width, text_width D and fusion are wiring.
+    node_features F, edge_features E, hint_width, text_width D, fusion and backend are wiring; backend passes the
+    messages between neighbours.
     width: R. layers: exchanges with neighbours and caption. frequencies: of the Fourier features of positions.
     """
 
     def __init__(
         self, node_features: int, edge_features: int, hint_width: int, text_width: int, fusion: nn.Module,
-        width: int = 128, layers: int = 2, heads: int = 4, frequencies: int = 4,
+        backend: Backend, width: int = 128, layers: int = 2, heads: int = 4, frequencies: int = 4,
     ):  # fmt: skip
         super().__init__()
         at_least("ragaf", 1, width=width, layers=layers, heads=heads)
@@ -117,7 +115,7 @@ class Ragaf(nn.Module):
         self.pooled = nn.Linear(hint_width, width)
         self.encode_mlp = FeedForward(width)
         self.layers = nn.ModuleList(Layer(width, heads, edge_features, text_width) for _ in range(layers))
-        self.fusion = fusion
+        self.fusion, self.backend = fusion, backend
         self.structure_norm, self.semantics_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.width = width
 
@@ -131,8 +129,9 @@ class Ragaf(nn.Module):
         structure = geometry + self.pooled(pool(hint, soft_masks[tuple(hint.shape[2:])]))
         structure = structure + self.encode_mlp(structure)
         semantics = torch.zeros_like(structure)
+        listed = self.backend.lay_out(edges, edge_mask)
         for layer in self.layers:
-            structure, semantics, region_text = layer(structure, semantics, edges, edge_mask, text)
+            structure, semantics, region_text = layer(structure, semantics, listed, text)
         region_text = region_text * node_mask[..., None]
         return RegionState(structure, semantics, region_text, node_mask, soft_masks)
 

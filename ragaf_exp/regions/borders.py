@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragaf_exp.jit import compiled
 
-def crossings(labels: np.ndarray, count: int, diagonal: bool = False) -> np.ndarray:
-    """(N+1,N+1) int64: pairs of neighbouring pixels, one in region i and one in j; symmetric, zero diagonal.
+
+@compiled
+def crossings(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of neighbouring pixels, one in region i and one in j: straight and diagonal ones, (N+1,N+1) int32 each.
 
     labels (H,W) int, -1 = no region; pixels of no region and those beyond the picture count as region N, so a row's
-    sum is the region's perimeter in pixel sides. Neighbours are the 4 straight ones, or the 4 diagonal ones.
+    sum of straight pairs is the region's perimeter in pixel sides. Symmetric, zero diagonal.
     """
     height, width = labels.shape
-    padded = np.full((height + 2, width + 2), count, np.int32)
-    np.copyto(padded[1:-1, 1:-1], labels, where=labels >= 0)
-    flat, stride = padded.ravel(), width + 2
-    codes = []
-    for step in (stride - 1, stride + 1) if diagonal else (1, stride):
-        # Pairs that wrap around a row's end join padding to padding, so they never count.
-        first, second = flat[:-step], flat[step:]
-        differ = np.flatnonzero(first != second)
-        codes.append(first[differ] * (count + 1) + second[differ])
-    pairs = np.bincount(np.concatenate(codes), minlength=(count + 1) ** 2).reshape(count + 1, count + 1)
-    return pairs + pairs.T
+    straight = np.zeros((count + 1, count + 1), np.int32)
+    diagonal = np.zeros((count + 1, count + 1), np.int32)
+    above, row = np.full(width + 2, count, np.int32), np.full(width + 2, count, np.int32)
+    for y in range(height + 1):
+        for x in range(width):
+            row[x + 1] = labels[y, x] if y < height and labels[y, x] >= 0 else count
+        for x in range(1, width + 2):
+            here, left, up, corner = row[x], row[x - 1], above[x], above[x - 1]
+            if here == left == up == corner:
+                continue
+            straight[here, left] += here != left
+            straight[here, up] += here != up
+            diagonal[here, corner] += here != corner
+            diagonal[left, up] += left != up
+        above, row = row, above
+    return straight + straight.T, diagonal + diagonal.T
 
 
 def follow(target: np.ndarray) -> np.ndarray:
@@ -37,24 +45,45 @@ def follow(target: np.ndarray) -> np.ndarray:
             return np.unique(lowest, return_inverse=True)[1].reshape(-1)
 
 
+@compiled
 def contract(pairs: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Add up the rows and columns (N,N) of each group (N,), 0..M-1, and clear the diagonal: (M,M)."""
-    size = int(group.max()) + 1
-    codes = (group[:, None] * size + group).ravel()
-    pairs = np.bincount(codes, weights=pairs.ravel(), minlength=size * size).reshape(size, size)
-    np.fill_diagonal(pairs, 0)
-    return pairs
+    size = group.max() + 1
+    out = np.zeros((size, size), pairs.dtype)
+    for i in range(len(pairs)):
+        for j in range(len(pairs)):
+            out[group[i], group[j]] += pairs[i, j]
+    for i in range(size):
+        out[i, i] = 0
+    return out
 
 
-def by_area(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Renumber by area, the largest first; equal areas keep their order.
+def by_area(areas: np.ndarray) -> np.ndarray:
+    """The new number of each region, (N,), when the largest comes first; equal areas keep their order."""
+    number = np.empty(len(areas), np.int64)
+    number[np.argsort(-areas, kind="stable")] = np.arange(len(areas))
+    return number
 
-    Returns the label map and the new number of each old one, (N,).
-    """
-    areas = np.bincount(labels.ravel() + 1, minlength=count + 1)[1:]
-    if (areas[1:] <= areas[:-1]).all():
-        return labels, np.arange(count)
-    number = np.empty(count + 1, np.int16)
-    number[np.argsort(-areas, kind="stable")] = np.arange(count)
-    number[-1] = -1  # what index -1 finds: no region stays no region
-    return number[labels], number[:-1]
+
+@compiled
+def renumber(labels: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """labels (H,W) int16, all at least 0, with region i as number[i]: (H,W) int16."""
+    out = np.empty(labels.shape, np.int16)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            out[y, x] = number[labels[y, x]]
+    return out
+
+
+@compiled
+def tally(labels: np.ndarray, count: int) -> np.ndarray:
+    """Pixels of each region, (N,) int64; labels (H,W), all at least 0."""
+    areas, width = np.zeros(count, np.int64), labels.shape[1]
+    for y in range(labels.shape[0]):
+        end = 0
+        while end < width:  # one run of a region's pixels after another
+            start, label = end, labels[y, end]
+            while end < width and labels[y, end] == label:
+                end += 1
+            areas[label] += end - start
+    return areas

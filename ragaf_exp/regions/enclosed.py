@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import cv2
+from dataclasses import replace
+
 import numpy as np
 
 from ragaf_exp.errors import UserError
-from ragaf_exp.regions.borders import by_area, crossings
+from ragaf_exp.regions.borders import by_area, contract, crossings, renumber, tally
+from ragaf_exp.regions.gaps import CLOSINGS
 from ragaf_exp.regions.growth import fill
+from ragaf_exp.regions.hierarchy import nest
 from ragaf_exp.regions.merging import merge
-from ragaf_exp.regions.trapped_ball import split_areas
+from ragaf_exp.regions.strokes import enlarge, shrink, stroke_mask
 from ragaf_exp.types import Regions
+
+CANDIDATES = 1024  # areas looked at one by one; beyond that (noise) a speck goes with the strokes around it
+LONGEST = 1536  # pixels: a longer sketch is worked on at a whole fraction of its size, to bound time and memory
 
 
 class Enclosed:
@@ -18,58 +24,62 @@ class Enclosed:
 
     max_regions: at most so many regions, the largest (1 to 1024).
     min_area: smaller areas (fraction of the image) join the neighbour with the longest common border.
-    gap: gaps in outlines up to this fraction of the shorter side are closed before areas are told apart (twice
-        as wide ones where the areas are wide enough for it); 0 = none. See regions/trapped_ball.py.
+    gap: gaps in outlines up to this fraction of the shorter side are closed before areas are told apart; 0 = none.
+    closing: how: "trapped_ball" closes openings that are narrow for the areas on both sides, "morphology" all
+        narrow ones. See regions/gaps.py.
     strokes: "nearest" gives each stroke pixel to the region next to it, "none" leaves it without (-1).
+    levels: containment is followed so many levels deep (0 to 32). See regions/hierarchy.py.
 
     The background is the area with most pixels on the image's border; it is always kept. Regions are numbered
-    by area, the largest first.
+    by area, the largest first. A sketch with a side above 1536 pixels is worked on at a half, a third ... of its size.
     """
 
     def __init__(
-        self, max_regions: int = 16, min_area: float = 0.002, gap: float = 0.03, strokes: str = "nearest"
-    ) -> None:
-        if not 1 <= max_regions <= 1024:
-            raise UserError(f"regions.max_regions={max_regions}: must lie in 1 to 1024; take 16")
+        self, max_regions: int = 16, min_area: float = 0.002, gap: float = 0.03, closing: str = "trapped_ball",
+        strokes: str = "nearest", levels: int = 4,
+    ) -> None:  # fmt: skip
+        if not 1 <= max_regions <= CANDIDATES:
+            raise UserError(f"regions.max_regions={max_regions}: must lie in 1 to {CANDIDATES}; take 16")
         if not 0 <= min_area <= 1:
             raise UserError(f"regions.min_area={min_area}: must be a share of the image, 0 to 1; take 0.002")
         if not 0 <= gap <= 0.5:
             raise UserError(f"regions.gap={gap}: must be a fraction of the shorter side, 0 to 0.5; take 0.03")
+        if closing not in CLOSINGS:
+            raise UserError(f"regions.closing={closing}: unknown; take one of {', '.join(CLOSINGS)}")
         if strokes not in ("nearest", "none"):
             raise UserError(f"regions.strokes={strokes}: unknown; take nearest or none")
-        self.max_regions, self.min_area, self.gap, self.strokes = max_regions, min_area, gap, strokes
+        if not 0 <= levels <= 32:
+            raise UserError(f"regions.levels={levels}: must lie in 0 to 32; take 4")
+        self.max_regions, self.min_area, self.gap, self.levels = max_regions, min_area, gap, levels
+        self.closing, self.strokes = closing, strokes
 
     def __call__(self, sketch: np.ndarray) -> Regions:
         """sketch (H,W) float in [0,1], 1 = stroke. All stroke: no region; blank: one."""
+        sketch = np.ascontiguousarray(sketch, np.float32)
+        factor = -(-max(sketch.shape) // LONGEST)
+        if factor > 1:
+            small = self(shrink(sketch, factor))
+            return replace(small, labels=enlarge(small.labels, factor, *sketch.shape))
         stroke = stroke_mask(sketch)
-        radius = -(-round(self.gap * min(stroke.shape)) // 2)  # half the gap, rounded up
-        areas, count = split_areas(stroke, radius)
-        if count == 0:
-            return Regions(labels=areas, count=0, background=-1)
-        labels = fill(areas)
-        sizes = np.bincount(areas[areas >= 0], minlength=count)
-        background = _background(labels, count)
-        least = self.min_area * stroke.size
-        if count > self.max_regions or sizes.min() < least:
-            borders = crossings(labels, count)[:count, :count]
-            group = merge(borders, sizes, background, least, self.max_regions)
-            labels, background = group.astype(np.int16)[labels], int(group[background])
-            count = int(group.max()) + 1
+        areas, sizes = CLOSINGS[self.closing](stroke, self.gap * min(stroke.shape), CANDIDATES)
+        if len(sizes) == 0:
+            nothing = np.zeros(0, np.int16)
+            return Regions(areas, 0, -1, nothing, nothing)
+        return self._regions(fill(areas), sizes, stroke)
+
+    def _regions(self, labels: np.ndarray, sizes: np.ndarray, stroke: np.ndarray) -> Regions:
+        """Merge the areas (H,W) of so many open pixels (N,) each, order them and find what contains what."""
+        count, background = len(sizes), _background(labels, len(sizes))
+        straight, diagonal = crossings(labels, count)
+        group = merge(straight[:count, :count], sizes, background, self.min_area * stroke.size, self.max_regions)
+        total = np.bincount(group, tally(labels, count) if self.strokes == "nearest" else sizes)
+        order = by_area(total)
+        number = order[group]
+        touching = contract(straight + diagonal, np.append(number, len(total))) > 0
+        labels = renumber(labels, number)
         if self.strokes == "none":
             labels[stroke] = -1
-        labels, number = by_area(labels, count)
-        return Regions(labels=labels, count=count, background=int(number[background]))
-
-
-def stroke_mask(sketch: np.ndarray) -> np.ndarray:
-    """(H,W) bool: where a sketch (float in [0,1]) has a stroke.
-
-    Otsu's threshold, held within 0.15 and 0.5, so that faint (anti-aliased, scanned) strokes count but the
-    grain of a blank page does not.
-    """
-    grey = (np.clip(sketch, 0, 1) * 255).astype(np.uint8)
-    otsu, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return grey > min(max(otsu, 0.15 * 255), 0.5 * 255)
+        return Regions(labels, len(total), int(number[background]), *nest(touching, self.levels))
 
 
 def _background(labels: np.ndarray, count: int) -> int:

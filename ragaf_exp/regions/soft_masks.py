@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 
 def soft_masks(labels: Tensor, count: int, size: tuple[int, int]) -> Tensor:
     """Area-pool labels (B,H,W) int64, -1 = none, else below count N -> (B,N,h,w) float32 in [0,1].
 
-    The one-hot map under adaptive_avg_pool2d, so any size works and a region one pixel wide never vanishes;
-    cells sum to at most 1 (less where pixels have no region). Runs on the labels' device, without a loop.
+    A pixel on the border of two cells counts for both by its share, so any size works, area is conserved and a region
+    one pixel wide never vanishes; cells sum to at most 1 (less where pixels have no region). Runs on the labels'
+    device, without a loop.
     """
     height, width = labels.shape[1:]
+    if (height, width) == size:
+        return (labels[:, None] == torch.arange(count, device=labels.device)[:, None, None]).float()
     if height % size[0] == 0 and width % size[1] == 0:
         return _counted(labels, count, size)
-    hot = one_hot(labels + 1, count + 1)[..., 1:].permute(0, 3, 1, 2)
-    return adaptive_avg_pool2d(hot.float(), size)
+    hot = soft_masks(labels, count, (height, width))
+    with torch.autocast(labels.device.type, enabled=False):
+        return _shares(height, size[0], labels.device) @ hot @ _shares(width, size[1], labels.device).T
+
+
+def _shares(length: int, cells: int, device: torch.device) -> Tensor:
+    """(cells, length): how much of each cell each pixel covers."""
+    edges = torch.arange(cells + 1, device=device, dtype=torch.float64) * length / cells  # of cells, in pixels
+    pixel = torch.arange(length, device=device)
+    covered = torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)
+    return (covered.clamp(min=0) * cells / length).float()
 
 
 def _counted(labels: Tensor, count: int, size: tuple[int, int]) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ragaf_exp.errors import UserError
-from ragaf_exp.sketch.base import to_grey
+from ragaf_exp.sketch.base import thinned, to_grey
 
 
 class Drawn:
-    """Passes a given drawing on.
+    """Passes a given drawing on. Its polarity was found where its file was read (data.images.read_drawing).
 
     binarise: strokes become exactly 1, paper 0 (threshold 0.5).
     thin: strokes become lines one pixel wide; implies binarise.
@@ -26,8 +26,4 @@ class Drawn:
         if not (self.binarise or self.thin):
             return sketch
         stroke = sketch > 0.5
-        if self.thin:
-            from skimage.morphology import skeletonize  # slow to import, and few need it
-
-            stroke = skeletonize(stroke)
-        return stroke.astype(np.float32)
+        return (thinned(stroke) if self.thin else stroke).astype(np.float32)

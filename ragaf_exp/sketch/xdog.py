@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.errors import between
 from ragaf_exp.sketch.base import blur, to_grey
 
 
@@ -14,23 +14,20 @@ class XDoG:
     D = (1 + p) G_sigma - p G_(k sigma) of the grey picture in [0,1]; paper E = 1 where D >= epsilon, else
     1 + tanh(phi (D - epsilon)); the sketch is 1 - E.
 
-    sigma: of the finer Gaussian, in pixels. k: the coarser one's multiple. p: sharpening.
-    epsilon: brightness below which ink begins (dark areas fill with ink, the higher the more).
-    phi: hardness of the ink's edge.
+    sigma: of the finer Gaussian, in pixels (above 0, at most 100). k: the coarser one's multiple (above 1, at most 16).
+    p: sharpening (0 to 1000).
+    epsilon: brightness in [0,1] up to which plain areas fill with ink; 0 = none do, what is drawn are edges alone.
+    phi: hardness of the ink's edge (above 0, at most 10000).
     """
 
     def __init__(
-        self, sigma: float = 0.8, k: float = 1.6, p: float = 20.0, epsilon: float = 0.05, phi: float = 10.0
+        self, sigma: float = 0.8, k: float = 1.6, p: float = 20.0, epsilon: float = 0.0, phi: float = 10.0
     ) -> None:
-        for key, value, mend in (("sigma", sigma, 0.8), ("phi", phi, 10)):
-            if not value > 0:
-                raise UserError(f"sketch.{key}={value}: must be above 0; take {mend}")
-        if not k > 1:
-            raise UserError(f"sketch.k={k}: must be above 1; take 1.6")
-        if not p >= 0:
-            raise UserError(f"sketch.p={p}: must be at least 0; take 20")
-        if not 0 <= epsilon <= 1:
-            raise UserError(f"sketch.epsilon={epsilon}: must lie in 0 to 1; take 0.05")
+        between("sketch.sigma", sigma, 0, 100, 0.8, above=True)
+        between("sketch.k", k, 1, 16, 1.6, above=True)
+        between("sketch.p", p, 0, 1000, 20)
+        between("sketch.epsilon", epsilon, 0, 1, 0)
+        between("sketch.phi", phi, 0, 1e4, 10, above=True)
         self.sigma, self.k, self.p, self.epsilon, self.phi = sigma, k, p, epsilon, phi
 
     def __call__(self, image: np.ndarray, drawing: np.ndarray | None) -> np.ndarray:

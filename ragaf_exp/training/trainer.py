@@ -84,7 +84,7 @@ class Trainer:
             return self.ema.model
         self.folder.rewind(self.plan.stage, start)
         rank = self.accelerator.process_index
-        loader = step_loader(examples, self._order(len(examples), start), self.pace.workers)
+        loader = step_loader(examples, self._order(len(examples), start), self.pace.workers, start)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=rank > 0, unit="step")  # fmt: skip
         self.began = self.logged = time.monotonic()

@@ -1,0 +1,1 @@
+"""Graph attention's message passing (config group `graph/backend`): one file per library, the same results."""

@@ -1,0 +1,42 @@
+"""Padded graph attention in plain PyTorch: every device, every dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ragaf_exp.graph.backends.base import Backend, Edges, wide
+
+MASKED = -1e4  # far below any logit, and finite in half precision: a fully masked row stays free of NaN
+
+
+class Dense(Backend):
+    """Attention over all pairs of a padded batch, pairs without an edge masked out."""
+
+    def lay_out(self, edges: Tensor, edge_mask: Tensor) -> Edges:
+        return DenseEdges(edges, edge_mask)
+
+
+class DenseEdges(Edges):
+    """Products of whole (N,N) matrices, with an explicit softmax.
+
+    scaled_dot_product_attention can't return sum_j a_ij features_ij: with keys and values expanded for each query it
+    took 1.6 to 4.6 times as long, followed by a second pass for them 1.1 to 1.5 times (16 graphs of 30 nodes and 48 of
+    8, forward and backward, float32 on 1 and 2 processor threads, bf16 on 1).
+    """
+
+    def __init__(self, edges: Tensor, edge_mask: Tensor):
+        super().__init__(edges, edge_mask)
+        self.edges = edges
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        pairs, heads = self.edges.shape[:3], bias.shape[-1]
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B,H,N,d)
+        bias = wide(bias)  # and with it the logits
+        masked = bias.new_full((pairs.numel(), heads), MASKED).index_copy(0, self.place, bias)
+        masked = masked.view(*pairs, heads).permute(0, 3, 1, 2)  # (B,H,N,N)
+        logits = torch.add(masked, q @ k.transpose(-1, -2), alpha=q.shape[-1] ** -0.5)
+        attention = logits.softmax(-1).to(v.dtype)
+        y = (attention @ v).transpose(1, 2)  # (B,N,H,d)
+        seen = attention.transpose(1, 2) @ self.edges.to(v.dtype)  # (B,N,H,E)
+        return y.flatten(-2), seen.flatten(-2)

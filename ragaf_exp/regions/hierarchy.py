@@ -1,0 +1,51 @@
+"""Containment: which region encloses which."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ragaf_exp.jit import compiled
+
+
+@compiled
+def nest(touching: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Parent (N,) int16, -1 = none, and depth (N,) int16 of N regions.
+
+    touching (N+1,N+1) bool, symmetric: regions with a common border or corner; number N is what lies outside the
+    picture. Region i encloses j where every way from j to the outside leads through i (i dominates j in the graph of
+    contacts), that is where j lies in a hole of i: what the nesting of contours says, but right also where several
+    regions share a hole. The parent is the innermost enclosing region. Nesting deeper than `levels` is cut off: such
+    a region becomes a child of its ancestor at depth levels - 1, so that no depth exceeds `levels`.
+    """
+    count = len(touching) - 1
+    encloses = np.zeros((count, count), np.bool_)
+    for region in range(count):
+        encloses[region] = ~_reached_from_outside(touching, region)[:count]
+        encloses[region, region] = False
+    depth = np.zeros(count, np.int16)
+    for region in range(count):
+        depth += encloses[region]
+    parent = np.full(count, -1, np.int16)
+    for child in range(count):
+        level = min(depth[child], levels) - 1
+        for region in range(count):
+            if encloses[region, child] and depth[region] == level:  # enclosing regions form a chain: one a level
+                parent[child] = region
+    return parent, np.minimum(depth, levels).astype(np.int16)
+
+
+@compiled
+def _reached_from_outside(touching: np.ndarray, without: int) -> np.ndarray:
+    """(N+1,) bool: what a walk from the outside reaches when one region is taken away."""
+    count = len(touching)
+    reached, stack, height = np.zeros(count, np.bool_), np.empty(count, np.int64), 1
+    reached[count - 1], stack[0] = True, count - 1
+    while height:
+        height -= 1
+        here = stack[height]
+        for other in range(count):
+            if touching[here, other] and not reached[other] and other != without:
+                reached[other] = True
+                stack[height] = other
+                height += 1
+    return reached

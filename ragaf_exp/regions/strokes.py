@@ -1,0 +1,46 @@
+"""Where a sketch has strokes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ragaf_exp.jit import compiled
+
+FAINTEST, BOLDEST = 0.15, 0.5
+
+
+def stroke_mask(sketch: np.ndarray) -> np.ndarray:
+    """(H,W) bool: where a sketch (float in [0,1]) has a stroke.
+
+    Otsu's threshold, held within 0.15 and 0.5, so that faint (anti-aliased, scanned) strokes count but the
+    grain of a blank page does not.
+    """
+    grey = cv2.convertScaleAbs(sketch, alpha=255, beta=-0.499)  # rounded down
+    if cv2.countNonZero(grey) == np.count_nonzero(grey == 255):  # ink and paper alone, as Canny gives them
+        return grey > 0
+    otsu, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return grey > min(max(otsu, FAINTEST * 255), BOLDEST * 255)
+
+
+@compiled
+def shrink(sketch: np.ndarray, factor: int) -> np.ndarray:
+    """The strongest pixel of every factor x factor cell (the last ones cut off): (ceil H/f, ceil W/f) float32."""
+    height, width = sketch.shape
+    small = np.zeros((-(-height // factor), -(-width // factor)), np.float32)
+    for y in range(height):
+        row = small[y // factor]
+        for column in range(len(row)):
+            for value in sketch[y, column * factor : (column + 1) * factor]:
+                row[column] = max(row[column], value)
+    return small
+
+
+@compiled
+def enlarge(small: np.ndarray, factor: int, height: int, width: int) -> np.ndarray:
+    """Every cell of a label map (h,w) as factor x factor pixels, cut off at (H,W)."""
+    out = np.empty((height, width), small.dtype)
+    for y in range(height):
+        for x in range(width):
+            out[y, x] = small[y // factor, x // factor]
+    return out

@@ -1,0 +1,45 @@
+"""PiDiNet (Su et al., "Pixel difference networks for efficient edge detection", 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.sketch.neural import Neural
+from ragaf_exp.sketch.weights import library
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures that it was trained on
+KERNELS = "carv4"  # central, angular, radial differences and plain convolution in turn, as in all of table 5
+STEM, RADIAL, DILATION, ATTENTION = (
+    "init_block.weight", "block1_2.conv1.weight", "dilations.0.conv1.weight", "attentions.0.conv1.weight",
+)  # fmt: skip
+
+
+class PiDiNet(Neural):
+    """Outlines of objects, at a small part of HED's cost. Options as of `Neural`.
+
+    Any model of the paper's table 5 loads (table5_pidinet, -small, -tiny, each with or without attention and
+    dilation), as trained or converted to plain convolutions: which one it is, the weights' shapes say.
+    """
+
+    FILE, REPO, DETECTOR = "table5_pidinet.pth", "lllyasviel/Annotators", "PidiNetDetector"
+
+    def make(self, state: dict[str, Tensor]) -> nn.Module:
+        if STEM not in state or RADIAL not in state:
+            raise UserError(f"sketch.weights={self.weights}: not PiDiNet's; it should be a {self.FILE}")
+        model = library("pidi.model")
+        converted = state[RADIAL].shape[-1] == 5  # a radial difference becomes a plain kernel of 5x5
+        kernels = list(model.nets[KERNELS].values()) if converted else model.config_model(KERNELS)
+        dilation = state[DILATION].shape[0] if DILATION in state else None
+        return model.PiDiNet(state[STEM].shape[0], kernels, dilation, ATTENTION in state, converted)
+
+    def taken(self, detector: Any) -> nn.Module:
+        return detector.netNetwork
+
+    def edges(self, network: nn.Module, image: Tensor) -> Tensor:
+        # as in its training; controlnet_aux itself skips the normalisation and swaps red and blue, which costs detail
+        mean, deviation = (torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
+        return network((image - mean) / deviation)[-1]

@@ -1,0 +1,111 @@
+"""How a set of drawings falls into regions: python -m ragaf_exp.survey drawings='[DIR,DIR]' [size=256] [regions.gap=0.05].
+
+One line a folder: how many drawings, how many regions they have, and the share of them with a figure apart from the
+background. out=FILE.png: pictures of the regions of the first drawings. Takes every override of the groups regions and
+graph.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ragaf_exp.cli import guarded, parse_args
+from ragaf_exp.errors import UserError
+
+FIGURE = 0.02  # of the picture: a region this large that is not the background is a figure
+SHOWN = 12  # drawings of each folder in the picture
+HEAD = ("drawings", "files", "regions: median", "5 %", "95 %", "with a figure", "ms each")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a folder's drawings fall into."""
+
+    folder: Path
+    counts: list[int]  # regions of each drawing
+    figures: list[bool]  # whether it has a figure
+    milliseconds: float  # of finding regions and graph, median
+
+    def cells(self) -> tuple[str, ...]:
+        low, middle, high = np.percentile(self.counts, (5, 50, 95))
+        return (
+            str(self.folder), str(len(self.counts)), f"{middle:g}", f"{low:g}", f"{high:g}",
+            f"{np.mean(self.figures):.0%}", f"{self.milliseconds:.2f}",
+        )  # fmt: skip
+
+
+def main() -> None:
+    overrides = [word for word in sys.argv[1:] if word.startswith(("regions", "graph"))]
+    args = parse_args([w for w in sys.argv[1:] if w not in overrides], {"drawings": list, "size": int, "out": str})
+    if not args.get("drawings"):
+        raise UserError("drawings=: missing; name folders of drawings, as drawings='[DIR,DIR]'")
+    size = args.get("size", 256)
+    if size < 1:
+        raise UserError(f"size={size}: must be at least 1; take 256")
+    rows, pictures = [HEAD], []
+    for folder in args["drawings"]:
+        survey, shown = look(Path(folder), size, overrides)
+        rows.append(survey.cells())
+        pictures += shown
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if "out" in args:
+        from ragaf_exp.pictures import save_png
+
+        save_png(Path(args["out"]), _tiled(pictures))
+
+
+def look(folder: Path, size: int, overrides: list[str]) -> tuple[Survey, list[np.ndarray]]:
+    """A folder's figures, and overlays (h,w,3) of its first drawings. UserError where it has no pictures."""
+    from tqdm import tqdm
+
+    from ragaf_exp.config.build import build
+    from ragaf_exp.config.compose import composed
+    from ragaf_exp.data.fit import fit_drawing
+    from ragaf_exp.data.images import read_drawing
+    from ragaf_exp.regions.overlay import region_overlay
+
+    cfg = composed(overrides)
+    find, connect = build(cfg.regions, "regions"), build(cfg.graph, "graph")
+    counts, figures, times, pictures = [], [], [], []
+    for path in tqdm(list(_pictures(folder)), desc=str(folder), unit="drawing"):
+        sketch = fit_drawing(read_drawing(path), size)
+        began = time.perf_counter()
+        regions = find(sketch)
+        graph = connect(regions)
+        times.append((time.perf_counter() - began) * 1000)
+        counts.append(regions.count)
+        areas = np.bincount(regions.labels[regions.labels >= 0], minlength=regions.count)
+        figures.append(bool((np.delete(areas, max(regions.background, 0)) >= FIGURE * sketch.size).any()))
+        if len(pictures) < SHOWN:
+            pictures.append(region_overlay(sketch, regions, graph))
+    return Survey(folder, counts, figures, float(np.median(times))), pictures
+
+
+def _tiled(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures of one size, six in a row."""
+    rows = [pictures[i : i + 6] for i in range(0, len(pictures), 6)]
+    rows[-1] += [np.full_like(pictures[0], 255)] * (6 - len(rows[-1]))
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    from ragaf_exp.data.images import SUFFIXES
+
+    if not folder.is_dir():
+        raise UserError(f"drawings={folder}: no such folder")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UserError(f"drawings={folder}: no pictures in it; known are {', '.join(SUFFIXES)}")
+    yield from found
+
+
+if __name__ == "__main__":
+    guarded(main)
