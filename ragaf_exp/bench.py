@@ -30,8 +30,8 @@ def main() -> None:
 
     rows = [line for name, bench in BENCHES.items() if chosen in (None, name) for line in bench()]
     for line in rows:
-        against = f"  reference {line['reference']:.1f}  ratio {line['ratio']:.2f}" if "reference" in line else ""
-        print(f"{line['name']:34}{line['value']:>10.1f} {line['unit']}{against}  {line['what']}")
+        against = f"  reference {line['reference']:.4g}  ratio {line['ratio']:.2f}" if "reference" in line else ""
+        print(f"{line['name']:34}{line['value']:>10.4g} {line['unit']}{against}  {line['what']}")
     if "out" in args:
         write_json(Path(args["out"]), {"schema": SCHEMA, "environment": environment(), "rows": rows})
 

@@ -48,7 +48,7 @@ def rows(folder: Path) -> list[dict]:
 
 def tensors(folder: Path) -> dict[str, bytes]:
     """The bytes of every checkpoint that a run kept."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.safetensors")}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "checkpoints").rglob("*.safetensors")}
 
 
 def start(arguments: list[str], errors: Path, code: str | None = None) -> subprocess.Popen:
