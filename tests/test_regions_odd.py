@@ -10,7 +10,7 @@ from drawings import house
 
 from ragaf_exp.graph import Hybrid
 from ragaf_exp.regions import Enclosed
-from ragaf_exp.regions.enclosed import LONGEST
+from ragaf_exp.regions.enclosed import LARGEST
 from ragaf_exp.regions.gaps import CLOSINGS
 
 SHAPES = [(1, 1), (1, 2), (1, 9), (9, 1), (2, 2), (1, 5000), (5000, 1), (64, 64), (40, 64)]
@@ -61,7 +61,7 @@ def test_huge_sketches_take_two_seconds_and_a_gibibyte_at_most():
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_sketches_beyond_the_longest_keep_their_regions(factor):
     enlarged = house().repeat(24 * factor, 0).repeat(24 * factor, 1)  # 1536 pixels is worked on whole
-    assert max(enlarged.shape) == LONGEST * factor
+    assert max(enlarged.shape) **2 == LARGEST * factor**2
     regions, small = Enclosed()(enlarged), Enclosed()(house())
     assert regions.labels.shape == enlarged.shape and regions.count == small.count == 6
     assert regions.parent.tolist() == small.parent.tolist()
@@ -90,7 +90,7 @@ def test_blank_and_black(shape, closing):
     assert (blank.parent.tolist(), blank.depth.tolist()) == ([-1], [0]) and len(black.parent) == len(black.depth) == 0
 
 
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if 1 < max(shape) <= LONGEST])
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if max(shape) > 1])
 def test_one_stroke_pixel_and_one_open_pixel(shape):
     stroke = np.zeros(shape, np.float32)
     stroke[0, 0] = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from ragaf_exp.regions.strokes import enlarge, shrink, stroke_mask
 from ragaf_exp.types import Regions
 
 CANDIDATES = 1024  # areas looked at one by one; beyond that (noise) a speck goes with the strokes around it
-LONGEST = 1536  # pixels: a longer sketch is worked on at a whole fraction of its size, to bound time and memory
+LARGEST = 1536**2  # pixels: a larger sketch is worked on at a whole fraction of its size, to bound time and memory
 
 
 class Enclosed:
@@ -31,7 +32,7 @@ class Enclosed:
     levels: containment is followed so many levels deep (0 to 32). See regions/hierarchy.py.
 
     The background is the area with most pixels on the image's border; it is always kept. Regions are numbered
-    by area, the largest first. A sketch with a side above 1536 pixels is worked on at a half, a third ... of its size.
+    by area, the largest first. A sketch of more than 1536 x 1536 pixels is worked on at a half, a third ... of its size.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Enclosed:
     def __call__(self, sketch: np.ndarray) -> Regions:
         """sketch (H,W) float in [0,1], 1 = stroke. All stroke: no region; blank: one."""
         sketch = np.ascontiguousarray(sketch, np.float32)
-        factor = -(-max(sketch.shape) // LONGEST)
+        factor = math.ceil(math.sqrt(sketch.size / LARGEST))
         if factor > 1:
             small = self(shrink(sketch, factor))
             return replace(small, labels=enlarge(small.labels, factor, *sketch.shape))

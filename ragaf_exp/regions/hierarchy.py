@@ -19,8 +19,9 @@ def nest(touching: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
     """
     count = len(touching) - 1
     encloses = np.zeros((count, count), np.bool_)
+    first, others = _neighbours(touching)
     for region in range(count):
-        encloses[region] = ~_reached_from_outside(touching, region)[:count]
+        encloses[region] = ~_reached_from_outside(first, others, region)[:count]
         encloses[region, region] = False
     depth = np.zeros(count, np.int16)
     for region in range(count):
@@ -35,16 +36,29 @@ def nest(touching: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @compiled
-def _reached_from_outside(touching: np.ndarray, without: int) -> np.ndarray:
+def _neighbours(touching: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each region's neighbours begin in a list of all, (N+2,), and that list."""
+    first, others, count = np.zeros(len(touching) + 1, np.int64), np.empty(touching.sum(), np.int64), 0
+    for here in range(len(touching)):
+        for other in range(len(touching)):
+            if touching[here, other]:
+                others[count] = other
+                count += 1
+        first[here + 1] = count
+    return first, others
+
+
+@compiled
+def _reached_from_outside(first: np.ndarray, others: np.ndarray, without: int) -> np.ndarray:
     """(N+1,) bool: what a walk from the outside reaches when one region is taken away."""
-    count = len(touching)
+    count = len(first) - 1
     reached, stack, height = np.zeros(count, np.bool_), np.empty(count, np.int64), 1
     reached[count - 1], stack[0] = True, count - 1
     while height:
         height -= 1
         here = stack[height]
-        for other in range(count):
-            if touching[here, other] and not reached[other] and other != without:
+        for other in others[first[here] : first[here + 1]]:
+            if not reached[other] and other != without:
                 reached[other] = True
                 stack[height] = other
                 height += 1

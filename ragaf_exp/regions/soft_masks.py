@@ -25,10 +25,10 @@ def soft_masks(labels: Tensor, count: int, size: tuple[int, int]) -> Tensor:
 
 def _shares(length: int, cells: int, device: torch.device) -> Tensor:
     """(cells, length): how much of each cell each pixel covers."""
-    edges = torch.arange(cells + 1, device=device, dtype=torch.float64) * length / cells  # of cells, in pixels
-    pixel = torch.arange(length, device=device)
-    covered = torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)
-    return (covered.clamp(min=0) * cells / length).float()
+    cell = torch.arange(cells, device=device)[:, None] * length  # whole numbers: of 1 / (cells length) of the side
+    pixel = torch.arange(length, device=device) * cells
+    covered = torch.minimum(cell + length, pixel + cells) - torch.maximum(cell, pixel)
+    return covered.clamp(min=0) / length
 
 
 def _counted(labels: Tensor, count: int, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ def stroke_mask(sketch: np.ndarray) -> np.ndarray:
     Otsu's threshold, held within 0.15 and 0.5, so that faint (anti-aliased, scanned) strokes count but the
     grain of a blank page does not.
     """
-    grey = cv2.convertScaleAbs(sketch, alpha=255, beta=-0.499)  # rounded down
+    grey = cv2.convertScaleAbs(np.fmax(sketch, 0), alpha=255, beta=-0.499)  # rounded down; NaN is no stroke
     if cv2.countNonZero(grey) == np.count_nonzero(grey == 255):  # ink and paper alone, as Canny gives them
         return grey > 0
     otsu, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
