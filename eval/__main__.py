@@ -1,29 +1,87 @@
-"""Score a run again: python -m eval run=DIR [items=N]."""
+"""Figures of a run, or of any images:
+
+    python -m eval run=DIR [items=N] [eval=quick|full] [eval.KEY=VALUE ...]
+    python -m eval images=DIR [reference=DIR] [captions=FILE] [sketches=DIR] [masks=DIR] out=FILE.json
+        [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
+
+`eval` overrides are those of the config group (conf/eval/). Files belong together by their name without suffix.
+"""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Any
 
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
 
+KNOWN = {"run": str, "items": int, "images": str, "reference": str, "captions": str, "sketches": str, "masks": str,
+         "out": str, "on_error": str}  # fmt: skip
+FOLDERS = ("reference", "captions", "sketches", "masks")
+
 
 def main() -> None:
-    args = parse_args(sys.argv[1:], {"run": str, "items": int})
-    if "run" not in args:
-        raise UserError("run=: missing; give a run folder, as run=runs/latest")
+    overrides = [word for word in sys.argv[1:] if word.partition("=")[0].split(".")[0] in ("eval", "memory", "cache")]
+    args = parse_args([word for word in sys.argv[1:] if word not in overrides], KNOWN)
+    if ("run" in args) == ("images" in args):
+        raise UserError("run=, images=: give one of them, as run=runs/latest or images=DIR reference=DIR out=FILE.json")
     if args.get("items", 1) < 0:
         raise UserError(f"items={args['items']}: must be at least 0 (0 = all)")
+    _run(args, overrides) if "run" in args else _images(args, overrides)
+
+
+def _run(args: dict[str, Any], overrides: list[str]) -> None:
+    others = sorted(set(args) - {"run", "items"})
+    if others:
+        raise UserError(f"{others[0]}=: belongs to images=DIR; a run has its own")
+    from ragaf_exp.config.compose import composed
     from ragaf_exp.experiment import evaluate_run
     from ragaf_exp.report import write_report
     from ragaf_exp.runfolder import RunFolder
     from ragaf_exp.summary import print_summary
 
     folder, cfg = RunFolder.read(args["run"])
+    if overrides:
+        cfg = composed_over(cfg, composed(overrides), overrides)
     cfg.eval.test_items = args.get("items", cfg.eval.test_items)
     evaluate_run(folder, cfg)
     write_report(folder.path)
     print_summary(folder)
+
+
+def composed_over(cfg: Any, asked: Any, overrides: list[str]) -> Any:
+    """The run's config with what the overrides say: a whole group where they choose one, else their keys alone."""
+    from omegaconf import OmegaConf
+
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+")
+        OmegaConf.update(cfg, key, OmegaConf.select(asked, key), merge=False)
+    return cfg
+
+
+def _images(args: dict[str, Any], overrides: list[str]) -> None:
+    if "out" not in args or not any(name in args for name in FOLDERS):
+        missing = "out=" if "out" not in args else "reference="
+        raise UserError(f"{missing}: missing; as in images=DIR reference=DIR out=FILE.json")
+    if args.get("on_error", "raise") not in ("raise", "skip"):
+        raise UserError(f"on_error={args['on_error']}: must be raise or skip")
+    from omegaconf import OmegaConf
+
+    from eval.folders import Sources, evaluate_folders
+    from eval.networks import Networks
+    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.schema import Eval
+    from ragaf_exp.summary import print_figures
+
+    cfg = composed(overrides)
+    settings = OmegaConf.to_object(OmegaConf.merge(Eval, cfg.eval))
+    paths = {name: Path(args[name]) for name in ("images", *FOLDERS) if name in args}
+    sources = Sources(**paths, skip_damaged=args.get("on_error") == "skip")
+    out = Path(args["out"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    content = evaluate_folders(sources, settings, Networks(settings, cfg.memory.device, cfg.cache.folder), out)
+    print_figures(content, out)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 _CHUNK = 2_000_000  # clusters drawn at once: 16 MB of indices
+_KEPT = 10_000_000  # up to so many draws in all are kept for the next call: 80 MB
 
 
 def mean_interval(
@@ -33,7 +35,7 @@ def mean_interval(
     sums, counts = _per_cluster(values, clusters)
     mean = float(values.mean())
     if np.isin(values, (0.0, 1.0)).all() and mean in (0.0, 1.0):
-        reach = 0.025 ** (1.0 / len(sums))
+        reach = certain_reach(len(sums))
         return (mean, reach, 1.0) if mean else (mean, 0.0, 1.0 - reach)
     means = _resampled(sums, counts, np.random.default_rng(seed), resamples)
     low, high = np.percentile(means, (2.5, 97.5))
@@ -53,14 +55,42 @@ def _per_cluster(
 
 def _resampled(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
     """(resamples,) means over as many clusters, drawn with replacement; a mean weighs every value alike."""
-    size = len(sums)
+    return np.concatenate([sums[d].sum(1) / counts[d].sum(1) for d in _drawn(len(sums), rng, resamples)])
+
+
+def _drawn(size: int, rng: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
+    """Indices (rows,size) of clusters drawn with replacement, a share of the resamples at a time."""
     step = max(1, _CHUNK // size)
-    means = []
     for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = rng.integers(size, size=(rows, size))
-        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
-    return np.concatenate(means)
+        yield rng.integers(size, size=(min(step, resamples - start), size))
+
+
+def resampled_sums(columns: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> np.ndarray:
+    """(resamples,K) sums of the columns (n,K) over n clusters drawn with replacement.
+
+    The same clusters are drawn for every column, and in every call with as many clusters, which pairs them: what columns
+    share cancels in a difference of their sums.
+    """
+    drawn = _kept_times if len(columns) * resamples <= _KEPT else _times
+    return np.concatenate([times @ columns for times in drawn(len(columns), seed, resamples)])
+
+
+def _times(size: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """How often (rows,size) each cluster was drawn in each resample, a share of the resamples at a time."""
+    for drawn in _drawn(size, np.random.default_rng(seed), resamples):
+        place = drawn + size * np.arange(len(drawn))[:, None]
+        yield np.bincount(place.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _kept_times(size: int, seed: int, resamples: int) -> tuple[np.ndarray, ...]:
+    """The same, kept: a comparison of runs asks for it once for each of many figures."""
+    return tuple(_times(size, seed, resamples))
+
+
+def certain_reach(clusters: int) -> float:
+    """The lowest rate of what was seen in each of so many clusters (Clopper-Pearson, 2.5 % on this side)."""
+    return 0.025 ** (1.0 / clusters)
 
 
 def figure(

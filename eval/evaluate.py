@@ -1,146 +1,159 @@
-"""A run's figures: sample the test split, score every image, write metrics.json and the report's pictures."""
+"""A run's figures: draw its test items, score every image, write metrics.json, items.jsonl and the report's pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from eval.bootstrap import figure
-from eval.metrics import image as image_metrics
-from eval.metrics.attention import PhraseAttention, phrase_attention
-from eval.metrics.binding import ObjectBinding, bind, binding_figures
+from eval import networks, scoring
+from eval.crops import PhraseRegions
+from eval.draws import Draws
+from eval.edges import EdgeReader
+from eval.groups import group_figures
+from eval.images import ImageSet
+from eval.items import ItemRow, add_values, figure_of, flat, row_of, write_items
+from eval.metrics.binding import binding_splits
 from eval.metrics.image import seam_ratio
-from eval.metrics.sketch_fidelity import sketch_fidelity_set, tolerance_px
+from eval.metrics.sketch_fidelity import tolerance_px
 from ragaf_exp.data.loader import Examples, collate, eval_batches
-from ragaf_exp.data.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
 from ragaf_exp.files import write_json
-from ragaf_exp.generate import Generated, Pipeline, to_uint8
+from ragaf_exp.generate import Drawn, Pipeline
 from ragaf_exp.runfolder import RunFolder
-from ragaf_exp.types import Example
+from ragaf_exp.types import Example, Item
 
 SCHEMA = 1
-HIGHER_IS_BETTER = ("psnr", "ssim", "sketch_f1", "sketch_f1_shuffled")
+GROUPED = ("binding_accuracy", "leak_rate", "sketch_f1", "ssim")
+BETTER = scoring.BETTER | networks.BETTER
 
 
 @dataclass
-class Scores:
-    """What one stage's images of the test items scored, item by item."""
+class Judge:
+    """What images are scored by, and what stands beside every figure."""
 
-    images: list[np.ndarray] = field(default_factory=list)
-    bindings: list[list[ObjectBinding]] = field(default_factory=list)
-    attention: list[list[PhraseAttention]] = field(default_factory=list)
-
-    def add(self, example: Example, image: np.ndarray) -> None:
-        self.images.append(image)
-        if can_bind(example):
-            item = example.item
-            self.bindings.append(
-                bind(image, item.objects, item.object_map, OBJECT_COLOURS, BACKGROUND_COLOURS)
-            )
+    reader: EdgeReader
+    networks: networks.Networks
+    token_spans: Callable[[str], list[tuple[int, int]]]  # caption -> characters of its tokens
+    patch: int  # image pixels per latent pixel
+    measured_with: dict[str, Any] = field(default_factory=dict)
 
 
-def can_bind(example: Example) -> bool:
-    """Whether the caption gives every object a colour that can be read back from pixels."""
-    return bool(example.item.objects) and all(o.colour in OBJECT_COLOURS for o in example.item.objects)
+@dataclass
+class Result:
+    """What metrics.json and items.jsonl will hold."""
+
+    rows: list[ItemRow]
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)  # of binding
+
+    def add(
+        self, values: dict[str, list], facts: dict[str, dict[str, Any]], measured_with: dict[str, Any], prefix: str
+    ) -> None:
+        """Note what items scored, and make figures of it."""
+        for name, of_items in values.items():
+            add_values(self.rows, prefix + name, of_items)
+            if flat(self.rows, prefix + name)[0]:
+                known = {**measured_with, **facts.get(name, {})}
+                self.metrics[prefix + name] = figure_of(
+                    self.rows, prefix + name, higher_is_better=BETTER[name], **known
+                )
 
 
 def evaluate(
-    folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, token_spans: Callable,
-    measured_with: dict[str, Any], show: Callable[[int, Example, Generated, int], None],
+    folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: Judge, draws: Draws,
+    show: Callable[[int, Example, Drawn, int], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Sample and score; returns and writes metrics.json.
+    """Draw and score; returns and writes metrics.json. show: called with (place, example, its batch's images, row)."""
+    drawn, kept, rows = _draw(pipeline, examples, batch, draws, show)
+    result = Result(rows)
+    stages = {name: [image for d in drawn for image in getattr(d, name)]
+              for name in ("stage2", "stage1") if getattr(drawn[0], name) is not None}  # fmt: skip
+    for number, (stage, images) in enumerate(stages.items()):
+        maps = [m for d in drawn for m in d.region_text] if number == 0 and drawn[0].region_text is not None else None
+        score_stage(result, kept, images, maps, judge, prefix="" if number == 0 else f"{stage}/")
+    write_items(folder.path / "items.jsonl", result.rows)
+    return _write(folder, result, judge.measured_with["resamples"])
 
-    token_spans: caption -> characters of its tokens. measured_with: written beside every figure.
-    show: called with (place, example, its batch's images, row) for every item, to keep pictures of some.
-    """
-    coarse, refine = Scores(), Scores()
+
+def score_stage(
+    result: Result, examples: list[Example], images: list[np.ndarray], maps: list[np.ndarray] | None, judge: Judge,
+    prefix: str,
+) -> None:  # fmt: skip
+    """Every metric of one stage's images, in the order of the items."""
+    items = [e.item for e in examples]
+    truth = [item.image for item in items]
+    with tqdm(total=len(images), desc=f"scoring {prefix or 'the last stage'}", unit="image") as bar:
+        values = scoring.sketch_values([e.sketch for e in examples], images, judge.reader, done=bar.update)
+    values |= scoring.pixel_values(images, truth) | scoring.seam_values(images, judge.patch)
+    scenes = [scoring.bindings(image, item) for image, item in zip(images, items, strict=True)]
+    values |= scoring.binding_values(scenes)
+    result.splits = result.splits or binding_splits(scenes, **judge.measured_with)  # the last stage comes first
+    if maps is not None:
+        values |= scoring.attention_values(maps, examples, judge.token_spans, judge.measured_with["seed"])
+    result.add(values, _facts(truth, judge), judge.measured_with, prefix)
+    keys = [item.key for item in items]
+    drawn, real = ImageSet.arrays(images, keys, "drawn images"), ImageSet.arrays(truth, keys, "test images")
+    captions = [item.caption for item in items]
+    for found in (judge.networks.measure(drawn, real, captions, phrase_regions(items)), judge.networks.lpips(drawn, real)):
+        result.add(found.values, found.facts, judge.measured_with, prefix)
+        result.metrics |= {prefix + name: entry | judge.measured_with for name, entry in found.metrics.items()}
+        result.unavailable |= found.unavailable
+
+
+def _draw(
+    pipeline: Pipeline, examples: Examples, batch: int, draws: Draws, show: Callable[[int, Example, Drawn, int], None]
+) -> tuple[list[Drawn], list[Example], list[ItemRow]]:
+    drawn: list[Drawn] = []
     kept: list[Example] = []
-    batches = eval_batches(examples, batch)
-    for rows in tqdm(batches, total=-(-len(examples) // batch), desc="evaluating", unit="batch"):
-        generated = pipeline(collate(rows))
-        for scores, images in ((coarse, generated.stage1), (refine, generated.stage2)):
-            for example, image in zip(rows, to_uint8(images) if images is not None else [], strict=False):
-                scores.add(example, image)
-        refine.attention += attention_scores(generated, rows, token_spans)
+    facts: list[ItemRow] = []
+    total = -(-len(examples) // batch)
+    for rows in tqdm(eval_batches(examples, batch), total=total, desc="drawing", unit="batch"):
+        new = [row_of(example) for example in rows]
+        keys = [f"{row.key} {row.image} {row.sketch}" for row in new]
+        drawn.append(draws.batch(keys, lambda rows=rows: pipeline(collate(rows)).drawn()))
         for row, example in enumerate(rows):
-            show(len(kept) + row, example, generated, row)
+            show(len(kept) + row, example, drawn[-1], row)
         kept += rows
-    patch = pipeline.codec.downscale
-    metrics = stage_figures(kept, refine, patch, measured_with) if refine.images else {}
-    prefix = "stage1/" if metrics else ""
-    if coarse.images:
-        metrics |= {prefix + k: v for k, v in stage_figures(kept, coarse, patch, measured_with).items()}
-    return _write(folder, metrics)
+        facts += new
+    return drawn, kept, facts
 
 
-def stage_figures(
-    examples: list[Example], scores: Scores, patch: int, measured_with: dict[str, Any]
-) -> dict[str, Any]:
-    """Entries of metrics.json for one stage. patch: image pixels per latent pixel."""
-    truth = [e.item.image for e in examples]
-    pairs = list(zip(scores.images, truth, strict=True))
-    right, shuffled = sketch_fidelity_set([e.sketch for e in examples], scores.images)
-    values = {
-        **{name: [getattr(image_metrics, name)(*pair) for pair in pairs] for name in ("mse", "psnr", "ssim")},
-        "sketch_f1": [f.f1 for f in right],
-        "sketch_f1_shuffled": [f.f1 for f in shuffled],  # of a single item there is no other's sketch
-        "chamfer": [f.chamfer for f in right],
-        "seam_ratio": [seam_ratio(image, patch) for image in scores.images],
-    }
-    tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3)}
-    seams = {"truth": round(float(np.mean([seam_ratio(image, patch) for image in truth])), 4)}
-    facts = {"sketch_f1": tolerance, "sketch_f1_shuffled": tolerance, "seam_ratio": seams}
-    found = binding_figures(scores.bindings, **measured_with) if scores.bindings else {}
-    for name, of_items in values.items():
-        if of_items:
-            known = facts.get(name, {}) | measured_with
-            found[name] = figure(of_items, higher_is_better=name in HIGHER_IS_BETTER, **known)
-    return found | _attention_figures(scores.attention, measured_with)
+def _facts(truth: list[np.ndarray], judge: Judge) -> dict[str, dict[str, Any]]:
+    tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3), "edges": judge.reader.name}
+    seams = {"truth": round(float(np.mean([seam_ratio(image, judge.patch) for image in truth])), 4)}
+    named = ("sketch_f1", "sketch_precision", "sketch_recall", "sketch_f1_shuffled", "chamfer", "edge_ms_ssim")
+    return {**dict.fromkeys(named, tolerance), "seam_ratio": seams, "ssim": {"window": "uniform 7x7"}}
 
 
-def attention_scores(
-    generated: Generated, rows: list[Example], token_spans: Callable
-) -> Iterable[list[PhraseAttention]]:
-    """Of each item with objects, the scores of its phrases; nothing where the model has no region path."""
-    regions = generated.conditioning.regions
-    if regions is None:
-        return []
-    maps = regions.region_text.float().cpu().numpy()  # (B,N,T)
-    return [phrase_scores(e, m, token_spans(e.item.caption)) for e, m in zip(rows, maps, strict=True)]
+def phrase_regions(items: Sequence[Item]) -> list[PhraseRegions] | None:
+    """The objects of each item and their phrases, where the data knows them."""
+    return [_objects(item) for item in items] if any(item.objects for item in items) else None
 
 
-def phrase_scores(
-    example: Example, attention: np.ndarray, spans: list[tuple[int, int]]
-) -> list[PhraseAttention]:
-    """attention (N,T), padded; spans of the caption's tokens, which may be fewer than T."""
-    found = []
-    for thing in example.item.objects:
-        tokens = [i for i, (a, b) in enumerate(spans) if a < thing.span[1] and b > thing.span[0]]
-        mask = example.item.object_map == thing.label
-        found.append(phrase_attention(attention, example.regions.labels, mask, tokens))
-    return found
+def _objects(item: Item) -> PhraseRegions:
+    labels = np.full(item.image.shape[:2], -1, np.int16)
+    for i, thing in enumerate(item.objects):
+        labels[item.object_map == thing.label] = i
+    phrases = [item.caption[slice(*thing.span)] for thing in item.objects]
+    return PhraseRegions(phrases, list(range(len(phrases))), labels=labels)
 
 
-def _attention_figures(
-    attention: list[list[PhraseAttention]], measured_with: dict[str, Any]
-) -> dict[str, Any]:
-    flat = [(i, score) for i, scores in enumerate(attention) for score in scores]
-    if not flat:
-        return {}
-    clusters = [i for i, _ in flat]
-    named = {"pointing_accuracy": [s.pointing for _, s in flat], "attention_iou": [s.iou for _, s in flat]}
-    return {
-        name: figure(values, clusters=clusters, higher_is_better=True, **measured_with)
-        for name, values in named.items()
-    }
+def groups_of(result: Result, resamples: int) -> dict[str, dict[str, Any]]:
+    """Figures by difficulty."""
+    grouped = {name: BETTER[name] for name in GROUPED if name in result.metrics}
+    return group_figures(result.rows, grouped, resamples=resamples) | result.splits
 
 
-def _write(folder: RunFolder, metrics: dict[str, Any]) -> dict[str, Any]:
-    content = {"schema": SCHEMA, "run": f"{folder.path.parent.name}/{folder.path.name}",
-               "config_hash": folder.path.name, "metrics": metrics}  # fmt: skip
+def _write(folder: RunFolder, result: Result, resamples: int) -> dict[str, Any]:
+    content = {
+        "schema": SCHEMA, "run": f"{folder.path.parent.name}/{folder.path.name}", "config_hash": folder.path.name,
+        "metrics": result.metrics, "unavailable": result.unavailable,
+        "items": {"used": len(result.rows), "skipped": 0},
+        "groups": groups_of(result, resamples),
+    }  # fmt: skip
     write_json(folder.metrics, content)
     return content

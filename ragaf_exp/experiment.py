@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from eval.evaluate import evaluate
+from eval.draws import Draws, fingerprint
+from eval.edges import reader_of
+from eval.evaluate import Judge, evaluate
+from eval.networks import Networks
+from eval.validation import validation_scores
 from ragaf_exp.assemble import Parts, adopt, assemble, make_model
 from ragaf_exp.config.build import build
 from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
@@ -21,7 +25,7 @@ from ragaf_exp.models.model import Model
 from ragaf_exp.pictures import TestPictures, fusion_curve, save_png, validation_grid
 from ragaf_exp.report import write_report
 from ragaf_exp.runfolder import RunFolder
-from ragaf_exp.training.checkpoint import load_newest, save
+from ragaf_exp.training.checkpoint import load_newest, newest_checksums, save
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.trainer import Interrupted, Plan, Trainer
@@ -110,14 +114,15 @@ class Experiment:
         """A grid of samples, and the loss with the right and with shuffled conditions."""
         rows = _first(self.val_examples, self.cfg.eval.grid)
         models = (ema, None) if stage == COARSE else (coarse, ema)
-        generated = make_pipeline(self.cfg, self.parts, *models, self.compute)(collate(rows))
+        drawn = make_pipeline(self.cfg, self.parts, *models, self.compute)(collate(rows)).drawn()
         self.folder.samples.mkdir(exist_ok=True)
-        save_png(self.folder.samples / f"{stage}-{step:06d}.png", validation_grid(rows, generated))
+        save_png(self.folder.samples / f"{stage}-{step:06d}.png", validation_grid(rows, drawn))
+        scores = validation_scores(rows, drawn, self.parts.prepare.sketch) if self.cfg.eval.validation_metrics else {}
         rows = _first(self.val_examples, self.cfg.eval.validation_items)
         size = self.cfg.eval.batch
         batches = [collate(rows[i : i + size]).to(self.compute.device) for i in range(0, len(rows), size)]
         last = plan(self.cfg, stage, self.parts).last
-        return condition_usage(ema, objective, self.parts.codec, batches, last, self.cfg.seed)
+        return condition_usage(ema, objective, self.parts.codec, batches, last, self.cfg.seed) | scores
 
     def _adopted(self) -> Model:
         """Stage 1 that `inherit` copied here."""
@@ -183,15 +188,14 @@ def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
 
 
 def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
-    """Sample the test split and score it; writes metrics.json, samples/test and samples/fusion.json."""
+    """Draw the test split and score it; writes metrics.json, items.jsonl, samples/test and samples/fusion.json."""
     parts, pipeline = load_run(folder, cfg)
     examples = parts.examples("test")
-    examples = Examples(_Head(examples.items, cfg.eval.test_items), parts.prepare)
+    examples = Examples(_Head(examples.items, cfg.eval.test_items), examples.prepare)
     last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text)
-    measured_with = {"weights": "ema", "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
-                     "resamples": cfg.eval.bootstrap}  # fmt: skip
-    content = evaluate(folder, pipeline, examples, cfg.eval.batch, last.text.token_spans, measured_with, show)
+    draws = Draws(folder.samples / "drawn", _fingerprint(folder, cfg))
+    content = evaluate(folder, pipeline, examples, cfg.eval.batch, judge(cfg, parts, last), draws, show)
     show.write_index()
     if pipeline.refine is not None:
         batch = collate(_first(examples, cfg.eval.batch)).to(pipeline.compute.device)
@@ -199,6 +203,23 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
             regions = pipeline.refine.condition(batch).regions
         write_json(folder.samples / "fusion.json", fusion_curve(pipeline.refine, regions))
     return content
+
+
+def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:
+    """What images are scored by, as the config has it."""
+    settings = OmegaConf.to_object(OmegaConf.merge(PLAIN["eval"], cfg.eval))
+    measured_with = {"weights": "ema", "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
+                     "resamples": cfg.eval.bootstrap}  # fmt: skip
+    reader = reader_of(parts.prepare.sketch, cfg.eval.edges, cfg.eval.pidinet, cfg.memory.device)
+    networks = Networks(settings, cfg.memory.device, cfg.cache.folder)
+    return Judge(reader, networks, model.text.token_spans, parts.codec.downscale, measured_with)
+
+
+def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:
+    """Of all that decides the drawn images: weights, data, conditions and sampler."""
+    held = OmegaConf.to_container(cfg)
+    held = {key: value for key, value in held.items() if key not in ("eval", "logger", "runs", "cache", "optim", "loss")}
+    return fingerprint(held, cfg.eval.batch, newest_checksums(folder.checkpoints))
 
 
 class _Head:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +25,22 @@ class Generated:
     stage2: Tensor | None
     conditioning: Conditioning  # of the last stage that ran
 
+    def drawn(self) -> Drawn:
+        stages = (None if x is None else to_uint8(x) for x in (self.stage1, self.stage2))
+        regions = self.conditioning.regions
+        return Drawn(*stages, None if regions is None else regions.region_text.float().cpu().numpy())
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The same as plain arrays: what is scored, shown and kept. A stage that did not run is None."""
+
+    stage1: np.ndarray | None  # (B,H,W,3) uint8
+    stage2: np.ndarray | None
+    region_text: np.ndarray | None  # (B,N,T) float32, the regions' attention to the tokens
+
     @property
-    def final(self) -> Tensor:
+    def final(self) -> np.ndarray:
         return self.stage1 if self.stage2 is None else self.stage2
 
 
@@ -58,7 +73,7 @@ class Pipeline:
         return Generated(stage1, stage2, conditioning)
 
 
-def to_uint8(images: Tensor) -> list:
-    """(B,3,H,W) in [-1,1] -> B arrays (H,W,3) uint8."""
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(B,3,H,W) in [-1,1] -> (B,H,W,3) uint8."""
     scaled = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return list(scaled.permute(0, 2, 3, 1).cpu().numpy())
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()

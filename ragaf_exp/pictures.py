@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eval.evaluate import can_bind
-from eval.metrics.binding import bind
-from ragaf_exp.data.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
+from eval.scoring import bindings
 from ragaf_exp.figures import attention_figure, grid
 from ragaf_exp.files import write_json
-from ragaf_exp.generate import Generated, to_uint8
+from ragaf_exp.generate import Drawn
 from ragaf_exp.models.conditioning import RegionState
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.text import TinyText
@@ -31,25 +29,23 @@ def save_png(path: Path, picture: np.ndarray) -> None:
     Image.fromarray(picture).save(path)
 
 
-def panels(example: Example, generated: Generated, row: int, text: TinyText) -> dict[str, np.ndarray]:
+def panels(example: Example, drawn: Drawn, row: int, text: TinyText) -> dict[str, np.ndarray]:
     """One item's pictures by name: sketch, regions, stage1, stage2, attention; what does not apply is left out."""
     overlay = region_overlay(example.sketch, example.regions, example.graph)
     found = {"sketch": example.sketch, "regions": overlay}
     for name in ("stage1", "stage2"):
-        images = getattr(generated, name)
+        images = getattr(drawn, name)
         if images is not None:
-            found[name] = to_uint8(images[row : row + 1])[0]
-    regions = generated.conditioning.regions
-    if regions is not None:
-        words, attention = by_word(example.item.caption, regions, row, text)
+            found[name] = images[row]
+    if drawn.region_text is not None:
+        words, attention = by_word(example.item.caption, drawn.region_text[row], text)
         attention = attention[: example.regions.count]
         found["attention"] = attention_figure(words, attention, overlay, example.regions.labels)
     return found
 
 
-def by_word(caption: str, regions: RegionState, row: int, text: TinyText) -> tuple[list[str], np.ndarray]:
-    """The caption's words and the attention of each region to them (N,words): sub-tokens of a word are summed."""
-    attention = regions.region_text[row].float().cpu().numpy()  # (N,T)
+def by_word(caption: str, attention: np.ndarray, text: TinyText) -> tuple[list[str], np.ndarray]:
+    """The caption's words and the regions' attention to them (N,words): columns of a word's tokens (N,T) are summed."""
     words: list[str] = []
     columns: list[np.ndarray] = []
     end = -1
@@ -76,13 +72,13 @@ class TestPictures:
         self.index: list[dict] = []
         self.panels: list[dict[str, np.ndarray]] = []
 
-    def __call__(self, place: int, example: Example, generated: Generated, row: int) -> None:
+    def __call__(self, place: int, example: Example, drawn: Drawn, row: int) -> None:
         if place >= self.count:
             return
         here = self.folder / f"{place:04d}"
         here.mkdir(parents=True, exist_ok=True)
-        final = to_uint8(generated.final[row : row + 1])[0]
-        found = panels(example, generated, row, self.text) | {"truth": example.item.image}
+        final = drawn.final[row]
+        found = panels(example, drawn, row, self.text) | {"truth": example.item.image}
         for name, picture in found.items():
             save_png(here / f"{name}.png", picture)
         self.panels.append(found)
@@ -99,23 +95,20 @@ class TestPictures:
 
 
 def _objects(example: Example, image: np.ndarray) -> list[dict]:
-    if not can_bind(example):
-        return []
     item = example.item
-    found = bind(image, item.objects, item.object_map, OBJECT_COLOURS, BACKGROUND_COLOURS)
     return [
         {"phrase": item.caption[slice(*b.object.span)], "wanted": b.object.colour, "found": b.found_colour,
          "correct": bool(b.correct)}
-        for b in found
+        for b in bindings(image, item) or []
     ]  # fmt: skip
 
 
-def validation_grid(rows: list[Example], generated: Generated) -> np.ndarray:
+def validation_grid(rows: list[Example], drawn: Drawn) -> np.ndarray:
     """One row per item: sketch, regions, stage 1, stage 2, truth."""
     columns = {
         "sketch": [e.sketch for e in rows],
         "regions": [region_overlay(e.sketch, e.regions, e.graph) for e in rows],
-        **{name: to_uint8(x) for name in ("stage1", "stage2") if (x := getattr(generated, name)) is not None},
+        **{name: x for name in ("stage1", "stage2") if (x := getattr(drawn, name)) is not None},
         "truth": [e.item.image for e in rows],
     }
     return grid(list(zip(*columns.values(), strict=True)), list(columns), [e.item.caption for e in rows])

@@ -15,7 +15,7 @@ from ragaf_exp.data.loader import collate
 from ragaf_exp.experiment import load_run
 from ragaf_exp.figures import comparison
 from ragaf_exp.files import write_json, write_text
-from ragaf_exp.generate import Generated, Pipeline
+from ragaf_exp.generate import Drawn, Pipeline
 from ragaf_exp.pictures import panels, save_png
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sample import Request
@@ -45,11 +45,11 @@ def _sample_batch(
     began = time.monotonic()
     examples = [as_example(d, r.prompt, parts) for d, r in zip(drawings, requests, strict=True)]
     prepared = time.monotonic()
-    generated = pipeline(collate(examples))
+    drawn = pipeline(collate(examples)).drawn()
     done = time.monotonic()
     timings = {"prepare_s": round(prepared - began, 3), "sample_s": round(done - prepared, 3), "batch": len(requests)}
     for row, (request, example) in enumerate(zip(requests, examples, strict=True)):
-        write_files(request, example, generated, row, parts, pipeline, {"run": str(folder.path), **timings})
+        write_files(request, example, drawn, row, parts, pipeline, {"run": str(folder.path), **timings})
 
 
 def as_example(drawing: np.ndarray, prompt: str, parts: Parts) -> Example:
@@ -63,13 +63,13 @@ def as_example(drawing: np.ndarray, prompt: str, parts: Parts) -> Example:
 
 
 def write_files(
-    request: Request, example: Example, generated: Generated, row: int, parts: Parts, pipeline: Pipeline,
+    request: Request, example: Example, drawn: Drawn, row: int, parts: Parts, pipeline: Pipeline,
     facts: dict[str, Any],
 ) -> None:  # fmt: skip
     """sketch, regions, stage1, stage2, attention and comparison as PNG; prompt.txt; result.json, written last."""
     request.out.mkdir(parents=True, exist_ok=True)
     model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
-    found = panels(example, generated, row, model.text)
+    found = panels(example, drawn, row, model.text)
     shown = {name: found[name] for name in ("sketch", "regions", "stage1", "stage2") if name in found}
     found["comparison"] = comparison(shown, example.item.caption)
     for name, picture in found.items():

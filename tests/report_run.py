@@ -1,4 +1,4 @@
-"""A small finished run folder, as the report's tests take apart."""
+"""Small finished run folders, as the report's tests take apart."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
+from eval.items import ItemRow, add_values, figure_of, write_items
 from ragaf_exp.config.compose import composed
 
 PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention")
@@ -84,4 +85,49 @@ def log() -> list[dict]:
                 {"stage": stage, "step": step, "loss": 1 / step, "loss_diffusion": 0.5 / step, "rate": 2.0}
             )
         rows.append({"stage": stage, "step": 100, "validation": {"right": 0.1, "text_shuffled": 0.25}})
+    return rows
+
+
+FACTS = {"weights": "ema", "seed": 0, "split": "test", "resolution": 64}
+
+
+def member(
+    place: Path, name: str = "0" * 12, shift: float = 0.0, keys: range = range(20), facts: dict | None = None,
+    settings: dict | None = None, sketch: str = "drawn", items: bool = True, experiment: str = "study",
+    whole: dict | None = None,
+) -> Path:  # fmt: skip
+    """A finished run for comparisons: SSIM is `shift` above what each item would have, and from a shift of 0.1 on every
+    object is bound. facts stand beside every figure, `whole` beside that of the whole set; settings are keys of the
+    config that differ.
+    """
+    folder = place / experiment / name
+    scene = folder / "samples" / "test" / "0000"
+    scene.mkdir(parents=True)
+    config_of = OmegaConf.create(config())
+    for key, value in (settings or {}).items():
+        OmegaConf.update(config_of, key, value)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config_of))
+    dump(folder / "environment.json", {"commit": "c0ffee", "device": "cpu", "python": "3.11"})
+    dump(folder / "status.json", {"schema": 1, "state": "done", "trained": True, "error": None})
+    rows = item_rows(keys, shift, sketch)
+    beside = FACTS | (facts or {})
+    found = {name: figure_of(rows, name, higher_is_better=True, resamples=50, **beside) for name in rows[0].values}
+    found["fd_embedded"] = {"value": 12.5 - shift, "n": len(rows), "higher_is_better": False, **beside, **(whole or {})}
+    dump(folder / "metrics.json", {"schema": 1, "metrics": found})
+    if items:
+        write_items(folder / "items.jsonl", rows)
+    for name in ("sketch", "stage1", "stage2", "truth"):
+        picture(scene / f"{name}.png")
+    objects = [{"phrase": "a red star", "wanted": "red", "found": "blue", "correct": shift >= 0.1}]
+    entry = {"key": f"k{keys[0]}", "caption": "a red star", "dir": "0000", "objects": objects}
+    dump(folder / "samples/test/index.json", [entry])
+    return folder
+
+
+def item_rows(keys: range, shift: float, sketch: str) -> list[ItemRow]:
+    rows = [ItemRow(f"k{i}", f"image{i}", sketch, 0.01 * i, i % 5, [0.1, 0.2]) for i in keys]
+    add_values(rows, "stage1/ssim", [0.2 + i / 100 for i in keys])
+    add_values(rows, "ssim", [0.3 + (i * 7 % 20) / 40 + shift for i in keys])
+    add_values(rows, "sketch_f1", [0.5 + (i * 3 % 20) / 50 + shift for i in keys])
+    add_values(rows, "binding_accuracy", [[1.0, float(i % 3 == 0 or shift >= 0.1)] for i in keys])
     return rows

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_run import build, dump, log, metrics
+from report_run import build, dump, item_rows, log, metrics
 
-from ragaf_exp.errors import UserError
+from eval.groups import group_figures
 from ragaf_exp.report import write_report
 from ragaf_exp.report.__main__ import main
 
@@ -112,8 +112,46 @@ def test_command_line(run, tmp_path):
     assert bad.returncode == 2 and len(bad.stderr.strip().splitlines()) == 1 and "nowhere" in bad.stderr
 
 
-def test_one_run_makes_one_report(monkeypatch):
-    for arguments in ([], ["runs=[a,b]"]):
-        monkeypatch.setattr(sys, "argv", ["report", *arguments])
-        with pytest.raises(UserError, match="shows one run"):
-            main()
+def test_options_of_comparisons_are_not_for_one_run(run, refused):
+    refused(main, says=("run=?", "missing"))
+    refused(main, f"run={run}", "tables=there", says=("tables=", "comparisons"))
+    refused(main, f"run={run}", "items=common", says=("items=", "comparisons"))
+    refused(main, f"run={run}", "items=all", says=("items=all", "same or common"))
+
+
+def test_what_could_not_be_measured_says_why(run):
+    content = {"schema": 1, "metrics": metrics(), "unavailable": {"fid": "no weights <here>"}}
+    dump(run / "metrics.json", content | {"items": {"used": 200, "skipped": 3}})
+    page = write_report(run).read_text()
+    assert "not measured: no weights &lt;here&gt;" in page and ">FID" in page
+    assert "200 items used, 3 items skipped" in page
+
+
+def test_a_warning_stands_beside_its_figure(run):
+    content = {"fd_embedded": metrics()["psnr"] | {"warning": "200 samples are few"}}
+    dump(run / "metrics.json", {"schema": 1, "metrics": content})
+    page = write_report(run).read_text()
+    row = re.search(r"<th scope=\"row\">FD, embedded.*?</th>", page, re.S)
+    assert row and "200 samples are few" in row[0]
+    assert page.count("200 samples are few") == 1, "a warning is no condition of the measurement"
+
+
+def test_figures_by_difficulty(run):
+    rows = item_rows(range(30), 0.0, "drawn")
+    groups = group_figures(rows, {"ssim": True, "binding_accuracy": True}, resamples=50)
+    dump(run / "metrics.json", {"schema": 1, "metrics": metrics(), "groups": groups})
+    page = write_report(run).read_text()
+    table = page[page.index("By difficulty") : page.index("Unseen test items")]
+    assert "Sketch density" in table and "0.0 % – 9.0 %" in table and "Regions of the sketch" in table
+    low = groups["stroke_density"]["groups"][0]["metrics"]["ssim"]
+    assert f"{low['value']:.3f}" in table and f"{low['ci95'][0]:.3f} – {low['ci95'][1]:.3f}" in table
+    assert table.count("<tbody>") == 5
+
+
+def test_groups_without_a_range(run):
+    """Such as those of eval.metrics.binding.binding_splits."""
+    group = {"group": "heldout", "items": 9, "metrics": {"leak_rate": metrics()["psnr"]}}
+    groups = {"pairs": {"without": 2, "groups": [group]}}
+    dump(run / "metrics.json", {"schema": 1, "metrics": metrics(), "groups": groups})
+    page = write_report(run).read_text()
+    assert "Colour-shape pairs · 2 items without" in page and "heldout" in page

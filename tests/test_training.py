@@ -271,8 +271,11 @@ def test_a_run_logs_its_losses_and_which_conditions_it_uses(finished):
         ("coarse", 4), ("coarse", 8), ("refine", 4), ("refine", 8), ("refine", 9),
     ]  # fmt: skip
     names = {"right", "text_shuffled", "sketch_shuffled"}
-    assert all(set(r["validation"]) == names | ({"regions_shuffled"} if r["stage"] == "refine" else set()) for r in usage)
-    assert all(math.isfinite(v) and v > 0 for r in usage for v in r["validation"].values())
+    scores = {"binding_accuracy", "leak_rate", "sketch_f1", "ssim"}
+    assert all(set(r["validation"]) - scores == names | ({"regions_shuffled"} if r["stage"] == "refine" else set())
+               for r in usage)  # fmt: skip
+    assert all(math.isfinite(r["validation"][name]) and r["validation"][name] > 0 for r in usage for name in names)
+    assert all(-1 <= r["validation"][name] <= 1 for r in usage for name in scores)
 
 
 def test_a_run_folder_is_whole(finished):

@@ -11,7 +11,7 @@ Fill: see eval.metrics.fills. A hole in the mask counts as hollow where it shows
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,14 @@ from ragaf_exp.types import SceneObject
 
 BACKGROUND = "background"
 Palette = Mapping[str, Sequence[int]]  # name -> sRGB, 0 to 255
+HIGHER_IS_BETTER = {
+    "binding_accuracy": True,
+    "binding_accuracy_heldout": True,
+    "binding_accuracy_repeated": True,
+    "leak_rate": False,
+    "fill_accuracy": True,
+}
+IN_SPLITS = ("binding_accuracy", "leak_rate", "fill_accuracy")
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,14 @@ class ObjectBinding:
     correct: bool  # the colour is the caption's
     leaked: bool  # the colour is wrong and that of another object of the scene
     fill_correct: bool
+
+
+HARD = ("repeated", "heldout")
+SPLITS: dict[str, Callable[[ObjectBinding, int], str]] = {  # of an object in a scene of so many
+    "objects": lambda found, count: str(count),
+    "shapes": lambda found, count: "repeated" if found.object.repeated else "distinct",
+    "pairs": lambda found, count: "heldout" if found.object.heldout else "seen",
+}
 
 
 def bind(
@@ -65,37 +81,61 @@ def bind(
     ]
 
 
-def binding_figures(
-    scenes: Sequence[Sequence[ObjectBinding]], **measured_with: Any
-) -> dict[str, dict[str, Any]]:
-    """Entries of metrics.json over the objects of all scenes, with intervals clustered by scene.
+def binding_values(scene: Sequence[ObjectBinding]) -> dict[str, list[float | None]]:
+    """What each object of one scene counts in each figure, 0 or 1; None where the figure does not concern it.
 
-    binding_accuracy, leak_rate, fill_accuracy where captions name fills, and binding_accuracy_heldout and
-    binding_accuracy_repeated where a held-out pair, or a shape twice in a scene, occurs.
-    Every rate is over all objects concerned, so an unpainted object counts against accuracy but not as a
-    leak. `measured_with` goes to eval.bootstrap.figure.
+    fill_accuracy concerns objects whose caption names a fill, the figures of held-out pairs and repeated shapes those
+    alone. An unpainted object counts against accuracy but not as a leak.
     """
-    flat = [(i, b) for i, scene in enumerate(scenes) for b in scene]
-    held = [(i, b) for i, b in flat if b.object.heldout]
-    repeated = [(i, b) for i, b in flat if b.object.repeated]
-    filled = [(i, b) for i, b in flat if b.object.fill]
-    parts = {
-        "binding_accuracy": (flat, "correct", True),
-        "binding_accuracy_heldout": (held, "correct", True),
-        "binding_accuracy_repeated": (repeated, "correct", True),
-        "leak_rate": (flat, "leaked", False),
-        "fill_accuracy": (filled, "fill_correct", True),
-    }
+    correct = [float(b.correct) for b in scene]
     return {
-        name: figure(
-            [float(getattr(b, field)) for _, b in rows],
-            clusters=[i for i, _ in rows],
-            higher_is_better=better,
-            **measured_with,
-        )
-        for name, (rows, field, better) in parts.items()
-        if rows
+        "binding_accuracy": list(correct),
+        "binding_accuracy_heldout": [c if b.object.heldout else None for c, b in zip(correct, scene, strict=True)],
+        "binding_accuracy_repeated": [c if b.object.repeated else None for c, b in zip(correct, scene, strict=True)],
+        "leak_rate": [float(b.leaked) for b in scene],
+        "fill_accuracy": [float(b.fill_correct) if b.object.fill else None for b in scene],
     }
+
+
+def binding_splits(
+    scenes: Sequence[Sequence[ObjectBinding] | None], **measured_with: Any
+) -> dict[str, dict[str, Any]]:
+    """Accuracy, leak rate and fill accuracy of the groups that objects fall into, in the layout of eval.groups.
+
+    "objects": by the number of objects in the scene ("2", "3", ...); "shapes": "distinct", and "repeated" where
+    another object of the scene has the same shape; "pairs": colour-shape pairs "seen" in training, and "heldout".
+    A group without objects is left out; `without` counts the scenes that can't be judged, None. `measured_with` goes
+    to eval.bootstrap.figure; intervals are clustered by scene. Returns
+
+        {"pairs": {"without": 0, "groups": [{"group": "seen", "items": 98, "metrics": {"leak_rate": {...}, ...}}, ...]}}
+    """
+    judged = [scene for scene in scenes if scene is not None]
+    found: dict[str, dict[str, Any]] = {}
+    for fact, group_of in SPLITS.items():
+        labelled = [[(group_of(b, len(scene)), b) for b in scene] for scene in judged]
+        groups = []
+        for name in sorted({name for scene in labelled for name, _ in scene}, key=_rank):
+            members = ([b for group, b in scene if group == name] for scene in labelled)
+            groups.append(_group(name, [objects for objects in members if objects], measured_with))
+        if groups:
+            found[fact] = {"without": len(scenes) - len(judged), "groups": groups}
+    return found
+
+
+def _rank(group: str) -> int:
+    """Numbers by value; of two names, what is usual before what is hard."""
+    return int(group) if group.isdigit() else int(group in HARD)
+
+
+def _group(name: str, parts: list[list[ObjectBinding]], measured_with: dict[str, Any]) -> dict[str, Any]:
+    """Figures of one group, by the objects of each scene that fall into it."""
+    values, metrics = [binding_values(part) for part in parts], {}
+    for metric in IN_SPLITS:
+        rows = [(i, v) for i, of in enumerate(values) for v in of[metric] if v is not None]
+        if rows:
+            better, clusters = HIGHER_IS_BETTER[metric], [i for i, _ in rows]
+            metrics[metric] = figure([v for _, v in rows], clusters=clusters, higher_is_better=better, **measured_with)
+    return {"group": name, "items": len(parts), "metrics": metrics}
 
 
 def to_lab(image: np.ndarray) -> np.ndarray:
@@ -127,7 +167,7 @@ def _looks(
     rim = rim_px(mask.shape)
     box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(mask))
     lightness, nearest, mask = lab[box][..., 0], nearest[box], mask[box]
-    inside, gap = interior(mask, rim), hole(mask)
+    inside, gap = interior(mask, rim), hole(mask, rim)
     colour = _vote(nearest[inside], names)
     if colour == BACKGROUND:
         return colour, BACKGROUND

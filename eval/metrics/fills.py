@@ -31,11 +31,15 @@ def interior(mask: np.ndarray, rim: float) -> np.ndarray:
     return depth > min(rim, 0.5 * float(depth.max()))
 
 
-def hole(mask: np.ndarray) -> np.ndarray:
-    """Pixels that the mask (H,W) bool encloses without covering them."""
+def hole(mask: np.ndarray, rim: float) -> np.ndarray:
+    """Pixels (H,W) bool that the mask encloses without covering them; none where they are nowhere `rim` px deep.
+
+    A shallower one is no ring's: drawing an outline's narrow notch may leave a pixel open.
+    """
     outside = np.pad((~mask).astype(np.uint8), 1, constant_values=1)
     cv2.floodFill(outside, None, (0, 0), 0)
-    return outside[1:-1, 1:-1].astype(bool)
+    depth = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return outside[1:-1, 1:-1].astype(bool) & (depth.max() >= rim)
 
 
 def fill_of(lightness: np.ndarray, inside: np.ndarray, core: np.ndarray, side: int) -> str:

@@ -100,9 +100,12 @@ class Eval:
     lpips_net: str = "squeeze"  # squeeze, alex or vgg
     lpips_backbone: str = ""
     lpips_heads: str = ""
+    lpips_batch: int = 32  # pairs at once
     clip_model: str = "ViT-B-32-quickgelu"
     clip_pretrained: str = "openai"  # open_clip's tag, or a file
     clip_config: str = ""  # the JSON file of another architecture
+    clip_precision: str = "fp32"  # fp32, bf16 or fp16
+    clip_batch: int = 64  # images or captions at once
     validation_items: int = 96  # for the condition-usage losses
     validation_metrics: bool = True  # binding and sketch fidelity of the validation grid, in the log
     grid: int = 6  # items in a validation grid

@@ -96,7 +96,8 @@ def _ranges(cfg: DictConfig) -> None:
         raise UserError(f"stage.run={list(cfg.stage.run)}: must hold coarse, refine or both")
     at_least_one = ("stage.batch", "stage.accumulate", "stage.coarse.steps", "stage.refine.steps",
                     "stage.refine.region_batch", "stage.log_every", "stage.validate_every", "stage.checkpoint_every",
-                    "stage.keep", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items")  # fmt: skip
+                    "stage.keep", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items",
+                    "eval.clip_batch", "eval.lpips_batch")  # fmt: skip
     for key in at_least_one:
         _range(cfg, key, 1, None)
     for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
@@ -117,6 +118,7 @@ def _ranges(cfg: DictConfig) -> None:
         if metric not in METRICS:
             raise UserError(f"eval.metrics={list(cfg.eval.metrics)}: {metric} is not among {', '.join(METRICS)}")
     for key, allowed in {"eval.edges": ("canny", "pidinet"), "eval.lpips_net": ("squeeze", "alex", "vgg"),
+                         "eval.clip_precision": ("fp32", "bf16", "fp16"),
                          "memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16"),
                          "memory.tune": ("full", "frozen")}.items():  # fmt: skip
         if OmegaConf.select(cfg, key) not in allowed:

@@ -1,5 +1,8 @@
-"""The report of a run: one HTML file that shows its figures, curves and pictures without any other file."""
+"""Reports: one HTML file that shows a run's figures, curves and pictures, or compares several runs, without any other
+file.
+"""
 
+from ragaf_exp.report.comparison import write_comparison
 from ragaf_exp.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

@@ -1,5 +1,11 @@
-"""python -m ragaf_exp.report run=DIR [out=FILE.html]: writes a run's report again; runs='[DIR]' names it as
-well.
+"""Writes reports.
+
+    python -m ragaf_exp.report run=DIR [out=FILE.html]
+    python -m ragaf_exp.report runs='[A,B,C]' [out=FILE.html] [tables=DIR] [items=same|common]
+
+The first writes a run's report again. The second compares runs with the first of them: a page, and its tables as
+Markdown and LaTeX beside it or in `tables`. A folder that holds run folders, as a sweep leaves it, stands for all of
+them. items=common: runs that were evaluated on different items are compared on those that they share.
 """
 
 from __future__ import annotations
@@ -9,19 +15,34 @@ from pathlib import Path
 
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
-from ragaf_exp.report import write_report
+from ragaf_exp.report import write_comparison, write_report
+from ragaf_exp.report.members import is_run, sweep_members
+
+ITEMS = ("same", "common")
 
 
 def main() -> None:
-    """Write the report and print where. Raises UserError where not exactly one run is named."""
-    arguments = parse_args(sys.argv[1:], {"run": str, "runs": list, "out": str})
+    """Write the report or the comparison and print where."""
+    arguments = parse_args(sys.argv[1:], {"run": str, "runs": list, "out": str, "tables": str, "items": str})
     runs = [*arguments.get("runs", []), *([arguments["run"]] if "run" in arguments else [])]
-    if len(runs) != 1:
-        raise UserError(
-            f"run={','.join(runs) or '?'}: a report shows one run; give run=DIR, as in run=runs/latest"
-        )
+    items = arguments.get("items", "same")
+    if not runs:
+        raise UserError("run=?: missing; give run=DIR, as in run=runs/latest, or runs='[A,B]' to compare")
+    if items not in ITEMS:
+        raise UserError(f"items={items}: must be {' or '.join(ITEMS)}")
     out = Path(arguments["out"]) if "out" in arguments else None
-    print(write_report(Path(runs[0]), out))
+    tables = Path(arguments["tables"]) if "tables" in arguments else None
+    if len(runs) > 1 or _is_sweep(Path(runs[0])):
+        written = write_comparison(runs, out, tables, items == "common")
+    elif unused := [key for key in ("tables", "items") if key in arguments]:
+        raise UserError(f"{unused[0]}=: is for comparisons; name several runs, as runs='[A,B]', or a sweep's folder")
+    else:
+        written = [write_report(Path(runs[0]), out)]
+    print(*written, sep="\n")
+
+
+def _is_sweep(path: Path) -> bool:
+    return path.is_dir() and not is_run(path.resolve()) and bool(sweep_members(path))
 
 
 if __name__ == "__main__":

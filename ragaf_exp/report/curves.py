@@ -1,36 +1,21 @@
-"""The report's charts as inline SVG that takes its colours from the page, so that they suit light and dark.
-
-matplotlib draws in stand-in colours, which are then replaced by the page's CSS variables.
-"""
+"""A run's charts: losses and condition usage over the steps, fusion over the timesteps."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from ragaf_exp.report.read import RunData, is_number
+from ragaf_exp.report.parts import is_number
+from ragaf_exp.report.read import RunData
+from ragaf_exp.report.svg import SERIES, chart
 
-INK, RULE = "#010101", "#020202"  # stand-ins: text, and axes with their grid
-SERIES = ("#030301", "#030302", "#030303", "#030304", "#030305")
-VARIABLES = {INK: "var(--ink)", RULE: "var(--rule)"} | {c: f"var(--c{i})" for i, c in enumerate(SERIES, 1)}
-WIDTH, HEIGHT = 5.4, 2.75  # inches at 72 px: one chart of two side by side
 POINTS = 300  # a curve is thinned to so many: more only swell the file
 STAGE_NAMES = {"coarse": "Stage 1, coarse", "refine": "Stage 2, refine"}
-SETTINGS = {
-    "svg.fonttype": "none", "font.size": 9, "text.color": INK, "grid.color": RULE, "grid.linewidth": 0.5,
-    "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "axes.edgecolor": RULE, "axes.labelcolor": INK, "axes.grid": True, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left",
-    "axes.titleweight": "bold", "legend.frameon": False, "legend.fontsize": 8,
-}  # fmt: skip
 USAGE = {  # key in metrics.jsonl -> its line in the chart
     "right": "right conditions",
     "text_shuffled": "another item's text",
@@ -41,7 +26,7 @@ USAGE = {  # key in metrics.jsonl -> its line in the chart
 
 def loss_charts(run: RunData) -> list[str]:
     """A chart per stage of the losses over steps: each as logged, faint, and smoothed."""
-    return [_chart(f"loss-{stage}", _draw_losses(run, stage), stage) for stage in run.stages]
+    return [chart(f"loss-{stage}", _title(stage), _draw_losses(run, stage)) for stage in run.stages]
 
 
 def usage_charts(run: RunData) -> list[str]:
@@ -50,7 +35,7 @@ def usage_charts(run: RunData) -> list[str]:
     for stage in run.stages:
         rows = _validations(run, stage)
         if rows:
-            charts.append(_chart(f"usage-{stage}", _draw_usage(rows), stage))
+            charts.append(chart(f"usage-{stage}", _title(stage), _draw_usage(rows)))
     return charts
 
 
@@ -86,7 +71,11 @@ def fusion_chart(run: RunData) -> str:
         axes.set_xlabel("timestep   (noise → image)")
         axes.legend()
 
-    return _chart("fusion", draw, "")
+    return chart("fusion", "", draw)
+
+
+def _title(stage: str) -> str:
+    return STAGE_NAMES.get(stage, stage)
 
 
 def _validations(run: RunData, stage: str) -> list[dict[str, Any]]:
@@ -150,27 +139,3 @@ def _finish(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if axes.lines:
         axes.legend()
-
-
-def _chart(name: str, draw: Callable[[Axes], None], stage: str) -> str:
-    """An <svg> element in the page's colours. `name` keeps the ids of two charts of one page apart."""
-    name = re.sub(r"\W", "-", name)
-    with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        axes = figure.subplots()
-        axes.set_title(STAGE_NAMES.get(stage, stage), parse_math=False)
-        draw(axes)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_page(buffer.getvalue(), name)
-
-
-def _for_page(svg: str, name: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', rf'\1 role="img" aria-label="{name}"', svg, count=1)
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # matplotlib names every part; nothing refers to these
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, variable)
-    return svg

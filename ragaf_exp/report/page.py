@@ -7,12 +7,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ragaf_exp.files import write_text
 from ragaf_exp.report import curves, pictures, tables
-from ragaf_exp.report.read import RunData, is_number, read_run
+from ragaf_exp.report.parts import is_number
+from ragaf_exp.report.read import RunData, read_run
+from ragaf_exp.report.render import render
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
@@ -23,17 +24,8 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """
     run = read_run(Path(run_dir))
     path = out or run.path / "report.html"
-    write_text(path, _render(run))
+    write_text(path, render("report.html", _content(run)))
     return path
-
-
-def _render(run: RunData) -> str:
-    environment = Environment(
-        loader=PackageLoader("ragaf_exp.report", "page"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    style = environment.loader.get_source(environment, "style.css")[0]
-    return environment.get_template("report.html").render(style=Markup(style), **_content(run))
 
 
 def _content(run: RunData) -> dict[str, Any]:
@@ -47,7 +39,9 @@ def _content(run: RunData) -> dict[str, Any]:
         "cards": tables.cards(run),
         "stages": [title for title, _ in tables.stage_columns(run)],
         "groups": tables.table(run),
-        "measured_with": tables.measured_with(run),
+        "difficulty": tables.difficulty(run),
+        "counted": tables.counted(run),
+        "measured_with": tables.measured_with(run.metrics),
         "losses": [Markup(svg) for svg in curves.loss_charts(run)],
         "usages": [Markup(svg) for svg in curves.usage_charts(run)],
         "ratios": curves.usage_ratios(run),

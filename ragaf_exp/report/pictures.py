@@ -10,7 +10,8 @@ from typing import Any
 from PIL import Image
 
 from ragaf_exp.data.images import read_image
-from ragaf_exp.report.read import RunData, Scene
+from ragaf_exp.report.parts import Scene
+from ragaf_exp.report.read import RunData
 
 COLUMNS = {
     "sketch": "Sketch",

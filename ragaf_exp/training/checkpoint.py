@@ -55,6 +55,16 @@ def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Che
     return None
 
 
+def newest_checksums(folder: Path) -> dict[str, str]:
+    """Stage -> sha256 of the EMA weights of its newest whole checkpoint."""
+    whole = {}
+    for stage in sorted(path.name for path in folder.glob("*") if path.is_dir()):
+        place = next((place for place in _steps(folder, stage) if _fault(place) is None), None)
+        if place is not None:
+            whole[stage] = read_json(place / "state.json")["sha256"]["ema.safetensors"]
+    return whole
+
+
 def _fill(place: Path, checkpoint: Checkpoint) -> None:
     for part in PARTS:
         tensors = {k: v.detach().contiguous().cpu() for k, v in getattr(checkpoint, part).items()}

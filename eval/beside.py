@@ -1,0 +1,98 @@
+"""What may lie beside a folder of images: captions with their phrases, sketches, masks of what the phrases name.
+
+Everything is found by an image's key, its relative name without suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from eval.images import ImageSet
+from ragaf_exp.data.fit import resize_strokes
+from ragaf_exp.data.images import SUFFIXES, read_drawing, read_image
+from ragaf_exp.data.metadata import read_records
+from ragaf_exp.data.palette import OBJECT_COLOURS
+from ragaf_exp.errors import UserError
+from ragaf_exp.types import Item, SceneObject
+
+FILLS = ("plain", "striped", "dotted", "hollow")
+Made = TypeVar("Made")
+
+
+class Lazy(Sequence, Generic[Made]):
+    """make(i), each time it is asked for."""
+
+    def __init__(self, make: Callable[[int], Made], length: int):
+        self.make, self.length = make, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Made:
+        return self.make(range(self.length)[index])
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What an image should show, and the phrases of it that masks belong to."""
+
+    text: str
+    phrases: tuple[str, ...] = ()
+
+
+def read_captions(path: Path) -> dict[str, Caption]:
+    """Captions by key from a .csv or .jsonl with file_name and text; in .jsonl `phrases` may be a list. UserError."""
+    found: dict[str, Caption] = {}
+    for number, record in enumerate(read_records(path, ("file_name", "text")), 1):
+        key, phrases = Path(record["file_name"]).with_suffix("").as_posix(), record.get("phrases") or []
+        if not isinstance(phrases, list) or not all(isinstance(p, str) and p in record["text"] for p in phrases):
+            raise UserError(f"{path}: row {number}: phrases must be a list of pieces of its text")
+        if key in found:
+            raise UserError(f"{path}: row {number}: a second caption for {key}; keep one")
+        found[key] = Caption(record["text"], tuple(phrases))
+    return found
+
+
+def files_by_key(folder: Path, argument: str) -> dict[str, Path]:
+    """The pictures under a folder, by key. UserError where it is none, or holds none."""
+    if not folder.is_dir():
+        raise UserError(f"{argument}={folder}: no such folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise UserError(f"{argument}={folder}: holds no pictures ({', '.join(SUFFIXES)})")
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def sketches_of(images: ImageSet, files: dict[str, Path]) -> Lazy[np.ndarray]:
+    """The sketch (H,W) float32 in [0,1] of each image, at its size."""
+    return Lazy(lambda i: resize_strokes(read_drawing(files[images.keys[i]]), *images[i].shape[:2]), len(images))
+
+
+def scenes_of(images: ImageSet, files: dict[str, Path], captions: dict[str, Caption]) -> Lazy[Item]:
+    """Each image's objects as its mask shows them: value k, from 1, is the k-th phrase's. UserError where it can't be."""
+    return Lazy(lambda i: _scene(images.keys[i], images[i].shape[:2], files[images.keys[i]], captions), len(images))
+
+
+def _scene(key: str, shape: tuple[int, int], path: Path, captions: dict[str, Caption]) -> Item:
+    caption = captions[key]
+    mask = read_image(path)[..., 0]
+    if mask.shape != shape:
+        raise UserError(f"{path}: {mask.shape[1]}x{mask.shape[0]}, its image {shape[1]}x{shape[0]}; resize it (nearest)")
+    if mask.max() > len(caption.phrases):
+        raise UserError(f"{path}: value {mask.max()}, but the caption of {key} has {len(caption.phrases)} phrases")
+    seen = [k for k in range(1, len(caption.phrases) + 1) if (mask == k).any()]
+    return Item(key, np.zeros((*shape, 3), np.uint8), caption.text, None, tuple(_thing(caption, k) for k in seen), mask)
+
+
+def _thing(caption: Caption, label: int) -> SceneObject:
+    phrase = caption.phrases[label - 1]
+    words = phrase.lower().split()
+    colour = next((name for name in OBJECT_COLOURS if name in words), "")
+    fill = next((name for name in FILLS if name in words), "")
+    start = caption.text.index(phrase)
+    return SceneObject(label, words[-1] if words else "", colour, fill, (start, start + len(phrase)))

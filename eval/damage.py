@@ -1,0 +1,183 @@
+"""Which metrics see which damage: python -m eval.damage images=DIR out=FILE.md [size=256] [items=N] [squeezenet=FILE]
+
+Pictures are damaged more and more, and compared with what they were: a metric that claims to see a kind of damage must
+get worse at every step. The sketch that edges are compared with is the undamaged picture's own edges.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from eval.edges import edge_curve
+from eval.images import ImageSet, ahead
+from eval.metrics.distances import frechet, moments
+from eval.metrics.image import mse, psnr, ssim
+from eval.metrics.sketch_fidelity import FIGURES, compare
+from ragaf_exp.cli import guarded, parse_args
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import write_text
+
+PIXELS = {"mse": (mse, False), "psnr": (psnr, True), "ssim": (ssim, True)}
+LPIPS, FRECHET = "lpips", "fd_squeezenet"
+HIGHER_IS_BETTER = {
+    **{name: better for name, (_, better) in PIXELS.items()},
+    LPIPS: False,
+    FRECHET: False,
+    **{name: better for name, (_, better) in FIGURES.items()},
+}
+EVERYWHERE = ("mse", "psnr", "ssim", LPIPS)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A kind of damage, growing by level. apply: (picture (H,W,3) uint8, level, its number) -> picture."""
+
+    what: str
+    levels: tuple[float, ...]
+    apply: Callable[[np.ndarray, float, int], np.ndarray]
+    seen_by: tuple[str, ...]  # the metrics that claim to see it
+
+
+def blurred(image: np.ndarray, deviation: float, number: int = 0) -> np.ndarray:
+    """Gaussian blur; deviation in px."""
+    return cv2.GaussianBlur(image, (0, 0), deviation, borderType=cv2.BORDER_REFLECT)
+
+
+def noised(image: np.ndarray, deviation: float, number: int = 0) -> np.ndarray:
+    """Gaussian noise on every channel, of so many of 255 levels; a picture's number seeds it, whatever the level."""
+    noise = np.random.default_rng(number).standard_normal(image.shape, np.float32)
+    return np.clip(np.rint(image + deviation * noise), 0, 255).astype(np.uint8)
+
+
+def recoloured(image: np.ndarray, difference: float, number: int = 0) -> np.ndarray:
+    """Every colour moved by so many CIE76 units towards orange (a* and b* alike) at the same lightness."""
+    lab = cv2.cvtColor(np.multiply(image, 1 / 255, dtype=np.float32), cv2.COLOR_RGB2LAB)
+    lab[..., 1:] += difference / np.sqrt(2)
+    return np.clip(np.rint(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * 255), 0, 255).astype(np.uint8)
+
+
+def shifted(image: np.ndarray, pixels: float, number: int = 0) -> np.ndarray:
+    """Moved to the right by whole px; what enters at the left is mirrored."""
+    px = int(pixels)
+    return cv2.copyMakeBorder(image, 0, 0, px, 0, cv2.BORDER_REFLECT)[:, : image.shape[1]]
+
+
+# Blur takes edges away and adds none, noise adds edges and takes none away: precision is blind to one, recall to the
+# other. A shift by less than the tolerance is none to F1, so only the first of the levels is that small.
+DAMAGES = {
+    "blur": Damage(
+        "Gaussian blur, px", (0.5, 1, 2, 4), blurred,
+        (*EVERYWHERE, FRECHET, "sketch_f1", "sketch_recall", "chamfer", "edge_ms_ssim"),
+    ),
+    "noise": Damage(
+        "Gaussian noise, of 255", (5, 10, 20, 40), noised,
+        (*EVERYWHERE, FRECHET, "sketch_f1", "sketch_precision", "chamfer", "edge_ms_ssim"),
+    ),
+    "colour": Damage("colour shift, CIE76", (5, 10, 20, 40), recoloured, (*EVERYWHERE, FRECHET)),
+    "shift": Damage("shift, px", (2, 4, 8, 16), shifted, (*EVERYWHERE, *FIGURES)),
+}  # fmt: skip
+
+
+def scores(images: ImageSet, damage: Damage, lpips: Any = None, network: Any = None) -> dict[str, np.ndarray]:
+    """What pictures score undamaged and at every level: arrays (levels + 1, N) by metric; of fd_squeezenet (levels + 1, 1).
+
+    lpips: an eval.perceptual.Lpips, network: an eval.features.Network; without them their metrics are left out.
+    UserError for a picture that can't be read.
+    """
+    rows: dict[str, list[np.ndarray]] = {}
+    features = []
+    judged = ahead(partial(_judged, images, damage), range(len(images)))
+    for states, found in tqdm(judged, total=len(images), desc=damage.what, unit="image", disable=None):
+        if lpips is not None:
+            found[LPIPS] = lpips(states, states[:1] * len(states))
+        if network is not None:
+            features.append(network(states))
+        for name, values in found.items():
+            rows.setdefault(name, []).append(np.asarray(values, np.float64))
+    result = {name: np.stack(columns, 1) for name, columns in rows.items()}
+    if features:
+        whole, *levels = (moments(np.stack(of_level)) for of_level in zip(*features, strict=True))
+        result[FRECHET] = np.array([[frechet(*whole, *level)] for level in (whole, *levels)])
+    return {name: result[name] for name in HIGHER_IS_BETTER if name in result}
+
+
+def _judged(images: ImageSet, damage: Damage, number: int) -> tuple[list[np.ndarray], dict[str, list[float]]]:
+    """A picture undamaged and at every level, and what each scores without a network."""
+    image = images[number]
+    states = [image, *(damage.apply(image, level, number) for level in damage.levels)]
+    found = {name: [metric(state, image) for state in states] for name, (metric, _) in PIXELS.items()}
+    strokes = edge_curve(image)
+    kept = [compare(strokes, edge_curve(state)) for state in states]
+    return states, found | {name: [getattr(f, field) for f in kept] for name, (field, _) in FIGURES.items()}
+
+
+def worsens(values: np.ndarray, higher_is_better: bool) -> bool:
+    """Whether the mean (levels,N) gets worse at every step."""
+    step = np.diff(values.mean(1))
+    return bool((step < 0 if higher_is_better else step > 0).all())
+
+
+def table(found: dict[str, np.ndarray], damage: Damage) -> str:
+    """Markdown: a row for each metric, with the means at every level and how often a single picture's figure worsens."""
+    levels = ["none", *(f"{level:g}" for level in damage.levels)]
+    lines = [f"| {damage.what} | {' | '.join(levels)} | claims to see it | worse at every step | single pictures |",
+             "|---" * (len(levels) + 4) + "|"]  # fmt: skip
+    for name, values in found.items():
+        better = HIGHER_IS_BETTER[name]
+        means = " | ".join(_number(mean) for mean in values.mean(1))
+        single = np.mean([worsens(values[:, [i]], better) for i in range(values.shape[1])])
+        share = f"{single:.0%}" if values.shape[1] > 1 else ""
+        says = [("no", "yes")[fact] for fact in (name in damage.seen_by, worsens(values, better))]
+        lines.append(f"| `{name}` | {means} | {' | '.join(says)} | {share} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value >= 10 else f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:.5f}"
+
+
+def failures(found: dict[str, np.ndarray], damage: Damage) -> Sequence[str]:
+    """The metrics that claim to see the damage and did not get worse at every step."""
+    return [name for name, values in found.items()
+            if name in damage.seen_by and not worsens(values, HIGHER_IS_BETTER[name])]  # fmt: skip
+
+
+def main() -> None:
+    args = parse_args(sys.argv[1:], {"images": str, "out": str, "size": int, "items": int, "squeezenet": str})
+    for key in ("images", "out"):
+        if key not in args:
+            raise UserError(f"{key}=: missing; as in images=DIR out=FILE.md")
+    for key, low in {"size": 32, "items": 2}.items():
+        if args.get(key, low) < low:
+            raise UserError(f"{key}={args[key]}: must be at least {low}")
+    images = ImageSet.folder(args["images"], args.get("size", 256))
+    images = images[: args.get("items", len(images))]
+    if len(images) < 2:
+        raise UserError(f"images={args['images']}: one picture; the table needs at least 2")
+    networks = _networks(args["squeezenet"]) if "squeezenet" in args else {}
+    side = args.get("size", 256)
+    parts = [f"{len(images)} pictures, {side}x{side}.\n"]
+    for damage in DAMAGES.values():
+        parts.append(table(scores(images, damage, **networks), damage))
+    write_text(Path(args["out"]), "\n".join(parts))
+    print("\n".join(parts))
+
+
+def _networks(weights: str) -> dict[str, Any]:
+    from eval.features import load  # needs PyTorch, which is slow to import
+    from eval.perceptual import Lpips
+
+    return {"lpips": Lpips("squeeze", backbone=weights), "network": load("squeezenet", squeezenet=weights)}
+
+
+if __name__ == "__main__":
+    guarded(main)

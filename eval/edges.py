@@ -1,0 +1,134 @@
+"""Which edge extractor reads an image, so that its edges can be compared with a sketch.
+
+A sketch that an extractor made (sketch=canny, xdog, pidinet, ...) is compared with what the same extractor makes of
+the image: like with like, tones included. A drawing came from a hand, and no extractor makes its like: it is reduced
+to its centre lines, and so are the image's edges, found by a Canny that sees colour or by PiDiNet.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from eval.metrics.curves import Curve, curve_of, stroke_curve, tolerance_px
+from ragaf_exp.errors import UserError
+from ragaf_exp.sketch.drawn import Drawn
+
+FOR_DRAWINGS = ("canny", "pidinet")
+
+# Contrast of a step edge in CIE76 units (2.3 is just noticeable). An edge must reach HIGH somewhere and is
+# followed down to LOW: paper grain, compression noise and shading stay below, neighbouring colours of a
+# picture are far above.
+HIGH, LOW = 18.0, 10.0
+_SCALE = 8.0  # cv2.Canny takes 16-bit gradients: |a|, |b| < 128 and a 3x3 Sobel's gain of 4 keep below 2**15
+
+
+class EdgeReader(Protocol):
+    """Makes curves of both sides of the comparison."""
+
+    name: str  # what figures are measured with
+
+    def strokes(self, sketch: np.ndarray) -> Curve:
+        """Of a sketch (H,W) in [0, 1], 1 = stroke."""
+
+    def edges(self, image: np.ndarray) -> Curve:
+        """Of a picture (H,W,3) uint8."""
+
+
+class ColourCanny:
+    """For drawings: centre lines of the strokes, Canny edges on CIELAB of the image."""
+
+    name = "canny_lab"
+
+    def strokes(self, sketch: np.ndarray) -> Curve:
+        return stroke_curve(sketch)
+
+    def edges(self, image: np.ndarray) -> Curve:
+        return edge_curve(image)
+
+
+class Extracted:
+    """The image's edges by one of `ragaf_exp.sketch`'s extractors, a callable (image, drawing) -> sketch (H,W).
+
+    toned: the extractor made the sketch too, so that tones can be compared; else both sides are centre lines.
+    """
+
+    def __init__(self, extractor: Any, toned: bool = True) -> None:
+        self.extractor, self.toned = extractor, toned
+        self.name = type(extractor).__name__.lower()
+
+    def strokes(self, sketch: np.ndarray) -> Curve:
+        return stroke_curve(sketch, self.toned)
+
+    def edges(self, image: np.ndarray) -> Curve:
+        check_image(image)
+        return stroke_curve(self.extractor(image, None), self.toned)
+
+
+def reader_of(extractor: Any = None, drawings: str = "canny", weights: str = "", device: str = "auto") -> EdgeReader:
+    """The reader for sketches that `extractor` made; None, or one that hands drawings on, stands for drawings.
+
+    drawings: who reads the image where the sketch is a drawing: canny or pidinet, the latter with `weights`, a file
+    ("" = the hub's), on `device`. Raises UserError for another name.
+    """
+    if drawings not in FOR_DRAWINGS:
+        raise UserError(f"eval.edges={drawings}: must be one of {', '.join(FOR_DRAWINGS)}")
+    if extractor is not None and not isinstance(extractor, Drawn):
+        return Extracted(extractor)
+    if drawings == "canny":
+        return ColourCanny()
+    from ragaf_exp.sketch.pidinet import PiDiNet  # needs PyTorch, which is slow to import
+
+    return Extracted(PiDiNet(weights=weights, device=device), toned=False)
+
+
+def check_image(image: np.ndarray) -> None:
+    """ValueError unless it is a picture (H,W,3) uint8."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image is {image.dtype} {image.shape}: it must be uint8 (H, W, 3)")
+
+
+def edge_curve(image: np.ndarray) -> Curve:
+    """The edges of a picture (H,W,3) uint8 by Canny (1986) on CIELAB.
+
+    Gaussian smoothing of half the tolerance, Sobel per channel, at every pixel the channel with the
+    strongest gradient (so that a border between two colours of one lightness is an edge), non-maximum
+    suppression, hysteresis between LOW and HIGH. Raises ValueError for another dtype or shape.
+    """
+    check_image(image)
+    lab = cv2.cvtColor(np.multiply(image, 1 / 255, dtype=np.float32), cv2.COLOR_RGB2LAB)
+    sigma = tolerance_px(image.shape) / 2.0
+    lab = cv2.GaussianBlur(lab, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    dx, dy = _strongest(*(_sobel(lab, *order) for order in ((1, 0), (0, 1))))
+    gain = _step_gain(sigma)
+    return curve_of(cv2.Canny(_int16(dx), _int16(dy), LOW * gain, HIGH * gain, L2gradient=True) > 0)
+
+
+def _sobel(lab: np.ndarray, x: int, y: int) -> np.ndarray:
+    return cv2.Sobel(lab, cv2.CV_32F, x, y, ksize=3, scale=_SCALE, borderType=cv2.BORDER_REPLICATE)
+
+
+def _strongest(dx: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients (H,W) of the channel that changes most at each pixel, from those of all channels (H,W,3)."""
+    (x, *other_x), (y, *other_y) = cv2.split(dx), cv2.split(dy)
+    best = cv2.magnitude(x, y)
+    for next_x, next_y in zip(other_x, other_y, strict=True):
+        power = cv2.magnitude(next_x, next_y)
+        better = cv2.compare(power, best, cv2.CMP_GT)
+        for kept, found in ((x, next_x), (y, next_y), (best, power)):
+            cv2.copyTo(found, better, kept)
+    return x, y
+
+
+def _int16(values: np.ndarray) -> np.ndarray:
+    """Rounded, in one pass where numpy takes two."""
+    return cv2.addWeighted(values, 1, values, 0, 0, dtype=cv2.CV_16S)
+
+
+def _step_gain(sigma: float) -> float:
+    """Response beside a step edge of height 1, so that thresholds mean contrast whatever the smoothing."""
+    left, right = (math.erf(reach / (sigma * math.sqrt(2.0))) / 2.0 for reach in (0.5, 1.5))
+    return 4.0 * _SCALE * (left + right)

@@ -1,0 +1,155 @@
+"""Trains the network of fd_embedded: python -m eval.features.train_embedded [steps=1000 scenes=5000 seed=0 out=FILE].
+
+It learns what embedded scenes show (which colour on which shape, fills, how many objects, the background) and how a
+picture was blurred and made noisy, so that its features see both content and damage. About a minute, on one core: the
+order of sums hangs on the number of threads. The same bytes again from the same seed, PyTorch and kind of processor.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from eval.features.embedded import POOLED, SIDE, WEIGHTS, Trunk
+from ragaf_exp.cli import guarded, parse_args
+from ragaf_exp.data.palette import BACKGROUND_COLOURS, BACKGROUND_NAMES, OBJECT_NAMES
+from ragaf_exp.data.scenes import FILLS, RADII, Scenes
+from ragaf_exp.data.shapes import SHAPE_NAMES
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import write_bytes
+from ragaf_exp.types import Item
+
+BATCH, RATE = 64, 3e-3
+PAIRS, COUNTS, GROUNDS = len(OBJECT_NAMES) * len(SHAPE_NAMES), len(RADII), len(BACKGROUND_NAMES)
+SPLIT = (PAIRS, len(FILLS), COUNTS, GROUNDS, 2)  # of the head's outputs; the last are blur and noise
+REACH = 6  # pixels, of the widest blur
+BLUR, NOISE = 3.0, 0.4  # the most damage: sigma in pixels, and in units of the range [-1, 1]
+
+
+class Scene(NamedTuple):
+    """A picture and what it shows."""
+
+    image: Tensor  # (3,64,64) uint8
+    pairs: Tensor  # (64,) float, 1 = an object of this colour and shape
+    fills: Tensor  # (4,) float, 1 = an object with this fill
+    count: int  # objects, less one
+    ground: int  # which background
+
+
+def described(item: Item) -> Scene:
+    """What the network is to say of a scene."""
+    pairs, fills = torch.zeros(len(OBJECT_NAMES), len(SHAPE_NAMES)), torch.zeros(len(FILLS))
+    for thing in item.objects:
+        pairs[OBJECT_NAMES.index(thing.colour), SHAPE_NAMES.index(thing.shape)] = 1
+        fills[FILLS.index(thing.fill)] = 1
+    ground = np.median(item.image[item.object_map == 0], axis=0)
+    nearest = min(BACKGROUND_NAMES, key=lambda name: float(np.abs(ground - BACKGROUND_COLOURS[name]).sum()))
+    image = torch.from_numpy(item.image).permute(2, 0, 1).contiguous()
+    return Scene(image, pairs.flatten(), fills, len(item.objects) - 1, BACKGROUND_NAMES.index(nearest))
+
+
+def damaged(images: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures (B,3,H,W) in [-1,1], a third of them blurred, a third noisy; and how much (B,2), in [0,1]."""
+    which = torch.randint(3, (len(images),), generator=draw)
+    much = torch.rand(len(images), generator=draw)
+    levels = torch.stack([much * (which == 1), much * (which == 2)], 1)
+    noise = torch.randn(images.shape, generator=draw) * (levels[:, 1] * NOISE)[:, None, None, None]
+    images = images.clone()
+    images[which == 1] = blurred(images[which == 1], much[which == 1] * BLUR)
+    return (images + noise).clamp(-1, 1), levels
+
+
+def blurred(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Pictures (B,3,H,W), each by a Gaussian of its own sigma (B,) in pixels, up to 3."""
+    offsets = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
+    kernels = torch.softmax(-(offsets**2) / (2 * sigmas[:, None].clamp(min=0.05) ** 2), 1)
+    kernels = kernels.repeat_interleave(3, 0)[:, None]  # (3B,1,13)
+    flat = images.reshape(1, -1, *images.shape[2:])  # one group for each picture's channel
+    for kernel, pad in ((kernels[..., None], (0, 0, REACH, REACH)), (kernels[:, :, None], (REACH, REACH, 0, 0))):
+        if len(kernel):
+            flat = F.conv2d(F.pad(flat, pad, mode="replicate"), kernel, groups=len(kernel))
+    return flat.view_as(images)
+
+
+def loss_of(said: Tensor, scenes: list[Scene], levels: Tensor) -> Tensor:
+    """Sum of the tasks' losses for the head's outputs (B, sum(SPLIT))."""
+    pairs, fills, count, ground, damage = said.split(SPLIT, 1)
+    return (
+        F.binary_cross_entropy_with_logits(pairs, torch.stack([s.pairs for s in scenes])) * 8  # of 64, few are there
+        + F.binary_cross_entropy_with_logits(fills, torch.stack([s.fills for s in scenes]))
+        + F.cross_entropy(count, torch.tensor([s.count for s in scenes]))
+        + F.cross_entropy(ground, torch.tensor([s.ground for s in scenes]))
+        + F.mse_loss(damage, levels) * 4
+    )
+
+
+def trained(steps: int, scenes: int, seed: int) -> tuple[Trunk, float]:
+    """The trunk, and the mean loss of the last tenth of the steps."""
+    source = Scenes(size=SIDE, seed=seed, train=scenes).split("train")
+    known = [described(source[i]) for i in tqdm(range(scenes), desc="scenes", unit="scene")]
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trunk = Trunk().to(memory_format=torch.channels_last)  # a third faster on a CPU
+        losses = fit(trunk, known, steps, torch.Generator().manual_seed(seed))
+    return trunk.eval(), float(np.mean(losses[-max(1, steps // 10) :]))
+
+
+def fit(trunk: Trunk, known: list[Scene], steps: int, draw: torch.Generator) -> list[float]:
+    """Train a trunk, with a head that is dropped; the loss of every step."""
+    head = nn.Sequential(nn.Linear(sum(POOLED), 256), nn.ReLU(), nn.Linear(256, sum(SPLIT)))
+    optimizer = torch.optim.AdamW([*trunk.parameters(), *head.parameters()], RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    losses = []
+    for _ in tqdm(range(steps), desc="training", unit="step"):
+        rows = [known[i] for i in torch.randint(len(known), (BATCH,), generator=draw).tolist()]
+        images, levels = damaged(torch.stack([r.image for r in rows]) / 127.5 - 1, draw)
+        loss = loss_of(head(trunk(images)), rows, levels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return losses
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def packed(trunk: Trunk) -> bytes:
+    """Its tensors as safetensors, in float16."""
+    state = {k: v.half() if v.is_floating_point() else v for k, v in trunk.state_dict().items()}
+    return save({k: v.contiguous() for k, v in state.items()})
+
+
+def main() -> None:
+    args = parse_args(sys.argv[1:], {"steps": int, "scenes": int, "seed": int, "out": str})
+    steps, scenes, seed = args.get("steps", 1000), args.get("scenes", 5000), args.get("seed", 0)
+    for name, value, low in (("steps", steps, 1), ("scenes", scenes, 1), ("seed", seed, 0)):
+        if value < low:
+            raise UserError(f"{name}={value}: must be at least {low}")
+    out = Path(args.get("out", WEIGHTS))
+    trunk, loss = trained(steps, scenes, seed)
+    content = packed(trunk)
+    write_bytes(out, content)
+    print(f"{out}: {len(content):,} bytes, final loss {loss:.3f}")
+
+
+if __name__ == "__main__":
+    guarded(main)

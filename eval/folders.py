@@ -1,0 +1,127 @@
+"""Figures of images that any tool made: against a folder of references, captions, sketches, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from eval import scoring
+from eval.beside import Caption, files_by_key, read_captions, scenes_of, sketches_of
+from eval.edges import reader_of
+from eval.evaluate import Result, groups_of, phrase_regions
+from eval.guard import guard, matched
+from eval.images import ImageSet
+from eval.items import item_row, write_items
+from eval.networks import Networks
+from ragaf_exp.config.schema import Eval
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the command line names. Files belong together by their relative name without suffix."""
+
+    images: Path
+    reference: Path | None = None
+    captions: Path | None = None
+    sketches: Path | None = None
+    masks: Path | None = None
+    skip_damaged: bool = False
+
+
+class FolderScores:
+    """Scores a guarded set of images, part by part: each source concerns the images that it has something for."""
+
+    def __init__(self, images: ImageSet, reference: ImageSet | None, settings: Eval, networks: Networks):
+        self.images, self.reference, self.settings, self.networks = images, reference, settings, networks
+        self.counts: dict[str, Any] = {}
+        self.facts = {"set": images.name, "resamples": settings.bootstrap}
+        self.result = Result([item_row(key, images[i]) for i, key in enumerate(images.keys)])
+
+    def against_reference(self) -> None:
+        """Distances of the whole sets; of images with a namesake in the reference also what compares pairs."""
+        shared = set(self.images.keys) & set(self.reference.keys)
+        found = self.networks.measure(self.images, self.reference)
+        self._take(found, self.images.keys)
+        if shared:
+            first, second, counts = matched(self.images, self.reference)
+            self.counts["pairs"] = counts
+            self._add(scoring.pixel_values(first, second), {}, first.keys)
+            self._take(self.networks.lpips(first, second), first.keys)
+
+    def against_captions(self, captions: dict[str, Caption]) -> None:
+        known = self._part("captions", captions)
+        texts = [captions[key].text for key in known.keys]
+        self._take(self.networks.measure(known, None, texts), known.keys)
+
+    def against_sketches(self, files: dict[str, Path]) -> None:
+        known = self._part("sketches", files)
+        reader = reader_of(None, self.settings.edges, self.settings.pidinet, self.networks.device)
+        with tqdm(total=len(known), desc="sketch fidelity", unit="image") as bar:
+            values = scoring.sketch_values(sketches_of(known, files), known, reader, done=bar.update)
+        self._add(values, dict.fromkeys(values, {"edges": reader.name}), known.keys)
+
+    def against_masks(self, files: dict[str, Path], captions: dict[str, Caption]) -> None:
+        both = {key: path for key, path in files.items() if key in captions and captions[key].phrases}
+        known = self._part("masks", both)
+        scenes = scenes_of(known, both, captions)
+        judged = [scoring.bindings(image, scene) for image, scene in zip(known, scenes, strict=True)]
+        self._add(scoring.binding_values(judged), {}, known.keys)
+        self._take(self.networks.measure(known, None, regions=phrase_regions(scenes)), known.keys)
+
+    def _part(self, name: str, known: dict[str, Any]) -> ImageSet:
+        """The images that a source has something for. UserError where there is none."""
+        part = self.images.subset(i for i, key in enumerate(self.images.keys) if key in known)
+        if not len(part):
+            raise UserError(f"{name}=: nothing there is named as an image of {self.images.name}, such as "
+                            f"{self.images.keys[0]}, or has phrases where masks need them")  # fmt: skip
+        self.counts[name] = {"used": len(part), "images_without": len(self.images) - len(part)}
+        return part
+
+    def _take(self, found: Any, keys: Sequence[str]) -> None:
+        self._add(found.values, found.facts, keys)
+        self.result.metrics |= {name: self.facts | entry for name, entry in found.metrics.items()}
+        self.result.unavailable |= found.unavailable
+
+    def _add(self, values: scoring.Values, facts: dict[str, dict[str, Any]], keys: Sequence[str]) -> None:
+        """Values of some images, None for the others."""
+        place = {key: i for i, key in enumerate(keys)}
+        spread = {name: [of[place[key]] if key in place else None for key in self.images.keys]
+                  for name, of in values.items()}  # fmt: skip
+        self.result.add(spread, facts, self.facts, "")
+
+
+def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: Path) -> dict[str, Any]:
+    """Score, and write `out`, in the form of metrics.json, and its items beside it. UserError for bad input."""
+    if sources.masks and not sources.captions:
+        raise UserError("masks=: needs captions=FILE.jsonl with phrases, which say what each mask should show")
+    captions = read_captions(sources.captions) if sources.captions else None
+    sketches, masks = (files_by_key(folder, name) if folder else None
+                       for name, folder in (("sketches", sources.sketches), ("masks", sources.masks)))  # fmt: skip
+    reference = ImageSet.folder(sources.reference) if sources.reference else None
+    guarded = guard(ImageSet.folder(sources.images), reference, skip_damaged=sources.skip_damaged)
+    scores = FolderScores(guarded.images, guarded.reference, settings, networks)
+    if guarded.reference is not None:
+        scores.against_reference()
+    if captions is not None:
+        scores.against_captions(captions)
+    if sketches is not None:
+        scores.against_sketches(sketches)
+    if masks is not None:
+        scores.against_masks(masks, captions)
+    result = scores.result
+    content = {
+        "schema": SCHEMA, "images": str(sources.images), "metrics": result.metrics, "unavailable": result.unavailable,
+        "warnings": guarded.warnings, "items": guarded.counts | scores.counts,
+        "groups": groups_of(result, settings.bootstrap),
+    }  # fmt: skip
+    write_items(out.with_suffix(".items.jsonl"), result.rows)
+    write_json(out, content)
+    return content

@@ -1,0 +1,179 @@
+"""Sets of pictures, decoded one at a time: a folder that any tool made, or arrays. Never all of a set is held."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ragaf_exp.data.images import SUFFIXES, fit_image, read_image
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import checksum
+
+Made = TypeVar("Made")
+WORKERS = min(8, os.cpu_count() or 1)  # threads: decoders and resizers let go of the interpreter's lock
+AHEAD = 4  # results per thread that may wait for the caller
+
+
+class WrongPicture(UserError):
+    """No uint8 RGB picture: a mistake in how pictures are handed over, which no skipping of damaged files covers."""
+
+
+class ImageSet(Sequence):
+    """Pictures by index, each decoded when asked for: `images[i]` is uint8 RGB (H,W,3).
+
+    name: what messages call the set. keys: stable names, one each. read: index -> picture. digest: index -> checksum
+    of what `read` reads. size: side that every picture is fitted to (central square), None = as it is. others: files
+    found beside that are no pictures. A picture that is damaged, or no uint8 RGB, raises UserError when it is read.
+    """
+
+    def __init__(
+        self, name: str, keys: Sequence[str], read: Callable[[int], np.ndarray], digest: Callable[[int], str],
+        size: int | None = None, others: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        if size is not None and size < 1:
+            raise UserError(f"size={size}: must be at least 1 pixel")
+        self.name, self.keys, self.size, self.others = name, tuple(keys), size, tuple(others)
+        self._read, self._digest = read, digest
+
+    @classmethod
+    def folder(cls, path: str | Path, size: int | None = None) -> ImageSet:
+        """Every picture under a folder, by relative name; a key is that name without suffix.
+
+        Hidden files and folders are passed over. UserError where it is no folder, holds no picture, or two of one key.
+        """
+        root = Path(path).expanduser()
+        files, others = _listed(root)
+        if not files:
+            raise UserError(f"{root}: holds no image ({', '.join(SUFFIXES)}); name a folder of images")
+        keys = _keys(root, files)
+        return cls(str(root), keys, lambda i: read_image(root / files[i]), lambda i: _of_file(root / files[i]),
+                   size, others)  # fmt: skip
+
+    @classmethod
+    def arrays(cls, images: Sequence[np.ndarray], keys: Sequence[str] | None = None, name: str = "images") -> ImageSet:
+        """Pictures held by a sequence, which may make them when asked. Keys default to their numbers."""
+        keys = [f"{i:06d}" for i in range(len(images))] if keys is None else keys
+        if len(keys) != len(images):
+            raise UserError(f"{name}: {len(keys)} keys for {len(images)} images; give one each")
+        if len(set(keys)) != len(keys):
+            raise UserError(f"{name}: a key occurs twice; give every image its own")
+        return cls(name, keys, lambda i: images[i], lambda i: pixel_hash(check_picture(images[i], f"{name}: {keys[i]}")))
+
+    def subset(self, indices: Iterable[int]) -> ImageSet:
+        """Some of the pictures, in the given order."""
+        chosen = [range(len(self))[i] for i in indices]
+        return ImageSet(self.name, [self.keys[i] for i in chosen], lambda i: self._read(chosen[i]),
+                        lambda i: self._digest(chosen[i]), self.size, self.others)  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | ImageSet:
+        if isinstance(index, slice):
+            return self.subset(range(*index.indices(len(self))))
+        index = range(len(self))[index]
+        picture = check_picture(self._read(index), f"{self.name}: {self.keys[index]}")
+        return picture if self.size is None else fit_image(picture, self.size)
+
+    @cached_property
+    def checksum(self) -> str:
+        """sha256 over the pictures' files or arrays, in order, and the size; not over their names."""
+        total = hashlib.sha256(f"size={self.size}\n".encode())
+        for digest in ahead(self._digest, range(len(self))):
+            total.update(f"{digest}\n".encode())
+        return total.hexdigest()
+
+    def batches(self, count: int) -> Iterator[list[np.ndarray]]:
+        """All pictures in order, `count` at a time; threads decode a little ahead."""
+        if count < 1:
+            raise ValueError(f"batches of {count} images: at least 1")
+        batch: list[np.ndarray] = []
+        for picture in ahead(self.__getitem__, range(len(self))):
+            batch.append(picture)
+            if len(batch) == count:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+def ahead(work: Callable[[int], Made], indices: Iterable[int]) -> Iterator[Made]:
+    """work(i) for every index, in order, done by threads that run only a little ahead of the caller."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        waiting: deque = deque()
+        try:
+            for index in indices:
+                waiting.append(pool.submit(work, index))
+                if len(waiting) >= AHEAD * WORKERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for left in waiting:
+                left.cancel()
+
+
+def check_picture(picture: np.ndarray, name: str) -> np.ndarray:
+    """The picture itself. WrongPicture unless it is uint8 (H,W,3): another range or layout is never guessed."""
+    if not isinstance(picture, np.ndarray):
+        raise WrongPicture(f"{name}: is a {type(picture).__name__}; give a numpy array, uint8 (H,W,3)")
+    if picture.dtype != np.uint8:
+        raise WrongPicture(f"{name}: is {picture.dtype} {_range(picture)}; convert it to uint8, 0 to 255")
+    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise WrongPicture(f"{name}: has shape {picture.shape}; it must be RGB, (H,W,3)")
+    return picture
+
+
+def pixel_hash(picture: np.ndarray) -> str:
+    """32 hex digits of a picture's pixels and shape: equal for equal pictures, whatever file they came from."""
+    digest = hashlib.blake2b(f"{picture.dtype.str}{picture.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(picture))
+    return digest.hexdigest()
+
+
+def _range(values: np.ndarray) -> str:
+    if not values.size or not np.issubdtype(values.dtype, np.number):
+        return "without values in 0 to 255"
+    if not np.isfinite(values).all():
+        return f"with {int((~np.isfinite(values)).sum())} values NaN or infinite"
+    return f"with values from {values.min():g} to {values.max():g}"
+
+
+def _listed(root: Path) -> tuple[list[Path], list[str]]:
+    """Pictures under a folder, and the names of the other files there; both relative and sorted."""
+    if not root.is_dir():
+        raise UserError(f"{root}: is a file, not a folder; name the folder that holds it" if root.exists()
+                        else f"{root}: no such folder; check the path")  # fmt: skip
+    files, others = [], []
+    for place, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith("."):
+                relative = Path(place, name).relative_to(root)
+                (files if relative.suffix.lower() in SUFFIXES else others).append(relative)
+    return sorted(files, key=Path.as_posix), sorted(path.as_posix() for path in others)
+
+
+def _keys(root: Path, files: list[Path]) -> list[str]:
+    first: dict[str, Path] = {}
+    for file in files:
+        key = file.with_suffix("").as_posix()
+        if key in first:
+            raise UserError(f"{root}: {first[key]} and {file} differ only in their suffix; keep one of them")
+        first[key] = file
+    return list(first)
+
+
+def _of_file(path: Path) -> str:
+    try:
+        return checksum(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); mend that or remove it") from error

@@ -1,0 +1,174 @@
+"""What every test item scored: items.jsonl of a run folder, one line per item, from which figures, difficulty groups and
+paired comparisons are made.
+
+A line of the file, which `pandas.read_json(..., lines=True)` reads as well:
+
+    {"schema": 1, "key": "scenes0-test-7", "image": "9f86d081884c", "sketch": "60303ae22b99", "stroke_density": 0.071,
+     "regions": 4, "areas": [0.12, 0.08], "values": {"ssim": 0.61, "binding_accuracy": [1.0, 0.0], ...}}
+
+`values` are named as in metrics.json ("stage1/ssim"). A number is the whole item's; a list holds one number for each of
+its objects, in the order of `areas`, or of its regions, null where the metric does not concern one. A figure of
+metrics.json is the mean over all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.bootstrap import figure
+from eval.metrics.sketch_fidelity import STROKE_LEVEL
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import write_text
+from ragaf_exp.types import Example
+
+SCHEMA = 1
+Values = float | list[float | None]  # of one item: its own number, or one for each object or region
+
+
+@dataclass
+class ItemRow:
+    """One test item: what it is, how hard it is, what it scored."""
+
+    key: str
+    image: str = ""  # checksum of the true image and the caption: two runs' items are the same only where it is
+    sketch: str = ""  # checksum of the sketch that was followed
+    stroke_density: float | None = None  # share of the pixels that are stroke
+    regions: int | None = None
+    areas: list[float] = field(default_factory=list)  # of each object's mask, as a share of the image
+    values: dict[str, Values] = field(default_factory=dict)
+
+
+def item_row(
+    key: str, image: np.ndarray, caption: str = "", sketch: np.ndarray | None = None, regions: int | None = None,
+    masks: Sequence[np.ndarray] = (),
+) -> ItemRow:  # fmt: skip
+    """The facts of an item: its true image (H,W,3) uint8, sketch (H,W) in [0,1], count of regions, and the masks (H,W)
+    bool of its objects, in the order in which per-object values will come. What is not known is left out.
+    """
+    facts = ItemRow(key, _checksum(image, caption), regions=regions, areas=[float(np.mean(m)) for m in masks])
+    if sketch is not None:
+        facts.sketch = _checksum(np.rint(255 * sketch).astype(np.uint8))
+        facts.stroke_density = float(np.mean(sketch >= STROKE_LEVEL))
+    return facts
+
+
+def row_of(example: Example) -> ItemRow:
+    """The facts of a test example."""
+    item = example.item
+    masks = [item.object_map == thing.label for thing in item.objects]
+    return item_row(item.key, item.image, item.caption, example.sketch, example.regions.count, masks)
+
+
+def add_values(rows: Sequence[ItemRow], name: str, values: Sequence[float | Sequence[float | None] | None]) -> None:
+    """Note what each item scored, in the order of `rows`: a number, or one for each of its objects or regions.
+
+    None leaves the item, or the object, out. Raises ValueError for another count of items, NaN and infinity.
+    """
+    if len(values) != len(rows):
+        raise ValueError(f"{name}: values of {len(values)} items for {len(rows)}")
+    for row, value in zip(rows, values, strict=True):
+        if value is None:
+            continue
+        scored = _plain(value)
+        if not all(map(_finite, numbers(scored))):
+            raise ValueError(f"{name}: {value} of {row.key} is not finite")
+        row.values[name] = scored
+
+
+def numbers(value: Values | None) -> list[float]:
+    """The numbers of one item's value, without those of objects that it does not concern."""
+    if value is None:
+        return []
+    return [v for v in value if v is not None] if isinstance(value, list) else [value]
+
+
+def flat(rows: Sequence[ItemRow], name: str) -> tuple[list[float], list[str] | None]:
+    """All numbers of a metric, and the keys of their items; None in place of the keys where each item has one number."""
+    pairs = [(v, row.key) for row in rows for v in numbers(row.values.get(name))]
+    single = not any(isinstance(row.values.get(name), list) for row in rows)
+    return [v for v, _ in pairs], None if single else [key for _, key in pairs]
+
+
+def figure_of(
+    rows: Sequence[ItemRow], name: str, *, higher_is_better: bool, resamples: int = 2000, **measured_with: Any
+) -> dict[str, Any]:
+    """The entry of metrics.json of a metric: `eval.bootstrap.figure` over all its values, by item."""
+    values, clusters = flat(rows, name)
+    return figure(
+        values, clusters=clusters, higher_is_better=higher_is_better, resamples=resamples, **measured_with
+    )
+
+
+def write_items(path: Path, rows: Sequence[ItemRow]) -> None:
+    """Write the file, whole or not at all. Raises ValueError where a key occurs twice."""
+    twice = _repeated([row.key for row in rows])
+    if twice is not None:
+        raise ValueError(f"{path}: the key {twice} occurs twice")
+    lines = (json.dumps({"schema": SCHEMA, **asdict(row)}, allow_nan=False) + "\n" for row in rows)
+    write_text(path, "".join(lines))
+
+
+def read_items(path: Path) -> list[ItemRow]:
+    """The rows of the file. UserError where it is missing, damaged or of a newer schema."""
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing; evaluate again to write it") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged (no text); evaluate again to write it") from error
+    rows = [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+    twice = _repeated([row.key for row in rows])
+    if twice is not None:
+        raise UserError(f"{path}: damaged (the key {twice} occurs twice); evaluate again to write it")
+    return rows
+
+
+def _parsed(path: Path, number: int, line: str) -> ItemRow:
+    try:
+        content = json.loads(line)
+        schema = content.pop("schema")
+        if schema > SCHEMA:
+            raise UserError(f"{path}: schema {schema} is newer than this version's {SCHEMA}; update ragaf_exp")
+        row = ItemRow(**content)
+        fits = _fits(row)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged (line {number}); evaluate again to write it") from error
+    if not fits:
+        raise UserError(f"{path}: damaged (line {number}); evaluate again to write it")
+    return row
+
+
+def _fits(row: ItemRow) -> bool:
+    texts = all(isinstance(text, str) for text in (row.key, row.image, row.sketch))
+    facts = [v for v in (row.stroke_density, row.regions) if v is not None]
+    values = [v for value in row.values.values() for v in numbers(value)]
+    return texts and all(map(_finite, [*facts, *row.areas, *values]))
+
+
+def _repeated(keys: list[str]) -> str | None:
+    seen: set[str] = set()
+    return next((key for key in keys if key in seen or seen.add(key)), None)
+
+
+def _plain(value: Any) -> Values:
+    """numpy's numbers and arrays as Python's, which JSON takes."""
+    if isinstance(value, Sequence | np.ndarray):
+        return [None if v is None else float(v) for v in value]
+    return float(value)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _checksum(array: np.ndarray, text: str = "") -> str:
+    head = f"{array.shape} {array.dtype} {text}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:12]

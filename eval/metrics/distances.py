@@ -1,0 +1,176 @@
+"""Distances between two sets by their features: Frechet distance and kernel distance. Pure functions of arrays.
+
+The Frechet distance (Heusel et al. 2017; Dowson and Landau 1982) is biased upwards at every finite number of images
+(Binkowski et al. 2018; Chong and Forsyth 2020), the kernel distance is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import eigvalsh
+from scipy.linalg.lapack import dpstrf
+from scipy.stats import t as student
+
+PIECE = 8_000_000  # values held in float64 at once
+
+
+class Estimate(NamedTuple):
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and unbiased covariance (D,D) in float64 of features (N,D) of any float type, memory-mapped or not.
+
+    Read in pieces. Raises ValueError for NaN, infinity, or fewer than 2 rows.
+    """
+    if len(_shaped(features)) < 2:
+        raise ValueError("a covariance needs the features of at least 2 images")
+    mean = features.mean(0, dtype=np.float64)
+    if not np.isfinite(mean).all():
+        raise ValueError("features hold NaN or infinity")
+    _, scatter = _scatter(features, mean, np.arange(len(features)))
+    return mean, scatter / (len(features) - 1)
+
+
+def _scatter(features: np.ndarray, centre: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of x - centre (D,) and of its outer products (D,D) over some rows."""
+    total, products = np.zeros(len(centre)), np.zeros((len(centre),) * 2)
+    step = max(1, PIECE // len(centre))
+    for start in range(0, len(rows), step):
+        apart = features[rows[start : start + step]] - centre
+        total += apart.sum(0)
+        products += apart.T @ apart
+    return total, products
+
+
+def frechet(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of two Gaussians; means (D,), covariances (D,D).
+
+    With C = U'U by pivoted Cholesky, which singular covariances have too, the eigenvalues of C1 C2 are those of
+    (U1 U2')(U1 U2')', which is symmetric: no square root of a matrix, no complex numbers, nothing added to a
+    diagonal. Raises ValueError for other shapes, NaN, or matrices that are no covariances.
+    """
+    (mean1, cov1), (mean2, cov2) = _gaussian(mean1, cov1, "first"), _gaussian(mean2, cov2, "second")
+    if mean1.shape != mean2.shape:
+        raise ValueError(f"features of {mean1.size} and of {mean2.size} dimensions: take both from one network")
+    cross = _root(cov1) @ _root(cov2).T
+    small = cross @ cross.T if cross.shape[0] <= cross.shape[1] else cross.T @ cross
+    both = np.sqrt(np.clip(eigvalsh(small, overwrite_a=True), 0, None)).sum() if small.size else 0.0
+    distance = np.square(mean1 - mean2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * both
+    return max(0.0, float(distance))
+
+
+def _gaussian(mean: np.ndarray, cov: np.ndarray, which: str) -> tuple[np.ndarray, np.ndarray]:
+    mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
+    if mean.ndim != 1 or cov.shape != (mean.size, mean.size) or not mean.size:
+        raise ValueError(f"{which} set: mean {mean.shape} and covariance {cov.shape} must be (D,) and (D,D)")
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise ValueError(f"{which} set: mean or covariance holds NaN or infinity")
+    rounding = 1e-6 * np.abs(cov).max()
+    if np.abs(cov - cov.T).max() > rounding or cov.diagonal().min() < -rounding:
+        raise ValueError(f"{which} set: the covariance is not symmetric or has negative variances")
+    return mean, cov
+
+
+def _root(cov: np.ndarray) -> np.ndarray:
+    """U (rank, D) with U'U = cov, for a positive semi-definite cov (D,D)."""
+    if not cov.any():
+        return np.zeros((0, len(cov)))
+    factor, pivots, rank, info = dpstrf(cov)
+    if info < 0:
+        raise ValueError(f"LAPACK's dpstrf refused its argument {-info}")
+    root = np.empty((rank, len(cov)))
+    root[:, pivots - 1] = np.triu(factor)[:rank]
+    return root
+
+
+def frechet_interval(features1: np.ndarray, features2: np.ndarray, groups: int = 10, seed: int = 0) -> Estimate:
+    """The Frechet distance of features (N,D) with an interval for the choice of images.
+
+    By the jackknife over groups of images, left out in turn from both sets: a bootstrap draws images twice, which
+    itself raises the distance, and costs hundreds of distances. The interval is not one for the bias of a finite N.
+    Raises ValueError as `moments` and `frechet` do, and for fewer than 4 images.
+    """
+    fewest = min(len(_shaped(features1)), len(_shaped(features2)))
+    groups = min(groups, fewest // 2)
+    if groups < 2:
+        raise ValueError(f"{fewest} images: an interval needs at least 4 in either set, and 2 groups")
+    rng = np.random.default_rng(seed)
+    first, second = (_without_each(features, groups, rng) for features in (features1, features2))
+    value = frechet(*next(first), *next(second))
+    parts = np.array([frechet(*one, *other) for one, other in zip(first, second, strict=True)])
+    error = math.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
+    reach = float(student.ppf(0.975, groups - 1)) * error
+    return Estimate(value, max(0.0, value - reach), value + reach)
+
+
+def _without_each(
+    features: np.ndarray, groups: int, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Moments of all features, then of all but each of `groups` random groups."""
+    mean, cov = moments(features)
+    yield mean, cov
+    scatter = cov * (len(features) - 1)
+    for rows in np.array_split(rng.permutation(len(features)), groups):
+        left = len(features) - len(rows)
+        total, products = _scatter(features, mean, np.sort(rows))
+        shift = -total / left
+        yield mean + shift, (scatter - products - left * np.outer(shift, shift)) / (left - 1)
+
+
+def kid(
+    features1: np.ndarray, features2: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> Estimate:
+    """Kernel distance (Binkowski et al. 2018): unbiased MMD^2 with the kernel (x.y / D + 1)^3; features (N,D).
+
+    The mean over `subsets` random subsets, each of `subset_size` images of either set but at most half of the smaller
+    one. Subsets share images, so their spread alone understates the error: the interval is the delete-d jackknife's
+    (Shao and Wu 1989), value +- 1.96 s (m / (n - m) + 1 / subsets)^1/2 with s the spread of subsets of m out of n.
+    It may be negative, since it is unbiased. Raises ValueError for NaN, other shapes, or fewer than 4 images.
+    """
+    first, second = _shaped(features1), _shaped(features2)
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"features of {first.shape[1]} and of {second.shape[1]} dimensions: take both from one network")
+    if subsets < 2 or subset_size < 2:
+        raise ValueError(f"{subsets} subsets of {subset_size} images: at least 2 of 2")
+    fewest = min(len(first), len(second))
+    if fewest < 4:
+        raise ValueError(f"{fewest} images: the kernel distance needs at least 4 in either set")
+    size = min(subset_size, fewest // 2)
+    rng = np.random.default_rng(seed)
+    values = np.array([_mmd(_drawn(first, size, rng), _drawn(second, size, rng)) for _ in range(subsets)])
+    if not np.isfinite(values).all():
+        raise ValueError("features hold NaN or infinity")
+    reach = 1.96 * float(values.std(ddof=1)) * math.sqrt(size / (fewest - size) + 1 / subsets)
+    value = float(values.mean())
+    return Estimate(value, value - reach, value + reach)
+
+
+def _drawn(features: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    rows = np.sort(rng.choice(len(features), size, replace=False))  # sorted: a memory-mapped file is read in order
+    return np.ascontiguousarray(features[rows], np.float32)
+
+
+def _mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """Unbiased MMD^2 (Gretton et al. 2012, eq. 3) of two samples (m,D)."""
+    size, width = x.shape
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / width + 1) ** 3
+
+    within = sum(k.sum(dtype=np.float64) - k.diagonal().sum(dtype=np.float64) for k in (kernel(x, x), kernel(y, y)))
+    return float(within / (size * (size - 1)) - 2 * kernel(x, y).mean(dtype=np.float64))
+
+
+def _shaped(features: np.ndarray) -> np.ndarray:
+    if features.ndim != 2 or not features.size:
+        raise ValueError(f"features have shape {features.shape}: it must be (N,D), N and D at least 1")
+    return features

@@ -1,0 +1,123 @@
+"""Metrics that need a network: distances of whole sets, LPIPS, CLIP. What can't be had is told, never replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.crops import PhraseRegions
+from eval.features import load
+from eval.features.figures import FEWEST, distance_figures
+from eval.images import ImageSet
+from eval.statistics import features_of
+from eval.unavailable import Unavailable
+from ragaf_exp.cache.store import place
+from ragaf_exp.config.schema import Eval
+
+FRECHET = {"fd_embedded": "embedded", "fd_squeezenet": "squeezenet", "fid": "inception"}
+KNOWN = (*FRECHET, "kid", "lpips", "clip", "region_clip")
+BETTER = {"lpips": False, "clip_score": True, "clip_score_shuffled": True, "region_clip_accuracy": True,
+          "region_clip_chance": True}  # fmt: skip
+
+
+@dataclass
+class Found:
+    """Figures of whole sets, values of items by metric with the facts beside them, and what could not be measured."""
+
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    values: dict[str, list] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    def try_(self, names: Sequence[str], measure: Callable[[], None]) -> None:
+        """Measure; where that is unavailable here, note why for each of these metrics."""
+        try:
+            measure()
+        except Unavailable as reason:
+            self.unavailable |= dict.fromkeys(names, str(reason))
+
+
+class Networks:
+    """The networks that `settings.metrics` asks for. Each is loaded once; features are kept in the cache's folder."""
+
+    def __init__(self, settings: Eval, device: str = "auto", cache_folder: str = ""):
+        self.settings, self.device = settings, device
+        self.folder = Path(place(cache_folder)) / "features"
+        self._kept: dict[str, Any] = {}
+
+    def measure(
+        self, images: ImageSet, reference: ImageSet | None, captions: Sequence[str] | None = None,
+        regions: Sequence[PhraseRegions] | None = None,
+    ) -> Found:  # fmt: skip
+        """Of a set, what is asked for and can be said by what is given: distances to a reference, CLIP."""
+        found, wanted = Found(), self.settings.metrics
+        for network in dict.fromkeys([*FRECHET.values()]) if reference is not None else ():
+            names = [name for name, of in FRECHET.items() if of == network and name in wanted]
+            names += ["kid"] if network == "inception" and "kid" in wanted else []
+            if names:
+                found.try_(names, lambda n=names, w=network: self._distances(found, n, w, images, reference))
+        if "clip" in wanted and captions is not None:
+            found.try_(["clip_score"], lambda: self._clip(found, images, captions))
+        if "region_clip" in wanted and regions is not None:
+            found.try_(["region_clip_accuracy"], lambda: self._region_clip(found, images, regions))
+        return found
+
+    def lpips(self, images: ImageSet, reference: ImageSet) -> Found:
+        """Of each image, the distance to the reference in its place; nothing where it is not asked for."""
+        found = Found()
+        if "lpips" in self.settings.metrics:
+            found.try_(["lpips"], lambda: self._lpips(found, images, reference))
+        return found
+
+    def _distances(self, found: Found, names: list[str], network: str, images: ImageSet, reference: ImageSet) -> None:
+        fewest = min(len(images), len(reference))
+        if fewest < FEWEST:
+            raise Unavailable(f"{names[0]}: {fewest} images; a distance between sets needs at least {FEWEST} in either")
+        entries = distance_figures(images, reference, self._network(network), self.folder)
+        found.metrics |= {name: entries[name] for name in names}
+
+    def _lpips(self, found: Found, images: ImageSet, reference: ImageSet) -> None:
+        lpips = self._once("lpips", self._load_lpips)
+        found.values["lpips"] = lpips.scores(iter(images), iter(reference), len(images))
+        found.facts["lpips"] = lpips.facts()
+
+    def _clip(self, found: Found, images: ImageSet, captions: Sequence[str]) -> None:
+        from eval.clip import caption_scores
+
+        clip = self._once("clip", self._load_clip)
+        features = features_of(images, clip, self.folder)
+        scored = caption_scores(clip, images, captions, features=features)
+        found.values |= scored.values
+        found.facts |= scored.facts
+
+    def _region_clip(self, found: Found, images: ImageSet, regions: Sequence[PhraseRegions]) -> None:
+        from eval.clip import region_scores
+
+        scored = region_scores(self._once("clip", self._load_clip), images, regions, cache_folder=self.folder)
+        found.values |= scored.values
+        found.facts |= scored.facts
+
+    def _network(self, name: str) -> Any:
+        s = self.settings
+        return self._once(name, lambda: load(name, inception=s.inception, squeezenet=s.squeezenet, resize=s.resize,
+                                             device=self.device))  # fmt: skip
+
+    def _load_lpips(self) -> Any:
+        from eval.perceptual import Lpips
+
+        s = self.settings
+        return Lpips(s.lpips_net, s.lpips_backbone, s.lpips_heads, self.device, s.lpips_batch)
+
+    def _load_clip(self) -> Any:
+        from eval.clip_network import Clip
+
+        s = self.settings
+        return Clip(s.clip_model, s.clip_pretrained, s.clip_config, s.clip_precision, self.device, s.clip_batch)
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+

@@ -1,0 +1,82 @@
+"""What every item scored without any network: pixels, sketch fidelity, binding, attention; by the names of metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from eval.edges import EdgeReader
+from eval.metrics import attention as attention_metrics
+from eval.metrics import binding
+from eval.metrics import image as image_metrics
+from eval.metrics.binding import ObjectBinding, bind
+from eval.metrics.image import seam_ratio
+from eval.metrics.sketch_fidelity import FIGURES, sketch_fidelity_set
+from ragaf_exp.data.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
+from ragaf_exp.types import Example, Item
+
+Values = dict[str, list]  # of each metric, in the order of items: a number, a list of one for each object, or None
+BETTER = {
+    "mse": False, "psnr": True, "ssim": True, "seam_ratio": False, **binding.HIGHER_IS_BETTER,
+    **attention_metrics.HIGHER_IS_BETTER, **{name: better for name, (_, better) in FIGURES.items()},
+    "sketch_f1_shuffled": True,
+}  # fmt: skip
+
+
+def pixel_values(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> Values:
+    """mse, psnr and ssim of each image (H,W,3) uint8 to its reference."""
+    rows = [[getattr(image_metrics, name)(*pair) for name in ("mse", "psnr", "ssim")]
+            for pair in zip(images, references, strict=True)]  # fmt: skip
+    return dict(zip(("mse", "psnr", "ssim"), map(list, zip(*rows, strict=True)), strict=True))
+
+
+def seam_values(images: Sequence[np.ndarray], patch: int) -> Values:
+    """Of images that were made in patches of so many pixels."""
+    return {"seam_ratio": [seam_ratio(image, patch) for image in images]}
+
+
+def sketch_values(
+    sketches: Sequence[np.ndarray], images: Sequence[np.ndarray], reader: EdgeReader,
+    done: Callable[[int], object] | None = None,
+) -> Values:  # fmt: skip
+    """Fidelity of each image to its sketch (H,W) in [0,1], and F1 to another item's: chance."""
+    right, shuffled = sketch_fidelity_set(sketches, images, reader, done=done)
+    values = {name: [getattr(f, field) for f in right] for name, (field, _) in FIGURES.items()}
+    return values | {"sketch_f1_shuffled": [f.f1 for f in shuffled] or [None] * len(right)}
+
+
+def can_bind(item: Item) -> bool:
+    """Whether the caption gives every object a colour that can be read back from pixels."""
+    return bool(item.objects) and all(o.colour in OBJECT_COLOURS for o in item.objects)
+
+
+def bindings(image: np.ndarray, item: Item) -> list[ObjectBinding] | None:
+    """What an image (H,W,3) uint8 made of the item's objects; None where that can't be said."""
+    return bind(image, item.objects, item.object_map, OBJECT_COLOURS, BACKGROUND_COLOURS) if can_bind(item) else None
+
+
+def binding_values(scenes: Sequence[list[ObjectBinding] | None]) -> Values:
+    """Of each object, whether it is right; None for one that the metric does not concern, and for a scene without."""
+    if all(scene is None for scene in scenes):
+        return {}
+    by_scene = [scene and binding.binding_values(scene) for scene in scenes]
+    return {name: [values and values[name] for values in by_scene] for name in binding.HIGHER_IS_BETTER}
+
+
+def attention_values(
+    maps: Sequence[np.ndarray], examples: Sequence[Example], token_spans: Callable[[str], list[tuple[int, int]]], seed: int
+) -> Values:
+    """Of each object's phrase, whether the regions' attention (N,T), padded, finds it, beside chance.
+
+    token_spans: caption -> characters of its tokens.
+    """
+    items = []
+    for attention, example in zip(maps, examples, strict=True):
+        spans, item = token_spans(example.item.caption), example.item
+        masks = [item.object_map == thing.label for thing in item.objects]
+        tokens = [[i for i, (a, b) in enumerate(spans) if a < thing.span[1] and b > thing.span[0]]
+                  for thing in item.objects]  # fmt: skip
+        own = attention[: example.regions.count, : len(spans)]
+        items.append(attention_metrics.region_text(own, example.regions.labels, masks, tokens))
+    return attention_metrics.attention_values(items, seed)

@@ -1,0 +1,56 @@
+"""The same test items in every run of a comparison: one row an item, one column a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ragaf_exp.report.compare import Comparison
+from ragaf_exp.report.members import Member
+from ragaf_exp.report.parts import Scene
+from ragaf_exp.report.pictures import SCENES, SIDE, picture
+
+FINAL = ("stage2", "stage1")  # the picture of the last stage that a run has
+MANY, SMALL = 4, 192  # runs from which pictures are kept small, and their longest side in px
+
+
+def grid_rows(found: Comparison) -> list[dict[str, Any]]:
+    """Items that two runs or more kept pictures of, in the first such run's order: what all share, and each run's image.
+
+    Items are told apart by their key; the figures' check says that they are the same in every run.
+    """
+    scenes = [{scene.key: scene for scene in member.run.scenes} for member in found.members]
+    keys = dict.fromkeys(key for of_run in scenes for key in of_run)
+    kept = [key for key in keys if sum(key in of_run for of_run in scenes) > 1][:SCENES]
+    side = SIDE if len(found.members) < MANY else SMALL
+    return [_row(key, [of_run.get(key) for of_run in scenes], side) for key in kept]
+
+
+def columns(members: list[Member]) -> list[str]:
+    """Titles over a row's pictures."""
+    return ["Sketch", *(member.letter for member in members), "Truth"]
+
+
+def _row(key: str, scenes: list[Scene | None], side: int) -> dict[str, Any]:
+    there = [scene for scene in scenes if scene is not None]
+    shown = [_image(scene, side) for scene in scenes]
+    return {
+        "key": key,
+        "caption": there[0].caption,
+        "cells": [_shared(there, "sketch", side), *shown, _shared(there, "truth", side)],
+    }
+
+
+def _shared(scenes: list[Scene], name: str, side: int) -> dict[str, Any]:
+    path = next((scene.pictures[name] for scene in scenes if name in scene.pictures), None)
+    return {"picture": picture(path, side) if path else None, "said": "", "wrong": ""}
+
+
+def _image(scene: Scene | None, side: int) -> dict[str, Any]:
+    """A run's image of the item, and how many colours are right in it."""
+    name = next((name for name in FINAL if scene and name in scene.pictures), None)
+    if name is None:
+        return {"picture": None, "said": "", "wrong": ""}
+    wrong = [f"{o['phrase']}: {o['found']}" for o in scene.objects if not o["correct"]]
+    right = len(scene.objects) - len(wrong)
+    said = f"{right} of {len(scene.objects)} colours" if scene.objects else ""
+    return {"picture": picture(scene.pictures[name], side), "said": said, "wrong": "; ".join(wrong)}

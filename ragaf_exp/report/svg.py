@@ -1,0 +1,58 @@
+"""Charts as inline SVG that takes its colours from the page, so that they suit light and dark.
+
+matplotlib draws in stand-in colours, which are then replaced by the page's CSS variables.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+INK, RULE = "#010101", "#020202"  # stand-ins: text, and axes with their grid
+SERIES = ("#030301", "#030302", "#030303", "#030304", "#030305")
+GOOD, BAD = "#040401", "#040402"
+VARIABLES = {INK: "var(--ink)", RULE: "var(--rule)", GOOD: "var(--good)", BAD: "var(--bad)"}
+VARIABLES |= {c: f"var(--c{i})" for i, c in enumerate(SERIES, 1)}
+WIDTH, HEIGHT = 5.4, 2.75  # inches at 72 px: one chart of two side by side
+SETTINGS = {
+    "svg.fonttype": "none", "font.size": 9, "text.color": INK, "grid.color": RULE, "grid.linewidth": 0.5,
+    "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "axes.edgecolor": RULE, "axes.labelcolor": INK, "axes.grid": True, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left",
+    "axes.titleweight": "bold", "legend.frameon": False, "legend.fontsize": 8,
+}  # fmt: skip
+
+
+def chart(
+    name: str, title: str, draw: Callable[[Any], None], size: tuple[float, float] = (WIDTH, HEIGHT), columns: int = 1
+) -> str:
+    """An <svg> element in the page's colours. `name` keeps the ids of two charts of one page apart.
+
+    draw: given the Axes, or an array of them where there are several columns, which share their rows. size: inches at
+    72 px.
+    """
+    name = re.sub(r"\W", "-", name)
+    with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, columns, sharey=columns > 1)
+        (axes if columns == 1 else axes[0]).set_title(title, parse_math=False)
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _for_page(buffer.getvalue(), name)
+
+
+def _for_page(svg: str, name: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', rf'\1 role="img" aria-label="{name}"', svg, count=1)
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # matplotlib names every part; nothing refers to these
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    return svg
