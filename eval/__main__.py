@@ -2,9 +2,10 @@
 
     python -m eval run=DIR [items=N] [eval=quick|full] [eval.KEY=VALUE ...]
     python -m eval images=DIR [reference=DIR] [captions=FILE] [sketches=DIR] [masks=DIR] out=FILE.json
-        [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
+        [training=DIR] [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
 
 `eval` overrides are those of the config group (conf/eval/). Files belong together by their name without suffix.
+training: the images that the model was trained on, so that a reference that holds some of them is found out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
 
 KNOWN = {"run": str, "items": int, "images": str, "reference": str, "captions": str, "sketches": str, "masks": str,
-         "out": str, "on_error": str}  # fmt: skip
+         "training": str, "out": str, "on_error": str}  # fmt: skip
 FOLDERS = ("reference", "captions", "sketches", "masks")
 
 
@@ -76,7 +77,7 @@ def _images(args: dict[str, Any], overrides: list[str]) -> None:
 
     cfg = composed(overrides)
     settings = OmegaConf.to_object(OmegaConf.merge(Eval, cfg.eval))
-    paths = {name: Path(args[name]) for name in ("images", *FOLDERS) if name in args}
+    paths = {name: Path(args[name]) for name in ("images", "training", *FOLDERS) if name in args}
     sources = Sources(**paths, skip_damaged=args.get("on_error") == "skip")
     out = Path(args["out"])
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 A sketch that an extractor made (sketch=canny, xdog, pidinet, ...) is compared with what the same extractor makes of
 the image: like with like, tones included. A drawing came from a hand, and no extractor makes its like: it is reduced
-to its centre lines, and so are the image's edges, found by a Canny that sees colour or by PiDiNet.
+to thin lines, and compared with those that a Canny that sees colour, or PiDiNet, finds in the image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from eval.metrics.curves import Curve, curve_of, stroke_curve, tolerance_px
+from eval.metrics.curves import Curve, curve_of, drawing_curve, stroke_curve, tolerance_px
 from ragaf_exp.errors import UserError
 from ragaf_exp.sketch.drawn import Drawn
 
@@ -39,12 +39,12 @@ class EdgeReader(Protocol):
 
 
 class ColourCanny:
-    """For drawings: centre lines of the strokes, Canny edges on CIELAB of the image."""
+    """For drawings: centre lines of the strokes, or their sides; Canny edges on CIELAB of the image."""
 
     name = "canny_lab"
 
     def strokes(self, sketch: np.ndarray) -> Curve:
-        return stroke_curve(sketch)
+        return drawing_curve(sketch)
 
     def edges(self, image: np.ndarray) -> Curve:
         return edge_curve(image)
@@ -53,7 +53,7 @@ class ColourCanny:
 class Extracted:
     """The image's edges by one of `ragaf_exp.sketch`'s extractors, a callable (image, drawing) -> sketch (H,W).
 
-    toned: the extractor made the sketch too, so that tones can be compared; else both sides are centre lines.
+    toned: the extractor made the sketch too, so that tones can be compared; else the sketch is a drawing.
     """
 
     def __init__(self, extractor: Any, toned: bool = True) -> None:
@@ -61,7 +61,7 @@ class Extracted:
         self.name = type(extractor).__name__.lower()
 
     def strokes(self, sketch: np.ndarray) -> Curve:
-        return stroke_curve(sketch, self.toned)
+        return stroke_curve(sketch, toned=True) if self.toned else drawing_curve(sketch)
 
     def edges(self, image: np.ndarray) -> Curve:
         check_image(image)

@@ -26,7 +26,7 @@ from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.types import Example, Item
 
 SCHEMA = 1
-GROUPED = ("binding_accuracy", "leak_rate", "sketch_f1", "ssim")
+GROUPED = ("binding_accuracy", "leak_rate", "sketch_f1", "pointing_accuracy", "fill_accuracy", "lpips", "ssim")
 BETTER = scoring.BETTER | networks.BETTER
 
 

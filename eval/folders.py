@@ -14,7 +14,7 @@ from eval.beside import Caption, files_by_key, read_captions, scenes_of, sketche
 from eval.edges import reader_of
 from eval.evaluate import Result, groups_of, phrase_regions
 from eval.guard import guard, matched
-from eval.images import ImageSet
+from eval.images import ImageSet, pixel_hash
 from eval.items import item_row, write_items
 from eval.networks import Networks
 from ragaf_exp.config.schema import Eval
@@ -33,6 +33,7 @@ class Sources:
     captions: Path | None = None
     sketches: Path | None = None
     masks: Path | None = None
+    training: Path | None = None  # the images that the model was trained on
     skip_damaged: bool = False
 
 
@@ -98,6 +99,15 @@ class FolderScores:
         self.result.add(spread, facts, self.facts, "")
 
 
+def _hashes(training: Path | None, reference: ImageSet | None) -> list[str]:
+    """Of the training images, fitted to the reference's size where that is square, as training fits them."""
+    if training is None or reference is None:
+        return []
+    height, width = reference[0].shape[:2]
+    seen = ImageSet.folder(training, size=width if height == width else None)
+    return [pixel_hash(image) for image in tqdm(seen, desc="training images", unit="image")]
+
+
 def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: Path) -> dict[str, Any]:
     """Score, and write `out`, in the form of metrics.json, and its items beside it. UserError for bad input."""
     if sources.masks and not sources.captions:
@@ -106,7 +116,8 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     sketches, masks = (files_by_key(folder, name) if folder else None
                        for name, folder in (("sketches", sources.sketches), ("masks", sources.masks)))  # fmt: skip
     reference = ImageSet.folder(sources.reference) if sources.reference else None
-    guarded = guard(ImageSet.folder(sources.images), reference, skip_damaged=sources.skip_damaged)
+    images = ImageSet.folder(sources.images)
+    guarded = guard(images, reference, _hashes(sources.training, reference), sources.skip_damaged)
     scores = FolderScores(guarded.images, guarded.reference, settings, networks)
     if guarded.reference is not None:
         scores.against_reference()

@@ -99,6 +99,9 @@ class RunFolder:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{self.path}: another process is running this very config; wait for it") from error
+        for left in self.path.rglob(".*.tmp"):  # by a process that was killed in a write
+            if left.is_file():
+                left.unlink(missing_ok=True)
 
     def _point_latest(self) -> None:
         latest = self.path.parents[1] / "latest"

@@ -175,3 +175,25 @@ def test_wrong_arguments_are_named(refused, folder, tmp_path):
     for name in ("1.png", "2.png", "3.png"):
         (folder / name).unlink()
     refused(damage.main, f"images={folder}", out, says=("one picture",))
+
+
+# --- docs
+
+
+def test_the_documented_table_holds():
+    """In docs/metrics.md every metric of every damage stands, and none that claims to see it fails to."""
+    text = (Path(__file__).parents[1] / "docs/metrics.md").read_text()
+    for kind in DAMAGES.values():
+        part = text.partition(f"| {kind.what} | none |")[2].partition("\n\n")[0]
+        for name in HIGHER_IS_BETTER:
+            (row,) = [line for line in part.splitlines() if line.startswith(f"| `{name}` |")]
+            assert row.split(" | ")[6:8] == ["yes" if name in kind.seen_by else "no", row.split(" | ")[7]]
+            assert name not in kind.seen_by or row.split(" | ")[7] == "yes", row
+
+
+def test_every_figure_is_documented():
+    from eval.evaluate import BETTER
+
+    text = (Path(__file__).parents[1] / "docs/metrics.md").read_text()
+    bases = {name.removesuffix("_shuffled").removesuffix("_uniform").removesuffix("_chance") for name in BETTER}
+    assert not [name for name in bases if f"`{name}`" not in text and f"`{name}_accuracy`" not in text]

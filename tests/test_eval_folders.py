@@ -106,6 +106,19 @@ def test_a_truncated_file_stops_or_is_counted(folders, cli):
     assert any("skipped" in text for text in found["warnings"])
 
 
+def test_a_reference_from_the_training_set_is_found_out(folders, cli):
+    training = folders / "training"
+    training.mkdir()
+    for i in range(2):
+        Image.open(folders / "reference" / "sub" / f"{i:02d}.png").save(training / f"seen{i}.png")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(training / "other.png")
+    status, out, err = cli(command.main, *words(folders, "images", "reference"), f"training={training}")
+    found = json.loads((folders / "out" / "found.json").read_text())
+    assert status == 0, err
+    assert any("2 of 12 images are in the training set" in text for text in found["warnings"]), found["warnings"]
+    assert "in the training set" in out
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,10 +11,11 @@ from hypothesis import strategies as st
 
 from eval.metrics.attention import (
     HIGHER_IS_BETTER,
+    PhraseAttention,
     RegionText,
     attention_values,
     normalised_entropy,
-    phrase_attention,
+    own_scores,
     region_text,
     shuffled_scores,
     uniform_scores,
@@ -30,6 +33,12 @@ def quarter(region: int) -> np.ndarray:
 def item(attention: np.ndarray, phrases: tuple[int, ...] = (0, 1, 2, 3)) -> RegionText:
     """An item whose k-th phrase is the k-th token and the quarter that is named for it."""
     return region_text(attention, LABELS, [quarter(r) for r in phrases], [[k] for k in range(len(phrases))])
+
+
+def phrase_attention(attention: np.ndarray, labels: np.ndarray, mask: np.ndarray, tokens: Sequence[int]) -> PhraseAttention:
+    """Of an item with one phrase."""
+    (found,) = own_scores(region_text(attention, labels, [mask], [tokens]))
+    return found
 
 
 def mean(values: list) -> float:

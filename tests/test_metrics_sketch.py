@@ -21,6 +21,7 @@ from eval.metrics.curves import curve_of, stroke_curve, tolerance_px
 from eval.metrics.sketch_fidelity import FIGURES, compare, sketch_fidelity, sketch_fidelity_set
 from eval.metrics.soft_edges import ms_ssim, pyramid
 from ragaf_exp.data.images import fit_image, read_image
+from ragaf_exp.data.openmoji import OpenMoji
 from ragaf_exp.data.scenes import Scenes
 from ragaf_exp.errors import UserError
 from ragaf_exp.sketch import Canny, DoG, Drawn, Scharr, XDoG
@@ -147,6 +148,20 @@ def test_wrong_input_is_named():
         sketch_fidelity(square(32, 8, 8), painted())
     with pytest.raises(ValueError, match="item 1: sketch has values outside"):
         sketch_fidelity_set([square(), square() * 2], [painted()] * 2)
+
+
+def test_a_wide_stroke_is_a_border_or_a_line():
+    """11 px at a tolerance of 2.7: an image may change colour in the stroke's middle, or show the stroke itself."""
+    sketch = square(256, 64, 128, 11)
+    line = np.where(sketch[..., None] > 0, np.uint8(20), np.uint8(245)).repeat(3, 2)
+    for image in (painted(256, 64, 128), line):
+        found = sketch_fidelity(sketch, image)
+        assert found.f1 > 0.95 and found.ms_ssim > 0.9
+    beside = painted(256, 64, 128)[:, np.r_[251:256, 0:251]]  # both at once is neither: half of it lies at a side
+    assert 0.4 < sketch_fidelity(sketch, beside).f1 < 0.8
+    assert ColourCanny().strokes(square(256, 64, 128, 3)).sides is None  # its sides lie within the tolerance
+    assert ColourCanny().strokes(np.ones((64, 64), np.float32)).sides is None  # ink everywhere has no side
+    assert stroke_curve(sketch).sides is None
 
 
 # --- multi-scale SSIM of soft edges
@@ -311,6 +326,15 @@ def test_real_photos_and_sketches_of_them(shared_data):
         own, other = sketch_fidelity_set([extractor(p, None) for p in photos], photos, reader_of(extractor))
         assert mean(own, "f1") == 1.0 and mean(other, "f1") < 0.4
         assert mean(own, "ms_ssim") > 0.999 and mean(other, "ms_ssim") < 0.2
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_real_line_art(shared_data, size):
+    """OpenMoji's black drawings and colour pictures, which show the drawing's lines as lines: all but the same edges."""
+    items = OpenMoji(root=str(shared_data / "openmoji72"), size=size).split("test")
+    items = [items[i] for i in range(30)]
+    own, other = sketch_fidelity_set([i.drawing for i in items], [i.image for i in items])
+    assert mean(own, "f1") > 0.85 and mean(other, "f1") < 0.45
 
 
 def test_speed():

@@ -139,6 +139,13 @@ def test_a_kill_between_the_last_figure_and_the_report(run_copy, tiny):
     assert run(cfg).path == run_copy and (run_copy / "report.html").exists()
 
 
+def test_what_a_kill_in_a_write_left_is_removed(run_copy, tiny):
+    left = run_copy / ".status.json.4711.tmp"
+    left.write_text("{")
+    run(composed([*tiny, f"runs={run_copy.parents[1]}"]))
+    assert not left.exists()
+
+
 @pytest.mark.parametrize("removed", ["metrics.json", "samples"])
 def test_a_kill_during_evaluation(removed, run_copy, tiny, finished, figures):
     """Trained, not yet evaluated: nothing is trained again, and the figures are the same."""

@@ -85,14 +85,6 @@ def score_phrase(scores: np.ndarray, pixels: np.ndarray, overlap: np.ndarray) ->
     return PhraseAttention(pointing, float(shared / (pixels[found].sum() + overlap.sum() - shared)))
 
 
-def phrase_attention(
-    attention: np.ndarray, labels: np.ndarray, mask: np.ndarray, tokens: Sequence[int]
-) -> PhraseAttention:
-    """Score one phrase from its item's map; arguments and errors as `region_text` has them."""
-    item = region_text(attention, labels, [mask], [tokens])
-    return score_phrase(item.scores()[0], item.pixels, item.overlaps[0])
-
-
 def own_scores(item: RegionText) -> list[PhraseAttention]:
     """Each phrase by the item's own map."""
     return [score_phrase(s, item.pixels, o) for s, o in zip(item.scores(), item.overlaps, strict=True)]

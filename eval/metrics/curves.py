@@ -22,6 +22,7 @@ class Curve:
     mask: np.ndarray  # (H,W) bool
     distance: np.ndarray  # (H,W) float32, px; the diagonal everywhere where the curve is empty
     tone: np.ndarray | None = None  # (H,W) float32 in [0,1], the soft edges it is the middle of; None: it has none
+    sides: Curve | None = None  # another reading of the same strokes: their outlines; None: there is none
 
     @cached_property
     def soft(self) -> np.ndarray:
@@ -48,13 +49,13 @@ def tolerance_px(shape: tuple[int, ...]) -> float:
     return max(1.0, TOLERANCE * diagonal(shape))
 
 
-def curve_of(mask: np.ndarray, tone: np.ndarray | None = None) -> Curve:
+def curve_of(mask: np.ndarray, tone: np.ndarray | None = None, sides: Curve | None = None) -> Curve:
     """The curve of a thin mask (H,W) bool, with exact Euclidean distances."""
     if not mask.any():
-        return Curve(mask, np.full(mask.shape, diagonal(mask.shape), np.float32), tone)
+        return Curve(mask, np.full(mask.shape, diagonal(mask.shape), np.float32), tone, sides)
     away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # OpenCV's last digits hang on where the array lies in memory; squares of distances on a grid are whole numbers
-    return Curve(mask, np.sqrt(np.rint(away * away)), tone)
+    return Curve(mask, np.sqrt(np.rint(away * away)), tone, sides)
 
 
 def stroke_curve(sketch: np.ndarray, toned: bool = False) -> Curve:
@@ -63,10 +64,27 @@ def stroke_curve(sketch: np.ndarray, toned: bool = False) -> Curve:
     toned: its values say how strong an edge is and are kept; where all are 0 or 1 they don't. Raises ValueError for
     another shape, a value outside the range, or NaN.
     """
+    check_sketch(sketch)
+    soft = toned and bool(((sketch > 0.0) & (sketch < 1.0)).any())
+    return curve_of(skeletonize(sketch >= STROKE_LEVEL), np.ascontiguousarray(sketch, np.float32) if soft else None)
+
+
+def drawing_curve(sketch: np.ndarray) -> Curve:
+    """The centre lines of a drawing, and its strokes' sides where some stroke is wider than twice the tolerance.
+
+    A stroke stands for the border between two areas, or is a line that the image shows as one: then its edges lie at
+    the line's two sides, and a wide line's are too far from its centre. Arguments and errors as `stroke_curve` has them.
+    """
+    check_sketch(sketch)
+    ink = sketch >= STROKE_LEVEL
+    depth = cv2.distanceTransform(ink.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+    wide = depth.max() - 0.5 > tolerance_px(ink.shape) and not ink.all()
+    return curve_of(skeletonize(ink), sides=curve_of(ink & (depth <= 1.0)) if wide else None)
+
+
+def check_sketch(sketch: np.ndarray) -> None:
+    """ValueError unless it is (H,W) with values in [0, 1]."""
     if sketch.ndim != 2:
         raise ValueError(f"sketch has shape {sketch.shape}: it must be (H, W)")
     if not (np.min(sketch) >= 0.0 and np.max(sketch) <= 1.0):
         raise ValueError("sketch has values outside [0, 1] or NaN")
-    soft = toned and bool(((sketch > 0.0) & (sketch < 1.0)).any())
-    tone = np.ascontiguousarray(sketch, np.float32) if soft else None
-    return curve_of(skeletonize(sketch >= STROKE_LEVEL), tone)
