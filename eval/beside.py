@@ -5,36 +5,21 @@ Everything is found by an image's key, its relative name without suffix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 
-from eval.images import ImageSet
+from eval.images import ImageSet, pictures_in
 from ragaf_exp.data.fit import resize_strokes
-from ragaf_exp.data.images import SUFFIXES, read_drawing, read_image
+from ragaf_exp.data.images import read_drawing, read_image
 from ragaf_exp.data.metadata import read_records
 from ragaf_exp.data.palette import OBJECT_COLOURS
+from ragaf_exp.data.scenes import FILLS
+from ragaf_exp.data.split import LazyItems
 from ragaf_exp.errors import UserError
 from ragaf_exp.types import Item, SceneObject
-
-FILLS = ("plain", "striped", "dotted", "hollow")
-Made = TypeVar("Made")
-
-
-class Lazy(Sequence, Generic[Made]):
-    """make(i), each time it is asked for."""
-
-    def __init__(self, make: Callable[[int], Made], length: int):
-        self.make, self.length = make, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Made:
-        return self.make(range(self.length)[index])
 
 
 @dataclass(frozen=True)
@@ -60,22 +45,20 @@ def read_captions(path: Path) -> dict[str, Caption]:
 
 def files_by_key(folder: Path, argument: str) -> dict[str, Path]:
     """The pictures under a folder, by key. UserError where it is none, or holds none."""
-    if not folder.is_dir():
-        raise UserError(f"{argument}={folder}: no such folder")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise UserError(f"{argument}={folder}: holds no pictures ({', '.join(SUFFIXES)})")
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+    try:
+        return pictures_in(folder)[0]
+    except UserError as error:
+        raise UserError(f"{argument}={error}") from error
 
 
-def sketches_of(images: ImageSet, files: dict[str, Path]) -> Lazy[np.ndarray]:
+def sketches_of(images: ImageSet, files: dict[str, Path]) -> Sequence[np.ndarray]:
     """The sketch (H,W) float32 in [0,1] of each image, at its size."""
-    return Lazy(lambda i: resize_strokes(read_drawing(files[images.keys[i]]), *images[i].shape[:2]), len(images))
+    return LazyItems(lambda i: resize_strokes(read_drawing(files[images.keys[i]]), *images[i].shape[:2]), len(images))
 
 
-def scenes_of(images: ImageSet, files: dict[str, Path], captions: dict[str, Caption]) -> Lazy[Item]:
+def scenes_of(images: ImageSet, files: dict[str, Path], captions: dict[str, Caption]) -> Sequence[Item]:
     """Each image's objects as its mask shows them: value k, from 1, is the k-th phrase's. UserError where it can't be."""
-    return Lazy(lambda i: _scene(images.keys[i], images[i].shape[:2], files[images.keys[i]], captions), len(images))
+    return LazyItems(lambda i: _scene(images.keys[i], images[i].shape[:2], files[images.keys[i]], captions), len(images))
 
 
 def _scene(key: str, shape: tuple[int, int], path: Path, captions: dict[str, Caption]) -> Item:

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from eval.clip_source import CONFIG, MODEL, PRETRAINED, Source, find, hushed, library
 from eval.features.base import Network
-from eval.features.weights import brief
 from eval.unavailable import Unavailable
 from ragaf_exp.errors import UserError, between
 from ragaf_exp.files import checksum
+from ragaf_exp.weights import brief
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # open_clip asks for it, but tries again without where that raises TypeError

@@ -18,9 +18,10 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from eval.features.weights import brief, downloading
+from eval.features.weights import downloading
 from eval.unavailable import Unavailable
 from ragaf_exp.errors import UserError
+from ragaf_exp.weights import brief
 
 MODEL, PRETRAINED, CONFIG = "eval.clip_model", "eval.clip_pretrained", "eval.clip_config"
 PARTS = ("embed_dim", "vision_cfg", "text_cfg")  # what open_clip wants of an architecture

@@ -63,6 +63,13 @@ class Result:
                 )
 
 
+    def take(self, found: networks.Found, measured_with: dict[str, Any], prefix: str = "") -> None:
+        """Note what the networks found."""
+        self.add(found.values, found.facts, measured_with, prefix)
+        self.metrics |= {prefix + name: entry | measured_with for name, entry in found.metrics.items()}
+        self.unavailable |= found.unavailable
+
+
 def evaluate(
     folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: Judge, draws: Draws,
     show: Callable[[int, Example, Drawn, int], None],
@@ -99,9 +106,7 @@ def score_stage(
     drawn, real = ImageSet.arrays(images, keys, "drawn images"), ImageSet.arrays(truth, keys, "test images")
     captions = [item.caption for item in items]
     for found in (judge.networks.measure(drawn, real, captions, phrase_regions(items)), judge.networks.lpips(drawn, real)):
-        result.add(found.values, found.facts, judge.measured_with, prefix)
-        result.metrics |= {prefix + name: entry | judge.measured_with for name, entry in found.metrics.items()}
-        result.unavailable |= found.unavailable
+        result.take(found, judge.measured_with, prefix)
 
 
 def _draw(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,14 @@ from tqdm import tqdm
 from eval import scoring
 from eval.beside import Caption, files_by_key, read_captions, scenes_of, sketches_of
 from eval.edges import reader_of
-from eval.evaluate import Result, groups_of, phrase_regions
+from eval.evaluate import SCHEMA, Result, groups_of, phrase_regions
 from eval.guard import guard, matched
 from eval.images import ImageSet, pixel_hash
-from eval.items import item_row, write_items
-from eval.networks import Networks
+from eval.items import ItemRow, write_items
+from eval.networks import Found, Networks
 from ragaf_exp.config.schema import Eval
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_json
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class FolderScores:
         self.images, self.reference, self.settings, self.networks = images, reference, settings, networks
         self.counts: dict[str, Any] = {}
         self.facts = {"set": images.name, "resamples": settings.bootstrap}
-        self.result = Result([item_row(key, images[i]) for i, key in enumerate(images.keys)])
+        self.result = Result([ItemRow(key) for key in images.keys])
 
     def against_reference(self) -> None:
         """Distances of the whole sets; of images with a namesake in the reference also what compares pairs."""
@@ -86,17 +84,17 @@ class FolderScores:
         self.counts[name] = {"used": len(part), "images_without": len(self.images) - len(part)}
         return part
 
-    def _take(self, found: Any, keys: Sequence[str]) -> None:
-        self._add(found.values, found.facts, keys)
-        self.result.metrics |= {name: self.facts | entry for name, entry in found.metrics.items()}
-        self.result.unavailable |= found.unavailable
+    def _take(self, found: Found, keys: Sequence[str]) -> None:
+        self.result.take(replace(found, values=self._spread(found.values, keys)), self.facts)
 
     def _add(self, values: scoring.Values, facts: dict[str, dict[str, Any]], keys: Sequence[str]) -> None:
-        """Values of some images, None for the others."""
+        self.result.add(self._spread(values, keys), facts, self.facts, "")
+
+    def _spread(self, values: scoring.Values, keys: Sequence[str]) -> scoring.Values:
+        """Values of some images as values of all, None for the others."""
         place = {key: i for i, key in enumerate(keys)}
-        spread = {name: [of[place[key]] if key in place else None for key in self.images.keys]
-                  for name, of in values.items()}  # fmt: skip
-        self.result.add(spread, facts, self.facts, "")
+        return {name: [of[place[key]] if key in place else None for key in self.images.keys]
+                for name, of in values.items()}  # fmt: skip
 
 
 def _hashes(training: Path | None, reference: ImageSet | None) -> list[str]:

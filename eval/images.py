@@ -50,12 +50,9 @@ class ImageSet(Sequence):
         Hidden files and folders are passed over. UserError where it is no folder, holds no picture, or two of one key.
         """
         root = Path(path).expanduser()
-        files, others = _listed(root)
-        if not files:
-            raise UserError(f"{root}: holds no image ({', '.join(SUFFIXES)}); name a folder of images")
-        keys = _keys(root, files)
-        return cls(str(root), keys, lambda i: read_image(root / files[i]), lambda i: _of_file(root / files[i]),
-                   size, others)  # fmt: skip
+        found, others = pictures_in(root)
+        files = list(found.values())
+        return cls(str(root), list(found), lambda i: read_image(files[i]), lambda i: _of_file(files[i]), size, others)
 
     @classmethod
     def arrays(cls, images: Sequence[np.ndarray], keys: Sequence[str] | None = None, name: str = "images") -> ImageSet:
@@ -145,6 +142,17 @@ def _range(values: np.ndarray) -> str:
     if not np.isfinite(values).all():
         return f"with {int((~np.isfinite(values)).sum())} values NaN or infinite"
     return f"with values from {values.min():g} to {values.max():g}"
+
+
+def pictures_in(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """Every picture under a folder by key, in the order of names, and the names of the other files there.
+
+    Hidden files and folders are passed over. UserError where it is no folder, holds no picture, or two of one key.
+    """
+    files, others = _listed(root)
+    if not files:
+        raise UserError(f"{root}: holds no image ({', '.join(SUFFIXES)}); name a folder of images")
+    return dict(zip(_keys(root, files), (root / file for file in files), strict=True)), others
 
 
 def _listed(root: Path) -> tuple[list[Path], list[str]]:

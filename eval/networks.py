@@ -16,8 +16,7 @@ from eval.unavailable import Unavailable
 from ragaf_exp.cache.store import place
 from ragaf_exp.config.schema import Eval
 
-FRECHET = {"fd_embedded": "embedded", "fd_squeezenet": "squeezenet", "fid": "inception"}
-KNOWN = (*FRECHET, "kid", "lpips", "clip", "region_clip")
+DISTANCES = {"embedded": ["fd_embedded"], "squeezenet": ["fd_squeezenet"], "inception": ["fid", "kid"]}  # of sets
 BETTER = {"lpips": False, "clip_score": True, "clip_score_shuffled": True, "region_clip_accuracy": True,
           "region_clip_chance": True}  # fmt: skip
 
@@ -53,9 +52,8 @@ class Networks:
     ) -> Found:  # fmt: skip
         """Of a set, what is asked for and can be said by what is given: distances to a reference, CLIP."""
         found, wanted = Found(), self.settings.metrics
-        for network in dict.fromkeys([*FRECHET.values()]) if reference is not None else ():
-            names = [name for name, of in FRECHET.items() if of == network and name in wanted]
-            names += ["kid"] if network == "inception" and "kid" in wanted else []
+        for network, of_it in DISTANCES.items() if reference is not None else ():
+            names = [name for name in of_it if name in wanted]
             if names:
                 found.try_(names, lambda n=names, w=network: self._distances(found, n, w, images, reference))
         if "clip" in wanted and captions is not None:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval.features.base import DEVICES, state_checksum
-from eval.features.weights import brief, downloading, read_state
+from eval.features.base import chosen_device, state_checksum
+from eval.features.weights import downloading, read_state
 from eval.images import check_picture
 from eval.unavailable import Unavailable
 from ragaf_exp.errors import UserError, between
+from ragaf_exp.weights import brief
 
 NET, BACKBONE, HEADS = "eval.lpips_net", "eval.lpips_backbone", "eval.lpips_heads"
 CACHED = 4 * 256**2  # pixels of pairs at once on a CPU: more leave its cache, and at 256x256 that halves the speed
@@ -43,13 +44,9 @@ class Lpips:
     ) -> None:
         if net not in FILES:
             raise UserError(f"{NET}={net}: must be one of {', '.join(FILES)}")
-        if device not in DEVICES:
-            raise UserError(f"device={device}: must be one of {', '.join(DEVICES)}")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device=cuda: PyTorch sees no CUDA device; take auto or cpu")
         between("eval.lpips_batch", batch, 1, 4096, 32)
         self.net, self.batch = net, batch
-        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self.device = chosen_device(device)
         trunk, linear = _backbone(net, backbone), _heads(net, heads)
         self.checksums = {"backbone": state_checksum(trunk), "heads": state_checksum(linear)}
         self.model = _built(net)

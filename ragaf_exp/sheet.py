@@ -94,11 +94,12 @@ def read_pictures(images: list[str], drawings: list[str], size: int) -> list[Pic
 
 def _picture(image: str, drawing: str | None, size: int) -> Picture:
     fit = "crop" if drawing is None else "pad"
-    picture = fit_image(_photo(image) if image in PHOTOS else read_image(image), size, fit)
+    picture = fit_image(bundled_photo(image) if image in PHOTOS else read_image(image), size, fit)
     return Picture(picture, None if drawing is None else fit_drawing(read_drawing(drawing), size))
 
 
-def _photo(name: str) -> np.ndarray:
+def bundled_photo(name: str) -> np.ndarray:
+    """One of scikit-image's own, uint8 RGB (H,W,3)."""
     import skimage.data
 
     photo = getattr(skimage.data, name)()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eval.images import check_picture
 from ragaf_exp.errors import UserError
+from ragaf_exp.training.precision import pick_device
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -31,11 +32,7 @@ class Network(ABC):
     checksum: str
 
     def __init__(self, device: str = "auto") -> None:
-        if device not in DEVICES:
-            raise UserError(f"device={device}: must be one of {', '.join(DEVICES)}")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device=cuda: PyTorch sees no CUDA device; take auto or cpu")
-        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self.device = chosen_device(device)
 
     @abstractmethod
     def prepare(self, picture: np.ndarray) -> Tensor:
@@ -72,6 +69,13 @@ class Network(ABC):
     def facts(self) -> dict[str, str | int]:
         """What stands beside a figure made with this network."""
         return {"network": self.name, "network_checksum": self.checksum, "dim": self.dim, "resize": self.resize}
+
+
+def chosen_device(device: str) -> torch.device:
+    """auto takes CUDA where there is one. UserError for another word, and for cuda where there is none."""
+    if device not in DEVICES:
+        raise UserError(f"device={device}: must be one of {', '.join(DEVICES)}")
+    return pick_device(device)
 
 
 def resized(picture: np.ndarray, side: int) -> np.ndarray:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from eval.unavailable import Unavailable
 from ragaf_exp.errors import UserError
+from ragaf_exp.weights import brief, read_tensors, state_of
 
 PATIENCE = 30.0  # seconds without an answer after which a download is given up
 
@@ -30,23 +28,7 @@ def named(path: str, key: str, file: str) -> Path:
 def read_state(path: str, key: str, file: str) -> dict[str, Tensor]:
     """A network's tensors from a .pth or .safetensors file. UserError where it is missing, damaged or another thing."""
     where = named(path, key, file)
-    try:
-        state = _load(where)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{key}={where}: holds more than tensors, or is damaged; it is not read") from error
-    except Exception as error:  # what a damaged file makes a reader raise is of any type
-        raise UserError(f"{key}={where}: can't be read ({brief(error)}); fetch it again") from error
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{key}={where}: holds no network's weights; it should be a {file}")
-    return state
-
-
-def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return state_of(read_tensors(where, key), where, key, file)
 
 
 @contextmanager
@@ -62,7 +44,3 @@ def downloading(key: str, what: str, url: str) -> Iterator[None]:
     finally:
         socket.setdefaulttimeout(before)
 
-
-def brief(error: Exception) -> str:
-    """An error's first words in one line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from ragaf_exp.benches.timing import medians, row
 from ragaf_exp.types import Example, Item
@@ -33,11 +32,9 @@ def cache() -> list[dict[str, Any]]:
 
 def photo(name: str, size: int) -> Item:
     """One of scikit-image's photos, stretched to a square."""
-    import skimage.data
+    from ragaf_exp.sheet import bundled_photo
 
-    picture = np.atleast_3d(getattr(skimage.data, name)())
-    picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
-    return Item(name, cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA), caption="")
+    return Item(name, cv2.resize(bundled_photo(name), (size, size), interpolation=cv2.INTER_AREA), caption="")
 
 
 def _rows(size: str, cfg: Any, items: list[Item], what: str) -> list[dict[str, Any]]:

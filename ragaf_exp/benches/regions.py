@@ -53,7 +53,7 @@ def soft_masks() -> list[dict[str, Any]]:
     """Soft masks of a batch at four resolutions against a training step of stage 2."""
     import torch
 
-    from ragaf_exp.bench import stage_steps
+    from ragaf_exp.benches.training import stage_steps
     from ragaf_exp.regions.soft_masks import soft_masks
 
     steps, batch = stage_steps()

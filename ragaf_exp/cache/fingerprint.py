@@ -21,7 +21,7 @@ from ragaf_exp.files import checksum
 from ragaf_exp.types import Item
 
 GROUPS = ("sketch", "regions", "graph")  # config groups, and packages of ragaf_exp
-SHARED = ("types.py", "jit.py")  # files of the package that they build on
+SHARED = ("types.py", "jit.py", "weights.py")  # files of the package that they build on
 PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = ("numpy", "opencv-python-headless", "scikit-image", "scipy", "numba", "torch", "timm", "controlnet-aux")
 

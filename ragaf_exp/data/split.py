@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from ragaf_exp.errors import UserError
-from ragaf_exp.types import Item
 
+Made = TypeVar("Made")
 SPLITS = ("train", "val", "test")
 
 
-class LazyItems(Sequence[Item]):
-    """A split: items made on request from their index alone, so that any worker may make any of them."""
+class LazyItems(Sequence[Made]):
+    """A split, or anything made on request from its index alone, so that any worker may make any of them."""
 
-    def __init__(self, make: Callable[[int], Item], length: int) -> None:
+    def __init__(self, make: Callable[[int], Made], length: int) -> None:
         self._make, self._length = make, length
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> Made:
         """The item at `index`; negative counts from the end. Raises IndexError outside the split."""
         at = index + self._length if index < 0 else index
         if not 0 <= at < self._length:

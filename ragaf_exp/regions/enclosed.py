@@ -9,7 +9,7 @@ import numpy as np
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.regions.borders import by_area, contract, crossings, renumber, tally
-from ragaf_exp.regions.gaps import CLOSINGS
+from ragaf_exp.regions.gaps import CLOSINGS, areas
 from ragaf_exp.regions.growth import fill
 from ragaf_exp.regions.hierarchy import nest
 from ragaf_exp.regions.merging import merge
@@ -62,11 +62,11 @@ class Enclosed:
             small = self(shrink(sketch, factor))
             return replace(small, labels=enlarge(small.labels, factor, *sketch.shape))
         stroke = stroke_mask(sketch)
-        areas, sizes = CLOSINGS[self.closing](stroke, self.gap * min(stroke.shape), CANDIDATES)
+        labels, sizes = areas(stroke, self.closing, self.gap * min(stroke.shape), CANDIDATES)
         if len(sizes) == 0:
             nothing = np.zeros(0, np.int16)
-            return Regions(areas, 0, -1, nothing, nothing)
-        return self._regions(fill(areas), sizes, stroke)
+            return Regions(labels, 0, -1, nothing, nothing)
+        return self._regions(fill(labels), sizes, stroke)
 
     def _regions(self, labels: np.ndarray, sizes: np.ndarray, stroke: np.ndarray) -> Regions:
         """Merge the areas (H,W) of so many open pixels (N,) each, order them and find what contains what."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import cv2
@@ -20,7 +21,7 @@ LONGEST = 8  # times the resolution: how far a long thin picture may be scaled u
 DEVICES = ("auto", "cpu", "cuda")
 
 
-class Neural:
+class Neural(ABC):
     """A network that finds edges; runs at the picture's own size, its answer as strokes in [0,1].
 
     weights: a file (.pth or .safetensors); "" takes the hub's.
@@ -52,17 +53,17 @@ class Neural:
         self.safe_steps, self.threshold, self.thin = safe_steps, threshold, thin
         self._network: nn.Module | None = None
 
+    @abstractmethod
     def make(self, state: dict[str, Tensor]) -> nn.Module:
         """A freshly built network that fits these tensors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def taken(self, detector: Any) -> nn.Module:
         """The network inside controlnet_aux's detector."""
-        raise NotImplementedError
 
+    @abstractmethod
     def edges(self, network: nn.Module, image: Tensor) -> Tensor:
         """RGB (1,3,H,W) in [0,1], sides multiples of 16 -> edges (1,1,H,W) in [0,1]."""
-        raise NotImplementedError
 
     def __call__(self, image: np.ndarray, drawing: np.ndarray | None) -> np.ndarray:
         """image (H,W,3), any dtype -> float32 (H,W) in [0,1], 1 = stroke. The drawing is not looked at.

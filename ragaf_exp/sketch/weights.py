@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ragaf_exp.errors import UserError
+from ragaf_exp.weights import brief, read_tensors, state_of
 
 log = logging.getLogger(__name__)
+KEY = "sketch.weights"
 SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own switch: controlnet_aux doesn't say weights_only itself
 
 
@@ -42,8 +43,7 @@ def from_hub(detector: str, repo: str, file: str) -> Any:
         with _weights_only(), _quiet("huggingface_hub"), torch.random.fork_rng(devices=[]):
             return kind.from_pretrained(repo, filename=file)
     except Exception as error:  # no network, no such host, a cut download: each library below has errors of its own
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"sketch.weights: {file} could not be had from the hub ({reason}); fetch "
+        raise UserError(f"{KEY}: {file} could not be had from the hub ({brief(error)}); fetch "
                         f"https://huggingface.co/{repo}/resolve/main/{file} elsewhere, put it anywhere on this machine "
                         f"and set sketch.weights=PATH/{file}") from error  # fmt: skip
 
@@ -81,28 +81,14 @@ def read_state(path: str, file: str) -> dict[str, Tensor]:
     """
     where = Path(path).expanduser()
     try:
-        state = _load(where)
+        state = read_tensors(where, KEY)
     except FileNotFoundError as error:
-        raise UserError(f"sketch.weights={where}: no such file; put {file} there or name another") from error
+        raise UserError(f"{KEY}={where}: no such file; put {file} there or name another") from error
     except IsADirectoryError as error:
-        raise UserError(f"sketch.weights={where}: is a folder; name the file in it, as {where / file}") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f"sketch.weights={where}: holds more than tensors, or is damaged; it is not read") from error
-    except Exception as error:  # what a damaged file makes a reader raise is of any type
-        raise UserError(f"sketch.weights={where}: can't be read ({type(error).__name__}); fetch it again") from error
+        raise UserError(f"{KEY}={where}: is a folder; name the file in it, as {where / file}") from error
     while isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"sketch.weights={where}: holds no network's weights; it should be a {file}")
-    return {key.removeprefix("module."): value.float() for key, value in state.items()}
-
-
-def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return {k.removeprefix("module."): v.float() for k, v in state_of(state, where, KEY, file).items()}
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: str, file: str) -> nn.Module:
@@ -110,7 +96,5 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: str, file: str) -> 
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        first = " ".join(str(error).split())[:160]
-        raise UserError(f"sketch.weights={path}: not weights of this network ({first}); it should be a {file}") \
-            from error
+        raise UserError(f"{KEY}={path}: not weights of this network ({brief(error)}); it should be a {file}") from error
     return network
