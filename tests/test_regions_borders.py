@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from ragaf_exp.regions.borders import by_area, contract, crossings, follow, renumber, tally
 from ragaf_exp.regions.flooding import flood
-from ragaf_exp.regions.gaps import CLOSINGS
+from ragaf_exp.regions.gaps import CLOSINGS, areas
 from ragaf_exp.regions.growth import fill
 from ragaf_exp.regions.merging import merge
 
@@ -86,7 +86,7 @@ def test_fill_keeps_areas_connected(seed):
 def test_without_gap_closing_areas_are_the_connected_components(seed, shape, closing, most):
     rng = np.random.default_rng(seed)
     stroke = rng.random(shape) < rng.choice([0, 0.2, 0.5, 0.8, 1])
-    labels, sizes = CLOSINGS[closing](stroke, 0.0, most)
+    labels, sizes = areas(stroke, closing, 0.0, most)
     truth, count = components(~stroke)
     areas = np.bincount(truth.ravel(), minlength=count + 1)[1:]
     assert sizes.tolist() == sorted(areas.tolist(), reverse=True)[:most] and labels.dtype == np.int16
