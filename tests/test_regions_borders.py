@@ -88,11 +88,11 @@ def test_without_gap_closing_areas_are_the_connected_components(seed, shape, clo
     stroke = rng.random(shape) < rng.choice([0, 0.2, 0.5, 0.8, 1])
     labels, sizes = areas(stroke, closing, 0.0, most)
     truth, count = components(~stroke)
-    areas = np.bincount(truth.ravel(), minlength=count + 1)[1:]
-    assert sizes.tolist() == sorted(areas.tolist(), reverse=True)[:most] and labels.dtype == np.int16
+    counts = np.bincount(truth.ravel(), minlength=count + 1)[1:]
+    assert sizes.tolist() == sorted(counts.tolist(), reverse=True)[:most] and labels.dtype == np.int16
     for index, size in enumerate(sizes):
         of = np.unique(truth[labels == index])
-        assert len(of) == 1 and of[0] > 0 and areas[of[0] - 1] == size == (labels == index).sum()
+        assert len(of) == 1 and of[0] > 0 and counts[of[0] - 1] == size == (labels == index).sum()
     assert (labels >= 0).sum() == sum(sizes) and labels.max(initial=-1) == len(sizes) - 1
 
 
