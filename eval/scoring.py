@@ -20,7 +20,7 @@ Values = dict[str, list]  # of each metric, in the order of items: a number, a l
 BETTER = {
     "mse": False, "psnr": True, "ssim": True, "seam_ratio": False, **binding.HIGHER_IS_BETTER,
     **attention_metrics.HIGHER_IS_BETTER, **{name: better for name, (_, better) in FIGURES.items()},
-    "sketch_f1_shuffled": True,
+    "sketch_f1_shuffled": True, "pointing_accuracy_repeated": True,
 }  # fmt: skip
 
 
@@ -79,4 +79,14 @@ def attention_values(
                   for thing in item.objects]  # fmt: skip
         own = attention[: example.regions.count, : len(spans)]
         items.append(attention_metrics.region_text(own, example.regions.labels, masks, tokens))
-    return attention_metrics.attention_values(items, seed)
+    values = attention_metrics.attention_values(items, seed)
+    return values | _of_repeated("pointing_accuracy", values, examples)
+
+
+def _of_repeated(name: str, values: Values, examples: Sequence[Example]) -> Values:
+    """The metric on objects whose shape the scene holds twice: only relations or order tell them apart."""
+    if name not in values or not any(thing.repeated for e in examples for thing in e.item.objects):
+        return {}
+    flags = [[thing.repeated for thing in e.item.objects] for e in examples]
+    rows = zip(values[name], flags, strict=True)
+    return {f"{name}_repeated": [v and [x if twice else None for x, twice in zip(v, f, strict=True)] for v, f in rows]}

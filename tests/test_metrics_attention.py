@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval import scoring
 from eval.metrics.attention import (
     HIGHER_IS_BETTER,
     PhraseAttention,
@@ -20,6 +23,7 @@ from eval.metrics.attention import (
     shuffled_scores,
     uniform_scores,
 )
+from ragaf_exp.types import Item, SceneObject
 
 QUARTERS = np.repeat(np.repeat(np.array([[0, 1], [2, 3]], np.int16), 8, 0), 8, 1)
 LABELS = QUARTERS.copy()
@@ -199,3 +203,20 @@ def test_wrong_input_is_named():
         region_text(np.eye(4), LABELS, [quarter(0)], [[0], [1]])
     with pytest.raises(ValueError, match="must both be"):
         phrase_attention(np.eye(4), LABELS, quarter(0)[:8], [0])
+
+
+def test_repeated_shapes_are_pointed_at_by_themselves():
+    objects = [SceneObject(k + 1, "star", "red", "", (2 * k, 2 * k + 1), repeated=k < 2) for k in range(3)]
+    object_map = np.kron([[1, 2], [3, 0]], np.ones((4, 4))).astype(np.uint8)
+    item = Item("a", np.zeros((8, 8, 3), np.uint8), "a b c", objects=tuple(objects), object_map=object_map)
+    found = SimpleNamespace(labels=object_map.astype(np.int16), count=4)
+    example = SimpleNamespace(item=item, regions=found)
+    right_but_the_second = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1.0]])
+    spans = [(0, 1), (2, 3), (4, 5)]
+    values = scoring.attention_values([right_but_the_second], [example], lambda caption: spans, seed=0)
+    assert values["pointing_accuracy"][0][::2] == [1.0, 1.0] and values["pointing_accuracy"][0][1] < 1
+    assert values["pointing_accuracy_repeated"] == [[1.0, values["pointing_accuracy"][0][1], None]]
+    alone = replace(item, objects=tuple(replace(o, repeated=False) for o in objects))
+    example = SimpleNamespace(item=alone, regions=found)
+    values = scoring.attention_values([right_but_the_second], [example], lambda caption: spans, seed=0)
+    assert "pointing_accuracy_repeated" not in values

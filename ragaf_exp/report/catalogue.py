@@ -37,6 +37,7 @@ METRICS = {
     "edge_ms_ssim": Metric("Soft edges, MS-SSIM", "likeness of strokes and edges over scales", SKETCH),
     "chamfer": Metric("Chamfer distance", "gap of edges and strokes, in diagonals", SKETCH, False, digits=4),
     "pointing_accuracy": Metric("Pointing accuracy", "a phrase's strongest region is its object", ATTENTION),
+    "pointing_accuracy_repeated": Metric("Pointing, repeated", "objects whose shape the scene holds twice", ATTENTION),
     "attention_iou": Metric("Attention IoU", "overlap of a phrase's map with its object", ATTENTION),
     "attention_entropy": Metric("Attention entropy", "0: all on one word, 1: even on all", ATTENTION),
     "fid": Metric("FID", "distance of Inception features", IMAGE, False, digits=2),
