@@ -23,6 +23,7 @@ from ragaf_exp.models.model import Model
 from ragaf_exp.randomness import derive
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sampler import Sampler
+from ragaf_exp.training.region_targets import asked
 
 log = logging.getLogger(__name__)
 VOCABULARY_CAPTIONS = 4000  # of the training split, read to fit a tokenizer
@@ -84,11 +85,12 @@ def make_model(parts: Parts, stage: str) -> Model:
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone and codec")
     shapes = backbone.shapes(side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale)
-    common = (text, hint, backbone, shapes, codec.channels, parts.diffusion.timesteps)
+    common = (text, hint, backbone, shapes, parts.diffusion.timesteps)
     if stage == "coarse":
         return Model(*common)
     torch.manual_seed(derive(cfg.seed, "init", "refine"))
-    return Model(*common, *_region_path(cfg, text, hint, backbone, shapes))
+    values = sum(asked(cfg.loss, codec.channels).values())
+    return Model(*common, values, *_region_path(cfg, text, hint, backbone, shapes))
 
 
 def adopt(model: Model, coarse: dict[str, torch.Tensor], tune: str) -> Model:

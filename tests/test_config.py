@@ -37,6 +37,7 @@ OUT_OF_RANGE = {
     "eval.test_items": "-1", "eval.validation_items": "0", "fusion.frequencies": "0", "fusion.hidden": "0",
     "fusion.high": "1.5 nan", "fusion.low": "-0.5", "fusion.sketch": "2", "graph.k": "0", "graph.min_border": "-1",
     "graph.radius": "0 nan", "hint.width": "0", "loss.diffusion": "-1 nan inf", "loss.region_latent": "-1",
+    "loss.region_moments": "-1 nan inf", "loss.region_texture": "-0.1 nan inf",
     "optim.clip": "0 nan inf", "optim.ema": "1.1 -0.1 nan", "optim.final_lr": "2", "optim.warmup": "-1",
     "optim.weight_decay": "-1 inf", "optim.betas": "[0.9] [0.9,1.0] []", "ragaf.frequencies": "-1", "ragaf.heads": "0 5",
     "ragaf.layers": "0", "ragaf.width": "0 -128", "regions.gap": "0.6 nan", "regions.levels": "-1 33",

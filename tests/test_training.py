@@ -14,19 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragaf_exp.config.compose import composed
-from ragaf_exp.config.schema import Optim
+from ragaf_exp.config.schema import Loss, Optim
 from ragaf_exp.data.loader import batch_order, collate
 from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.errors import Diverged, UserError
 from ragaf_exp.experiment import Experiment, run
-from ragaf_exp.models.conditioning import Conditioning, RegionState
-from ragaf_exp.models.model import Prediction
 from ragaf_exp.randomness import generator
 from ragaf_exp.run import command_line
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training.checkpoint import load_newest
 from ragaf_exp.training.ema import Ema
-from ragaf_exp.training.objective import Objective, draw, region_latent_loss, start
+from ragaf_exp.training.objective import Objective, draw, start
 from ragaf_exp.training.optimizer import learning_rate, make_optimizer, optimizer_state
 from ragaf_exp.training.precision import Compute, pick_precision
 from ragaf_exp.training.usage import SHUFFLES, condition_usage, shuffled
@@ -149,32 +147,17 @@ def test_the_denoising_loss_is_weighted_item_by_item():
     assert float(Objective(process).denoising(value, target, t)) == pytest.approx((low * 1 + high * 4) / 2)
 
 
-def region_loss(guess: torch.Tensor, masks: torch.Tensor, real: list[bool], x0: torch.Tensor) -> float:
-    nothing = torch.zeros(1)
-    mask = torch.tensor([real])
-    state = RegionState(nothing, nothing, nothing, mask, {tuple(x0.shape[2:]): masks})
-    return float(region_latent_loss(Prediction(None, guess), Conditioning(None, {}, state), x0))
-
-
-def test_the_region_latent_loss_is_of_the_mean_over_each_region():
-    x0 = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
-    masks = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.5, 0.5]], [[0.0, 0.0], [0.0, 0.0]]]])
-    right = torch.tensor([[[2.0], [6.0], [123.0]]])  # the third is padding
-    assert region_loss(right, masks, [True, True, False], x0) == 0
-    assert region_loss(right + 2, masks, [True, True, False], x0) == pytest.approx(4)
-    assert region_loss(right, masks, [False, False, False], x0) == 0, "no region at all is no NaN"
-
-
 def test_weights_of_losses(experiment, batch):
     model = experiment.trainer("refine", experiment.trainer("coarse", None).bare).bare
     process = experiment.parts.diffusion
     x0 = experiment.parts.codec.encode(batch.image)
     drawn = draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
-    plain = Objective(process, 1.0, 1.0)(model, batch, x0, drawn)
-    other = Objective(process, 0.5, 3.0)(model, batch, x0, drawn)
+    plain = Objective(process)(model, batch, x0, drawn)
+    weighted = Objective(process, Loss(diffusion=0.5, region_latent=3.0))
+    other = weighted(model, batch, x0, drawn)
     torch.testing.assert_close(plain["loss"], plain["diffusion"] + plain["region_latent"])
     torch.testing.assert_close(other["loss"], 0.5 * plain["diffusion"] + 3 * plain["region_latent"])
-    alone = Objective(process, 0.5, 3.0)(model, batch, x0, drawn, regions_only=True)
+    alone = weighted(model, batch, x0, drawn, regions_only=True)
     assert set(alone) == {"loss", "region_latent"}
     torch.testing.assert_close(alone["region_latent"], plain["region_latent"])
 
@@ -205,10 +188,11 @@ def gradient(experiment: Experiment, stage: str, batch, overrides: dict) -> dict
 @pytest.mark.parametrize("stage", ["coarse", "refine"])
 def test_accumulation_is_one_big_batch(stage, experiment, batch):
     """Without what looks at a micro-batch's other items: recoloured starts, and the mean over all its regions."""
-    weight, experiment.settings["loss"].region_latent = experiment.settings["loss"].region_latent, 0.0
-    share, experiment.cfg.stage.refine.recolour = experiment.cfg.stage.refine.recolour, 0.0
+    cfg, settings = experiment.cfg, experiment.settings["loss"]
+    share, weight = cfg.stage.refine.recolour, settings.region_latent
+    cfg.stage.refine.recolour = cfg.loss.region_latent = settings.region_latent = 0.0
     whole, parts = (gradient(experiment, stage, batch, {"accumulate": n}) for n in (1, 4))
-    experiment.settings["loss"].region_latent, experiment.cfg.stage.refine.recolour = weight, share
+    cfg.stage.refine.recolour, cfg.loss.region_latent, settings.region_latent = share, weight, weight
     assert whole.keys() == parts.keys() and len(whole) > 50
     scale = max(float(g.abs().max()) for g in whole.values())
     for name, value in whole.items():

@@ -55,10 +55,12 @@ class Task:
 
 @dataclass
 class Loss:
-    """Group `loss`: the weight of each loss; 0 leaves it out."""
+    """Group `loss`: the weight of each loss; 0 leaves it out and computes nothing of it (but `diffusion`)."""
 
-    diffusion: float = 1.0
-    region_latent: float = 1.0
+    diffusion: float = 1.0  # of the denoised latent
+    region_latent: float = 1.0  # of what region tokens say of x0 in their regions: its mean,
+    region_moments: float = 0.0  # its low frequencies,
+    region_texture: float = 0.0  # its deviation and differences. See training/region_targets.py
 
 
 @dataclass

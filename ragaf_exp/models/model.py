@@ -23,19 +23,20 @@ class Prediction:
     """What the denoiser says of a noised latent."""
 
     value: Tensor | None  # (B,C,h,w), of the diffusion's prediction type; None where only the regions were asked
-    region_latent: Tensor | None = None  # (B,N,C): each region's guess of the mean of x0 over its soft mask
+    region_latent: Tensor | None = None  # (B,N,region_values): what each region's token says of x0 there
     fusion: Tensor | None = None  # (B,N,2)
 
 
 class Model(nn.Module):
     """text, hint, backbone: the parts of stage 1. ragaf, injection: of stage 2, else None.
 
-    shapes: injection point -> (C,h,w). channels: of the latent. timesteps: of the diffusion.
+    shapes: injection point -> (C,h,w). timesteps: of the diffusion. region_values: how many values each region token
+    says of x0 in its region.
     """
 
     def __init__(
-        self, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes: dict[str, Shape], channels: int,
-        timesteps: int, ragaf: Ragaf | None = None, injection: Injection | None = None,
+        self, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes: dict[str, Shape], timesteps: int,
+        region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
@@ -43,7 +44,7 @@ class Model(nn.Module):
         self.latent_size = shapes["in"][1:]
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection
-        self.region_latent = nn.Linear(ragaf.width, channels) if ragaf is not None else None
+        self.region_latent = nn.Linear(ragaf.width, region_values) if region_values else None
 
     def forward(
         self, batch: Batch, x_t: Tensor | None, t: Tensor, keep_text: Tensor | None = None,
@@ -56,7 +57,7 @@ class Model(nn.Module):
         conditioning = self.condition(batch, keep_text, keep_sketch)
         if x_t is None:
             tokens, fusion = self.ragaf.fuse(conditioning.regions, t / self.timesteps)
-            return Prediction(None, self.region_latent(tokens), fusion), conditioning
+            return Prediction(None, self._said(tokens), fusion), conditioning
         return self.denoise(x_t, t, conditioning), conditioning
 
     def condition(
@@ -80,7 +81,10 @@ class Model(nn.Module):
         added = self.injection(tokens, c.regions)
         residuals = c.hint | {p: c.hint[p] + r if p in c.hint else r for p, r in added.items()}
         value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions))
-        return Prediction(value, self.region_latent(tokens), fusion)
+        return Prediction(value, self._said(tokens), fusion)
+
+    def _said(self, tokens: Tensor) -> Tensor | None:
+        return None if self.region_latent is None else self.region_latent(tokens)
 
     def _regions(self, batch: Batch, text, hint: Tensor, keep_sketch: Tensor) -> RegionState:
         masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in self.sizes}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Generator, Tensor, nn
 
+from ragaf_exp.config.schema import Loss
 from ragaf_exp.diffusion import Diffusion
-from ragaf_exp.models.conditioning import Conditioning
-from ragaf_exp.models.model import Prediction
+from ragaf_exp.models.conditioning import RegionState
 from ragaf_exp.models.ragaf import pool
 from ragaf_exp.regions.soft_masks import soft_masks
+from ragaf_exp.training.region_targets import asked, target_losses
 from ragaf_exp.types import Batch
 
 
@@ -46,16 +47,12 @@ def draw(shape: torch.Size, last: int, dropout: tuple[float, float], recolour: f
 
 
 class Objective(nn.Module):
-    """Weighted sum of losses; weights are plain values, zero allowed.
+    """Weighted sum of losses, by the weights of config group `loss`; what has none is not computed."""
 
-    diffusion: weight of the denoising loss. region_latent: weight of the squared error of each region token's guess
-    of the mean of x0 over its soft mask; it needs no annotation.
-    """
-
-    def __init__(self, process: Diffusion, diffusion: float = 1.0, region_latent: float = 1.0):
+    def __init__(self, process: Diffusion, loss: Loss | None = None):
         super().__init__()
         self.process = process
-        self.weights = {"diffusion": diffusion, "region_latent": region_latent}
+        self.weights = asdict(loss or Loss())
 
     def forward(
         self, model: nn.Module, batch: Batch, x0: Tensor, drawn: Draw, regions_only: bool = False
@@ -71,13 +68,18 @@ class Objective(nn.Module):
             target = self.process.target(x0, drawn.noise, drawn.t)
             losses["diffusion"] = self.denoising(prediction.value, target, drawn.t)
         if prediction.region_latent is not None:
-            losses["region_latent"] = region_latent_loss(prediction, conditioning, x0)
+            losses |= self._region_targets(prediction.region_latent, conditioning.regions, x0)
         total = sum(self.weights[name] * value for name, value in losses.items())
         return {"loss": total, **losses}
 
     def denoising(self, value: Tensor, target: Tensor, t: Tensor) -> Tensor:
         error = (value.float() - target.float()).square().mean(dim=(1, 2, 3))  # (B,)
         return (self.process.weight(t) * error).mean()
+
+    def _region_targets(self, said: Tensor, state: RegionState, x0: Tensor) -> dict[str, Tensor]:
+        """said (B,N,values of all targets)."""
+        sizes = asked(self.weights, x0.shape[1])
+        return target_losses(said, sizes, state.soft_masks[tuple(x0.shape[2:])], state.region_mask, x0)
 
 
 def start(x0: Tensor, batch: Batch, drawn: Draw) -> Tensor:
@@ -92,11 +94,3 @@ def start(x0: Tensor, batch: Batch, drawn: Draw) -> Tensor:
     means = pool(x0, masks)  # (B,N,C)
     offset = (means.roll(1, 0) - means) * batch.node_mask[..., None] * drawn.recolour[:, None, None]
     return x0 + torch.einsum("bnc,bnhw->bchw", offset, masks.to(x0.dtype))
-
-
-def region_latent_loss(prediction: Prediction, conditioning: Conditioning, x0: Tensor) -> Tensor:
-    """Mean squared error over regions of prediction.region_latent (B,N,C) against the mean of x0 in their masks."""
-    state = conditioning.regions
-    target = pool(x0, state.soft_masks[tuple(x0.shape[2:])])  # (B,N,C)
-    error = (prediction.region_latent.float() - target).square().mean(-1)  # (B,N)
-    return (error * state.region_mask).sum() / state.region_mask.sum().clamp(min=1)
