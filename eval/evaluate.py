@@ -18,7 +18,7 @@ from eval.images import ImageSet
 from eval.items import ItemRow, add_values, figure_of, flat, row_of, write_items
 from eval.metrics.binding import binding_splits
 from eval.metrics.image import seam_ratio
-from eval.metrics.sketch_fidelity import tolerance_px
+from eval.metrics.sketch_fidelity import FIGURES, tolerance_px
 from ragaf_exp.data.loader import Examples, collate, eval_batches
 from ragaf_exp.files import write_json
 from ragaf_exp.generate import Drawn, Pipeline
@@ -130,7 +130,7 @@ def _draw(
 def _facts(truth: list[np.ndarray], judge: Judge) -> dict[str, dict[str, Any]]:
     tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3), "edges": judge.reader.name}
     seams = {"truth": round(float(np.mean([seam_ratio(image, judge.patch) for image in truth])), 4)}
-    named = ("sketch_f1", "sketch_precision", "sketch_recall", "sketch_f1_shuffled", "chamfer", "edge_ms_ssim")
+    named = [name + chance for name in FIGURES for chance in ("", "_shuffled")]
     return {**dict.fromkeys(named, tolerance), "seam_ratio": seams, "ssim": {"window": "uniform 7x7"}}
 
 

@@ -19,8 +19,8 @@ from ragaf_exp.types import Example, Item
 Values = dict[str, list]  # of each metric, in the order of items: a number, a list of one for each object, or None
 BETTER = {
     "mse": False, "psnr": True, "ssim": True, "seam_ratio": False, **binding.HIGHER_IS_BETTER,
-    **attention_metrics.HIGHER_IS_BETTER, **{name: better for name, (_, better) in FIGURES.items()},
-    "sketch_f1_shuffled": True, "pointing_accuracy_repeated": True,
+    **attention_metrics.HIGHER_IS_BETTER, "pointing_accuracy_repeated": True,
+    **{name + chance: better for name, (_, better) in FIGURES.items() for chance in ("", "_shuffled")},
 }  # fmt: skip
 
 
@@ -40,10 +40,16 @@ def sketch_values(
     sketches: Sequence[np.ndarray], images: Sequence[np.ndarray], reader: EdgeReader,
     done: Callable[[int], object] | None = None,
 ) -> Values:  # fmt: skip
-    """Fidelity of each image to its sketch (H,W) in [0,1], and F1 to another item's: chance."""
+    """Fidelity of each image to its sketch (H,W) in [0,1], and `_shuffled` to another item's: chance.
+
+    A single item has no other's sketch: its chance is None.
+    """
     right, shuffled = sketch_fidelity_set(sketches, images, reader, done=done)
-    values = {name: [getattr(f, field) for f in right] for name, (field, _) in FIGURES.items()}
-    return values | {"sketch_f1_shuffled": [f.f1 for f in shuffled] or [None] * len(right)}
+    values: Values = {}
+    for name, (field, _) in FIGURES.items():
+        values[name] = [getattr(f, field) for f in right]
+        values[f"{name}_shuffled"] = [getattr(f, field) for f in shuffled] or [None] * len(right)
+    return values
 
 
 def can_bind(item: Item) -> bool:

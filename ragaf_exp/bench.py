@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ragaf_exp.benches.cache import cache
+from ragaf_exp.benches.evaluation import frechet_distance, sketch_fidelity
 from ragaf_exp.benches.graph_attention import graph_attention
 from ragaf_exp.benches.regions import regions_graph, soft_masks
 from ragaf_exp.benches.training import scenes, training_step
@@ -36,7 +37,8 @@ def main() -> None:
 
 BENCHES = {
     "training_step": training_step, "scenes": scenes, "regions_graph": regions_graph, "soft_masks": soft_masks,
-    "graph_attention": graph_attention, "cache": cache,
+    "graph_attention": graph_attention, "cache": cache, "frechet": frechet_distance,
+    "sketch_fidelity": sketch_fidelity,
 }  # fmt: skip
 
 

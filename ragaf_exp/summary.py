@@ -6,26 +6,22 @@ from pathlib import Path
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_mapping
+from ragaf_exp.report.catalogue import FIRST, ordered, plain
 from ragaf_exp.runfolder import RunFolder
 
-ORDER = (
-    "binding_accuracy", "binding_accuracy_heldout", "binding_accuracy_repeated", "leak_rate", "fill_accuracy",
-    "sketch_f1", "sketch_f1_shuffled", "chamfer", "pointing_accuracy", "attention_iou", "ssim", "psnr", "mse",
-    "seam_ratio",
-)  # fmt: skip
+WIDTH = 30  # of a figure with its interval
 
 
 def summary_table(metrics: dict[str, dict]) -> str:
     """Figures with their 95 % intervals; stage 1 beside the last stage where both were measured."""
-    both = any(name.startswith("stage1/") for name in metrics)
-    header = f"{'metric':26}{'stage 1':>26}{'stage 2':>26}{'n':>7}" if both else f"{'metric':26}{'value':>26}{'n':>7}"
+    both = any(name.startswith(FIRST) for name in metrics)
+    titles = ("stage 1", "stage 2") if both else ("value",)
+    header = f"{'metric':28}" + "".join(f"{title:>{WIDTH}}" for title in titles) + f"{'n':>7}"
     lines = [header, "-" * len(header)]
-    names = dict.fromkeys([*ORDER, *(name.removeprefix("stage1/") for name in metrics)])
-    for name in names:
-        cells = [metrics.get(f"stage1/{name}"), metrics.get(name)] if both else [metrics.get(name)]
-        if any(cells):
-            n = next(c for c in reversed(cells) if c)["n"]
-            lines.append(f"{name:26}" + "".join(f"{_cell(c):>26}" for c in cells) + f"{n:>7}")
+    for name in ordered(map(plain, metrics)):
+        cells = [metrics.get(FIRST + name), metrics.get(name)] if both else [metrics.get(name)]
+        n = next(c for c in reversed(cells) if c)["n"]
+        lines.append(f"{name:28}" + "".join(f"{_cell(c):>{WIDTH}}" for c in cells) + f"{n:>7}")
     return "\n".join(lines)
 
 
@@ -45,7 +41,7 @@ def _print(content: dict, path: Path) -> None:
         table = summary_table(content["metrics"])
         said = [f"warning: {text}" for text in content.get("warnings", [])]
         said += [f"{name}: unavailable: {reason}" for name, reason in content.get("unavailable", {}).items()]
-        noted = {m["warning"]: name for name, m in content["metrics"].items() if "warning" in m}
+        noted = {m["warning"]: plain(name) for name, m in content["metrics"].items() if "warning" in m}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: damaged; python -m eval writes it again") from error
     print(f"\n{table}\n")

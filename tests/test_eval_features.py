@@ -26,7 +26,8 @@ from eval.features.figures import distance_figures
 from eval.features.inception import FILE, Inception
 from eval.features.squeezenet import SqueezeNet
 from eval.images import ImageSet
-from eval.metrics.distances import frechet, frechet_interval, kid, moments
+from eval.metrics.distances import frechet, kid, moments
+from eval.metrics.influence import frechet_interval
 from eval.unavailable import Unavailable
 from ragaf_exp.errors import UserError
 

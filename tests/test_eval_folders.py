@@ -53,7 +53,11 @@ def test_everything_that_needs_no_download(folders, cli):
     found = json.loads((folders / "out" / "found.json").read_text())
     metrics = found["metrics"]
     assert metrics["psnr"]["n"] == COUNT and metrics["psnr"]["value"] > 35 and metrics["ssim"]["value"] > 0.8
-    assert metrics["sketch_f1"]["value"] > 0.9 > metrics["sketch_f1_shuffled"]["value"]
+    for name in ("sketch_f1", "sketch_precision", "sketch_recall", "edge_ms_ssim"):
+        assert metrics[name]["value"] > 0.9 > 0.5 > metrics[f"{name}_shuffled"]["value"], name
+        assert metrics[f"{name}_shuffled"]["n"] == COUNT and metrics[f"{name}_shuffled"]["edges"] == "canny_lab"
+    assert metrics["chamfer"]["value"] < 0.01 < metrics["chamfer_shuffled"]["value"]
+    assert metrics["chamfer_shuffled"]["higher_is_better"] is False
     assert metrics["binding_accuracy"]["value"] == 1.0 and metrics["leak_rate"]["value"] == 0
     objects = sum(len(json.loads(line)["phrases"]) for line in (folders / "captions.jsonl").read_text().splitlines())
     assert metrics["binding_accuracy"]["n"] == objects

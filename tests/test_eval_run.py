@@ -32,7 +32,8 @@ def test_figures_are_the_means_of_the_items(finished):
         values, _ = flat(rows, name)
         entry = content["metrics"][name]
         assert entry["value"] == pytest.approx(np.mean(values)) and entry["n"] == len(values)
-    assert content["metrics"]["sketch_f1"]["edges"] == "canny_lab"
+    for name in ("sketch_f1", "chamfer_shuffled", "stage1/edge_ms_ssim_shuffled"):
+        assert content["metrics"][name]["edges"] == "canny_lab" and "tolerance_px" in content["metrics"][name]
     assert {"stroke_density", "regions"} <= set(content["groups"])
 
 

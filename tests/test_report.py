@@ -128,12 +128,13 @@ def test_what_could_not_be_measured_says_why(run):
 
 
 def test_a_warning_stands_beside_its_figure(run):
-    content = {"fd_embedded": metrics()["psnr"] | {"warning": "200 samples are few"}}
+    few = metrics()["psnr"] | {"warning": "200 samples are few"}
+    content = {"fd_embedded": few, "stage1/fd_embedded": few}
     dump(run / "metrics.json", {"schema": 1, "metrics": content})
     page = write_report(run).read_text()
     row = re.search(r"<th scope=\"row\">FD, embedded.*?</th>", page, re.S)
     assert row and "200 samples are few" in row[0]
-    assert page.count("200 samples are few") == 1, "a warning is no condition of the measurement"
+    assert page.count("200 samples are few") == 1, "said once for both stages, and no condition of the measurement"
 
 
 def test_figures_by_difficulty(run):

@@ -10,11 +10,10 @@ import numpy as np
 from eval.features.base import Network
 from eval.guard import few
 from eval.images import ImageSet
-from eval.metrics.distances import Estimate, frechet_interval, kid
+from eval.metrics.distances import Estimate, kid
+from eval.metrics.influence import FEWEST, frechet_interval
 from eval.statistics import features_of
 from ragaf_exp.errors import UserError
-
-FEWEST = 4  # images of either set, for an interval
 
 
 def distance_figures(
@@ -30,13 +29,13 @@ def distance_figures(
             raise UserError(f"{one.name}: {len(one)} images; a distance between sets needs at least {FEWEST} in either")
     first, second = (features_of(one, network, cache_folder) for one in (images, reference))
     facts = network.facts() | {"n_reference": len(second), "reference": reference.name,
-                              "reference_checksum": reference.checksum, "seed": seed} | measured_with
+                              "reference_checksum": reference.checksum} | measured_with
     name = "fid" if network.name == "inception" else f"fd_{network.name}"
-    found = {name: _entry(frechet_interval(first, second, seed=seed), first, facts | {"interval": "group jackknife"})}
+    found = {name: _entry(frechet_interval(first, second), first, facts | {"interval": "influence function"})}
     if warning := few(len(first), len(second), network.dim):
         found[name]["warning"] = warning
     if name == "fid":
-        how = {"subsets": kid_subsets, "subset_size": min(kid_subset_size, min(len(first), len(second)) // 2),
+        how = {"seed": seed, "subsets": kid_subsets, "subset_size": min(kid_subset_size, min(len(first), len(second)) // 2),
                "interval": "delete-d jackknife"}  # fmt: skip
         found["kid"] = _entry(kid(first, second, kid_subsets, kid_subset_size, seed), first, facts | how)
     return found

@@ -7,13 +7,11 @@ The Frechet distance (Heusel et al. 2017; Dowson and Landau 1982) is biased upwa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import eigvalsh
 from scipy.linalg.lapack import dpstrf
-from scipy.stats import t as student
 
 PIECE = 8_000_000  # values held in float64 at once
 
@@ -36,19 +34,12 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = features.mean(0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise ValueError("features hold NaN or infinity")
-    _, scatter = _scatter(features, mean, np.arange(len(features)))
-    return mean, scatter / (len(features) - 1)
-
-
-def _scatter(features: np.ndarray, centre: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of x - centre (D,) and of its outer products (D,D) over some rows."""
-    total, products = np.zeros(len(centre)), np.zeros((len(centre),) * 2)
-    step = max(1, PIECE // len(centre))
-    for start in range(0, len(rows), step):
-        apart = features[rows[start : start + step]] - centre
-        total += apart.sum(0)
+    products = np.zeros((len(mean),) * 2)
+    step = max(1, PIECE // len(mean))
+    for start in range(0, len(features), step):
+        apart = features[start : start + step] - mean
         products += apart.T @ apart
-    return total, products
+    return mean, products / (len(features) - 1)
 
 
 def frechet(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
@@ -61,11 +52,15 @@ def frechet(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.nda
     (mean1, cov1), (mean2, cov2) = _gaussian(mean1, cov1, "first"), _gaussian(mean2, cov2, "second")
     if mean1.shape != mean2.shape:
         raise ValueError(f"features of {mean1.size} and of {mean2.size} dimensions: take both from one network")
-    cross = _root(cov1) @ _root(cov2).T
+    cross = root_of(cov1)[0] @ root_of(cov2)[0].T
     small = cross @ cross.T if cross.shape[0] <= cross.shape[1] else cross.T @ cross
     both = np.sqrt(np.clip(eigvalsh(small, overwrite_a=True), 0, None)).sum() if small.size else 0.0
-    distance = np.square(mean1 - mean2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * both
-    return max(0.0, float(distance))
+    return frechet_of(mean1, cov1, mean2, cov2, both)
+
+
+def frechet_of(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray, both: float) -> float:
+    """The distance where tr (C1 C2)^1/2 is known."""
+    return max(0.0, float(np.square(mean1 - mean2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * both))
 
 
 def _gaussian(mean: np.ndarray, cov: np.ndarray, which: str) -> tuple[np.ndarray, np.ndarray]:
@@ -80,50 +75,16 @@ def _gaussian(mean: np.ndarray, cov: np.ndarray, which: str) -> tuple[np.ndarray
     return mean, cov
 
 
-def _root(cov: np.ndarray) -> np.ndarray:
-    """U (rank, D) with U'U = cov, for a positive semi-definite cov (D,D)."""
+def root_of(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """U (rank, D) with U'U = cov, for a positive semi-definite cov (D,D); its columns (rank,) that form a triangle."""
     if not cov.any():
-        return np.zeros((0, len(cov)))
+        return np.zeros((0, len(cov))), np.zeros(0, np.intp)
     factor, pivots, rank, info = dpstrf(cov)
     if info < 0:
         raise ValueError(f"LAPACK's dpstrf refused its argument {-info}")
     root = np.empty((rank, len(cov)))
     root[:, pivots - 1] = np.triu(factor)[:rank]
-    return root
-
-
-def frechet_interval(features1: np.ndarray, features2: np.ndarray, groups: int = 10, seed: int = 0) -> Estimate:
-    """The Frechet distance of features (N,D) with an interval for the choice of images.
-
-    By the jackknife over groups of images, left out in turn from both sets: a bootstrap draws images twice, which
-    itself raises the distance, and costs hundreds of distances. The interval is not one for the bias of a finite N.
-    Raises ValueError as `moments` and `frechet` do, and for fewer than 4 images.
-    """
-    fewest = min(len(_shaped(features1)), len(_shaped(features2)))
-    groups = min(groups, fewest // 2)
-    if groups < 2:
-        raise ValueError(f"{fewest} images: an interval needs at least 4 in either set, and 2 groups")
-    rng = np.random.default_rng(seed)
-    first, second = (_without_each(features, groups, rng) for features in (features1, features2))
-    value = frechet(*next(first), *next(second))
-    parts = np.array([frechet(*one, *other) for one, other in zip(first, second, strict=True)])
-    error = math.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
-    reach = float(student.ppf(0.975, groups - 1)) * error
-    return Estimate(value, max(0.0, value - reach), value + reach)
-
-
-def _without_each(
-    features: np.ndarray, groups: int, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Moments of all features, then of all but each of `groups` random groups."""
-    mean, cov = moments(features)
-    yield mean, cov
-    scatter = cov * (len(features) - 1)
-    for rows in np.array_split(rng.permutation(len(features)), groups):
-        left = len(features) - len(rows)
-        total, products = _scatter(features, mean, np.sort(rows))
-        shift = -total / left
-        yield mean + shift, (scatter - products - left * np.outer(shift, shift)) / (left - 1)
+    return root, pivots[:rank] - 1
 
 
 def kid(

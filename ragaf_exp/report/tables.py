@@ -59,10 +59,12 @@ def table(run: RunData) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for name in ordered(map(plain, [*run.metrics, *run.unavailable])):
         entries = [run.metrics.get(prefix + name) for prefix in prefixes]
+        cells = [cell(name, e) if e else None for e in entries]
         row = {
             **head(name),
             "better": next((better(name, e) for e in entries if e), None),
-            "cells": [cell(name, e) if e else None for e in entries],
+            "cells": cells,
+            "warnings": list(dict.fromkeys(c["warning"] for c in cells if c and c["warning"])),
             "unavailable": next((run.unavailable.get(prefix + name) for prefix in reversed(prefixes)), None),
         }
         groups.setdefault(row["group"], []).append(row)
