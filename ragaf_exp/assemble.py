@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from ragaf_exp.models.model import Model
 from ragaf_exp.randomness import derive
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sampler import Sampler
+from ragaf_exp.training.recovery import Chunks
 from ragaf_exp.training.region_targets import asked
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Parts:
     codec: Pixel
     augment: Any  # (sketch, generator) -> sketch, of the training split
     tokenizer: Any = None
+    chunks: Chunks = field(default_factory=Chunks)  # how many items are sampled and validated at once
 
     @cached_property
     def source(self) -> Any:

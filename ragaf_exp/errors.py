@@ -21,3 +21,7 @@ def between(key: str, value: float, low: float, high: float, mend: float, above:
 
 class Diverged(UserError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class OutOfMemory(UserError):
+    """Memory ran out and nothing smaller is left to try."""

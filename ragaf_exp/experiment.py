@@ -123,7 +123,8 @@ class Experiment:
         size = self.cfg.eval.batch
         batches = [collate(rows[i : i + size]).to(self.compute.device) for i in range(0, len(rows), size)]
         last = plan(self.cfg, stage, self.parts).last
-        return condition_usage(ema, objective, self.parts.codec, batches, last, self.cfg.seed) | scores
+        losses = condition_usage(ema, objective, self.parts.codec, batches, last, self.cfg.seed, self.parts.chunks)
+        return losses | scores
 
     def _adopted(self) -> Model:
         """Stage 1 that `inherit` copied here."""
@@ -159,7 +160,8 @@ def plan(cfg: DictConfig, stage: str, parts: Parts) -> Plan:
 def make_pipeline(
     cfg: DictConfig, parts: Parts, coarse: Model | None, refine: Model | None, compute: Compute
 ) -> Pipeline:
-    return Pipeline(coarse, refine, parts.codec, parts.sampler, compute, cfg.stage.refine.strength, cfg.seed)
+    pace = cfg.stage.refine
+    return Pipeline(coarse, refine, parts.codec, parts.sampler, compute, pace.strength, cfg.seed, parts.chunks)
 
 
 def load_stage(model: Model, folder: RunFolder, stage: str) -> Model:

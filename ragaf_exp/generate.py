@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ragaf_exp.models.codec import Pixel
-from ragaf_exp.models.conditioning import Conditioning
 from ragaf_exp.models.model import Model
 from ragaf_exp.randomness import item_noise
 from ragaf_exp.sampler import Sampler
 from ragaf_exp.training.precision import Compute
+from ragaf_exp.training.recovery import Chunks
 from ragaf_exp.types import Batch
 
 
@@ -23,12 +24,20 @@ class Generated:
 
     stage1: Tensor | None  # (B,3,H,W) in [-1,1]
     stage2: Tensor | None
-    conditioning: Conditioning  # of the last stage that ran
+    region_text: Tensor | None  # (B,N,T), of the last stage that ran: the regions' attention to the tokens
 
     def drawn(self) -> Drawn:
         stages = (None if x is None else to_uint8(x) for x in (self.stage1, self.stage2))
-        regions = self.conditioning.regions
-        return Drawn(*stages, None if regions is None else regions.region_text.float().cpu().numpy())
+        return Drawn(*stages, None if self.region_text is None else self.region_text.float().cpu().numpy())
+
+    @staticmethod
+    def joined(parts: list[Generated]) -> Generated:
+        """Parts of a batch as one; their captions may differ in length."""
+        columns = [[getattr(part, name) for part in parts] for name in ("stage1", "stage2", "region_text")]
+        if columns[2][0] is not None:
+            longest = max(x.shape[2] for x in columns[2])
+            columns[2] = [F.pad(x, (0, longest - x.shape[2])) for x in columns[2]]
+        return Generated(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -45,18 +54,28 @@ class Drawn:
 
 
 class Pipeline:
-    """coarse: stage 1's model, refine: stage 2's; either may be None. strength: where stage 2 takes over, (0,1]."""
+    """coarse: stage 1's model, refine: stage 2's; either may be None. strength: where stage 2 takes over, (0,1].
+
+    chunks: how many items at once, shared by the pipelines of a run.
+    """
 
     def __init__(
         self, coarse: Model | None, refine: Model | None, codec: Pixel, sampler: Sampler, compute: Compute,
-        strength: float, seed: int,
+        strength: float, seed: int, chunks: Chunks | None = None,
     ):  # fmt: skip
         self.coarse, self.refine, self.codec, self.sampler = coarse, refine, codec, sampler
         self.compute, self.strength, self.seed = compute, strength, seed
+        self.chunks = chunks or Chunks()
+
+    def __call__(self, batch: Batch) -> Generated:
+        """Noise is a function of (seed, stage, item key): figures depend on no batch size or order.
+
+        Where memory runs out the batch is drawn in smaller chunks.
+        """
+        return Generated.joined(self.chunks.over(len(batch), lambda rows: self._draw(batch.rows(rows))))
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Generated:
-        """Noise is a function of (seed, stage, item key): figures depend on no batch size or order."""
+    def _draw(self, batch: Batch) -> Generated:
         batch = batch.to(self.compute.device)
         shape = tuple(self.codec.encode(batch.image[:1]).shape[1:])
         latent = stage1 = stage2 = conditioning = None
@@ -70,7 +89,8 @@ class Pipeline:
                 strength = self.strength if latent is not None else 1.0
                 latent, conditioning = self.sampler.sample(self.refine, batch, noise, latent, strength)
                 stage2 = self.codec.decode(latent)
-        return Generated(stage1, stage2, conditioning)
+        regions = conditioning.regions
+        return Generated(stage1, stage2, None if regions is None else regions.region_text)
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -175,11 +175,11 @@ def test_recoloured_starts_move_regions_of_their_items_alone(experiment, batch):
 # --- a step
 
 
-def gradient(experiment: Experiment, stage: str, batch, overrides: dict) -> dict[str, torch.Tensor]:
+def gradient(experiment: Experiment, stage: str, batch, accumulate: int) -> dict[str, torch.Tensor]:
     """What one step's gradient left in AdamW: a tenth of it, clipped."""
     coarse = None if stage == "coarse" else experiment.trainer("coarse", None).bare
     trainer = experiment.trainer(stage, coarse)
-    trainer.pace = replace(trainer.pace, **overrides)
+    trainer.recovery.accumulate = accumulate
     trainer.step(trainer.plan.steps - 1, batch)
     state = optimizer_state(trainer.bare, trainer.optimizer)
     return {name: value for name, value in state.items() if name.endswith("/exp_avg")}
@@ -187,12 +187,8 @@ def gradient(experiment: Experiment, stage: str, batch, overrides: dict) -> dict
 
 @pytest.mark.parametrize("stage", ["coarse", "refine"])
 def test_accumulation_is_one_big_batch(stage, experiment, batch):
-    """Without what looks at a micro-batch's other items: recoloured starts, and the mean over all its regions."""
-    cfg, settings = experiment.cfg, experiment.settings["loss"]
-    share, weight = cfg.stage.refine.recolour, settings.region_latent
-    cfg.stage.refine.recolour = cfg.loss.region_latent = settings.region_latent = 0.0
-    whole, parts = (gradient(experiment, stage, batch, {"accumulate": n}) for n in (1, 4))
-    cfg.stage.refine.recolour, cfg.loss.region_latent, settings.region_latent = share, weight, weight
+    """Recoloured starts and the mean over all regions, which look at a micro-batch's other items, included."""
+    whole, parts = (gradient(experiment, stage, batch, n) for n in (1, 4))
     assert whole.keys() == parts.keys() and len(whole) > 50
     scale = max(float(g.abs().max()) for g in whole.values())
     for name, value in whole.items():

@@ -46,6 +46,14 @@ def draw(shape: torch.Size, last: int, dropout: tuple[float, float], recolour: f
     )
 
 
+@dataclass(frozen=True)
+class Share:
+    """What part of a step's batch a micro-batch is: weighted by it, the micro-batches' losses add up to the batch's."""
+
+    items: float = 1.0
+    regions: Tensor | float = 1.0  # of those that losses over regions are means of
+
+
 class Objective(nn.Module):
     """Weighted sum of losses, by the weights of config group `loss`; what has none is not computed."""
 
@@ -55,20 +63,26 @@ class Objective(nn.Module):
         self.weights = asdict(loss or Loss())
 
     def forward(
-        self, model: nn.Module, batch: Batch, x0: Tensor, drawn: Draw, regions_only: bool = False
-    ) -> dict[str, Tensor]:
+        self, model: nn.Module, batch: Batch, x0: Tensor, drawn: Draw, regions_only: bool = False,
+        origin: Tensor | None = None, share: Share = Share(),  # noqa: B008 - frozen
+    ) -> dict[str, Tensor]:  # fmt: skip
         """x0 (B,C,h,w) -> the losses by name, and their weighted sum as `loss`.
 
         regions_only: ask the region path alone, without running the denoiser.
+        origin (B,C,h,w): what noise is added to, where that was made of more items than these. share: see Share.
         """
-        x_t = None if regions_only else self.process.add_noise(start(x0, batch, drawn), drawn.noise, drawn.t)
+        x_t = None
+        if not regions_only:
+            origin = start(x0, batch, drawn) if origin is None else origin
+            x_t = self.process.add_noise(origin, drawn.noise, drawn.t)
         prediction, conditioning = model(batch, x_t, drawn.t, drawn.keep_text, drawn.keep_sketch)
         losses = {}
         if prediction.value is not None:
             target = self.process.target(x0, drawn.noise, drawn.t)
-            losses["diffusion"] = self.denoising(prediction.value, target, drawn.t)
+            losses["diffusion"] = self.denoising(prediction.value, target, drawn.t) * share.items
         if prediction.region_latent is not None:
-            losses |= self._region_targets(prediction.region_latent, conditioning.regions, x0)
+            found = self._region_targets(prediction.region_latent, conditioning.regions, x0)
+            losses |= {name: value * share.regions for name, value in found.items()}
         total = sum(self.weights[name] * value for name, value in losses.items())
         return {"loss": total, **losses}
 

@@ -23,9 +23,11 @@ from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training import checkpoint
 from ragaf_exp.training.checkpoint import Checkpoint
 from ragaf_exp.training.ema import Ema
-from ragaf_exp.training.objective import Draw, Objective, draw
+from ragaf_exp.training.micro import Work, latent_shape, parts
+from ragaf_exp.training.objective import Draw, Objective, draw, start
 from ragaf_exp.training.optimizer import learning_rate, make_optimizer, optimizer_state, restore_optimizer
 from ragaf_exp.training.precision import Compute
+from ragaf_exp.training.recovery import Recovery
 from ragaf_exp.types import Batch
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,9 @@ class Trainer:
         self.ema.model.to(compute.device)
         optimizer = make_optimizer(model, plan.lr, optim)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.recovery = Recovery(
+            folder, plan.stage, pace.accumulate, self.accelerator.num_processes, self.bare.parameters
+        )
         self.recent: list[dict[str, Tensor]] = []  # losses of the steps since the last log line, still on the device
 
     def fit(self, examples: Examples) -> nn.Module:
@@ -105,23 +110,31 @@ class Trainer:
         """One optimizer step on this process's share of the batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.lr_at(step, self.optim)
-        x0 = self.codec.encode(batch.image)  # (B,C,h,w)
-        drawn = self._draw(step, x0.shape).to(x0.device)
+        drawn = self._draw(step, latent_shape(batch, self.codec)).to(batch.image.device)
         regions_only = step < self.plan.region_steps
-        size = math.ceil(len(batch) / self.pace.accumulate)
+        kind = "regions" if regions_only else "whole"
+        losses = self.recovery.run(
+            step, kind, len(batch), lambda size: self._attempt(batch, drawn, regions_only, size)
+        )
+        self.recent.append(losses)
+        self.recovery.retry(step, lambda: self.ema.update(self.bare, step), self.ema.model.parameters)
+
+    def _attempt(self, batch: Batch, drawn: Draw, regions_only: bool, size: int) -> dict[str, Tensor]:
+        """Losses, gradients and update by micro-batches of `size` items; nothing is left of an attempt that failed."""
+        self.optimizer.zero_grad(set_to_none=True)
+        x0 = torch.cat([self.codec.encode(batch.image[rows]) for rows in parts(len(batch), size)])  # (B,C,h,w)
         total: dict[str, Tensor] = {}
-        for begin in range(0, len(batch), size):
-            rows = slice(begin, begin + size)
+        for work in Work(batch, x0, start(x0, batch, drawn), drawn).pieces(size):
             with self.compute:
-                losses = self.objective(self.model, batch.rows(rows), x0[rows], drawn.rows(rows), regions_only)
-            share = len(x0[rows]) / len(batch)
-            self.accelerator.backward(losses["loss"] * share)
-            total = {name: value.detach() * share + total.get(name, 0) for name, value in losses.items()}
-        self.recent.append(total)
+                losses = self.objective(
+                    self.model, work.batch, work.x0, work.drawn, regions_only, work.origin, work.share
+                )
+            self.accelerator.backward(losses["loss"])
+            total = {name: value.detach() + total.get(name, 0) for name, value in losses.items()}
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(self.bare, step)
+        return total
 
     def _draw(self, step: int, shape: torch.Size) -> Draw:
         """Drawn for the batch of all processes, of which this one takes its rows."""
@@ -199,6 +212,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _restore(self) -> int:
+        self.recovery.restore()
         found = checkpoint.load_newest(self.folder.checkpoints, self.plan.stage)
         if found is None:
             return 0

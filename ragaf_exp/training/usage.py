@@ -12,7 +12,9 @@ from torch import nn
 
 from ragaf_exp.models.codec import Pixel
 from ragaf_exp.randomness import generator
-from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.micro import latent_shape
+from ragaf_exp.training.objective import Draw, Objective, draw
+from ragaf_exp.training.recovery import Chunks
 from ragaf_exp.types import Batch
 
 REGIONS = ("labels", "nodes", "node_mask", "edges", "edge_mask")
@@ -30,18 +32,26 @@ def _roll(values):
 
 @torch.no_grad()
 def condition_usage(
-    model: nn.Module, objective: Objective, codec: Pixel, batches: list[Batch], last: int, seed: int
-) -> dict[str, float]:
+    model: nn.Module, objective: Objective, codec: Pixel, batches: list[Batch], last: int, seed: int,
+    chunks: Chunks | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Mean denoising loss with the right conditions, and with each shuffled; the same noise for all.
 
-    The regions' own figure is only there for a model that has a region path.
+    Where memory runs out, batches are taken in smaller chunks. The regions' own figure is only there for a model that
+    has a region path.
     """
     names = [n for n in SHUFFLES if n != "regions_shuffled" or getattr(model, "ragaf", None) is not None]
     totals = dict.fromkeys(["right", *names], 0.0)
     for i, batch in enumerate(batches):
-        x0 = codec.encode(batch.image)
-        drawn = draw(x0.shape, last, (0.0, 0.0), 0.0, generator(seed, "usage", i)).to(x0.device)
+        drawn = draw(latent_shape(batch, codec), last, (0.0, 0.0), 0.0, generator(seed, "usage", i))
         for name in totals:
             variant = batch if name == "right" else shuffled(batch, SHUFFLES[name])
-            totals[name] += float(objective(model, variant, x0, drawn)["diffusion"])
+
+            def loss(rows: slice, variant: Batch = variant, drawn: Draw = drawn) -> float:
+                some = variant.rows(rows)
+                x0 = codec.encode(some.image)
+                value = objective(model, some, x0, drawn.rows(rows).to(x0.device))["diffusion"]
+                return float(value) * len(some) / len(variant)
+
+            totals[name] += sum((chunks or Chunks()).over(len(batch), loss, "validation"))
     return {name: total / len(batches) for name, total in totals.items()}

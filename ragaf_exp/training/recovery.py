@@ -1,0 +1,152 @@
+"""Out of memory: what was being done is done again in smaller pieces, and later work is cut as small at once."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ragaf_exp.errors import OutOfMemory
+from ragaf_exp.runfolder import RunFolder
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+PROCESSOR = ("not enough memory", "can't allocate memory", "Cannot allocate memory")  # what PyTorch says on processors
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host had no memory left; PyTorch has no exception of its own for the host's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in PROCESSOR)
+
+
+def free() -> None:
+    """Give back what is no longer used, so that the pieces that are asked for next find whole blocks."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class Chunks:
+    """How many items are taken at once where no gradient is needed; halves when memory runs out, and stays so."""
+
+    def __init__(self) -> None:
+        self.size: int | None = None  # None: as many as are given
+
+    def over(self, items: int, call: Callable[[slice], T], what: str = "sampling") -> list[T]:
+        """call(rows) for all items, in order. OutOfMemory where not even one item fits."""
+        found: list[T] = []
+        begin = 0
+        while begin < items:
+            size = min(self.size or items, items - begin)
+            try:
+                found.append(call(slice(begin, begin + size)))
+                begin += size
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = _line(error)
+            free()  # outside the except clause, which holds the failed call's tensors
+            if size == 1:
+                raise OutOfMemory(f"{what}: out of memory with one item at a time ({reason})")
+            self.size = math.ceil(size / 2)
+            log.warning("%s: out of memory with %d items at once; going on with %d", what, size, self.size)
+        return found
+
+
+class Recovery:
+    """Redoes a training step that ran out of memory, with half the micro-batch and twice the accumulation.
+
+    What is found stays for later steps, and for a resumed run: status.json holds the step from which on it held, so
+    that a run resumed from before that step cuts its batches as the undisturbed run did.
+    accumulate: micro-batches per step to begin with. processes: that train together.
+    changed: tensors that a step which can be redone has not yet changed in place.
+    """
+
+    def __init__(
+        self, folder: RunFolder, stage: str, accumulate: int, processes: int, changed: Callable[[], Iterable[Tensor]]
+    ):  # fmt: skip
+        self.folder, self.stage, self.accumulate, self.processes = folder, stage, accumulate, processes
+        self.changed = changed
+        self.retreats: list[dict] = []
+
+    def restore(self) -> None:
+        """Go on from what earlier processes of this run found."""
+        self.retreats = [r for r in self.folder.state.get("retreats", ()) if r["stage"] == self.stage]
+
+    def pieces(self, step: int, kind: str) -> int:
+        """Micro-batches of a step. kind: of work; what one kind can't hold, another may."""
+        held = [r["accumulate"] for r in self.retreats if r["kind"] == kind and r["step"] <= step]
+        return max([self.accumulate, *held])
+
+    def run(self, step: int, kind: str, items: int, attempt: Callable[[int], T]) -> T:
+        """attempt(micro-batch size), again and smaller until it fits. OutOfMemory where nothing smaller is left."""
+        while True:
+            size = math.ceil(items / min(self.pieces(step, kind), items))
+            before = self._versions(self.changed)
+            try:
+                return attempt(size)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = _line(error)
+            free()  # outside the except clause, which holds the failed attempt's tensors
+            self._retreat(step, kind, items, size, reason, before)
+
+    def retry(self, step: int, update: Callable[[], None], changed: Callable[[], Iterable[Tensor]]) -> None:
+        """An update that has no smaller form: once more, where it had changed nothing."""
+        before = self._versions(changed)
+        try:
+            return update()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = _line(error)
+        free()
+        if self._versions(changed) != before:
+            raise OutOfMemory(self._halfway(step, reason))
+        try:
+            update()
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(self._halfway(step, reason)) from error
+            raise
+
+    def _halfway(self, step: int, reason: str) -> str:
+        return (f"{self._place(step)} in the middle of an update ({reason}); the newest checkpoint is whole and the same "
+                "command continues from it; give it more room, as by a larger stage.accumulate")  # fmt: skip
+
+    def _place(self, step: int) -> str:
+        return f"stage {self.stage}, step {step + 1}: out of memory"
+
+    def _retreat(self, step: int, kind: str, items: int, size: int, reason: str, before: list[int]) -> None:
+        place = self._place(step)
+        if self._versions(self.changed) != before:
+            raise OutOfMemory(self._halfway(step, reason))
+        if self.processes > 1:
+            raise OutOfMemory(f"{place} in one of {self.processes} processes ({reason}), which can't redo a step alone")
+        if size == 1:
+            raise OutOfMemory(f"{place} with one item at a time ({reason})")
+        smaller = math.ceil(size / 2)
+        pieces = math.ceil(items / smaller)
+        log.warning("%s with %d items at a time; redoing it with %d, accumulated %d times", place, size, smaller, pieces)
+        self.retreats.append({"stage": self.stage, "kind": kind, "step": step, "accumulate": pieces, "reason": reason})
+        others = [r for r in self.folder.state.get("retreats", ()) if r["stage"] != self.stage]
+        self.folder.status("running", retreats=[*others, *self.retreats])
+
+    @staticmethod
+    def _versions(changed: Callable[[], Iterable[Tensor]]) -> list[int]:
+        """PyTorch counts the changes in place of every tensor."""
+        return [tensor._version for tensor in changed()]
+
+
+def _line(error: BaseException) -> str:
+    """An error's first sentence: PyTorch's go on for a paragraph."""
+    return str(error).partition("\n")[0].partition(". ")[0].strip() or type(error).__name__
