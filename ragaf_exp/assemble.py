@@ -114,7 +114,8 @@ def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn
     backend.check(cfg.memory.device)
     ragaf = build(
         cfg.ragaf, "ragaf", node_features=len(NODE_FEATURES), edge_features=len(EDGE_FEATURES),
-        hint_width=hint.width, text_width=text.width, fusion=fusion, backend=backend,
+        hint_width=hint.width, hint_sizes=[shapes["in"][1:], *getattr(hint, "sizes", ())], text_width=text.width,
+        fusion=fusion, backend=backend,
     )  # fmt: skip
     injection = build(
         cfg.injection, "injection", shapes=shapes, width=ragaf.width, cross_layers=backbone.cross_layers

@@ -40,7 +40,9 @@ OUT_OF_RANGE = {
     "loss.region_moments": "-1 nan inf", "loss.region_texture": "-0.1 nan inf",
     "optim.clip": "0 nan inf", "optim.ema": "1.1 -0.1 nan", "optim.final_lr": "2", "optim.warmup": "-1",
     "optim.weight_decay": "-1 inf", "optim.betas": "[0.9] [0.9,1.0] []", "ragaf.frequencies": "-1", "ragaf.heads": "0 5",
-    "ragaf.layers": "0", "ragaf.width": "0 -128", "regions.gap": "0.6 nan", "regions.levels": "-1 33",
+    "ragaf.layers": "0", "ragaf.pooled_levels": "-1 9", "ragaf.temperature": "0 -1 nan inf",
+    "injection.heads": "0 3", "injection.slots": "0", "injection.reach": "-1",
+    "ragaf.width": "0 -128", "regions.gap": "0.6 nan", "regions.levels": "-1 33",
     "regions.closing": "loose", "regions.max_regions": "0 2000", "regions.min_area": "2 -1",
     "sampler.guidance": "-1 101 nan", "sampler.sketch_guidance": "-1 nan",
     "sampler.steps": "0 1001", "sketch.full": "0 1.1 nan",
@@ -63,6 +65,7 @@ AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grai
 FOLDER = ("data.cache_mb", "data.val_share", "data.test_share")
 OPTIONS = {
     "fusion.low": {"fusion": "heuristic"}, "fusion.high": {"fusion": "cosine"}, "fusion.sketch": {"fusion": "fixed"},
+    **dict.fromkeys(("injection.heads", "injection.slots", "injection.reach"), {"injection": "cross"}),
     "graph.k": {"graph": "knn"}, "graph.min_border": {"graph": "adjacency"}, "graph.radius": {"graph": "radius"},
     "sketch.low": {"sketch": "canny"}, "sketch.high": {"sketch": "canny"}, "sketch.sigma": {"sketch": "canny"},
     "sketch.full": {"sketch": "dog"},

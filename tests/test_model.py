@@ -15,6 +15,7 @@ from ragaf_exp.data.loader import Preparer, collate
 from ragaf_exp.models import taps
 from ragaf_exp.models.codec import Pixel
 from ragaf_exp.models.conditioning import RegionState
+from ragaf_exp.models.fusion import Gated, Hybrid, Learned
 from ragaf_exp.models.injection import Injection
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training.objective import Objective
@@ -329,23 +330,35 @@ def test_fusion_weights(option, tiny, world):
     model = make_model(replace(world, cfg=composed([*tiny, f"fusion={option}"])), "refine")
     t = torch.tensor([0.0, 0.5, 1.0])
     weights = model.ragaf.fusion(t, torch.randn(3, 4, model.ragaf.width))
-    assert weights.shape == (3, 4, 2) and (weights >= 0).all() and (weights <= 1).all()
-    torch.testing.assert_close(weights.sum(-1), torch.full((3, 4), 2.0 if option == "none" else 1.0))
+    each = (model.ragaf.width,) if option == "gated" else ()
+    assert weights.shape == (3, 4, 2, *each) and (weights >= 0).all() and (weights <= 1).all()
+    torch.testing.assert_close(weights.sum(2), torch.full((3, 4, *each), 2.0 if option == "none" else 1.0))
     sketch = weights[:, 0, 0]
-    if option in ("heuristic", "cosine"):
+    if option in ("heuristic", "cosine", "hybrid"):
         assert sketch[0] < sketch[1] < sketch[2], "structure early, semantics late"
-    if option == "learned":
-        torch.testing.assert_close(weights, torch.full((3, 4, 2), 0.5))
+    if option in ("learned", "learned_global", "gated"):
+        torch.testing.assert_close(weights, torch.full_like(weights, 0.5))
 
 
-def test_learned_fusion_depends_on_timestep_and_region(models):
-    fusion = models["refine"].ragaf.fusion
-    regions = torch.randn(2, 3, models["refine"].ragaf.width, generator=torch.Generator().manual_seed(0))
-    regions[1] = regions[0]
+@pytest.mark.parametrize("per_region", [True, False])
+@pytest.mark.parametrize("kind", [Learned, Hybrid, Gated])
+def test_learned_fusion_depends_on_timestep_and_region(kind, per_region):
+    fusion = awake(kind(16, per_region=per_region))
+    regions = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1)
     with torch.no_grad():
         weights = fusion(torch.tensor([0.1, 0.9]), regions)
+    assert weights.shape[:3] == (2, 3, 2)
     assert not torch.allclose(weights[0], weights[1])
-    assert not torch.allclose(weights[0, 0], weights[0, 1])
+    assert torch.equal(weights[0, 0], weights[0, 1]) != per_region
+    torch.testing.assert_close(weights.sum(2), torch.ones_like(weights.sum(2)))
+
+
+def test_a_hybrid_fusion_is_half_the_hand_over_at_first_and_can_become_all_of_it():
+    fusion, t, regions = Hybrid(16, low=0.2, high=0.8), torch.tensor([0.0, 1.0]), torch.randn(2, 3, 16)
+    assert fusion(t, regions)[:, 0, 0].tolist() == pytest.approx([0.35, 0.65])
+    with torch.no_grad():
+        fusion.out.bias[2] = -30
+    assert fusion(t, regions)[:, 0, 0].tolist() == pytest.approx([0.2, 0.8])
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ragaf_exp.models.conditioning import Conditioning, RegionState
+from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.injection import Injection
 from ragaf_exp.models.ragaf import Ragaf
 from ragaf_exp.models.taps import Shape
@@ -41,7 +41,6 @@ class Model(nn.Module):
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
         self.sizes = {s[1:] for s in shapes.values()}  # resolutions at which soft masks are needed
-        self.latent_size = shapes["in"][1:]
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection
         self.region_latent = nn.Linear(ragaf.width, region_values) if region_values else None
@@ -70,7 +69,7 @@ class Model(nn.Module):
         features = self.hint.features(batch.sketch)
         regions = None
         if self.ragaf is not None:
-            regions = self._regions(batch, text, features[self.latent_size], keep_sketch)
+            regions = self._regions(batch, text, features, keep_sketch)
         return Conditioning(text, self.hint(features, keep_sketch), regions)
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
@@ -78,18 +77,17 @@ class Model(nn.Module):
         if c.regions is None:
             return Prediction(self.backbone(x_t, t, c.text, c.hint))
         tokens, fusion = self.ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
-        added = self.injection(tokens, c.regions)
-        residuals = c.hint | {p: c.hint[p] + r if p in c.hint else r for p, r in added.items()}
+        residuals = self.injection(tokens, c.regions, c.hint)
         value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions))
         return Prediction(value, self._said(tokens), fusion)
 
     def _said(self, tokens: Tensor) -> Tensor | None:
         return None if self.region_latent is None else self.region_latent(tokens)
 
-    def _regions(self, batch: Batch, text, hint: Tensor, keep_sketch: Tensor) -> RegionState:
+    def _regions(self, batch: Batch, text: Text, features: dict, keep_sketch: Tensor) -> RegionState:
         masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in self.sizes}
         kept = keep_sketch[:, None]
         masks = {size: m * kept[..., None, None] for size, m in masks.items()}
-        hint = hint * kept[..., None, None]
+        hint = [features[size] * kept[..., None, None] for size in self.ragaf.levels]
         edge_mask = batch.edge_mask & kept[..., None]
         return self.ragaf(batch.nodes, batch.node_mask & kept, batch.edges, edge_mask, masks, hint, text)
