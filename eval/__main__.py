@@ -5,6 +5,8 @@
         [training=DIR] [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
 
 `eval` overrides are those of the config group (conf/eval/). Files belong together by their name without suffix.
+captions: .csv or .jsonl with file_name, text and, in .jsonl, the phrases that masks belong to; of edited images also
+text_before, the caption of what they were, which is then the reference's picture of the same name.
 training: the images that the model was trained on, so that a reference that holds some of them is found out.
 """
 
@@ -81,7 +83,8 @@ def _images(args: dict[str, Any], overrides: list[str]) -> None:
     sources = Sources(**paths, skip_damaged=args.get("on_error") == "skip")
     out = Path(args["out"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    content = evaluate_folders(sources, settings, Networks(settings, cfg.memory.device, cfg.cache.folder), out)
+    networks = Networks(settings, cfg.memory.device, cfg.cache.folder, cfg.cache.gigabytes)
+    content = evaluate_folders(sources, settings, networks, out)
     print_figures(content, out)
 
 

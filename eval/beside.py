@@ -28,19 +28,31 @@ class Caption:
 
     text: str
     phrases: tuple[str, ...] = ()
+    before: str = ""  # the caption of the image that an edit started from
 
 
 def read_captions(path: Path) -> dict[str, Caption]:
-    """Captions by key from a .csv or .jsonl with file_name and text; in .jsonl `phrases` may be a list. UserError."""
+    """Captions by key from a .csv or .jsonl with file_name and text. UserError.
+
+    In .jsonl `phrases` may be a list; `text_before` says of an edited image what it was before.
+    """
     found: dict[str, Caption] = {}
     for number, record in enumerate(read_records(path, ("file_name", "text")), 1):
-        key, phrases = Path(record["file_name"]).with_suffix("").as_posix(), record.get("phrases") or []
-        if not isinstance(phrases, list) or not all(isinstance(p, str) and p in record["text"] for p in phrases):
+        key, text = Path(record["file_name"]).with_suffix("").as_posix(), record["text"]
+        phrases, before = record.get("phrases") or [], record.get("text_before") or ""
+        if not isinstance(phrases, list) or not all(isinstance(p, str) and p in text for p in phrases):
             raise UserError(f"{path}: row {number}: phrases must be a list of pieces of its text")
+        if not isinstance(before, str) or before and _plain(before) == _plain(text):
+            raise UserError(f"{path}: row {number}: text_before must be another text than text, or empty")
         if key in found:
             raise UserError(f"{path}: row {number}: a second caption for {key}; keep one")
-        found[key] = Caption(record["text"], tuple(phrases))
+        found[key] = Caption(text, tuple(phrases), before)
     return found
+
+
+def _plain(text: str) -> str:
+    """As CLIP's tokenizer reads it: case and spaces make no difference."""
+    return " ".join(text.lower().split())
 
 
 def files_by_key(folder: Path, argument: str) -> dict[str, Path]:

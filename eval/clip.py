@@ -56,19 +56,26 @@ def caption_scores(
 
 def edit_scores(
     clip: Clip, before: Sequence[np.ndarray], after: Sequence[np.ndarray], captions_before: Sequence[str],
-    captions_after: Sequence[str], *, seed: int = 0,
+    captions_after: Sequence[str], *, seed: int = 0, features: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Scored:  # fmt: skip
     """clip_directional and clip_directional_shuffled, -1 to 1: see eval.metrics.clip.directional_scores.
 
     The floor is the direction of another item's edit. An image that the edit left as it was scores 0, and is counted.
-    Raises ValueError where the sequences differ in length or an item's captions are the same.
+    features (n, dim), twice: the images before and after, embedded already. Raises ValueError where the sequences differ
+    in length or an item's captions are the same.
     """
     _as_many(before=before, after=after, captions_before=captions_before, captions_after=captions_after)
     edits = [f"{old}\n{new}" for old, new in zip(captions_before, captions_after, strict=True)]
     other = other_captions(edits, seed)
     still: list[bool] = []
-    seen = clip.images(_alternating(before, after, still), total=2 * len(before))
-    first, last = seen[0::2], seen[1::2]
+    pairs = _alternating(before, after, still)
+    if features is None:
+        seen = clip.images(pairs, total=2 * len(before))
+        first, last = seen[0::2], seen[1::2]
+    else:
+        for _ in pairs:  # only to see which are equal
+            continue
+        first, last = (np.array(embedded) for embedded in features)
     last[still] = first[still]  # equal pictures in different batches differ in the last digits, which is no direction
     old, new = clip.texts(captions_before), clip.texts(captions_after)
     common = clip.facts() | {

@@ -11,17 +11,19 @@ from tqdm import tqdm
 
 from eval import networks, scoring
 from eval.crops import PhraseRegions
-from eval.draws import Draws
+from eval.draws import DrawnItems, Draws
 from eval.edges import EdgeReader
 from eval.groups import group_figures
+from eval.held_out import check_finite, look
 from eval.images import ImageSet
 from eval.items import ItemRow, add_values, figure_of, flat, row_of, write_items
 from eval.metrics.binding import binding_splits
 from eval.metrics.image import seam_ratio
 from eval.metrics.sketch_fidelity import FIGURES, tolerance_px
 from ragaf_exp.data.loader import Examples, collate, eval_batches
+from ragaf_exp.data.split import LazyItems
 from ragaf_exp.files import write_json
-from ragaf_exp.generate import Drawn, Pipeline
+from ragaf_exp.generate import Drawn, Generated, Pipeline
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.types import Example, Item
 
@@ -72,29 +74,35 @@ class Result:
 
 def evaluate(
     folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: Judge, draws: Draws,
-    show: Callable[[int, Example, Drawn, int], None],
+    show: Callable[[int, Example, Drawn, int], None], training: Sequence[Item] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Draw and score; returns and writes metrics.json. show: called with (place, example, its batch's images, row)."""
-    drawn, kept, rows = _draw(pipeline, examples, batch, draws, show)
+    """Draw and score; returns and writes metrics.json. show: called with (place, example, its batch's images, row).
+
+    training: the items that the weights were trained on, of which some are compared with the test items.
+    """
+    examples = LazyItems(examples.__getitem__, len(examples))
+    drawn, rows = _draw(pipeline, examples, batch, draws, show)
     result = Result(rows)
-    stages = {name: [image for d in drawn for image in getattr(d, name)]
-              for name in ("stage2", "stage1") if getattr(drawn[0], name) is not None}  # fmt: skip
+    stages = {name: drawn.of(name) for name in ("stage2", "stage1") if drawn.has(name)}
+    truth = LazyItems(lambda i: examples[i].item.image, len(examples))
+    warnings, overlap = look(stages, truth, [row.key for row in rows], training)
     for number, (stage, images) in enumerate(stages.items()):
-        maps = [m for d in drawn for m in d.region_text] if number == 0 and drawn[0].region_text is not None else None
-        score_stage(result, kept, images, maps, judge, prefix="" if number == 0 else f"{stage}/")
+        maps = drawn.of("region_text") if number == 0 and drawn.has("region_text") else None
+        score_stage(result, examples, images, maps, judge, prefix="" if number == 0 else f"{stage}/")
     write_items(folder.path / "items.jsonl", result.rows)
-    return _write(folder, result, judge.measured_with["resamples"])
+    return _write(folder, result, judge.measured_with["resamples"], warnings, overlap)
 
 
 def score_stage(
-    result: Result, examples: list[Example], images: list[np.ndarray], maps: list[np.ndarray] | None, judge: Judge,
-    prefix: str,
+    result: Result, examples: Sequence[Example], images: Sequence[np.ndarray], maps: Sequence[np.ndarray] | None,
+    judge: Judge, prefix: str,
 ) -> None:  # fmt: skip
-    """Every metric of one stage's images, in the order of the items."""
-    items = [e.item for e in examples]
-    truth = [item.image for item in items]
+    """Every metric of one stage's images, in the order of the items; all are read one by one."""
+    items = LazyItems(lambda i: examples[i].item, len(examples))
+    truth = LazyItems(lambda i: examples[i].item.image, len(examples))
+    sketches = LazyItems(lambda i: examples[i].sketch, len(examples))
     with tqdm(total=len(images), desc=f"scoring {prefix or 'the last stage'}", unit="image") as bar:
-        values = scoring.sketch_values([e.sketch for e in examples], images, judge.reader, done=bar.update)
+        values = scoring.sketch_values(sketches, images, judge.reader, done=bar.update)
     values |= scoring.pixel_values(images, truth) | scoring.seam_values(images, judge.patch)
     scenes = [scoring.bindings(image, item) for image, item in zip(images, items, strict=True)]
     values |= scoring.binding_values(scenes)
@@ -102,41 +110,47 @@ def score_stage(
     if maps is not None:
         values |= scoring.attention_values(maps, examples, judge.token_spans, judge.measured_with["seed"])
     result.add(values, _facts(truth, judge), judge.measured_with, prefix)
-    keys = [item.key for item in items]
+    keys, captions = [row.key for row in result.rows], [item.caption for item in items]
     drawn, real = ImageSet.arrays(images, keys, "drawn images"), ImageSet.arrays(truth, keys, "test images")
-    captions = [item.caption for item in items]
     for found in (judge.networks.measure(drawn, real, captions, phrase_regions(items)), judge.networks.lpips(drawn, real)):
         result.take(found, judge.measured_with, prefix)
 
 
 def _draw(
-    pipeline: Pipeline, examples: Examples, batch: int, draws: Draws, show: Callable[[int, Example, Drawn, int], None]
-) -> tuple[list[Drawn], list[Example], list[ItemRow]]:
-    drawn: list[Drawn] = []
-    kept: list[Example] = []
+    pipeline: Pipeline, examples: Sequence[Example], batch: int, draws: Draws,
+    show: Callable[[int, Example, Drawn, int], None],
+) -> tuple[DrawnItems, list[ItemRow]]:  # fmt: skip
+    """Every batch, drawn or found drawn."""
     facts: list[ItemRow] = []
-    total = -(-len(examples) // batch)
-    for rows in tqdm(eval_batches(examples, batch), total=total, desc="drawing", unit="batch"):
-        new = [row_of(example) for example in rows]
-        keys = [f"{row.key} {row.image} {row.sketch}" for row in new]
-        drawn.append(draws.batch(keys, lambda rows=rows: pipeline(collate(rows)).drawn()))
+    drawn = DrawnItems(draws, lambda rows: _finite(pipeline(collate(rows)), rows).drawn(), examples, batch)
+    for rows in tqdm(eval_batches(examples, batch), total=-(-len(examples) // batch), desc="drawing", unit="batch"):
+        start = len(facts)
+        facts += [row_of(example) for example in rows]
+        images = drawn.add([f"{row.key} {row.image} {row.sketch}" for row in facts[start:]])
         for row, example in enumerate(rows):
-            show(len(kept) + row, example, drawn[-1], row)
-        kept += rows
-        facts += new
-    return drawn, kept, facts
+            show(start + row, example, images, row)
+    return drawn, facts
 
 
-def _facts(truth: list[np.ndarray], judge: Judge) -> dict[str, dict[str, Any]]:
+def _finite(generated: Generated, rows: Sequence[Example]) -> Generated:
+    for images in (generated.stage1, generated.stage2):
+        if images is not None:
+            check_finite(images.float().cpu().numpy(), [example.item.key for example in rows])
+    return generated
+
+
+def _facts(truth: Sequence[np.ndarray], judge: Judge) -> dict[str, dict[str, Any]]:
     tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3), "edges": judge.reader.name}
     seams = {"truth": round(float(np.mean([seam_ratio(image, judge.patch) for image in truth])), 4)}
     named = [name + chance for name in FIGURES for chance in ("", "_shuffled")]
     return {**dict.fromkeys(named, tolerance), "seam_ratio": seams, "ssim": {"window": "uniform 7x7"}}
 
 
-def phrase_regions(items: Sequence[Item]) -> list[PhraseRegions] | None:
+def phrase_regions(items: Sequence[Item]) -> Sequence[PhraseRegions] | None:
     """The objects of each item and their phrases, where the data knows them."""
-    return [_objects(item) for item in items] if any(item.objects for item in items) else None
+    if not any(item.objects for item in items):
+        return None
+    return LazyItems(lambda i: _objects(items[i]), len(items))
 
 
 def _objects(item: Item) -> PhraseRegions:
@@ -153,11 +167,13 @@ def groups_of(result: Result, resamples: int) -> dict[str, dict[str, Any]]:
     return group_figures(result.rows, grouped, resamples=resamples) | result.splits
 
 
-def _write(folder: RunFolder, result: Result, resamples: int) -> dict[str, Any]:
+def _write(
+    folder: RunFolder, result: Result, resamples: int, warnings: list[str], overlap: dict[str, int]
+) -> dict[str, Any]:
     content = {
         "schema": SCHEMA, "run": f"{folder.path.parent.name}/{folder.path.name}", "config_hash": folder.path.name,
         "metrics": result.metrics, "unavailable": result.unavailable,
-        "items": {"used": len(result.rows), "skipped": 0},
+        "warnings": warnings, "items": {"used": len(result.rows), "skipped": 0}, "training_overlap": overlap,
         "groups": groups_of(result, resamples),
     }  # fmt: skip
     write_json(folder.metrics, content)

@@ -59,6 +59,17 @@ class FolderScores:
         known = self._part("captions", captions)
         texts = [captions[key].text for key in known.keys]
         self._take(self.networks.measure(known, None, texts), known.keys)
+        if edited := {key: caption for key, caption in captions.items() if caption.before}:
+            self._edits(edited)
+
+    def _edits(self, edited: dict[str, Caption]) -> None:
+        """Of images with a caption of what they were before, which is the reference's picture of that name."""
+        if self.reference is None:
+            raise UserError("captions=: has text_before, which belongs to the images before the edit; give reference=DIR")
+        sources = set(self.reference.keys)
+        after, before, _ = matched(self._part("edits", {k: c for k, c in edited.items() if k in sources}), self.reference)
+        texts = [(edited[key].before, edited[key].text) for key in after.keys]
+        self._take(self.networks.edits(before, after, texts), after.keys)
 
     def against_sketches(self, files: dict[str, Path]) -> None:
         known = self._part("sketches", files)

@@ -11,14 +11,15 @@ from eval.crops import PhraseRegions
 from eval.features import load
 from eval.features.figures import FEWEST, distance_figures
 from eval.images import ImageSet
+from eval.kept import FOLDER, evict
 from eval.statistics import features_of
 from eval.unavailable import Unavailable
-from ragaf_exp.cache.store import place
-from ragaf_exp.config.schema import Eval
+from ragaf_exp.cache.store import GIGABYTE, place
+from ragaf_exp.config.schema import Cache, Eval
 
 DISTANCES = {"embedded": ["fd_embedded"], "squeezenet": ["fd_squeezenet"], "inception": ["fid", "kid"]}  # of sets
 BETTER = {"lpips": False, "clip_score": True, "clip_score_shuffled": True, "region_clip_accuracy": True,
-          "region_clip_chance": True}  # fmt: skip
+          "region_clip_chance": True, "clip_directional": True, "clip_directional_shuffled": True}  # fmt: skip
 
 
 @dataclass
@@ -39,11 +40,16 @@ class Found:
 
 
 class Networks:
-    """The networks that `settings.metrics` asks for. Each is loaded once; features are kept in the cache's folder."""
+    """The networks that `settings.metrics` asks for. Each is loaded once.
 
-    def __init__(self, settings: Eval, device: str = "auto", cache_folder: str = ""):
+    Features are kept in the cache's folder, up to `gigabytes` of them.
+    """
+
+    def __init__(
+        self, settings: Eval, device: str = "auto", cache_folder: str = "", gigabytes: float = Cache().gigabytes
+    ):
         self.settings, self.device = settings, device
-        self.folder = Path(place(cache_folder)) / "features"
+        self.folder, self.bound = Path(place(cache_folder)) / FOLDER, gigabytes * GIGABYTE
         self._kept: dict[str, Any] = {}
 
     def measure(
@@ -60,6 +66,7 @@ class Networks:
             found.try_(["clip_score"], lambda: self._clip(found, images, captions))
         if "region_clip" in wanted and regions is not None:
             found.try_(["region_clip_accuracy"], lambda: self._region_clip(found, images, regions))
+        evict(self.folder, self.bound)
         return found
 
     def lpips(self, images: ImageSet, reference: ImageSet) -> Found:
@@ -67,6 +74,14 @@ class Networks:
         found = Found()
         if "lpips" in self.settings.metrics:
             found.try_(["lpips"], lambda: self._lpips(found, images, reference))
+        return found
+
+    def edits(self, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> Found:
+        """Of edited images, whether they moved as their captions (before, after) did; nothing without `clip`."""
+        found = Found()
+        if "clip" in self.settings.metrics:
+            found.try_(["clip_directional"], lambda: self._edits(found, before, after, captions))
+            evict(self.folder, self.bound)
         return found
 
     def _distances(self, found: Found, names: list[str], network: str, images: ImageSet, reference: ImageSet) -> None:
@@ -87,6 +102,15 @@ class Networks:
         clip = self._once("clip", self._load_clip)
         features = features_of(images, clip, self.folder)
         scored = caption_scores(clip, images, captions, features=features)
+        found.values |= scored.values
+        found.facts |= scored.facts
+
+    def _edits(self, found: Found, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> None:
+        from eval.clip import edit_scores
+
+        clip = self._once("clip", self._load_clip)
+        features = tuple(features_of(images, clip, self.folder) for images in (before, after))
+        scored = edit_scores(clip, before, after, *zip(*captions, strict=True), features=features)
         found.values |= scored.values
         found.facts |= scored.facts
 

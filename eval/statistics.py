@@ -3,7 +3,7 @@
 A set's folder is named by the checksums of its images and of the network's weights, and the resizing. Features are
 written in pieces, each whole or not at all, so that a kill costs one piece and any number of processes may work at
 once; at the end the pieces become one file that is memory-mapped. Every file carries the checksum of its content in
-its name: a damaged one is computed again.
+its name: a damaged one is computed again. Sets that were used longest ago make room for others (kept.py).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from eval.features.base import Network
 from eval.images import ImageSet, ahead
+from eval.kept import STALE, mark_used
 from eval.metrics.distances import moments
 from ragaf_exp.files import checksum
 
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 SCHEMA = 1  # of what is kept: raised where the same images and weights should give other features
 PIECE = 256  # images
 DIGITS = 16  # of a checksum, in a file's name
-STALE = 3600.0  # seconds after which a temporary file is no longer being written
 
 
 def features_of(images: ImageSet, network: Network, cache_folder: str | Path) -> np.ndarray:
@@ -45,7 +45,9 @@ def features_of(images: ImageSet, network: Network, cache_folder: str | Path) ->
     folder = Path(cache_folder).expanduser() / place(images, network)
     shape = (len(images), network.dim)
     kept = _kept(folder, "features", shape)
-    if kept is None:
+    if kept is not None:
+        mark_used(folder)
+    else:
         folder.mkdir(parents=True, exist_ok=True)
         about = {"schema": SCHEMA, "images": images.name, "images_checksum": images.checksum, "count": len(images)}
         _write(folder, "about.json", [json.dumps(about | network.facts(), indent=1).encode()])

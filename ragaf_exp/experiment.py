@@ -33,6 +33,7 @@ from ragaf_exp.training.trainer import Interrupted, Plan, Trainer
 from ragaf_exp.training.usage import condition_usage
 
 log = logging.getLogger(__name__)
+EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared again for each figure
 
 
 def run(cfg: DictConfig) -> RunFolder:
@@ -194,11 +195,12 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     """Draw the test split and score it; writes metrics.json, items.jsonl, samples/test and samples/fusion.json."""
     parts, pipeline = load_run(folder, cfg)
     examples = parts.examples("test")
-    examples = Examples(_Head(examples.items, cfg.eval.test_items), examples.prepare)
+    examples = Examples(_Head(examples.items, cfg.eval.test_items), examples.prepare, EXAMPLES_MB)
     last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text)
     draws = Draws(folder.samples / "drawn", _fingerprint(folder, cfg))
-    content = evaluate(folder, pipeline, examples, cfg.eval.batch, judge(cfg, parts, last), draws, show)
+    judged = judge(cfg, parts, last)
+    content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
     show.write_index()
     if pipeline.refine is not None:
         batch = collate(_first(examples, cfg.eval.batch)).to(pipeline.compute.device)
@@ -214,7 +216,7 @@ def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:
     measured_with = {"weights": "ema", "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
     reader = reader_of(parts.prepare.sketch, cfg.eval.edges, cfg.eval.pidinet, cfg.memory.device)
-    networks = Networks(settings, cfg.memory.device, cfg.cache.folder)
+    networks = Networks(settings, cfg.memory.device, cfg.cache.folder, cfg.cache.gigabytes)
     return Judge(reader, networks, model.text.token_spans, parts.codec.downscale, measured_with)
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_clip
 from PIL import Image
 
 import eval.__main__ as command
+from eval.clip import Clip, edit_scores
+from eval.images import ImageSet
 from eval.items import read_items
 from ragaf_exp.config.build import build
 from ragaf_exp.config.compose import composed
@@ -86,6 +89,37 @@ def test_unnamed_sets_are_compared_as_sets_alone(folders, cli):
     status, _, err = cli(command.main, *words(folders, "images", "reference"))
     metrics = json.loads((folders / "out" / "found.json").read_text())["metrics"]
     assert status == 0 and set(metrics) == {"fd_embedded"}, err
+
+
+def test_directions_of_edits(folders, cli, tmp_path):
+    """The reference is what was edited: its pictures of the same name, with text_before as their captions."""
+    model = tiny_clip.save(tmp_path)
+    rows = [json.loads(line) for line in (folders / "captions.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows[:-2]):
+        row["text_before"] = f"a grey square number {i}"
+    (folders / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folders / "images" / "sub" / "00.png").write_bytes((folders / "reference" / "sub" / "00.png").read_bytes())
+    clip = [f"eval.clip_config={model['config']}", f"eval.clip_pretrained={model['pretrained']}", "eval.metrics=[clip]"]
+    given = [*words(folders, "images", "reference", "captions"), f"cache.folder={tmp_path / 'cache'}", *clip]
+    status, _, err = cli(command.main, *given)
+    assert status == 0, err
+    found = json.loads((folders / "out" / "found.json").read_text())
+    entry, values = found["metrics"]["clip_directional"], read_items(folders / "out" / "found.items.jsonl")
+    assert entry["n"] == COUNT - 2 == found["items"]["edits"]["used"] and entry["unchanged_images"] == 1
+    assert found["metrics"]["clip_directional_shuffled"]["n"] == COUNT - 2
+    assert values[0].values["clip_directional"] == 0 and abs(values[1].values["clip_directional"]) > 1e-3
+    assert "clip_directional" not in values[-1].values and "clip_score" in values[-1].values
+    sets = [folders / "images", folders / "reference"]
+    images, sources = (ImageSet.folder(path).subset(range(COUNT - 2)) for path in sets)
+    before, after = ([row[key] for row in rows[:-2]] for key in ("text_before", "text"))
+    alone = edit_scores(Clip(**model), sources, images, before, after)
+    assert alone.values["clip_directional"] == pytest.approx([r.values["clip_directional"] for r in values[:-2]], abs=1e-4)
+    status, _, err = cli(command.main, *[word for word in given if not word.startswith("reference")])
+    assert status == 2 and "text_before" in err.splitlines()[-1] and "reference=DIR" in err.splitlines()[-1]
+    rows[0]["text_before"] = rows[0]["text"].upper()
+    (folders / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, _, err = cli(command.main, *given)
+    assert status == 2 and "row 1: text_before" in err.splitlines()[-1]
 
 
 def test_what_cannot_be_had_is_told_and_not_replaced(folders, cli, monkeypatch):

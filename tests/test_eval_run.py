@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import eval.__main__ as command
+from eval.held_out import look
 from eval.items import flat, read_items
 from ragaf_exp.config.compose import load_config
-from ragaf_exp.experiment import evaluate_run
+from ragaf_exp.data.split import LazyItems
+from ragaf_exp.errors import UserError
+from ragaf_exp.experiment import evaluate_run, load_run
 from ragaf_exp.generate import Pipeline
+from ragaf_exp.report import write_report
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.types import Item
 
 
 @pytest.fixture
@@ -35,6 +42,74 @@ def test_figures_are_the_means_of_the_items(finished):
     for name in ("sketch_f1", "chamfer_shuffled", "stage1/edge_ms_ssim_shuffled"):
         assert content["metrics"][name]["edges"] == "canny_lab" and "tolerance_px" in content["metrics"][name]
     assert {"stroke_density", "regions"} <= set(content["groups"])
+    overlap = content["training_overlap"]
+    assert overlap["compared"] == overlap["training"] > 0 and overlap["shared"] == overlap["unreadable"] == 0
+    assert not [text for text in content["warnings"] if "training set" in text]
+
+
+def test_images_that_do_not_fit_into_memory_are_read_again(run_copy, figures, monkeypatch, calls):
+    cfg = load_config(run_copy / "config.yaml")
+    cfg.eval.batch = 1
+    evaluate_run(RunFolder(run_copy), cfg)
+    before, first = figures(run_copy), len(calls)
+    monkeypatch.setattr("eval.draws.HELD", 0)
+    monkeypatch.setattr("eval.draws.FEWEST", 1)
+    monkeypatch.setattr("ragaf_exp.experiment.EXAMPLES_MB", 0)
+    evaluate_run(RunFolder(run_copy), cfg)
+    assert figures(run_copy) == pytest.approx(before, rel=1e-5) and len(calls) == first, "from the disk"
+
+
+def test_test_items_that_training_saw_are_named(run_copy, cli):
+    """A split by name whose pictures are equal: what a folder of photos with copies does."""
+    folder, cfg = RunFolder.read(run_copy)
+    seen = load_run(folder, cfg)[0].source.split("test")[1]
+    training = [replace(seen, key="other"), replace(seen, image=255 - seen.image)]
+    warnings, counts = look({"stage1": [seen.image[::-1]] * 2}, [seen.image, 255 - seen.image // 2], ["a", "b"], training)
+    assert counts == {"training": 2, "compared": 2, "unreadable": 0, "shared": 1}
+    assert any("test images: 1 of 2 images are in the training set (a)" in text for text in warnings)
+    content = json.loads((run_copy / "metrics.json").read_text())
+    content["warnings"] = warnings
+    (run_copy / "metrics.json").write_text(json.dumps(content))
+    assert "1 of 2 images are in the training set (a)" in write_report(run_copy).read_text()
+
+
+def test_a_large_training_split_is_looked_at_in_part():
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    items = LazyItems(lambda i: broken(i) if i == 8 else Item(str(i), pictures[i], ""), 40)
+    asked: list[int] = []
+    training = LazyItems(lambda i: asked.append(i) or items[i], 40)
+    warnings, counts = look({"stage1": list(pictures[:5, ::-1])}, list(pictures[:5]), list("abcde"), training, bound=10)
+    assert sorted(asked) == list(range(0, 40, 4))
+    assert counts == {"training": 40, "compared": 9, "unreadable": 1, "shared": 2}
+    assert any("2 of 5 images are in the training set (a, e)" in text for text in warnings)
+    _, counts = look({"stage1": list(pictures[:5, ::-1])}, list(pictures[:5]), list("abcde"), [])
+    assert counts == {"training": 0, "compared": 0, "unreadable": 0, "shared": 0}
+
+
+def broken(index: int) -> Item:
+    raise UserError(f"{index}.png: is damaged")
+
+
+def test_what_is_odd_about_drawn_images_is_named():
+    pictures = list(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8))
+    flat = [np.full((8, 8, 3), 7, np.uint8)] * 4
+    warnings, _ = look({"stage2": flat, "stage1": pictures[::-1]}, [255 - p for p in pictures], list("abcd"), [])
+    assert any(text.startswith("images of stage2: 4 images are of one colour") for text in warnings)
+    assert not [text for text in warnings if text.startswith("images of stage1")]
+
+
+def test_images_with_nan_stop_it_and_are_named(run_copy, cli, monkeypatch):
+    draw = Pipeline.__call__
+
+    def diverged(self, batch):
+        found = draw(self, batch)
+        (found.stage1 if found.stage2 is None else found.stage2)[1, 0, 0, 0] = float("nan")
+        return found
+
+    monkeypatch.setattr(Pipeline, "__call__", diverged)
+    shutil.rmtree(run_copy / "samples" / "drawn", ignore_errors=True)
+    status, _, err = cli(command.main, f"run={run_copy}")
+    assert status == 2 and "NaN" in err.splitlines()[-1] and "scenes0-test" in err.splitlines()[-1], err
 
 
 def test_images_are_drawn_once(run_copy, calls, figures):

@@ -2,7 +2,8 @@
 
 show [folder=DIR]                                   entries, size, age, by config
 warm [overrides as ragaf_exp.run's] [workers=N]     fills it with all splits of a config's data
-prune [folder=DIR] [gigabytes=X|all]                removes the least recently used entries beyond X, or all
+prune [folder=DIR] [gigabytes=X|all]                removes the least recently used entries beyond X, or all; the
+                                                    evaluation's features, likewise
 """
 
 from __future__ import annotations

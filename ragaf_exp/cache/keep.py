@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from eval import kept
 from ragaf_exp.cache.shard import Entry, entries, evict, remove, sweep
 from ragaf_exp.cache.store import GIGABYTE, SHARDS, place
 from ragaf_exp.cli import parse_args
@@ -34,10 +35,15 @@ def show(words: list[str]) -> None:
         print(f"oldest {_when(min(e.used for e in every))}, newest {_when(max(e.used for e in every))} (last use)")
     for name, group in sorted(groups.items(), key=lambda g: -max(e.used for e in g[1])):
         print(f"  {_many(group)}, used {_when(max(e.used for e in group))}: {_config(folder / f'{name}.json')}")
+    if sets := kept.kept_sets(folder / kept.FOLDER):
+        print(f"features of {len(sets):,} image sets, {_size(sum(one.space for one in sets))}, of the evaluation")
 
 
 def prune(words: list[str]) -> None:
-    """Remove the least recently used entries of every shard beyond its share of the bound, and what kills left."""
+    """Remove the least recently used entries of every shard beyond its share of the bound, and what kills left.
+
+    The evaluation's features are bounded by themselves, by as much again.
+    """
     args = parse_args(words, {"folder": str, "gigabytes": str})
     folder, bound = _folder(args), _bound(args.get("gigabytes", str(BOUND)))
     room = int(bound * GIGABYTE / len(SHARDS))
@@ -47,10 +53,13 @@ def prune(words: list[str]) -> None:
         counts = evict(shard, room, room)
         removed, freed, left = removed + counts[0], freed + counts[1], left + counts[2]
     sweep(folder)
+    sets, room, rest = kept.evict(folder / kept.FOLDER, bound * GIGABYTE)
     if bound == 0:
         for path in folder.glob("[0-9a-f]" * 16 + ".json"):
             remove(str(path))
     print(f"{folder}: {removed:,} entries of {_size(freed)} removed, {_size(left)} left")
+    if sets or rest:
+        print(f"features of {sets:,} image sets, {_size(room)}, removed, {_size(rest)} left")
 
 
 def _folder(args: dict[str, Any]) -> Path:

@@ -121,7 +121,7 @@ class Cache:
 
     enabled: bool = True
     folder: str = ""  # empty: $RAGAF_CACHE, or ragaf_exp in $XDG_CACHE_HOME or ~/.cache
-    gigabytes: float = 8.0  # at most so much of them (10^9 bytes); the least recently used go first
+    gigabytes: float = 8.0  # at most so much of them (10^9 bytes), and of eval's features; the least recently used go
 
 
 PLAIN = {

@@ -36,6 +36,7 @@ def _content(run: RunData) -> dict[str, Any]:
         "error": run.status.get("error"),
         "facts": _facts(run),
         "notes": run.notes,
+        "warnings": run.warnings,
         "cards": tables.cards(run),
         "stages": [title for title, _ in tables.stage_columns(run)],
         "groups": tables.table(run),

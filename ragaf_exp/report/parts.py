@@ -53,6 +53,7 @@ class Figures:
     unavailable: dict[str, str] = field(default_factory=dict)  # metric -> why it could not be measured
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # by difficulty, as eval.groups makes them
     items: dict[str, int] = field(default_factory=dict)  # how many were used and how many skipped
+    warnings: list[str] = field(default_factory=list)  # of the guard rails
 
 
 def figures(path: Path) -> Figures:
@@ -68,8 +69,11 @@ def figures(path: Path) -> Figures:
         raise damaged(path, "unavailable")
     if not isinstance(items, dict) or not all(map(is_number, items.values())):
         raise damaged(path, "items")
+    warnings = content.get("warnings") or []
+    if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
+        raise damaged(path, "warnings")
     metrics = {name: _figure(path, name, entry) for name, entry in metrics.items()}
-    return Figures(metrics, unavailable, _groups(path, content.get("groups") or {}), items)
+    return Figures(metrics, unavailable, _groups(path, content.get("groups") or {}), items, warnings)
 
 
 def _figure(path: Path, name: str, entry: Any) -> dict[str, Any]:

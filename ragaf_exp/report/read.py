@@ -31,6 +31,7 @@ class RunData:
     unavailable: dict[str, str] = field(default_factory=dict)  # metric -> why it could not be measured
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # figures by difficulty
     items: dict[str, int] = field(default_factory=dict)  # how many were used and how many skipped
+    warnings: list[str] = field(default_factory=list)  # what the guard rails found
     log: list[dict[str, Any]] = field(default_factory=list)  # lines of metrics.jsonl
     scenes: list[Scene] = field(default_factory=list)
     fusion: dict[str, list[float]] | None = None
@@ -51,7 +52,7 @@ def read_run(run_dir: Path) -> RunData:
     run.environment = parts.mapping(folder.path / "environment.json")
     figures = _optional(run, folder.metrics, parts.figures) or parts.Figures()
     run.metrics, run.unavailable = figures.metrics, figures.unavailable
-    run.groups, run.items = figures.groups, figures.items
+    run.groups, run.items, run.warnings = figures.groups, figures.items, figures.warnings
     run.log = _optional(run, folder.curves, parts.log) or []
     run.scenes = _optional(run, folder.samples / "test" / "index.json", parts.scenes) or []
     run.fusion = _optional(run, folder.samples / "fusion.json", parts.fusion)
