@@ -16,6 +16,7 @@ from eval.networks import Networks
 from eval.validation import validation_scores
 from ragaf_exp.assemble import Parts, adopt, assemble, make_model
 from ragaf_exp.config.build import build
+from ragaf_exp.config.compose import PLACE
 from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.errors import UserError
@@ -223,7 +224,7 @@ def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:
     """Of all that decides the drawn images: weights, data, conditions and sampler."""
     held = OmegaConf.to_container(cfg)
-    held = {key: value for key, value in held.items() if key not in ("eval", "logger", "runs", "cache", "optim", "loss")}
+    held = {key: value for key, value in held.items() if key not in (*PLACE, "eval", "optim", "loss")}
     return fingerprint(held, cfg.eval.batch, newest_checksums(folder.checkpoints))
 
 

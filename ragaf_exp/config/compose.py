@@ -14,7 +14,7 @@ from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-PLACE = ("runs", "logger", "cache")  # where things are kept and who is told of them: no change to what is computed
+PLACE = ("runs", "logger", "cache", "cluster")  # where things run, are kept and told of: all computes the same
 
 
 def composed(overrides: list[str]) -> DictConfig:

@@ -124,8 +124,32 @@ class Cache:
     gigabytes: float = 8.0  # at most so much of them (10^9 bytes), and of eval's features; the least recently used go
 
 
+@dataclass
+class Cluster:
+    """Group `cluster`: what a job asks SLURM for; an option per memory profile. "" and 0: not asked for.
+
+    It changes nothing that is computed, and is no part of a run's hash.
+    """
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    setup: list[str] = field(default_factory=list)  # shell lines before Python, as "module load cuda/12.4"
+    extra: list[str] = field(default_factory=list)  # further options of sbatch, as "--exclude=node7"
+    nodes: int = 1
+    tasks: int = 1  # processes per node; with GPUs one for each
+    cpus: int = 2  # per process
+    gpus: int = 0  # per node
+    memory_gb: float = 6.0  # of the host, per node (10^9 bytes)
+    minutes: int = 60  # time limit; a run that needs longer is requeued and continues
+    grace: int = 60  # seconds before the limit, or after preemption, in which the job saves and requeues itself
+    parallel: int = 0  # members of a sweep at a time
+
+
 PLAIN = {
     "stage": Stage, "task": Task, "loss": Loss, "optim": Optim, "memory": Memory, "eval": Eval, "cache": Cache,
+    "cluster": Cluster,
 }  # fmt: skip
 BUILT = (
     "data", "sketch", "augment", "regions", "graph", "graph_backend", "text", "codec", "backbone", "hint", "ragaf",

@@ -6,12 +6,14 @@ import dataclasses
 import inspect
 import math
 import typing
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ragaf_exp.config.build import locate
+from ragaf_exp.config.build import ALLOWED, locate
+from ragaf_exp.config.constructors import Signature, Unreadable, read_constructor
 from ragaf_exp.config.schema import BUILT, COARSE, METRICS, NESTED, PLAIN, REFINE, SCALARS
 from ragaf_exp.errors import UserError
 
@@ -22,6 +24,7 @@ def validate(cfg: DictConfig) -> DictConfig:
     for key in cfg:
         if key not in known:
             raise UserError(f"{key}: unknown key; known are {', '.join(known)}")
+    cfg = OmegaConf.merge({"cluster": {}}, cfg)  # of runs before there was one, or of a profile without
     for key in (*PLAIN, *BUILT):
         if not OmegaConf.is_dict(cfg.get(key)):
             group, value = NESTED.get(key, key), cfg.get(key)
@@ -31,20 +34,33 @@ def validate(cfg: DictConfig) -> DictConfig:
     for key, schema in PLAIN.items():
         checked[key] = _merge(schema, cfg[key], key)
     for key in BUILT:
-        checked[key] = _merge(constructor_schema(locate(cfg[key].get("_target_"), key)), cfg[key], key)
+        checked[key] = _merge(_schema(cfg[key].get("_target_"), key), cfg[key], key)
     out = OmegaConf.create({k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in checked.items()})
     _ranges(out)
     return out
 
 
+def _schema(target: object, key: str) -> type:
+    """The schema of a group with a `_target_`: from the source where that says it plainly, or else by an import."""
+    if isinstance(target, str) and target.startswith(ALLOWED):
+        with suppress(Unreadable):
+            return schema_of(target, read_constructor(target))
+    return constructor_schema(locate(target, key))
+
+
 def constructor_schema(target: type) -> type:
     """A dataclass of the constructor's parameters that have defaults; those without are wiring, not config."""
     hints = typing.get_type_hints(target.__init__)
-    fields = [("_target_", str, dataclasses.field(default=f"{target.__module__}.{target.__name__}"))]
-    for name, parameter in inspect.signature(target.__init__).parameters.items():
-        if name != "self" and parameter.default is not parameter.empty:
-            fields.append((name, hints[name], _default(parameter.default)))
-    return dataclasses.make_dataclass(target.__name__, fields)
+    found = inspect.signature(target.__init__).parameters.items()
+    signature = [(name, hints[name], p.default) for name, p in found if name != "self" and p.default is not p.empty]
+    return schema_of(f"{target.__module__}.{target.__name__}", signature)
+
+
+def schema_of(target: str, signature: Signature) -> type:
+    """A dataclass with the parameters as fields."""
+    fields = [("_target_", str, dataclasses.field(default=target))]
+    fields += [(name, kind, _default(default)) for name, kind, default in signature]
+    return dataclasses.make_dataclass(target.rpartition(".")[2], fields)
 
 
 def _default(value: Any) -> Any:
@@ -97,19 +113,21 @@ def _ranges(cfg: DictConfig) -> None:
     at_least_one = ("stage.batch", "stage.accumulate", "stage.coarse.steps", "stage.refine.steps",
                     "stage.refine.region_batch", "stage.log_every", "stage.validate_every", "stage.checkpoint_every",
                     "stage.keep", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items",
-                    "eval.clip_batch", "eval.lpips_batch")  # fmt: skip
+                    "eval.clip_batch", "eval.lpips_batch", "cluster.nodes", "cluster.tasks", "cluster.cpus",
+                    "cluster.minutes")  # fmt: skip
     for key in at_least_one:
         _range(cfg, key, 1, None)
     for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
                 "eval.test_items", "eval.pictures", "optim.warmup", "optim.weight_decay",
-                *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
+                "cluster.gpus", "cluster.grace", "cluster.parallel", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
         _range(cfg, key, 0, None)
     for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema"):
         _range(cfg, key, 0, 1)
     for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip"):
         _range(cfg, key, 1e-12, None)
     _range(cfg, "stage.refine.strength", 1e-3, 1)
-    _range(cfg, "cache.gigabytes", 1e-2, None)
+    for key in ("cache.gigabytes", "cluster.memory_gb"):
+        _range(cfg, key, 1e-2, None)
     if len(cfg.optim.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.optim.betas):
         raise UserError(f"optim.betas={list(cfg.optim.betas)}: must be two numbers from 0 to below 1, as [0.9,0.99]")
     if cfg.stage.batch % cfg.stage.accumulate:

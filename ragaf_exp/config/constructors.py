@@ -1,0 +1,136 @@
+"""Constructors read from their source, so that a config is checked without importing what it builds (PyTorch takes
+seconds, and a sweep is submitted from a login node). What can't be read so is left to an import."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import types
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = ("int", "float", "str", "bool", "list", "tuple", "dict")  # the types that config keys have
+Signature = list[tuple[str, Any, Any]]  # (name, type, default) of parameters that have a default
+
+
+class Unreadable(Exception):
+    """The source does not say it plainly enough."""
+
+
+def read_constructor(target: str) -> Signature:
+    """The parameters with a default of the class that `target`, module.Class, names; or Unreadable."""
+    module, _, name = target.rpartition(".")
+    return _constructor(module, name)
+
+
+BARE = (("abc", "ABC"), ("builtins", "object"))  # bases whose constructors take nothing
+
+
+@cache
+def _constructor(module: str, name: str) -> Signature:
+    if (module, name) in BARE:
+        return []
+    found = _definition(module, name)
+    if not isinstance(found, ast.ClassDef) or found.decorator_list or found.keywords:
+        raise Unreadable(name)
+    own = next((n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if own is not None:
+        return [] if own.decorator_list else _parameters(module, own.args)
+    if len(found.bases) != 1 or not isinstance(found.bases[0], ast.Name):
+        if found.bases:
+            raise Unreadable(name)
+        return []
+    return _constructor(*_origin(module, found.bases[0].id))
+
+
+def _parameters(module: str, arguments: ast.arguments) -> Signature:
+    if arguments.vararg or arguments.kwarg:
+        raise Unreadable("*")
+    names = [*arguments.posonlyargs, *arguments.args]
+    defaulted = list(zip(names[len(names) - len(arguments.defaults) :], arguments.defaults, strict=True))
+    defaulted += [(n, d) for n, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is not None]
+    return [(n.arg, _type(n.annotation), _value(module, d)) for n, d in defaulted]
+
+
+def _type(node: ast.expr | None) -> Any:
+    """The type that an annotation of plain types names."""
+    if isinstance(node, ast.Name) and node.id in PLAIN:
+        return getattr(builtins, node.id)
+    if isinstance(node, ast.Constant) and node.value is None:
+        return type(None)
+    if isinstance(node, ast.Constant) and node.value is Ellipsis:
+        return ...
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _type(node.left) | _type(node.right)
+    if isinstance(node, ast.Subscript):
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        return types.GenericAlias(_type(node.value), tuple(map(_type, inner)))
+    raise Unreadable(ast.dump(node) if node else "no annotation")
+
+
+def _value(module: str, node: ast.expr) -> Any:
+    """A literal, or a name that stands for one."""
+    if isinstance(node, ast.Name):
+        module, name = _origin(module, node.id)
+        found = _definition(module, name)
+        if isinstance(found, ast.expr):
+            return _value(module, found)
+        raise Unreadable(name)
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise Unreadable(ast.dump(node)) from error
+
+
+def _origin(module: str, name: str) -> tuple[str, str]:
+    """(module, name) of what `name` is in `module`: its own, or imported from another of this package."""
+    tree = _tree(module)
+    if name in tree.imported:
+        return tree.imported[name]
+    return module, name
+
+
+def _definition(module: str, name: str) -> ast.AST:
+    """The class, or the value assigned, of a name that a module defines; once and at its top level."""
+    found = _tree(module).defined.get(name)
+    if found is None:
+        raise Unreadable(f"{module}.{name}")
+    return found
+
+
+class _Module:
+    """Names that a module defines or imports at its top level."""
+
+    def __init__(self, tree: ast.Module):
+        self.defined: dict[str, ast.AST] = {}
+        self.imported: dict[str, tuple[str, str]] = {}
+        twice = set()
+        for node in tree.body:
+            for name, found in _bound(node):
+                twice |= {name} & set(self.defined)
+                self.defined[name] = found
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                self.imported |= {a.asname or a.name: (node.module, a.name) for a in node.names}
+        for name in twice:
+            del self.defined[name]
+
+
+def _bound(node: ast.stmt) -> list[tuple[str, ast.AST]]:
+    if isinstance(node, ast.ClassDef):
+        return [(node.name, node)]
+    if isinstance(node, ast.Assign):
+        return [(target.id, node.value) for target in node.targets if isinstance(target, ast.Name)]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+        return [(node.target.id, node.value)]
+    return []
+
+
+@cache
+def _tree(module: str) -> _Module:
+    base = ROOT.joinpath(*module.split("."))
+    path = base.with_suffix(".py")
+    if not module.startswith(("ragaf_exp.", "eval.")) or ".." in module or not path.is_file():
+        raise Unreadable(module)
+    return _Module(ast.parse(path.read_text()))

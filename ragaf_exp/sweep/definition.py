@@ -1,0 +1,104 @@
+"""sweeps/*.yaml: one question each. From such a file and overrides to the overrides of every member."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from ragaf_exp.config.compose import CONF, settable
+from ragaf_exp.errors import UserError
+
+SWEEPS = CONF.parent / "sweeps"
+KEYS = ("name", "overrides", "grid", "search")
+PLAIN = re.compile(r"[\w./+~-]+")  # values that Hydra's grammar takes as they are
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file: `overrides` hold for all members, `grid` gives the values whose every combination is a member."""
+
+    name: str  # members' runs go to runs/<name>
+    overrides: list[str] = field(default_factory=list)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)  # see search.py
+
+    @property
+    def words(self) -> list[str]:
+        """The same as words of a command line."""
+        axes = [f"{key}={','.join(map(_word, values))}" for key, values in self.grid.items()]
+        return [f"name={self.name}", *self.overrides, *axes]
+
+
+def read_sweep(name: str) -> Sweep:
+    """A sweep by its file, or by its name in sweeps/. UserError of one line where there is none, or for a wrong key."""
+    path = next((p for p in (Path(name), SWEEPS / name, SWEEPS / f"{name}.yaml") if p.is_file()), None)
+    if path is None:
+        known = ", ".join(sorted(p.stem for p in SWEEPS.glob("*.yaml")))
+        raise UserError(f"{name}: no such sweep; give a file, or one of sweeps/: {known}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must be a mapping with some of {', '.join(KEYS)}")
+    for key in content:
+        if key not in KEYS:
+            raise UserError(f"{path}: {key}: unknown key; known are {', '.join(KEYS)}")
+    sweep = Sweep(content.get("name") or path.stem, *(content.get(key) or kind() for key, kind in
+                  (("overrides", list), ("grid", dict), ("search", dict))))  # fmt: skip
+    _check(sweep, path)
+    return sweep
+
+
+def _check(sweep: Sweep, path: Path) -> None:
+    if not isinstance(sweep.overrides, list) or not all(isinstance(word, str) for word in sweep.overrides):
+        raise UserError(f"{path}: overrides: must be a list of words, as [memory=cpu]")
+    lists = isinstance(sweep.grid, dict) and all(isinstance(v, list) and v for v in sweep.grid.values())
+    if not lists:
+        raise UserError(f"{path}: grid: must give each key a list of values, as seed: [0, 1]")
+    if not isinstance(sweep.search, dict):
+        raise UserError(f"{path}: search: must be a mapping")
+
+
+def _word(value: Any) -> str:
+    """A YAML value as Hydra's command line has it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    text = str(value)
+    if PLAIN.fullmatch(text):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def combinations(words: Iterable[str]) -> list[dict[str, str]]:
+    """Every member as {key: override word}. A later word of a key takes the place of an earlier one."""
+    axes: dict[str, list[str]] = {}
+    for override in parsed([settable(word) for word in words]):
+        axes[override.get_key_element().lstrip("+")] = _values(override)
+    return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*axes.values())]
+
+
+def parsed(words: list[str]) -> list[Override]:
+    """As Hydra's grammar has them."""
+    return OverridesParser.create().parse_overrides(words)
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def shown(word: str) -> str:
+    """The value of an override word, without Hydra's quotes."""
+    return word.partition("=")[2].strip("'\"")

@@ -1,0 +1,120 @@
+"""Members on this machine, a few at a time, started by a process of its own that outlives the terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ragaf_exp.files import write_json
+from ragaf_exp.sweep.record import Job, Record, alive, read_loosely, start_of
+
+GRACE = 30  # seconds that members have to save when they are cancelled
+POLL = 0.1
+
+
+def submit(record: Record, job: Job) -> None:
+    """Start the supervisor, in a session of its own: closing the terminal does not end it."""
+    log = open(record.logs / f"{job.number}.log", "ab")  # noqa: SIM115 - the child's
+    subprocess.Popen([sys.executable, job.snapshot, "supervise", str(record.job_file(job))], stdin=subprocess.DEVNULL,
+                     stdout=log, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+    log.close()
+    for _ in range(int(10 / POLL)):  # until it is there to be asked
+        if state_file(record, job).exists():
+            return
+        time.sleep(POLL)
+
+
+def state_file(record: Record, job: Job) -> Path:
+    return record.jobs_folder / f"{job.number}.local"
+
+
+class Supervisor:
+    """Starts members one after the other, `processes` at a time, and notes how each ended."""
+
+    def __init__(self, record: Record, job: Job):
+        self.record, self.job = record, job
+        self.running: dict[int, subprocess.Popen] = {}
+        self.ended: dict[str, int] = {}
+        self.stopped = False
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, self._stop)
+        waiting = list(range(len(self.job.members)))
+        self._note()
+        while self.running or (waiting and not self.stopped):
+            while waiting and not self.stopped and len(self.running) < self.job.processes:
+                self._start(waiting.pop(0))
+                self._note()
+            self._reap()
+            time.sleep(POLL)
+        self._note()
+
+    def _start(self, index: int) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.job.threads)}
+        command = [sys.executable, self.job.snapshot, "member", str(self.record.job_file(self.job)), str(index)]
+        with open(self.record.log(self.job, index), "ab") as log:
+            self.running[index] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                                                   stderr=subprocess.STDOUT, env=environment)  # fmt: skip
+
+    def _reap(self) -> None:
+        over = [index for index, process in self.running.items() if process.poll() is not None]
+        for index in over:
+            self.ended[self.job.members[index]] = self.running.pop(index).returncode
+        if over:
+            self._note()
+
+    def _note(self) -> None:
+        members = self.job.members
+        write_json(state_file(self.record, self.job), {
+            "host": socket.gethostname(), "pid": os.getpid(), "started": start_of(os.getpid()), "ended": self.ended,
+            "running": {members[i]: [process.pid, start_of(process.pid)] for i, process in self.running.items()},
+        })  # fmt: skip
+
+    def _stop(self, *_: Any) -> None:
+        """No further member; those that run are asked to save and end, and after a while made to."""
+        self.stopped = True
+        for process in list(self.running.values()):
+            process.terminate()
+        signal.signal(signal.SIGALRM, lambda *_: [process.kill() for process in list(self.running.values())])
+        signal.alarm(GRACE)
+
+
+class Local:
+    """What is known of a local job, and whether its processes live."""
+
+    def __init__(self, record: Record, job: Job):
+        self.content = read_loosely(state_file(record, job))
+        self.here = self.content.get("host") == socket.gethostname()
+
+    @property
+    def ended(self) -> dict[str, int]:
+        return self.content.get("ended", {})
+
+    @property
+    def supervised(self) -> bool | None:
+        """Whether members that wait will be started; None where that is for another machine to say."""
+        if not self.content:
+            return False
+        return alive(self.content["pid"], self.content["started"]) if self.here else None
+
+    def runs(self, member: str) -> bool | None:
+        """Whether a member's process lives; None where that is for another machine to say."""
+        found = self.content.get("running", {}).get(member)
+        if found is None:
+            return False
+        return alive(*found) if self.here else None
+
+    def cancel(self, members: list[str]) -> None:
+        """End these members, and the supervisor where none is left to start."""
+        if self.supervised:
+            os.kill(self.content["pid"], signal.SIGTERM)
+        else:
+            for member in members:
+                if self.runs(member):
+                    os.kill(self.content["running"][member][0], signal.SIGTERM)

@@ -1,0 +1,157 @@
+"""What a sweep's folder remembers, in runs/<name>/.sweep: its members, their configs, and every job submitted for them.
+
+    members.json         hash -> overrides          jobs/<n>.json   launcher, job id, snapshot, members by index
+    configs/<hash>.yaml  the config as it is run    logs/           what jobs print
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import read_mapping, write_json, write_text
+from ragaf_exp.sweep.members import Member
+
+SCHEMA = 1
+
+
+@dataclass
+class Job:
+    """One submission: an array on SLURM, or one process that starts members on this machine."""
+
+    number: int
+    launcher: str  # slurm or local
+    members: list[str]  # hashes; a member's place is its array index
+    snapshot: str
+    job: str | None = None  # SLURM's id of the array
+    submitted: float = field(default_factory=time.time)  # unix seconds
+    cancelled: float | None = None
+    processes: int = 1  # local: members at a time
+    threads: int = 1  # local: of each
+
+
+class Record:
+    """The memory of one sweep."""
+
+    def __init__(self, home: Path):
+        self.home, self.folder = home, home / ".sweep"
+        self.configs, self.logs, self.jobs_folder = (self.folder / name for name in ("configs", "logs", "jobs"))
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / "members.json").is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One submission, retry or cancellation at a time: of two at once the second sees what the first submitted."""
+        for folder in (self.configs, self.logs, self.jobs_folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def members(self) -> dict[str, dict[str, str]]:
+        """hash -> overrides, in the order of submission."""
+        return read_mapping(self.folder / "members.json", SCHEMA)["members"] if self.exists else {}
+
+    def add(self, members: Iterable[Member]) -> None:
+        """Note members and fix their configs. A config that is there already is the same but for where things are kept."""
+        known = self.members()
+        for member in members:
+            known[member.hash] = member.overrides
+            write_text(self.configs / f"{member.hash}.yaml", OmegaConf.to_yaml(member.cfg))
+        write_json(self.folder / "members.json", {"schema": SCHEMA, "members": known})
+
+    def jobs(self) -> list[Job]:
+        """All jobs, the oldest first."""
+        paths = sorted(self.jobs_folder.glob("*.json"), key=lambda path: int(path.stem))
+        return [read_job(path) for path in paths]
+
+    def new_job(self, launcher: str, members: list[str], snapshot: Path, **facts: Any) -> Job:
+        last = max((job.number for job in self.jobs()), default=0)
+        job = Job(last + 1, launcher, members, str(snapshot), **facts)
+        self.write(job)
+        return job
+
+    def write(self, job: Job) -> None:
+        write_json(self.job_file(job), {"schema": SCHEMA, **asdict(job)})
+
+    def job_file(self, job: Job) -> Path:
+        return self.jobs_folder / f"{job.number}.json"
+
+    def forget(self, job: Job) -> None:
+        """Of a job that could not be submitted."""
+        self.job_file(job).unlink(missing_ok=True)
+
+    def log(self, job: Job, index: int) -> Path:
+        """What a member printed."""
+        name = f"{job.job}_{index}" if job.launcher == "slurm" else f"{job.number}_{index}"
+        return self.logs / f"{name}.log"
+
+
+def open_record(path: str | Path) -> Record:
+    """Of a sweep's folder. UserError where there is none."""
+    record = Record(Path(path).absolute().resolve())
+    if not record.exists:
+        raise UserError(f"{path}: no sweep was submitted here; python -m ragaf_exp.sweep submit sweeps/NAME.yaml")
+    return record
+
+
+def read_job(path: Path) -> Job:
+    """UserError where the file is missing or damaged."""
+    content = read_mapping(path, SCHEMA)
+    content.pop("schema")
+    try:
+        return Job(**content)
+    except TypeError as error:
+        raise UserError(f"{path}: damaged ({error}); remove it") from error
+
+
+def alive(pid: int, started: float | None = None) -> bool:
+    """Whether a process of this machine lives. started: its start in clock ticks since boot, as `start_of` gives it."""
+    found = start_of(pid)
+    return found is not None and (started is None or found == started)
+
+
+def start_of(pid: int) -> float | None:
+    """When a process began, by which a later process of the same number is told from it; None where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        try:
+            os.kill(pid, 0)  # no /proc, as on macOS
+        except (ProcessLookupError, PermissionError, OverflowError):
+            return None
+        return 0.0 if not Path("/proc/self").exists() else None
+    return None if fields[0] in "ZX" else float(fields[19])
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that says something; empty where there is no log."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def read_loosely(path: Path) -> dict[str, Any]:
+    """A JSON object that another process writes, {} where it is missing or damaged: status must tell of the rest."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,85 @@
+"""What is queued is what runs: the code and the config groups as they are at submission, in one folder by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import sync
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("ragaf_exp", "eval", "conf", "sweeps")
+LIMIT = 5_000_000  # bytes
+ENTRY = b"""from ragaf_exp.sweep.member import command_line
+
+if __name__ == "__main__":  # python SNAPSHOT ...: this folder is then the first place that modules are looked for
+    command_line()
+"""
+
+
+def take(runs: Path) -> Path:
+    """The snapshot of this code in runs/.code/<hash of its content>, made where it is new.
+
+    UserError where it would be larger than 5 MB: then something that is no code lies among the code.
+    """
+    files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in _sources()}
+    if sum(map(len, files.values())) > LIMIT:
+        largest = max(files, key=lambda name: len(files[name]))
+        raise UserError(f"{ROOT / largest}: the code is larger than {LIMIT // 10**6} MB with it; move it elsewhere")
+    files["__main__.py"] = ENTRY
+    path = runs / ".code" / _digest(files)
+    if not path.exists():
+        _write(path, files)
+    return path
+
+
+def _sources() -> Iterator[Path]:
+    for part in PARTS:
+        for folder, inner, names in os.walk(ROOT / part):
+            inner[:] = [name for name in inner if name != "__pycache__" and not name.startswith(".")]
+            yield from (Path(folder, name) for name in names if not name.startswith(".") and not name.endswith(".pyc"))
+
+
+def _digest(files: dict[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode())
+        digest.update(files[name])
+    return digest.hexdigest()[:16]
+
+
+def _write(path: Path, files: dict[str, bytes]) -> None:
+    """Beside, then renamed; whoever comes second with the same content takes the first one's."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        for name, content in {**files, ".commit": _commit()}.items():
+            target = temporary / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+            target.chmod(0o444)  # an editor then asks before it changes what is queued
+        for name in files:
+            sync(temporary / name)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _commit() -> bytes:
+    """Of the checkout, with + where it was changed; empty outside one."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return b""
+    return head + (b"+" if changed else b"")

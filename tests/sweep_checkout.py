@@ -1,0 +1,53 @@
+"""A copy of this checkout whose runs take no time: what a member does hangs on its seed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENT = '''
+import json, os, sys, time
+from pathlib import Path
+from ragaf_exp.config.compose import config_hash
+WORD = "original"
+def run(cfg):
+    path = Path(cfg.runs) / cfg.name / config_hash(cfg)
+    path.mkdir(parents=True, exist_ok=True)
+    def status(state, **facts):
+        (path / "status.json").write_text(json.dumps({"schema": 1, "state": state, "updated": time.time(), **facts}))
+    status("running", stage="coarse", step=3, steps=9, rate=2.0)
+    with open(path / "attempts", "a") as file:
+        file.write(f"{WORD} {cfg.optim.warmup} {os.environ['OMP_NUM_THREADS']}\\n")
+    if cfg.seed == 1:
+        status("failed", error="the loss is nan")
+        raise SystemExit(1)
+    if cfg.seed == 2:
+        os._exit(7)
+    time.sleep(60 if cfg.seed == 3 else 0)
+    status("done", step=9, steps=9)
+    return path
+'''
+
+
+def make_checkout(path: Path) -> Path:
+    """Code, conf and sweeps as they are, but for the experiment."""
+    for part in ("ragaf_exp", "eval", "conf", "sweeps"):
+        shutil.copytree(ROOT / part, path / part, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    (path / "ragaf_exp" / "experiment.py").write_text(EXPERIMENT)
+    (path / "ragaf_exp" / "summary.py").write_text("def print_summary(path):\n    print(path)\n")
+    return path
+
+
+def call(checkout: Path, module: str, *words: object) -> subprocess.CompletedProcess:
+    """`python -m module words` in the checkout."""
+    command = [sys.executable, "-m", module, *map(str, words)]
+    wide = os.environ | {"COLUMNS": "200"}
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=200, env=wide)
+
+
+def sweep(checkout: Path, *words: object) -> subprocess.CompletedProcess:
+    return call(checkout, "ragaf_exp.sweep", *words)
