@@ -29,7 +29,7 @@ from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training.checkpoint import load_newest, newest_checksums, save
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.precision import Compute
-from ragaf_exp.training.region_targets import asked
+from ragaf_exp.training.region_targets import train_regions
 from ragaf_exp.training.trainer import Interrupted, Plan, Trainer
 from ragaf_exp.training.usage import condition_usage
 
@@ -155,7 +155,7 @@ def plan(cfg: DictConfig, stage: str, parts: Parts) -> Plan:
         return Plan(stage, cfg.stage.coarse.steps, cfg.stage.coarse.lr, parts.diffusion.timesteps)
     pace = cfg.stage.refine
     last = max(1, round(parts.diffusion.timesteps * pace.strength))
-    region_steps = pace.region_steps if asked(cfg.loss, 1) else 0  # they have no other loss
+    region_steps = pace.region_steps if train_regions(cfg.loss) else 0  # they have no other loss
     return Plan(stage, region_steps + pace.steps, pace.lr, last, pace.recolour, region_steps, pace.region_batch)
 
 

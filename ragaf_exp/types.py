@@ -79,6 +79,7 @@ class Batch:
     node_mask: torch.Tensor  # (B,N) bool, True = a region
     edges: torch.Tensor  # (B,N,N,E)
     edge_mask: torch.Tensor  # (B,N,N) bool
+    spans: torch.Tensor | None = None  # (B,N,2) int64: the caption's characters that speak of each region, (0,0) = none
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -90,4 +91,5 @@ class Batch:
 
     def rows(self, where: slice) -> Batch:
         """Some of the batch's items."""
-        return Batch(**{f.name: getattr(self, f.name)[where] for f in fields(self)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{name: None if value is None else value[where] for name, value in values.items()})

@@ -40,6 +40,8 @@ OUT_OF_RANGE = {
     "fusion.high": "1.5 nan", "fusion.low": "-0.5", "fusion.sketch": "2", "graph.k": "0", "graph.min_border": "-1",
     "graph.radius": "0 nan", "hint.width": "0", "loss.diffusion": "-1 nan inf", "loss.region_latent": "-1",
     "loss.region_moments": "-1 nan inf", "loss.region_texture": "-0.1 nan inf",
+    "loss.contrastive": "-1 nan inf", "loss.contrastive_until": "-0.1 1.1 nan", "loss.coverage": "-1 nan",
+    "loss.entropy": "-1 inf", "loss.spans": "-1 nan",
     "optim.clip": "0 nan inf", "optim.ema": "1.1 -0.1 nan", "optim.final_lr": "2", "optim.warmup": "-1",
     "optim.weight_decay": "-1 inf", "optim.betas": "[0.9] [0.9,1.0] []", "ragaf.frequencies": "-1", "ragaf.heads": "0 5",
     "ragaf.layers": "0", "ragaf.pooled_levels": "-1 9", "ragaf.temperature": "0 -1 nan inf",

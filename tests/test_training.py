@@ -107,7 +107,7 @@ def test_a_draw_is_of_its_seed_and_in_range():
     both = float((~one.keep_text & ~one.keep_sketch).float().mean())
     assert both == pytest.approx(0.04, abs=0.015), "each is dropped independently of the other"
     none = draw(shape, 300, (0.0, 0.0), 0.0, generator(0, "x"))
-    assert none.keep_text.all() and none.keep_sketch.all() and not none.recolour.any()
+    assert none.keep_text.all() and none.keep_sketch.all() and none.recolour is None
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 50), st.integers(1, 4))

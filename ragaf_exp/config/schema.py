@@ -61,6 +61,11 @@ class Loss:
     region_latent: float = 1.0  # of what region tokens say of x0 in their regions: its mean,
     region_moments: float = 0.0  # its low frequencies,
     region_texture: float = 0.0  # its deviation and differences. See training/region_targets.py
+    contrastive: float = 0.0  # of telling which regions and which caption of a batch belong together
+    contrastive_until: float = 0.0  # share of stage 2's steps over which that weight falls to nothing; 0 = it stays
+    coverage: float = 0.0  # of every word being attended to by some region
+    entropy: float = 0.0  # of each region's attention to the words
+    spans: float = 0.0  # of attending to one's own phrase: the one loss that reads annotation, where the data has it
 
 
 @dataclass

@@ -121,7 +121,8 @@ def _ranges(cfg: DictConfig) -> None:
                 "eval.test_items", "eval.pictures", "optim.warmup", "optim.weight_decay",
                 "cluster.gpus", "cluster.grace", "cluster.parallel", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
         _range(cfg, key, 0, None)
-    for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema"):
+    for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema",
+                "loss.contrastive_until"):  # fmt: skip
         _range(cfg, key, 0, 1)
     for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip"):
         _range(cfg, key, 1e-12, None)

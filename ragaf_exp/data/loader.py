@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -82,8 +82,8 @@ def _bytes(example: Example) -> int:
     return sum(array.nbytes for array in arrays if array is not None)
 
 
-def collate(examples: list[Example]) -> Batch:
-    """Examples of one size -> padded batch."""
+def collate(examples: list[Example], spans: bool = False) -> Batch:
+    """Examples of one size -> padded batch. spans: with those that annotation gives."""
     count = max(1, *(len(e.graph.nodes) for e in examples))
     nodes, edges = examples[0].graph.nodes.shape[-1], examples[0].graph.edges.shape[-1]
     images = np.stack([e.item.image for e in examples]).transpose(0, 3, 1, 2)
@@ -97,7 +97,23 @@ def collate(examples: list[Example]) -> Batch:
         node_mask=_pad([np.ones(len(e.graph.nodes), bool) for e in examples], (count,)),
         edges=_pad([e.graph.edges for e in examples], (count, count, edges)),
         edge_mask=_pad([e.graph.edge_mask for e in examples], (count, count)),
+        spans=_pad([region_spans(e) for e in examples], (count, 2)) if spans else None,
     )
+
+
+def region_spans(example: Example) -> np.ndarray:
+    """(N,2) int64: the span of the object that fills most of each region, (0,0) where none fills half of it."""
+    item, count = example.item, len(example.graph.nodes)
+    found = np.zeros((count, 2), np.int64)
+    if not item.objects or count == 0:
+        return found
+    objects = 1 + max(o.label for o in item.objects)
+    inside = example.regions.labels >= 0
+    pairs = example.regions.labels[inside].astype(np.int64) * objects + item.object_map[inside]
+    pixels = np.bincount(pairs, minlength=count * objects).reshape(count, objects)
+    for thing in item.objects:
+        found[2 * pixels[:, thing.label] > pixels.sum(1)] = thing.span
+    return found
 
 
 def _pad(arrays: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:
@@ -134,10 +150,13 @@ class _Places(Dataset):
         return self.examples.at(*place)
 
 
-def step_loader(examples: Examples, order: Iterable[list[int]], workers: int = 0, start: int = 0) -> DataLoader:
-    """One batch per step from `start` on, of the items whose indices `order` gives."""
+def step_loader(
+    examples: Examples, order: Iterable[list[int]], workers: int = 0, start: int = 0, spans: bool = False
+) -> DataLoader:
+    """One batch per step from `start` on, of the items whose indices `order` gives. spans: see collate."""
     places = ([(step, index) for index in rows] for step, rows in enumerate(order, start))
-    return DataLoader(_Places(examples), batch_sampler=places, collate_fn=collate, num_workers=workers)
+    whole = partial(collate, spans=spans)
+    return DataLoader(_Places(examples), batch_sampler=places, collate_fn=whole, num_workers=workers)
 
 
 def eval_batches(examples: Examples, batch: int) -> Iterator[list[Example]]:

@@ -36,3 +36,4 @@ class Conditioning:
     text: Text
     hint: dict[str, Tensor]  # injection point -> (B,C,h,w), added to the UNet's features there
     regions: RegionState | None = None  # None in stage 1
+    spoken: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, where the batch has spans

@@ -5,12 +5,13 @@ Stage 2 is stage 1 plus `ragaf` and `injection`; with their zero-initialised gat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
+from ragaf_exp.models.contrast import Contrast
 from ragaf_exp.models.injection import Injection
 from ragaf_exp.models.ragaf import Ragaf
 from ragaf_exp.models.taps import Shape
@@ -25,18 +26,19 @@ class Prediction:
     value: Tensor | None  # (B,C,h,w), of the diffusion's prediction type; None where only the regions were asked
     region_latent: Tensor | None = None  # (B,N,region_values): what each region's token says of x0 there
     fusion: Tensor | None = None  # (B,N,2)
+    alike: tuple[Tensor, Tensor] | None = None  # of models/contrast.py, each (B,B)
 
 
 class Model(nn.Module):
     """text, hint, backbone: the parts of stage 1. ragaf, injection: of stage 2, else None.
 
     shapes: injection point -> (C,h,w). timesteps: of the diffusion. region_values: how many values each region token
-    says of x0 in its region.
+    says of x0 in its region. contrast: compare regions and captions over the batch.
     """
 
     def __init__(
         self, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes: dict[str, Shape], timesteps: int,
-        region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None,
+        region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
@@ -44,6 +46,7 @@ class Model(nn.Module):
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection
         self.region_latent = nn.Linear(ragaf.width, region_values) if region_values else None
+        self.contrast = Contrast(ragaf.width, text.width) if contrast else None
 
     def forward(
         self, batch: Batch, x_t: Tensor | None, t: Tensor, keep_text: Tensor | None = None,
@@ -56,8 +59,12 @@ class Model(nn.Module):
         conditioning = self.condition(batch, keep_text, keep_sketch)
         if x_t is None:
             tokens, fusion = self.ragaf.fuse(conditioning.regions, t / self.timesteps)
-            return Prediction(None, self._said(tokens), fusion), conditioning
-        return self.denoise(x_t, t, conditioning), conditioning
+            prediction = Prediction(None, self._said(tokens), fusion)
+        else:
+            prediction = self.denoise(x_t, t, conditioning)
+        if self.contrast is not None:
+            prediction = replace(prediction, alike=self.contrast(conditioning.regions, conditioning.text))
+        return prediction, conditioning
 
     def condition(
         self, batch: Batch, keep_text: Tensor | None = None, keep_sketch: Tensor | None = None
@@ -70,7 +77,7 @@ class Model(nn.Module):
         regions = None
         if self.ragaf is not None:
             regions = self._regions(batch, text, features, keep_sketch)
-        return Conditioning(text, self.hint(features, keep_sketch), regions)
+        return Conditioning(text, self.hint(features, keep_sketch), regions, self._spoken(batch, text))
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
@@ -80,6 +87,18 @@ class Model(nn.Module):
         residuals = self.injection(tokens, c.regions, c.hint)
         value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions))
         return Prediction(value, self._said(tokens), fusion)
+
+    def _spoken(self, batch: Batch, text: Text) -> Tensor | None:
+        """(B,N,T) bool: the tokens that lie within each region's span of the caption."""
+        if batch.spans is None:
+            return None
+        offsets = torch.zeros(*text.mask.shape, 2, dtype=torch.long)
+        for row, caption in zip(offsets, batch.captions, strict=True):
+            found = self.text.token_spans(caption)
+            row[: len(found)] = torch.tensor(found)
+        first, end = offsets.to(text.mask.device, non_blocking=True)[:, None].unbind(-1)  # (B,1,T)
+        low, high = batch.spans[:, :, None].unbind(-1)  # (B,N,1)
+        return (first >= low) & (end <= high) & (end > first) & text.mask[:, None]
 
     def _said(self, tokens: Tensor) -> Tensor | None:
         return None if self.region_latent is None else self.region_latent(tokens)

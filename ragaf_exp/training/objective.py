@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
 import torch
@@ -9,10 +10,12 @@ from torch import Generator, Tensor, nn
 
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.diffusion import Diffusion
-from ragaf_exp.models.conditioning import RegionState
+from ragaf_exp.models.conditioning import Conditioning, RegionState
+from ragaf_exp.models.model import Prediction
 from ragaf_exp.models.ragaf import pool
 from ragaf_exp.regions.soft_masks import soft_masks
 from ragaf_exp.training.region_targets import asked, target_losses
+from ragaf_exp.training.region_text import contrastive, coverage, entropy, spans
 from ragaf_exp.types import Batch
 
 
@@ -24,13 +27,17 @@ class Draw:
     t: Tensor  # (B,) int64 timesteps
     keep_text: Tensor  # (B,) bool
     keep_sketch: Tensor  # (B,) bool
-    recolour: Tensor  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
+    recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
 
     def to(self, device: torch.device) -> Draw:
-        return Draw(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return self._each(lambda x: x.to(device, non_blocking=True))
 
     def rows(self, where: slice) -> Draw:
-        return Draw(*(getattr(self, f.name)[where] for f in fields(self)))
+        return self._each(lambda x: x[where])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Draw:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Draw(**{name: None if value is None else change(value) for name, value in values.items()})
 
 
 def draw(shape: torch.Size, last: int, dropout: tuple[float, float], recolour: float, generator: Generator) -> Draw:
@@ -42,7 +49,7 @@ def draw(shape: torch.Size, last: int, dropout: tuple[float, float], recolour: f
         t=torch.randint(0, last, (n,), generator=generator),
         keep_text=torch.rand(n, generator=generator) >= text,
         keep_sketch=torch.rand(n, generator=generator) >= sketch,
-        recolour=torch.rand(n, generator=generator) < recolour,
+        recolour=torch.rand(n, generator=generator) < recolour if recolour else None,
     )
 
 
@@ -61,6 +68,7 @@ class Objective(nn.Module):
         super().__init__()
         self.process = process
         self.weights = asdict(loss or Loss())
+        self.progress = 0.0  # share of the stage's steps that are behind us
 
     def forward(
         self, model: nn.Module, batch: Batch, x0: Tensor, drawn: Draw, regions_only: bool = False,
@@ -83,12 +91,33 @@ class Objective(nn.Module):
         if prediction.region_latent is not None:
             found = self._region_targets(prediction.region_latent, conditioning.regions, x0)
             losses |= {name: value * share.regions for name, value in found.items()}
-        total = sum(self.weights[name] * value for name, value in losses.items())
+        if conditioning.regions is not None:
+            losses |= self._region_text(prediction, conditioning, share)
+        total = sum(self.weight(name) * value for name, value in losses.items())
         return {"loss": total, **losses}
 
     def denoising(self, value: Tensor, target: Tensor, t: Tensor) -> Tensor:
         error = (value.float() - target.float()).square().mean(dim=(1, 2, 3))  # (B,)
         return (self.process.weight(t) * error).mean()
+
+    def weight(self, name: str) -> float:
+        """Of a loss, at this step."""
+        until = self.weights["contrastive_until"]
+        left = max(0.0, 1 - self.progress / until) if name == "contrastive" and until else 1.0
+        return left * self.weights[name]
+
+    def _region_text(self, said: Prediction, c: Conditioning, share: Share) -> dict[str, Tensor]:
+        """A batch without spans, as validation's are, has no loss of them. Contrast is within a micro-batch."""
+        losses = {}
+        if self.weight("contrastive") > 0:
+            losses["contrastive"] = contrastive(said.alike, c) * share.items
+        if self.weights["coverage"] > 0:
+            losses["coverage"] = coverage(c) * share.items
+        if self.weights["entropy"] > 0:
+            losses["entropy"] = entropy(c) * share.regions
+        if self.weights["spans"] > 0 and c.spoken is not None:
+            losses["spans"] = spans(c) * share.regions
+        return losses
 
     def _region_targets(self, said: Tensor, state: RegionState, x0: Tensor) -> dict[str, Tensor]:
         """said (B,N,values of all targets)."""
@@ -102,7 +131,7 @@ def start(x0: Tensor, batch: Batch, drawn: Draw) -> Tensor:
     Stage 2 samples from stage 1's output, which has the right strokes and often the wrong colours: it must take
     colours from the regions, not from x_t. Stage 1 draws no recoloured starts.
     """
-    if not drawn.recolour.any():
+    if drawn.recolour is None:
         return x0
     masks = soft_masks(batch.labels, batch.nodes.shape[1], tuple(x0.shape[2:]))  # (B,N,h,w)
     means = pool(x0, masks)  # (B,N,C)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ragaf_exp.models.ragaf import pool
+from ragaf_exp.training.region_text import over_regions
 
 EMPTY = 1e-3  # a region that covers less than so much of a cell covers nothing
 INTERIOR = 8  # power of a cell's share: 1 stays 1, and a border cell, which holds the neighbour too, hardly counts
@@ -66,25 +67,29 @@ TARGETS = {  # by the key of its weight in config group `loss`, in the order in 
 }
 
 
+def train_regions(weights: dict[str, float]) -> bool:
+    """Whether steps of the region path alone would have a loss."""
+    return any(weights[name] > 0 for name in (*TARGETS, *TEXT_LOSSES))
+
+
 def asked(weights: dict[str, float], channels: int) -> dict[str, int]:
     """Name -> size of every target that has a weight."""
     return {name: target.values * channels for name, target in TARGETS.items() if weights[name] > 0}
 
 
+TEXT_LOSSES = ("contrastive", "spans", "coverage", "entropy")  # see region_text.py
+
+
 def target_losses(guess: Tensor, sizes: dict[str, int], masks: Tensor, real: Tensor, x0: Tensor) -> dict[str, Tensor]:
     """Mean squared error over the real regions, by target. guess (B,N,sum of sizes), real (B,N) bool."""
     parts = zip(sizes, guess.float().split(list(sizes.values()), dim=-1), strict=True)
-    return {name: _over_regions((said - _exact(name, x0, masks)).square().mean(-1), real) for name, said in parts}
+    return {name: over_regions((said - _exact(name, x0, masks)).square().mean(-1), real) for name, said in parts}
 
 
 def _exact(name: str, x0: Tensor, masks: Tensor) -> Tensor:
     """The target in float32: a difference of squares has no digits left in bf16."""
     with torch.autocast(x0.device.type, enabled=False):
         return TARGETS[name].of(x0.float(), masks)
-
-
-def _over_regions(error: Tensor, real: Tensor) -> Tensor:
-    return (error * real).sum() / real.sum().clamp(min=1)
 
 
 def _normalised(masks: Tensor) -> Tensor:

@@ -89,7 +89,8 @@ class Trainer:
             return self.ema.model
         self.folder.rewind(self.plan.stage, start)
         rank = self.accelerator.process_index
-        loader = step_loader(examples, self._order(len(examples), start), self.pace.workers, start)
+        order, spans = self._order(len(examples), start), self.objective.weights["spans"] > 0
+        loader = step_loader(examples, order, self.pace.workers, start, spans)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=rank > 0, unit="step")  # fmt: skip
         self.began = self.logged = time.monotonic()
@@ -112,6 +113,7 @@ class Trainer:
             group["lr"] = self.plan.lr_at(step, self.optim)
         drawn = self._draw(step, latent_shape(batch, self.codec)).to(batch.image.device)
         regions_only = step < self.plan.region_steps
+        self.objective.progress = step / self.plan.steps
         kind = "regions" if regions_only else "whole"
         losses = self.recovery.run(
             step, kind, len(batch), lambda size: self._attempt(batch, drawn, regions_only, size)
