@@ -75,6 +75,17 @@ def test_skipped_files_are_counted(tmp_path):
         guard(ImageSet.folder(folder), skip_damaged=True)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_file_of_floats_with_nan_is_damaged(tmp_path, value):
+    folder = saved(tmp_path / "images", pictures(3))
+    values = pictures(1)[0][..., 0].astype(np.float32) / 255
+    Image.fromarray(values).save(folder / "floats.tif")
+    assert guard(ImageSet.folder(folder)).warnings == [], "its range is plain"
+    values[3, 4] = value
+    Image.fromarray(values).save(folder / "floats.tif")
+    refused("floats.tif: is damaged", "1 values are NaN or infinite", images=ImageSet.folder(folder))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -120,8 +120,10 @@ def _channels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Deep greyscale (H, W), 16 or 32 bits or float, to uint8: by its full scale where that is plain."""
-    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    """Deep greyscale (H, W), 16 or 32 bits or float, to uint8: by its full scale where that is plain. ValueError: NaN."""
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} values are NaN or infinite")
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
         values, scale = values - low, max(high - low, 1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ragaf_exp.report.catalogue import head, number
@@ -14,6 +15,7 @@ LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "[": "{[}", "]": "{]}", '"': "''", "…": r"\ldots{}", "–": "--",
 }  # fmt: skip
+PAGE = 48  # lines of a tabular
 ARROWS = {True: ("↑", r"$\uparrow$"), False: ("↓", r"$\downarrow$"), None: ("", "")}  # Markdown's and LaTeX's
 
 
@@ -39,7 +41,7 @@ class TextTable:
 def text_tables(found: Comparison) -> list[TextTable]:
     """All figures, and where there are some the differences to the first run."""
     letters = [member.letter for member in found.members]
-    figures = TextTable("Figures with 95 % bootstrap intervals", letters)
+    figures = TextTable("Figures with 95 % intervals", letters)
     differences = TextTable(f"Differences to {letters[0]}, paired by item", letters[1:])
     for row in found.rows:
         title = head(row.name)["title"]
@@ -111,20 +113,34 @@ def _md(text: str) -> str:
 
 
 def latex(found: Comparison) -> str:
-    """tabular environments to \\input; a difference whose interval excludes 0 is bold."""
+    """tabular environments to \\input, each no higher than a page; a difference whose interval excludes 0 is bold."""
     parts = ["% needs \\usepackage{booktabs}; the file is UTF-8"]
-    for table in text_tables(found):
-        width = len(table.columns) + 2
-        lines = [f"% {_comment(table.title)}", rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
-        lines.append(_row(["", *map(_tex, table.columns), "$n$"]))
-        for group, rows in table.groups.items():
-            lines += [r"\midrule", _row([rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(group)}}}}}"])]
-            for title, sense, cells, n in rows:
-                lines.append(_row([f"{_tex(title)} {ARROWS[sense][1]}".rstrip(), *map(_tex_cell, cells), n]))
-        lines += [r"\bottomrule", r"\end{tabular}"]
-        parts.append("\n".join(lines))
+    parts += [_tabular(table, groups) for table in text_tables(found) for groups in _pages(table)]
     parts.append("\n".join(f"% {_comment(line)}" for line in legend(found)))
     return "\n\n".join(parts) + "\n"
+
+
+def _pages(table: TextTable) -> Iterator[list[str]]:
+    """Titles of the groups that go together, in order: as many as a page holds."""
+    page: list[str] = []
+    for group in table.groups:
+        if page and sum(2 + len(table.groups[title]) for title in [*page, group]) > PAGE:
+            yield page
+            page = []
+        page.append(group)
+    yield page
+
+
+def _tabular(table: TextTable, groups: list[str]) -> str:
+    width = len(table.columns) + 2
+    opening = r"\noindent{\footnotesize\setlength{\tabcolsep}{4pt}%"
+    lines = [f"% {_comment(table.title)}", opening, rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
+    lines.append(_row(["", *map(_tex, table.columns), "$n$"]))
+    for group in groups:
+        lines += [r"\midrule", _row([rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(group)}}}}}"])]
+        for title, sense, cells, n in table.groups[group]:
+            lines.append(_row([f"{_tex(title)} {ARROWS[sense][1]}".rstrip(), *map(_tex_cell, cells), n]))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", "}"])
 
 
 def _row(cells: list[str]) -> str:
