@@ -13,13 +13,15 @@ from torch import nn
 
 from ragaf_exp.cache.prepare import cached
 from ragaf_exp.config.build import build, locate
+from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
 from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.files import write_text
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
-from ragaf_exp.models.codec import Pixel
+from ragaf_exp.models.codec import Codec
 from ragaf_exp.models.model import Model
+from ragaf_exp.models.schedule import check_schedule
 from ragaf_exp.randomness import derive
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sampler import Sampler
@@ -38,7 +40,7 @@ class Parts:
     prepare: Preparer
     diffusion: Diffusion
     sampler: Sampler
-    codec: Pixel
+    codec: Codec
     augment: Any  # (sketch, generator) -> sketch, of the training split
     tokenizer: Any = None
     chunks: Chunks = field(default_factory=Chunks)  # how many items are sampled and validated at once
@@ -59,13 +61,18 @@ class Parts:
 
 def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     """Everything but the networks; fits the tokenizer, or reads it from the run folder."""
-    codec = build(cfg.codec, "codec")
-    if cfg.data.size % codec.downscale:
-        raise UserError(f"data.size={cfg.data.size}: must be a multiple of codec.patch={codec.downscale}")
+    with torch.device("meta"):
+        ghost = build(cfg.codec, "codec")
+    if cfg.data.size % ghost.downscale:
+        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {ghost.downscale}, the pixels per latent pixel "
+                        "of this codec")  # fmt: skip
     diffusion = build(cfg.diffusion, "diffusion")
     sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
-    parts = Parts(cfg, cached(preparer(cfg), cfg), diffusion, sampler, codec, build(cfg.augment, "augment"))
+    parts = Parts(cfg, cached(preparer(cfg), cfg), diffusion, sampler, ghost, build(cfg.augment, "augment"))
     parts.tokenizer = _tokenizer(parts, folder)
+    with torch.device("meta"):  # whether all goes together, before any weight is read
+        make_model(parts, REFINE if REFINE in cfg.stage.run else COARSE)
+    parts.codec = build(cfg.codec, "codec")
     return parts
 
 
@@ -80,13 +87,15 @@ def make_model(parts: Parts, stage: str) -> Model:
     side = cfg.data.size // codec.downscale
     torch.manual_seed(derive(cfg.seed, "init", "coarse"))  # the same stage 1 in a coarse and in a refine model
     text = build(cfg.text, "text", tokenizer=parts.tokenizer)
-    wiring = {"channels": codec.channels, "text_width": text.width, "patch": codec.patch}
+    wiring = {"channels": codec.channels, "text_width": text.width, "patch": codec.downscale}
     backbone = build(cfg.backbone, "backbone", **wiring)
+    check_schedule(backbone.schedule, parts.diffusion)
     if side % backbone.stride:
         unit = codec.downscale * backbone.stride
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone and codec")
+    backbone.keep_nothing(codec.blank, cfg.data.size)
     shapes = backbone.shapes(side)
-    hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale)
+    hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
     common = (text, hint, backbone, shapes, parts.diffusion.timesteps)
     if stage == "coarse":
         return Model(*common)
@@ -126,10 +135,15 @@ def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn
 def _tokenizer(parts: Parts, folder: RunFolder) -> Any:
     kind = locate(parts.cfg.text._target_, "text")
     if not folder.tokenizer.exists():
-        items = parts.source.split("train")
-        captions = [items[i].caption for i in range(min(len(items), VOCABULARY_CAPTIONS))]
-        write_text(folder.tokenizer, kind.fit(captions, parts.cfg.text.vocabulary).to_str(pretty=True))
+        tokenizer = kind.tokenizer_for(parts.cfg.text, lambda: _captions(parts))
+        write_text(folder.tokenizer, tokenizer.to_str(pretty=True))
     try:
         return kind.load(folder.tokenizer)
     except Exception as error:  # the tokenizers library raises bare Exception
         raise UserError(f"{folder.tokenizer}: damaged ({error}); restore it or train again") from error
+
+
+def _captions(parts: Parts) -> list[str]:
+    """Of the training split, as many as a tokenizer is fitted to."""
+    items = parts.source.split("train")
+    return [items[i].caption for i in range(min(len(items), VOCABULARY_CAPTIONS))]

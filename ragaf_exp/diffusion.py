@@ -10,7 +10,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from ragaf_exp.errors import UserError, at_least
+from ragaf_exp.errors import UserError, at_least, between
 
 PREDICTIONS = {"x0": "sample", "v": "v_prediction", "eps": "epsilon"}  # ours -> diffusers'
 
@@ -18,7 +18,8 @@ PREDICTIONS = {"x0": "sample", "v": "v_prediction", "eps": "epsilon"}  # ours ->
 class Diffusion(nn.Module):
     """A discrete variance-preserving process.
 
-    timesteps: T. schedule: of diffusers, as squaredcos_cap_v2, linear, scaled_linear. prediction: x0, v or eps.
+    timesteps: T. beta_start, beta_end: of the schedules that have them (not squaredcos_cap_v2). schedule: of diffusers,
+    as squaredcos_cap_v2, linear, scaled_linear. prediction: x0, v or eps.
     zero_terminal_snr: the last timestep is pure noise. min_snr: gamma; 0 = no weighting. snr_offset: the weight of
     x0's squared error is min(SNR + offset, gamma), so that 1 keeps the noisiest steps in training.
     """
@@ -26,9 +27,12 @@ class Diffusion(nn.Module):
     def __init__(
         self, timesteps: int = 1000, schedule: str = "squaredcos_cap_v2", prediction: str = "x0",
         zero_terminal_snr: bool = True, min_snr: float = 5.0, snr_offset: float = 1.0,
+        beta_start: float = 1e-4, beta_end: float = 0.02,
     ):  # fmt: skip
         super().__init__()
         at_least("diffusion", 2, timesteps=timesteps)
+        between("diffusion.beta_start", beta_start, 0, 1, 1e-4, above=True)
+        between("diffusion.beta_end", beta_end, beta_start, 1, 0.02)
         at_least("diffusion", 0, min_snr=min_snr, snr_offset=snr_offset)
         if prediction not in PREDICTIONS:
             raise UserError(f"diffusion.prediction={prediction}: must be one of {sorted(PREDICTIONS)}")
@@ -37,7 +41,7 @@ class Diffusion(nn.Module):
                             "set diffusion.zero_terminal_snr=false, or take x0 or v")  # fmt: skip
         self.config = {
             "num_train_timesteps": timesteps, "beta_schedule": schedule, "prediction_type": PREDICTIONS[prediction],
-            "rescale_betas_zero_snr": zero_terminal_snr,
+            "rescale_betas_zero_snr": zero_terminal_snr, "beta_start": beta_start, "beta_end": beta_end,
         }  # fmt: skip
         self.timesteps, self.prediction = timesteps, prediction
         self.min_snr, self.snr_offset = min_snr, snr_offset

@@ -70,6 +70,7 @@ class Experiment:
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
         inherit(cfg, folder)
         self.parts = assemble(cfg, folder)
+        self.parts.codec.to(self.compute.device)
         self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
         self._check()
         self.logger = build(cfg.logger, "logger")
@@ -185,6 +186,7 @@ def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
     if not folder.tokenizer.exists():
         raise UserError(f"{folder.tokenizer}: missing; restore it or train again")
     parts = assemble(cfg, folder)
+    parts.codec.to(compute.device)
     models: dict[str, Model | None] = {COARSE: None, REFINE: None}
     for stage in models:
         if (folder.checkpoints / stage).exists():

@@ -63,6 +63,8 @@ OUT_OF_RANGE = {
     "text.width": "0", "backbone.widths": "[64] [33,64] [0,0]", "injection.points": "[nowhere]",
     "memory.device": "tpu", "memory.precision": "int8 fp16", "memory.tune": "some", "sampler.scheduler": "best",
     "diffusion.prediction": "x1", "diffusion.schedule": "straight", "regions.strokes": "thick", "name": "a/b '' latest",
+    "backbone.base": "0 33", "backbone.multipliers": "[1] [0,1]", "codec.tiling": "-1 12",
+    "diffusion.beta_start": "0 1.5 nan", "diffusion.beta_end": "0 1.5 nan", "backbone.weights": "some",
     "data.cache_mb": "-1", "data.val_share": "1 -0.1", "data.test_share": "1",
 }  # fmt: skip
 AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")
@@ -77,6 +79,8 @@ OPTIONS = {
     **dict.fromkeys([f"augment.{key}" for key in AUGMENTATIONS], {"augment": "drawing"}),
     **dict.fromkeys(("sketch.epsilon", "sketch.k", "sketch.p", "sketch.phi"), {"sketch": "xdog"}),
     **dict.fromkeys(FOLDER, {"data": "folder"}),
+    **dict.fromkeys(("backbone.base", "backbone.multipliers"), {"backbone": "unet160"}),
+    "codec.tiling": {"codec": "taesd"}, "backbone.weights": {"backbone": "sd15"},
 }  # fmt: skip
 
 
@@ -118,6 +122,8 @@ def test_out_of_range_is_one_line_before_any_work(key, small, tmp_path):
     good = {**small, **options}
     if key in FOLDER:
         good["data"]["root"] = str(tmp_path)
+    if key == "codec.tiling":
+        good["codec"]["weights"] = "none"
     for value in OUT_OF_RANGE[key].split():
         with pytest.raises(UserError) as refusal:
             bad = OmegaConf.create(good)

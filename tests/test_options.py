@@ -11,6 +11,7 @@ import pytest
 import torch
 from extractor_weights import NEURAL, save_random
 from PIL import Image, ImageDraw
+from tiny_sd import save_sd
 
 from ragaf_exp.assemble import make_model
 from ragaf_exp.config.compose import CONF, composed
@@ -63,6 +64,21 @@ def emoji(root: Path) -> list[str]:
     return [f"data.root={root}"]
 
 
+def networks(option: str, tmp_path: Path) -> list[str]:
+    """What an option with weights of its own, or that goes with some others only, is tried with."""
+    latents = ["backbone.head_width=0"]  # the tiny UNet's head draws pixels
+    if option in ("codec=kl", "text=clip", "diffusion=folder"):
+        folder = save_sd(tmp_path / "sd")
+        return [f"{option.partition('=')[0]}.source={folder}", *(latents if option == "codec=kl" else [])]
+    if option.startswith("backbone=sd15"):
+        folder = save_sd(tmp_path / "sd", inpaint=option == "backbone=sd15_inpaint")
+        return [f"backbone.source={folder}", "text=clip", "codec=kl", "diffusion=folder"]
+    return {
+        "codec=taesd": ["codec.weights=none", *latents],
+        "backbone=unet160": ["backbone.base=32", "backbone.multipliers=[1,2]", "backbone.heads=2"],
+    }.get(option, [])
+
+
 def weights(option: str, folder: Path) -> Path:
     """Random ones of a neural extractor: the hub's aren't here."""
     folder.mkdir(exist_ok=True)
@@ -75,6 +91,9 @@ def overrides(option: str, tiny: list[str], tmp_path: Path) -> list[str]:
     folder = "data=folder" in words
     words += [f"sketch.weights={weights(option, tmp_path)}"] if option.removeprefix("sketch=") in NEURAL else []
     words += ["sketch=canny"] if option == "data=folder" else []  # without drawings the photographs' edges
+    words += networks(option, tmp_path)
+    groups = {w.partition("=")[0] for w in words if "." not in w.partition("=")[0]}
+    tiny = [w for w in tiny if w.partition(".")[0] not in groups & {"text", "backbone", "codec"}]
     mine = [word for word in tiny if not (folder and word.startswith(("data.train", "data.val", "data.test")))]
     mine = [word for word in mine if word.partition("=")[0] not in {w.partition("=")[0] for w in words}]
     made = photos(tmp_path / "data") if folder else emoji(tmp_path / "data") if "data=openmoji" in words else []

@@ -30,11 +30,14 @@ def locate(target: object, key: str) -> type:
 
 
 def build(node: DictConfig, key: str, **wiring: Any) -> Any:
-    """The object that config group `key` describes. wiring: constructor arguments that no config holds."""
-    locate(node.get("_target_"), key)
+    """The object that config group `key` describes.
+
+    wiring: what constructors may ask for that no config holds; each gets what it names.
+    """
+    asked = inspect.signature(locate(node.get("_target_"), key).__init__).parameters
     for path in _nested_targets(node, key):
         raise UserError(f"{path}: no _target_ is resolved below a group's own")
-    return instantiate(node, _partial_=True, _convert_="all")(**wiring)
+    return instantiate(node, _partial_=True, _convert_="all")(**{k: v for k, v in wiring.items() if k in asked})
 
 
 def _nested_targets(node: DictConfig, key: str) -> list[str]:

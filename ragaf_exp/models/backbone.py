@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
@@ -12,6 +15,8 @@ from ragaf_exp.models import attention, taps
 from ragaf_exp.models.attention import WordBias
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.hint import zero
+from ragaf_exp.models.pretrained import Part
+from ragaf_exp.weights import brief
 
 
 class PixelHead(nn.Module):
@@ -35,7 +40,58 @@ class PixelHead(nn.Module):
         return prediction + F.pixel_unshuffle(x, self.patch)
 
 
-class TinyUNet(nn.Module):
+class Backbone(Part):
+    """A denoiser around diffusers' UNet2DConditionModel, which its subclasses build as `unet`.
+
+    pretrained: it has seen images before, so memory.tune decides in stage 1 too what of it is trained. stride: the
+    sides of its latents must be multiples of it; diffusers' UNets take any.
+    """
+
+    pretrained = False
+    stride = 1
+    schedule: dict[str, Any] | None = None  # the diffusion that it was trained with, where it was
+    unet: UNet2DConditionModel
+
+    def shapes(self, side: int) -> dict[str, taps.Shape]:
+        """Channels and resolution at every injection point, for latents of side x side."""
+        return taps.trace(self.unet, side, side)
+
+    def keep_nothing(self, blank: Callable[[int], Tensor], side: int) -> None:
+        """Tell a backbone that paints into images that all is to be painted. blank: side in pixels -> latent."""
+
+    def inputs(self, x_t: Tensor) -> Tensor:
+        """x_t (B,C,h,w) -> what the UNet's first layer takes."""
+        return x_t
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, text: Text, residuals: dict[str, Tensor], words: WordBias | None = None
+    ) -> Tensor:
+        """x_t (B,C,h,w), t (B,) timesteps -> prediction (B,C,h,w).
+
+        residuals: injection point -> (B,C',h',w'), added to the features there.
+        """
+
+        def add(point: str, features: Tensor) -> Tensor:
+            return features + residuals[point] if point in residuals else features
+
+        skips = [residuals[f"{taps.SKIP}{i}"] for i in range(sum(p.startswith(taps.SKIP) for p in residuals) - 1)]
+        with taps.adapted(self.unet, add), taps.tapped(self.unet, add):
+            return self.unet(
+                self.inputs(x_t), t, text.tokens, encoder_attention_mask=text.mask if text.seen is None else text.seen,
+                cross_attention_kwargs={"word_bias": words}, down_block_additional_residuals=skips or None,
+                mid_block_additional_residual=residuals.get(taps.SKIP_MID),
+            ).sample  # fmt: skip
+
+
+def build_unet(**config: Any) -> UNet2DConditionModel:
+    """The UNet of a config. UserError where diffusers says that its numbers don't go together."""
+    try:
+        return UNet2DConditionModel(**config)
+    except ValueError as error:
+        raise UserError(f"backbone: no UNet can have these numbers ({brief(error)})") from error
+
+
+class TinyUNet(Backbone):
     """diffusers' UNet2DConditionModel, small enough to train on two CPU cores in minutes.
 
     channels: latent channels, text_width: D, patch: of the codec (all wiring).
@@ -54,6 +110,9 @@ class TinyUNet(nn.Module):
             raise UserError(f"backbone.widths={list(widths)}: each must be a multiple of 32 (group normalisation)")
         at_least("backbone", 1, layers=layers, heads=heads)
         at_least("backbone", 0, head_width=head_width)
+        if head_width and channels != 3 * patch**2:
+            raise UserError(f"backbone.head_width={head_width}: the head draws pixels, and the codec's latents (of "
+                            f"{channels} channels) are none; set backbone.head_width=0, or take codec=pixel")  # fmt: skip
         lower = len(widths) - 1
         self.unet = UNet2DConditionModel(
             in_channels=channels, out_channels=channels, layers_per_block=layers, block_out_channels=tuple(widths),
@@ -69,23 +128,44 @@ class TinyUNet(nn.Module):
 
     def shapes(self, side: int) -> dict[str, taps.Shape]:
         """Channels and resolution at every injection point, for latents of side x side."""
-        found = taps.trace(self.unet, side, side)
+        found = super().shapes(side)
         pixels = side * self.patch
         return found if self.head is None else found | {taps.OUT: (self.head_width, pixels, pixels)}
 
     def forward(
         self, x_t: Tensor, t: Tensor, text: Text, residuals: dict[str, Tensor], words: WordBias | None = None
     ) -> Tensor:
-        """x_t (B,C,h,w), t (B,) timesteps -> prediction (B,C,h,w).
-
-        residuals: injection point -> (B,C',h',w'), added to the features there.
-        """
-
-        def add(point: str, features: Tensor) -> Tensor:
-            return features + residuals[point] if point in residuals else features
-
-        with taps.tapped(self.unet, add):
-            out = self.unet(
-                x_t, t, text.tokens, encoder_attention_mask=text.mask, cross_attention_kwargs={"word_bias": words}
-            ).sample
+        """As Backbone's; the head adds its residual at full resolution."""
+        out = super().forward(x_t, t, text, residuals, words)
         return out if self.head is None else self.head(out, x_t, residuals.get(taps.OUT))
+
+
+class ScratchUNet(Backbone):
+    """A UNet of Stable Diffusion's layout and any size, trained from scratch: every level but the last attends.
+
+    channels: latent channels, text_width: D (wiring). base: channels of the first level, multipliers: of the others.
+    layers: residual blocks per level of the encoder; diffusers' decoder has one more, so that skips and their widths
+    match. heads: attention heads, at every level.
+    """
+
+    def __init__(
+        self, channels: int, text_width: int, base: int = 160, multipliers: list[int] = (1, 2, 4, 4), layers: int = 1,
+        heads: int = 8,
+    ):  # fmt: skip
+        super().__init__()
+        at_least("backbone", 1, layers=layers, heads=heads)
+        if len(multipliers) < 2 or any(m < 1 for m in multipliers):
+            raise UserError(f"backbone.multipliers={list(multipliers)}: give at least two numbers from 1, as [1,2,4,4]")
+        if base < 32 or base % 32:
+            raise UserError(f"backbone.base={base}: must be a multiple of 32 (group normalisation)")
+        if any(base * m % heads for m in multipliers):
+            raise UserError(f"backbone.heads={heads}: must divide every level's channels, {base} x {list(multipliers)}")
+        attending = len(multipliers) - 1
+        self.unet = build_unet(
+            in_channels=channels, out_channels=channels, layers_per_block=layers,
+            block_out_channels=tuple(base * m for m in multipliers),
+            down_block_types=("CrossAttnDownBlock2D",) * attending + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * attending,
+            cross_attention_dim=text_width, attention_head_dim=heads,
+        )  # fmt: skip
+        self.cross_layers = attention.install(self.unet)

@@ -1,4 +1,4 @@
-"""Codecs (config group `codec`): images in [-1,1] to latents and back."""
+"""Codecs (config group `codec`): images in [-1,1] to latents and back. Frozen: not trained, not in checkpoints."""
 
 from __future__ import annotations
 
@@ -7,9 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.errors import UserError
+from ragaf_exp.models.pretrained import fingerprint
 
 
-class Pixel(nn.Module):
+class Codec(nn.Module):
+    """channels: of the latents. downscale: image pixels per latent pixel. fingerprint: of all that decides latents."""
+
+    channels: int
+    downscale: int
+
+    def blank(self, side: int) -> Tensor:
+        """(1,C,h,w), on the CPU: the latent of a grey image of side x side pixels."""
+        device = next(self.parameters(), torch.empty(0)).device
+        return self.encode(torch.zeros(1, 3, side, side, device=device)).cpu()
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self, type(self).__name__, self.channels, self.downscale)
+
+
+class Pixel(Codec):
     """Space to depth: a latent pixel is a patch of the image, lossless, nothing to download.
 
     patch: side of a patch in image pixels. Latents are (B, 3 patch^2, H/patch, W/patch), in [-1,1].

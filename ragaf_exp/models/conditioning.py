@@ -16,6 +16,7 @@ class Text:
 
     tokens: Tensor  # (B,T,D)
     mask: Tensor  # (B,T) bool, True = a token; the first, which opens every caption, is always there
+    seen: Tensor | None = None  # (B,T) bool: what the denoiser attends to, where that is not `mask`
 
 
 @dataclass(frozen=True)

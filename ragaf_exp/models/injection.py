@@ -47,7 +47,7 @@ class Injection(nn.Module):
     ):
         super().__init__()
         known = sorted({p.split(".")[0] for p in shapes})
-        unknown = [p for p in points if p not in known]
+        unknown = [p for p in points if p not in (*known, OUT)]  # out: where the backbone has it
         if unknown:
             raise UserError(f"injection.points={list(points)}: unknown {unknown}; known are {known}")
         self.shapes = {p: s for p, s in shapes.items() if p.split(".")[0] in points}

@@ -1,8 +1,11 @@
-"""Injection points of a UNet: where conditions are added to its features, traced from the UNet itself."""
+"""Injection points of a UNet: where conditions are added to its features, traced from the UNet itself.
+
+Besides the points of regions and small hints, those of diffusers' own: `skip.i` and `skip.mid`, where a ControlNet's
+residuals go, and `intra.i`, where a T2I-Adapter's features go.
+"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +16,9 @@ from torch import Tensor, nn
 Shape = tuple[int, int, int]  # channels, height, width
 OUT = "out"  # the injection point at full resolution, of a backbone that has a pixel head
 
+
+SKIP, INTRA = "skip.", "intra."
+SKIP_MID = "skip.mid"
 
 _traced: dict[tuple[str, int, int], dict[str, Shape]] = {}  # a run builds the same network several times
 
@@ -28,6 +34,20 @@ def points(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
 
 def trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
     """Channels and resolution at every injection point for latents of height x width, on the meta device."""
+    return {p: s for p, s in _all(unet, height, width).items() if not p.startswith((SKIP, INTRA))}
+
+
+def trace_skips(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
+    """The same where diffusers adds down_block_additional_residuals and mid_block_additional_residual."""
+    return {p: s for p, s in _all(unet, height, width).items() if p.startswith(SKIP)}
+
+
+def trace_intra(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
+    """The same where diffusers adds down_intrablock_additional_residuals."""
+    return {p: s for p, s in _all(unet, height, width).items() if p.startswith(INTRA)}
+
+
+def _all(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
     key = (unet.to_json_string(), height, width)
     if key not in _traced:
         _traced[key] = _trace(unet, height, width)
@@ -35,8 +55,10 @@ def trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shap
 
 
 def _trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
-    ghost = copy.deepcopy(unet).to("meta")
+    with torch.device("meta"):
+        ghost = UNet2DConditionModel.from_config(unet.config)
     shapes: dict[str, Shape] = {}
+    skips: list[Tensor] = []
 
     def record(name: str, features: Tensor) -> Tensor:
         shapes[name] = tuple(features.shape[1:])
@@ -44,9 +66,46 @@ def _trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Sha
 
     x = torch.empty(1, ghost.config.in_channels, height, width, device="meta")
     tokens = torch.empty(1, 1, ghost.config.cross_attention_dim, device="meta")
-    with torch.no_grad(), tapped(ghost, record):
+    handles = [block.register_forward_hook(lambda m, a, out: skips.extend(out[1])) for block in ghost.down_blocks]
+    handles.append(ghost.conv_in.register_forward_hook(lambda m, a, out: skips.append(out)))
+    with torch.no_grad(), tapped(ghost, record), adapted(ghost, record):
         ghost(x, torch.zeros(1, device="meta"), tokens)
-    return shapes
+    found = shapes | {f"{SKIP}{i}": tuple(skip.shape[1:]) for i, skip in enumerate(skips)}
+    return found | ({SKIP_MID: shapes["mid"]} if "mid" in shapes else {})
+
+
+@contextmanager
+def adapted(unet: UNet2DConditionModel, change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+    """While open, `change("intra.i", features)` replaces features where a T2I-Adapter's go: after the last attention
+    of a down block, or, in a block without attention, after the block, its last skip connection included where that
+    is the same tensor (diffusers adds in place).
+
+    Open it before `tapped`: what a tap adds to a block's output must not reach the skip connection.
+    """
+    handles = []
+    for i, block in enumerate(unet.down_blocks):
+        attentions = getattr(block, "attentions", None)
+        hook = _adapt_tuple if attentions else _adapt_block
+        place = attentions[-1] if attentions else block
+        handles.append(place.register_forward_hook(hook(f"{INTRA}{i}", change)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _adapt_tuple(name: str, change: Callable[[str, Tensor], Tensor]) -> Callable:
+    return lambda module, args, output: (change(name, output[0]), *output[1:])
+
+
+def _adapt_block(name: str, change: Callable[[str, Tensor], Tensor]) -> Callable:
+    def hook(module: nn.Module, args: tuple, output):
+        features, skips = output
+        changed = change(name, features)
+        return changed, (*skips[:-1], changed if skips[-1] is features else skips[-1])
+
+    return hook
 
 
 @contextmanager

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.pretrained import Part, fingerprint
 
 log = logging.getLogger(__name__)
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
@@ -30,7 +32,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-class TinyText(nn.Module):
+class TinyText(Part):
     """A small transformer encoder over byte-pair tokens, trained jointly with the denoiser.
 
     tokenizer: trained on the data, or read from the run folder.
@@ -56,6 +58,18 @@ class TinyText(nn.Module):
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    trained = True  # from scratch, with the denoiser
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all that decides the tokens of a caption."""
+        return fingerprint(self, type(self).__name__, self.tokenizer.to_str())
+
+    @classmethod
+    def tokenizer_for(cls, settings: DictConfig, captions: Callable[[], list[str]]) -> Tokenizer:
+        """The tokenizer of a new run: fitted to its captions."""
+        return cls.fit(captions(), settings.vocabulary)
 
     @staticmethod
     def fit(captions: Iterable[str], vocabulary: int = 2048) -> Tokenizer:
