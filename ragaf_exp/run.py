@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -10,6 +12,7 @@ from omegaconf import DictConfig
 from ragaf_exp.cli import guarded
 from ragaf_exp.config.compose import CONF, settable
 from ragaf_exp.config.validate import validate
+from ragaf_exp.errors import UserError
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -27,8 +30,38 @@ def job(cfg: DictConfig) -> None:
 
 def command_line() -> None:
     """What `python -m ragaf_exp.run` calls."""
-    sys.argv[1:] = map(settable, sys.argv[1:])
+    words = expanded(sys.argv[1:])
+    if {"hydra/launcher=joblib", "hydra/launcher=submitit_local"} & set(words):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # members share this machine's cores
+        os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.process")  # see compose.py
+    if any(word.startswith("hydra/launcher=submitit") for word in words) and "RAGAF_SNAPSHOT" not in os.environ:
+        _from_snapshot(words)
+    sys.argv[1:] = map(settable, words)
     main()
+
+
+def expanded(words: list[str]) -> list[str]:
+    """The words with those of a sweep in place of +sweep=NAME; UserError where there is no such sweep."""
+    from ragaf_exp.sweep.definition import read_sweep
+
+    names = [word.partition("=")[2] for word in words if word.startswith("+sweep=")]
+    given = [word for word in words if not word.startswith("+sweep=")]
+    keys = {word.partition("=")[0].lstrip("+") for word in given}
+    swept = [word for name in names for word in read_sweep(name).words if word.partition("=")[0].lstrip("+") not in keys]
+    return [*(["-m"] if names else []), *swept, *given]
+
+
+def _from_snapshot(words: list[str]) -> None:
+    """Begin again from a snapshot of code and configs: submitit's jobs then import it too, and compose from it."""
+    from ragaf_exp.sweep.snapshot import take
+
+    if sys.version_info < (3, 11):  # a job would import the folder that it is started in
+        raise UserError("hydra/launcher=submitit_*: needs Python 3.11; python -m ragaf_exp.sweep submit does without")
+    runs = next((Path(word[5:]) for word in words if word.startswith("runs=")), Path("runs")).absolute()
+    code = str(take(runs))
+    environment = {**os.environ, "RAGAF_SNAPSHOT": code, "PYTHONPATH": code, "PYTHONSAFEPATH": "1"}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "ragaf_exp.run", *words], environment)
 
 
 if __name__ == "__main__":

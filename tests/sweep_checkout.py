@@ -28,6 +28,9 @@ def run(cfg):
     if cfg.seed == 2:
         os._exit(7)
     time.sleep(60 if cfg.seed == 3 else 0)
+    value = 1 - abs(cfg.stage.refine.recolour - 0.5)
+    figures = {"binding_accuracy": {"value": value, "n": 9, "ci95": [value - 0.1, value + 0.1], "higher_is_better": True}}
+    (path / "metrics.json").write_text(json.dumps({"schema": 1, "metrics": figures}))
     status("done", step=9, steps=9)
     return path
 '''

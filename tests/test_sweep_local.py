@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -111,7 +112,28 @@ def test_html_and_text(checkout):
     assert "the loss is nan" in page and page.count("<tr") == 4 and "http-equiv" in page
 
 
+def test_the_report_marks_what_is_missing(checkout):
+    told = sweep(checkout, "report", "runs/first")
+    assert told.returncode == 0, told.stderr
+    page = (checkout / "runs" / "first" / "sweep.html").read_text()
+    assert page.count('class="missing"') == 2 and "1 of 3" in page and "1.000 [0.900, 1.100]" in page
+
+
+def test_search_counts_failed_members_as_failed_trials(checkout):
+    pytest.importorskip("optuna")
+    path = checkout / "sweeps" / "rates2.yaml"
+    path.write_text("search:\n  space:\n    stage.refine.recolour: {low: 0.0, high: 1.0}\n    seed: [0, 1]\n")
+    first = sweep(checkout, "search", path, "trials=3", "launcher=local", "processes=3")
+    again = sweep(checkout, "search", path, "trials=5", "launcher=local", "processes=2")  # goes on with the study
+    assert "5 trials measured" in again.stdout or "failed\n" in again.stdout, again.stderr
+    measured, failed = map(int, re.search(r"(\d+) trials measured, (\d+) failed", again.stdout).groups())
+    assert measured + failed == 5 and failed == (first.stdout + again.stdout).count(": failed: the loss is nan")
+    assert again.returncode == (1 if failed else 0)
+    assert sweep(checkout, "search", path, "trials=5", "launcher=local").stdout.startswith(f"{measured} trials measured")
+
+
 @pytest.mark.parametrize(("words", "says"), [
+    (["search", "fusion"], "has no search"), (["search", "rates", "trials=0"], "trials=0"),
     (["submit", "sweeps/fushion.yaml"], "no such sweep"), (["submit"], "name a sweep"),
     (["submit", "fusion", "launcher=ssh"], "launcher=ssh"), (["submit", "fusion", "fusion=lerned"], "lerned"),
     (["submit", "fusion", "processes=0", "launcher=local"], "processes=0"), (["status", "runs/none"], "no such folder"),

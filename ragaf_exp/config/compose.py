@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
 
+# our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
+warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PLACE = ("runs", "logger", "cache", "cluster")  # where things run, are kept and told of: all computes the same
 

@@ -4,6 +4,8 @@
     python -m ragaf_exp.sweep status DIR [format=text|html|json] [out=FILE] [live=true|false]
     python -m ragaf_exp.sweep retry DIR [launcher=...] [processes=2] [code=snapshot|now] [wait=...]
     python -m ragaf_exp.sweep cancel DIR
+    python -m ragaf_exp.sweep report DIR [out=FILE.html]
+    python -m ragaf_exp.sweep search sweeps/rates.yaml trials=20 [launcher=...] [processes=2] [overrides]
 
 DIR is runs/<name of the sweep>. Exit status: 0 where nothing failed, 1 where a member failed, 2 for a mistake.
 """
@@ -21,8 +23,9 @@ from ragaf_exp.files import write_text
 from ragaf_exp.sweep.definition import read_sweep
 from ragaf_exp.sweep.members import compose_members
 from ragaf_exp.sweep.record import open_record
+from ragaf_exp.sweep.report import write_sweep_report
 from ragaf_exp.sweep.submit import cancel, described, launcher_of, retry, submit
-from ragaf_exp.sweep.watch import load, verdict, watch
+from ragaf_exp.sweep.watch import load, show, verdict, watch
 
 FORMATS = ("text", "html", "json")
 OWN = {"launcher": str, "processes": int, "wait": str}  # arguments of submit that are no overrides
@@ -61,9 +64,7 @@ def command_status(arguments: Sequence[str]) -> int:
         return watch(home)
     table = load(home)
     if form == "text" and "out" not in known:
-        from rich.console import Console
-
-        Console(soft_wrap=not sys.stdout.isatty()).print(table.as_rich())
+        show(table)
         return verdict(table)
     content = {"html": table.as_html, "json": lambda: json.dumps(table.as_json(), indent=1) + "\n",
                "text": lambda: table.summary + "\n"}[form]()  # fmt: skip
@@ -79,6 +80,27 @@ def command_cancel(arguments: Sequence[str]) -> int:
     parse_args(arguments[1:], {})
     print(f"cancelled {len(cancel(record))} members; retry continues them")
     return 0
+
+
+def command_report(arguments: Sequence[str]) -> int:
+    """Write the report; what is missing is marked."""
+    home = Path(_folder(arguments)).absolute().resolve()
+    known = parse_args(arguments[1:], {"out": str})
+    print(*write_sweep_report(home, Path(known["out"]) if "out" in known else None), sep="\n")
+    return 0
+
+
+def command_search(arguments: Sequence[str]) -> int:
+    """Choose members by the figures of those before them."""
+    if not arguments or "=" in arguments[0].partition("/")[0]:
+        raise UserError("search: name a sweep with search: first, as sweeps/rates.yaml")
+    own = [word for word in arguments[1:] if word.partition("=")[0] in (*OWN, "trials")]
+    launcher, processes, _ = _settings([word for word in own if not word.startswith("trials=")])
+    trials = parse_args([word for word in own if word.startswith("trials=")], {"trials": int}).get("trials", 20)
+    words = [word for word in arguments[1:] if word not in own]
+    from ragaf_exp.sweep.search import search
+
+    return search(read_sweep(arguments[0]), words, launcher, processes, trials)
 
 
 def _until_over(home: Path, wait: bool) -> int:
@@ -117,6 +139,7 @@ def _flag(key: str, value: str | None, default: bool) -> bool:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "submit": command_submit, "status": command_status, "retry": command_retry, "cancel": command_cancel,
+    "report": command_report, "search": command_search,
 }  # fmt: skip
 
 

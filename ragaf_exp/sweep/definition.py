@@ -33,7 +33,7 @@ class Sweep:
     @property
     def words(self) -> list[str]:
         """The same as words of a command line."""
-        axes = [f"{key}={','.join(map(_word, values))}" for key, values in self.grid.items()]
+        axes = [f"{key}={','.join(map(word, values))}" for key, values in self.grid.items()]
         return [f"name={self.name}", *self.overrides, *axes]
 
 
@@ -68,10 +68,10 @@ def _check(sweep: Sweep, path: Path) -> None:
         raise UserError(f"{path}: search: must be a mapping")
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
     """A YAML value as Hydra's command line has it."""
     if isinstance(value, list):
-        return f"[{','.join(map(_word, value))}]"
+        return f"[{','.join(map(word, value))}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     text = str(value)

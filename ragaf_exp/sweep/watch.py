@@ -13,6 +13,7 @@ from ragaf_exp.sweep.table import Table
 from ragaf_exp.sweep.truth import BAD, rows
 
 EVERY = 2.0  # seconds between looks
+WIDE = 240  # columns where output is no terminal
 QUIET = 30.0  # and between lines where output is no terminal
 
 
@@ -58,8 +59,6 @@ def _live(home: Path, table: Table) -> Table:
 
 def _lines(home: Path, table: Table) -> Table:
     """For a log: one line each time something changed, at most every QUIET seconds; the table at the end."""
-    from rich.console import Console
-
     told, said = "", -QUIET
     while not over(table):
         if table.summary != told and time.monotonic() - said >= QUIET:
@@ -67,5 +66,13 @@ def _lines(home: Path, table: Table) -> Table:
             print(told, flush=True)
         time.sleep(EVERY)
         table = load(home)
-    Console(soft_wrap=True).print(table.as_rich())
+    show(table)
     return table
+
+
+def show(table: Table) -> None:
+    """On a terminal as wide as it is, elsewhere so wide that lines stay whole."""
+    from rich.console import Console
+
+    console = Console()
+    Console(width=console.width if console.is_terminal else WIDE).print(table.as_rich())

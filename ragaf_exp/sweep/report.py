@@ -1,0 +1,90 @@
+"""The report of a sweep: every member with its main figures, what is missing marked, and means over seeds; for sweeps that
+fit a page, the comparison of runs beside it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import write_text
+from ragaf_exp.sweep.record import read_loosely
+from ragaf_exp.sweep.table import Table, render
+from ragaf_exp.sweep.truth import Row
+from ragaf_exp.sweep.watch import load
+
+FIGURES = (
+    "binding_accuracy", "binding_accuracy_heldout", "leak_rate", "sketch_f1", "pointing_accuracy", "fid", "fd_embedded",
+    "clip_score", "lpips",
+)  # fmt: skip
+COMPARED = 26  # members that the comparison of runs still shows side by side
+T975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
+
+
+def write_sweep_report(home: Path, out: Path | None = None) -> list[Path]:
+    """Write sweep.html and, where figures of 2 to 26 members are there, comparison.html with its tables.
+
+    Returns what was written; says on stderr why there is no comparison. UserError where there is no sweep.
+    """
+    table = load(home)
+    figures = {row.hash: read_loosely(row.path / "metrics.json").get("metrics", {}) for row in table.rows}
+    path = out or home / "sweep.html"
+    names = [name for name in FIGURES if any(name in found for found in figures.values())]
+    members = [_member(row, table, figures[row.hash], names) for row in table.rows]
+    write_text(path, render("sweep.html", title=table.title, summary=table.summary, names=names, keys=table.keys,
+                            notes=table.notes, members=members, groups=_groups(table, figures, names)))  # fmt: skip
+    measured = [row for row in table.rows if figures[row.hash]]
+    if not 2 <= len(measured) <= COMPARED:
+        return [path]
+    from ragaf_exp.report import write_comparison  # heavy
+
+    compared = [row.path for row in table.rows if row.path.is_dir()][:COMPARED]
+    try:
+        return [path, *write_comparison(compared, path.with_name("comparison.html"))]
+    except UserError as error:  # the sweep's own page stands
+        print(f"no comparison side by side: {error}", file=sys.stderr)
+        return [path]
+
+
+def _member(row: Row, table: Table, figures: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    cells = table.cells(row)
+    missing = "" if figures else row.error or f"no figures: {row.state}"
+    return {"hash": row.hash, "state": row.state, "missing": missing, "differs": [cells[key] for key in table.keys],
+            "figures": [_figure(figures.get(name)) for name in names]}  # fmt: skip
+
+
+def _figure(entry: Any) -> str:
+    if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
+        return "–"
+    interval = entry.get("ci95")
+    return f"{entry['value']:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _groups(table: Table, figures: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """One row for members that differ by their seed alone: the mean over seeds with its 95 % interval (Student's t)."""
+    keys = [key for key in table.keys if key != "seed"]
+    if len(keys) == len(table.keys):
+        return {"keys": keys, "rows": []}
+    groups: dict[tuple, list[Row]] = defaultdict(list)
+    for row in table.rows:
+        groups[tuple(row.overrides.get(key, "") for key in keys)].append(row)
+    rows = []
+    for values, members in groups.items():
+        measured = [figures[row.hash] for row in members if figures[row.hash]]
+        cells = [_mean([entry[name]["value"] for entry in measured if name in entry]) for name in names]
+        rows.append({"differs": values, "n": f"{len(measured)} of {len(members)}", "figures": cells})
+    return {"keys": keys, "rows": rows}
+
+
+def _mean(values: list[float]) -> str:
+    if not values:
+        return "–"
+    mean, n = math.fsum(values) / len(values), len(values)
+    if n < 2:
+        return f"{mean:.3f}"
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    half = (T975[n - 2] if n - 2 < len(T975) else 1.96 + 2.6 / (n - 1)) * deviation / math.sqrt(n)
+    return f"{mean:.3f} ± {half:.3f}"
