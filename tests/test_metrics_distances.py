@@ -205,6 +205,15 @@ def test_influences_do_not_hang_on_the_pieces(monkeypatch):
     assert frechet_interval(first, second) == pytest.approx(whole, rel=1e-9)
 
 
+def test_a_sample_of_influences_says_the_same(monkeypatch):
+    first, second = draw(3000, 12, 0), draw(2500, 12, 1, shift=0.3)
+    whole = frechet_interval(first, second)
+    monkeypatch.setattr("eval.metrics.influence.SAMPLE", 600)
+    part = frechet_interval(first, second)
+    assert part.value == whole.value and part != whole
+    assert part.high - part.value == pytest.approx(whole.high - whole.value, rel=0.1)
+
+
 def test_sets_without_spread_have_an_interval():
     flat, other = np.ones((6, 3), np.float32), draw(50, 3, 0)
     found = frechet_interval(flat, other)
