@@ -40,7 +40,7 @@ EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared 
 def run(cfg: DictConfig) -> RunFolder:
     """Train -> evaluate -> report, continuing whatever an earlier process of the same config left undone."""
     folder = RunFolder.create(cfg)
-    if folder.state.get("state") == "done":
+    if folder.done():
         log.info("%s: already finished; another seed or name makes a new run", folder.path)
         if not folder.report.exists():
             write_report(folder.path)
@@ -58,6 +58,8 @@ def run(cfg: DictConfig) -> RunFolder:
         with suppress(OSError):  # on a full disk the status can't be told, and the error itself says more
             folder.status("preempted" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error))
         raise
+    finally:
+        folder.release()
     return folder
 
 

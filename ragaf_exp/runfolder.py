@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
-import importlib.metadata
 import json
 import logging
 import os
-import platform
-import subprocess
-import sys
+import threading
 import time
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.compose import config_hash, load_config
+from ragaf_exp.environment import environment
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_mapping, write_json, write_text
+from ragaf_exp.jobs import slurm
+from ragaf_exp.jobs.lock import Lock
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "hydra-core", "numpy", "opencv-python-headless")
+BEAT_S = 15.0  # between two heartbeats
+STALE_S = 45.0  # a running state that was not updated for so long was left by a process that died
+ENDING_S = 30.0  # so long a job waits for a process before it to end, as SLURM lets one of a requeued job
 
 
 class RunFolder:
@@ -34,17 +36,24 @@ class RunFolder:
         self.checkpoints, self.samples = path / "checkpoints", path / "samples"
         self.metrics, self.curves = path / "metrics.json", path / "metrics.jsonl"
         self.tokenizer, self.report = path / "tokenizer.json", path / "report.html"
+        self._lock: Lock | None = None  # of a folder that this process runs
+        self._writing = threading.Lock()  # of the status
 
     @classmethod
     def create(cls, cfg: DictConfig) -> RunFolder:
-        """The folder of this config, made where it is new, locked against a second process."""
+        """The folder of this config, made where it is new. A run that isn't done is this process's own from here on.
+
+        Taken (a UserError) where another process runs it.
+        """
         folder = cls(Path(cfg.runs).absolute() / cfg.name / config_hash(cfg))
         folder.path.mkdir(parents=True, exist_ok=True)
-        folder._lock()
+        if folder.done():
+            return folder
+        folder._take()
         if not (folder.path / "status.json").exists():  # the last of the three to be written
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
             write_json(folder.path / "environment.json", environment())
-            folder.status("running")
+            folder.status("running", stage=None, step=0, steps=None, rate=None)
         folder._point_latest()
         return folder
 
@@ -64,11 +73,44 @@ class RunFolder:
         return folder, cfg
 
     def status(self, state: str, **facts: Any) -> None:
-        """state: running, done, failed, preempted. Facts of earlier calls stay: stage, step, trained, error."""
-        known = self.state if (self.path / "status.json").exists() else {}
-        facts = {"error": None, **facts}
-        write_json(self.path / "status.json",
-                   {"schema": SCHEMA, **known, "state": state, "updated": round(time.time(), 1), **facts})  # fmt: skip
+        """state: running, done, failed, preempted, cancelled. Facts of earlier calls stay: stage, step, trained, error.
+
+        UserError where another process took this folder over.
+        """
+        self.own()
+        with self._writing:
+            known = self.state if (self.path / "status.json").exists() else {}
+            me = self._lock.me if self._lock else None
+            who = {"job": me.job, "host": me.host, "pid": me.pid} if me else {}
+            self._write_status({**known, **who, "state": state, "error": None, **facts})
+
+    def _write_status(self, content: dict[str, Any]) -> None:
+        told = {"schema": SCHEMA, **content, "updated": round(time.time(), 1)}
+        write_json(self.path / "status.json", told)
+
+    def own(self) -> None:
+        """UserError where this process made the folder its own, and another has taken it over since."""
+        if self._lock is not None and not self._lock.held():
+            raise UserError(f"{self.path}: another process has taken this run over, as this one did not answer for long")
+
+    def beat(self) -> None:
+        """Show that this run is alive: its status is told again, with the time."""
+        if self._lock is None or not self._lock.held():
+            return
+        self._lock.beat()
+        with self._writing:
+            if (known := self.state)["state"] == "running":
+                self._write_status(known)
+
+    def release(self) -> None:
+        """Let another process run this config; the end of this process does the same."""
+        if self._lock is not None:
+            self._stop_beating.set()
+            self._lock.release()
+            self._lock = None
+
+    def done(self) -> bool:
+        return (self.path / "status.json").exists() and self.state.get("state") == "done"
 
     @property
     def state(self) -> dict:
@@ -76,6 +118,7 @@ class RunFolder:
 
     def append(self, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
+        self.own()
         with open(self.curves, "a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -92,13 +135,14 @@ class RunFolder:
                 kept.append(line)
         write_text(self.curves, "".join(kept))
 
-    def _lock(self) -> None:
-        """One process per run: the lock goes with the process, however it ends."""
-        self._lock_file = open(self.path / ".lock", "a")  # noqa: SIM115 - held until the process ends
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{self.path}: another process is running this very config; wait for it") from error
+    def _take(self) -> None:
+        """One process per run."""
+        lock = Lock(self.path)
+        lock.take(wait=ENDING_S if slurm.job_id() else 0.0)
+        self._lock, self._stop_beating = lock, threading.Event()
+        weakref.finalize(self, lock.release)
+        weakref.finalize(self, self._stop_beating.set)
+        threading.Thread(target=_beat, args=(weakref.ref(self), self._stop_beating), daemon=True).start()
         for left in self.path.rglob(".*.tmp"):  # by a process that was killed in a write
             if left.is_file():
                 left.unlink(missing_ok=True)
@@ -111,33 +155,18 @@ class RunFolder:
         os.replace(temporary, latest)
 
 
-def environment() -> dict[str, Any]:
-    """Versions, commit and device, for whoever wants to know what made a figure."""
-    versions = {name: _version(name) for name in PACKAGES}
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {
-        "ragaf_exp": _version("ragaf_exp"), "commit": _commit(), "python": platform.python_version(),
-        "platform": platform.platform(), "device": device, "cores": os.cpu_count(), "packages": versions,
-        "command": [argument.removeprefix("++") for argument in sys.argv],
-    }  # fmt: skip
+def is_stale(status: dict[str, Any], now: float | None = None) -> bool:
+    """Whether a status says running, and nobody is left who would say otherwise. The clock may have been set back."""
+    age = (time.time() if now is None else now) - status.get("updated", 0)
+    return status.get("state") == "running" and abs(age) > STALE_S
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """Of the checkout this code runs from, with + where it was changed; None outside a checkout."""
-    noted = Path(__file__).parents[1] / ".commit"  # a sweep's snapshot says what it was taken of
-    if noted.exists():
-        return noted.read_text() or None
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if changed else "")
+def _beat(folder: weakref.ref[RunFolder], stop: threading.Event) -> None:
+    """In a thread of its own, until the run ends."""
+    while not stop.wait(BEAT_S):
+        alive = folder()
+        if alive is None:
+            return
+        with suppress(OSError, UserError):  # a full disk now: the next beat tries again, the run itself will say
+            alive.beat()
+        del alive

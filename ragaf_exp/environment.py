@@ -1,0 +1,47 @@
+"""What made a figure: versions, commit and device."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "hydra-core", "numpy", "opencv-python-headless")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and device, for whoever wants to know what made a figure."""
+    import torch  # heavy, and not needed to look at a folder
+
+    versions = {name: _version(name) for name in PACKAGES}
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "ragaf_exp": _version("ragaf_exp"), "commit": _commit(), "python": platform.python_version(),
+        "platform": platform.platform(), "device": device, "cores": os.cpu_count(), "packages": versions,
+        "command": [argument.removeprefix("++") for argument in sys.argv],
+    }  # fmt: skip
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Of the checkout this code runs from, with + where it was changed; None outside a checkout."""
+    noted = Path(__file__).parents[1] / ".commit"  # a sweep's snapshot says what it was taken of
+    if noted.exists():
+        return noted.read_text() or None
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed else "")

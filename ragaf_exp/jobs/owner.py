@@ -1,0 +1,83 @@
+"""Who a process is, told so that another process, perhaps on another host, can say whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ragaf_exp.jobs import slurm
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process. Its number alone is reused, so its start and the machine's boot are told with it."""
+
+    host: str
+    pid: int
+    started: int  # clock ticks from boot to its start, 0 where the system doesn't tell
+    boot: str  # of this boot of the machine, and of the container's own process numbers; "" where unknown
+    job: str | None = None  # SLURM's
+    cluster: str | None = None
+    restarts: int = 0  # of the job
+
+    @classmethod
+    def me(cls) -> Owner:
+        pid = os.getpid()
+        job = slurm.job_id()
+        return cls(socket.gethostname(), pid, _started(pid) or 0, _boot(), job, slurm.cluster(), slurm.restarts())
+
+    @classmethod
+    def read(cls, content: Any) -> Owner | None:
+        """None where the content is not an owner's, as after a kill in the middle of its write."""
+        try:
+            return cls(**{name: content[name] for name in cls.__dataclass_fields__})
+        except (KeyError, TypeError):
+            return None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def alive(self) -> bool | None:
+        """None where it can't be told from here: then only its heartbeat says."""
+        mine = _boot()
+        if self.boot and self.boot == mine:
+            return _started(self.pid) == self.started
+        if not self.boot and not mine and self.host == socket.gethostname():
+            return _exists(self.pid)
+        if self.job and self.cluster == slurm.cluster() and slurm.state(self.job) in slurm.ENDED:
+            return False
+        return None
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" + (f" (SLURM job {self.job})" if self.job else "")
+
+
+def _boot() -> str:
+    try:
+        return (PROC / "sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink(PROC / "self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> int | None:
+    """None where there is no such process, or only its entry waits to be collected. Unaffected by the clock."""
+    try:
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's: it lives
+    return True

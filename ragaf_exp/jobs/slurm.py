@@ -1,0 +1,58 @@
+"""What SLURM says of a job, from its environment and its commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import time
+
+log = logging.getLogger(__name__)
+ENDED = frozenset("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT UNKNOWN".split())
+REQUEUE_TRIES = 20
+PAUSE_S = 1.0  # between them: slurmctld may be restarting
+
+
+def job_id() -> str | None:
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def cluster() -> str | None:
+    return os.environ.get("SLURM_CLUSTER_NAME")
+
+
+def restarts() -> int:
+    """How often the job was requeued."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
+
+
+def state(job: str) -> str | None:
+    """The job's state by `scontrol show job`: RUNNING, CANCELLED, ...; UNKNOWN: no such job; None: nobody could say."""
+    answer = _ask("scontrol", "show", "job", "-o", job)
+    if answer is None:
+        return None
+    if answer.returncode:
+        return "UNKNOWN" if "Invalid job id" in answer.stderr else None
+    words = dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
+    return words.get("JobState")
+
+
+def requeue(job: str) -> bool:
+    """Put the running job back into the queue; SLURM then ends its processes. False where SLURM would not."""
+    for _ in range(REQUEUE_TRIES):
+        answer = _ask("scontrol", "requeue", job)
+        if answer is None or not answer.returncode:
+            return answer is not None
+        if "Unable to contact" not in answer.stderr and "timed out" not in answer.stderr:
+            log.warning("SLURM would not requeue job %s: %s", job, " ".join(answer.stderr.split()))
+            return False
+        time.sleep(PAUSE_S)
+    return False
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess | None:
+    """None where there is no such command, or no answer in time."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
