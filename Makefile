@@ -22,6 +22,10 @@ run: $(READY) ## train both stages on the embedded scenes, evaluate, report (abo
 test: $(READY) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
+slurm-test: $(READY) ## run a fault matrix on a real one-node SLURM, set up for it: root on Debian, 6 minutes
+	tests/slurm/install.sh
+	RAGAF_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm --timeout=600 $(ARGS)
+
 eval: $(READY) ## score a run again: make eval RUN=runs/latest
 	$(BIN)/python -m eval run=$(or $(RUN),runs/latest) $(ARGS)
 
@@ -34,4 +38,4 @@ lint: $(READY) ## ruff
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
 
-.PHONY: help setup run test eval bench lint clean
+.PHONY: help setup run test slurm-test eval bench lint clean

@@ -24,8 +24,8 @@ def main() -> None:
     chosen = args.get("only")
     if chosen is not None and chosen not in BENCHES:
         raise UserError(f"only={chosen}: unknown benchmark; known are {', '.join(BENCHES)}")
-    from ragaf_exp.files import write_json
     from ragaf_exp.environment import environment
+    from ragaf_exp.files import write_json
 
     rows = [line for name, bench in BENCHES.items() if chosen in (None, name) for line in bench()]
     for line in rows:

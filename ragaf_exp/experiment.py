@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,15 +23,18 @@ from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_bytes, write_json
 from ragaf_exp.generate import Pipeline
+from ragaf_exp.jobs import processes
+from ragaf_exp.jobs.stop import STOP, Interrupted
 from ragaf_exp.models.model import Model
 from ragaf_exp.pictures import TestPictures, fusion_curve, save_png, validation_grid
 from ragaf_exp.report import write_report
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training.checkpoint import load_newest, newest_checksums, save
+from ragaf_exp.training.loggers import Silent
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.region_targets import train_regions
-from ragaf_exp.training.trainer import Interrupted, Plan, Trainer
+from ragaf_exp.training.trainer import Plan, Trainer
 from ragaf_exp.training.usage import condition_usage
 
 log = logging.getLogger(__name__)
@@ -39,28 +43,47 @@ EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared 
 
 def run(cfg: DictConfig) -> RunFolder:
     """Train -> evaluate -> report, continuing whatever an earlier process of the same config left undone."""
-    folder = RunFolder.create(cfg)
-    if folder.done():
-        log.info("%s: already finished; another seed or name makes a new run", folder.path)
-        if not folder.report.exists():
-            write_report(folder.path)
+    with STOP.listening():
+        processes.wire(Path(cfg.runs).absolute(), cfg.memory.device)
+        folder = RunFolder.create(cfg)
+        if folder.done():
+            log.info("%s: already finished; another seed or name makes a new run", folder.path)
+            if folder.leads and not folder.report.exists():
+                write_report(folder.path)
+            return folder
+        try:
+            _stages(cfg, folder)
+        finally:
+            folder.release()
         return folder
+
+
+def _stages(cfg: DictConfig, folder: RunFolder) -> None:
     try:
         folder.status("running")
         Experiment(cfg, folder).train()
-        evaluate_run(folder, cfg)
-        folder.status("done")
-        write_report(folder.path)
+        if folder.leads:
+            evaluate_run(folder, cfg)
+            folder.status("done")
+            write_report(folder.path)
+        processes.together()
     except Interrupted as stop:
-        folder.status("preempted")
-        raise UserError(f"{folder.path}: {stop}; the same command continues") from stop
+        _interrupted(folder, stop)
     except BaseException as error:
         with suppress(OSError):  # on a full disk the status can't be told, and the error itself says more
             folder.status("preempted" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error))
         raise
-    finally:
-        folder.release()
-    return folder
+
+
+def _interrupted(folder: RunFolder, stop: Interrupted) -> None:
+    """Say why, let go of the run, and queue its job again where SLURM wants the node back."""
+    state = STOP.state()
+    log.info("%s: %s: %s", folder.path, state, stop)
+    folder.status(state, error="what started its process is gone" if STOP.orphaned else None)
+    folder.release()
+    if STOP.asked and state == "preempted" and folder.leads:
+        STOP.hand_on()
+    raise UserError(f"{folder.path}: {stop}; the same command continues") from stop
 
 
 class Experiment:
@@ -70,12 +93,13 @@ class Experiment:
         self.cfg, self.folder = cfg, folder
         self.settings = {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
-        inherit(cfg, folder)
-        self.parts = assemble(cfg, folder)
+        with processes.leader_first():
+            inherit(cfg, folder)
+            self.parts = assemble(cfg, folder)
         self.parts.codec.to(self.compute.device)
         self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
         self._check()
-        self.logger = build(cfg.logger, "logger")
+        self.logger = build(cfg.logger, "logger") if folder.leads else Silent()
 
     def train(self) -> None:
         """Every stage that the config asks for, in order."""

@@ -13,6 +13,7 @@ from ragaf_exp.cli import guarded
 from ragaf_exp.config.compose import CONF, settable
 from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
+from ragaf_exp.jobs.stop import STOP, Stopped
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -22,10 +23,15 @@ def main(cfg: DictConfig) -> None:
 
 def job(cfg: DictConfig) -> None:
     """One run, or one member of a sweep."""
-    from ragaf_exp.experiment import run  # heavy: only once the config is known to be good
-    from ragaf_exp.summary import print_summary
-
-    print_summary(run(cfg))
+    with STOP.listening():
+        try:
+            from ragaf_exp.experiment import run  # heavy: only once the config is known to be good
+            from ragaf_exp.summary import print_summary
+        except Stopped as stop:
+            STOP.hand_on()
+            raise UserError(f"{stop} before it began; the same command continues") from stop
+        if (folder := run(cfg)).leads:
+            print_summary(folder)
 
 
 def command_line() -> None:

@@ -18,8 +18,9 @@ from ragaf_exp.config.compose import config_hash, load_config
 from ragaf_exp.environment import environment
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_mapping, write_json, write_text
-from ragaf_exp.jobs import slurm
+from ragaf_exp.jobs import processes, slurm
 from ragaf_exp.jobs.lock import Lock
+from ragaf_exp.jobs.stop import STOP
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
@@ -36,6 +37,7 @@ class RunFolder:
         self.checkpoints, self.samples = path / "checkpoints", path / "samples"
         self.metrics, self.curves = path / "metrics.json", path / "metrics.jsonl"
         self.tokenizer, self.report = path / "tokenizer.json", path / "report.html"
+        self.leads = True  # of the processes that share a run, the one that writes
         self._lock: Lock | None = None  # of a folder that this process runs
         self._writing = threading.Lock()  # of the status
 
@@ -43,19 +45,29 @@ class RunFolder:
     def create(cls, cfg: DictConfig) -> RunFolder:
         """The folder of this config, made where it is new. A run that isn't done is this process's own from here on.
 
-        Taken (a UserError) where another process runs it.
+        Taken (a UserError) where another process runs it. Of several processes that share the run, one owns it and
+        writes; the others read.
         """
         folder = cls(Path(cfg.runs).absolute() / cfg.name / config_hash(cfg))
-        folder.path.mkdir(parents=True, exist_ok=True)
-        if folder.done():
-            return folder
-        folder._take()
-        if not (folder.path / "status.json").exists():  # the last of the three to be written
-            write_text(folder.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-            write_json(folder.path / "environment.json", environment())
-            folder.status("running", stage=None, step=0, steps=None, rate=None)
-        folder._point_latest()
+        folder.leads = processes.leads()
+        with processes.leader_first():
+            if folder.leads:
+                folder._create(cfg)
         return folder
+
+    def _create(self, cfg: DictConfig) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._point_latest()
+        if self.done() and not self._left():
+            return
+        self._take()
+        if self.done():  # by the process that it waited for
+            self.release()
+            return
+        if not (self.path / "status.json").exists():  # the last of the three to be written
+            write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+            write_json(self.path / "environment.json", environment())
+            self.status("running", stage=None, step=0, steps=None, rate=None)
 
     @classmethod
     def read(cls, path: str | Path, finished: bool = True) -> tuple[RunFolder, DictConfig]:
@@ -77,6 +89,8 @@ class RunFolder:
 
         UserError where another process took this folder over.
         """
+        if not self.leads:
+            return
         self.own()
         with self._writing:
             known = self.state if (self.path / "status.json").exists() else {}
@@ -95,6 +109,7 @@ class RunFolder:
 
     def beat(self) -> None:
         """Show that this run is alive: its status is told again, with the time."""
+        STOP.watch_parent()
         if self._lock is None or not self._lock.held():
             return
         self._lock.beat()
@@ -118,13 +133,21 @@ class RunFolder:
 
     def append(self, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
+        if not self.leads:
+            return
         self.own()
         with open(self.curves, "a") as file:
             file.write(json.dumps(line) + "\n")
 
+    def validated(self, stage: str, step: int) -> bool:
+        """Whether metrics.jsonl has the validation of a step."""
+        lines = self.curves.read_text().splitlines(keepends=True) if self.curves.exists() else []
+        rows = (json.loads(line) for line in lines if line.endswith("\n") and '"validation"' in line)
+        return any(row["stage"] == stage and row["step"] == step for row in rows)
+
     def rewind(self, stage: str, step: int) -> None:
         """Drop lines of metrics.jsonl that training is about to write again: those of `stage` after `step`."""
-        if not self.curves.exists():
+        if not self.leads or not self.curves.exists():
             return
         kept = []
         for line in self.curves.read_text().splitlines(keepends=True):
@@ -143,9 +166,12 @@ class RunFolder:
         weakref.finalize(self, lock.release)
         weakref.finalize(self, self._stop_beating.set)
         threading.Thread(target=_beat, args=(weakref.ref(self), self._stop_beating), daemon=True).start()
-        for left in self.path.rglob(".*.tmp"):  # by a process that was killed in a write
-            if left.is_file():
-                left.unlink(missing_ok=True)
+        for left in self._left():
+            left.unlink(missing_ok=True)
+
+    def _left(self) -> list[Path]:
+        """Files that a process left which was killed in a write."""
+        return [path for path in self.path.rglob(".*.tmp") if path.is_file()]
 
     def _point_latest(self) -> None:
         latest = self.path.parents[1] / "latest"

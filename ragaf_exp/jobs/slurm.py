@@ -26,6 +26,11 @@ def restarts() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
+def leads() -> bool:
+    """Whether this is the first of a job step's processes, or the only one."""
+    return int(os.environ.get("SLURM_PROCID", 0)) == 0
+
+
 def state(job: str) -> str | None:
     """The job's state by `scontrol show job`: RUNNING, CANCELLED, ...; UNKNOWN: no such job; None: nobody could say."""
     answer = _ask("scontrol", "show", "job", "-o", job)

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from tqdm import tqdm
 from ragaf_exp.config.schema import Optim, Stage, Task
 from ragaf_exp.data.loader import Examples, batch_order, step_loader
 from ragaf_exp.errors import Diverged, UserError
+from ragaf_exp.jobs.processes import mean
+from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
 from ragaf_exp.models.codec import Pixel
 from ragaf_exp.randomness import generator
 from ragaf_exp.runfolder import RunFolder
@@ -52,10 +55,6 @@ class Plan:
         return learning_rate(step - self.region_steps, self.steps - self.region_steps, self.lr, optim)
 
 
-class Interrupted(Exception):
-    """Training stopped before its last step, at a checkpoint: the same command continues it."""
-
-
 class Trainer:
     """Trains one model by one plan. model: its parameters that require a gradient are trained.
 
@@ -85,6 +84,8 @@ class Trainer:
     def fit(self, examples: Examples) -> nn.Module:
         """Train from the newest checkpoint (or from the start) to the plan's last step; returns the EMA model."""
         start = self._restore()
+        if start and self._validates(start) and not self.folder.validated(self.plan.stage, start):
+            self._validate(start)
         if start == self.plan.steps:
             return self.ema.model
         self.folder.rewind(self.plan.stage, start)
@@ -94,9 +95,10 @@ class Trainer:
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=rank > 0, unit="step")  # fmt: skip
         self.began = self.logged = time.monotonic()
-        for step, batch in enumerate(bar, start):
-            self.step(step, batch.to(self.compute.device))
-            self._after(step + 1, bar)
+        with STOP.noted():
+            for step, batch in enumerate(bar, start):
+                self.step(step, batch.to(self.compute.device))
+                self._after(step + 1, bar)
         return self.ema.model
 
     def _order(self, length: int, start: int) -> Iterator[list[int]]:
@@ -149,26 +151,33 @@ class Trainer:
         return drawn.rows(slice(rank, None, ranks))
 
     def _after(self, done: int, bar: tqdm) -> None:
-        """Log, validate, save; `done` steps are behind us."""
+        """Log, validate, save; `done` steps are behind us. A validation that a signal cuts short is for the next start."""
         last = done == self.plan.steps
         switch = done == self.plan.region_steps  # the steps after it have other losses
+        asked = STOP.agreed()
         out_of_time = 0 < self.pace.max_seconds < time.monotonic() - self.began
-        save = last or out_of_time or done % self.pace.checkpoint_every == 0
+        save = last or asked or out_of_time or done % self.pace.checkpoint_every == 0
         if switch or save or done % self.pace.log_every == 0:
             figures = self._flush(done)
             bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
-        if last or done % self.pace.validate_every == 0:
-            self._validate(done)
-        if save:
+        if not asked and self._validates(done):
+            with suppress(Stopped), STOP.noted(only=False):
+                self._validate(done)
+            asked = STOP.agreed()
+        if save or asked:
             self._save(done)
-        if out_of_time and not last:
-            raise Interrupted(f"stage {self.plan.stage} stopped at step {done} after {self.pace.max_seconds:g} s")
+        if asked or (out_of_time and not last):
+            why = f"by {asked}" if asked else f"after {self.pace.max_seconds:g} s"
+            raise Interrupted(f"stage {self.plan.stage} stopped at step {done} {why}")
+
+    def _validates(self, done: int) -> bool:
+        return done == self.plan.steps or done % self.pace.validate_every == 0
 
     def _flush(self, done: int) -> dict[str, float]:
         """Write the mean losses since the last line; Diverged where one of them is no number."""
         if not self.recent:
             return {"loss": math.nan}
-        losses = {name: torch.stack([r[name] for r in self.recent]).float().cpu() for name in self.recent[0]}
+        losses = {name: mean(torch.stack([r[name] for r in self.recent]).float()).cpu() for name in self.recent[0]}
         bad = (~losses["loss"].isfinite()).nonzero()
         steps = len(losses["loss"])
         if len(bad):
@@ -207,6 +216,7 @@ class Trainer:
     def _save(self, done: int) -> None:
         if not all(parameter.isfinite().all() for parameter in self.bare.parameters()):
             self._diverged(done)  # by the last gradient: the next loss would show it, the checkpoint must not hold it
+        self.folder.own()
         if self.accelerator.is_main_process:
             state = optimizer_state(self.bare, self.optimizer)
             content = Checkpoint(self.plan.stage, done, self.bare.state_dict(), self.ema.model.state_dict(), state)
