@@ -35,7 +35,7 @@ from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.region_targets import train_regions
 from ragaf_exp.training.trainer import Plan, Trainer
-from ragaf_exp.training.usage import condition_usage
+from ragaf_exp.training.usage import condition_usage, fusion_weights
 
 log = logging.getLogger(__name__)
 EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared again for each figure
@@ -153,7 +153,8 @@ class Experiment:
         batches = [collate(rows[i : i + size]).to(self.compute.device) for i in range(0, len(rows), size)]
         last = plan(self.cfg, stage, self.parts).last
         losses = condition_usage(ema, objective, self.parts.codec, batches, last, self.cfg.seed, self.parts.chunks)
-        return losses | scores
+        fusion = {} if ema.ragaf is None else fusion_weights(ema, batches[0], last)
+        return losses | scores | fusion
 
     def _adopted(self) -> Model:
         """Stage 1 that `inherit` copied here."""

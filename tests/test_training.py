@@ -252,8 +252,10 @@ def test_a_run_logs_its_losses_and_which_conditions_it_uses(finished):
     ]  # fmt: skip
     names = {"right", "text_shuffled", "sketch_shuffled"}
     scores = {"binding_accuracy", "leak_rate", "sketch_f1", "ssim"}
-    assert all(set(r["validation"]) - scores == names | ({"regions_shuffled"} if r["stage"] == "refine" else set())
+    fusion = {f"fusion_sketch_{t:03d}" for t in (0, 225, 450, 674, 899)}  # of the 900 that stage 2 is trained on
+    assert all(set(r["validation"]) - scores == names | ({"regions_shuffled", *fusion} if r["stage"] == "refine" else set())
                for r in usage)  # fmt: skip
+    assert all(0 <= r["validation"].get(name, 0.5) <= 1 for r in usage for name in fusion)
     assert all(math.isfinite(r["validation"][name]) and r["validation"][name] > 0 for r in usage for name in names)
     assert all(-1 <= r["validation"][name] <= 1 for r in usage for name in scores)
 

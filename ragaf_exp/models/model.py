@@ -92,10 +92,8 @@ class Model(nn.Module):
         """(B,N,T) bool: the tokens that lie within each region's span of the caption."""
         if batch.spans is None:
             return None
-        offsets = torch.zeros(*text.mask.shape, 2, dtype=torch.long)
-        for row, caption in zip(offsets, batch.captions, strict=True):
-            found = self.text.token_spans(caption)
-            row[: len(found)] = torch.tensor(found)
+        found = [self.text.token_spans(caption) for caption in batch.captions]
+        offsets = torch.tensor([row + [(0, 0)] * (text.mask.shape[1] - len(row)) for row in found])
         first, end = offsets.to(text.mask.device, non_blocking=True)[:, None].unbind(-1)  # (B,1,T)
         low, high = batch.spans[:, :, None].unbind(-1)  # (B,N,1)
         return (first >= low) & (end <= high) & (end > first) & text.mask[:, None]

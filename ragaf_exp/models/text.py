@@ -97,7 +97,7 @@ class TinyText(Part):
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
         """captions: B strings. keep (B,) bool: False drops the caption (all tokens but START)."""
         device = self.position.device
-        ids, mask = (x.to(device) for x in self.tokenize(captions))  # (B,T) both
+        ids, mask = (x.to(device, non_blocking=True) for x in self.tokenize(captions))  # (B,T) both
         if keep is not None:
             first = torch.arange(mask.shape[1], device=device) == 0
             mask = mask & (keep[:, None] | first)

@@ -32,13 +32,16 @@ def _shares(length: int, cells: int, device: torch.device) -> Tensor:
 
 
 def _counted(labels: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """The same where cells hold whole pixels: count pixels per (item, region, cell) in one histogram."""
+    """The same where cells hold whole pixels: count pixels per (item, region, cell) in one histogram.
+
+    By scatter_add: on accelerators bincount waits for the device, to learn the largest index.
+    """
     (batch, height, width), (h, w) = labels.shape, size
     device = labels.device
     row = torch.arange(height, device=device) // (height // h)
     column = torch.arange(width, device=device) // (width // w)
     cell = row[:, None] * w + column
-    item = torch.arange(batch, device=device)[:, None, None] * (count + 1)
-    index = (item + labels + 1) * (h * w) + cell
-    hits = torch.bincount(index.flatten(), minlength=batch * (count + 1) * h * w)
-    return hits.view(batch, count + 1, h, w)[:, 1:].float() / ((height // h) * (width // w))
+    index = ((labels + 1) * (h * w) + cell).flatten(1)  # (B,HW)
+    hits = torch.zeros(batch, (count + 1) * h * w, device=device)
+    hits = hits.scatter_add(1, index, torch.ones((), device=device).expand(index.shape))  # whole numbers: exact
+    return hits.view(batch, count + 1, h, w)[:, 1:] / ((height // h) * (width // w))

@@ -30,6 +30,22 @@ def _roll(values):
     return values.roll(1, 0) if isinstance(values, torch.Tensor) else [values[-1], *values[:-1]]
 
 
+FUSION_AT = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the timesteps that a stage is trained on
+
+
+@torch.no_grad()
+def fusion_weights(model: nn.Module, batch: Batch, last: int) -> dict[str, float]:
+    """Mean over regions of the fusion's sketch weight at some timesteps, as `fusion_sketch_<timestep>`."""
+    regions = model.condition(batch).regions
+    real, found = regions.region_mask, {}
+    for share in FUSION_AT:
+        t = round(share * (last - 1))
+        times = torch.full((len(batch),), t / model.timesteps, device=real.device)
+        sketch = model.ragaf.fuse(regions, times)[1][..., 0].float()  # (B,N)
+        found[f"fusion_sketch_{t:03d}"] = float((sketch * real).sum() / real.sum().clamp(min=1))
+    return found
+
+
 @torch.no_grad()
 def condition_usage(
     model: nn.Module, objective: Objective, codec: Pixel, batches: list[Batch], last: int, seed: int,

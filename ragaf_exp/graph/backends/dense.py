@@ -14,7 +14,8 @@ class Dense(Backend):
     """Attention over all pairs of a padded batch, pairs without an edge masked out."""
 
     def lay_out(self, edges: Tensor, edge_mask: Tensor) -> Edges:
-        return DenseEdges(edges, edge_mask)
+        """Edges are listed on processors alone: elsewhere their number would have to be waited for."""
+        return (DenseEdges if edges.device.type == "cpu" else PaddedEdges)(edges, edge_mask)
 
 
 class DenseEdges(Edges):
@@ -30,13 +31,29 @@ class DenseEdges(Edges):
         self.edges = edges
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        pairs, heads = self.edges.shape[:3], bias.shape[-1]
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B,H,N,d)
-        bias = wide(bias)  # and with it the logits
-        masked = bias.new_full((pairs.numel(), heads), MASKED).index_copy(0, self.place, bias)
-        masked = masked.view(*pairs, heads).permute(0, 3, 1, 2)  # (B,H,N,N)
+        masked = self._masked(wide(bias)).permute(0, 3, 1, 2)  # (B,H,N,N), and with it the logits
         logits = torch.add(masked, q @ k.transpose(-1, -2), alpha=q.shape[-1] ** -0.5)
         attention = logits.softmax(-1).to(v.dtype)
         y = (attention @ v).transpose(1, 2)  # (B,N,H,d)
         seen = attention.transpose(1, 2) @ self.edges.to(v.dtype)  # (B,N,H,E)
         return y.flatten(-2), seen.flatten(-2)
+
+    def _masked(self, bias: Tensor) -> Tensor:
+        """(M,H) -> (B,N,N,H), MASKED where there is no edge."""
+        pairs, heads = self.edges.shape[:3], bias.shape[-1]
+        masked = bias.new_full((pairs.numel(), heads), MASKED).index_copy(0, self.place, bias)
+        return masked.view(*pairs, heads)
+
+
+class PaddedEdges(DenseEdges):
+    """The same with features of all pairs, edge or not: M is BNN."""
+
+    def __init__(self, edges: Tensor, edge_mask: Tensor):
+        self.edges, self.mask = edges, edge_mask
+        self.features = edges.flatten(0, 2)
+        self.connected = edge_mask.any(-1, keepdim=True)
+
+    def _masked(self, bias: Tensor) -> Tensor:
+        bias = bias.view(*self.mask.shape, -1)
+        return bias.masked_fill(~self.mask[..., None], MASKED)
