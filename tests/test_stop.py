@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from ragaf_exp.config.compose import composed
 from ragaf_exp.errors import UserError
 from ragaf_exp.experiment import run
 from ragaf_exp.jobs import slurm
-from ragaf_exp.jobs.processes import first_host
 from ragaf_exp.jobs.stop import SIGNALS, STOP, Stop, Stopped
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training.checkpoint import load_newest
@@ -96,6 +96,45 @@ def test_in_a_job_slurm_is_asked_why(says, state, queued, arguments, finished, m
     assert folder.state["state"] == state and folder.state["job"] == "77" and calls == ["77"] * queued
 
 
+def test_a_task_of_an_array_is_asked_for_alone(monkeypatch):
+    """An array's number is that of its last task too: asked by it, SLURM tells, and queues, all of them."""
+    lines = "JobId=9 ArrayJobId=9 ArrayTaskId=2 JobState=RUNNING Reason=None\nJobId=7 ArrayJobId=9 JobState=CANCELLED\n"
+    asked = []
+
+    def told(*command):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, lines, "")
+
+    monkeypatch.setattr(slurm, "_ask", told)
+    assert (slurm.state("9"), slurm.state("7"), slurm.state("8")) == ("RUNNING", "CANCELLED", None)
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    assert slurm.name() == "9"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "9")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    STOP.hand_on()
+    assert asked[-1] == ("scontrol", "requeue", "9_2")
+
+
+def test_what_slurm_does_not_say(monkeypatch):
+    def told(code, words):
+        monkeypatch.setattr(slurm, "_ask", lambda *c: subprocess.CompletedProcess(c, code, "", words))
+        return slurm.state("9")
+
+    assert told(1, "slurm_load_jobs error: Invalid job id specified") == "UNKNOWN"
+    assert told(1, "slurm_load_jobs error: Unable to contact slurm controller (connect failure)") is None
+    monkeypatch.setattr(slurm, "_ask", lambda *c: None)
+    assert slurm.state("9") is None and slurm.requeue("9") is False
+
+
+def test_a_job_is_queued_again_once_slurmctld_is_back(monkeypatch):
+    answers = [(1, "scontrol: error: Unable to contact slurm controller"), (0, "")]
+    monkeypatch.setattr(slurm, "PAUSE_S", 0)
+    monkeypatch.setattr(slurm, "_ask", lambda *c: subprocess.CompletedProcess(c, answers[0][0], "", answers.pop(0)[1]))
+    assert slurm.requeue("9") and not answers
+    answers = [(1, "Requested operation is presently disabled for job 9")]
+    assert not slurm.requeue("9")
+
+
 def test_an_orphan_of_a_job_stops(arguments, finished, monkeypatch):
     """What started it was killed: the job is over, and may run elsewhere soon."""
     monkeypatch.setenv("SLURM_JOB_ID", "77")
@@ -150,11 +189,3 @@ def test_in_another_thread_nothing_is_handled():
     worker.start()
     worker.join()
     assert told == [signal.getsignal(signal.SIGTERM)]
-
-
-@pytest.mark.parametrize(
-    ("nodes", "wanted"),
-    [("vm", "vm"), ("gpu[07-09,12],cpu1", "gpu07"), ("a-1,b", "a-1"), ("rack2n[3]-ib", "rack2n3-ib"), ("n[1,4]", "n1")],
-)
-def test_the_first_of_a_node_list(nodes, wanted):
-    assert first_host(nodes) == wanted

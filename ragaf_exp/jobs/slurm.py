@@ -31,6 +31,12 @@ def leads() -> bool:
     return int(os.environ.get("SLURM_PROCID", 0)) == 0
 
 
+def name() -> str | None:
+    """Of this very job. An array's number is also that of one of its tasks, and would mean all of them."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else job_id()
+
+
 def state(job: str) -> str | None:
     """The job's state by `scontrol show job`: RUNNING, CANCELLED, ...; UNKNOWN: no such job; None: nobody could say."""
     answer = _ask("scontrol", "show", "job", "-o", job)
@@ -38,8 +44,9 @@ def state(job: str) -> str | None:
         return None
     if answer.returncode:
         return "UNKNOWN" if "Invalid job id" in answer.stderr else None
-    words = dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
-    return words.get("JobState")
+    jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in answer.stdout.splitlines()]
+    of_array = [found for found in jobs if len(jobs) == 1 or found.get("JobId") == job]
+    return of_array[0].get("JobState") if of_array else None
 
 
 def requeue(job: str) -> bool:

@@ -79,7 +79,7 @@ class Stop:
         """What a stopped run's status is to say. A job that SLURM calls cancelled is; anything else may go on."""
         if self.orphaned:
             return "failed"
-        job = slurm.job_id()
+        job = slurm.name()
         return "cancelled" if self.asked and job and slurm.state(job) == "CANCELLED" else "preempted"
 
     def hand_on(self) -> None:
@@ -87,7 +87,7 @@ class Stop:
         theirs = [number for number in (signal.SIGUSR2, signal.SIGUSR1) if callable(self._before.get(number))]
         if theirs:
             self._before[theirs[0]](theirs[0], None)
-        elif (job := slurm.job_id()) and slurm.leads():
+        elif (job := slurm.name()) and slurm.leads():
             slurm.requeue(job)
 
     def _handle(self, number: int, frame: Any) -> None:

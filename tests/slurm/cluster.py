@@ -24,8 +24,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# a requeued job is not begun again before its old credential has expired
-AuthInfo=socket={base}/run/munge.socket,cred_expire=2
+# a requeued job waits for its old credential to expire; SLURM takes no less than 5 s, and 120 s else
+AuthInfo=socket={base}/run/munge.socket,cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={base}/state
 SlurmdSpoolDir={base}/spool

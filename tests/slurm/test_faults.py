@@ -5,18 +5,21 @@ interval, and the last weights are those of the undisturbed run, to the byte.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from jobs import INTERVAL, STEPS, Member
+from jobs import INTERVAL, PATIENCE, ROOT, STEPS, TINY, Member
 from safetensors.torch import load_file
 
+LIMIT = int(os.environ.get("RAGAF_SLURM_LIMIT", 1))  # minutes; more where the machine is busy
 TOLD_S = 60.0  # within which a state must be true
 OTHER_ADDRESS = "hosts=$(mktemp) && echo 192.0.2.7 $(hostname) > $hosts && mount --bind $hosts /etc/hosts"
 
@@ -83,14 +86,14 @@ class Chains:
                 "restarts": m.facts(job).get("Restarts")}  # fmt: skip
 
     def short_limits(self) -> dict:
-        """Steps of 70 seconds under a limit of one minute, whose warning SLURM gives 30 to 60 seconds early."""
+        """Steps of 70 seconds under a limit of one minute, whose warning SLURM gives up to 30 seconds early."""
         m = self.member("limits")
-        job = m.submit(pace=70 / STEPS, options="--time=1 --signal=B:USR1@1")
+        job = m.submit(pace=70 * LIMIT / STEPS, options=f"--time={LIMIT} --signal=B:USR1@1")
         return {"member": m, "ends": [m.ended(job)], "restarts": m.facts(job).get("Restarts")}
 
     def hanging(self) -> dict:
         m = self.member("hanging")
-        end = m.ended(m.submit("hang", 8, options="--time=1 --signal=B:USR1@1"))
+        end = m.ended(m.submit("hang", 8, options=f"--time={LIMIT} --signal=B:USR1@1"))
         stale_s = m.stale()
         return {"member": m, "stale_s": stale_s, "ends": [end, m.ended(m.submit())]}
 
@@ -112,6 +115,26 @@ class Chains:
         jobs = [m.submit(), m.submit()]
         return {"member": m, "ends": [m.ended(job) for job in jobs]}
 
+    def sweep(self) -> dict:
+        """A sweep of two members, submitted twice at once."""
+        question = self.base / "question.yaml"
+        words = [word for word in TINY if not word.startswith("name=")]
+        question.write_text(json.dumps({"overrides": [*words, "cluster.cpus=1"], "grid": {"seed": [0, 1]}}))
+        home = self.base / "sweep" / "question"
+        submit = ["submit", str(question), "launcher=slurm", f"runs={home.parent}"]
+        with ThreadPoolExecutor(2) as pool:
+            told = list(pool.map(self.sweep_command, [submit, submit]))
+        end = time.monotonic() + PATIENCE
+        ask = ["status", str(home), "format=json"]
+        while json.loads((status := self.sweep_command(ask)).stdout)["counts"] != {"done": 2}:
+            assert time.monotonic() < end, status
+            time.sleep(2)
+        return {"told": [one.stdout for one in told], "exit": status.returncode, "home": home}
+
+    def sweep_command(self, arguments: list[str]) -> subprocess.CompletedProcess:
+        return self.cluster(sys.executable, "-m", "ragaf_exp.sweep", *arguments, timeout=PATIENCE, cwd=ROOT,
+                            env={"OMP_NUM_THREADS": "1"})  # fmt: skip
+
     def two_tasks(self) -> dict:
         """Two processes of one job, on a host whose name is no loopback address."""
         m = self.member("two_tasks")
@@ -129,7 +152,7 @@ class Chains:
 
 
 CHAINS = ("own_faults", "killed", "hanging", "short_limits", "undisturbed", "preempted", "two_tasks",
-          "two_tasks_stopped", "daemons", "twice")  # fmt: skip
+          "two_tasks_stopped", "daemons", "twice", "sweep")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -233,6 +256,18 @@ def test_two_submissions_at_once(story, same):
     found = story("twice")
     assert "COMPLETED" in found["ends"] and not found["member"].starts()
     same(found)
+
+
+def test_a_sweep_submitted_twice_at_once(story):
+    """Each member is queued once, and by the sweep's own commands comes to the same weights."""
+    found = story("sweep")
+    assert found["exit"] == 0
+    queued = sorted(one.splitlines()[0] for one in found["told"])
+    assert queued[0].startswith("2 of 2") and queued[1].startswith("nothing to queue")
+    folders = [path.parent for path in found["home"].glob("*/status.json")]
+    assert [json.loads((path / "status.json").read_text())["state"] for path in folders] == ["done"] * 2
+    kept = [path.read_bytes() for path in found["home"].glob(f"*/checkpoints/coarse/{STEPS:08d}/model.safetensors")]
+    assert story("undisturbed")["member"].weights()["model.safetensors"] in kept and len(set(kept)) == 2
 
 
 def test_two_tasks_train_as_one(story, cluster):
