@@ -101,13 +101,17 @@ def make_model(parts: Parts, stage: str) -> Model:
         return Model(*common)
     torch.manual_seed(derive(cfg.seed, "init", "refine"))
     values = sum(asked(cfg.loss, codec.channels).values())
-    return Model(*common, values, *_region_path(cfg, text, hint, backbone, shapes), cfg.loss.contrastive > 0)
+    seen = codec.channels if cfg.stage.refine.coarse_input else 0
+    return Model(*common, values, *_region_path(cfg, text, hint, backbone, shapes), cfg.loss.contrastive > 0, seen)
+
+
+STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1
 
 
 def adopt(model: Model, coarse: dict[str, torch.Tensor], tune: str) -> Model:
     """Start a refine model from stage 1's weights; tune=frozen then trains the region path alone."""
     missing, unexpected = model.load_state_dict(coarse, strict=False)
-    stranger = [key for key in missing if not key.startswith(("ragaf.", "injection.", "region_latent.", "contrast."))]
+    stranger = [key for key in missing if not key.startswith(STAGE_2)]
     if stranger or unexpected:
         raise UserError(f"init: that run's stage 1 does not fit this config ({(stranger + unexpected)[0]})")
     if tune == "frozen":

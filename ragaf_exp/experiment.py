@@ -127,7 +127,8 @@ class Experiment:
         model = make_model(self.parts, stage)
         if stage == REFINE:
             model = adopt(model, coarse.state_dict(), self.cfg.memory.tune)
-        objective = Objective(self.parts.diffusion, s["loss"])
+        seen = coarse if stage == REFINE and self.cfg.stage.refine.coarse_input else None
+        objective = Objective(self.parts.diffusion, s["loss"], seen, self.cfg.stage.refine.coarse_steps)
         objective.to(self.compute.device)
 
         def validate(ema: Model, step: int) -> dict[str, float]:

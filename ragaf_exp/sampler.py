@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
@@ -48,9 +50,11 @@ class Sampler:
     ) -> tuple[Tensor, Conditioning]:
         """noise (B,C,h,w) standard normal -> latents (B,C,h,w), and the conditioning they were drawn with.
 
-        coarse (B,C,h,w): start from it, noised to `strength` in (0,1].
+        coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is.
         """
         conditions = self._conditions(model, batch)
+        if getattr(model, "coarse_in", None) is not None:
+            conditions = [(weight, replace(c, coarse=coarse)) for weight, c in conditions]
         scheduler = self.kind(**self.diffusion.config, timestep_spacing="trailing", **self.options)
         scheduler.set_timesteps(self.steps, device=noise.device)
         timesteps, x = self._start(scheduler, noise, coarse, strength)

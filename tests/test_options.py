@@ -26,7 +26,8 @@ OPTIONS = [f"{path.parent.relative_to(CONF).as_posix()}={path.stem}" for path in
 LIBRARY = {"logger=wandb": "wandb", "graph/backend=dgl": "dgl", "graph/backend=pyg": "torch_geometric"}
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 MORE = ["memory.precision=bf16", "sampler.guidance=3 sampler.sketch_guidance=2", "stage.refine.strength=0.6",
-        "stage.accumulate=2", "data.scenes=true data.recolour=true data=openmoji", "data.drawings=drawn data=folder",
+        "stage.accumulate=2", "stage.refine.coarse_input=true",
+        "data.scenes=true data.recolour=true data=openmoji", "data.drawings=drawn data=folder",
         "task.caption_dropout=1 task.sketch_dropout=1", "regions.max_regions=1"]  # fmt: skip
 
 

@@ -25,6 +25,8 @@ class Refine:
     recolour: float = 0.5  # share of training starts whose regions get wrong colours, as a coarse latent has them
     region_steps: int = 900  # before them: steps of the region path alone, by region-latent prediction
     region_batch: int = 48  # items of each of those
+    coarse_input: bool = False  # stage 2 also sees stage 1's latent, at every step
+    coarse_steps: int = 1  # denoising steps of the stage 1 that training shows it; sampling shows its whole sample
 
 
 @dataclass

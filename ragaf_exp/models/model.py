@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.contrast import Contrast
+from ragaf_exp.models.hint import zero
 from ragaf_exp.models.injection import Injection
 from ragaf_exp.models.ragaf import Ragaf
 from ragaf_exp.models.taps import Shape
 from ragaf_exp.regions.soft_masks import soft_masks
 from ragaf_exp.types import Batch
+
+FIRST = "in"  # the injection point after the UNet's first convolution
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,14 @@ class Model(nn.Module):
     """text, hint, backbone: the parts of stage 1. ragaf, injection: of stage 2, else None.
 
     shapes: injection point -> (C,h,w). timesteps: of the diffusion. region_values: how many values each region token
-    says of x0 in its region. contrast: compare regions and captions over the batch.
+    says of x0 in its region. contrast: compare regions and captions over the batch. coarse_channels: of stage 1's
+    latent, where stage 2 sees it: a convolution added to the UNet's first is one over more input channels.
     """
 
     def __init__(
         self, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes: dict[str, Shape], timesteps: int,
         region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
+        coarse_channels: int = 0,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
@@ -47,16 +52,19 @@ class Model(nn.Module):
         self.ragaf, self.injection = ragaf, injection
         self.region_latent = nn.Linear(ragaf.width, region_values) if region_values else None
         self.contrast = Contrast(ragaf.width, text.width) if contrast else None
+        self.coarse_in = None
+        if coarse_channels:
+            self.coarse_in = zero(nn.Conv2d(coarse_channels, shapes[FIRST][0], 3, padding=1, bias=False))
 
     def forward(
         self, batch: Batch, x_t: Tensor | None, t: Tensor, keep_text: Tensor | None = None,
-        keep_sketch: Tensor | None = None,
+        keep_sketch: Tensor | None = None, coarse: Tensor | None = None,
     ) -> tuple[Prediction, Conditioning]:  # fmt: skip
         """One training step's forward: x_t (B,C,h,w), t (B,), keep_* (B,) bool, False drops that condition.
 
-        x_t None asks the region path alone, at a small part of the cost.
+        x_t None asks the region path alone, at a small part of the cost. coarse (B,C,h,w): stage 1's latent.
         """
-        conditioning = self.condition(batch, keep_text, keep_sketch)
+        conditioning = replace(self.condition(batch, keep_text, keep_sketch), coarse=coarse)
         if x_t is None:
             tokens, fusion = self.ragaf.fuse(conditioning.regions, t / self.timesteps)
             prediction = Prediction(None, self._said(tokens), fusion)
@@ -77,14 +85,14 @@ class Model(nn.Module):
         regions = None
         if self.ragaf is not None:
             regions = self._regions(batch, text, features, keep_sketch)
-        return Conditioning(text, self.hint(features, keep_sketch), regions, self._spoken(batch, text))
+        return Conditioning(text, self.hint(features, keep_sketch), regions, spoken=self._spoken(batch, text))
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
         if c.regions is None:
             return Prediction(self.backbone(x_t, t, c.text, c.hint))
         tokens, fusion = self.ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
-        residuals = self.injection(tokens, c.regions, c.hint)
+        residuals = self.injection(tokens, c.regions, self._with_coarse(c))
         value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions))
         return Prediction(value, self._said(tokens), fusion)
 
@@ -97,6 +105,13 @@ class Model(nn.Module):
         first, end = offsets.to(text.mask.device, non_blocking=True)[:, None].unbind(-1)  # (B,1,T)
         low, high = batch.spans[:, :, None].unbind(-1)  # (B,N,1)
         return (first >= low) & (end <= high) & (end > first) & text.mask[:, None]
+
+    def _with_coarse(self, c: Conditioning) -> dict[str, Tensor]:
+        """The hint's residuals, and at the first layer what stage 2 sees of stage 1's latent."""
+        if self.coarse_in is None or c.coarse is None:
+            return c.hint
+        seen = self.coarse_in(c.coarse)
+        return c.hint | {FIRST: c.hint[FIRST] + seen if FIRST in c.hint else seen}
 
     def _said(self, tokens: Tensor) -> Tensor | None:
         return None if self.region_latent is None else self.region_latent(tokens)

@@ -14,6 +14,7 @@ from ragaf_exp.models.conditioning import Conditioning, RegionState
 from ragaf_exp.models.model import Prediction
 from ragaf_exp.models.ragaf import pool
 from ragaf_exp.regions.soft_masks import soft_masks
+from ragaf_exp.training.coarse import Coarse
 from ragaf_exp.training.region_targets import asked, target_losses
 from ragaf_exp.training.region_text import contrastive, coverage, entropy, spans
 from ragaf_exp.types import Batch
@@ -28,6 +29,7 @@ class Draw:
     keep_text: Tensor  # (B,) bool
     keep_sketch: Tensor  # (B,) bool
     recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
+    coarse: Tensor | None = None  # (B,C,h,w) standard normal: what stage 1's latent is made of, where stage 2 sees it
 
     def to(self, device: torch.device) -> Draw:
         return self._each(lambda x: x.to(device, non_blocking=True))
@@ -40,7 +42,10 @@ class Draw:
         return Draw(**{name: None if value is None else change(value) for name, value in values.items()})
 
 
-def draw(shape: torch.Size, last: int, dropout: tuple[float, float], recolour: float, generator: Generator) -> Draw:
+def draw(
+    shape: torch.Size, last: int, dropout: tuple[float, float], recolour: float, generator: Generator,
+    coarse: bool = False,
+) -> Draw:  # fmt: skip
     """last: timesteps are uniform in [0, last). dropout: of captions, of sketches. recolour: share of starts."""
     n = shape[0]
     text, sketch = dropout
@@ -50,6 +55,7 @@ def draw(shape: torch.Size, last: int, dropout: tuple[float, float], recolour: f
         keep_text=torch.rand(n, generator=generator) >= text,
         keep_sketch=torch.rand(n, generator=generator) >= sketch,
         recolour=torch.rand(n, generator=generator) < recolour if recolour else None,
+        coarse=torch.randn(shape, generator=generator) if coarse else None,
     )
 
 
@@ -62,10 +68,16 @@ class Share:
 
 
 class Objective(nn.Module):
-    """Weighted sum of losses, by the weights of config group `loss`; what has none is not computed."""
+    """Weighted sum of losses, by the weights of config group `loss`; what has none is not computed.
 
-    def __init__(self, process: Diffusion, loss: Loss | None = None):
+    stage1: the trained stage 1 whose latents stage 2 is to see, in so many steps; None where it sees none.
+    """
+
+    def __init__(
+        self, process: Diffusion, loss: Loss | None = None, stage1: nn.Module | None = None, coarse_steps: int = 1
+    ):
         super().__init__()
+        self.coarse = None if stage1 is None else Coarse(process, stage1, coarse_steps)
         self.process = process
         self.weights = asdict(loss or Loss())
         self.progress = 0.0  # share of the stage's steps that are behind us
@@ -83,7 +95,8 @@ class Objective(nn.Module):
         if not regions_only:
             origin = start(x0, batch, drawn) if origin is None else origin
             x_t = self.process.add_noise(origin, drawn.noise, drawn.t)
-        prediction, conditioning = model(batch, x_t, drawn.t, drawn.keep_text, drawn.keep_sketch)
+        seen = None if self.coarse is None or regions_only else self.coarse(batch, drawn.coarse)
+        prediction, conditioning = model(batch, x_t, drawn.t, drawn.keep_text, drawn.keep_sketch, seen)
         losses = {}
         if prediction.value is not None:
             target = self.process.target(x0, drawn.noise, drawn.t)

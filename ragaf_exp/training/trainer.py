@@ -146,7 +146,8 @@ class Trainer:
         whole = torch.Size((shape[0] * ranks, *shape[1:]))
         dropout = (self.task.caption_dropout, self.task.sketch_dropout)
         drawn = draw(
-            whole, self.plan.last, dropout, self.plan.recolour, generator(self.seed, "train", self.plan.stage, step)
+            whole, self.plan.last, dropout, self.plan.recolour, generator(self.seed, "train", self.plan.stage, step),
+            self.objective.coarse is not None,
         )
         return drawn.rows(slice(rank, None, ranks))
 

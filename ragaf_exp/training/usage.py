@@ -59,7 +59,8 @@ def condition_usage(
     names = [n for n in SHUFFLES if n != "regions_shuffled" or getattr(model, "ragaf", None) is not None]
     totals = dict.fromkeys(["right", *names], 0.0)
     for i, batch in enumerate(batches):
-        drawn = draw(latent_shape(batch, codec), last, (0.0, 0.0), 0.0, generator(seed, "usage", i))
+        noise = generator(seed, "usage", i)
+        drawn = draw(latent_shape(batch, codec), last, (0.0, 0.0), 0.0, noise, objective.coarse is not None)
         for name in totals:
             variant = batch if name == "right" else shuffled(batch, SHUFFLES[name])
 
