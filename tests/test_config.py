@@ -32,7 +32,7 @@ OUT_OF_RANGE = {
     "data.heldout_share": "-0.1 1.1 nan", "data.max_objects": "6 0", "data.min_objects": "0 6", "data.seed": "-1",
     "data.size": "63 0 -64 8192", "data.test": "-1 0", "data.train": "-1", "data.val": "-1 0",
     "data.repeat_share": "2 -1 nan", "data.train_repeat_share": "2 -1 nan", "stage.refine.region_batch": "0",
-    "stage.refine.coarse_steps": "0",
+    "stage.refine.coarse_steps": "0", "stage.curriculum": "-0.1 1.1 nan",
     "stage.cache_mb": "-1", "diffusion.min_snr": "-1 nan inf", "diffusion.snr_offset": "-1 nan",
     "diffusion.timesteps": "0 1", "eval.batch": "0", "eval.clip_batch": "0",
     "eval.lpips_batch": "-1", "eval.clip_precision": "int8", "eval.edges": "hough", "eval.lpips_net": "resnet",

@@ -44,6 +44,7 @@ class Stage:
     validate_every: int = 300
     checkpoint_every: int = 100
     keep: int = 2  # newest checkpoints kept per stage
+    curriculum: float = 0.0  # share of each stage's steps over which items grow from few regions to all; 0 = none
     max_seconds: float = 0.0  # stop after this share of wall time as if interrupted; 0 = no limit
 
 

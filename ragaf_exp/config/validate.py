@@ -123,7 +123,7 @@ def _ranges(cfg: DictConfig) -> None:
                 "cluster.gpus", "cluster.grace", "cluster.parallel", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
         _range(cfg, key, 0, None)
     for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema",
-                "loss.contrastive_until"):  # fmt: skip
+                "loss.contrastive_until", "stage.curriculum"):  # fmt: skip
         _range(cfg, key, 0, 1)
     for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip"):
         _range(cfg, key, 1e-12, None)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ragaf_exp.config.schema import Optim, Stage, Task
+from ragaf_exp.data.curriculum import eased, easy_first
 from ragaf_exp.data.loader import Examples, batch_order, step_loader
 from ragaf_exp.errors import Diverged, UserError
 from ragaf_exp.jobs.processes import mean
@@ -90,7 +91,7 @@ class Trainer:
             return self.ema.model
         self.folder.rewind(self.plan.stage, start)
         rank = self.accelerator.process_index
-        order, spans = self._order(len(examples), start), self.objective.weights["spans"] > 0
+        order, spans = self._order(examples, start), self.objective.weights["spans"] > 0
         loader = step_loader(examples, order, self.pace.workers, start, spans)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=rank > 0, unit="step")  # fmt: skip
@@ -101,13 +102,15 @@ class Trainer:
                 self._after(step + 1, bar)
         return self.ema.model
 
-    def _order(self, length: int, start: int) -> Iterator[list[int]]:
+    def _order(self, examples: Examples, start: int) -> Iterator[list[int]]:
         """Indices of this process's share of every batch from step `start` on."""
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         middle, end = self.plan.region_steps, self.plan.steps
         parts = ((self.plan.region_batch, range(start, middle)), (self.pace.batch, range(max(start, middle), end)))
+        easy = easy_first(examples) if self.pace.curriculum else None
         for batch, steps in parts:
-            yield from batch_order(length, batch, self.seed, steps, rank, ranks)
+            order = batch_order(len(examples), batch, self.seed, steps, rank, ranks)
+            yield from order if easy is None else eased(order, steps, easy, self.pace.curriculum * end)
 
     def step(self, step: int, batch: Batch) -> None:
         """One optimizer step on this process's share of the batch."""
