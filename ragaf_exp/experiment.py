@@ -29,6 +29,7 @@ from ragaf_exp.models.model import Model
 from ragaf_exp.pictures import TestPictures, fusion_curve, save_png, validation_grid
 from ragaf_exp.report import write_report
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.study import stage1
 from ragaf_exp.training.checkpoint import load_newest, newest_checksums, save
 from ragaf_exp.training.loggers import Silent
 from ragaf_exp.training.objective import Objective
@@ -106,6 +107,8 @@ class Experiment:
         self.logger.open(self.folder.path, OmegaConf.to_container(self.cfg))
         coarse = None if COARSE in self.cfg.stage.run else self._adopted()
         for stage in (s for s in (COARSE, REFINE) if s in self.cfg.stage.run):
+            if stage == COARSE and self.cfg.study.share:
+                self._share()
             trained = self.trainer(stage, coarse).fit(self.train_examples)
             coarse = trained if stage == COARSE else coarse
         self.logger.close()
@@ -121,9 +124,18 @@ class Experiment:
                                 "or give more images")  # fmt: skip
             self.parts.prepare(items[0])
 
-    def trainer(self, stage: str, coarse: Model | None) -> Trainer:
-        """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts."""
-        s = self.settings
+    def _share(self) -> None:
+        """Have stage 1 trained once for all members of the study that need the same, and take it over."""
+        found = load_newest(self.folder.checkpoints, COARSE, parts=())
+        if found is not None and found.step == self.cfg.stage.coarse.steps:
+            return
+        with stage1.held(self.cfg) as place:
+            self.trainer(COARSE, None, place).fit(self.train_examples)
+            stage1.adopt(place, self.folder)
+
+    def trainer(self, stage: str, coarse: Model | None, folder: RunFolder | None = None) -> Trainer:
+        """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts. folder: else the run's."""
+        s, folder = self.settings, folder or self.folder
         model = make_model(self.parts, stage)
         if stage == REFINE:
             model = adopt(model, coarse.state_dict(), self.cfg.memory.tune)
@@ -132,22 +144,22 @@ class Experiment:
         objective.to(self.compute.device)
 
         def validate(ema: Model, step: int) -> dict[str, float]:
-            return self._validate(stage, ema, coarse, objective, step)
+            return self._validate(stage, ema, coarse, objective, step, folder)
 
         return Trainer(
-            plan(self.cfg, stage, self.parts), model, objective, self.parts.codec, self.folder, self.compute,
+            plan(self.cfg, stage, self.parts), model, objective, self.parts.codec, folder, self.compute,
             s["stage"], s["optim"], s["task"], self.cfg.seed, validate, self.logger.log,
         )  # fmt: skip
 
     def _validate(
-        self, stage: str, ema: Model, coarse: Model | None, objective: Objective, step: int
+        self, stage: str, ema: Model, coarse: Model | None, objective: Objective, step: int, folder: RunFolder
     ) -> dict[str, float]:
         """A grid of samples, and the loss with the right and with shuffled conditions."""
         rows = _first(self.val_examples, self.cfg.eval.grid)
         models = (ema, None) if stage == COARSE else (coarse, ema)
         drawn = make_pipeline(self.cfg, self.parts, *models, self.compute)(collate(rows)).drawn()
-        self.folder.samples.mkdir(exist_ok=True)
-        save_png(self.folder.samples / f"{stage}-{step:06d}.png", validation_grid(rows, drawn))
+        folder.samples.mkdir(exist_ok=True)
+        save_png(folder.samples / f"{stage}-{step:06d}.png", validation_grid(rows, drawn))
         scores = validation_scores(rows, drawn, self.parts.prepare.sketch) if self.cfg.eval.validation_metrics else {}
         rows = _first(self.val_examples, self.cfg.eval.validation_items)
         size = self.cfg.eval.batch

@@ -18,7 +18,8 @@ from ragaf_exp.config.validate import constructor_schema, validate
 from ragaf_exp.errors import UserError
 from ragaf_exp.runfolder import RunFolder
 
-FILES = sorted(p for p in CONF.glob("*/**/*.yaml") if p.relative_to(CONF).parts[0] not in ("experiment", "hydra"))
+PRESETS = ("experiment", "hydra", "member")  # of whole configs
+FILES = sorted(p for p in CONF.glob("*/**/*.yaml") if p.relative_to(CONF).parts[0] not in PRESETS)
 KEY = {folder: key for key, folder in NESTED.items()}  # of groups within a group
 GROUPS = {path: path.parent.relative_to(CONF).as_posix() for path in FILES}
 UNBOUNDED = {"seed", "diffusion.min_snr"}  # any whole number is a seed; a huge gamma is no clipping
@@ -59,7 +60,8 @@ OUT_OF_RANGE = {
     "stage.checkpoint_every": "0", "stage.coarse.lr": "0 -1 nan inf", "stage.coarse.steps": "0 -1", "stage.keep": "0",
     "stage.log_every": "0", "stage.max_seconds": "-1 nan", "stage.refine.lr": "0", "stage.refine.recolour": "2",
     "stage.refine.region_steps": "-1", "stage.refine.steps": "0", "stage.refine.strength": "0 1.5 nan",
-    "stage.validate_every": "0", "stage.workers": "-1", "stage.run": "[] [fine]", "task.caption_dropout": "1.1 -0.1 nan",
+    "study.alone_steps": "-1", "study.alone_lr": "0 nan", "stage.validate_every": "0",
+    "stage.workers": "-1", "stage.run": "[] [fine]", "task.caption_dropout": "1.1 -0.1 nan",
     "task.sketch_dropout": "2", "text.heads": "0 3", "text.layers": "0", "text.max_tokens": "1", "text.vocabulary": "0",
     "text.width": "0", "backbone.widths": "[64] [33,64] [0,0]", "injection.points": "[nowhere]",
     "memory.device": "tpu", "memory.precision": "int8 fp16", "memory.tune": "some", "sampler.scheduler": "best",

@@ -20,7 +20,7 @@ from ragaf_exp.data.loader import collate
 from ragaf_exp.experiment import Experiment, evaluate_run, load_stage, make_pipeline, run
 from ragaf_exp.runfolder import RunFolder
 
-APART = ("experiment", "hydra", "cluster")
+APART = ("experiment", "hydra", "cluster", "member")
 FILES = sorted(p for p in CONF.glob("*/**/*.yaml") if p.relative_to(CONF).parts[0] not in APART)
 OPTIONS = [f"{path.parent.relative_to(CONF).as_posix()}={path.stem}" for path in FILES]  # also of groups within a group
 LIBRARY = {"logger=wandb": "wandb", "graph/backend=dgl": "dgl", "graph/backend=pyg": "torch_geometric"}

@@ -13,7 +13,7 @@ from report_run import dump, member
 
 from ragaf_exp.report.catalogue import metric, number
 from ragaf_exp.report.compare import compare
-from ragaf_exp.report.paper import _md, _tex, latex, markdown
+from ragaf_exp.report.paper import _tex, escape_markdown, latex, markdown
 
 SPECIAL = "50% of a_b & c#d ~ {x} $y^2$ <z> [w] | `v` *u* \\end"
 
@@ -99,5 +99,5 @@ def test_no_text_escapes(text):
     bare = re.sub(r"\\(?:[{}$&#%_]|[a-z]+\{\})", "", tex)  # without what is escaped
     bare = bare.replace("{[}", "").replace("{]}", "")
     assert not set(bare) & set("\\{}$&#%_~^<>[]\n\r")
-    md = _md(text)
+    md = escape_markdown(text)
     assert not re.search(r"(?<!\\)(?:\\\\)*[|`*_\[\]{}~#$]", re.sub(r"\\.", "", md)) and "<" not in md and "\n" not in md

@@ -17,7 +17,7 @@ from ragaf_exp.errors import UserError
 # our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
 CONF = Path(__file__).resolve().parents[2] / "conf"
-PLACE = ("runs", "logger", "cache", "cluster")  # where things run, are kept and told of: all computes the same
+PLACE = ("runs", "logger", "cache", "cluster", "study")  # where runs are kept, told of, part of: all compute the same
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -61,6 +61,7 @@ def load_config(path: Path) -> DictConfig:
     if "${" in text:
         raise UserError(f"{path}: holds an interpolation (${{...}}); a run's config is fully resolved")
     if OmegaConf.is_dict(raw.setdefault("cache", {})):
+        raw.setdefault("study", {})  # runs of earlier versions were none's part
         raw.cache.folder = ""  # where this host keeps its cache is not for a run folder to say, perhaps a stranger's
     try:
         return validate(raw)

@@ -155,9 +155,21 @@ class Cluster:
     parallel: int = 0  # members of a sweep at a time
 
 
+@dataclass
+class Study:
+    """Group `study`: what a run is a part of. Nothing here changes what a run computes by itself."""
+
+    member: str = ""  # what reports call it: runs of one member differ in the seed alone
+    share: bool = False  # stage 1 is trained once for all runs of this name that need the same
+    # what members may refer to: stage 1 alone, for as long and with as many parameters as both stages together
+    alone_steps: int = 0
+    alone_lr: float = 3e-3
+    alone_widths: list[int] = field(default_factory=lambda: [64, 128])
+
+
 PLAIN = {
     "stage": Stage, "task": Task, "loss": Loss, "optim": Optim, "memory": Memory, "eval": Eval, "cache": Cache,
-    "cluster": Cluster,
+    "cluster": Cluster, "study": Study,
 }  # fmt: skip
 BUILT = (
     "data", "sketch", "augment", "regions", "graph", "graph_backend", "text", "codec", "backbone", "hint", "ragaf",

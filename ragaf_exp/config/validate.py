@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import math
@@ -19,7 +20,12 @@ from ragaf_exp.errors import UserError
 
 
 def validate(cfg: DictConfig) -> DictConfig:
-    """The config with types converted and defaults filled in. UserError naming the key and the known ones."""
+    """The config with types converted, defaults filled in and references to other keys resolved.
+
+    UserError naming the key and the known ones.
+    """
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.resolve(cfg)
     known = [*SCALARS, *PLAIN, *BUILT]
     for key in cfg:
         if key not in known:
@@ -120,12 +126,13 @@ def _ranges(cfg: DictConfig) -> None:
         _range(cfg, key, 1, None)
     for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
                 "eval.test_items", "eval.pictures", "optim.warmup", "optim.weight_decay",
-                "cluster.gpus", "cluster.grace", "cluster.parallel", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
+                "cluster.gpus", "cluster.grace", "cluster.parallel", "study.alone_steps",
+                *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
         _range(cfg, key, 0, None)
     for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema",
                 "loss.contrastive_until", "stage.curriculum"):  # fmt: skip
         _range(cfg, key, 0, 1)
-    for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip"):
+    for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip", "study.alone_lr"):
         _range(cfg, key, 1e-12, None)
     _range(cfg, "stage.refine.strength", 1e-3, 1)
     for key in ("cache.gigabytes", "cluster.memory_gb"):

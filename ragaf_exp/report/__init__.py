@@ -4,5 +4,6 @@ file.
 
 from ragaf_exp.report.comparison import write_comparison
 from ragaf_exp.report.page import write_report
+from ragaf_exp.report.study import is_study, write_study
 
-__all__ = ["write_comparison", "write_report"]
+__all__ = ["is_study", "write_comparison", "write_report", "write_study"]

@@ -5,7 +5,8 @@
 
 The first writes a run's report again. The second compares runs with the first of them: a page, and its tables as
 Markdown and LaTeX beside it or in `tables`. A folder that holds run folders, as a sweep leaves it, stands for all of
-them. items=common: runs that were evaluated on different items are compared on those that they share.
+them. Runs of a study (study.member=) are grouped by member, their seeds together, with curves and grids as pictures.
+items=common: runs that were evaluated on different items are compared on those that they share.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
-from ragaf_exp.report import write_comparison, write_report
+from ragaf_exp.report import is_study, write_comparison, write_report, write_study
 from ragaf_exp.report.members import is_run, sweep_members
 
 ITEMS = ("same", "common")
@@ -33,7 +34,8 @@ def main() -> None:
     out = Path(arguments["out"]) if "out" in arguments else None
     tables = Path(arguments["tables"]) if "tables" in arguments else None
     if len(runs) > 1 or _is_sweep(Path(runs[0])):
-        written = write_comparison(runs, out, tables, items == "common")
+        write = write_study if is_study(runs) else write_comparison
+        written = write(runs, out, tables, items == "common")
     elif unused := [key for key in ("tables", "items") if key in arguments]:
         raise UserError(f"{unused[0]}=: is for comparisons; name several runs, as runs='[A,B]', or a sweep's folder")
     else:

@@ -85,15 +85,15 @@ def markdown(found: Comparison) -> str:
     """Tables of GitHub's flavour; a difference whose interval excludes 0 is bold."""
     parts = []
     for table in text_tables(found):
-        lines = [f"## {_md(table.title)}", "", _line(["", *map(_md, table.columns), "n"])]
+        lines = [f"## {escape_markdown(table.title)}", "", _line(["", *map(escape_markdown, table.columns), "n"])]
         lines.append(_line(["---", *["--:"] * (len(table.columns) + 1)]))
         for group, rows in table.groups.items():
-            lines.append(_line([f"**{_md(group)}**", *[""] * (len(table.columns) + 1)]))
+            lines.append(_line([f"**{escape_markdown(group)}**", *[""] * (len(table.columns) + 1)]))
             for title, sense, cells, n in rows:
-                label = f"{_md(title)} {ARROWS[sense][0]}".rstrip()
+                label = f"{escape_markdown(title)} {ARROWS[sense][0]}".rstrip()
                 lines.append(_line([label, *map(_md_cell, cells), n]))
         parts.append("\n".join(lines))
-    parts.append("\n".join(f"- {_md(line)}" for line in legend(found)))
+    parts.append("\n".join(f"- {escape_markdown(line)}" for line in legend(found)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,11 +102,11 @@ def _line(cells: list[str]) -> str:
 
 
 def _md_cell(cell: TextCell) -> str:
-    value = f"**{_md(cell.value)}**" if cell.strong else _md(cell.value)
-    return f"{value} {_md(f'[{cell.interval}]' if cell.interval else cell.note)}".strip()
+    value = f"**{escape_markdown(cell.value)}**" if cell.strong else escape_markdown(cell.value)
+    return f"{value} {escape_markdown(f'[{cell.interval}]' if cell.interval else cell.note)}".strip()
 
 
-def _md(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that Markdown and the HTML in it take as it stands."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", text)

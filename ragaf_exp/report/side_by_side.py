@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from ragaf_exp.data.images import read_image
+from ragaf_exp.figures import grid
 from ragaf_exp.report.compare import Comparison
 from ragaf_exp.report.members import Member
 from ragaf_exp.report.parts import Scene
 from ragaf_exp.report.pictures import SCENES, SIDE, picture
 
 FINAL = ("stage2", "stage1")  # the picture of the last stage that a run has
+ROWS = 8  # items of a PNG
 MANY, SMALL = 4, 192  # runs from which pictures are kept small, and their longest side in px
 
 
@@ -18,11 +24,38 @@ def grid_rows(found: Comparison) -> list[dict[str, Any]]:
 
     Items are told apart by their key; the figures' check says that they are the same in every run.
     """
-    scenes = [{scene.key: scene for scene in member.run.scenes} for member in found.members]
+    return scene_grid(found.members)
+
+
+def scene_grid(members: list[Member]) -> list[dict[str, Any]]:
+    """The same of any runs."""
+    keys, scenes = _shared_keys(members)
+    side = SIDE if len(members) < MANY else SMALL
+    return [_row(key, [of_run.get(key) for of_run in scenes], side) for key in keys[:SCENES]]
+
+
+def save_grid(path: Path, members: list[tuple[str, Member]]) -> Path | None:
+    """The same as one PNG: a row an item, columns the sketch, each named run's image and the truth; None without items."""
+    keys, scenes = _shared_keys([member for _, member in members])
+    cells, captions = [], []
+    for key in keys[:ROWS]:
+        there = [of_run[key] for of_run in scenes if key in of_run]
+        sketch, truth = (next((s.pictures[n] for s in there if n in s.pictures), None) for n in ("sketch", "truth"))
+        images = [next((s.pictures[n] for n in FINAL if s and n in s.pictures), None) for s in (o.get(key) for o in scenes)]
+        cells.append([path and read_image(path) for path in (sketch, *images, truth)])
+        captions.append(there[0].caption)
+    if not cells:
+        return None
+    picture = grid(cells, ["sketch", *(name.replace("_", " ") for name, _ in members), "truth"], captions)
+    Image.fromarray(picture).save(path)
+    return path
+
+
+def _shared_keys(members: list[Member]) -> tuple[list[str], list[dict[str, Scene]]]:
+    """Keys of items that two runs or more kept pictures of, and each run's scenes by key."""
+    scenes = [{scene.key: scene for scene in member.run.scenes} for member in members]
     keys = dict.fromkeys(key for of_run in scenes for key in of_run)
-    kept = [key for key in keys if sum(key in of_run for of_run in scenes) > 1][:SCENES]
-    side = SIDE if len(found.members) < MANY else SMALL
-    return [_row(key, [of_run.get(key) for of_run in scenes], side) for key in kept]
+    return [key for key in keys if sum(key in of_run for of_run in scenes) > 1], scenes
 
 
 def columns(members: list[Member]) -> list[str]:

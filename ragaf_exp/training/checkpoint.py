@@ -55,11 +55,16 @@ def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Che
     return None
 
 
+def newest_whole(folder: Path, stage: str) -> Path | None:
+    """The folder of a stage's newest whole checkpoint, None where there is none."""
+    return next((place for place in _steps(folder, stage) if _fault(place) is None), None)
+
+
 def newest_checksums(folder: Path) -> dict[str, str]:
     """Stage -> sha256 of the EMA weights of its newest whole checkpoint."""
     whole = {}
     for stage in sorted(path.name for path in folder.glob("*") if path.is_dir()):
-        place = next((place for place in _steps(folder, stage) if _fault(place) is None), None)
+        place = newest_whole(folder, stage)
         if place is not None:
             whole[stage] = read_json(place / "state.json")["sha256"]["ema.safetensors"]
     return whole
