@@ -16,6 +16,7 @@ from eval.evaluate import Judge, evaluate
 from eval.networks import Networks
 from eval.validation import validation_scores
 from ragaf_exp.assemble import Parts, adopt, assemble, make_model
+from ragaf_exp.attention_pictures import save_attention
 from ragaf_exp.config.build import build
 from ragaf_exp.config.compose import PLACE
 from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
@@ -37,7 +38,9 @@ from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.region_targets import train_regions
 from ragaf_exp.training.trainer import Plan, Trainer
 from ragaf_exp.training.usage import condition_usage, fusion_weights
+from ragaf_exp.watching import watched
 
+ATTENTION = 2  # test items whose attention is drawn over the timesteps
 log = logging.getLogger(__name__)
 EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared again for each figure
 
@@ -154,12 +157,13 @@ class Experiment:
     def _validate(
         self, stage: str, ema: Model, coarse: Model | None, objective: Objective, step: int, folder: RunFolder
     ) -> dict[str, float]:
-        """A grid of samples, and the loss with the right and with shuffled conditions."""
-        rows = _first(self.val_examples, self.cfg.eval.grid)
+        """A grid of samples with their scores, and the loss with the right and with shuffled conditions."""
+        shown = self.cfg.eval.grid
+        rows = _first(self.val_examples, max(shown, self.cfg.eval.validation_drawn))
         models = (ema, None) if stage == COARSE else (coarse, ema)
         drawn = make_pipeline(self.cfg, self.parts, *models, self.compute)(collate(rows)).drawn()
         folder.samples.mkdir(exist_ok=True)
-        save_png(folder.samples / f"{stage}-{step:06d}.png", validation_grid(rows, drawn))
+        save_png(folder.samples / f"{stage}-{step:06d}.png", validation_grid(rows[:shown], drawn.first(shown)))
         scores = validation_scores(rows, drawn, self.parts.prepare.sketch) if self.cfg.eval.validation_metrics else {}
         rows = _first(self.val_examples, self.cfg.eval.validation_items)
         size = self.cfg.eval.batch
@@ -245,12 +249,24 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     judged = judge(cfg, parts, last)
     content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
     show.write_index()
+    _save_attention(folder, parts, pipeline, _first(examples, min(ATTENTION, cfg.eval.pictures)), last)
     if pipeline.refine is not None:
         batch = collate(_first(examples, cfg.eval.batch)).to(pipeline.compute.device)
         with torch.no_grad():
             regions = pipeline.refine.condition(batch).regions
         write_json(folder.samples / "fusion.json", fusion_curve(pipeline.refine, regions))
     return content
+
+
+def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, examples: list, model: Model) -> None:
+    """What words attend to over the timesteps, beside the first test items' other pictures."""
+    if not examples:
+        return
+    with watched(model, parts.diffusion) as watch:
+        pipeline(collate(examples))
+    for row, example in enumerate(examples):
+        place = folder.samples / "test" / f"{row:04d}"
+        save_attention(place, example, watch.frames(), row, model.text, parts.codec)
 
 
 def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:

@@ -79,12 +79,14 @@ def attention_figure(
     overlay: np.ndarray,
     labels: np.ndarray | None = None,
     title: str = "",
+    top: float | None = None,
 ) -> np.ndarray:
     """Which words each region attends to, beside the picture of the regions; (h,w,3) uint8.
 
     words: the caption's words, T of them (merge sub-tokens before). attention (N,T), each row's shares.
     overlay (h,w,3) uint8 with the regions painted and numbered. labels (H,W): region per pixel, for the
-    colour of each row's swatch, read from the overlay. A scene without regions or words says so instead of a
+    colour of each row's swatch, read from the overlay. top: the share at which the scale ends, else the
+    largest there is. A scene without regions or words says so instead of a
     map.
     """
     count, width = attention.shape
@@ -100,7 +102,7 @@ def attention_figure(
     if title:
         figure.suptitle("\n".join(textwrap.wrap(title, int(inches[0] * 13))), fontsize=10, parse_math=False)
     if count and width:
-        _heatmap(chart, words, attention, None if labels is None else _swatches(overlay, labels, count))
+        _heatmap(chart, words, attention, None if labels is None else _swatches(overlay, labels, count), top)
     else:
         chart.set_axis_off()
         chart.text(0.5, 0.5, "no regions" if width else "empty caption", ha="center", color="grey")
@@ -108,10 +110,12 @@ def attention_figure(
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def _heatmap(chart, words: Sequence[str], attention: np.ndarray, swatches: np.ndarray | None) -> None:
-    """Regions as rows, words as columns, darker = more; the scale ends at the largest share."""
+def _heatmap(
+    chart, words: Sequence[str], attention: np.ndarray, swatches: np.ndarray | None, top: float | None
+) -> None:  # fmt: skip
+    """Regions as rows, words as columns, darker = more; the scale ends at `top`, else at the largest share."""
     count, width = attention.shape
-    top = max(float(attention.max()), 1e-6)
+    top = max(float(attention.max()) if top is None else top, 1e-6)
     chart.imshow(attention, cmap="Blues", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
     slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor", "fontsize": 8, "parse_math": False}
     chart.set_xticks(range(width), words, **slanted)

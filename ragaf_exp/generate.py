@@ -48,6 +48,10 @@ class Drawn:
     stage2: np.ndarray | None
     region_text: np.ndarray | None  # (B,N,T) float32, the regions' attention to the tokens
 
+    def first(self, count: int) -> Drawn:
+        """The same of the first items."""
+        return Drawn(*(x if x is None else x[:count] for x in (self.stage1, self.stage2, self.region_text)))
+
     @property
     def final(self) -> np.ndarray:
         return self.stage1 if self.stage2 is None else self.stage2

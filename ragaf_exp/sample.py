@@ -1,6 +1,7 @@
 """Images from a sketch and a sentence: python -m ragaf_exp.sample run=DIR sketch=FILE 'prompt="..."' out=DIR.
 
-Or many: batch=FILE, a CSV or JSONL of sketch and prompt; each gets a folder of its own under out.
+Or many: batch=FILE, a CSV or JSONL of sketch and prompt; each gets a folder of its own under out. attention=true|false:
+whether to draw what words attend to over the timesteps, by default for one image, as it takes seconds.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from ragaf_exp.errors import UserError
 
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
-    "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str,
+    "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str,
 }  # fmt: skip
+SWITCH = {"true": True, "false": False}
 POLARITIES = ("auto", "dark", "light")
 
 
@@ -43,7 +45,7 @@ def main() -> None:
 
 
 def check(args: dict[str, Any]) -> None:
-    """UserError where an argument is missing or out of range."""
+    """UserError where an argument is missing or out of range; attention= becomes a bool."""
     for key in ("run", "out"):
         if not args.get(key):
             raise UserError(f"{key}=: missing; give run=DIR sketch=FILE 'prompt=\"...\"' out=DIR")
@@ -54,6 +56,9 @@ def check(args: dict[str, Any]) -> None:
     for key, (low, high) in ranges.items():
         if key in args and not low <= args[key] <= high:
             raise UserError(f"{key}={args[key]}: must be between {low} and {high}")
+    if args.get("attention", "true") not in SWITCH:
+        raise UserError(f"attention={args['attention']}: must be true or false")
+    args["attention"] = SWITCH[args.get("attention", "false" if "batch" in args else "true")]
     if args.get("polarity", "auto") not in POLARITIES:
         raise UserError(f"polarity={args['polarity']}: must be one of {', '.join(POLARITIES)}")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
 from ragaf_exp.assemble import Parts
+from ragaf_exp.attention_pictures import save_attention
 from ragaf_exp.data.fit import fit_drawing
 from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.loader import collate
@@ -20,6 +22,7 @@ from ragaf_exp.pictures import panels, save_png
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sample import Request
 from ragaf_exp.types import Example, Item
+from ragaf_exp.watching import watched
 
 BATCH = 16
 
@@ -36,20 +39,25 @@ def sample_requests(requests: list[Request], args: dict[str, Any]) -> None:
     parts, pipeline = load_run(folder, cfg)
     for begin in range(0, len(requests), BATCH):
         rows = slice(begin, begin + BATCH)
-        _sample_batch(requests[rows], drawings[rows], parts, pipeline, folder)
+        _sample_batch(requests[rows], drawings[rows], parts, pipeline, folder, args["attention"])
 
 
 def _sample_batch(
-    requests: list[Request], drawings: list[np.ndarray], parts: Parts, pipeline: Pipeline, folder: RunFolder
-) -> None:
+    requests: list[Request], drawings: list[np.ndarray], parts: Parts, pipeline: Pipeline, folder: RunFolder,
+    attention: bool,
+) -> None:  # fmt: skip
     began = time.monotonic()
     examples = [as_example(d, r.prompt, parts) for d, r in zip(drawings, requests, strict=True)]
     prepared = time.monotonic()
-    drawn = pipeline(collate(examples)).drawn()
+    model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    with watched(model, parts.diffusion) if attention else nullcontext() as watch:
+        drawn = pipeline(collate(examples)).drawn()
     done = time.monotonic()
     timings = {"prepare_s": round(prepared - began, 3), "sample_s": round(done - prepared, 3), "batch": len(requests)}
     for row, (request, example) in enumerate(zip(requests, examples, strict=True)):
         write_files(request, example, drawn, row, parts, pipeline, {"run": str(folder.path), **timings})
+        if watch is not None:
+            save_attention(request.out, example, watch.frames(), row, model.text, parts.codec)
 
 
 def as_example(drawing: np.ndarray, prompt: str, parts: Parts) -> Example:

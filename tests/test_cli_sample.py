@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 from ragaf_exp.data.decode import MAX_PIXELS
 from ragaf_exp.sample import main
 
-FILES = {"sketch.png", "regions.png", "stage1.png", "stage2.png", "attention.png", "comparison.png", "prompt.txt",
-         "result.json"}  # fmt: skip
+FILES = {"sketch.png", "regions.png", "stage1.png", "stage2.png", "attention.png", "attention_steps.png",
+         "attention.gif", "comparison.png", "prompt.txt", "result.json"}  # fmt: skip
 
 
 def drawing(size: tuple[int, int] = (90, 70), ink: int = 0, paper: int = 255) -> Image.Image:

@@ -37,7 +37,7 @@ OUT_OF_RANGE = {
     "stage.cache_mb": "-1", "diffusion.min_snr": "-1 nan inf", "diffusion.snr_offset": "-1 nan",
     "diffusion.timesteps": "0 1", "eval.batch": "0", "eval.clip_batch": "0",
     "eval.lpips_batch": "-1", "eval.clip_precision": "int8", "eval.edges": "hough", "eval.lpips_net": "resnet",
-    "eval.metrics": "[is]", "eval.bootstrap": "0", "eval.grid": "0", "eval.pictures": "-1",
+    "eval.metrics": "[is]", "eval.bootstrap": "0", "eval.grid": "0", "eval.validation_drawn": "-1", "eval.pictures": "-1",
     "eval.test_items": "-1", "eval.validation_items": "0", "fusion.frequencies": "0", "fusion.hidden": "0",
     "fusion.high": "1.5 nan", "fusion.low": "-0.5", "fusion.sketch": "2", "graph.k": "0", "graph.min_border": "-1",
     "graph.radius": "0 nan", "hint.width": "0", "loss.diffusion": "-1 nan inf", "loss.region_latent": "-1",

@@ -119,6 +119,7 @@ class Eval:
     validation_items: int = 96  # for the condition-usage losses
     validation_metrics: bool = True  # binding and sketch fidelity of the validation grid, in the log
     grid: int = 6  # items in a validation grid
+    validation_drawn: int = 0  # items drawn and scored at each validation, for learning curves; at least the grid's
     pictures: int = 8  # items of the report
     bootstrap: int = 1000  # resamples of the 95 % intervals
 

@@ -126,7 +126,7 @@ def _ranges(cfg: DictConfig) -> None:
         _range(cfg, key, 1, None)
     for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
                 "eval.test_items", "eval.pictures", "optim.warmup", "optim.weight_decay",
-                "cluster.gpus", "cluster.grace", "cluster.parallel", "study.alone_steps",
+                "cluster.gpus", "cluster.grace", "cluster.parallel", "study.alone_steps", "eval.validation_drawn",
                 *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
         _range(cfg, key, 0, None)
     for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema",

@@ -5,6 +5,7 @@ diffusers calls these processors in place of its own; they keep its projections 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -25,7 +26,12 @@ class WordBias:
 
 
 class BiasedAttention:
-    """diffusers attention processor. layer: index among the UNet's cross-attention layers, None for self-attention."""
+    """diffusers attention processor. layer: index among the UNet's cross-attention layers, None for self-attention.
+
+    watch: where set, called with every image-to-text attention (B,h w,T), mean over heads.
+    """
+
+    watch: Callable[[Tensor], object] | None = None
 
     def __init__(self, layer: int | None):
         self.layer = layer
@@ -38,6 +44,9 @@ class BiasedAttention:
         q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
         q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B,heads,tokens,d)
         bias = self._bias(attention_mask, word_bias, q)
+        if self.watch is not None and self.layer is not None:
+            logits = (q @ k.transpose(-1, -2)).float() * attn.scale
+            self.watch((logits if bias is None else logits + bias).softmax(-1).mean(1))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=attn.scale)
         out = out.transpose(1, 2).flatten(-2)  # (B,h w,C)
         return attn.to_out[1](attn.to_out[0](out))

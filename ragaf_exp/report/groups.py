@@ -46,7 +46,12 @@ class Group:
 
 def named(member: Member) -> str:
     """What the study calls a run; empty where it is no study's."""
-    return str((member.run.settings.get("study") or {}).get("member", "")) if member.run else ""
+    return study_name(member.run.settings) if member.run else ""
+
+
+def study_name(settings: dict[str, Any]) -> str:
+    """The same of a whole config."""
+    return str((settings.get("study") or {}).get("member", ""))
 
 
 def group(members: list[Member]) -> list[Group]:

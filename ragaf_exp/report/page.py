@@ -50,6 +50,7 @@ def _content(run: RunData) -> dict[str, Any]:
         "columns": list(pictures.scene_columns(run).values()),
         "scenes": pictures.scene_rows(run),
         "maps": pictures.attention_maps(run),
+        "steps": pictures.attention_steps(run),
         "grids": pictures.validation_grids(run),
         "stage_names": curves.STAGE_NAMES,
         "commands": _commands(run),

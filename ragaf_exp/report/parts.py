@@ -12,7 +12,7 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_json
 
 METRICS_SCHEMA = 1
-PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention")
+PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention", "attention_steps")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ragaf_exp.data.images import read_image
-from ragaf_exp.report.parts import Scene
+from ragaf_exp.report.parts import Scene, damaged
 from ragaf_exp.report.read import RunData
 
 COLUMNS = {
@@ -23,6 +23,7 @@ COLUMNS = {
 SCENES, MAPS = 12, 4  # scenes in the grid, and attention maps
 SIDE, WIDE = 384, 1600  # longest side in px of a picture in the grid, of a map or validation grid
 PIXELS = 160  # pictures up to this side are shown with their pixels, not blurred
+MOVING = 2_000_000  # bytes up to which an animation goes into the page
 HEAVY = 300_000  # bytes of PNG from which a picture is a photograph, which JPEG keeps smaller
 
 
@@ -67,6 +68,28 @@ def attention_maps(run: RunData) -> list[dict[str, Any]]:
     """The first scenes' attention maps."""
     mapped = [scene for scene in run.scenes if "attention" in scene.pictures][:MAPS]
     return [{"caption": s.caption, **picture(s.pictures["attention"], WIDE)} for s in mapped]
+
+
+def attention_steps(run: RunData) -> list[dict[str, Any]]:
+    """The first scenes' attention over the timesteps, and where there is one its animation."""
+    found = []
+    for scene in (scene for scene in run.scenes if "attention_steps" in scene.pictures):
+        path = scene.pictures["attention_steps"]
+        moving = path.with_name("attention.gif")
+        there = moving.is_file() and not moving.is_symlink() and moving.stat().st_size < MOVING
+        shown = {"caption": scene.caption, **picture(path, WIDE), "moving": animation(moving) if there else None}
+        found.append(shown)
+    return found[:MAPS]
+
+
+def animation(path: Path) -> str:
+    """A GIF as a data URI, as it stands. UserError for anything else."""
+    try:
+        with Image.open(path, formats=["GIF"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise damaged(path, "no GIF") from error
+    return f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def validation_grids(run: RunData) -> list[dict[str, Any]]:

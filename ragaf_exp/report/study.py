@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from omegaconf import OmegaConf
 
+from ragaf_exp.config.compose import load_config
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_text
 from ragaf_exp.report import side_by_side
 from ragaf_exp.report.catalogue import head, number
 from ragaf_exp.report.comparable import refuse_unlike
-from ragaf_exp.report.groups import BASELINE, FULL, Group, group, named
+from ragaf_exp.report.groups import BASELINE, FULL, Group, group, named, study_name
 from ragaf_exp.report.learning import learning_charts, learning_picture
-from ragaf_exp.report.members import Member, read_members
+from ragaf_exp.report.members import Member, find_folders, read_members
 from ragaf_exp.report.paper import ARROWS, escape_markdown
 from ragaf_exp.report.render import render
 from ragaf_exp.study.intervals import Estimate, Scores, difference, mean, ratio
@@ -41,8 +43,9 @@ class Table:
 
 
 def is_study(runs: Sequence[str | Path]) -> bool:
-    """Whether one of the runs is a study's member."""
-    return any(named(member) for member in read_members([str(run) for run in runs]))
+    """Whether the first of the runs is a study's member."""
+    folders = [path for path in find_folders([str(run) for run in runs]) if (path / "config.yaml").is_file()]
+    return bool(folders) and bool(study_name(OmegaConf.to_container(load_config(folders[0] / "config.yaml"))))
 
 
 def write_study(
