@@ -60,6 +60,7 @@ def held(cfg: DictConfig) -> Iterator[RunFolder]:
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         write_json(place.path / "needs.json", needs(cfg))
         place.samples.mkdir(exist_ok=True)
+        place.status("running")
         yield place
 
 
