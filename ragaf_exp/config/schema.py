@@ -165,7 +165,9 @@ class Study:
     # what members may refer to: stage 1 alone, for as long and with as many parameters as both stages together
     alone_steps: int = 0
     alone_lr: float = 3e-3
-    alone_widths: list[int] = field(default_factory=lambda: [64, 128])
+    alone_widths: list[int] = field(default_factory=lambda: [64, 128])  # of the backbone
+    alone_hint: int = 64  # width of the hint
+    alone_text: int = 3  # layers of the text encoder
 
 
 PLAIN = {
