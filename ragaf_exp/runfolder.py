@@ -60,7 +60,7 @@ class RunFolder:
         self._point_latest()
         if self.done() and not self._left():
             return
-        self._take()
+        self.take(ENDING_S if slurm.job_id() else 0.0)
         if self.done():  # by the process that it waited for
             self.release()
             return
@@ -158,10 +158,10 @@ class RunFolder:
                 kept.append(line)
         write_text(self.curves, "".join(kept))
 
-    def _take(self) -> None:
-        """One process per run."""
+    def take(self, wait: float) -> None:
+        """One process per run: this one, from here on. Taken where another still lives after so many seconds."""
         lock = Lock(self.path)
-        lock.take(wait=ENDING_S if slurm.job_id() else 0.0)
+        lock.take(wait)
         self._lock, self._stop_beating = lock, threading.Event()
         weakref.finalize(self, lock.release)
         weakref.finalize(self, self._stop_beating.set)

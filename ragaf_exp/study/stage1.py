@@ -6,13 +6,12 @@ stands on its own. Who waits takes over where a trainer was killed, from its new
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,8 @@ from ragaf_exp.config.compose import PLACE
 from ragaf_exp.config.schema import COARSE
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_folder, write_json, write_text
+from ragaf_exp.jobs import processes
+from ragaf_exp.jobs.lock import Taken
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training.checkpoint import newest_whole
 
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 UNSEEN = (*PLACE, "name", "init", "eval", "sampler", "regions", "graph", "graph_backend", "ragaf", "fusion", "injection")
 UNSEEN_KEYS = {"stage": ("run", "refine"), "memory": ("tune",)}  # by stage 1, within groups that it sees
 SEEN_LOSSES = ("diffusion",)
-POLL = 0.5  # seconds between two looks at whether the trainer is done
 
 
 def needs(cfg: DictConfig) -> dict[str, Any]:
@@ -51,33 +51,38 @@ def place_of(cfg: DictConfig) -> RunFolder:
 
 @contextmanager
 def held(cfg: DictConfig) -> Iterator[RunFolder]:
-    """The place of this config's stage 1, held by this process alone: others wait here until it is done or dead."""
+    """The place of this config's stage 1, held by this run alone: others wait here until it is done or dead."""
     place = place_of(cfg)
-    place.path.mkdir(parents=True, exist_ok=True)
-    with open(place.path / ".lock", "a") as lock:  # goes with the process, however it ends
-        _wait(lock, place.path)
-        for left in place.path.rglob(".*.tmp"):  # by a process that was killed in a write
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-        write_json(place.path / "needs.json", needs(cfg))
-        place.samples.mkdir(exist_ok=True)
-        place.status("running")
+    place.leads = processes.leads()
+    with processes.leader_first():
+        if place.leads:
+            _take(place)
+            write_json(place.path / "needs.json", needs(cfg))
+            place.samples.mkdir(exist_ok=True)
+            place.status("running")
+    try:
         yield place
+    finally:
+        place.release()
 
 
-def _wait(lock: Any, path: Path) -> None:
-    told = False
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not told:
-                log.info("stage 1: another run is training it (%s); waiting", path)
-            told = True
-            time.sleep(POLL)
+def _take(place: RunFolder) -> None:
+    place.path.mkdir(parents=True, exist_ok=True)
+    try:
+        place.take(0.0)
+    except Taken:
+        log.info("stage 1: another run is training it (%s); waiting", place.path)
+        place.take(math.inf)
 
 
 def adopt(place: RunFolder, folder: RunFolder) -> None:
     """Link the trained stage 1 into a member's own folder, with its log lines and grids."""
+    with processes.leader_first():
+        if folder.leads:
+            _link_all(place, folder)
+
+
+def _link_all(place: RunFolder, folder: RunFolder) -> None:
     trained = newest_whole(place.checkpoints, COARSE)
     if trained is None:
         raise UserError(f"{place.checkpoints}: no whole checkpoint of stage 1; run the same command again")
@@ -92,6 +97,7 @@ def adopt(place: RunFolder, folder: RunFolder) -> None:
     folder.rewind(COARSE, -1)
     after = folder.curves.read_text() if folder.curves.exists() else ""
     write_text(folder.curves, "".join(line for line in lines if line.endswith("\n")) + after)
+    place.status("done")
     folder.status("running", stage1=os.path.relpath(place.path, folder.path))
 
 
