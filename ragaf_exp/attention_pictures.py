@@ -22,7 +22,7 @@ from ragaf_exp.regions.overlay import region_overlay
 from ragaf_exp.types import Example
 from ragaf_exp.watching import Frame
 
-ROWS, FRAMES, WORDS = 6, 10, 8  # timesteps of the grid and of the animation, words at most
+ROWS, FRAMES, WORDS = 6, 10, 10  # timesteps of the grid and of the animation, words at most
 CELL, PAUSE = 128, 500  # px; ms a frame
 PLAIN = ("a", "an", "the", "of", "on", "with", "and", "background", ",", ".")  # words that name nothing
 
@@ -83,8 +83,7 @@ def animation(example: Example, words: Sequence[str], seen: Sequence[Moment]) ->
     top = max(float(m.regions.max(initial=0.0)) for m in seen)
     frames = []
     for moment in thinned(seen, FRAMES):
-        above = grid([[overlay, *_cells(moment, shown, _peaks(seen))]],
-                     ["regions", "image so far", *(words[i] for i in shown)], cell=CELL)  # fmt: skip
+        above = grid([_cells(moment, shown, _peaks(seen))], ["image so far", *(words[i] for i in shown)], cell=CELL)
         below = attention_figure(
             words, moment.regions, overlay, example.regions.labels, f"timestep {moment.t}: {example.item.caption}", top
         )
@@ -101,7 +100,9 @@ def save_attention(folder: Path, example: Example, frames: Sequence[Frame], row:
         return
     picture = captioned(attention_grid(words, seen), example.item.caption, CELL)
     save_png(folder / "attention_steps.png", picture)
-    first, *rest = [Image.fromarray(f).quantize(128) for f in animation(example, words, seen)]
+    # median cut, the default, gives small coloured objects no colour of their own
+    how = {"colors": 256, "method": Image.Quantize.MAXCOVERAGE, "kmeans": 2}
+    first, *rest = [Image.fromarray(frame).quantize(**how) for frame in animation(example, words, seen)]
     buffer = io.BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=rest, duration=PAUSE, loop=0)
     write_bytes(folder / "attention.gif", buffer.getvalue())
