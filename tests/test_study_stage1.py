@@ -56,6 +56,12 @@ def test_what_stage_1_sees_makes_another(change, tiny):
     assert stage1.place_of(composed([*tiny, change])).path != stage1.place_of(composed(tiny)).path
 
 
+def test_a_curriculum_orders_items_by_regions(tiny):
+    words = [*tiny, "stage.curriculum=0.5"]
+    assert stage1.place_of(composed([*words, "regions.max_regions=2"])).path != stage1.place_of(composed(words)).path
+    assert stage1.place_of(composed([*words, "graph=none"])).path == stage1.place_of(composed(words)).path
+
+
 def test_a_group_that_is_new_is_seen_until_it_is_known_not_to_be(tiny):
     cfg = composed(tiny)
     before = stage1.place_of(cfg).path

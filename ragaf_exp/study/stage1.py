@@ -36,7 +36,10 @@ SEEN_LOSSES = ("diffusion",)
 
 def needs(cfg: DictConfig) -> dict[str, Any]:
     """The part of a config that stage 1 depends on: all but what is known not to reach it."""
-    content = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key not in UNSEEN}
+    whole = OmegaConf.to_container(cfg, resolve=True)
+    content = {key: value for key, value in whole.items() if key not in UNSEEN}
+    if cfg.stage.curriculum:  # the order of its items is by their regions
+        content["regions"] = whole["regions"]
     for group, keys in UNSEEN_KEYS.items():
         content[group] = {key: value for key, value in content[group].items() if key not in keys}
     content["loss"] = {key: content["loss"][key] for key in SEEN_LOSSES}
