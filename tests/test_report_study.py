@@ -150,4 +150,4 @@ def test_a_ratio_and_where_there_is_none():
 
 def test_all_alike_is_not_certainty():
     found = mean(made(np.ones((3, 20))))
-    assert found.value == 1 and found.low == pytest.approx(0.025 ** (1 / 20))
+    assert found.value == 1 and found.low == pytest.approx(0.025 ** (1 / 20)) and found.high == 1

@@ -9,7 +9,7 @@ have, the same draws for both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,7 +58,9 @@ def scores(runs: dict[int, Sequence[ItemRow]], name: str) -> Scores | None:
 def mean(of: Scores, seed: int = 0, resamples: int = 2000) -> Estimate:
     """The mean over all values of all seeds. With one seed the interval is over items alone."""
     (drawn,) = _resampled([of], seed, resamples)
-    return _estimate(_mean(of), drawn, of)
+    found = _estimate(_mean(of), drawn, of)
+    shares = ((of.sums >= 0) & (of.sums <= of.counts)).all()
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if shares else found
 
 
 def difference(member: Scores, reference: Scores, seed: int = 0, resamples: int = 2000) -> Estimate | None:
