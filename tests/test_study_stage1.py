@@ -37,7 +37,7 @@ def two_steps(words: list[str], place: Path) -> dict[str, bytes]:
     cfg = composed([*words, f"runs={place}"])
     experiment = Experiment(cfg, RunFolder.create(cfg))
     trainer = experiment.trainer(COARSE, None)
-    for step, indices in zip(range(2), trainer._order(len(experiment.train_examples), 0), strict=False):
+    for step, indices in zip(range(2), trainer._order(experiment.train_examples, 0), strict=False):
         trainer.step(step, collate([experiment.train_examples.at(step, i) for i in indices]))
     return {name: value.numpy().tobytes() for name, value in trainer.bare.state_dict().items()}
 
