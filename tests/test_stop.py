@@ -82,18 +82,33 @@ def test_at_a_step_that_is_no_checkpoint(arguments, finished, monkeypatch):
     assert validations(folder.path) == validations(finished)
 
 
+SAYS = "JobId=77 JobState={} Reason=None Restarts={} RunTime={} TimeLimit=00:05:00 StartTime=x PreemptTime={}\n"
+
+
 @pytest.mark.parametrize(
-    ("says", "state", "queued"),
-    [("RUNNING", "preempted", 1), ("CANCELLED", "cancelled", 0), ("TIMEOUT", "preempted", 1), (None, "preempted", 1)],
-)
-def test_in_a_job_slurm_is_asked_why(says, state, queued, arguments, finished, monkeypatch):
-    calls = []
+    ("says", "state"),
+    [
+        (("COMPLETING", 0, "00:01:00", "None"), "cancelled"), (("COMPLETING", 1, "00:01:00", "None"), "preempted"),
+        (("COMPLETING", 0, "00:05:02", "None"), "preempted"), (("COMPLETING", 0, "00:01:00", "2026-11-20"), "preempted"),
+        (("RUNNING", 0, "00:01:00", "None"), "preempted"), (("CANCELLED", 0, "00:01:00", "None"), "cancelled"),
+        (None, "preempted"),
+    ],
+)  # fmt: skip
+def test_in_a_job_slurm_is_asked_why(says, state, arguments, finished, monkeypatch):
+    """As SLURM 22.05 says it of a job by scancel, by a requeue, at its time limit, preempted, and before any of these."""
+    queued, answer = [], None if says is None else subprocess.CompletedProcess((), 0, SAYS.format(*says), "")
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    monkeypatch.setattr(slurm, "state", lambda job: says)
-    monkeypatch.setattr(slurm, "requeue", lambda job: calls.append(job))
+    monkeypatch.setattr(slurm, "_ask", lambda *command: answer)
+    monkeypatch.setattr(slurm, "requeue", queued.append)
     monkeypatch.setattr(experiment, "Experiment", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     folder = stopped(arguments, finished)
-    assert folder.state["state"] == state and folder.state["job"] == "77" and calls == ["77"] * queued
+    assert folder.state["state"] == state and folder.state["job"] == "77"
+    assert queued == (["77"] if state == "preempted" else [])
+
+
+def test_times_as_slurm_tells_them():
+    assert slurm._seconds("1-02:03:04") == 93784 and slurm._seconds("00:05:00") == 300
+    assert slurm._seconds("UNLIMITED") == slurm._seconds("Partition_Limit") == float("inf")
 
 
 def test_a_task_of_an_array_is_asked_for_alone(monkeypatch):

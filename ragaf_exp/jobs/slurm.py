@@ -38,15 +38,43 @@ def name() -> str | None:
 
 
 def state(job: str) -> str | None:
-    """The job's state by `scontrol show job`: RUNNING, CANCELLED, ...; UNKNOWN: no such job; None: nobody could say."""
+    """The job's state by `scontrol show job`: RUNNING, COMPLETING, ...; UNKNOWN: no such job; None: nobody could say."""
     answer = _ask("scontrol", "show", "job", "-o", job)
     if answer is None:
         return None
     if answer.returncode:
         return "UNKNOWN" if "Invalid job id" in answer.stderr else None
-    jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in answer.stdout.splitlines()]
-    of_array = [found for found in jobs if len(jobs) == 1 or found.get("JobId") == job]
-    return of_array[0].get("JobState") if of_array else None
+    return _facts(answer.stdout, job).get("JobState")
+
+
+def cancelled(job: str) -> bool:
+    """Whether this process's own job, which was sent SIGTERM, was so by scancel.
+
+    SLURM calls it COMPLETING whatever ends it: it is cancelled where it was not queued again, not preempted, and had
+    time left. False too where nobody could say.
+    """
+    answer = _ask("scontrol", "show", "job", "-o", job)
+    facts = _facts(answer.stdout, job) if answer is not None and not answer.returncode else {}
+    if facts.get("JobState") != "COMPLETING":
+        return facts.get("JobState") == "CANCELLED"
+    requeued = facts.get("Restarts") != str(restarts())
+    preempted = facts.get("PreemptTime", "None") != "None"
+    return not requeued and not preempted and _seconds(facts["RunTime"]) < _seconds(facts["TimeLimit"])
+
+
+def _facts(told: str, job: str) -> dict[str, str]:
+    """Of the job among those that `scontrol show job -o` tells of; of an array's number it tells of all tasks."""
+    jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in told.splitlines()]
+    return next((found for found in jobs if len(jobs) == 1 or found.get("JobId") == job), {})
+
+
+def _seconds(told: str) -> float:
+    """D-HH:MM:SS as seconds; infinite where there is no such time (UNLIMITED)."""
+    days, _, rest = told.rpartition("-")
+    if not rest.replace(":", "").isdigit():
+        return float("inf")
+    hours, minutes, seconds = map(int, rest.split(":"))
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def requeue(job: str) -> bool:

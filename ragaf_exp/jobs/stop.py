@@ -80,7 +80,7 @@ class Stop:
         if self.orphaned:
             return "failed"
         job = slurm.name()
-        return "cancelled" if self.asked and job and slurm.state(job) == "CANCELLED" else "preempted"
+        return "cancelled" if self.asked and job and slurm.cancelled(job) else "preempted"
 
     def hand_on(self) -> None:
         """Put the job back into the queue. Where a launcher (submitit) listened before, it does so in its own way."""
