@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = '''
 import json, os, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from ragaf_exp.config.compose import config_hash
 WORD = "original"
 def run(cfg):
@@ -32,7 +33,7 @@ def run(cfg):
     figures = {"binding_accuracy": {"value": value, "n": 9, "ci95": [value - 0.1, value + 0.1], "higher_is_better": True}}
     (path / "metrics.json").write_text(json.dumps({"schema": 1, "metrics": figures}))
     status("done", step=9, steps=9)
-    return path
+    return SimpleNamespace(leads=False)
 '''
 
 

@@ -14,8 +14,8 @@ from ragaf_exp.config.compose import CONF
 from ragaf_exp.config.constructors import Unreadable, read_constructor
 from ragaf_exp.config.validate import constructor_schema, schema_of
 
-TARGETS = sorted({text["_target_"] for path in CONF.glob("*/**/*.yaml")
-                  if isinstance(text := yaml.safe_load(path.read_text()), dict) and "_target_" in text})  # fmt: skip
+TARGETS = sorted({text["_target_"] for path in CONF.glob("*/**/*.yaml") if "hydra" not in path.parts
+                  and isinstance(text := yaml.safe_load(path.read_text()), dict) and "_target_" in text})  # fmt: skip
 
 
 def fields(schema: type) -> list[tuple]:

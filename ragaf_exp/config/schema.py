@@ -150,7 +150,7 @@ class Cluster:
     tasks: int = 1  # processes per node; with GPUs one for each
     cpus: int = 2  # per process
     gpus: int = 0  # per node
-    memory_gb: float = 6.0  # of the host, per node (10^9 bytes)
+    memory_gb: int = 6  # of the host, per node (10^9 bytes)
     minutes: int = 60  # time limit; a run that needs longer is requeued and continues
     grace: int = 60  # seconds before the limit, or after preemption, in which the job saves and requeues itself
     parallel: int = 0  # members of a sweep at a time

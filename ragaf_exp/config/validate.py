@@ -37,13 +37,26 @@ def validate(cfg: DictConfig) -> DictConfig:
             fault = f"{key}: missing" if value is None else f"{key}={value}: not a group's settings"
             raise UserError(f"{fault}; choose an option of the group conf/{group}/, as {group}=OPTION")
     checked: dict[str, Any] = {key: _scalar(key, cfg.get(key), kind) for key, kind in SCALARS.items()}
-    for key, schema in PLAIN.items():
-        checked[key] = _merge(schema, cfg[key], key)
-    for key in BUILT:
-        checked[key] = _merge(_schema(cfg[key].get("_target_"), key), cfg[key], key)
-    out = OmegaConf.create({k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in checked.items()})
+    for key in (*PLAIN, *BUILT):
+        checked[key] = _group(key, cfg[key])
+    out = OmegaConf.create(checked)
     _ranges(out)
     return out
+
+
+CHECKED: dict[tuple[str, str], dict[str, Any]] = {}  # groups as they were given, and checked: a sweep's members share most
+MOST = 4096  # of them
+
+
+def _group(key: str, node: DictConfig) -> dict[str, Any]:
+    """The checked content of a group."""
+    given = key, repr(OmegaConf.to_container(node))
+    if given not in CHECKED:
+        schema = PLAIN[key] if key in PLAIN else _schema(node.get("_target_"), key)
+        if len(CHECKED) >= MOST:
+            CHECKED.clear()
+        CHECKED[given] = OmegaConf.to_container(_merge(schema, node, key))
+    return CHECKED[given]
 
 
 def _schema(target: object, key: str) -> type:
@@ -122,7 +135,7 @@ def _ranges(cfg: DictConfig) -> None:
                     "stage.log_every", "stage.validate_every", "stage.checkpoint_every",
                     "stage.keep", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items",
                     "eval.clip_batch", "eval.lpips_batch", "cluster.nodes", "cluster.tasks", "cluster.cpus",
-                    "cluster.minutes")  # fmt: skip
+                    "cluster.minutes", "cluster.memory_gb")  # fmt: skip
     for key in at_least_one:
         _range(cfg, key, 1, None)
     for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
@@ -136,8 +149,7 @@ def _ranges(cfg: DictConfig) -> None:
     for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip", "study.alone_lr"):
         _range(cfg, key, 1e-12, None)
     _range(cfg, "stage.refine.strength", 1e-3, 1)
-    for key in ("cache.gigabytes", "cluster.memory_gb"):
-        _range(cfg, key, 1e-2, None)
+    _range(cfg, "cache.gigabytes", 1e-2, None)
     if len(cfg.optim.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.optim.betas):
         raise UserError(f"optim.betas={list(cfg.optim.betas)}: must be two numbers from 0 to below 1, as [0.9,0.99]")
     if cfg.stage.batch % cfg.stage.accumulate:

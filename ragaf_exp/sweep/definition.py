@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
@@ -90,7 +91,8 @@ def combinations(words: Iterable[str]) -> list[dict[str, str]]:
 
 def parsed(words: list[str]) -> list[Override]:
     """As Hydra's grammar has them."""
-    return OverridesParser.create().parse_overrides(words)
+    hydra = GlobalHydra.instance()  # where it is set up, it knows the options that glob(*) means
+    return OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None).parse_overrides(words)
 
 
 def _values(override: Override) -> list[str]:

@@ -56,7 +56,7 @@ def script_text(record: Record, job: Job, request: Cluster) -> str:
         "job-name": record.home.name, "array": f"0-{last}" + (f"%{request.parallel}" if request.parallel else ""),
         "output": record.logs / "%A_%a.log", "open-mode": "append", "partition": request.partition,
         "account": request.account, "qos": request.qos, "constraint": request.constraint, "nodes": request.nodes,
-        "ntasks-per-node": request.tasks, "cpus-per-task": request.cpus, "mem": f"{round(request.memory_gb * 1000)}M",
+        "ntasks-per-node": request.tasks, "cpus-per-task": request.cpus, "mem": f"{request.memory_gb * 1000}M",
         "gpus-per-node": request.gpus, "time": request.minutes,
         "signal": f"{'' if several else 'B:'}USR1@{request.grace}" if request.grace else "",
     }  # fmt: skip

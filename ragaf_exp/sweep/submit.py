@@ -7,11 +7,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import yaml
 
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.errors import UserError
 from ragaf_exp.sweep import local, slurm, snapshot
+from ragaf_exp.sweep.folders import LOADER
 from ragaf_exp.sweep.members import Member
 from ragaf_exp.sweep.record import Job, Record
 from ragaf_exp.sweep.truth import BAD, Row, rows
@@ -84,8 +85,7 @@ def _by_request(record: Record, wanted: list[str]) -> list[tuple[Cluster, list[s
     """Members that ask for the same share an array."""
     groups: dict[str, tuple[Cluster, list[str]]] = {}
     for member in wanted:
-        node = OmegaConf.load(record.configs / f"{member}.yaml").cluster
-        request = OmegaConf.to_object(OmegaConf.merge(Cluster, node))
+        request = Cluster(**yaml.load((record.configs / f"{member}.yaml").read_text(), LOADER)["cluster"])
         groups.setdefault(str(asdict(request)), (request, []))[1].append(member)
     return list(groups.values())
 

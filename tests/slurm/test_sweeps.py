@@ -1,0 +1,112 @@
+"""Sweeps on a real SLURM, with members that take no time: states told truly, edits without effect, nothing queued twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the members are described
+from sweep_checkout import make_checkout
+
+pytestmark = pytest.mark.skipif(not os.environ.get("RAGAF_SLURM"), reason="by make slurm-test only")
+PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    return make_checkout(tmp_path_factory.mktemp("sweep") / "checkout")
+
+
+@pytest.fixture
+def call(cluster, checkout) -> Callable:
+    """call(module, *words) -> `python -m module words` in the checkout, on the cluster."""
+
+    def run(module: str, *words: object) -> subprocess.CompletedProcess:
+        return cluster(sys.executable, "-m", module, *words, timeout=PATIENCE, cwd=checkout)
+
+    return run
+
+
+def question(checkout: Path, name: str, seeds: str, more: str = "") -> None:
+    words = f"cluster.memory_gb=1, cluster.cpus=1, optim.warmup=5{more}"
+    (checkout / "sweeps" / f"{name}.yaml").write_text(f"overrides: [{words}]\ngrid:\n  seed: {seeds}\n")
+
+
+def until(call: Callable, name: str, states: dict[str, str]) -> dict[str, dict]:
+    """The members by seed, when they are in these states."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        told = json.loads(call("ragaf_exp.sweep", "status", f"runs/{name}", "format=json").stdout)["members"]
+        found = {m["differs"]["seed"]: m for m in told}
+        if all(found[seed]["state"] == state for seed, state in states.items()):
+            return found
+        assert time.monotonic() < end, {seed: m["state"] for seed, m in found.items()}
+        time.sleep(1)
+
+
+def attempts(member: dict) -> list[str]:
+    return (Path(member["path"]) / "attempts").read_text().splitlines()
+
+
+def test_states_retry_and_cancel(call, checkout):
+    question(checkout, "states", "[0, 1, 2, 3]")
+    first = call("ragaf_exp.sweep", "submit", "states", "launcher=slurm")
+    assert first.returncode == 0 and "4 of 4" in first.stdout, first.stderr
+    found = until(call, "states", {"0": "done", "1": "failed", "2": "failed", "3": "running"})
+    assert found["1"]["error"] == "the loss is nan" and found["2"]["error"].startswith("the job failed")
+    assert call("ragaf_exp.sweep", "cancel", "runs/states").stdout.startswith("cancelled 1 members")
+    until(call, "states", {"3": "cancelled"})
+    assert "3 of 4 members queued" in call("ragaf_exp.sweep", "retry", "runs/states", "launcher=slurm").stdout
+    found = until(call, "states", {"0": "done", "1": "failed", "2": "failed", "3": "running"})
+    assert [len(attempts(found[seed])) for seed in "0123"] == [1, 2, 2, 2]
+    call("ragaf_exp.sweep", "cancel", "runs/states")
+
+
+def test_edits_while_queued_change_nothing_and_two_submissions_queue_once(call, checkout, cluster):
+    question(checkout, "held", "[0, 4]")
+    cluster("scontrol", "update", "PartitionName=main", "State=DOWN")
+    try:
+        command = [sys.executable, "-m", "ragaf_exp.sweep", "submit", "held", "launcher=slurm"]
+        both = [subprocess.Popen(command, cwd=checkout, env=cluster.environment, stdout=subprocess.PIPE, text=True)
+                for _ in range(2)]  # fmt: skip
+        told = sorted(process.communicate(timeout=PATIENCE)[0].splitlines()[0] for process in both)
+        assert told[0].startswith("2 of 2 members queued") and told[1].startswith("nothing to queue")
+        until(call, "held", {"0": "queued", "4": "queued"})
+        experiment = checkout / "ragaf_exp" / "experiment.py"
+        before = experiment.read_text()
+        experiment.write_text(before.replace("original", "edited"))
+        question(checkout, "held", "[0, 4]", ", optim.ema=0.5")
+    finally:
+        cluster("scontrol", "update", "PartitionName=main", "State=UP")
+    found = until(call, "held", {"0": "done", "4": "done"})
+    experiment.write_text(before)
+    assert [attempts(found[seed]) for seed in "04"] == [["original 5 1"]] * 2
+
+
+def test_a_requeued_member_goes_on_in_its_folder(call, checkout, cluster):
+    question(checkout, "again", "[3, 0]")
+    call("ragaf_exp.sweep", "submit", "again", "launcher=slurm")
+    found = until(call, "again", {"3": "running", "0": "done"})
+    cluster("scontrol", "requeue", found["3"]["job"])
+    until(call, "again", {"3": "requeued"})
+    cluster("scontrol", "update", f"JobId={found['3']['job']}", "StartTime=now")  # SLURM would wait for two minutes
+    end = time.monotonic() + PATIENCE
+    while len(attempts(found["3"])) < 2 and time.monotonic() < end:
+        time.sleep(1)
+    assert len(attempts(found["3"])) == 2 and len(attempts(found["0"])) == 1
+    call("ragaf_exp.sweep", "cancel", "runs/again")
+
+
+def test_hydras_own_submitit_launcher(call, checkout):
+    words = ["name=own", "fusion=none", "seed=0,4", "cluster.memory_gb=1", "hydra/launcher=submitit_slurm"]
+    ended = call("ragaf_exp.run", "-m", *words)
+    assert ended.returncode == 0, ended.stderr
+    runs = sorted((checkout / "runs" / "own").glob("*/status.json"))
+    assert [json.loads(path.read_text())["state"] for path in runs] == ["done", "done"]
