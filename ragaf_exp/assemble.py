@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ragaf_exp.cache.prepare import cached
 from ragaf_exp.config.build import build, locate
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.schema import COARSE, REFINE, Memory
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
 from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.errors import UserError, at_least
@@ -22,6 +22,7 @@ from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
 from ragaf_exp.models.codec import Codec
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.schedule import check_schedule
+from ragaf_exp.models.tune import LORA, add_lora, choose, fitted
 from ragaf_exp.randomness import derive
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sampler import Sampler
@@ -97,7 +98,9 @@ def make_model(parts: Parts, stage: str) -> Model:
     shapes = backbone.shapes(side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
     common = (text, hint, backbone, shapes, parts.diffusion.timesteps)
-    if stage == "coarse":
+    torch.manual_seed(derive(cfg.seed, "init", "lora"))
+    add_lora(backbone, stage, memory_of(cfg))
+    if stage == COARSE:
         return Model(*common)
     torch.manual_seed(derive(cfg.seed, "init", "refine"))
     values = sum(asked(cfg.loss, codec.channels).values())
@@ -108,16 +111,28 @@ def make_model(parts: Parts, stage: str) -> Model:
 STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1
 
 
-def adopt(model: Model, coarse: dict[str, torch.Tensor], tune: str) -> Model:
-    """Start a refine model from stage 1's weights; tune=frozen then trains the region path alone."""
+def adopt(model: Model, coarse: dict[str, torch.Tensor], memory: Memory | str) -> Model:
+    """Start a refine model from stage 1's weights, and let it train what memory.tune (or `memory` itself) says.
+
+    Weights that are not trained share the memory of stage 1's.
+    """
+    memory = Memory(tune=memory) if isinstance(memory, str) else memory
+    known = set(model.state_dict())
+    coarse = {fitted(name, known): value for name, value in coarse.items()}
     missing, unexpected = model.load_state_dict(coarse, strict=False)
-    stranger = [key for key in missing if not key.startswith(STAGE_2)]
+    stranger = [key for key in missing if not key.startswith(STAGE_2) and LORA not in key]
     if stranger or unexpected:
         raise UserError(f"init: that run's stage 1 does not fit this config ({(stranger + unexpected)[0]})")
-    if tune == "frozen":
-        for module in (model.text, model.hint, model.backbone):
-            module.requires_grad_(False)
+    choose(model, REFINE, memory)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad and name in coarse and not parameter.is_meta:
+            parameter.data = coarse[name]
     return model
+
+
+def memory_of(cfg: DictConfig) -> Memory:
+    """The group `memory` as its dataclass."""
+    return OmegaConf.to_object(OmegaConf.merge(Memory, cfg.memory))
 
 
 def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes) -> tuple:

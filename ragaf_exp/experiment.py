@@ -27,6 +27,8 @@ from ragaf_exp.generate import Pipeline
 from ragaf_exp.jobs import processes
 from ragaf_exp.jobs.stop import STOP, Interrupted
 from ragaf_exp.models.model import Model
+from ragaf_exp.models.sources import load_own
+from ragaf_exp.models.tune import carry, choose, save_lora
 from ragaf_exp.pictures import TestPictures, fusion_curve, save_png, validation_grid
 from ragaf_exp.report import write_report
 from ragaf_exp.runfolder import RunFolder
@@ -113,6 +115,7 @@ class Experiment:
             if stage == COARSE and self.cfg.study.share:
                 self._share()
             trained = self.trainer(stage, coarse).fit(self.train_examples)
+            save_lora(trained, self.folder.path / "lora" / stage)
             coarse = trained if stage == COARSE else coarse
         self.logger.close()
         self.folder.status("running", trained=True)
@@ -141,7 +144,9 @@ class Experiment:
         s, folder = self.settings, folder or self.folder
         model = make_model(self.parts, stage)
         if stage == REFINE:
-            model = adopt(model, coarse.state_dict(), self.cfg.memory.tune)
+            carry(coarse, model)
+            model = adopt(model, coarse.state_dict(), s["memory"])
+        choose(model, stage, s["memory"])
         seen = coarse if stage == REFINE and self.cfg.stage.refine.coarse_input else None
         objective = Objective(self.parts.diffusion, s["loss"], seen, self.cfg.stage.refine.coarse_steps)
         objective.to(self.compute.device)
@@ -217,7 +222,7 @@ def load_stage(model: Model, folder: RunFolder, stage: str) -> Model:
     if found is None:
         raise UserError(f"{folder.checkpoints / stage}: no whole checkpoint; train this stage again")
     try:
-        model.load_state_dict(found.ema)
+        load_own(model, found.ema, found.sources)
     except RuntimeError as error:
         raise UserError(f"{folder.checkpoints / stage}: does not fit this config's model; was config.yaml changed?") \
             from error

@@ -65,7 +65,9 @@ OUT_OF_RANGE = {
     "stage.workers": "-1", "stage.run": "[] [fine]", "task.caption_dropout": "1.1 -0.1 nan",
     "task.sketch_dropout": "2", "text.heads": "0 3", "text.layers": "0", "text.max_tokens": "1", "text.vocabulary": "0",
     "text.width": "0", "backbone.widths": "[64] [33,64] [0,0]", "injection.points": "[nowhere]",
-    "memory.device": "tpu", "memory.precision": "int8 fp16", "memory.tune": "some", "sampler.scheduler": "best",
+    "memory.device": "tpu", "memory.precision": "int8 fp16", "memory.tune": "some",
+    "memory.attention": "none", "memory.lora_rank": "0 -1", "hint.channels": "[16,32] [0]", "hint.layers": "0",
+    "sampler.scheduler": "best",
     "diffusion.prediction": "x1", "diffusion.schedule": "straight", "regions.strokes": "thick", "name": "a/b '' latest",
     "backbone.base": "0 33", "backbone.multipliers": "[1] [0,1]", "codec.tiling": "-1 12",
     "diffusion.beta_start": "0 1.5 nan", "diffusion.beta_end": "0 1.5 nan", "backbone.weights": "some",
@@ -84,6 +86,7 @@ OPTIONS = {
     **dict.fromkeys(("sketch.epsilon", "sketch.k", "sketch.p", "sketch.phi"), {"sketch": "xdog"}),
     **dict.fromkeys(FOLDER, {"data": "folder"}),
     **dict.fromkeys(("backbone.base", "backbone.multipliers"), {"backbone": "unet160"}),
+    "hint.channels": {"hint": "controlnet"}, "hint.layers": {"hint": "t2i"},
     "codec.tiling": {"codec": "taesd"}, "backbone.weights": {"backbone": "sd15"},
 }  # fmt: skip
 

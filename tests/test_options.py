@@ -75,6 +75,8 @@ def networks(option: str, tmp_path: Path) -> list[str]:
         folder = save_sd(tmp_path / "sd", inpaint=option == "backbone=sd15_inpaint")
         return [f"backbone.source={folder}", "text=clip", "codec=kl", "diffusion=folder"]
     return {
+        "hint=controlnet": ["hint.channels=[16,32,64]"],  # the pixel codec's latents are 1/4 of the image
+        "hint=t2i": ["backbone=unet160", "backbone.base=32", "backbone.multipliers=[1,2]", "backbone.heads=2"],
         "codec=taesd": ["codec.weights=none", *latents],
         "backbone=unet160": ["backbone.base=32", "backbone.multipliers=[1,2]", "backbone.heads=2"],
     }.get(option, [])
@@ -94,7 +96,7 @@ def overrides(option: str, tiny: list[str], tmp_path: Path) -> list[str]:
     words += ["sketch=canny"] if option == "data=folder" else []  # without drawings the photographs' edges
     words += networks(option, tmp_path)
     groups = {w.partition("=")[0] for w in words if "." not in w.partition("=")[0]}
-    tiny = [w for w in tiny if w.partition(".")[0] not in groups & {"text", "backbone", "codec"}]
+    tiny = [w for w in tiny if w.partition(".")[0] not in groups & {"text", "backbone", "codec", "hint"}]
     mine = [word for word in tiny if not (folder and word.startswith(("data.train", "data.val", "data.test")))]
     mine = [word for word in mine if word.partition("=")[0] not in {w.partition("=")[0] for w in words}]
     made = photos(tmp_path / "data") if folder else emoji(tmp_path / "data") if "data=openmoji" in words else []

@@ -89,7 +89,9 @@ class Memory:
 
     device: str = "auto"  # auto, cpu, cuda
     precision: str = "auto"  # auto, no (float32), bf16
-    tune: str = "full"  # stage 1's modules in stage 2: full or frozen
+    tune: str = "full"  # of a pretrained backbone, and of stage 1's modules in stage 2: full, frozen, attention or lora
+    attention: str = "all"  # the layers that tune=attention and tune=lora train: all, self or cross
+    lora_rank: int = 16
 
 
 METRICS = ("fd_embedded", "fd_squeezenet", "fid", "kid", "lpips", "clip", "region_clip")  # that need a network

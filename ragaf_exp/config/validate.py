@@ -133,7 +133,7 @@ def _ranges(cfg: DictConfig) -> None:
                     "stage.coarse.steps", "stage.refine.steps",
                     "stage.refine.region_batch", "stage.refine.coarse_steps",
                     "stage.log_every", "stage.validate_every", "stage.checkpoint_every",
-                    "stage.keep", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items",
+                    "stage.keep", "memory.lora_rank", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items",
                     "eval.clip_batch", "eval.lpips_batch", "cluster.nodes", "cluster.tasks", "cluster.cpus",
                     "cluster.minutes", "cluster.memory_gb")  # fmt: skip
     for key in at_least_one:
@@ -160,7 +160,8 @@ def _ranges(cfg: DictConfig) -> None:
     for key, allowed in {"eval.edges": ("canny", "pidinet"), "eval.lpips_net": ("squeeze", "alex", "vgg"),
                          "eval.clip_precision": ("fp32", "bf16", "fp16"),
                          "memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16"),
-                         "memory.tune": ("full", "frozen")}.items():  # fmt: skip
+                         "memory.tune": ("full", "frozen", "attention", "lora"),
+                         "memory.attention": ("all", "self", "cross")}.items():  # fmt: skip
         if OmegaConf.select(cfg, key) not in allowed:
             raise UserError(f"{key}={OmegaConf.select(cfg, key)}: must be one of {', '.join(allowed)}")
 

@@ -6,11 +6,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ragaf_exp.errors import at_least
+from ragaf_exp.errors import UserError, at_least
+from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.pretrained import Part
 from ragaf_exp.models.taps import OUT, Shape
 
 
-class LiteHint(nn.Module):
+class Hint(Part):
+    """What every sketch encoder gives. width: channels of its features at the latent's resolution."""
+
+    width: int
+
+    def features(self, sketch: Tensor) -> dict:
+        """(B,1,H,W) in [0,1] -> features, among them those at the latent's resolution (h,w): (B,width,h,w)."""
+        raise NotImplementedError
+
+    def at(self, given: dict[str, Tensor], x: Tensor, t: Tensor, text: Text) -> dict[str, Tensor]:
+        """Residuals by injection point at timesteps t (B,), from what forward gave; most don't depend on these.
+
+        x (B,C,h,w): what the UNet's first layer takes.
+        """
+        return given
+
+
+def agree(key: str, what: str, given: dict[str, Shape], taken: dict[str, Shape]) -> list[str]:
+    """The injection points, where an encoder's outputs fit the UNet's; else UserError with the shapes that disagree."""
+    if len(given) != len(taken):
+        raise UserError(f"{key}: gives {len(given)} {what} outputs, and the backbone takes {len(taken)}")
+    for point, shape in given.items():
+        if shape != taken.get(point):
+            raise UserError(f"{key}: gives {shape} (channels, height, width) at {point}, and the backbone takes "
+                            f"{taken.get(point)} there; take another hint, or one made for this backbone")  # fmt: skip
+    return list(given)
+
+
+class LiteHint(Hint):
     """A small encoder: space to depth, convolutions at each resolution, a 1x1 output per injection point.
 
     shapes: injection point -> (C,h,w), traced from the UNet. downscale: image pixels per latent pixel (wiring).

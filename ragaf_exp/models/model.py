@@ -89,10 +89,11 @@ class Model(nn.Module):
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
+        hint = self.hint.at(c.hint, self.backbone.inputs(x_t), t, c.text)
         if c.regions is None:
-            return Prediction(self.backbone(x_t, t, c.text, c.hint))
+            return Prediction(self.backbone(x_t, t, c.text, hint))
         tokens, fusion = self.ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
-        residuals = self.injection(tokens, c.regions, self._with_coarse(c))
+        residuals = self.injection(tokens, c.regions, self._with_coarse(c, hint))
         value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions))
         return Prediction(value, self._said(tokens), fusion)
 
@@ -106,12 +107,12 @@ class Model(nn.Module):
         low, high = batch.spans[:, :, None].unbind(-1)  # (B,N,1)
         return (first >= low) & (end <= high) & (end > first) & text.mask[:, None]
 
-    def _with_coarse(self, c: Conditioning) -> dict[str, Tensor]:
+    def _with_coarse(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
         """The hint's residuals, and at the first layer what stage 2 sees of stage 1's latent."""
         if self.coarse_in is None or c.coarse is None:
-            return c.hint
+            return hint
         seen = self.coarse_in(c.coarse)
-        return c.hint | {FIRST: c.hint[FIRST] + seen if FIRST in c.hint else seen}
+        return hint | {FIRST: hint[FIRST] + seen if FIRST in hint else seen}
 
     def _said(self, tokens: Tensor) -> Tensor | None:
         return None if self.region_latent is None else self.region_latent(tokens)

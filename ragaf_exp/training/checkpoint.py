@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -30,6 +30,7 @@ class Checkpoint:
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)  # part -> whose weights are not written again
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -50,7 +51,7 @@ def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Che
         if fault is None:
             state = read_json(place / "state.json")
             tensors = {part: load_file(place / f"{part}.safetensors") if part in parts else {} for part in PARTS}
-            return Checkpoint(stage, state["step"], **tensors)
+            return Checkpoint(stage, state["step"], **tensors, sources=state.get("sources", {}))
         log.warning("%s: %s; falling back to the checkpoint before it", place, fault)
     return None
 
@@ -76,6 +77,8 @@ def _fill(place: Path, checkpoint: Checkpoint) -> None:
         _write(place / f"{part}.safetensors", tensors)
     sums = {f"{part}.safetensors": checksum(place / f"{part}.safetensors") for part in PARTS}
     state = {"schema": SCHEMA, "stage": checkpoint.stage, "step": checkpoint.step, "sha256": sums}
+    if checkpoint.sources:
+        state["sources"] = checkpoint.sources
     write_json(place / "state.json", state)
 
 

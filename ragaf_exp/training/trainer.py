@@ -22,6 +22,7 @@ from ragaf_exp.errors import Diverged, UserError
 from ragaf_exp.jobs.processes import mean
 from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
 from ragaf_exp.models.codec import Pixel
+from ragaf_exp.models.sources import load_own, own_state, sources_of
 from ragaf_exp.randomness import generator
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training import checkpoint
@@ -223,7 +224,8 @@ class Trainer:
         self.folder.own()
         if self.accelerator.is_main_process:
             state = optimizer_state(self.bare, self.optimizer)
-            content = Checkpoint(self.plan.stage, done, self.bare.state_dict(), self.ema.model.state_dict(), state)
+            content = Checkpoint(self.plan.stage, done, own_state(self.bare), own_state(self.ema.model), state,
+                                 sources=sources_of(self.bare))  # fmt: skip
             checkpoint.save(self.folder.checkpoints, content, self.pace.keep)
         self.accelerator.wait_for_everyone()
 
@@ -233,8 +235,8 @@ class Trainer:
         if found is None:
             return 0
         try:
-            self.bare.load_state_dict(found.model)
-            self.ema.model.load_state_dict(found.ema)
+            load_own(self.bare, found.model, found.sources)
+            load_own(self.ema.model, found.ema, found.sources)
         except RuntimeError as error:
             raise UserError(f"{self.folder.checkpoints}: made by another version of the model; "
                             f"train again in another folder (name=...)") from error  # fmt: skip

@@ -1,0 +1,62 @@
+"""A T2I-Adapter as sketch encoder (config group `hint`): Mou et al. 2023, arXiv 2302.08453; diffusers' own network."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import T2IAdapter
+from torch import Tensor
+
+from ragaf_exp.errors import UserError, at_least
+from ragaf_exp.models import taps
+from ragaf_exp.models.backbone import Backbone
+from ragaf_exp.models.hint import Hint, agree
+from ragaf_exp.models.pretrained import Origin, network
+
+KINDS = ("full_adapter", "full_adapter_xl", "light_adapter")
+
+
+class T2IHint(Hint):
+    """An encoder of its own, one output per level of the UNet's encoder, the same at every timestep.
+
+    backbone, side: of the latents, downscale: image pixels per latent pixel (wiring). source, revision, offline,
+    variant: of a trained adapter, as in the group `backbone`; without a source it has the UNet's widths and random
+    weights. layers: residual blocks per level. kind: full_adapter, full_adapter_xl or light_adapter.
+    """
+
+    def __init__(
+        self, backbone: Backbone, side: int, downscale: int, source: str = "", revision: str = "",
+        offline: bool = False, variant: str = "", layers: int = 2, kind: str = "full_adapter",
+    ):  # fmt: skip
+        super().__init__()
+        at_least("hint", 1, layers=layers)
+        if kind not in KINDS:
+            raise UserError(f"hint.kind={kind}: must be one of {', '.join(KINDS)}")
+        if source:
+            self.net, self.source = network(T2IAdapter, Origin("hint", source, revision, offline, variant), "", {})
+        else:
+            widths = list(backbone.unet.config.block_out_channels)
+            self.net = T2IAdapter(  # by name: diffusers forgets what is given by place
+                in_channels=1, channels=widths, num_res_blocks=layers, downscale_factor=downscale, adapter_type=kind
+            )
+        c = self.net.config
+        if c.downscale_factor != downscale:
+            raise UserError(f"hint.source={source}: reads 1/{c.downscale_factor} of an image's resolution, and the "
+                            f"codec's latents are 1/{downscale} of it")  # fmt: skip
+        self.points = agree(f"hint.source={source}" if source else "hint", "intra", _trace(self.net, side * downscale),
+                            taps.trace_intra(backbone.unet, side, side))  # fmt: skip
+        self.width = c.channels[0]
+
+    def features(self, sketch: Tensor) -> dict:
+        """(B,1,H,W) in [0,1] -> injection point -> (B,C,h',w'), and the first also by the latent's resolution."""
+        found = self.net(sketch.expand(-1, self.net.config.in_channels, -1, -1))
+        return {tuple(found[0].shape[2:]): found[0], **dict(zip(self.points, found, strict=True))}
+
+    def forward(self, features: dict, keep: Tensor) -> dict[str, Tensor]:
+        return {point: features[point] * keep[:, None, None, None] for point in self.points}
+
+
+def _trace(net: T2IAdapter, side: int) -> dict[str, taps.Shape]:
+    with torch.device("meta"), torch.no_grad():
+        ghost = T2IAdapter.from_config(net.config)
+        found = ghost(torch.empty(1, net.config.in_channels, side, side))
+    return {f"{taps.INTRA}{i}": tuple(x.shape[1:]) for i, x in enumerate(found)}
