@@ -37,7 +37,8 @@ def given():
     """x_t, t, text, sketch and who keeps it."""
     torch.manual_seed(5)
     text = Text(torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool))
-    return torch.randn(2, 4, 8, 8), torch.tensor([30, 800]), text, torch.rand(2, 1, 64, 64).round(), torch.tensor([True] * 2)
+    sketch, keep = torch.rand(2, 1, 64, 64).round(), torch.tensor([True, True])
+    return torch.randn(2, 4, 8, 8), torch.tensor([30, 800]), text, sketch, keep
 
 
 def open_gates(module):
