@@ -42,6 +42,8 @@ def needs(cfg: DictConfig) -> dict[str, Any]:
         content["regions"] = whole["regions"]
     for group, keys in UNSEEN_KEYS.items():
         content[group] = {key: value for key, value in content[group].items() if key not in keys}
+    if "source" in whole["backbone"]:  # of a pretrained backbone memory.tune says what stage 1 trains, too
+        content["memory"] = whole["memory"]
     content["loss"] = {key: content["loss"][key] for key in SEEN_LOSSES}
     return content
 
