@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ragaf_exp.config.compose import composed
 from ragaf_exp.errors import UserError
 from ragaf_exp.experiment import run
 from ragaf_exp.jobs import slurm
+from ragaf_exp.jobs import stop as stop_module
 from ragaf_exp.jobs.stop import SIGNALS, STOP, Stop, Stopped
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training.checkpoint import load_newest
@@ -179,18 +181,42 @@ def test_a_launchers_own_handler_queues_the_job(monkeypatch):
         signal.signal(signal.SIGUSR2, before)
 
 
-def test_handlers_are_put_back_and_a_second_signal_does_not_raise_again():
+def test_handlers_are_put_back_and_a_run_that_is_ending_is_left_to_it():
     before = [signal.getsignal(number) for number in SIGNALS]
     stop = Stop()
     with stop.listening():
-        with stop.noted():
+        with pytest.raises(Stopped, match="SIGUSR1"):
             os.kill(os.getpid(), signal.SIGUSR1)
-            assert stop.asked == "SIGUSR1"
-        os.kill(os.getpid(), signal.SIGTERM)  # a run that is writing its last checkpoint is left to it
-        assert stop.asked == "SIGTERM"
+        with pytest.raises(Stopped, match="SIGTERM"):  # a library's code swallowed the first, perhaps
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.state() == "preempted"
+        os.kill(os.getpid(), signal.SIGTERM)
     assert [signal.getsignal(number) for number in SIGNALS] == before
     with stop.listening():
         assert stop.asked is None
+
+
+def test_what_a_callback_swallows_is_raised_again(monkeypatch):
+    """As numba's compiler did, which calls Python from C."""
+    monkeypatch.setattr(stop_module, "REMIND_S", 0.05)
+    stop = Stop()
+    with stop.listening(), pytest.raises(Stopped):
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        for _ in range(200):
+            time.sleep(0.05)
+
+
+def test_what_is_noted_is_not_forgotten():
+    """A signal between the last step's look and the loop's end; and no `except Exception` takes it."""
+    stop = Stop()
+    with stop.listening(), pytest.raises(Stopped, match="SIGUSR1"):
+        try:
+            with stop.noted():
+                os.kill(os.getpid(), signal.SIGUSR1)
+                assert stop.asked == "SIGUSR1"
+        except Exception:
+            pytest.fail("taken for an error")
 
 
 def test_in_another_thread_nothing_is_handled():

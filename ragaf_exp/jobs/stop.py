@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,10 +20,13 @@ from ragaf_exp.jobs.processes import agreed
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # SLURM's own; what users give --signal; submitit's
+REMIND_S = 2.0
 
 
-class Interrupted(Exception):
-    """A run stopped before its end, where the same command continues it."""
+class Interrupted(BaseException):
+    """A run stopped before its end, where the same command continues it. As KeyboardInterrupt, no library takes it for
+    an error of its own.
+    """
 
 
 class Stopped(Interrupted):
@@ -35,6 +39,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked: str | None = None  # the signal's name
         self.orphaned = False  # what started the job's process is gone: the job is over, or will be given to another
+        self.obeyed = False  # the run is ending: a further signal changes nothing
         self._noted_only = False
         self._parent = os.getppid()
         self._before: dict[int, Any] = {}  # handlers, the launcher's perhaps
@@ -45,7 +50,7 @@ class Stop:
         if self._before or threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.asked, self.orphaned, self._parent = None, False, os.getppid()
+        self.asked, self.obeyed, self.orphaned, self._parent = None, False, False, os.getppid()
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield
@@ -62,6 +67,8 @@ class Stop:
             yield
         finally:
             self._noted_only = outer
+        if only and not outer:
+            self._raise()  # what came after the last look
 
     def agreed(self) -> str | None:
         """By what any of the run's processes was asked to stop, the same in all of them, which call this together."""
@@ -76,7 +83,8 @@ class Stop:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def state(self) -> str:
-        """What a stopped run's status is to say. A job that SLURM calls cancelled is; anything else may go on."""
+        """What a stopped run's status is to say: cancelled, or preempted where it may go on; failed for an orphan."""
+        self.obeyed = True
         if self.orphaned:
             return "failed"
         job = slurm.name()
@@ -84,6 +92,7 @@ class Stop:
 
     def hand_on(self) -> None:
         """Put the job back into the queue. Where a launcher (submitit) listened before, it does so in its own way."""
+        self.obeyed = True
         theirs = [number for number in (signal.SIGUSR2, signal.SIGUSR1) if callable(self._before.get(number))]
         if theirs:
             self._before[theirs[0]](theirs[0], None)
@@ -91,9 +100,20 @@ class Stop:
             slurm.requeue(job)
 
     def _handle(self, number: int, frame: Any) -> None:
-        first, self.asked = self.asked is None, signal.Signals(number).name
-        if first and not self._noted_only:
+        self.asked = signal.Signals(number).name
+        if not self._noted_only:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self.asked and not self.obeyed:
+            reminder = threading.Timer(REMIND_S, self._remind)  # a callback from C may swallow what is raised in it
+            reminder.daemon = True
+            reminder.start()
             raise Stopped(f"stopped by {self.asked}")
+
+    def _remind(self) -> None:
+        if self._before and self.asked and not self.obeyed:
+            interrupt_main(signal.Signals[self.asked])
 
 
 STOP = Stop()
