@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from ragaf_exp.cache.prepare import cached
 from ragaf_exp.config.build import build, locate
 from ragaf_exp.config.schema import COARSE, REFINE, Memory
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
+from ragaf_exp.data.mirror import Mirrored, MirroredItems
 from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.files import write_text
@@ -28,6 +30,7 @@ from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sampler import Sampler
 from ragaf_exp.training.recovery import Chunks
 from ragaf_exp.training.region_targets import asked
+from ragaf_exp.types import Item
 
 log = logging.getLogger(__name__)
 VOCABULARY_CAPTIONS = 4000  # of the training split, read to fit a tokenizer
@@ -55,6 +58,13 @@ class Parts:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
         cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
         items = self.source.split(split)
+        mirror = self.cfg.task.mirror if split == "train" else 0.0
+        if mirror > 0:
+            both = (self._examples(split, i, cache_mb / 2) for i in (items, MirroredItems(items)))
+            return Mirrored(*both, mirror, self.cfg.seed)
+        return self._examples(split, items, cache_mb)
+
+    def _examples(self, split: str, items: Sequence[Item], cache_mb: float) -> Examples:
         if split == "train" and self.augment.active:
             return Augmented(items, self.prepare, cache_mb, self.augment, self.cfg.seed)
         return Examples(items, self.prepare, cache_mb)

@@ -12,6 +12,7 @@ from ragaf_exp.benches.cache import cache
 from ragaf_exp.benches.evaluation import frechet_distance, sketch_fidelity
 from ragaf_exp.benches.graph_attention import graph_attention
 from ragaf_exp.benches.regions import regions_graph, soft_masks
+from ragaf_exp.benches.savers import savers
 from ragaf_exp.benches.training import scenes, training_step
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
@@ -38,7 +39,7 @@ def main() -> None:
 BENCHES = {
     "training_step": training_step, "scenes": scenes, "regions_graph": regions_graph, "soft_masks": soft_masks,
     "graph_attention": graph_attention, "cache": cache, "frechet": frechet_distance,
-    "sketch_fidelity": sketch_fidelity,
+    "sketch_fidelity": sketch_fidelity, "savers": savers,
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ MEND = {
 def guarded(main: Callable[[], Any]) -> None:
     """Run a command line: a user's mistake becomes one line on stderr and exit status 2."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands its errors on instead of printing them
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a 4-bit kernel, which nothing here uses
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main()

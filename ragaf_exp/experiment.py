@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from eval.draws import Draws, fingerprint
 from eval.edges import reader_of
@@ -22,6 +23,7 @@ from ragaf_exp.config.compose import PLACE
 from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.errors import UserError
+from ragaf_exp.features.fill import prepare as prepare_features
 from ragaf_exp.files import write_bytes, write_json
 from ragaf_exp.generate import Pipeline
 from ragaf_exp.jobs import processes
@@ -110,6 +112,9 @@ class Experiment:
     def train(self) -> None:
         """Every stage that the config asks for, in order."""
         self.logger.open(self.folder.path, OmegaConf.to_container(self.cfg))
+        features = prepare_features(self.cfg, self.parts, self.compute.device)
+        if features is not None:
+            self.train_examples.collate = features
         coarse = None if COARSE in self.cfg.stage.run else self._adopted()
         for stage in (s for s in (COARSE, REFINE) if s in self.cfg.stage.run):
             if stage == COARSE and self.cfg.study.share:
@@ -156,8 +161,16 @@ class Experiment:
 
         return Trainer(
             plan(self.cfg, stage, self.parts), model, objective, self.parts.codec, folder, self.compute,
-            s["stage"], s["optim"], s["task"], self.cfg.seed, validate, self.logger.log,
+            s["stage"], s["optim"], s["task"], s["memory"], self.cfg.seed, validate, self.logger.log,
+            self._idle(model, None if seen is not None else coarse),
         )  # fmt: skip
+
+    def _idle(self, model: Model, coarse: Model | None) -> list[nn.Module]:
+        """What no training step uses: stage 1's model in stage 2, and encoders whose features are on disk."""
+        kept = getattr(self.train_examples, "collate", None)
+        latents, texts = (getattr(kept, name, None) for name in ("latents", "texts"))
+        found = [coarse, latents and self.parts.codec, texts and model.text]
+        return [network for network in found if network is not None]
 
     def _validate(
         self, stage: str, ema: Model, coarse: Model | None, objective: Objective, step: int, folder: RunFolder
@@ -277,7 +290,8 @@ def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, example
 def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:
     """What images are scored by, as the config has it."""
     settings = OmegaConf.to_object(OmegaConf.merge(PLAIN["eval"], cfg.eval))
-    measured_with = {"weights": "ema", "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
+    weights = "raw" if cfg.memory.ema == "off" else "ema"
+    measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
     reader = reader_of(parts.prepare.sketch, cfg.eval.edges, cfg.eval.pidinet, cfg.memory.device)
     networks = Networks(settings, cfg.memory.device, cfg.cache.folder, cfg.cache.gigabytes)

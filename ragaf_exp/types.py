@@ -5,7 +5,9 @@ Shapes: B batch, H W image, N regions, F node features, E edge features. A field
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,16 +82,30 @@ class Batch:
     edges: torch.Tensor  # (B,N,N,E)
     edge_mask: torch.Tensor  # (B,N,N) bool
     spans: torch.Tensor | None = None  # (B,N,2) int64: the caption's characters that speak of each region, (0,0) = none
+    latent: torch.Tensor | None = None  # (B,C,h,w) of the image, where the codec's were computed before
+    text: Any = None  # models.conditioning.Text of the captions, where the text encoder's were computed before
+    no_text: Any = None  # the same of the empty caption, (1,T,D): what a dropped caption is replaced by
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def to(self, device: torch.device) -> Batch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, torch.Tensor)}
-        return replace(self, **moved)
+        return self._each(lambda value: value.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """In memory from which a device copies by itself; a loader calls it."""
+        return self._each(torch.Tensor.pin_memory)
 
     def rows(self, where: slice) -> Batch:
         """Some of the batch's items."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("text", "no_text")}
+        some = {name: None if value is None else value[where] for name, value in values.items()}
+        text = None if self.text is None else self.text.each(lambda value: value[where])
+        return Batch(**some, text=text, no_text=self.no_text)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """With every tensor changed alike."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{name: None if value is None else value[where] for name, value in values.items()})
+        changed = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
+        changed |= {k: values[k].each(change) for k in ("text", "no_text") if values[k] is not None}
+        return replace(self, **changed)

@@ -25,8 +25,10 @@ FILES = sorted(p for p in CONF.glob("*/**/*.yaml") if p.relative_to(CONF).parts[
 OPTIONS = [f"{path.parent.relative_to(CONF).as_posix()}={path.stem}" for path in FILES]  # also of groups within a group
 LIBRARY = {"logger=wandb": "wandb", "graph/backend=dgl": "dgl", "graph/backend=pyg": "torch_geometric"}
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-MORE = ["memory.precision=bf16", "sampler.guidance=3 sampler.sketch_guidance=2", "stage.refine.strength=0.6",
-        "stage.accumulate=2", "stage.refine.coarse_input=true",
+MORE = ["memory.precision=bf16 memory.checkpointing=true memory.ema=cpu", "memory.precision=fp16 memory.ema=off",
+        "memory.step_in_backward=true optim.clip=0 memory.channels_last=true memory.offload=true",
+        "sampler.guidance=3 sampler.sketch_guidance=2", "stage.refine.strength=0.6",
+        "stage.accumulate=2 task.mirror=0.5", "stage.refine.coarse_input=true memory.offload=true",
         "data.scenes=true data.recolour=true data=openmoji", "data.drawings=drawn data=folder",
         "task.caption_dropout=1 task.sketch_dropout=1", "regions.max_regions=1"]  # fmt: skip
 

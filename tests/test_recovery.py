@@ -92,8 +92,8 @@ def test_a_step_that_runs_out_of_memory_is_redone_with_half_the_micro_batch(
 
 def same(trainer, other) -> None:
     """AdamW's first step is a sign: compared are the moments, which are the gradients."""
-    moments = [{n: t.optimizer.state[p]["exp_avg"] for n, p in t.bare.named_parameters() if p in t.optimizer.state}
-               for t in (trainer, other)]  # fmt: skip
+    held = [(t.bare, t.update.optimizer.state) for t in (trainer, other)]
+    moments = [{n: state[p]["exp_avg"] for n, p in net.named_parameters() if p in state} for net, state in held]
     scale = max(float(m.abs().max()) for m in moments[1].values())
     assert moments[0].keys() == moments[1].keys() and len(moments[0]) > 50
     for name, moment in moments[1].items():
@@ -104,7 +104,7 @@ def same(trainer, other) -> None:
 def test_an_update_that_did_not_begin_is_redone(phase, experiment, batch, monkeypatch):
     undisturbed, trainer = fresh(experiment, "coarse"), fresh(experiment, "coarse")
     undisturbed.step(0, batch)
-    owner, name = (trainer.accelerator, "clip_grad_norm_") if phase == "clip" else (trainer.optimizer, "step")
+    owner, name = (trainer.accelerator, "clip_grad_norm_") if phase == "clip" else (trainer.update.optimizer, "step")
     call, failed = getattr(owner, name), []
 
     def once(*args):
@@ -122,7 +122,7 @@ def test_an_update_that_did_not_begin_is_redone(phase, experiment, batch, monkey
 @pytest.mark.parametrize("phase", ["optimizer", "average"])
 def test_a_half_done_update_stops_the_run_at_its_checkpoint(phase, experiment, batch, monkeypatch):
     trainer = fresh(experiment, "coarse")
-    owner, name = (trainer.optimizer, "step") if phase == "optimizer" else (trainer.ema, "update")
+    owner, name = (trainer.update.optimizer, "step") if phase == "optimizer" else (trainer.ema, "update")
     model = trainer.bare if phase == "optimizer" else trainer.ema.model
 
     def halfway(*args):

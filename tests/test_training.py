@@ -73,7 +73,7 @@ def test_ema(decay, updates):
     for step in range(updates):
         with torch.no_grad():
             model.weight.fill_(math.sin(step))
-        ema.update(model, step)
+        ema.update(step)
         now = min(decay, (1 + step) / (10 + step))
         wanted = now * wanted + (1 - now) * math.sin(step)
     assert float(ema.model.weight) == pytest.approx(wanted, abs=1e-9)
@@ -181,7 +181,7 @@ def gradient(experiment: Experiment, stage: str, batch, accumulate: int) -> dict
     trainer = experiment.trainer(stage, coarse)
     trainer.recovery.accumulate = accumulate
     trainer.step(trainer.plan.steps - 1, batch)
-    state = optimizer_state(trainer.bare, trainer.optimizer)
+    state = optimizer_state(trainer.bare, trainer.update.optimizer)
     return {name: value for name, value in state.items() if name.endswith("/exp_avg")}
 
 
@@ -197,9 +197,9 @@ def test_accumulation_is_one_big_batch(stage, experiment, batch):
 
 def test_the_gradient_is_clipped(experiment, batch):
     trainer = experiment.trainer("coarse", None)
-    trainer.optim = replace(trainer.optim, clip=1e-3)
+    trainer.update.clip = 1e-3
     trainer.step(0, batch)
-    state = optimizer_state(trainer.bare, trainer.optimizer)
+    state = optimizer_state(trainer.bare, trainer.update.optimizer)
     share = 1 - trainer.optim.betas[0]
     norm = torch.stack([(v / share).norm() for k, v in state.items() if k.endswith("/exp_avg")]).norm()
     assert float(norm) == pytest.approx(1e-3, rel=1e-3)

@@ -54,6 +54,7 @@ class Task:
 
     caption_dropout: float = 0.1
     sketch_dropout: float = 0.1
+    mirror: float = 0.0  # share of training items shown mirrored, for captions that don't tell left from right
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Optim:
     weight_decay: float = 1e-4
     warmup: int = 50
     final_lr: float = 0.02  # of the peak, at the last step
-    clip: float = 1.0  # gradient norm
+    clip: float = 1.0  # gradient norm; 0 = no clipping
     ema: float = 0.99
 
 
@@ -88,10 +89,18 @@ class Memory:
     """Group `memory`: what is trained in stage 2 besides the region path, and in which precision."""
 
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "auto"  # auto, no (float32), bf16
+    precision: str = "auto"  # auto, no (float32), bf16, fp16 (with loss scaling)
     tune: str = "full"  # of a pretrained backbone, and of stage 1's modules in stage 2: full, frozen, attention or lora
     attention: str = "all"  # the layers that tune=attention and tune=lora train: all, self or cross
     lora_rank: int = 16
+    checkpointing: bool = False  # activations are computed again in the backward pass
+    optimizer: str = "adamw"  # adamw, or adamw8bit: moments of a byte each (bitsandbytes)
+    step_in_backward: bool = False  # a weight is changed, and its gradient freed, as soon as that is there
+    ema: str = "device"  # where the averaged weights lie: device, cpu, or off for none
+    channels_last: bool = False  # memory order of images: faster kernels on many devices
+    offload: bool = False  # networks that no training step uses rest in main memory, but for validation
+    compile: bool = False  # the denoiser's blocks by torch.compile
+    features: str = "none"  # computed before training and kept on disk: none, latents, or all (of the text, too)
 
 
 METRICS = ("fd_embedded", "fd_squeezenet", "fid", "kid", "lpips", "clip", "region_clip")  # that need a network

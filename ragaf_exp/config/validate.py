@@ -139,14 +139,14 @@ def _ranges(cfg: DictConfig) -> None:
     for key in at_least_one:
         _range(cfg, key, 1, None)
     for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
-                "eval.test_items", "eval.pictures", "optim.warmup", "optim.weight_decay",
+                "eval.test_items", "eval.pictures", "optim.warmup", "optim.weight_decay", "optim.clip",
                 "cluster.gpus", "cluster.grace", "cluster.parallel", "study.alone_steps", "eval.validation_drawn",
                 *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
         _range(cfg, key, 0, None)
-    for key in ("task.caption_dropout", "task.sketch_dropout", "stage.refine.recolour", "optim.final_lr", "optim.ema",
-                "loss.contrastive_until", "stage.curriculum"):  # fmt: skip
+    for key in ("task.caption_dropout", "task.sketch_dropout", "task.mirror", "stage.refine.recolour",
+                "optim.final_lr", "optim.ema", "loss.contrastive_until", "stage.curriculum"):  # fmt: skip
         _range(cfg, key, 0, 1)
-    for key in ("stage.coarse.lr", "stage.refine.lr", "optim.clip", "study.alone_lr"):
+    for key in ("stage.coarse.lr", "stage.refine.lr", "study.alone_lr"):
         _range(cfg, key, 1e-12, None)
     _range(cfg, "stage.refine.strength", 1e-3, 1)
     _range(cfg, "cache.gigabytes", 1e-2, None)
@@ -159,11 +159,27 @@ def _ranges(cfg: DictConfig) -> None:
             raise UserError(f"eval.metrics={list(cfg.eval.metrics)}: {metric} is not among {', '.join(METRICS)}")
     for key, allowed in {"eval.edges": ("canny", "pidinet"), "eval.lpips_net": ("squeeze", "alex", "vgg"),
                          "eval.clip_precision": ("fp32", "bf16", "fp16"),
-                         "memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16"),
+                         "memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16", "fp16"),
                          "memory.tune": ("full", "frozen", "attention", "lora"),
-                         "memory.attention": ("all", "self", "cross")}.items():  # fmt: skip
+                         "memory.attention": ("all", "self", "cross"), "memory.optimizer": ("adamw", "adamw8bit"),
+                         "memory.ema": ("device", "cpu", "off"),
+                         "memory.features": ("none", "latents", "all")}.items():  # fmt: skip
         if OmegaConf.select(cfg, key) not in allowed:
             raise UserError(f"{key}={OmegaConf.select(cfg, key)}: must be one of {', '.join(allowed)}")
+    _together(cfg)
+
+
+def _together(cfg: DictConfig) -> None:
+    """What memory.step_in_backward can't be combined with: it leaves no gradient behind."""
+    if not cfg.memory.step_in_backward:
+        return
+    if cfg.optim.clip > 0:
+        raise UserError("memory.step_in_backward=true: no gradient is left to be clipped; set optim.clip=0")
+    if cfg.stage.accumulate > 1:
+        raise UserError("memory.step_in_backward=true: no gradient is left to be accumulated; set stage.accumulate=1")
+    if cfg.memory.precision == "fp16":
+        raise UserError("memory.step_in_backward=true: a step can't be taken back when float16 overflows; "
+                        "take memory.precision=bf16")  # fmt: skip
 
 
 def _range(cfg: DictConfig, key: str, low: float, high: float | None) -> None:

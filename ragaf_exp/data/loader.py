@@ -39,6 +39,8 @@ class Examples(Dataset):
         self.kept: dict[int, Example] = {}
         self.room = cache_mb * 2**20  # bytes
 
+        self.collate: Callable[..., Batch] = collate
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -151,12 +153,16 @@ class _Places(Dataset):
 
 
 def step_loader(
-    examples: Examples, order: Iterable[list[int]], workers: int = 0, start: int = 0, spans: bool = False
+    examples: Examples, order: Iterable[list[int]], workers: int = 0, start: int = 0, spans: bool = False,
+    pin: bool = False,
 ) -> DataLoader:
-    """One batch per step from `start` on, of the items whose indices `order` gives. spans: see collate."""
+    """One batch per step from `start` on, of the items whose indices `order` gives.
+
+    spans: see collate. pin: for copies to a device.
+    """
     places = ([(step, index) for index in rows] for step, rows in enumerate(order, start))
-    whole = partial(collate, spans=spans)
-    return DataLoader(_Places(examples), batch_sampler=places, collate_fn=whole, num_workers=workers)
+    whole = partial(examples.collate, spans=spans)
+    return DataLoader(_Places(examples), batch_sampler=places, collate_fn=whole, num_workers=workers, pin_memory=pin)
 
 
 def eval_batches(examples: Examples, batch: int) -> Iterator[list[Example]]:

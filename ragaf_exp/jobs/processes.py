@@ -74,7 +74,7 @@ def mean(values: Any) -> Any:
     if not _several():
         return values
     values = values.cpu()
-    distributed.all_reduce(values, group=_talk())
+    distributed.all_reduce(values, group=talk())
     return values / distributed.get_world_size()
 
 
@@ -111,12 +111,12 @@ def agreed(asked: str | None) -> str | None:
     from torch import distributed
 
     number = torch.tensor([SIGNAL_NAMES.index(asked)])
-    distributed.all_reduce(number, distributed.ReduceOp.MAX, _talk())
+    distributed.all_reduce(number, distributed.ReduceOp.MAX, talk())
     return SIGNAL_NAMES[int(number)]
 
 
 @lru_cache(maxsize=1)
-def _talk() -> Any:
+def talk() -> Any:
     """A group for words between processes, which passes devices by."""
     from torch import distributed
 

@@ -5,8 +5,10 @@ Shapes: B batch, T text tokens, D text width, N regions, R region width, h w lat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 
@@ -17,6 +19,22 @@ class Text:
     tokens: Tensor  # (B,T,D)
     mask: Tensor  # (B,T) bool, True = a token; the first, which opens every caption, is always there
     seen: Tensor | None = None  # (B,T) bool: what the denoiser attends to, where that is not `mask`
+
+    def dropped(self, keep: Tensor | None, empty: Text) -> Text:
+        """These features, and those of the empty caption, `empty` (1,T,D), where keep (B,) is False."""
+        if keep is None:
+            return self
+        return Text(*(
+            None if value is None else torch.where(keep.reshape(-1, *(1,) * (value.ndim - 1)), value, other)
+            for value, other in zip(self._values(), empty._values(), strict=True)
+        ))  # fmt: skip
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Text:
+        """With every tensor changed alike."""
+        return Text(*(None if value is None else change(value) for value in self._values()))
+
+    def _values(self) -> list[Tensor | None]:
+        return [getattr(self, f.name) for f in fields(self)]
 
 
 @dataclass(frozen=True)

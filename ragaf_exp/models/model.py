@@ -80,7 +80,8 @@ class Model(nn.Module):
         """Encode what does not depend on the timestep: once per image when sampling."""
         if keep_sketch is None:
             keep_sketch = torch.ones(len(batch), dtype=torch.bool, device=batch.sketch.device)
-        text = self.text(batch.captions, keep_text)
+        known = batch.text
+        text = self.text(batch.captions, keep_text) if known is None else known.dropped(keep_text, batch.no_text)
         features = self.hint.features(batch.sketch)
         regions = None
         if self.ragaf is not None:

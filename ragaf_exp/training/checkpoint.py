@@ -31,6 +31,7 @@ class Checkpoint:
     ema: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     sources: dict[str, dict[str, str]] = field(default_factory=dict)  # part -> whose weights are not written again
+    numbers: dict[str, float] = field(default_factory=dict)  # of loss scaling, where there is any
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -51,7 +52,8 @@ def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Che
         if fault is None:
             state = read_json(place / "state.json")
             tensors = {part: load_file(place / f"{part}.safetensors") if part in parts else {} for part in PARTS}
-            return Checkpoint(stage, state["step"], **tensors, sources=state.get("sources", {}))
+            held = {key: state.get(key, {}) for key in ("sources", "numbers")}
+            return Checkpoint(stage, state["step"], **tensors, **held)
         log.warning("%s: %s; falling back to the checkpoint before it", place, fault)
     return None
 
@@ -79,6 +81,8 @@ def _fill(place: Path, checkpoint: Checkpoint) -> None:
     state = {"schema": SCHEMA, "stage": checkpoint.stage, "step": checkpoint.step, "sha256": sums}
     if checkpoint.sources:
         state["sources"] = checkpoint.sources
+    if checkpoint.numbers:
+        state["numbers"] = checkpoint.numbers
     write_json(place / "state.json", state)
 
 

@@ -1,21 +1,74 @@
-"""Exponential moving average of the weights, which sampling uses."""
+"""Exponential moving average of the weights, which sampling uses; on the device, in main memory, or none."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+PLACES = ("device", "cpu", "off")
+
 
 class Ema:
-    """decay: of the average at the end; it starts lower, min(decay, (1 + n) / (10 + n)) after n updates."""
+    """decay: of the average at the end; it starts lower, min(decay, (1 + n) / (10 + n)) after n updates.
 
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+    place: where the average lies; off: there is none, and `model` is the trained model itself. Parameters that are not
+    trained are shared with the trained model, not copied.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, place: str = "device"):
+        self.decay, self.place, self.trained = decay, place, model
+        self.model = model
+        if place == "off":
+            return
+        shared = {id(p): p for p in model.parameters() if not p.requires_grad}
+        self.model = copy.deepcopy(model, dict(shared)).requires_grad_(False).eval()
+        both = zip(self.model.parameters(), model.parameters(), strict=True)
+        self.pairs = [(mean, value) for mean, value in both if mean is not value]
+
+    def to(self, device: torch.device) -> Ema:
+        """The average beside the model that is trained on `device`, unless it has a place of its own."""
+        if self.place == "device":
+            self.model.to(device)
+        return self
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
+        """One update after optimizer step `step`, counted from 0."""
+        if self.place == "off":
+            return
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        means = [mean for mean, _ in self.pairs]
+        values = [value.to(mean.device) for mean, value in self.pairs]
+        torch._foreach_lerp_(means, values, 1 - decay)
+
+    @contextmanager
+    def serving(self) -> Iterator[nn.Module]:
+        """The averaged model in evaluation mode, on the trained model's device.
+
+        An average in main memory changes places with the trained weights meanwhile: no copy more on the device.
+        """
+        if self.place == "device":
+            yield self.model.eval()
+            return
+        training = self.trained.training
+        try:
+            self._swap()
+            yield self.trained.eval()
+        finally:
+            self._swap()
+            self.trained.train(training)
+
+    def finish(self, device: torch.device) -> nn.Module:
+        """The averaged model on a device, once training is over."""
+        return self.model.requires_grad_(False).eval().to(device)
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for mean, value in self.pairs if self.place == "cpu" else ():
+            held = value.to(mean.device, copy=True)
+            value.copy_(mean)
+            mean.copy_(held)

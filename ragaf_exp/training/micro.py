@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,10 +27,10 @@ class Work:
     def __len__(self) -> int:
         return len(self.x0)
 
-    def pieces(self, size: int) -> Iterator[Work]:
-        """Micro-batches of at most `size` items."""
+    def pieces(self, size: int, mean: Callable[[Tensor], Tensor] = lambda value: value) -> Iterator[Work]:
+        """Micro-batches of at most `size` items. mean: over the processes that share the step."""
         regions = self._regions()
-        every = regions.sum().clamp(min=1)
+        every = mean(regions.sum().float()).clamp(min=1e-6)  # none at all: all shares are 0
         for begin in range(0, len(self), size):
             rows = slice(begin, begin + size)
             share = Share(len(self.x0[rows]) / len(self), regions[rows].sum() / every)

@@ -138,15 +138,19 @@ class Objective(nn.Module):
         return target_losses(said, sizes, state.soft_masks[tuple(x0.shape[2:])], state.region_mask, x0)
 
 
-def start(x0: Tensor, batch: Batch, drawn: Draw) -> Tensor:
+def start(
+    x0: Tensor, batch: Batch, drawn: Draw, before: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """What noise is added to: x0 (B,C,h,w), or x0 with each region's mean moved to that of the item before.
 
     Stage 2 samples from stage 1's output, which has the right strokes and often the wrong colours: it must take
     colours from the regions, not from x_t. Stage 1 draws no recoloured starts.
+    before: the means (B,N,C) of each item -> of the item before it, where these are one process's share of a batch.
     """
     if drawn.recolour is None:
         return x0
     masks = soft_masks(batch.labels, batch.nodes.shape[1], tuple(x0.shape[2:]))  # (B,N,h,w)
     means = pool(x0, masks)  # (B,N,C)
-    offset = (means.roll(1, 0) - means) * batch.node_mask[..., None] * drawn.recolour[:, None, None]
+    theirs = means.roll(1, 0) if before is None else before(means)
+    offset = (theirs - means) * batch.node_mask[..., None] * drawn.recolour[:, None, None]
     return x0 + torch.einsum("bnc,bnhw->bchw", offset, masks.to(x0.dtype))

@@ -45,7 +45,7 @@ class Compute:
     def __init__(self, device: str = "auto", precision: str = "auto"):
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
-        self.dtype = {"no": torch.float32, "bf16": torch.bfloat16}[self.precision]
+        self.dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         self._open: list[ExitStack] = []  # it may be entered again while it is open
 
     def __enter__(self) -> Compute:

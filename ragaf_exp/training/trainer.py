@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,24 +15,27 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ragaf_exp.config.schema import Optim, Stage, Task
+from ragaf_exp.config.schema import Memory, Optim, Stage, Task
 from ragaf_exp.data.curriculum import eased, easy_first
 from ragaf_exp.data.loader import Examples, batch_order, step_loader
 from ragaf_exp.errors import Diverged, UserError
-from ragaf_exp.jobs.processes import mean
+from ragaf_exp.jobs import processes
 from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
 from ragaf_exp.models.codec import Pixel
 from ragaf_exp.models.sources import load_own, own_state, sources_of
 from ragaf_exp.randomness import generator
 from ragaf_exp.runfolder import RunFolder
-from ragaf_exp.training import checkpoint
+from ragaf_exp.training import checkpoint, ranks
 from ragaf_exp.training.checkpoint import Checkpoint
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.micro import Work, latent_shape, parts
 from ragaf_exp.training.objective import Draw, Objective, draw, start
-from ragaf_exp.training.optimizer import learning_rate, make_optimizer, optimizer_state, restore_optimizer
+from ragaf_exp.training.optimizer import learning_rate
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.recovery import Recovery
+from ragaf_exp.training.resting import Resting
+from ragaf_exp.training.savers import lay_out, save_memory
+from ragaf_exp.training.update import Update
 from ragaf_exp.types import Batch
 
 log = logging.getLogger(__name__)
@@ -60,24 +63,30 @@ class Plan:
 class Trainer:
     """Trains one model by one plan. model: its parameters that require a gradient are trained.
 
+    idle: networks, of the model or not, that no step uses and that may rest in main memory.
     validate: called with (EMA model, step) every so often; returns figures to log.
     on_log: called with (stage, step, figures).
     """
 
     def __init__(
         self, plan: Plan, model: nn.Module, objective: Objective, codec: Pixel, folder: RunFolder, compute: Compute,
-        pace: Stage, optim: Optim, task: Task, seed: int,
+        pace: Stage, optim: Optim, task: Task, memory: Memory, seed: int,
         validate: Callable[[nn.Module, int], dict[str, float]], on_log: Callable[[str, int, dict[str, float]], None],
+        idle: Sequence[nn.Module] = (),
     ):  # fmt: skip
         self.plan, self.objective, self.codec, self.folder = plan, objective, codec, folder
         self.compute, self.pace, self.optim, self.task, self.seed = compute, pace, optim, task, seed
         self.validate, self.on_log = validate, on_log
         AcceleratorState._reset_state()  # a sweep's members share a process, and may differ in precision
-        self.accelerator = Accelerator(cpu=compute.device.type == "cpu", mixed_precision=compute.precision)
-        self.bare, self.ema = model, Ema(model, optim.ema)
-        self.ema.model.to(compute.device)
-        optimizer = make_optimizer(model, plan.lr, optim)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        # accelerate scales losses on some devices only: in float16 `Update` does it on all
+        mixed = "no" if compute.precision == "fp16" else compute.precision
+        self.accelerator = Accelerator(cpu=compute.device.type == "cpu", mixed_precision=mixed)
+        self._check_shares()
+        self.bare = lay_out(model, memory)
+        self.ema = Ema(model, optim.ema, memory.ema).to(compute.device)
+        self.update = Update(save_memory(model, memory), plan.lr, optim, memory, compute, self.accelerator)
+        self.model = self.update.prepared
+        self.resting = Resting(idle if memory.offload else (), compute.device)
         self.recovery = Recovery(
             folder, plan.stage, pace.accumulate, self.accelerator.num_processes, self.bare.parameters
         )
@@ -89,34 +98,41 @@ class Trainer:
         if start and self._validates(start) and not self.folder.validated(self.plan.stage, start):
             self._validate(start)
         if start == self.plan.steps:
-            return self.ema.model
+            return self.ema.finish(self.compute.device)
         self.folder.rewind(self.plan.stage, start)
-        rank = self.accelerator.process_index
         order, spans = self._order(examples, start), self.objective.weights["spans"] > 0
-        loader = step_loader(examples, order, self.pace.workers, start, spans)
+        pin = self.compute.device.type == "cuda"
+        loader = step_loader(examples, order, self.pace.workers, start, spans, pin)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
-                   disable=rank > 0, unit="step")  # fmt: skip
+                   disable=not self.folder.leads, unit="step")  # fmt: skip
         self.began = self.logged = time.monotonic()
         with STOP.noted():
             for step, batch in enumerate(bar, start):
                 self.step(step, batch.to(self.compute.device))
                 self._after(step + 1, bar)
-        return self.ema.model
+        return self.ema.finish(self.compute.device)
+
+    def _check_shares(self) -> None:
+        """Every process takes as many items of a step."""
+        items = {"batch": self.pace.batch}
+        if self.plan.region_steps:
+            items["refine.region_batch"] = self.plan.region_batch
+        for key, number in items.items():
+            if number % ranks.count():
+                raise UserError(f"stage.{key}={number}: must be a multiple of the {ranks.count()} processes")
 
     def _order(self, examples: Examples, start: int) -> Iterator[list[int]]:
         """Indices of this process's share of every batch from step `start` on."""
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         middle, end = self.plan.region_steps, self.plan.steps
         parts = ((self.plan.region_batch, range(start, middle)), (self.pace.batch, range(max(start, middle), end)))
         easy = easy_first(examples) if self.pace.curriculum else None
         for batch, steps in parts:
-            order = batch_order(len(examples), batch, self.seed, steps, rank, ranks)
+            order = batch_order(len(examples), batch, self.seed, steps, ranks.rank(), ranks.count())
             yield from order if easy is None else eased(order, steps, easy, self.pace.curriculum * end)
 
     def step(self, step: int, batch: Batch) -> None:
         """One optimizer step on this process's share of the batch."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.lr_at(step, self.optim)
+        self.update.set_rate(self.plan.lr_at(step, self.optim))
         drawn = self._draw(step, latent_shape(batch, self.codec)).to(batch.image.device)
         regions_only = step < self.plan.region_steps
         self.objective.progress = step / self.plan.steps
@@ -125,42 +141,41 @@ class Trainer:
             step, kind, len(batch), lambda size: self._attempt(batch, drawn, regions_only, size)
         )
         self.recent.append(losses)
-        self.recovery.retry(step, lambda: self.ema.update(self.bare, step), self.ema.model.parameters)
+        self.recovery.retry(step, lambda: self.ema.update(step), self.ema.model.parameters)
 
     def _attempt(self, batch: Batch, drawn: Draw, regions_only: bool, size: int) -> dict[str, Tensor]:
         """Losses, gradients and update by micro-batches of `size` items; nothing is left of an attempt that failed."""
-        self.optimizer.zero_grad(set_to_none=True)
-        x0 = torch.cat([self.codec.encode(batch.image[rows]) for rows in parts(len(batch), size)])  # (B,C,h,w)
+        self.update.discard()
+        x0 = batch.latent
+        if x0 is None:
+            x0 = torch.cat([self.codec.encode(batch.image[rows]) for rows in parts(len(batch), size)])  # (B,C,h,w)
         total: dict[str, Tensor] = {}
-        for work in Work(batch, x0, start(x0, batch, drawn), drawn).pieces(size):
+        for work in Work(batch, x0, start(x0, batch, drawn, ranks.item_before), drawn).pieces(size, processes.mean):
             with self.compute:
                 losses = self.objective(
                     self.model, work.batch, work.x0, work.drawn, regions_only, work.origin, work.share
                 )
-            self.accelerator.backward(losses["loss"])
+            self.update.backward(losses["loss"])
             total = {name: value.detach() + total.get(name, 0) for name, value in losses.items()}
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.update.apply()
         return total
 
     def _draw(self, step: int, shape: torch.Size) -> Draw:
         """Drawn for the batch of all processes, of which this one takes its rows."""
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        whole = torch.Size((shape[0] * ranks, *shape[1:]))
+        whole = torch.Size((shape[0] * ranks.count(), *shape[1:]))
         dropout = (self.task.caption_dropout, self.task.sketch_dropout)
         drawn = draw(
             whole, self.plan.last, dropout, self.plan.recolour, generator(self.seed, "train", self.plan.stage, step),
             self.objective.coarse is not None,
         )
-        return drawn.rows(slice(rank, None, ranks))
+        return drawn.rows(slice(ranks.rank(), None, ranks.count()))
 
     def _after(self, done: int, bar: tqdm) -> None:
         """Log, validate, save; `done` steps are behind us. A validation that a signal cuts short is for the next start."""
         last = done == self.plan.steps
         switch = done == self.plan.region_steps  # the steps after it have other losses
         asked = STOP.agreed()
-        out_of_time = 0 < self.pace.max_seconds < time.monotonic() - self.began
+        out_of_time = self.pace.max_seconds > 0 and ranks.most(time.monotonic() - self.began) > self.pace.max_seconds
         save = last or asked or out_of_time or done % self.pace.checkpoint_every == 0
         if switch or save or done % self.pace.log_every == 0:
             figures = self._flush(done)
@@ -182,15 +197,18 @@ class Trainer:
         """Write the mean losses since the last line; Diverged where one of them is no number."""
         if not self.recent:
             return {"loss": math.nan}
-        losses = {name: mean(torch.stack([r[name] for r in self.recent]).float()).cpu() for name in self.recent[0]}
+        losses = {name: torch.stack([r[name] for r in self.recent]).float() for name in self.recent[0]}
+        losses = {name: processes.mean(values).cpu() for name, values in losses.items()}
         bad = (~losses["loss"].isfinite()).nonzero()
         steps = len(losses["loss"])
-        if len(bad):
-            self._diverged(done - steps + int(bad[0]) + 1)
+        if len(bad) or self.update.lost:
+            self._diverged(done - steps + int(bad[0]) + 1 if len(bad) else done)
         now = time.monotonic()
         figures = {"loss": float(losses["loss"].mean())}
         figures |= {f"loss_{name}": float(v.mean()) for name, v in losses.items() if name != "loss"}
         figures["lr"] = self.plan.lr_at(done - 1, self.optim)
+        if self.update.scaler.is_enabled():
+            figures |= {"loss_scale": self.update.scale, "skipped_steps": self.update.skipped}
         rate = {"rate": round(steps / max(now - self.logged, 1e-9), 3)}
         self.recent, self.logged = [], now
         self._log(done, figures | rate)
@@ -204,15 +222,14 @@ class Trainer:
                        f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}")
 
     def _validate(self, done: int) -> None:
-        self.ema.model.eval()
-        if self.accelerator.is_main_process:
-            with self.compute:
-                usage = self.validate(self.ema.model, done)
+        if self.folder.leads:
+            with self.resting.awake(), self.compute, self.ema.serving() as model:
+                usage = self.validate(model, done)
             self._log(done, {"validation": usage})
-            self.logged = time.monotonic()  # a rate is of training steps alone
+        self.logged = time.monotonic()  # a rate is of training steps alone
 
     def _log(self, done: int, figures: dict) -> None:
-        if self.accelerator.is_main_process:
+        if self.folder.leads:
             self.folder.append({"stage": self.plan.stage, "step": done, **figures})
             flat = figures.get("validation", figures)
             prefix = "validation_" if "validation" in figures else ""
@@ -222,12 +239,11 @@ class Trainer:
         if not all(parameter.isfinite().all() for parameter in self.bare.parameters()):
             self._diverged(done)  # by the last gradient: the next loss would show it, the checkpoint must not hold it
         self.folder.own()
-        if self.accelerator.is_main_process:
-            state = optimizer_state(self.bare, self.optimizer)
-            content = Checkpoint(self.plan.stage, done, own_state(self.bare), own_state(self.ema.model), state,
-                                 sources=sources_of(self.bare))  # fmt: skip
+        if self.folder.leads:
+            content = Checkpoint(self.plan.stage, done, own_state(self.bare), own_state(self.ema.model),
+                                 self.update.tensors(), sources_of(self.bare), self.update.numbers())  # fmt: skip
             checkpoint.save(self.folder.checkpoints, content, self.pace.keep)
-        self.accelerator.wait_for_everyone()
+        processes.together()
 
     def _restore(self) -> int:
         self.recovery.restore()
@@ -240,6 +256,7 @@ class Trainer:
         except RuntimeError as error:
             raise UserError(f"{self.folder.checkpoints}: made by another version of the model; "
                             f"train again in another folder (name=...)") from error  # fmt: skip
-        restore_optimizer(self.bare, self.optimizer, found.optimizer)
-        log.info("stage %s: continuing from step %d of %d", self.plan.stage, found.step, self.plan.steps)
+        self.update.restore(found.optimizer, found.numbers)
+        level = logging.INFO if self.folder.leads else logging.DEBUG
+        log.log(level, "stage %s: continuing from step %d of %d", self.plan.stage, found.step, self.plan.steps)
         return found.step

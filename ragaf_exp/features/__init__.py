@@ -1,0 +1,1 @@
+"""Latents and text features, computed once by frozen encoders and read while the denoiser trains."""

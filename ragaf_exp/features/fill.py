@@ -1,0 +1,114 @@
+"""The pass that computes what is missing: before training, or by python -m ragaf_exp.features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from tqdm import tqdm
+
+from ragaf_exp.assemble import Parts
+from ragaf_exp.cache.store import place
+from ragaf_exp.config.build import build
+from ragaf_exp.data.mirror import MirroredItems
+from ragaf_exp.errors import UserError
+from ragaf_exp.features.features import EMPTY, Featured, Latents, Texts
+from ragaf_exp.features.records import key_of
+from ragaf_exp.files import write_json
+from ragaf_exp.jobs import processes
+from ragaf_exp.training import ranks
+from ragaf_exp.types import Item
+
+log = logging.getLogger(__name__)
+FLUSH = 64  # items after which what was computed is safe from a kill
+
+
+def prepare(cfg: DictConfig, parts: Parts, device: torch.device) -> Featured | None:
+    """Features of the training split, all there; None where config's memory.features says none.
+
+    The text encoder is on the device while it works, and not before or after. UserError where one of them is trained.
+    """
+    if cfg.memory.features == "none":
+        return None
+    if not cfg.cache.enabled:
+        raise UserError("memory.features: kept in the cache's folder; take cache=default")
+    folder, items = place(cfg.cache.folder), parts.source.split("train")
+    pictures = [items, MirroredItems(items)] if cfg.task.mirror > 0 else [items]
+    latents = texts = None
+    if any(True for _ in parts.codec.parameters()):  # another kind of codec costs nothing
+        codec = _frozen(parts.codec, "codec", cfg.codec._target_)
+        home = next(codec.parameters()).device
+        codec.to(device)
+        latents = Latents(folder, codec, cfg.data.size)
+        _once(cfg, latents.records.folder, len(items), lambda: _encode(latents, pictures, device))
+        codec.to(home)
+    if cfg.memory.features == "all":
+        text = _frozen(build(cfg.text, "text", tokenizer=parts.tokenizer), "text", cfg.text._target_).to(device)
+        texts = Texts(folder, text)
+        _once(cfg, texts.records.folder, len(items), lambda: _read(texts, items))
+        texts.text = None
+    for kind in (latents, texts):
+        if kind is not None:
+            kind.records.look()
+    return Featured(latents, texts)
+
+
+def marker(cfg: DictConfig, folder: Path, count: int) -> Path:
+    """The file that says that a folder holds the features of all items of a config's data."""
+    about = {"data": OmegaConf.to_container(cfg.data), "mirror": cfg.task.mirror > 0, "count": count}
+    return folder / f"{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}.whole.json"
+
+
+def _once(cfg: DictConfig, folder: Path, count: int, fill: Any) -> None:
+    """The pass, unless an earlier one came to its end; every process takes its share of the items."""
+    done = marker(cfg, folder, count)
+    if ranks.most(float(not done.exists())):
+        fill()
+        processes.together()
+        if processes.leads():
+            write_json(done, {"items": count})
+
+
+def _frozen(encoder: nn.Module, group: str, target: str) -> nn.Module:
+    if any(p.requires_grad for p in encoder.parameters()) or not hasattr(encoder, "fingerprint"):
+        other = "take memory.features=latents, or none" if group == "text" else "take memory.features=none"
+        raise UserError(f"memory.features: {group}={target.rpartition('.')[2]} is trained with the denoiser, so that "
+                        f"nothing of it can be kept; {other}")  # fmt: skip
+    return encoder
+
+
+def _encode(latents: Latents, pictures: list[Sequence[Item]], device: torch.device) -> None:
+    for items in pictures:
+        for i in _bar(items, "latents", latents):
+            image = items[i].image
+            if key_of(image) not in latents.records:
+                latents.compute([image], device)
+
+
+def _read(texts: Texts, items: Sequence[Item]) -> None:
+    texts.records.look()
+    if key_of(EMPTY) not in texts.records:
+        texts.compute([EMPTY])
+    for i in _bar(items, "text features", texts):
+        caption = items[i].caption
+        if key_of(caption) not in texts.records:
+            texts.compute([caption])
+
+
+def _bar(items: Sequence[Item], what: str, kind: Latents | Texts) -> Any:
+    """Indices of this process's items, with a progress bar; what was computed is kept every so often."""
+    mine = range(ranks.rank(), len(items), ranks.count())
+    with tqdm(total=len(mine), desc=what, unit="item", mininterval=1.0, disable=not processes.leads()) as bar:
+        for done, i in enumerate(mine, 1):
+            yield i
+            bar.update()
+            if done % FLUSH == 0:
+                kind.records.flush()
+    kind.records.flush()

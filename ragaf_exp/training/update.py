@@ -1,0 +1,108 @@
+"""From a loss to changed weights: backward, loss scaling, clipping, the optimizer."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ragaf_exp.config.schema import Memory, Optim
+from ragaf_exp.errors import UserError
+from ragaf_exp.training import ranks
+from ragaf_exp.training.optimizer import inner, make_optimizer, optimizer_state, restore_optimizer
+from ragaf_exp.training.precision import Compute, kernels
+
+FIRST = 2.0**10  # loss scale to begin with; it grows by itself, and a larger one costs the first steps
+LOST = 2.0**-10  # a loss scale below it: no scale would help
+
+
+class Update:
+    """Changes a model's weights by the gradients of losses.
+
+    model: bare; what it says requires a gradient is trained. prepared: the same as accelerate wrapped it.
+    """
+
+    def __init__(
+        self, model: nn.Module, lr: float, optim: Optim, memory: Memory, compute: Compute,
+        accelerator: Accelerator,
+    ):  # fmt: skip
+        if memory.step_in_backward and ranks.count() > 1:
+            raise UserError("memory.step_in_backward=true: not with several processes, whose gradients are averaged")
+        self.model, self.clip, self.compute, self.accelerator = model, optim.clip, compute, accelerator
+        optimizer = make_optimizer(model, lr, optim, memory.optimizer, memory.step_in_backward)
+        self.prepared = accelerator.prepare_model(model, evaluation_mode=True)  # not wrapped: see ranks.average
+        self.optimizer = accelerator.prepare(optimizer)
+        scaled = compute.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(compute.device.type, init_scale=FIRST, enabled=scaled)
+        self.scale = self.scaler.get_scale()
+        self.skipped = 0  # steps whose float16 gradients overflowed
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients to those there are."""
+        with kernels(self.compute.device, self.compute.precision):  # for what is computed again
+            self.accelerator.backward(self.scaler.scale(loss))
+
+    def apply(self) -> bool:
+        """Take the step and drop the gradients; False where it was skipped, with no weight changed."""
+        ranks.average([p for p in self.model.parameters() if p.requires_grad])
+        if self.scaler.is_enabled():
+            return self._apply_scaled()
+        self._clip()
+        self.optimizer.step()
+        self.discard()
+        return True
+
+    def _apply_scaled(self) -> bool:
+        bare, before = inner(self.optimizer), self.scale
+        try:
+            if self.clip:
+                self.scaler.unscale_(bare)
+                self._clip()
+            self.scaler.step(bare)
+        except (RuntimeError, MemoryError):
+            self._restore_scale(self.numbers())  # the scaler must not take a second attempt for a second step
+            raise
+        self.scaler.update()
+        self.discard()
+        self.scale = self.scaler.get_scale()
+        self.skipped += self.scale < before
+        return self.scale >= before
+
+    def _clip(self) -> None:
+        if self.clip:
+            self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.clip)
+
+    def discard(self) -> None:
+        """Drop the gradients of a step that won't be taken."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def lost(self) -> bool:
+        """Whether gradients overflow at any scale."""
+        return self.scale < LOST
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimizer's state, for a checkpoint."""
+        return optimizer_state(self.model, self.optimizer)
+
+    def numbers(self) -> dict[str, float]:
+        """The loss scale's state, for a checkpoint; empty without loss scaling."""
+        if not self.scaler.is_enabled():
+            return {}
+        return {"scale": self.scale, "good_steps": self.scaler.state_dict()["_growth_tracker"], "skipped": self.skipped}
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
+        """Go on from what `tensors` and `numbers` gave."""
+        restore_optimizer(self.model, self.optimizer, tensors)
+        if self.scaler.is_enabled() and numbers:
+            self._restore_scale(numbers)
+
+    def _restore_scale(self, numbers: dict[str, float]) -> None:
+        self.scaler = torch.amp.GradScaler(self.compute.device.type)
+        kept = {"scale": numbers["scale"], "_growth_tracker": int(numbers["good_steps"])}
+        self.scaler.load_state_dict(self.scaler.state_dict() | kept)
+        self.scale, self.skipped = numbers["scale"], int(numbers["skipped"])
