@@ -49,6 +49,13 @@ class Draws:
             write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items() if v is not None}))
         return found
 
+    def once(self, name: str, make: Callable[[], None]) -> None:
+        """make(), whose result hangs on what decides these images alone, unless it was done for them before."""
+        mark = self.folder / f"{name}.done"
+        if not mark.exists():
+            make()
+            write_bytes(mark, b"")
+
 
 class DrawnItems:
     """The images of all items, in batches that lie on disk; as many as fit into HELD bytes stay in memory as well.

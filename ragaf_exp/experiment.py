@@ -267,7 +267,8 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     judged = judge(cfg, parts, last)
     content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
     show.write_index()
-    _save_attention(folder, parts, pipeline, _first(examples, min(ATTENTION, cfg.eval.pictures)), last)
+    shown = min(ATTENTION, cfg.eval.pictures)
+    draws.once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, _first(examples, shown), last))
     if pipeline.refine is not None:
         batch = collate(_first(examples, cfg.eval.batch)).to(pipeline.compute.device)
         with torch.no_grad():

@@ -62,7 +62,7 @@ def test_a_mistake_is_one_line_and_status_2(module, arguments, says, process, tm
         (["stage.coarse.steps=1.5"], ("stage.coarse.steps", "1.5")),
         (["seed=one"], ("seed", "int")),
         (["data.size=62"], ("data.size=62", "multiple of")),
-        (["data.size=60", "codec.patch=8"], ("data.size=60", "codec.patch=8")),
+        (["data.size=60", "codec.patch=8"], ("data.size=60", "must be a multiple of 8")),
         (["stage=all"], ("stage", "all", "both", "coarse", "refine")),
         (["graph=star"], ("graph", "star", "knn", "complete")),
         (["stage=7"], ("stage=7", "both")),

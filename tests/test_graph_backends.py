@@ -214,12 +214,11 @@ def test_dgl_on_a_cuda_device_is_refused_before_training(name, device, tiny, tmp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     words = [word for word in tiny if not word.startswith("memory.device")]
     cfg = composed([*words, f"memory.device={device}", f"graph/backend={name}"])
-    parts = assemble(cfg, RunFolder(tmp_path))
     if name == "dgl":
         with pytest.raises(UserError, match="graph/backend=dgl: .* not on cuda; .*memory.device=cpu"):
-            make_model(parts, "refine")
+            assemble(cfg, RunFolder(tmp_path))
     else:
-        make_model(parts, "refine")
+        make_model(assemble(cfg, RunFolder(tmp_path)), "refine")
 
 
 # --- what importing the libraries must not do

@@ -30,7 +30,8 @@ def attention(rows: list, real: list | None = None, words: int | None = None, sp
     _, n, t = region_text.shape
     mask = torch.arange(t)[None] < (t if words is None else 1 + words)
     state = RegionState(torch.zeros(1, n, 2), torch.zeros(1, n, 2), region_text, torch.tensor([real or [True] * n]), {})
-    return Conditioning(Text(torch.zeros(1, t, 2), mask), {}, state, None if spoken is None else torch.tensor([spoken]))
+    told = None if spoken is None else torch.tensor([spoken])
+    return Conditioning(Text(torch.zeros(1, t, 2), mask), {}, state, spoken=told)
 
 
 def word(place: int, share: float = 1.0, length: int = 9) -> list[float]:

@@ -57,13 +57,16 @@ def start(arguments: list[str], errors: Path, code: str | None = None) -> subpro
         return subprocess.Popen([sys.executable, *how, *arguments], stdout=subprocess.DEVNULL, stderr=file)
 
 
-def kill_in(process: subprocess.Popen, folder: Path, stage: str, step: int, delay: float) -> None:
-    """kill -9, `delay` seconds after the stage has logged a step; lines of the process before don't count."""
+def kill_in(
+    process: subprocess.Popen, folder: Path, stage: str, step: int, delay: float, saved: bool = False
+) -> None:  # fmt: skip
+    """kill -9, `delay` seconds after the stage has logged a step, or saved it; lines of the process before don't count."""
     log = folder / "metrics.jsonl"
     before = log.stat().st_ino if log.exists() else None
     for _ in range(60_000):
         rewound = log.exists() and log.stat().st_ino != before
-        if rewound and any(row["stage"] == stage and row["step"] >= step for row in rows(folder)):
+        whole = not saved or (folder / "checkpoints" / stage / f"{step:08d}").exists()
+        if whole and rewound and any(row["stage"] == stage and row["step"] >= step for row in rows(folder)):
             break
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.002)
@@ -88,7 +91,7 @@ def story(tiny, finished, tmp_path_factory) -> dict:
     told["in a write"] = sorted(p.name for p in (folder / "checkpoints" / "refine").iterdir())
     told["second start"] = errors.read_text()
 
-    kill_in(start(arguments, errors), folder, "refine", 6, moments.uniform(0, 0.3))
+    kill_in(start(arguments, errors), folder, "refine", 6, moments.uniform(0, 0.3), saved=True)
     told["third start"] = errors.read_text()
     *_, told["damaged"] = sorted(p for p in (folder / "checkpoints" / "refine").iterdir() if p.name.isdigit())
     model = told["damaged"] / "model.safetensors"

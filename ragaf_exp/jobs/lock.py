@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_json
 from ragaf_exp.jobs.owner import Owner
 
 PATIENCE_S = 60.0  # an owner whose heartbeat stands still for so long is dead
@@ -71,9 +70,15 @@ class Lock:
         """Let go at once, rather than by this process's end. A forked child does not own what its parent owns."""
         if self.number and self.me.pid == os.getpid():
             number, self.number = self.number, 0
-            with suppress(OSError):  # a full disk, a removed folder: this process's end tells the same
+            with suppress(OSError):  # a removed folder: this process's end tells the same
                 if self._newest() == number:
-                    write_json(self._file(number), {**self.me.as_dict(), "released": True})
+                    self._mark_released(number)
+
+    def _mark_released(self, number: int) -> None:
+        """In place, which takes no room on a full disk."""
+        with open(self._file(number), "r+b") as file:
+            file.seek(file.read().rindex(b"false"))
+            file.write(b"true ")
 
     def read(self, number: int) -> tuple[Owner | None, bool, int]:
         """Of a number's file: its owner, whether it was released, and its heartbeat."""
