@@ -135,7 +135,7 @@ def adopt(model: Model, coarse: dict[str, torch.Tensor], memory: Memory | str) -
         raise UserError(f"init: that run's stage 1 does not fit this config ({(stranger + unexpected)[0]})")
     choose(model, REFINE, memory)
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad and name in coarse and not parameter.is_meta:
+        if not parameter.requires_grad and name in coarse and parameter.is_meta == coarse[name].is_meta:
             parameter.data = coarse[name]
     return model
 

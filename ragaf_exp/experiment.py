@@ -101,6 +101,11 @@ class Experiment:
         self.cfg, self.folder = cfg, folder
         self.settings = {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
+        if cfg.memory.budget > 0 or self.compute.device.type == "cuda":
+            from ragaf_exp.plan import launch  # which plans by means of this very class
+
+            launch.check(cfg)
+            launch.cap(cfg)
         with processes.leader_first():
             inherit(cfg, folder)
             self.parts = assemble(cfg, folder)

@@ -65,6 +65,7 @@ OUT_OF_RANGE = {
     "stage.workers": "-1", "stage.run": "[] [fine]", "task.caption_dropout": "1.1 -0.1 nan",
     "task.sketch_dropout": "2", "text.heads": "0 3", "text.layers": "0", "text.max_tokens": "1", "text.vocabulary": "0",
     "text.width": "0", "backbone.widths": "[64] [33,64] [0,0]", "injection.points": "[nowhere]",
+    "memory.budget": "-1 nan inf",
     "memory.device": "tpu", "memory.precision": "int8 fp8", "memory.tune": "some",
     "memory.attention": "none", "memory.lora_rank": "0 -1", "hint.channels": "[16,32] [0]", "hint.layers": "0",
     "memory.optimizer": "sgd", "memory.ema": "disk", "memory.features": "some", "task.mirror": "-0.1 1.1 nan",

@@ -17,6 +17,7 @@ from ragaf_exp.errors import UserError
 # our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
 CONF = Path(__file__).resolve().parents[2] / "conf"
+LIMITS = ("budget", "enforce", "force")  # keys of group memory that change nothing of what is computed
 PLACE = ("runs", "logger", "cache", "cluster", "study")  # where runs are kept, told of, part of: all compute the same
 
 
@@ -44,6 +45,7 @@ def settable(override: str) -> str:
 def config_hash(cfg: DictConfig) -> str:
     """12 hex digits of the full resolved config: the same config finds its own run again."""
     content = {k: v for k, v in OmegaConf.to_container(cfg, resolve=True).items() if k not in PLACE}
+    content["memory"] = {k: v for k, v in content["memory"].items() if k not in LIMITS}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

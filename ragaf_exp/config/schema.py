@@ -101,6 +101,9 @@ class Memory:
     offload: bool = False  # networks that no training step uses rest in main memory, but for validation
     compile: bool = False  # the denoiser's blocks by torch.compile
     features: str = "none"  # computed before training and kept on disk: none, latents, or all (of the text, too)
+    budget: float = 0.0  # GiB that a run may take of its device: planned before it starts; 0 = what the device has
+    enforce: bool = True  # a CUDA device gives this process no more than the budget
+    force: bool = False  # start although the plan exceeds the budget or the device
 
 
 METRICS = ("fd_embedded", "fd_squeezenet", "fid", "kid", "lpips", "clip", "region_clip")  # that need a network

@@ -16,6 +16,7 @@ from ragaf_exp.runfolder import RunFolder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+ADVICE = "python -m ragaf_exp.plan with the same options and a memory.budget says what would make it fit"
 PROCESSOR = ("not enough memory", "can't allocate memory", "Cannot allocate memory")  # what PyTorch says on processors
 
 
@@ -31,6 +32,15 @@ def free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def held(device: torch.device) -> dict[str, float]:
+    """GiB that this process has held at most on a CUDA device since the last call; nothing on processors."""
+    if device.type != "cuda":
+        return {}
+    peaks = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return {"memory_allocated": round(peaks[0] / 2**30, 3), "memory_reserved": round(peaks[1] / 2**30, 3)}
 
 
 class Chunks:
@@ -55,7 +65,7 @@ class Chunks:
                 reason = _line(error)
             free()  # outside the except clause, which holds the failed call's tensors
             if size == 1:
-                raise OutOfMemory(f"{what}: out of memory with one item at a time ({reason})")
+                raise OutOfMemory(f"{what}: out of memory with one item at a time ({reason}); {ADVICE}")
             self.size = math.ceil(size / 2)
             log.warning("%s: out of memory with %d items at once; going on with %d", what, size, self.size)
         return found
@@ -133,7 +143,7 @@ class Recovery:
         if self.processes > 1:
             raise OutOfMemory(f"{place} in one of {self.processes} processes ({reason}), which can't redo a step alone")
         if size == 1:
-            raise OutOfMemory(f"{place} with one item at a time ({reason})")
+            raise OutOfMemory(f"{place} with one item at a time ({reason}); {ADVICE}")
         smaller = math.ceil(size / 2)
         pieces = math.ceil(items / smaller)
         log.warning("%s with %d items at a time; redoing it with %d, accumulated %d times", place, size, smaller, pieces)

@@ -32,7 +32,7 @@ from ragaf_exp.training.micro import Work, latent_shape, parts
 from ragaf_exp.training.objective import Draw, Objective, draw, start
 from ragaf_exp.training.optimizer import learning_rate
 from ragaf_exp.training.precision import Compute
-from ragaf_exp.training.recovery import Recovery
+from ragaf_exp.training.recovery import Recovery, held
 from ragaf_exp.training.resting import Resting
 from ragaf_exp.training.savers import lay_out, save_memory
 from ragaf_exp.training.update import Update
@@ -211,7 +211,7 @@ class Trainer:
             figures |= {"loss_scale": self.update.scale, "skipped_steps": self.update.skipped}
         rate = {"rate": round(steps / max(now - self.logged, 1e-9), 3)}
         self.recent, self.logged = [], now
-        self._log(done, figures | rate)
+        self._log(done, figures | rate | held(self.compute.device))
         self.folder.status("running", stage=self.plan.stage, step=done, steps=self.plan.steps, rate=rate["rate"])
         return figures
 

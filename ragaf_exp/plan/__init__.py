@@ -1,0 +1,1 @@
+"""The planner: peak memory of training and sampling, predicted without a device and without weights."""

@@ -1,0 +1,73 @@
+"""Peak memory before a launch: python -m ragaf_exp.plan memory=16gb [any override] [out=FILE.json].
+
+Needs no device, no data and no weights. Figures are predicted, for a CUDA device.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ragaf_exp.cli import guarded
+from ragaf_exp.config.compose import composed
+
+SCHEMA = 1
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    out = next((word.partition("=")[2] for word in words if word.startswith("out=")), "")
+    cfg = composed([word for word in words if not word.startswith("out=")])
+    began = time.monotonic()
+    content = planned(cfg)
+    print(table(content), f"predicted in {time.monotonic() - began:.0f} s", sep="\n")
+    if out:
+        from ragaf_exp.files import write_json
+
+        write_json(Path(out), content)
+
+
+def planned(cfg: Any) -> dict[str, Any]:
+    """The plan of a config as plain data: GiB by phase and kind, whether it fits, and what would make it fit."""
+    from ragaf_exp.plan.budget import CONTEXT, FRAGMENTS, GIB, KERNELS, advice, needs, precision_of
+    from ragaf_exp.plan.launch import capacity
+
+    found = needs(cfg)
+    limit = capacity(cfg)
+    over = [] if limit is None else [need for need in found if need.total > limit * GIB]
+    savers = advice(cfg, int(limit * GIB), found) if over else []
+    return {
+        "schema": SCHEMA, "predicted": True, "precision": precision_of(cfg), "budget_gib": limit,
+        "fits": None if limit is None else not over,
+        "margin": {"context_gib": CONTEXT, "kernels_gib": KERNELS, "fragments_share": FRAGMENTS},
+        "phases": [need.facts() for need in found],
+        "savers": [{"override": a.override, "total_gib": round(a.total / GIB, 3), "fits": a.fits, "cost": a.cost}
+                   for a in savers],
+    }  # fmt: skip
+
+
+def table(content: dict[str, Any]) -> str:
+    """The plan as text."""
+    phases = content["phases"]
+    kinds = [kind for kind in dict.fromkeys(k for p in phases for k in p["parts_gib"])]
+    rows = [["GiB, predicted", *(p["phase"] for p in phases)]]
+    rows.append(["items at once", *(str(p["micro_batch"]) for p in phases)])
+    rows += [[kind, *(f"{p['parts_gib'].get(kind, 0):.3f}" for p in phases)] for kind in kinds]
+    rows.append(["margin", *(f"{p['margin_gib']:.3f}" for p in phases)])
+    rows.append(["total", *(f"{p['total_gib']:.3f}" for p in phases)])
+    lines = ["  ".join(cell.ljust(16) if i == 0 else cell.rjust(10) for i, cell in enumerate(row)) for row in rows]
+    limit = content["budget_gib"]
+    verdict = {None: "no budget is set (memory.budget)", True: f"fits into {limit} GiB", False: f"exceeds {limit} GiB"}
+    lines.append(verdict[content["fits"]])
+    if content["fits"] is False and not any(s["fits"] for s in content["savers"]):
+        lines.append("nothing that is known here makes it fit: a smaller model, data.size or stage.batch would")
+    for saver in content["savers"]:
+        still = "" if saver["fits"] else "still too much: "
+        lines.append(f"  {still}with {saver['override']}: {saver['total_gib']:.3f} GiB; cost: {saver['cost']}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,216 @@
+"""The suite's own training step and sampling, run on the meta device under a memory tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ragaf_exp.assemble import Parts, make_model
+from ragaf_exp.config.build import build
+from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
+from ragaf_exp.experiment import Experiment, make_pipeline
+from ragaf_exp.models.model import Model
+from ragaf_exp.plan.pretend import Pretended, nowhere
+from ragaf_exp.plan.stand_in import LongCaptions, NoFolder, largest_batch
+from ragaf_exp.plan.tracker import WORKSPACE, Tracker
+from ragaf_exp.training.loggers import Silent
+from ragaf_exp.training.optimizer import inner
+from ragaf_exp.training.precision import Compute
+from ragaf_exp.training.region_targets import train_regions
+from ragaf_exp.training.trainer import Trainer
+from ragaf_exp.types import Batch
+
+REGIONS, SAMPLING = "regions", "sampling"
+KINDS = ("weights", "stage 1", "codec", "gradients", "optimizer", "average", "batch", "activations", WORKSPACE)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The peak of one phase. parts: bytes by kind at that moment, multiples of the allocator's 512."""
+
+    phase: str  # coarse, refine, regions (stage 2's steps of the region path alone) or sampling
+    micro_batch: int
+    parts: dict[str, int]
+    events: list[tuple[int, int]] = field(default_factory=list, repr=False)  # see Tracker.events
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.parts.values())
+
+
+class Rehearsal(Experiment):
+    """An experiment without data, folder and weights. compute: a pretended device, or the real processor."""
+
+    def __init__(self, cfg: DictConfig, compute: Compute):
+        self.cfg, self.folder, self.compute = cfg, NoFolder(), compute
+        self.settings = {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
+        diffusion = build(cfg.diffusion, "diffusion")
+        sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
+        tokenizer = LongCaptions(cfg.text.get("vocabulary", 1), cfg.text.max_tokens - 1)
+        self.parts = Parts(cfg, None, diffusion, sampler, build(cfg.codec, "codec"), None, tokenizer)
+        self.logger = Silent()
+        latents = cfg.memory.features != "none" and any(True for _ in self.parts.codec.parameters())
+        kept = SimpleNamespace(latents=latents or None, texts=cfg.memory.features == "all" or None)
+        self.train_examples = SimpleNamespace(collate=kept)
+
+    def batch(self, items: int, text: nn.Module) -> Batch:
+        """The largest that the config allows, with the features that the config keeps on disk."""
+        batch = largest_batch(items, self.cfg.data.size, self.cfg.regions.max_regions)
+        codec, kept, side = self.parts.codec, self.train_examples.collate, self.cfg.data.size
+        if kept.latents:
+            size = side // codec.downscale
+            batch = replace(batch, latent=torch.zeros(items, codec.channels, size, size))
+        if kept.texts:
+            with torch.no_grad():
+                batch = replace(batch, text=text(batch.captions), no_text=text([""]))
+        return batch
+
+
+def micro_batch(cfg: DictConfig, phase: str = REFINE) -> int:
+    """Items of a training step that are on their way at once."""
+    batch = cfg.stage.refine.region_batch if phase == REGIONS else cfg.stage.batch
+    return -(-batch // cfg.stage.accumulate)
+
+
+def predict(cfg: DictConfig, precision: str, phases: tuple[str, ...] | None = None) -> list[Peak]:
+    """Peaks of every stage that the config trains, and of sampling; no device, no data, no weights.
+
+    precision: no, bf16 or fp16. phases: of those that `phases_of` gives, the ones that are asked for.
+    """
+    asked, found, short = phases or phases_of(cfg), [], _short(cfg)
+    for phase in (COARSE, REFINE, REGIONS, SAMPLING):
+        if phase in asked:
+            with nowhere():
+                compute = Pretended(precision)
+                peak = sampling_peak(short, compute) if phase == SAMPLING else training_peak(short, phase, compute)
+            found.append(peak)
+    return found
+
+
+def phases_of(cfg: DictConfig) -> tuple[str, ...]:
+    """What a config's run does, as far as memory differs."""
+    regions = REFINE in cfg.stage.run and cfg.stage.refine.region_steps > 0 and train_regions(cfg.loss)
+    return (*cfg.stage.run, *([REGIONS] if regions else []), SAMPLING)
+
+
+def _short(cfg: DictConfig) -> DictConfig:
+    """The config with two micro-batches and two denoising steps: a third of either would find all as it left it."""
+    short = OmegaConf.create(OmegaConf.to_container(cfg))
+    short.stage.accumulate = min(2, cfg.stage.accumulate)
+    short.stage.batch = micro_batch(cfg) * short.stage.accumulate
+    short.stage.refine.region_batch = micro_batch(cfg, REGIONS) * short.stage.accumulate
+    short.memory.compile = False  # not planned
+    short.sampler.steps, short.sampler.scheduler = min(2, cfg.sampler.steps), "ddim"
+    for group in ("backbone", "codec", "text", "hint"):  # a network whose folder isn't here is planned by its config
+        part = short[group]
+        if "weights" in part and not _here(part.get("source", "")):
+            part.weights, part.source = "none", ""
+    if "source" in short.diffusion and not _here(short.diffusion.source):
+        short.diffusion = {"_target_": "ragaf_exp.diffusion.Diffusion"}
+    return short
+
+
+def _here(source: str) -> bool:
+    return source != "" and Path(source).expanduser().is_dir()
+
+
+def training_peak(cfg: DictConfig, phase: str, compute: Pretended) -> Peak:
+    """Of the second optimizer step of a stage: the first makes the optimizer's state."""
+    tracker, stage = Tracker(compute.device.type), COARSE if phase == COARSE else REFINE
+    with tracker:
+        with tracker.of("codec"):
+            rehearsal = Rehearsal(cfg, compute)
+        coarse = None
+        if stage == REFINE:  # kept for validation, and what stage 2 starts from
+            with tracker.of("stage 1"):
+                coarse = make_model(rehearsal.parts, COARSE).requires_grad_(False).eval()
+        with tracker.of("weights"):
+            trainer = rehearsal.trainer(stage, coarse)
+        with tracker.of("batch"):
+            items = cfg.stage.refine.region_batch if phase == REGIONS else cfg.stage.batch
+            batch = rehearsal.batch(items, trainer.bare.text)
+        _name(tracker, trainer, rehearsal.parts.codec, cfg.memory.ema)
+        step = 0 if phase == REGIONS else trainer.plan.steps - 1
+        with _phases(tracker, trainer, rehearsal.parts.codec):
+            trainer.step(step, batch)
+            trainer.recent.clear()
+            states = inner(trainer.update.optimizer).state.values()
+            tracker.call("optimizer", [v for state in states for v in state.values() if isinstance(v, torch.Tensor)])
+            tracker.start()
+            trainer.step(step, batch)
+    return Peak(phase, micro_batch(cfg, phase), _parts(tracker), tracker.events)
+
+
+def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
+    """Of a batch of eval.batch items through both stages."""
+    tracker = Tracker(compute.device.type)
+    with tracker, torch.no_grad():
+        with tracker.of("codec"):
+            rehearsal = Rehearsal(cfg, compute)
+        models: dict[str, Model | None] = {COARSE: None, REFINE: None}
+        with tracker.of("weights"):
+            for stage in (COARSE, REFINE) if REFINE in cfg.stage.run else (COARSE,):
+                models[stage] = make_model(rehearsal.parts, stage).requires_grad_(False).eval()
+        with tracker.of("batch"):
+            batch = largest_batch(cfg.eval.batch, cfg.data.size, cfg.regions.max_regions)
+        pipeline = make_pipeline(cfg, rehearsal.parts, models[COARSE], models[REFINE], compute)
+        codec = rehearsal.parts.codec
+        tracker.start()
+        with _wrapped(codec, decode=tracker.during("codec", codec.decode)), tracker.of("activations"):
+            pipeline(batch)
+    return Peak(SAMPLING, cfg.eval.batch, _parts(tracker), tracker.events)
+
+
+def _parts(tracker: Tracker) -> dict[str, int]:
+    return {kind: tracker.at_peak[kind] for kind in KINDS if tracker.at_peak[kind] > 0}
+
+
+def _name(tracker: Tracker, trainer: Trainer, codec: nn.Module, ema: str) -> None:
+    """Tell the averaged weights from the trained, and what rests in main memory from what is on the device."""
+    trained = {id(t.untyped_storage()) for t in _tensors(trainer.bare)}
+    tracker.call("weights", _tensors(trainer.bare))  # those that stage 1 shares, too
+    mean = [t for t in _tensors(trainer.ema.model) if id(t.untyped_storage()) not in trained]
+    tracker.away(mean) if ema == "cpu" else tracker.call("average", mean)
+    resting = {id(t): t for network in trainer.resting.networks for t in _tensors(network)}
+    stays = [t for module in (trainer.bare, codec) for t in _tensors(module) if id(t) not in resting]
+    stays = {id(t.untyped_storage()) for t in stays}  # a network that rests leaves behind what others hold, too
+    tracker.away([t for t in resting.values() if id(t.untyped_storage()) not in stays])
+    for parameter in trainer.bare.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(
+                lambda p: None if p.grad is None else tracker.call("gradients", [p.grad])
+            )
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+@contextmanager
+def _phases(tracker: Tracker, trainer: Trainer, codec: nn.Module) -> Iterator[None]:
+    """While open, what a training step makes is told apart by the phase that makes it."""
+    update, accelerator = trainer.update, trainer.accelerator
+    with ExitStack() as stack:
+        stack.enter_context(_wrapped(codec, encode=tracker.during("codec", codec.encode)))
+        stack.enter_context(_wrapped(accelerator, backward=tracker.during(WORKSPACE, accelerator.backward)))
+        stack.enter_context(_wrapped(update.optimizer, step=tracker.during("optimizer", update.optimizer.step)))
+        stack.enter_context(tracker.of("activations"))
+        yield
+
+
+@contextmanager
+def _wrapped(owner: object, **methods: object) -> Iterator[None]:
+    """While open, an object has other methods."""
+    vars(owner).update(methods)
+    try:
+        yield
+    finally:
+        for name in methods:
+            del vars(owner)[name]
