@@ -52,8 +52,7 @@ EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared 
 def run(cfg: DictConfig) -> RunFolder:
     """Train -> evaluate -> report, continuing whatever an earlier process of the same config left undone."""
     with STOP.listening():
-        processes.wire(Path(cfg.runs).absolute(), cfg.memory.device)
-        folder = RunFolder.create(cfg)
+        folder = _started(cfg)
         if folder.done():
             log.info("%s: already finished; another seed or name makes a new run", folder.path)
             if folder.leads and not folder.report.exists():
@@ -64,6 +63,17 @@ def run(cfg: DictConfig) -> RunFolder:
         finally:
             folder.release()
         return folder
+
+
+def _started(cfg: DictConfig) -> RunFolder:
+    """The run's folder, owned by this process and those that train with it."""
+    try:
+        processes.wire(Path(cfg.runs).absolute(), cfg.memory.device)
+        return RunFolder.create(cfg)
+    except Interrupted as stop:  # there is no folder yet to say it in
+        if STOP.state() == "preempted":
+            STOP.hand_on()
+        raise UserError(f"{cfg.runs}: {stop} while it started; the same command continues") from stop
 
 
 def _stages(cfg: DictConfig, folder: RunFolder) -> None:

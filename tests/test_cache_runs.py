@@ -103,7 +103,8 @@ def test_workers_fill_it_together(process, cli, cache):
 def test_an_interrupt_keeps_what_there_is(cache):
     many = [f"cache.folder={cache}", "data.size=32", "data.train=200000", "data.val=1", "data.test=1"]
     command = [sys.executable, "-m", "ragaf_exp.cache", "warm", *many]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    heeds = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 - jobs in the background don't
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heeds)
     for _ in range(6000):
         if len(list(cache.glob("*/*.graph"))) > 20:
             break

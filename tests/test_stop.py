@@ -108,6 +108,17 @@ def test_in_a_job_slurm_is_asked_why(says, state, arguments, finished, monkeypat
     assert queued == (["77"] if state == "preempted" else [])
 
 
+def test_a_job_that_is_stopped_while_it_starts_is_queued_again(arguments, monkeypatch):
+    queued = []
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setattr(slurm, "requeue", queued.append)
+    monkeypatch.setattr(slurm, "cancelled", lambda job: False)
+    monkeypatch.setattr(RunFolder, "create", lambda cfg: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(UserError, match="stopped by SIGUSR1 while it started; the same command continues"):
+        run(arguments)
+    assert queued == ["9"]
+
+
 def test_times_as_slurm_tells_them():
     assert slurm._seconds("1-02:03:04") == 93784 and slurm._seconds("00:05:00") == 300
     assert slurm._seconds("UNLIMITED") == slurm._seconds("Partition_Limit") == float("inf")

@@ -19,7 +19,7 @@ from cluster import Cluster
 from jobs import INTERVAL, PATIENCE, ROOT, STEPS, TINY, Member
 from safetensors.torch import load_file
 
-LIMIT = int(os.environ.get("RAGAF_SLURM_LIMIT", 1))  # minutes; more where the machine is busy
+LIMIT = int(os.environ.get("RAGAF_SLURM_LIMIT", 2))  # minutes; more where the machine is busy
 TOLD_S = 60.0  # within which a state must be true
 OTHER_ADDRESS = "hosts=$(mktemp) && echo 192.0.2.7 $(hostname) > $hosts && mount --bind $hosts /etc/hosts"
 
@@ -86,7 +86,7 @@ class Chains:
                 "restarts": m.facts(job).get("Restarts")}  # fmt: skip
 
     def short_limits(self) -> dict:
-        """Steps of 70 seconds under a limit of one minute, whose warning SLURM gives up to 30 seconds early."""
+        """Steps of 140 seconds under a limit of two minutes, whose warning SLURM gives up to 30 seconds early."""
         m = self.member("limits")
         job = m.submit(pace=70 * LIMIT / STEPS, options=f"--time={LIMIT} --signal=B:USR1@1")
         return {"member": m, "ends": [m.ended(job)], "restarts": m.facts(job).get("Restarts")}
