@@ -29,7 +29,7 @@ from ragaf_exp.generate import Pipeline
 from ragaf_exp.jobs import processes
 from ragaf_exp.jobs.stop import STOP, Interrupted
 from ragaf_exp.models.model import Model
-from ragaf_exp.models.sources import load_own
+from ragaf_exp.models.sources import hold_once, load_own
 from ragaf_exp.models.tune import carry, choose, save_lora
 from ragaf_exp.pictures import TestPictures, fusion_curve, save_png, validation_grid
 from ragaf_exp.report import write_report
@@ -267,7 +267,10 @@ def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
     models: dict[str, Model | None] = {COARSE: None, REFINE: None}
     for stage in models:
         if (folder.checkpoints / stage).exists():
-            models[stage] = load_stage(make_model(parts, stage), folder, stage).to(compute.device)
+            model = load_stage(make_model(parts, stage), folder, stage)
+            if models[COARSE] is not None:
+                hold_once(models[COARSE], model)
+            models[stage] = model.to(compute.device)
     return parts, make_pipeline(cfg, parts, models[COARSE], models[REFINE], compute)
 
 

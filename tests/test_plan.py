@@ -12,6 +12,7 @@ from ragaf_exp.assemble import make_model
 from ragaf_exp.config.compose import composed, config_hash
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.errors import UserError
+from ragaf_exp.models.sources import hold_once
 from ragaf_exp.plan import budget, launch
 from ragaf_exp.plan.__main__ import main
 from ragaf_exp.plan.budget import GIB, Need
@@ -163,6 +164,13 @@ def test_a_run_that_will_not_fit_is_refused_before_it_trains(refused, tiny, tmp_
     monkeypatch.setattr(launch, "needs", lambda *_: pytest.fail("it plans"))
     launch.check(forced)
     launch.check(composed([*tiny, "memory.budget=0"]))
+
+
+def test_weights_that_stage_2_left_as_they_were_are_held_once():
+    one, two = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    two.load_state_dict({**two.state_dict(), "weight": one.weight})
+    hold_once(one, two)
+    assert one.weight.data_ptr() == two.weight.data_ptr() and one.bias.data_ptr() != two.bias.data_ptr()
 
 
 def test_a_wrong_budget_is_refused():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.models.pretrained import Part
+from ragaf_exp.models.tune import fitted
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
@@ -28,6 +30,17 @@ def load_own(model: nn.Module, state: dict[str, Tensor], sources: dict[str, dict
         raise RuntimeError(f"not this model's state: {(absent + unexpected)[0]}")
     for name, part in _sourced(model):
         part.changed = part.changed | {key[len(name) + 1 :] for key in state if key.startswith(f"{name}.")}
+
+
+def hold_once(one: nn.Module, two: nn.Module) -> None:
+    """Let weights of `two` that equal those of the same name in `one` share their memory, on one's device."""
+    known = dict(two.named_parameters())
+    names = set(known)
+    held = {fitted(name, names): parameter for name, parameter in one.named_parameters()}
+    for name, parameter in known.items():
+        other = held.get(name)
+        if other is not None and other.shape == parameter.shape and torch.equal(other, parameter.to(other.device)):
+            parameter.data = other.data
 
 
 def sources_of(model: nn.Module) -> dict[str, dict[str, str]]:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ragaf_exp.assemble import Parts, make_model
+from ragaf_exp.assemble import Parts, adopt, make_model, memory_of
 from ragaf_exp.config.build import build
 from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
 from ragaf_exp.experiment import Experiment, make_pipeline
@@ -157,7 +157,11 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
         models: dict[str, Model | None] = {COARSE: None, REFINE: None}
         with tracker.of("weights"):
             for stage in (COARSE, REFINE) if REFINE in cfg.stage.run else (COARSE,):
-                models[stage] = make_model(rehearsal.parts, stage).requires_grad_(False).eval()
+                models[stage] = make_model(rehearsal.parts, stage)
+        if models[REFINE] is not None:  # weights that stage 2 leaves as they are count once
+            adopt(models[REFINE], models[COARSE].state_dict(), memory_of(cfg))
+        for model in filter(None, models.values()):
+            model.requires_grad_(False).eval()
         with tracker.of("batch"):
             batch = largest_batch(cfg.eval.batch, cfg.data.size, cfg.regions.max_regions)
         pipeline = make_pipeline(cfg, rehearsal.parts, models[COARSE], models[REFINE], compute)
