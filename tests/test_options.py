@@ -31,6 +31,7 @@ MORE = ["memory.precision=bf16 memory.checkpointing=true memory.ema=cpu", "memor
         "stage.accumulate=2 task.mirror=0.5", "stage.refine.coarse_input=true memory.offload=true",
         "data.scenes=true data.recolour=true data=openmoji", "data.drawings=drawn data=folder",
         "task.caption_dropout=1 task.sketch_dropout=1", "regions.max_regions=1"]  # fmt: skip
+PROFILE = ["memory.budget=0", "stage.accumulate=2"]  # whether full-size ones fit, tests/test_profiles.py asks
 
 
 def photos(root: Path) -> list[str]:
@@ -73,6 +74,12 @@ def networks(option: str, tmp_path: Path) -> list[str]:
     if option in ("codec=kl", "text=clip", "diffusion=folder"):
         folder = save_sd(tmp_path / "sd")
         return [f"{option.partition('=')[0]}.source={folder}", *(latents if option == "codec=kl" else [])]
+    if option == "memory=4gb":
+        small = ["backbone.base=32", "backbone.multipliers=[1,2]", "backbone.heads=2"]
+        return ["backbone=unet160", *small, "codec=taesd", "codec.weights=none", "text=tiny", *PROFILE]
+    if option.startswith("memory=") and option.endswith("gb"):
+        chosen = ["backbone=sd15", "text=clip", "codec=taesd", "hint=lite_zero", "diffusion=folder"]
+        return [*chosen, f"backbone.source={save_sd(tmp_path / 'sd')}", "codec.weights=none", *PROFILE]
     if option.startswith("backbone=sd15"):
         folder = save_sd(tmp_path / "sd", inpaint=option == "backbone=sd15_inpaint")
         return [f"backbone.source={folder}", "text=clip", "codec=kl", "diffusion=folder"]

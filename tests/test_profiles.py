@@ -1,0 +1,29 @@
+"""Memory profiles: what they choose, and that the peak predicted of their training keeps what they promise."""
+
+from __future__ import annotations
+
+import pytest
+
+from ragaf_exp.config.compose import composed
+from ragaf_exp.config.schema import REFINE
+from ragaf_exp.plan.budget import GIB, needs
+
+RANDOM = ["backbone.weights=none", "codec.weights=none"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "promised", "items", "more"),
+    [("4gb", 3.9, 2, RANDOM[1:]), ("8gb", 7.5, 1, RANDOM), ("16gb", 15.5, 4, RANDOM), ("32gb", 31, 4, RANDOM)],
+)  # fmt: skip
+def test_the_predicted_peak_of_training_keeps_the_promise(profile, promised, items, more):
+    cfg = composed([f"memory={profile}", *more])
+    assert cfg.memory.budget == promised and cfg.data.size == 512
+    (need,) = needs(cfg, (REFINE,))
+    assert need.peak.micro_batch >= items and need.total <= promised * GIB
+
+
+def test_what_the_command_line_names_wins_over_a_profile():
+    cfg = composed(["backbone=tiny", "data.size=64", "memory=16gb", "hint=t2i"])
+    names = [cfg[group]._target_.rpartition(".")[2] for group in ("backbone", "hint", "text", "codec")]
+    assert names == ["TinyUNet", "T2IHint", "ClipText", "Taesd"] and cfg.data.size == 64 and cfg.memory.tune == "frozen"
+    assert composed([]).memory.budget == 0 and composed([]).data.size == 64
