@@ -111,17 +111,17 @@ class Experiment:
         self.cfg, self.folder = cfg, folder
         self.settings = {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
-        if cfg.memory.budget > 0 or self.compute.device.type == "cuda":
-            from ragaf_exp.plan import launch  # which plans by means of this very class
-
-            launch.check(cfg)
-            launch.cap(cfg)
         with processes.leader_first():
             inherit(cfg, folder)
             self.parts = assemble(cfg, folder)
         self.parts.codec.to(self.compute.device)
         self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
         self._check()
+        if cfg.memory.budget > 0 or self.compute.device.type == "cuda":
+            from ragaf_exp.plan import launch  # which plans by means of this very class
+
+            launch.check(cfg)  # after what is found out sooner: a plan takes a while
+            launch.cap(cfg)
         self.logger = build(cfg.logger, "logger") if folder.leads else Silent()
 
     def train(self) -> None:

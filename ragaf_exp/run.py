@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ragaf_exp.cli import guarded
-from ragaf_exp.config.compose import CONF, settable
+from ragaf_exp.config.compose import AUTO, CONF, composed, settable
 from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
 from ragaf_exp.jobs.stop import STOP, Stopped
@@ -18,7 +19,13 @@ from ragaf_exp.jobs.stop import STOP, Stopped
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
-    guarded(lambda: job(validate(cfg)))  # here: Hydra would put a line of its own before an error's
+    guarded(lambda: job(_checked(cfg)))  # here: Hydra would put a line of its own before an error's
+
+
+def _checked(cfg: DictConfig) -> DictConfig:
+    """The job's checked config; of memory=auto what this machine, which runs it, has room for."""
+    words = list(HydraConfig.get().overrides.task)
+    return composed(words) if AUTO in words else validate(cfg)
 
 
 def job(cfg: DictConfig) -> None:

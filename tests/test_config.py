@@ -19,7 +19,8 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.runfolder import RunFolder
 
 PRESETS = ("experiment", "hydra", "member")  # of whole configs
-FILES = sorted(p for p in CONF.glob("*/**/*.yaml") if p.relative_to(CONF).parts[0] not in PRESETS)
+CHOICE = CONF / "memory" / "auto.yaml"  # stands for one of the others
+FILES = sorted(p for p in CONF.glob("*/**/*.yaml") if p.relative_to(CONF).parts[0] not in PRESETS and p != CHOICE)
 KEY = {folder: key for key, folder in NESTED.items()}  # of groups within a group
 GROUPS = {path: path.parent.relative_to(CONF).as_posix() for path in FILES}
 UNBOUNDED = {"seed", "diffusion.min_snr"}  # any whole number is a seed; a huge gamma is no clipping

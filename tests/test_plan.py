@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from tiny_sd import save_sd
 from torch.profiler import ProfilerActivity, profile
 
 from ragaf_exp.assemble import make_model
@@ -176,3 +177,16 @@ def test_weights_that_stage_2_left_as_they_were_are_held_once():
 def test_a_wrong_budget_is_refused():
     with pytest.raises(UserError, match="memory.budget"):
         composed(["memory.budget=-1"])
+
+
+def test_missing_weights_are_said_before_a_plan_is_made(refused, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "check", lambda *_: pytest.fail("it plans"))
+    folder = save_sd(tmp_path / "sd")
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    weights.unlink()
+    mine = [word for word in tiny if word.partition(".")[0] not in ("backbone", "text")]
+    profile = [*mine, "memory=16gb", "data.size=64", "codec.weights=none", f"runs={tmp_path}"]
+    refused(command_line, *profile, says=("source=: missing", "weights=none"))
+    refused(command_line, *profile, f"backbone.source={folder}", says=("backbone.source=", "unet holds no weights"))
+    cfg = composed([*profile, f"backbone.source={folder}", "memory.device=cpu"])
+    assert predict(cfg, "no", (SAMPLING,))[0].bytes > 0, "a plan needs a config.json alone"

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.validate import validate
@@ -17,14 +18,22 @@ from ragaf_exp.errors import UserError
 # our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
 CONF = Path(__file__).resolve().parents[2] / "conf"
+AUTO = "memory=auto"
 LIMITS = ("budget", "enforce", "force")  # keys of group memory that change nothing of what is computed
 PLACE = ("runs", "logger", "cache", "cluster", "study")  # where runs are kept, told of, part of: all compute the same
 
 
 def composed(overrides: list[str]) -> DictConfig:
-    """The checked config of one run, as the command line would compose it."""
+    """The checked config of one run, as the command line would compose it; memory=auto looks at this machine."""
+    if AUTO in overrides:
+        from ragaf_exp.plan.auto import chosen  # which imports PyTorch
+
+        overrides = chosen(overrides)
+    words = [settable(override) for override in overrides]
+    if GlobalHydra.instance().is_initialized():  # within a job of Hydra's
+        return validate(compose("config", words))
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return validate(compose("config", [settable(override) for override in overrides]))
+        return validate(compose("config", words))
 
 
 def settable(override: str) -> str:

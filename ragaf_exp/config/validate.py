@@ -27,6 +27,9 @@ def validate(cfg: DictConfig) -> DictConfig:
     cfg = copy.deepcopy(cfg)
     OmegaConf.resolve(cfg)
     known = [*SCALARS, *PLAIN, *BUILT]
+    if "auto" in (cfg.get("memory") or {}):
+        raise UserError("memory=auto: looks at the machine that runs; it goes with ragaf_exp.run and .plan, as a word of "
+                        "the command line; here name a profile, as memory=16gb")  # fmt: skip
     for key in cfg:
         if key not in known:
             raise UserError(f"{key}: unknown key; known are {', '.join(known)}")

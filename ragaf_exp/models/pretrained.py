@@ -82,6 +82,8 @@ def network(kind: type, origin: Origin, subfolder: str, builtin: dict[str, Any])
     if origin.weights == RANDOM and not origin.source:
         return _untrained(kind, builtin, origin), None
     config = read_config(origin, subfolder)
+    if on_meta() and origin.weights == PRETRAINED and Path(origin.source).expanduser().is_dir():
+        weight_files(Path(origin.source).expanduser() / subfolder, origin)  # before all else that a launch does
     if origin.weights == RANDOM or on_meta():
         return _untrained(kind, config, origin), None
     return load(kind, origin, subfolder)

@@ -1,32 +1,51 @@
-"""Peak memory before a launch: python -m ragaf_exp.plan memory=16gb [any override] [out=FILE.json].
+"""Peak memory before a launch: python -m ragaf_exp.plan memory=16gb [any override] [card=GIB] [out=FILE.json].
 
-Needs no device, no data and no weights. Figures are predicted, for a CUDA device.
+Needs no device, no data and no weights. Figures are predicted, for a CUDA device. card: plan for one of so many GiB, all
+of them free, and not for what is here.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from ragaf_exp.cli import guarded
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import AUTO, composed
+from ragaf_exp.errors import UserError
 
 SCHEMA = 1
+OWN = ("out", "card")  # what isn't an override
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    out = next((word.partition("=")[2] for word in words if word.startswith("out=")), "")
-    cfg = composed([word for word in words if not word.startswith("out=")])
-    began = time.monotonic()
-    content = planned(cfg)
+    own = {key: value for key, _, value in (word.partition("=") for word in sys.argv[1:]) if key in OWN}
+    words = [word for word in sys.argv[1:] if word.partition("=")[0] not in OWN]
+    out, began = own.get("out", ""), time.monotonic()
+    content = planned(composed(_for_card(words, own["card"]) if "card" in own else words))
     print(table(content), f"predicted in {time.monotonic() - began:.0f} s", sep="\n")
     if out:
         from ragaf_exp.files import write_json
 
         write_json(Path(out), content)
+
+
+def _for_card(words: list[str], size: str) -> list[str]:
+    """The overrides as for a card of `size` GiB."""
+    from ragaf_exp.plan.auto import chosen
+    from ragaf_exp.plan.room import card
+
+    try:
+        gib = float(size)
+    except ValueError:
+        gib = 0.0
+    if not 0 < gib < math.inf:
+        raise UserError(f"card={size}: must be a number of GiB above 0, as 24")
+    if AUTO in words:
+        return chosen(words, card(gib))
+    return [*words, f"memory.budget={gib}"]
 
 
 def planned(cfg: Any) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.schema import COARSE, REFINE
-from ragaf_exp.plan.predict import REGIONS, SAMPLING, Peak, micro_batch, predict
+from ragaf_exp.plan.predict import REGIONS, SAMPLING, Peak, micro_batch, phases_of, predict
 
 GIB = 2**30
 SEGMENT = 2 * 2**20  # CUDA's allocator asks the device for multiples of it
@@ -78,7 +79,14 @@ def precision_of(cfg: DictConfig) -> str:
 
 def needs(cfg: DictConfig, phases: tuple[str, ...] | None = None) -> list[Need]:
     """What every phase that the config runs (or those named) asks of a CUDA device."""
-    return [Need(peak) for peak in predict(cfg, precision_of(cfg), phases)]
+    content = OmegaConf.to_yaml(cfg)
+    return [_need(content, precision_of(cfg), phase) for phase in sorted(phases or phases_of(cfg), key=EVERY.index)]
+
+
+@lru_cache(maxsize=256)  # seconds each, and a launch asks for what memory=auto and the advice have asked for
+def _need(content: str, precision: str, phase: str) -> Need:
+    (peak,) = predict(OmegaConf.create(content), precision, (phase,))
+    return Need(peak)
 
 
 def advice(cfg: DictConfig, budget: int, found: list[Need]) -> list[Advice]:

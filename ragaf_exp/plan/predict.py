@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,7 +38,6 @@ class Peak:
     phase: str  # coarse, refine, regions (stage 2's steps of the region path alone) or sampling
     micro_batch: int
     parts: dict[str, int]
-    events: list[tuple[int, int]] = field(default_factory=list, repr=False)  # see Tracker.events
 
     @property
     def bytes(self) -> int:
@@ -110,8 +109,8 @@ def _short(cfg: DictConfig) -> DictConfig:
     short.sampler.steps, short.sampler.scheduler = min(2, cfg.sampler.steps), "ddim"
     for group in ("backbone", "codec", "text", "hint"):  # a network whose folder isn't here is planned by its config
         part = short[group]
-        if "weights" in part and not _here(part.get("source", "")):
-            part.weights, part.source = "none", ""
+        if "weights" in part:
+            part.weights, part.source = "none", part.source if _here(part.get("source", "")) else ""
     if "source" in short.diffusion and not _here(short.diffusion.source):
         short.diffusion = {"_target_": "ragaf_exp.diffusion.Diffusion"}
     return short
@@ -145,7 +144,7 @@ def training_peak(cfg: DictConfig, phase: str, compute: Pretended) -> Peak:
             tracker.call("optimizer", [v for state in states for v in state.values() if isinstance(v, torch.Tensor)])
             tracker.start()
             trainer.step(step, batch)
-    return Peak(phase, micro_batch(cfg, phase), _parts(tracker), tracker.events)
+    return Peak(phase, micro_batch(cfg, phase), _parts(tracker))
 
 
 def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
@@ -169,7 +168,7 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
         tracker.start()
         with _wrapped(codec, decode=tracker.during("codec", codec.decode)), tracker.of("activations"):
             pipeline(batch)
-    return Peak(SAMPLING, cfg.eval.batch, _parts(tracker), tracker.events)
+    return Peak(SAMPLING, cfg.eval.batch, _parts(tracker))
 
 
 def _parts(tracker: Tracker) -> dict[str, int]:

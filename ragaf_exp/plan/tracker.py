@@ -35,9 +35,7 @@ class Tracker(TorchDispatchMode):
         self.kind = WORKSPACE
         self.live: Counter[str] = Counter()
         self.peak, self.at_peak = 0, Counter()
-        self.events: list[tuple[int, int]] = []  # (storage number, bytes, or minus bytes when it goes)
-        self._known: dict[int, list] = {}  # id of a storage -> [weak reference, kind, bytes, number]
-        self._count = 0
+        self._known: dict[int, list] = {}  # id of a storage -> [weak reference, kind, bytes]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is aten._to_copy.default and args[0].device.type == "meta" and _leaves(kwargs):
@@ -62,10 +60,9 @@ class Tracker(TorchDispatchMode):
         if id(storage) in self._known:
             return
         size = -(-storage.nbytes() // BLOCK) * BLOCK
-        self._count += 1
         gone = weakref.ref(storage, self._forget(id(storage)))
-        self._known[id(storage)] = [gone, self.kind, size, self._count]
-        self._add(self.kind, size, self._count)
+        self._known[id(storage)] = [gone, self.kind, size]
+        self._add(self.kind, size)
 
     def call(self, kind: str, tensors: Iterable[Tensor]) -> None:
         """What these tensors hold is of this kind."""
@@ -82,7 +79,6 @@ class Tracker(TorchDispatchMode):
             entry = self._known.get(id(tensor.untyped_storage()))
             if entry is not None:
                 self.live[entry[1]] -= entry[2]
-                self.events.append((entry[3], -entry[2]))
                 entry[2] = 0
 
     @contextmanager
@@ -107,18 +103,16 @@ class Tracker(TorchDispatchMode):
         """Forget the peak so far."""
         self.peak, self.at_peak = sum(self.live.values()), self.live.copy()
 
-    def _add(self, kind: str, size: int, number: int) -> None:
+    def _add(self, kind: str, size: int) -> None:
         self.live[kind] += size
-        self.events.append((number, size))
         total = sum(self.live.values())
         if total > self.peak:
             self.peak, self.at_peak = total, self.live.copy()
 
     def _forget(self, key: int) -> Callable[[weakref.ref], None]:
         def forget(_: weakref.ref) -> None:
-            _, kind, size, number = self._known.pop(key)
+            _, kind, size = self._known.pop(key)
             self.live[kind] -= size
-            self.events.append((number, -size))
 
         return forget
 
