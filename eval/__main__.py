@@ -39,7 +39,7 @@ def _run(args: dict[str, Any], overrides: list[str]) -> None:
     if others:
         raise UserError(f"{others[0]}=: belongs to images=DIR; a run has its own")
     from ragaf_exp.config.compose import composed
-    from ragaf_exp.experiment import evaluate_run
+    from ragaf_exp.evaluation import evaluate_run
     from ragaf_exp.report import write_report
     from ragaf_exp.runfolder import RunFolder
     from ragaf_exp.summary import print_summary

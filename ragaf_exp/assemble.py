@@ -64,6 +64,14 @@ class Parts:
             return Mirrored(*both, mirror, self.cfg.seed)
         return self._examples(split, items, cache_mb)
 
+    def check_splits(self) -> None:
+        """What would else be found out after minutes of training. UserError where a split is empty or can't be prepared."""
+        for split in ("train", "val", "test"):
+            if not len(items := self.source.split(split)):
+                raise UserError(f"data: no items in the {split} split; raise data.{split} or data.{split}_share, "
+                                "or give more images")  # fmt: skip
+            self.prepare(items[0])
+
     def _examples(self, split: str, items: Sequence[Item], cache_mb: float) -> Examples:
         if split == "train" and self.augment.active:
             return Augmented(items, self.prepare, cache_mb, self.augment, self.cfg.seed)

@@ -14,13 +14,13 @@ from ragaf_exp.attention_pictures import save_attention
 from ragaf_exp.data.fit import fit_drawing
 from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.loader import collate
-from ragaf_exp.experiment import load_run
 from ragaf_exp.figures import comparison
 from ragaf_exp.files import write_json, write_text
 from ragaf_exp.generate import Drawn, Pipeline
 from ragaf_exp.pictures import panels, save_png
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sample import Request
+from ragaf_exp.trained import load_run
 from ragaf_exp.types import Example, Item
 from ragaf_exp.watching import watched
 

@@ -11,8 +11,9 @@ from ragaf_exp.assemble import adopt, make_model
 from ragaf_exp.config.compose import composed
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.data.loader import collate
-from ragaf_exp.experiment import Experiment, make_pipeline
+from ragaf_exp.experiment import Experiment
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.trained import make_pipeline
 from ragaf_exp.training.coarse import Coarse
 from ragaf_exp.training.objective import Objective, draw
 

@@ -15,10 +15,11 @@ from eval.items import flat, read_items
 from ragaf_exp.config.compose import load_config
 from ragaf_exp.data.split import LazyItems
 from ragaf_exp.errors import UserError
-from ragaf_exp.experiment import evaluate_run, load_run
+from ragaf_exp.evaluation import evaluate_run
 from ragaf_exp.generate import Pipeline
 from ragaf_exp.report import write_report
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.trained import load_run
 from ragaf_exp.types import Item
 
 
@@ -54,7 +55,7 @@ def test_images_that_do_not_fit_into_memory_are_read_again(run_copy, figures, mo
     before, first = figures(run_copy), len(calls)
     monkeypatch.setattr("eval.draws.HELD", 0)
     monkeypatch.setattr("eval.draws.FEWEST", 1)
-    monkeypatch.setattr("ragaf_exp.experiment.EXAMPLES_MB", 0)
+    monkeypatch.setattr("ragaf_exp.evaluation.EXAMPLES_MB", 0)
     evaluate_run(RunFolder(run_copy), cfg)
     assert figures(run_copy) == pytest.approx(before, rel=1e-5) and len(calls) == first, "from the disk"
 

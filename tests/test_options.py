@@ -17,8 +17,10 @@ from ragaf_exp.assemble import make_model
 from ragaf_exp.config.compose import CONF, composed
 from ragaf_exp.config.schema import BUILT, COARSE, NESTED, PLAIN, REFINE
 from ragaf_exp.data.loader import collate
-from ragaf_exp.experiment import Experiment, evaluate_run, load_stage, make_pipeline, run
+from ragaf_exp.evaluation import evaluate_run
+from ragaf_exp.experiment import Experiment, run
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.trained import load_stage, make_pipeline
 
 APART = ("experiment", "hydra", "cluster", "member")
 FILES = sorted(p for p in CONF.glob("*/**/*.yaml") if p.relative_to(CONF).parts[0] not in APART)

@@ -11,8 +11,9 @@ import torch
 from ragaf_exp.config.compose import composed
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import OutOfMemory
-from ragaf_exp.experiment import Experiment, load_run, run
+from ragaf_exp.experiment import Experiment, run
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.trained import load_run
 from ragaf_exp.training.recovery import Chunks, Recovery, is_out_of_memory
 
 SAYS = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which ..."

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from ragaf_exp.data.loader import collate
 from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.errors import UserError
-from ragaf_exp.experiment import load_run
 from ragaf_exp.generate import to_uint8
 from ragaf_exp.models.model import Prediction
 from ragaf_exp.randomness import derive, item_noise
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sampler import SCHEDULERS, Sampler
+from ragaf_exp.trained import load_run
 from ragaf_exp.types import Batch
 
 SHAPE = (3, 4, 5)

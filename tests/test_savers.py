@@ -19,7 +19,8 @@ from ragaf_exp.config.compose import composed
 from ragaf_exp.config.schema import Optim
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import Diverged, UserError
-from ragaf_exp.experiment import Experiment, judge, plan
+from ragaf_exp.evaluation import judge
+from ragaf_exp.experiment import Experiment, plan
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training.checkpoint import load_newest
 from ragaf_exp.training.ema import Ema

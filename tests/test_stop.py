@@ -74,7 +74,7 @@ def test_at_a_step_that_is_no_checkpoint(arguments, finished, monkeypatch):
     assert len(validations(folder.path)) == len(validations(finished)) - 2  # of steps 8 and 9 of stage 2
 
     with monkeypatch.context() as patch:  # a signal while it is evaluated
-        patch.setattr(experiment, "evaluate", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+        patch.setattr("ragaf_exp.evaluation.evaluate", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
         stopped(arguments, finished)
     assert folder.state["state"] == "preempted" and folder.state["trained"]
 

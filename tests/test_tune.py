@@ -14,9 +14,10 @@ from tiny_sd import save_sd
 from ragaf_exp.config.compose import composed
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.errors import UserError
-from ragaf_exp.experiment import Experiment, load_run, run
+from ragaf_exp.experiment import Experiment, run
 from ragaf_exp.files import read_json, write_json
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.trained import load_run
 
 SHORT = ["stage.coarse.steps=3", "stage.refine.steps=3", "stage.refine.region_steps=1", "stage.checkpoint_every=2",
          "stage.batch=2", "stage.refine.region_batch=2", "stage.validate_every=9", "data.train=8", "data.val=2",

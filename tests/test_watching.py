@@ -9,8 +9,8 @@ from PIL import Image
 
 from ragaf_exp.attention_pictures import Moment, chosen, region_means, save_attention, thinned
 from ragaf_exp.data.loader import collate
-from ragaf_exp.experiment import load_run
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.trained import load_run
 from ragaf_exp.watching import Frame, Watch, watched
 
 

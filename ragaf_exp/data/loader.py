@@ -53,6 +53,10 @@ class Examples(Dataset):
             self.room -= _bytes(example)
         return example
 
+    def first(self, count: int) -> list[Example]:
+        """So many from the start, or all where there are fewer."""
+        return [self[i] for i in range(min(count, len(self)))]
+
     def at(self, step: int, index: int) -> Example:
         """An example as a training step sees it."""
         return self[index]

@@ -15,11 +15,12 @@ from torch import nn
 from ragaf_exp.assemble import Parts, adopt, make_model, memory_of
 from ragaf_exp.config.build import build
 from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
-from ragaf_exp.experiment import Experiment, make_pipeline
+from ragaf_exp.experiment import Experiment
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.pretend import Pretended, nowhere
 from ragaf_exp.plan.stand_in import LongCaptions, NoFolder, largest_batch
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
+from ragaf_exp.trained import make_pipeline
 from ragaf_exp.training.loggers import Silent
 from ragaf_exp.training.optimizer import inner
 from ragaf_exp.training.precision import Compute

@@ -18,7 +18,6 @@ from eval.paired import paired_differences
 from eval.scoring import bindings, can_bind
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
-from ragaf_exp.experiment import load_run
 from ragaf_exp.figures import grid
 from ragaf_exp.files import write_json, write_text
 from ragaf_exp.generate import Pipeline
@@ -26,6 +25,7 @@ from ragaf_exp.pictures import save_png
 from ragaf_exp.randomness import derive
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.study.changes import CONTROLS, Changed
+from ragaf_exp.trained import load_run
 from ragaf_exp.types import Example
 
 SCHEMA = 1
