@@ -67,7 +67,7 @@ def _content(found: Comparison, common: bool) -> dict[str, Any]:
         "notes": notes(found),
         "measured_with": measured_with(found),
         "charts": [Markup(svg) for svg in dot_charts(found)],
-        "columns": side_by_side.columns(found.members),
+        "pictures": side_by_side.titles([member.letter for member in found.members]),
         "scenes": side_by_side.grid_rows(found),
         "settings": found.settings,
         "environment": found.environment,

@@ -47,7 +47,7 @@ def _content(run: RunData) -> dict[str, Any]:
         "usages": [Markup(svg) for svg in curves.usage_charts(run)],
         "ratios": curves.usage_ratios(run),
         "fusion": Markup(curves.fusion_chart(run)) if run.fusion else None,
-        "columns": list(pictures.scene_columns(run).values()),
+        "pictures": list(pictures.scene_columns(run).values()),
         "scenes": pictures.scene_rows(run),
         "maps": pictures.attention_maps(run),
         "steps": pictures.attention_steps(run),

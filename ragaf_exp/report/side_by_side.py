@@ -58,9 +58,9 @@ def _shared_keys(members: list[Member]) -> tuple[list[str], list[dict[str, Scene
     return [key for key in keys if sum(key in of_run for of_run in scenes) > 1], scenes
 
 
-def columns(members: list[Member]) -> list[str]:
-    """Titles over a row's pictures."""
-    return ["Sketch", *(member.letter for member in members), "Truth"]
+def titles(runs: list[str]) -> list[str]:
+    """What stands over a row's pictures, the runs by these names."""
+    return ["Sketch", *runs, "Truth"]
 
 
 def _row(key: str, scenes: list[Scene | None], side: int) -> dict[str, Any]:

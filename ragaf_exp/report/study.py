@@ -175,7 +175,7 @@ def _content(
         "tables": shown,
         "notes": lines,
         "charts": [Markup(svg) for svg in learning_charts(_held_against(groups))],
-        "pictures": ["Sketch", *(g.name for g in groups), "Truth"],
+        "pictures": side_by_side.titles([g.name for g in groups]),
         "scenes": side_by_side.scene_grid(first),
         "command": shlex.join(words + (["items=common"] if common else [])),
     }  # fmt: skip

@@ -16,8 +16,7 @@ from ragaf_exp.sweep.truth import Row
 COLUMNS = ("state", "stage", "step", "rate", "left", "job", "error")
 COLOURS = {"done": "green", "running": "cyan", "starting": "cyan", "failed": "red", "lost": "red", "cancelled": "yellow",
            "preempted": "yellow", "requeued": "yellow", "stalled": "yellow"}  # fmt: skip
-PAGES = Path(__file__).with_name("page")
-STYLE = Path(__file__).resolve().parents[1] / "report" / "page" / "style.css"
+PAGES = Path(__file__).with_name("page"), Path(__file__).resolve().parents[1] / "report" / "page"
 REFRESH = 20  # seconds after which a browser loads the page again
 SHOWN = 40  # rows on a terminal: those that are not done go first
 
@@ -85,10 +84,11 @@ class Table:
 
 
 def render(template: str, **content: Any) -> str:
-    """A page of this package, with the report's style."""
+    """A page of this package, on the report's base and in its style."""
     environment = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    return environment.get_template(template).render(style=Markup(STYLE.read_text()), **content)
+    style = environment.loader.get_source(environment, "style.css")[0]
+    return environment.get_template(template).render(style=Markup(style), **content)
 
 
 def duration(seconds: float | None) -> str:
