@@ -18,6 +18,7 @@ from typing import Any
 
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
+from ragaf_exp.heavy import quick_imports
 
 KNOWN = {"run": str, "items": int, "images": str, "reference": str, "captions": str, "sketches": str, "masks": str,
          "training": str, "out": str, "on_error": str}  # fmt: skip
@@ -38,11 +39,12 @@ def _run(args: dict[str, Any], overrides: list[str]) -> None:
     others = sorted(set(args) - {"run", "items"})
     if others:
         raise UserError(f"{others[0]}=: belongs to images=DIR; a run has its own")
-    from ragaf_exp.config.compose import composed
-    from ragaf_exp.evaluation import evaluate_run
-    from ragaf_exp.report import write_report
-    from ragaf_exp.runfolder import RunFolder
-    from ragaf_exp.summary import print_summary
+    with quick_imports():
+        from ragaf_exp.config.compose import composed
+        from ragaf_exp.evaluation import evaluate_run
+        from ragaf_exp.report import write_report
+        from ragaf_exp.runfolder import RunFolder
+        from ragaf_exp.summary import print_summary
 
     folder, cfg = RunFolder.read(args["run"])
     if overrides:

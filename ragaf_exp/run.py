@@ -14,6 +14,7 @@ from ragaf_exp.cli import guarded
 from ragaf_exp.config.compose import AUTO, CONF, composed, settable
 from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
+from ragaf_exp.heavy import quick_imports
 from ragaf_exp.jobs.stop import STOP, Stopped
 
 
@@ -32,8 +33,9 @@ def job(cfg: DictConfig) -> None:
     """One run, or one member of a sweep."""
     with STOP.listening():
         try:
-            from ragaf_exp.experiment import run  # heavy: only once the config is known to be good
-            from ragaf_exp.summary import print_summary
+            with quick_imports():  # heavy: only once the config is known to be good
+                from ragaf_exp.experiment import run
+                from ragaf_exp.summary import print_summary
         except Stopped as stop:
             STOP.hand_on()
             raise UserError(f"{stop} before it began; the same command continues") from stop

@@ -14,6 +14,7 @@ from typing import Any
 
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
+from ragaf_exp.heavy import quick_imports
 
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
@@ -36,7 +37,8 @@ def main() -> None:
     args = parse_args(sys.argv[1:], ARGUMENTS)
     check(args)
     requests = batch_requests(args) if "batch" in args else [single_request(args)]
-    from ragaf_exp.sampling import sample_requests  # heavy: only once the arguments are known to be good
+    with quick_imports():  # heavy: only once the arguments are known to be good
+        from ragaf_exp.sampling import sample_requests
 
     began = time.monotonic()
     sample_requests(requests, args)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ragaf_exp.heavy import quick_imports
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors; and the same in the processes that tests start
 CACHE = tempfile.TemporaryDirectory(prefix="ragaf_exp-")
 os.environ["RAGAF_CACHE"] = CACHE.name  # and not the user's own
@@ -26,6 +28,13 @@ TINY = """
     stage.log_every=2 stage.validate_every=4 stage.checkpoint_every=3
     eval.test_items=4 eval.batch=4 eval.validation_items=4 eval.grid=2 eval.pictures=2 eval.bootstrap=20 eval.metrics=[]
 """.split()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Test modules are imported as command lines import what they need."""
+    with quick_imports():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

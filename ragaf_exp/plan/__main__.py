@@ -15,6 +15,7 @@ from typing import Any
 from ragaf_exp.cli import guarded
 from ragaf_exp.config.compose import AUTO, composed
 from ragaf_exp.errors import UserError
+from ragaf_exp.heavy import quick_imports
 
 SCHEMA = 1
 OWN = ("out", "card")  # what isn't an override
@@ -50,8 +51,9 @@ def _for_card(words: list[str], size: str) -> list[str]:
 
 def planned(cfg: Any) -> dict[str, Any]:
     """The plan of a config as plain data: GiB by phase and kind, whether it fits, and what would make it fit."""
-    from ragaf_exp.plan.budget import CONTEXT, FRAGMENTS, GIB, KERNELS, advice, needs, precision_of
-    from ragaf_exp.plan.launch import capacity
+    with quick_imports():
+        from ragaf_exp.plan.budget import CONTEXT, FRAGMENTS, GIB, KERNELS, advice, needs, precision_of
+        from ragaf_exp.plan.launch import capacity
 
     found = needs(cfg)
     limit = capacity(cfg)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
+from ragaf_exp.heavy import quick_imports
 
 ITEMS = 100  # by default; each is drawn once for every control
 
@@ -25,7 +26,8 @@ def main() -> None:
         raise UserError("run=?: missing; give run=DIR, as in run=runs/latest")
     if items < 2:
         raise UserError(f"items={items}: must be at least 2, as captions change places")
-    from ragaf_exp.study.controlled import run_controls  # heavy: only once the arguments are known to be good
+    with quick_imports():  # heavy: only once the arguments are known to be good
+        from ragaf_exp.study.controlled import run_controls
 
     written = run_controls(Path(args["run"]), Path(args["out"]) if "out" in args else None, items)
     print(written[1].read_text())
