@@ -17,6 +17,7 @@ from safetensors.numpy import load, save
 from ragaf_exp.data.split import LazyItems
 from ragaf_exp.files import write_bytes
 from ragaf_exp.generate import Drawn
+from ragaf_exp.jobs import starts
 from ragaf_exp.types import Example
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Draws:
             found = draw()
             arrays = {field: getattr(found, field) for field in FIELDS}
             write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items() if v is not None}))
+            starts.keeps()
         return found
 
     def once(self, name: str, make: Callable[[], None]) -> None:
@@ -55,6 +57,7 @@ class Draws:
         if not mark.exists():
             make()
             write_bytes(mark, b"")
+            starts.keeps()
 
 
 class DrawnItems:

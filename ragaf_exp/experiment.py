@@ -17,13 +17,13 @@ from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
 from ragaf_exp.evaluation import evaluate_run
 from ragaf_exp.features.fill import prepare as prepare_features
-from ragaf_exp.jobs import processes
+from ragaf_exp.jobs import processes, starts
 from ragaf_exp.jobs.stop import STOP, Interrupted
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.tune import carry, choose, save_lora
 from ragaf_exp.pictures import save_png, validation_grid
 from ragaf_exp.report import write_report
-from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.runfolder import RunFolder, hand_on
 from ragaf_exp.study import stage1
 from ragaf_exp.trained import inherit, load_stage, make_pipeline
 from ragaf_exp.training.checkpoint import load_newest
@@ -57,9 +57,12 @@ def _started(cfg: DictConfig) -> RunFolder:
     """The run's folder, owned by this process and those that train with it."""
     try:
         processes.wire(Path(cfg.runs).absolute(), cfg.memory.device)
+        if cfg.memory.shard and not processes.several():
+            raise UserError("memory.shard=true: needs several processes; see cluster.tasks, or torchrun, or leave it out")
         return RunFolder.create(cfg)
     except Interrupted as stop:  # there is no folder yet to say it in
-        _hand_on(STOP.state())
+        if _asked(STOP.state()):
+            hand_on(cfg)
         raise UserError(f"{cfg.runs}: {stop} while it started; the same command continues") from stop
 
 
@@ -81,19 +84,23 @@ def _stages(cfg: DictConfig, folder: RunFolder) -> None:
 
 
 def _interrupted(folder: RunFolder, stop: Interrupted) -> None:
-    """Say why, let go of the run, and hand its job on."""
-    state = STOP.state()
+    """Say why, let go of the run, and queue its job again where SLURM wants the node back."""
+    state, error = STOP.state(), "what started its process is gone" if STOP.orphaned else None
+    asked = _asked(state)
+    if asked and (why := starts.in_vain(folder.path)):
+        folder.status("failed", error=why)
+        raise UserError(why) from stop
     log.info("%s: %s: %s", folder.path, state, stop)
-    folder.status(state, error="what started its process is gone" if STOP.orphaned else None)
+    folder.status(state, error=error)
     folder.release()
-    _hand_on(state)
+    if asked:
+        STOP.hand_on()
     raise UserError(f"{folder.path}: {stop}; the same command continues") from stop
 
 
-def _hand_on(state: str) -> None:
-    """Queue this process's job again where SLURM wants the node back; of several that share a run, one does."""
-    if STOP.asked and state == "preempted" and processes.leads():
-        STOP.hand_on()
+def _asked(state: str) -> bool:
+    """Whether this process is to queue its job again, as SLURM wants the node back: of several that share a run, one."""
+    return bool(STOP.asked) and state == "preempted" and processes.leads()
 
 
 class Experiment:

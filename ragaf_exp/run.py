@@ -37,7 +37,9 @@ def job(cfg: DictConfig) -> None:
                 from ragaf_exp.experiment import run
                 from ragaf_exp.summary import print_summary
         except Stopped as stop:
-            STOP.hand_on()
+            from ragaf_exp.runfolder import hand_on
+
+            hand_on(cfg)
             raise UserError(f"{stop} before it began; the same command continues") from stop
         if (folder := run(cfg)).leads:
             print_summary(folder)

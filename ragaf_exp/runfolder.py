@@ -18,7 +18,7 @@ from ragaf_exp.config.compose import config_hash, load_config
 from ragaf_exp.environment import environment
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_mapping, write_json, write_text
-from ragaf_exp.jobs import processes, slurm
+from ragaf_exp.jobs import processes, slurm, starts
 from ragaf_exp.jobs.lock import Lock
 from ragaf_exp.jobs.stop import STOP
 
@@ -27,6 +27,11 @@ SCHEMA = 1
 BEAT_S = 15.0  # between two heartbeats
 STALE_S = 45.0  # a running state that was not updated for so long was left by a process that died
 ENDING_S = 30.0  # so long a job waits for a process before it to end, as SLURM lets one of a requeued job
+
+
+def place_of(cfg: DictConfig) -> Path:
+    """Where the run of a config is, or will be."""
+    return Path(cfg.runs).absolute() / cfg.name / config_hash(cfg)
 
 
 class RunFolder:
@@ -48,7 +53,7 @@ class RunFolder:
         Taken (a UserError) where another process runs it. Of several processes that share the run, one owns it and
         writes; the others read.
         """
-        folder = cls(Path(cfg.runs).absolute() / cfg.name / config_hash(cfg))
+        folder = cls(place_of(cfg))
         folder.leads = processes.leads()
         with processes.leader_first():
             if folder.leads:
@@ -131,11 +136,18 @@ class RunFolder:
     def state(self) -> dict:
         return read_mapping(self.path / "status.json", SCHEMA)
 
+    def give_up(self, why: str) -> None:
+        """Fail a run that never came to be this process's own."""
+        self.take(0.0)
+        self.status("failed", error=why)
+        self.release()
+
     def append(self, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
         if not self.leads:
             return
         self.own()
+        starts.keeps()
         with open(self.curves, "a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -179,6 +191,15 @@ class RunFolder:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(self.path.relative_to(latest.parent))
         os.replace(temporary, latest)
+
+
+def hand_on(cfg: DictConfig) -> None:
+    """Queue a job again that was stopped before its run's folder was its own; UserError where that was in vain."""
+    if why := starts.in_vain(place_of(cfg)):
+        with suppress(UserError):  # another process runs it, and says how it goes
+            RunFolder(place_of(cfg)).give_up(why)
+        raise UserError(why)
+    STOP.hand_on()
 
 
 def is_stale(status: dict[str, Any], now: float | None = None) -> bool:

@@ -23,14 +23,14 @@ import ragaf_exp.run
 from ragaf_exp import experiment
 from ragaf_exp.cli import guarded
 
-def launch(argv):
+def launch(argv, count=2):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     children = []
-    for rank in range(2):
+    for rank in range(count):
         if (child := os.fork()) == 0:
-            told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             os.environ.update({key: str(value) for key, value in told.items()})
             os.dup2(os.open(f"{place}/rank{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
             sys.argv[1:] = argv

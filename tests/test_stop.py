@@ -6,20 +6,25 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
 
+from eval.draws import Draws
 from ragaf_exp import experiment
 from ragaf_exp.config.compose import composed
 from ragaf_exp.errors import UserError
 from ragaf_exp.experiment import run
-from ragaf_exp.jobs import slurm
+from ragaf_exp.jobs import slurm, starts
 from ragaf_exp.jobs import stop as stop_module
 from ragaf_exp.jobs.stop import SIGNALS, STOP, Stop, Stopped
-from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.run import job
+from ragaf_exp.runfolder import RunFolder, place_of
+from ragaf_exp.training import checkpoint
 from ragaf_exp.training.checkpoint import load_newest
 from ragaf_exp.training.trainer import Trainer
 
@@ -117,6 +122,76 @@ def test_a_job_that_is_stopped_while_it_starts_is_queued_again(arguments, monkey
     with pytest.raises(UserError, match="stopped by SIGUSR1 while it started; the same command continues"):
         run(arguments)
     assert queued == ["9"]
+
+
+@pytest.mark.parametrize("when", ["importing", "starting", "preparing"])
+def test_a_job_whose_limit_is_shorter_than_its_start_is_not_queued_for_ever(arguments, monkeypatch, when):
+    """The fifth start in a row that keeps nothing fails, wherever in its start the signal finds it."""
+    queued, folder = [], RunFolder(place_of(arguments))
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setattr(starts, "_kept", False)
+    monkeypatch.setattr(slurm, "requeue", queued.append)
+    monkeypatch.setattr(slurm, "cancelled", lambda job: False)
+    monkeypatch.setattr(slurm, "_ask", lambda *c: subprocess.CompletedProcess(c, 0, "JobId=9 TimeLimit=00:01:00\n", ""))
+
+    def signalled(*_):
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    if when == "importing":  # an import that takes long, as the first of a node does
+        monkeypatch.setitem(sys.modules, "ragaf_exp.experiment", Importing(signalled))
+    else:
+        owner, name = (RunFolder, "create") if when == "starting" else (experiment, "Experiment")
+        monkeypatch.setattr(owner, name, staticmethod(signalled))
+    said = []
+    for _ in range(starts.STARTS):
+        with pytest.raises(UserError) as error:
+            job(arguments)
+        said.append(str(error.value))
+    assert queued == ["9"] * (starts.STARTS - 1) and all("the same command continues" in line for line in said[:-1])
+    assert "stopped 5 times in a row" in said[-1] and "00:01:00" in said[-1] and "cluster.minutes" in said[-1]
+    assert (folder.state["state"], folder.state["error"]) == ("failed", said[-1])
+
+
+class Importing(types.ModuleType):
+    """A module within whose import something happens."""
+
+    def __init__(self, happens):
+        super().__init__("importing")
+        self._happens = happens
+
+    def __getattr__(self, name):
+        if name == "run":
+            self._happens()
+        raise AttributeError(name)
+
+
+def test_starts_that_keep_something_are_not_counted(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    monkeypatch.setattr(slurm, "_ask", lambda *c: None)
+    monkeypatch.setattr(starts, "_kept", False)
+    assert [starts.in_vain(tmp_path) for _ in range(4)] == [None] * 4
+    starts.keeps()
+    assert starts.in_vain(tmp_path) is None
+    monkeypatch.setattr(starts, "_kept", False)
+    assert [starts.in_vain(tmp_path) for _ in range(4)] == [None] * 4
+    monkeypatch.setenv("SLURM_JOB_ID", "10")  # submitted again, with more time perhaps
+    assert [bool(starts.in_vain(tmp_path)) for _ in range(5)] == [False] * 4 + [True]
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert starts.in_vain(tmp_path) is None  # one of a job's processes counts
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert starts.in_vain(tmp_path) is None
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "line", "images"])
+def test_what_is_kept(monkeypatch, tmp_path, what):
+    monkeypatch.setattr(starts, "_kept", False)
+    if what == "checkpoint":
+        checkpoint.save(tmp_path, checkpoint.Checkpoint("coarse", 1, {}, {}, {}), 1)
+    elif what == "line":
+        RunFolder(tmp_path).append({"step": 1})
+    else:
+        Draws(tmp_path, "f").once("some", lambda: None)
+    assert starts._kept
 
 
 def test_times_as_slurm_tells_them():

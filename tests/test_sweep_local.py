@@ -132,6 +132,28 @@ def test_search_counts_failed_members_as_failed_trials(checkout):
     assert sweep(checkout, "search", path, "trials=5", "launcher=local").stdout.startswith(f"{measured} trials measured")
 
 
+def test_a_search_whose_process_was_killed_goes_on(checkout):
+    """No finished trial is run again, none is drawn twice, and what ran meanwhile is taken up."""
+    optuna = pytest.importorskip("optuna")
+    path = checkout / "sweeps" / "rates3.yaml"
+    path.write_text("search:\n  space:\n    stage.refine.recolour: {low: 0.0, high: 1.0}\n    optim.clip: [1, 2]\n")
+    words = ["search", path, "trials=3", "launcher=local", "processes=1"]
+    command = [sys.executable, "-m", "ragaf_exp.sweep", *map(str, words)]
+    with subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True) as driver:
+        assert ": done: " in driver.stdout.readline()
+        assert "another process leads this search" in sweep(checkout, *words).stderr
+        driver.kill()
+    home = checkout / "runs" / "rates3"
+    backend = optuna.storages.journal.JournalFileBackend(str(home / ".sweep" / "study.log"))
+    study = optuna.load_study(study_name="rates3", storage=optuna.storages.JournalStorage(backend))
+    study.ask()  # as if killed while it chose the values
+    again = sweep(checkout, *words)
+    assert again.returncode == 0 and "3 trials measured, 0 failed" in again.stdout, again.stderr
+    assert again.stdout.count(": done: ") <= 2
+    runs = sorted(home.glob("*/attempts"))
+    assert len(runs) == 3 and all(len(run.read_text().splitlines()) == 1 for run in runs)
+
+
 @pytest.mark.parametrize(("words", "says"), [
     (["search", "fusion"], "has no search"), (["search", "rates", "trials=0"], "trials=0"),
     (["submit", "sweeps/fushion.yaml"], "no such sweep"), (["submit"], "name a sweep"),

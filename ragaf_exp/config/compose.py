@@ -19,7 +19,7 @@ from ragaf_exp.errors import UserError
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
 CONF = Path(__file__).resolve().parents[2] / "conf"
 AUTO = "memory=auto"
-LIMITS = ("budget", "enforce", "force")  # keys of group memory that change nothing of what is computed
+LIMITS = ("budget", "enforce", "force", "shard")  # keys of group memory that change nothing of what is computed
 PLACE = ("runs", "logger", "cache", "cluster", "study")  # where runs are kept, told of, part of: all compute the same
 
 

@@ -100,6 +100,7 @@ class Memory:
     channels_last: bool = False  # memory order of images: faster kernels on many devices
     offload: bool = False  # networks that no training step uses rest in main memory, but for validation
     compile: bool = False  # the denoiser's blocks by torch.compile
+    shard: bool = False  # several processes each hold a part of what is trained (FSDP2); tune=full alone
     features: str = "none"  # computed before training and kept on disk: none, latents, or all (of the text, too)
     budget: float = 0.0  # GiB that a run may take of its device: planned before it starts; 0 = what the device has
     enforce: bool = True  # a CUDA device gives this process no more than the budget

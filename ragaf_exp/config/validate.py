@@ -173,6 +173,31 @@ def _ranges(cfg: DictConfig) -> None:
 
 
 def _together(cfg: DictConfig) -> None:
+    """What can't be combined."""
+    _sharded(cfg)
+    _in_backward(cfg)
+
+
+def _sharded(cfg: DictConfig) -> None:
+    """What memory.shard can't be combined with."""
+    memory = cfg.memory
+    if not memory.shard:
+        return
+    mends = {
+        "tune": (memory.tune != "full", "full", "what little else is trained needs no sharding"),
+        "optimizer": (memory.optimizer == "adamw8bit", "adamw", "bitsandbytes does not know of parts"),
+        "precision": (memory.precision == "fp16", "bf16", "a loss scale is each process's own"),
+        "step_in_backward": (memory.step_in_backward, "false", "gradients are averaged after it"),
+        "channels_last": (memory.channels_last, "false", "parts are cut from plainly laid out weights"),
+        "compile": (memory.compile, "false", "not tried together"),
+        "features": (memory.features == "all" and memory.offload, "none", "a part of the model can't rest"),
+    }
+    for key, (refused, mend, why) in mends.items():
+        if refused:
+            raise UserError(f"memory.shard=true: not with memory.{key}={memory[key]} ({why}); take memory.{key}={mend}")
+
+
+def _in_backward(cfg: DictConfig) -> None:
     """What memory.step_in_backward can't be combined with: it leaves no gradient behind."""
     if not cfg.memory.step_in_backward:
         return

@@ -18,6 +18,7 @@ import xxhash
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_json
+from ragaf_exp.jobs import starts
 
 HEAD = 64  # bytes before a shard's first record
 MAGIC = b"RGFEAT1\n"  # the digit counts versions of the layout
@@ -93,6 +94,7 @@ class Records:
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
+            starts.keeps()
         self.look()
 
     def forget(self) -> None:

@@ -71,14 +71,15 @@ def mean(values: Any) -> Any:
     """A tensor's mean over the processes."""
     from torch import distributed
 
-    if not _several():
+    if not several():
         return values
     values = values.cpu()
     distributed.all_reduce(values, group=talk())
     return values / distributed.get_world_size()
 
 
-def _several() -> bool:
+def several() -> bool:
+    """Whether processes share this run."""
     from torch import distributed
 
     return distributed.is_initialized() and distributed.get_world_size() > 1
@@ -105,7 +106,7 @@ def step_name() -> str:
 
 def agreed(asked: str | None) -> str | None:
     """The signal by which any of the run's processes was asked to stop: the same answer in all of them."""
-    if not _several():
+    if not several():
         return asked
     import torch
     from torch import distributed

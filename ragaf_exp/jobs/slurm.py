@@ -62,6 +62,13 @@ def cancelled(job: str) -> bool:
     return not requeued and not preempted and _seconds(facts["RunTime"]) < _seconds(facts["TimeLimit"])
 
 
+def limit(job: str) -> str:
+    """A job's time limit in SLURM's own words."""
+    answer = _ask("scontrol", "show", "job", "-o", job)
+    facts = _facts(answer.stdout, job) if answer is not None and not answer.returncode else {}
+    return facts.get("TimeLimit", "unknown")
+
+
 def _facts(told: str, job: str) -> dict[str, str]:
     """Of the job among those that `scontrol show job -o` tells of; of an array's number it tells of all tasks."""
     jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in told.splitlines()]

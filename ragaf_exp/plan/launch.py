@@ -25,7 +25,7 @@ def capacity(cfg: DictConfig) -> float | None:
 def check(cfg: DictConfig) -> None:
     """UserError where the plan exceeds what the run may take, unless memory.force; costs nothing without a limit."""
     limit = capacity(cfg)
-    if limit is None or cfg.memory.force:
+    if limit is None or cfg.memory.force or cfg.memory.shard:  # of a share of the model there is no plan
         return
     found = needs(cfg)
     if any(need.total > limit * GIB for need in found):

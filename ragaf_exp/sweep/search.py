@@ -6,8 +6,11 @@ Here the study is a journal in the sweep's folder. The same command goes on with
 
 from __future__ import annotations
 
+import fcntl
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +38,30 @@ def search(sweep: Sweep, words: list[str], launcher: str, processes: int, trials
     base = [*sweep.words, *words]
     record = Record(compose_members([*base, *_first(settings["space"])])[0].home)
     record.folder.mkdir(parents=True, exist_ok=True)
-    study = _study(record, sweep.name, settings)
-    going = {trial.number: _member(base, trial.params) for trial in _open(study)}
-    while going or len(study.trials) < trials:
-        while len(going) < processes and len(study.trials) < trials:
-            trial = study.ask(_distributions(settings["space"]))
-            going[trial.number] = _member(base, trial.params)
-        if new := _unsubmitted(record, going):
-            submit(new, launcher, processes)
-        for number in _tell(study, record, going, settings["metric"]):
-            del going[number]
-        time.sleep(POLL)
-    return _conclude(study, settings["metric"])
+    with _alone(record):
+        study = _study(record, sweep.name, settings)
+        going = {trial.number: _member(base, trial.params) for trial in _open(study, settings["space"])}
+        while going or _count(study) < trials:
+            while len(going) < processes and _count(study) < trials:
+                trial = study.ask(_distributions(settings["space"]))
+                going[trial.number] = _member(base, trial.params)
+            if new := _unsubmitted(record, going):
+                submit(new, launcher, processes)
+            for number in _tell(study, record, going, settings["metric"]):
+                del going[number]
+            time.sleep(POLL)
+        return _conclude(study, settings["metric"])
+
+
+@contextmanager
+def _alone(record: Record) -> Iterator[None]:
+    """One process at a time tells a study of its trials. The system lets go for a process that is killed."""
+    with open(record.folder / ".search", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{record.home}: another process leads this search; wait for it, or end it") from error
+        yield
 
 
 def _checked(sweep: Sweep) -> dict[str, Any]:
@@ -96,15 +111,27 @@ def _study(record: Record, name: str, settings: dict[str, Any]) -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = str(record.folder / "study.log")
     storage = optuna.storages.JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
-    sampler = optuna.samplers.TPESampler(seed=settings["seed"], constant_liar=True)
-    return optuna.create_study(study_name=name, storage=storage, direction=settings["direction"], sampler=sampler,
-                               load_if_exists=True)  # fmt: skip
+    study = optuna.create_study(study_name=name, storage=storage, direction=settings["direction"], load_if_exists=True)
+    # a sampler is not kept in the study: with its first seed it would draw again what it drew for the first trials
+    study.sampler = optuna.samplers.TPESampler(seed=settings["seed"] + len(study.trials), constant_liar=True)
+    return study
 
 
-def _open(study: Any) -> list[Any]:
+def _open(study: Any, space: dict[str, Any]) -> list[Any]:
+    """Trials that an earlier process began. One that was killed while it chose a trial's values left nothing to run."""
     from optuna.trial import TrialState
 
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    found = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+    for trial in (trial for trial in found if set(trial.params) != set(space)):
+        study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
+    return [trial for trial in found if set(trial.params) == set(space)]
+
+
+def _count(study: Any) -> int:
+    """Of trials that were run, or are to be."""
+    from optuna.trial import TrialState
+
+    return sum(trial.state is not TrialState.PRUNED for trial in study.get_trials(deepcopy=False))
 
 
 def _member(base: list[str], params: dict[str, Any]) -> Member:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import checksum, read_json, write_folder, write_json
+from ragaf_exp.jobs import starts
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
@@ -40,6 +41,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     shutil.rmtree(place, ignore_errors=True)  # only ever one that was found damaged
     place.parent.mkdir(parents=True, exist_ok=True)
     write_folder(place, lambda temporary: _fill(temporary, checkpoint))
+    starts.keeps()
     for old in _steps(folder, checkpoint.stage)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return place

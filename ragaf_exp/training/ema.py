@@ -21,7 +21,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float, place: str = "device"):
         self.decay, self.place, self.trained = decay, place, model
-        self.model = model
+        self.model, self.pairs = model, []
         if place == "off":
             return
         shared = {id(p): p for p in model.parameters() if not p.requires_grad}
@@ -41,9 +41,19 @@ class Ema:
         if self.place == "off":
             return
         decay = min(self.decay, (1 + step) / (10 + step))
-        means = [mean for mean, _ in self.pairs]
+        means = self.means()
         values = [value.to(mean.device) for mean, value in self.pairs]
         torch._foreach_lerp_(means, values, 1 - decay)
+
+    def means(self) -> list[torch.Tensor]:
+        """What `update` changes."""
+        return [mean for mean, _ in self.pairs]
+
+    def gather(self) -> None:
+        """Make `model` the average of now; all processes that share a run call it together."""
+
+    def scatter(self) -> None:
+        """Go on from what `model` has been given."""
 
     @contextmanager
     def serving(self) -> Iterator[nn.Module]:

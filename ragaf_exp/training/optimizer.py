@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.config.schema import Optim
 from ragaf_exp.errors import UserError
+from ragaf_exp.training.shard import part_of
 
 KINDS = ("adamw", "adamw8bit")
 
@@ -110,6 +111,7 @@ def _as_held(parameter: nn.Parameter, value: Tensor) -> Tensor | int:
     if value.dtype == torch.int64:
         return int(value)
     if value.shape == parameter.shape:
+        value = part_of(value, parameter)
         return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
     return value.to(parameter.device, copy=True)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -35,6 +36,7 @@ from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.recovery import Recovery, held
 from ragaf_exp.training.resting import Resting
 from ragaf_exp.training.savers import lay_out, save_memory
+from ragaf_exp.training.shard import Sharded, finite, parts_of, shard, whole
 from ragaf_exp.training.update import Update
 from ragaf_exp.types import Batch
 
@@ -83,7 +85,11 @@ class Trainer:
         self.accelerator = Accelerator(cpu=compute.device.type == "cpu", mixed_precision=mixed)
         self._check_shares()
         self.bare = lay_out(model, memory)
-        self.ema = Ema(model, optim.ema, memory.ema).to(compute.device)
+        self.sharded: Sharded | None = None
+        if memory.shard and ranks.count() > 1:  # one process is refused where a run starts; plans are of one
+            self.sharded, self.ema = shard(model, optim.ema, memory.ema, compute.device)
+        else:
+            self.ema = Ema(model, optim.ema, memory.ema).to(compute.device)
         self.update = Update(save_memory(model, memory), plan.lr, optim, memory, compute, self.accelerator)
         self.model = self.update.prepared
         self.resting = Resting(idle if memory.offload else (), compute.device)
@@ -141,7 +147,7 @@ class Trainer:
             step, kind, len(batch), lambda size: self._attempt(batch, drawn, regions_only, size)
         )
         self.recent.append(losses)
-        self.recovery.retry(step, lambda: self.ema.update(step), self.ema.model.parameters)
+        self.recovery.retry(step, lambda: self.ema.update(step), self.ema.means)
 
     def _attempt(self, batch: Batch, drawn: Draw, regions_only: bool, size: int) -> dict[str, Tensor]:
         """Losses, gradients and update by micro-batches of `size` items; nothing is left of an attempt that failed."""
@@ -152,13 +158,15 @@ class Trainer:
         total: dict[str, Tensor] = {}
         for work in Work(batch, x0, start(x0, batch, drawn, ranks.item_before), drawn).pieces(size, processes.mean):
             with self.compute:
-                losses = self.objective(
-                    self.model, work.batch, work.x0, work.drawn, regions_only, work.origin, work.share
-                )
+                losses = self._ask(work.batch, work.x0, work.drawn, regions_only, work.origin, work.share)
             self.update.backward(losses["loss"])
             total = {name: value.detach() + total.get(name, 0) for name, value in losses.items()}
         self.update.apply()
         return total
+
+    def _ask(self, *inputs: Any) -> dict[str, Tensor]:
+        """The objective's losses of the model that is trained."""
+        return self.objective(self.model, *inputs) if self.sharded is None else self.sharded(self.objective, *inputs)
 
     def _draw(self, step: int, shape: torch.Size) -> Draw:
         """Drawn for the batch of all processes, of which this one takes its rows."""
@@ -222,6 +230,7 @@ class Trainer:
                        f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}")
 
     def _validate(self, done: int) -> None:
+        self.ema.gather()
         if self.folder.leads:
             with self.resting.awake(), self.compute, self.ema.serving() as model:
                 usage = self.validate(model, done)
@@ -236,12 +245,15 @@ class Trainer:
             self.on_log(self.plan.stage, done, {prefix + name: value for name, value in flat.items()})
 
     def _save(self, done: int) -> None:
-        if not all(parameter.isfinite().all() for parameter in self.bare.parameters()):
+        if not finite(self.bare):
             self._diverged(done)  # by the last gradient: the next loss would show it, the checkpoint must not hold it
         self.folder.own()
-        if self.folder.leads:
-            content = Checkpoint(self.plan.stage, done, own_state(self.bare), own_state(self.ema.model),
-                                 self.update.tensors(), sources_of(self.bare), self.update.numbers())  # fmt: skip
+        self.ema.gather()
+        leads = self.folder.leads
+        model, moments = whole(own_state(self.bare), leads), whole(self.update.tensors(), leads)
+        if leads:
+            content = Checkpoint(self.plan.stage, done, model, own_state(self.ema.model), moments,
+                                 sources_of(self.bare), self.update.numbers())  # fmt: skip
             checkpoint.save(self.folder.checkpoints, content, self.pace.keep)
         processes.together()
 
@@ -251,11 +263,12 @@ class Trainer:
         if found is None:
             return 0
         try:
-            load_own(self.bare, found.model, found.sources)
+            load_own(self.bare, parts_of(found.model, self.bare), found.sources)
             load_own(self.ema.model, found.ema, found.sources)
         except RuntimeError as error:
             raise UserError(f"{self.folder.checkpoints}: made by another version of the model; "
                             f"train again in another folder (name=...)") from error  # fmt: skip
+        self.ema.scatter()
         self.update.restore(found.optimizer, found.numbers)
         level = logging.INFO if self.folder.leads else logging.DEBUG
         log.log(level, "stage %s: continuing from step %d of %d", self.plan.stage, found.step, self.plan.steps)

@@ -11,6 +11,7 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.training import ranks
 from ragaf_exp.training.optimizer import inner, make_optimizer, optimizer_state, restore_optimizer
 from ragaf_exp.training.precision import Compute, kernels
+from ragaf_exp.training.shard import clip
 
 FIRST = 2.0**10  # loss scale to begin with; it grows by itself, and a larger one costs the first steps
 LOST = 2.0**-10  # a loss scale below it: no scale would help
@@ -29,6 +30,7 @@ class Update:
         if memory.step_in_backward and ranks.count() > 1:
             raise UserError("memory.step_in_backward=true: not with several processes, whose gradients are averaged")
         self.model, self.clip, self.compute, self.accelerator = model, optim.clip, compute, accelerator
+        self.shard = memory.shard and ranks.count() > 1
         optimizer = make_optimizer(model, lr, optim, memory.optimizer, memory.step_in_backward)
         self.prepared = accelerator.prepare_model(model, evaluation_mode=True)  # not wrapped: see ranks.average
         self.optimizer = accelerator.prepare(optimizer)
@@ -48,7 +50,8 @@ class Update:
 
     def apply(self) -> bool:
         """Take the step and drop the gradients; False where it was skipped, with no weight changed."""
-        ranks.average([p for p in self.model.parameters() if p.requires_grad])
+        if not self.shard:  # else it was done in the backward pass
+            ranks.average([p for p in self.model.parameters() if p.requires_grad])
         if self.scaler.is_enabled():
             return self._apply_scaled()
         self._clip()
@@ -73,7 +76,9 @@ class Update:
         return self.scale >= before
 
     def _clip(self) -> None:
-        if self.clip:
+        if self.clip and self.shard:
+            clip(self.model.parameters(), self.clip)
+        elif self.clip:
             self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.clip)
 
     def discard(self) -> None:
