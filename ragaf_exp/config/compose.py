@@ -75,6 +75,6 @@ def load_config(path: Path) -> DictConfig:
         raw.setdefault("study", {})  # runs of earlier versions were none's part
         raw.cache.folder = ""  # where this host keeps its cache is not for a run folder to say, perhaps a stranger's
     try:
-        return validate(raw)
+        return validate(raw, keep=False)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

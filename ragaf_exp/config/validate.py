@@ -19,12 +19,13 @@ from ragaf_exp.config.schema import BUILT, COARSE, METRICS, NESTED, PLAIN, REFIN
 from ragaf_exp.errors import UserError
 
 
-def validate(cfg: DictConfig) -> DictConfig:
+def validate(cfg: DictConfig, keep: bool = True) -> DictConfig:
     """The config with types converted, defaults filled in and references to other keys resolved.
 
+    keep: leave what is given as it is; a config that nobody needs any more is checked sooner without.
     UserError naming the key and the known ones.
     """
-    cfg = copy.deepcopy(cfg)
+    cfg = copy.deepcopy(cfg) if keep else cfg
     OmegaConf.resolve(cfg)
     known = [*SCALARS, *PLAIN, *BUILT]
     if "auto" in (cfg.get("memory") or {}):
@@ -33,7 +34,8 @@ def validate(cfg: DictConfig) -> DictConfig:
     for key in cfg:
         if key not in known:
             raise UserError(f"{key}: unknown key; known are {', '.join(known)}")
-    cfg = OmegaConf.merge({"cluster": {}}, cfg)  # of runs before there was one, or of a profile without
+    if "cluster" not in cfg:  # in runs from before there was one, or of a profile without
+        cfg = OmegaConf.merge({"cluster": {}}, cfg)
     for key in (*PLAIN, *BUILT):
         if not OmegaConf.is_dict(cfg.get(key)):
             group, value = NESTED.get(key, key), cfg.get(key)

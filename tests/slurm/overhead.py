@@ -84,8 +84,8 @@ def main(members: int) -> None:
     base = Path(tempfile.mkdtemp(prefix="ragaf_exp-overhead-"))
     base.chmod(0o755)  # munge asks for it
     cluster = Cluster(base / "slurm", cpus=2)
-    cluster.start()
     try:
+        cluster.start()
         for name, value in measure(cluster, make_checkout(base / "checkout"), members).items():
             print(f"{name:32} {value:8.2f}", flush=True)
     finally:

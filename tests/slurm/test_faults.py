@@ -116,7 +116,7 @@ class Chains:
         return {"member": m, "ends": [m.ended(job) for job in jobs]}
 
     def sweep(self) -> dict:
-        """A sweep of two members, submitted twice at once."""
+        """A sweep of two members that train, submitted twice at once, and its report."""
         question = self.base / "question.yaml"
         words = [word for word in TINY if not word.startswith("name=")]
         question.write_text(json.dumps({"overrides": [*words, "cluster.cpus=1"], "grid": {"seed": [0, 1]}}))
@@ -129,7 +129,8 @@ class Chains:
         while json.loads((status := self.sweep_command(ask)).stdout)["counts"] != {"done": 2}:
             assert time.monotonic() < end, status
             time.sleep(2)
-        return {"told": [one.stdout for one in told], "exit": status.returncode, "home": home}
+        report = self.sweep_command(["report", str(home)])
+        return {"told": [one.stdout for one in told], "exit": status.returncode, "home": home, "report": report}
 
     def sweep_command(self, arguments: list[str]) -> subprocess.CompletedProcess:
         return self.cluster(sys.executable, "-m", "ragaf_exp.sweep", *arguments, timeout=PATIENCE, cwd=ROOT,
@@ -264,6 +265,9 @@ def test_a_sweep_submitted_twice_at_once(story):
     assert found["exit"] == 0
     queued = sorted(one.splitlines()[0] for one in found["told"])
     assert queued[0].startswith("2 of 2") and queued[1].startswith("nothing to queue")
+    assert found["report"].returncode == 0, found["report"].stderr
+    page = (found["home"] / "sweep.html").read_text()
+    assert "2 of 2" in page and 'class="missing"' not in page
     folders = [path.parent for path in found["home"].glob("*/status.json")]
     assert [json.loads((path / "status.json").read_text())["state"] for path in folders] == ["done"] * 2
     kept = [path.read_bytes() for path in found["home"].glob(f"*/checkpoints/coarse/{STEPS:08d}/model.safetensors")]
