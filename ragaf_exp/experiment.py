@@ -114,6 +114,7 @@ class Experiment:
             inherit(cfg, folder)
             self.parts = assemble(cfg, folder)
         self.parts.codec.to(self.compute.device)
+        self.parts.chunks.size = cfg.eval.batch  # a validation, too, draws no more at once
         self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
         self.parts.check_splits()
         if cfg.memory.budget > 0 or self.compute.device.type == "cuda":

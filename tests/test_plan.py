@@ -15,9 +15,9 @@ from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.errors import UserError
 from ragaf_exp.models.sources import hold_once
 from ragaf_exp.plan import budget, launch
-from ragaf_exp.plan.__main__ import main
+from ragaf_exp.plan.__main__ import left_out, main
 from ragaf_exp.plan.budget import GIB, Need
-from ragaf_exp.plan.predict import REGIONS, SAMPLING, Peak, Rehearsal, phases_of, predict
+from ragaf_exp.plan.predict import REGIONS, SAMPLING, VALIDATION, Peak, Rehearsal, phases_of, predict
 from ragaf_exp.plan.stand_in import largest_batch
 from ragaf_exp.plan.tracker import BLOCK, Tracker
 from ragaf_exp.run import command_line
@@ -109,10 +109,23 @@ def test_what_savers_save(tiny):
 
 
 def test_all_that_a_run_does_is_planned(tiny):
-    assert phases_of(composed(tiny)) == (COARSE, REFINE, REGIONS, SAMPLING)
-    assert phases_of(composed([*tiny, "stage.refine.region_steps=0"])) == (COARSE, REFINE, SAMPLING)
+    assert phases_of(composed(tiny)) == (COARSE, REFINE, REGIONS, VALIDATION, SAMPLING)
+    assert phases_of(composed([*tiny, "stage.refine.region_steps=0"])) == (COARSE, REFINE, VALIDATION, SAMPLING)
     (regions,) = predict(composed([*tiny, "stage.refine.region_batch=64", "stage.accumulate=2"]), "no", (REGIONS,))
     assert regions.phase == REGIONS and regions.micro_batch == 32 and regions.parts["activations"] > 0
+
+
+def test_a_validation_needs_what_training_holds_and_what_sampling_takes(tiny):
+    words = [*tiny, "eval.batch=3", "stage.refine.region_steps=0"]
+    training, validation, sampling = predict(composed(words), "no", (REFINE, VALIDATION, SAMPLING))
+    assert validation.phase == VALIDATION and validation.micro_batch == 3
+    for kind in ("optimizer", "average", "weights", "stage 1"):
+        assert validation.parts[kind] == training.parts[kind], kind
+    assert validation.bytes > sampling.bytes and "gradients" not in validation.parts
+    (rested,) = predict(composed([*words, "memory.offload=true"]), "no", (VALIDATION,))
+    assert rested.parts == validation.parts, "all networks are awake"
+    more = [*words, "memory.compile=true", "cluster.tasks=2", "eval.metrics=[fid]"]
+    assert len(left_out(composed(more))) == 3 and left_out(composed(words)) == []
 
 
 def test_the_command_line_says_what_fits_and_what_would(cli, tiny, tmp_path, monkeypatch):
@@ -137,8 +150,8 @@ def needing(sizes):
 
 def test_advice_looks_at_every_phase(tiny, monkeypatch):
     def sizes(cfg, phase):
-        saved = cfg.memory.checkpointing and phase != SAMPLING or cfg.eval.batch < 4 and phase == SAMPLING
-        return GIB if saved else 4 * GIB
+        draws = phase in (VALIDATION, SAMPLING)
+        return GIB if (cfg.eval.batch < 4 if draws else cfg.memory.checkpointing) else 4 * GIB
 
     monkeypatch.setattr(budget, "needs", needing(sizes))
     cfg = composed([*tiny, "stage.refine.region_steps=0"])

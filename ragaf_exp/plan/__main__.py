@@ -63,10 +63,23 @@ def planned(cfg: Any) -> dict[str, Any]:
         "schema": SCHEMA, "predicted": True, "precision": precision_of(cfg), "budget_gib": limit,
         "fits": None if limit is None else not over,
         "margin": {"context_gib": CONTEXT, "kernels_gib": KERNELS, "fragments_share": FRAGMENTS},
-        "phases": [need.facts() for need in found],
+        "phases": [need.facts() for need in found], "not_counted": left_out(cfg),
         "savers": [{"override": a.override, "total_gib": round(a.total / GIB, 3), "fits": a.fits, "cost": a.cost}
                    for a in savers],
     }  # fmt: skip
+
+
+def left_out(cfg: Any) -> list[str]:
+    """What the figures do not hold."""
+    found = []
+    if cfg.memory.compile:
+        found.append("memory.compile: what torch.compile's kernels keep, and what compiling takes")
+    if cfg.cluster.nodes * cfg.cluster.tasks > 1:
+        found.append("several processes: each is planned with the whole stage.batch, of which it takes its share; the "
+                     "gradients that it sends need twice 32 MiB more, or twice its largest weight")  # fmt: skip
+    if cfg.eval.metrics:
+        found.append("eval.metrics: networks that score images")
+    return found
 
 
 def table(content: dict[str, Any]) -> str:
@@ -79,6 +92,7 @@ def table(content: dict[str, Any]) -> str:
     rows.append(["margin", *(f"{p['margin_gib']:.3f}" for p in phases)])
     rows.append(["total", *(f"{p['total_gib']:.3f}" for p in phases)])
     lines = ["  ".join(cell.ljust(16) if i == 0 else cell.rjust(10) for i, cell in enumerate(row)) for row in rows]
+    lines += [f"not counted: {what}" for what in content["not_counted"]]
     limit = content["budget_gib"]
     verdict = {None: "no budget is set (memory.budget)", True: f"fits into {limit} GiB", False: f"exceeds {limit} GiB"}
     lines.append(verdict[content["fits"]])

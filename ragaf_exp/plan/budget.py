@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.schema import COARSE, REFINE
-from ragaf_exp.plan.predict import REGIONS, SAMPLING, Peak, micro_batch, phases_of, predict
+from ragaf_exp.plan.predict import PHASES, REGIONS, SAMPLING, VALIDATION, Peak, micro_batch, phases_of, predict
 
 GIB = 2**30
 SEGMENT = 2 * 2**20  # CUDA's allocator asks the device for multiples of it
@@ -21,20 +21,20 @@ FRAGMENTS = 0.05  # of activations and workspace: holes between blocks; an assum
 CHANGING = ("activations", "workspace", "batch")
 
 TRAINING = (COARSE, REFINE, REGIONS)
-EVERY = (*TRAINING, SAMPLING)
+HELD = (*TRAINING, VALIDATION)  # while an optimizer and an average are there
 
 # (keys and values, phases that they change, what they cost), the cheapest in speed first. Costs are not measured here
 SAVERS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
-    ({"memory.precision": "bf16"}, EVERY, "none on devices with bf16: it is faster"),
+    ({"memory.precision": "bf16"}, PHASES, "none on devices with bf16: it is faster"),
     ({"stage.accumulate": "twice"}, TRAINING, "none but smaller kernels: the same batch in twice as many pieces"),
     ({"memory.offload": True}, (REFINE, REGIONS), "validation waits for weights to be moved"),
     ({"memory.features": "frozen", "memory.offload": True}, TRAINING, "a pass over the data before training"),
-    ({"memory.optimizer": "adamw8bit"}, TRAINING, "a few per cent of a step"),
-    ({"memory.ema": "cpu"}, TRAINING, "a copy of the trained weights to main memory per step"),
+    ({"memory.optimizer": "adamw8bit"}, HELD, "a few per cent of a step"),
+    ({"memory.ema": "cpu"}, HELD, "a copy of the trained weights to main memory per step"),
     ({"memory.step_in_backward": True, "optim.clip": 0.0}, TRAINING, "none in speed, but no clipping of gradients"),
     ({"memory.checkpointing": True}, TRAINING, "about a third more time per step"),
-    ({"eval.batch": "half"}, (SAMPLING,), "smaller kernels while sampling"),
-    ({"memory.tune": "frozen"}, EVERY, "none in speed, but it trains less"),
+    ({"eval.batch": "half"}, (VALIDATION, SAMPLING), "smaller kernels while sampling"),
+    ({"memory.tune": "frozen"}, PHASES, "none in speed, but it trains less"),
 ]
 
 
@@ -80,7 +80,7 @@ def precision_of(cfg: DictConfig) -> str:
 def needs(cfg: DictConfig, phases: tuple[str, ...] | None = None) -> list[Need]:
     """What every phase that the config runs (or those named) asks of a CUDA device."""
     content = OmegaConf.to_yaml(cfg)
-    return [_need(content, precision_of(cfg), phase) for phase in sorted(phases or phases_of(cfg), key=EVERY.index)]
+    return [_need(content, precision_of(cfg), phase) for phase in sorted(phases or phases_of(cfg), key=PHASES.index)]
 
 
 @lru_cache(maxsize=256)  # seconds each, and a launch asks for what memory=auto and the advice have asked for

@@ -26,9 +26,11 @@ from ragaf_exp.training.optimizer import inner
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.region_targets import train_regions
 from ragaf_exp.training.trainer import Trainer
+from ragaf_exp.training.usage import condition_usage
 from ragaf_exp.types import Batch
 
-REGIONS, SAMPLING = "regions", "sampling"
+REGIONS, VALIDATION, SAMPLING = "regions", "validation", "sampling"
+PHASES = (COARSE, REFINE, REGIONS, VALIDATION, SAMPLING)
 KINDS = ("weights", "stage 1", "codec", "gradients", "optimizer", "average", "batch", "activations", WORKSPACE)
 
 
@@ -36,7 +38,7 @@ KINDS = ("weights", "stage 1", "codec", "gradients", "optimizer", "average", "ba
 class Peak:
     """The peak of one phase. parts: bytes by kind at that moment, multiples of the allocator's 512."""
 
-    phase: str  # coarse, refine, regions (stage 2's steps of the region path alone) or sampling
+    phase: str  # coarse, refine, regions (stage 2's steps of the region path alone), validation or sampling
     micro_batch: int
     parts: dict[str, int]
 
@@ -85,19 +87,22 @@ def predict(cfg: DictConfig, precision: str, phases: tuple[str, ...] | None = No
     precision: no, bf16 or fp16. phases: of those that `phases_of` gives, the ones that are asked for.
     """
     asked, found, short = phases or phases_of(cfg), [], _short(cfg)
-    for phase in (COARSE, REFINE, REGIONS, SAMPLING):
-        if phase in asked:
-            with nowhere():
-                compute = Pretended(precision)
-                peak = sampling_peak(short, compute) if phase == SAMPLING else training_peak(short, phase, compute)
-            found.append(peak)
+    for phase in (phase for phase in PHASES if phase in asked):
+        with nowhere():
+            compute = Pretended(precision)
+            if phase == SAMPLING:
+                found.append(sampling_peak(short, compute))
+            elif phase == VALIDATION:
+                found.append(validation_peak(short, compute))
+            else:
+                found.append(training_peak(short, phase, compute))
     return found
 
 
 def phases_of(cfg: DictConfig) -> tuple[str, ...]:
     """What a config's run does, as far as memory differs."""
     regions = REFINE in cfg.stage.run and cfg.stage.refine.region_steps > 0 and train_regions(cfg.loss)
-    return (*cfg.stage.run, *([REGIONS] if regions else []), SAMPLING)
+    return (*cfg.stage.run, *([REGIONS] if regions else []), VALIDATION, SAMPLING)
 
 
 def _short(cfg: DictConfig) -> DictConfig:
@@ -123,29 +128,61 @@ def _here(source: str) -> bool:
 
 def training_peak(cfg: DictConfig, phase: str, compute: Pretended) -> Peak:
     """Of the second optimizer step of a stage: the first makes the optimizer's state."""
-    tracker, stage = Tracker(compute.device.type), COARSE if phase == COARSE else REFINE
+    tracker = Tracker(compute.device.type)
     with tracker:
+        at = Stand(cfg, phase, compute, tracker)
+        with _phases(tracker, at.trainer, at.codec):
+            at.step(tracker)
+            tracker.start()
+            at.trainer.step(at.number, at.batch)
+    return Peak(phase, micro_batch(cfg, phase), _parts(tracker))
+
+
+def validation_peak(cfg: DictConfig, compute: Pretended) -> Peak:
+    """Of a validation in the last stage that is trained: beside all that training holds, with every network awake."""
+    cfg = OmegaConf.merge(cfg, {"memory": {"offload": False}})
+    tracker, stage = Tracker(compute.device.type), REFINE if REFINE in cfg.stage.run else COARSE
+    items = min(cfg.eval.batch, max(cfg.eval.grid, cfg.eval.validation_drawn))
+    with tracker:
+        at = Stand(cfg, stage, compute, tracker)
+        with _phases(tracker, at.trainer, at.codec):
+            at.step(tracker)
+        model = at.trainer.bare if cfg.memory.ema == "cpu" else at.trainer.ema.model  # see Ema.serving
+        pipeline = make_pipeline(cfg, at.parts, *((at.coarse, model) if stage == REFINE else (model, None)), compute)
+        with tracker.of("batch"):
+            drawn, judged = (largest_batch(n, cfg.data.size, cfg.regions.max_regions) for n in (items, cfg.eval.batch))
+        tracker.start()
+        with torch.no_grad(), tracker.of("activations"):
+            pipeline(drawn)
+            with compute:
+                condition_usage(model.eval(), at.trainer.objective, at.codec, [judged], at.trainer.plan.last, cfg.seed)
+    return Peak(VALIDATION, max(items, cfg.eval.batch), _parts(tracker))
+
+
+class Stand:
+    """Where a stage's training stands: model, trainer and batch, each counted as what it is."""
+
+    def __init__(self, cfg: DictConfig, phase: str, compute: Pretended, tracker: Tracker):
         with tracker.of("codec"):
             rehearsal = Rehearsal(cfg, compute)
-        coarse = None
-        if stage == REFINE:  # kept for validation, and what stage 2 starts from
+        self.parts, self.codec, self.coarse = rehearsal.parts, rehearsal.parts.codec, None
+        if phase != COARSE:  # kept for validation, and what stage 2 starts from
             with tracker.of("stage 1"):
-                coarse = make_model(rehearsal.parts, COARSE).requires_grad_(False).eval()
+                self.coarse = make_model(self.parts, COARSE).requires_grad_(False).eval()
         with tracker.of("weights"):
-            trainer = rehearsal.trainer(stage, coarse)
+            self.trainer = rehearsal.trainer(COARSE if phase == COARSE else REFINE, self.coarse)
         with tracker.of("batch"):
             items = cfg.stage.refine.region_batch if phase == REGIONS else cfg.stage.batch
-            batch = rehearsal.batch(items, trainer.bare.text)
-        _name(tracker, trainer, rehearsal.parts.codec, cfg.memory.ema)
-        step = 0 if phase == REGIONS else trainer.plan.steps - 1
-        with _phases(tracker, trainer, rehearsal.parts.codec):
-            trainer.step(step, batch)
-            trainer.recent.clear()
-            states = inner(trainer.update.optimizer).state.values()
-            tracker.call("optimizer", [v for state in states for v in state.values() if isinstance(v, torch.Tensor)])
-            tracker.start()
-            trainer.step(step, batch)
-    return Peak(phase, micro_batch(cfg, phase), _parts(tracker))
+            self.batch = rehearsal.batch(items, self.trainer.bare.text)
+        self.number = 0 if phase == REGIONS else self.trainer.plan.steps - 1
+        _name(tracker, self.trainer, self.codec, cfg.memory.ema)
+
+    def step(self, tracker: Tracker) -> None:
+        """The first step, which makes the optimizer's state."""
+        self.trainer.step(self.number, self.batch)
+        self.trainer.recent.clear()
+        states = inner(self.trainer.update.optimizer).state.values()
+        tracker.call("optimizer", [v for state in states for v in state.values() if isinstance(v, torch.Tensor)])
 
 
 def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
