@@ -77,6 +77,8 @@ def left_out(cfg: Any) -> list[str]:
     if cfg.cluster.nodes * cfg.cluster.tasks > 1:
         found.append("several processes: each is planned with the whole stage.batch, of which it takes its share; the "
                      "gradients that it sends need twice 32 MiB more, or twice its largest weight")  # fmt: skip
+    if cfg.memory.shard:
+        found.append("memory.shard: the figures are of a whole model on one device")
     if cfg.eval.metrics:
         found.append("eval.metrics: networks that score images")
     return found
