@@ -182,5 +182,4 @@ def _tokenizer(parts: Parts, folder: RunFolder) -> Any:
 
 def _captions(parts: Parts) -> list[str]:
     """Of the training split, as many as a tokenizer is fitted to."""
-    items = parts.source.split("train")
-    return [items[i].caption for i in range(min(len(items), VOCABULARY_CAPTIONS))]
+    return parts.source.split("train").captions(VOCABULARY_CAPTIONS)

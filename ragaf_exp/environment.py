@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def environment() -> dict[str, Any]:
     }  # fmt: skip
 
 
+@lru_cache  # it looks through all that is installed
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)

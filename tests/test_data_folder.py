@@ -215,6 +215,13 @@ def test_without_a_cache_the_items_are_the_same(root: Path) -> None:
     assert all(np.array_equal(a.image, b.image) for a, b in zip(kept, fresh, strict=True))
 
 
+def test_captions_are_known_without_opening_an_image(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Folder(str(root), cache_mb=0)
+    wanted = [item.caption for item in source.split("train")]
+    monkeypatch.setattr("ragaf_exp.data.folder.read_image", lambda *_: pytest.fail("opened"))
+    assert len(wanted) > 3 and source.split("train").captions(3) == wanted[:3]
+
+
 def test_a_split_travels_to_workers(root: Path) -> None:
     split = Folder(str(root)).split("train")
     assert pickle.loads(pickle.dumps(split))[0].key == split[0].key

@@ -76,6 +76,14 @@ def test_splits_and_seeds_share_no_scene() -> None:
     assert len({item.key for source in sources for item in source}) == len(pictures)
 
 
+def test_captions_are_known_without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Scenes(size=16, seed=3, train=20, val=5, test=5)
+    wanted = {name: [item.caption for item in source.split(name)] for name in ("train", "val", "test")}
+    monkeypatch.setattr(Scenes, "_draw", lambda *_: pytest.fail("drawn"))
+    assert all(source.split(name).captions(99) == told for name, told in wanted.items())
+    assert source.split("train").captions(4) == wanted["train"][:4]
+
+
 def test_a_split_is_a_sequence_that_travels_to_workers() -> None:
     split = Scenes(val=5).split("val")
     assert len(split) == len(list(split)) == 5

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +80,7 @@ class Folder:
         """The items of "train", "val" or "test", possibly none. Raises UserError for another name."""
         chosen = set(split_names({row.file_name for row in self._rows}, name, *self._shares))
         rows = [row for row in self._rows if row.file_name in chosen]
-        return LazyItems(partial(_nth, self._item, rows), len(rows))
+        return LazyItems(partial(_nth, self._item, rows), len(rows), partial(_nth, attrgetter("text"), rows))
 
     def _find_drawings(self, drawings: str) -> Path:
         for folder in (self.root / drawings, Path(drawings)):
@@ -154,5 +156,5 @@ class Folder:
         return Item(f"{row.file_name}#{row.number}", image, row.text, drawing)
 
 
-def _nth(make: partial, rows: list[Row], index: int) -> Item:
+def _nth(make: Callable[[Row], Any], rows: list[Row], index: int) -> Any:
     return make(rows[index])

@@ -96,9 +96,19 @@ class Scenes:
     def split(self, name: str) -> Sequence[Item]:
         """The items of "train", "val" or "test". Raises UserError for another name."""
         split_id(name)
-        return LazyItems(partial(self._make, name), self.lengths[name])
+        return LazyItems(partial(self._make, name), self.lengths[name], partial(self._caption, name))
 
     def _make(self, split: str, index: int) -> Item:
+        rng, specs, centres, background, (caption, spans) = self._layout(split, index)
+        image, drawing, object_map = self._draw(rng, specs, centres, background)
+        objects = annotate([(spec.shape, spec.colour, spec.fill) for spec in specs], spans, HELDOUT)
+        return Item(f"scenes{self.seed}-{split}-{index}", image, caption, drawing, objects, object_map)
+
+    def _caption(self, split: str, index: int) -> str:
+        return self._layout(split, index)[-1][0]
+
+    def _layout(self, split: str, index: int) -> tuple:
+        """What to draw with, objects, their centres (N,2) in units, the background's name, the caption with its spans."""
         rng = np.random.default_rng([self.seed, split_id(split), index])
         count = int(rng.integers(self.min_objects, self.max_objects + 1))
         specs = self._specs(rng, count, self.heldout_share if split == "test" else 0.0, self.repeat_shares[split])
@@ -109,11 +119,7 @@ class Scenes:
         specs, centres = [specs[i] for i in order], centres[order]
         background = BACKGROUND_NAMES[int(rng.integers(len(BACKGROUND_NAMES)))]
         phrases = [object_phrase(spec.shape, spec.colour, spec.fill) for spec in specs]
-        caption, spans = relation_caption(phrases, relation, background, int(rng.integers(3)))
-        image, drawing, object_map = self._draw(rng, specs, centres, background)
-        objects = annotate([(spec.shape, spec.colour, spec.fill) for spec in specs], spans, HELDOUT)
-        key = f"scenes{self.seed}-{split}-{index}"
-        return Item(key, image, caption, drawing, objects, object_map)
+        return rng, specs, centres, background, relation_caption(phrases, relation, background, int(rng.integers(3)))
 
     def _specs(self, rng: np.random.Generator, count: int, heldout: float, repeat_share: float) -> list[Spec]:
         """Distinct objects: two of the same shape differ in colour or fill."""

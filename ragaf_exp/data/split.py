@@ -15,8 +15,9 @@ SPLITS = ("train", "val", "test")
 class LazyItems(Sequence[Made]):
     """A split, or anything made on request from its index alone, so that any worker may make any of them."""
 
-    def __init__(self, make: Callable[[int], Made], length: int) -> None:
-        self._make, self._length = make, length
+    def __init__(self, make: Callable[[int], Made], length: int, caption: Callable[[int], str] | None = None) -> None:
+        """caption: an item's, where it is known without making the item."""
+        self._make, self._length, self._caption = make, length, caption
 
     def __len__(self) -> int:
         return self._length
@@ -27,6 +28,11 @@ class LazyItems(Sequence[Made]):
         if not 0 <= at < self._length:
             raise IndexError(f"index {index} outside a split of {self._length}")
         return self._make(at)
+
+    def captions(self, count: int) -> list[str]:
+        """Of the first `count` items, or of all where there are fewer."""
+        told = self._caption or (lambda at: self[at].caption)
+        return [told(at) for at in range(min(count, self._length))]
 
 
 def split_id(name: str) -> int:
