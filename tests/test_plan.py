@@ -171,7 +171,8 @@ def test_advice_looks_at_every_phase(tiny, monkeypatch):
 def test_a_run_that_will_not_fit_is_refused_before_it_trains(refused, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "fit", lambda *_: pytest.fail("it trains"))
     words = [*tiny, f"runs={tmp_path}", "stage.run=[coarse]", "eval.batch=1", "memory.budget=0.5"]
-    monkeypatch.setattr(budget, "needs", needing(lambda cfg, phase: GIB))
+    for module in (budget, launch):
+        monkeypatch.setattr(module, "needs", needing(lambda cfg, phase: GIB))
     refused(command_line, *words, says=("memory: ", "predicted to take", "of 0.50", "memory.force=true"))
     forced = composed([*words, "memory.force=true"])
     assert config_hash(forced) == config_hash(composed([w for w in words if not w.startswith("memory.budget")]))

@@ -15,7 +15,8 @@ from tiny_sd import save_sd
 
 from ragaf_exp.config.compose import composed
 from ragaf_exp.config.schema import COARSE, REFINE
-from ragaf_exp.experiment import evaluate_run, run
+from ragaf_exp.evaluation import evaluate_run
+from ragaf_exp.experiment import run
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sample import main as sample
 from ragaf_exp.training.trainer import Trainer
