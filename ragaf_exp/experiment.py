@@ -203,4 +203,5 @@ def plan(cfg: DictConfig, stage: str, parts: Parts) -> Plan:
     pace = cfg.stage.refine
     last = max(1, round(parts.diffusion.timesteps * pace.strength))
     region_steps = pace.region_steps if train_regions(cfg.loss) else 0  # they have no other loss
-    return Plan(stage, region_steps + pace.steps, pace.lr, last, pace.recolour, region_steps, pace.region_batch)
+    return Plan(stage, region_steps + pace.steps, pace.lr, last, pace.recolour, region_steps, pace.region_batch,
+                pace.region_lr)  # fmt: skip

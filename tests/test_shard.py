@@ -40,7 +40,8 @@ TAKEN = {"stage.coarse.steps": 2, "stage.refine.steps": 3, "stage.refine.region_
 
 @pytest.fixture(scope="module")
 def words(tiny) -> list[str]:
-    return [word for word in tiny if word.partition("=")[0] not in TAKEN] + [f"{k}={v}" for k, v in TAKEN.items()]
+    kept = [word for word in tiny if word.partition("=")[0] not in TAKEN]
+    return [*kept, *(f"{key}={value}" for key, value in TAKEN.items()), "optim=adamw"]
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,8 @@ def test_the_average_wherever_it_lies(group, place):
 @pytest.mark.parametrize("more", [
     "memory.tune=frozen", "memory.optimizer=adamw8bit", "memory.precision=fp16", "memory.channels_last=true",
     "memory.compile=true", "memory.step_in_backward=true optim.clip=0", "memory.features=all memory.offload=true",
+    "optim=muon",
 ])  # fmt: skip
 def test_what_can_t_be_sharded_is_refused(more):
-    with pytest.raises(UserError, match=r"memory.shard=true: not with memory.*take memory\."):
+    with pytest.raises(UserError, match=r"memory.shard=true: not with (memory|optim).*take (memory\.|optim)"):
         composed(["memory.shard=true", *more.split()])

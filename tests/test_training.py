@@ -210,7 +210,7 @@ def test_both_parts_of_a_plan_warm_up(experiment):
     plan, optim = trainer.plan, trainer.optim
     assert plan.region_steps == 3 and plan.steps == 9
     rates = [plan.lr_at(step, optim) for step in range(plan.steps)]
-    assert rates[:3] == [learning_rate(i, 3, plan.lr, optim) for i in range(3)]
+    assert rates[:3] == [learning_rate(i, 3, plan.region_lr, optim) for i in range(3)]
     assert rates[3:] == [learning_rate(i, 6, plan.lr, optim) for i in range(6)]
 
 

@@ -11,7 +11,7 @@ COARSE, REFINE = "coarse", "refine"
 class Coarse:
     """Stage 1: sketch-guided diffusion."""
 
-    steps: int = 400
+    steps: int = 100
     lr: float = 3e-3
 
 
@@ -19,12 +19,13 @@ class Coarse:
 class Refine:
     """Stage 2: semantic refinement, from stage 1's output noised to `strength`."""
 
-    steps: int = 650
-    lr: float = 1.5e-3
+    steps: int = 280
+    lr: float = 1e-3
     strength: float = 0.9  # (0,1]: share of the noise schedule that stage 2 runs, and is trained on
     recolour: float = 0.5  # share of training starts whose regions get wrong colours, as a coarse latent has them
-    region_steps: int = 900  # before them: steps of the region path alone, by region-latent prediction
+    region_steps: int = 500  # before them: steps of the region path alone, by region-latent prediction
     region_batch: int = 48  # items of each of those
+    region_lr: float = 1.5e-3  # and their learning rate
     coarse_input: bool = False  # stage 2 also sees stage 1's latent, at every step
     coarse_steps: int = 1  # denoising steps of the stage 1 that training shows it; sampling shows its whole sample
 
@@ -41,7 +42,7 @@ class Stage:
     coarse: Coarse = field(default_factory=Coarse)
     refine: Refine = field(default_factory=Refine)
     log_every: int = 10
-    validate_every: int = 300
+    validate_every: int = 400
     checkpoint_every: int = 100
     keep: int = 2  # newest checkpoints kept per stage
     curriculum: float = 0.0  # share of each stage's steps over which items grow from few regions to all; 0 = none
@@ -74,10 +75,14 @@ class Loss:
 
 @dataclass
 class Optim:
-    """Group `optim`: AdamW with warm-up and cosine decay, gradient clipping, EMA."""
+    """Group `optim`: AdamW or Muon with it, warm-up and cosine decay, gradient clipping, EMA.
+
+    muon: learning rate of linear layers' matrices, which Muon then trains, relative to that of AdamW; 0 = AdamW for all.
+    """
 
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     weight_decay: float = 1e-4
+    muon: float = 0.0
     warmup: int = 50
     final_lr: float = 0.02  # of the peak, at the last step
     clip: float = 1.0  # gradient norm; 0 = no clipping

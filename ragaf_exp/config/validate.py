@@ -144,14 +144,14 @@ def _ranges(cfg: DictConfig) -> None:
     for key in at_least_one:
         _range(cfg, key, 1, None)
     for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
-                "eval.test_items", "eval.pictures", "optim.warmup", "optim.weight_decay", "optim.clip", "memory.budget",
-                "cluster.gpus", "cluster.grace", "cluster.parallel", "study.alone_steps", "eval.validation_drawn",
-                *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
+                "eval.test_items", "eval.pictures", "optim.warmup", "optim.muon", "optim.weight_decay", "optim.clip",
+                "memory.budget", "cluster.gpus", "cluster.grace", "cluster.parallel", "study.alone_steps",
+                "eval.validation_drawn", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
         _range(cfg, key, 0, None)
     for key in ("task.caption_dropout", "task.sketch_dropout", "task.mirror", "stage.refine.recolour",
                 "optim.final_lr", "optim.ema", "loss.contrastive_until", "stage.curriculum"):  # fmt: skip
         _range(cfg, key, 0, 1)
-    for key in ("stage.coarse.lr", "stage.refine.lr", "study.alone_lr"):
+    for key in ("stage.coarse.lr", "stage.refine.lr", "stage.refine.region_lr", "study.alone_lr"):
         _range(cfg, key, 1e-12, None)
     _range(cfg, "stage.refine.strength", 1e-3, 1)
     _range(cfg, "cache.gigabytes", 1e-2, None)
@@ -197,6 +197,8 @@ def _sharded(cfg: DictConfig) -> None:
     for key, (refused, mend, why) in mends.items():
         if refused:
             raise UserError(f"memory.shard=true: not with memory.{key}={memory[key]} ({why}); take memory.{key}={mend}")
+    if cfg.optim.muon > 0:
+        raise UserError("memory.shard=true: not with optim.muon (which turns whole matrices); take optim=adamw")
 
 
 def _in_backward(cfg: DictConfig) -> None:

@@ -64,7 +64,7 @@ class Scenes:
         self,
         size: int = 64,
         seed: int = 0,
-        train: int = 8000,
+        train: int = 6000,
         val: int = 256,
         test: int = 256,
         min_objects: int = 2,

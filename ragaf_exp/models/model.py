@@ -64,7 +64,7 @@ class Model(nn.Module):
 
         x_t None asks the region path alone, at a small part of the cost. coarse (B,C,h,w): stage 1's latent.
         """
-        conditioning = replace(self.condition(batch, keep_text, keep_sketch), coarse=coarse)
+        conditioning = replace(self.condition(batch, keep_text, keep_sketch, x_t is not None), coarse=coarse)
         if x_t is None:
             tokens, fusion = self.ragaf.fuse(conditioning.regions, t / self.timesteps)
             prediction = Prediction(None, self._said(tokens), fusion)
@@ -75,9 +75,9 @@ class Model(nn.Module):
         return prediction, conditioning
 
     def condition(
-        self, batch: Batch, keep_text: Tensor | None = None, keep_sketch: Tensor | None = None
+        self, batch: Batch, keep_text: Tensor | None = None, keep_sketch: Tensor | None = None, denoises: bool = True
     ) -> Conditioning:
-        """Encode what does not depend on the timestep: once per image when sampling."""
+        """Encode what does not depend on the timestep: once per image when sampling. denoises: else without the hint."""
         if keep_sketch is None:
             keep_sketch = torch.ones(len(batch), dtype=torch.bool, device=batch.sketch.device)
         known = batch.text
@@ -86,7 +86,8 @@ class Model(nn.Module):
         regions = None
         if self.ragaf is not None:
             regions = self._regions(batch, text, features, keep_sketch)
-        return Conditioning(text, self.hint(features, keep_sketch), regions, spoken=self._spoken(batch, text))
+        hint = self.hint(features, keep_sketch) if denoises else {}
+        return Conditioning(text, hint, regions, spoken=self._spoken(batch, text))
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""

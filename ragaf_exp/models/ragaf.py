@@ -167,9 +167,12 @@ class Ragaf(nn.Module):
         structure = structure + self.encode_mlp(structure)
         semantics = torch.zeros_like(structure)
         listed = self.backend.lay_out(edges, edge_mask)
+        maps = []
         for layer in self.layers:
             structure, semantics, region_text = layer(structure, semantics, listed, text)
-        region_text = region_text * node_mask[..., None]
+            maps.append(region_text)
+        # a region that has found its words in one layer is free to look elsewhere in the next
+        region_text = torch.stack(maps).mean(0) * node_mask[..., None]  # (B,N,T)
         return RegionState(structure, semantics, region_text, node_mask, soft_masks)
 
     def fuse(self, state: RegionState, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,10 @@
-"""AdamW in full or in 8 bits, at once or within the backward pass; its learning rate; its state by parameter name."""
+"""AdamW in full or in 8 bits, Muon for matrices; at once or within the backward pass; its state by parameter name."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,71 +15,108 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.training.shard import part_of
 
 KINDS = ("adamw", "adamw8bit")
+Group = dict[str, Any]
+Make = Callable[[list[Group]], torch.optim.Optimizer]
 
 
 def make_optimizer(
     model: nn.Module, lr: float, optim: Optim, kind: str = "adamw", in_backward: bool = False
-) -> torch.optim.Optimizer | StepInBackward:
-    """AdamW over the parameters that are trained; no weight decay on biases, norms and gates.
+) -> torch.optim.Optimizer | Optimizers:
+    """The optimizer of the parameters that are trained; no weight decay on biases, norms and gates.
 
-    kind: adamw, or adamw8bit, which holds the moments of tensors of 4,096 values and more in a byte each (Dettmers et
-    al. 2022, arXiv 2110.02861). in_backward: each parameter is changed as soon as its gradient is there.
+    Muon changes the matrices of linear layers where optim.muon asks for it, AdamW all else. kind: adamw, or adamw8bit,
+    which holds the moments of tensors of 4,096 values and more in a byte each (Dettmers et al. 2022, arXiv 2110.02861).
+    in_backward: each parameter is changed as soon as its gradient is there.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": optim.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    make = {"adamw": _adamw, "adamw8bit": _adamw8bit}[kind]
+    adamw: Make = {"adamw": _adamw, "adamw8bit": _adamw8bit}[kind]
+    matrices = _matrices(model) if optim.muon else set()
+    others = [p for p in model.parameters() if p.requires_grad and p not in matrices]
     settings = {"lr": lr, "betas": tuple(optim.betas)}
-    return StepInBackward(make, groups, settings) if in_backward else make(groups, **settings)
+    groups = [
+        {**settings, "params": [p for p in others if p.ndim > 1], "weight_decay": optim.weight_decay},
+        {**settings, "params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    made = {adamw: groups}
+    if matrices:
+        held = [p for p in model.parameters() if p in matrices]  # in the model's order
+        made[_muon] = [{"params": held, "lr": lr * optim.muon, "relative": optim.muon, "weight_decay": optim.weight_decay}]
+    if in_backward:
+        return StepInBackward(made)
+    parts = [make(groups) for make, groups in made.items()]
+    return Optimizers(parts) if matrices else parts[0]
 
 
-def _adamw(groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, **settings, fused=True)
+def _matrices(model: nn.Module) -> set[nn.Parameter]:
+    """Trained weights of linear layers, which map features to features; no embeddings, whose rows are unrelated."""
+    found = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
+    found |= {m.in_proj_weight for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
+    return {weight for weight in found if weight.requires_grad}
 
 
-def _adamw8bit(groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
+def _adamw(groups: list[Group]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _adamw8bit(groups: list[Group]) -> torch.optim.Optimizer:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise UserError("memory.optimizer=adamw8bit: bitsandbytes is missing; pip install bitsandbytes, "
                         "or take memory.optimizer=adamw") from error  # fmt: skip
-    return AdamW8bit(groups, **settings)
+    return AdamW8bit(groups)
 
 
-class StepInBackward:
+def _muon(groups: list[Group]) -> torch.optim.Optimizer:
+    """Orthogonalised momentum (Jordan et al. 2024), as large as AdamW's steps (Liu et al. 2025, arXiv 2502.16982)."""
+    return torch.optim.Muon(groups, adjust_lr_fn="match_rms_adamw")
+
+
+class Optimizers:
+    """Several optimizers, of parameters of their own, as one."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]):
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[Group]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def state(self) -> dict[nn.Parameter, dict[str, Any]]:
+        return {p: part.state[p] for part in self.parts for group in part.param_groups for p in group["params"]}
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+
+class StepInBackward(Optimizers):
     """An optimizer per parameter, whose step the backward pass takes; the gradient is freed at once.
 
     No gradient is there when backward is over: nothing can be clipped by its norm, accumulated or unscaled.
     """
 
-    def __init__(
-        self, make: Callable[..., torch.optim.Optimizer], groups: list[dict[str, Any]], settings: dict[str, Any]
-    ):
-        self.parts: dict[nn.Parameter, torch.optim.Optimizer] = {}
-        for group in groups:
+    def __init__(self, made: dict[Make, list[Group]]):
+        super().__init__([])
+        for make, group in ((make, group) for make, groups in made.items() for group in groups):
             for parameter in group["params"]:
-                self.parts[parameter] = make([{**group, "params": [parameter]}], **settings)
-                parameter.register_post_accumulate_grad_hook(self._step)
-
-    def _step(self, parameter: nn.Parameter) -> None:
-        self.parts[parameter].step()
-        parameter.grad = None
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [group for part in self.parts.values() for group in part.param_groups]
-
-    @property
-    def state(self) -> dict[nn.Parameter, dict[str, Any]]:
-        return {parameter: part.state[parameter] for parameter, part in self.parts.items()}
+                self.parts.append(part := make([{**group, "params": [parameter]}]))
+                parameter.register_post_accumulate_grad_hook(partial(_step_and_free, part))
 
     def step(self) -> None:
         """The backward pass has taken it."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Gradients are gone already."""
+
+
+def _step_and_free(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> None:
+    optimizer.step()
+    parameter.grad = None
 
 
 def learning_rate(step: int, steps: int, lr: float, optim: Optim) -> float:

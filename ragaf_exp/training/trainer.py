@@ -54,11 +54,12 @@ class Plan:
     recolour: float = 0.0  # share of starts with wrongly coloured regions
     region_steps: int = 0  # the first so many steps train the region path alone, at a small part of the cost
     region_batch: int = 1  # items of each of them
+    region_lr: float = 0.0  # peak of theirs
 
     def lr_at(self, step: int, optim: Optim) -> float:
         """Learning rate of a step, counted from 0."""
         if step < self.region_steps:
-            return learning_rate(step, self.region_steps, self.lr, optim)
+            return learning_rate(step, self.region_steps, self.region_lr, optim)
         return learning_rate(step - self.region_steps, self.steps - self.region_steps, self.lr, optim)
 
 
@@ -156,7 +157,8 @@ class Trainer:
         if x0 is None:
             x0 = torch.cat([self.codec.encode(batch.image[rows]) for rows in parts(len(batch), size)])  # (B,C,h,w)
         total: dict[str, Tensor] = {}
-        for work in Work(batch, x0, start(x0, batch, drawn, ranks.item_before), drawn).pieces(size, processes.mean):
+        origin = x0 if regions_only else start(x0, batch, drawn, ranks.item_before)
+        for work in Work(batch, x0, origin, drawn).pieces(size, processes.mean):
             with self.compute:
                 losses = self._ask(work.batch, work.x0, work.drawn, regions_only, work.origin, work.share)
             self.update.backward(losses["loss"])

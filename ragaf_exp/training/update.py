@@ -41,7 +41,7 @@ class Update:
 
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("relative", 1.0)
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to those there are."""
