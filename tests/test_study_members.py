@@ -22,6 +22,8 @@ STUDIES = ("ablation", "ablation_quick")
 ALIKE = ("seed", "data", "sketch", "augment", "regions", "diffusion", "sampler", "eval", "task", "optim", "codec", "text",
          "memory", "stage.batch", "stage.accumulate", "stage.refine.region_batch", "stage.refine.steps",
          "stage.refine.region_steps", "stage.refine.lr")  # fmt: skip
+ALONE = ("baseline", "controlnet")  # stage 1 is all that they have
+OWN_STAGE_1 = (*ALONE, "with_curriculum")  # which stage 1 follows too
 OWN = {"baseline": {"text"}}  # wider, so that it has as many parameters
 ABOUT = {"graph": "graph", "fusion": "fusion", "no_word_bias": "injection", "bottleneck": "injection",
          "film": "injection", "cross": "injection", "multilevel": "ragaf", "with": "loss", "no_region": "loss"}  # fmt: skip
@@ -47,7 +49,7 @@ def test_data_noise_steps_and_test_items_are_those_of_full(study, configs):
         mine, full = configs[study, member], configs[study, seeds[suffix]]
         differing = [key for key in ALIKE if OmegaConf.select(mine, key) != OmegaConf.select(full, key)]
         assert set(differing) <= own, member
-        assert mine.stage.coarse == full.stage.coarse or member.startswith("baseline"), member
+        assert mine.stage.coarse == full.stage.coarse or member.startswith(ALONE), member
         assert mine.study.member == member.removesuffix(suffix) and mine.study.share
 
 
@@ -70,7 +72,7 @@ def test_members_that_share_stage_1_are_those_that_do_not_change_it(configs):
         places = {m: stage1.place_of(configs[study, m]).path for m in MEMBERS}
         for member, place in places.items():
             suffix = member[-2:] if member[-2:] in ("_1", "_2") else ""
-            assert (place == places["full" + suffix]) != member.startswith(("baseline", "t2i")), member
+            assert (place == places["full" + suffix]) != member.startswith(OWN_STAGE_1), member
 
 
 @pytest.mark.parametrize("study", STUDIES)
