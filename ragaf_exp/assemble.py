@@ -90,7 +90,9 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     parts = Parts(cfg, cached(preparer(cfg), cfg), diffusion, sampler, ghost, build(cfg.augment, "augment"))
     parts.tokenizer = _tokenizer(parts, folder)
     with torch.device("meta"):  # whether all goes together, before any weight is read
-        make_model(parts, REFINE if REFINE in cfg.stage.run else COARSE)
+        whole = REFINE if REFINE in cfg.stage.run else COARSE  # which holds the other's modules
+        for stage in {whole, *cfg.stage.run} if cfg.stage.coarse.scale > 1 else {whole}:
+            make_model(parts, stage)
     parts.codec = build(cfg.codec, "codec")
     return parts
 
@@ -103,16 +105,17 @@ def preparer(cfg: DictConfig) -> Preparer:
 def make_model(parts: Parts, stage: str) -> Model:
     """The freshly initialised model of a stage; refine adds the region path to coarse's modules."""
     cfg, codec = parts.cfg, parts.codec
-    side = cfg.data.size // codec.downscale
+    size = cfg.data.size // cfg.stage.coarse.scale if stage == COARSE else cfg.data.size
+    side = size // codec.downscale
     torch.manual_seed(derive(cfg.seed, "init", "coarse"))  # the same stage 1 in a coarse and in a refine model
     text = build(cfg.text, "text", tokenizer=parts.tokenizer)
     wiring = {"channels": codec.channels, "text_width": text.width, "patch": codec.downscale}
     backbone = build(cfg.backbone, "backbone", **wiring)
     check_schedule(backbone.schedule, parts.diffusion)
-    if side % backbone.stride:
-        unit = codec.downscale * backbone.stride
-        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone and codec")
-    backbone.keep_nothing(codec.blank, cfg.data.size)
+    if size % (unit := codec.downscale * backbone.stride):
+        unit *= cfg.data.size // size
+        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone, codec and stage")
+    backbone.keep_nothing(codec.blank, size)
     shapes = backbone.shapes(side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
     common = (text, hint, backbone, shapes, parts.diffusion.timesteps)

@@ -190,16 +190,18 @@ class Experiment:
         rows = self.val_examples.first(self.cfg.eval.validation_items)
         size = self.cfg.eval.batch
         batches = [collate(rows[i : i + size]).to(self.compute.device) for i in range(0, len(rows), size)]
-        last = plan(self.cfg, stage, self.parts).last
-        losses = condition_usage(ema, objective, self.parts.codec, batches, last, self.cfg.seed, self.parts.chunks)
-        fusion = {} if ema.ragaf is None else fusion_weights(ema, batches[0], last)
+        asked = plan(self.cfg, stage, self.parts)
+        batches = [batch.smaller(asked.scale) for batch in batches]
+        losses = condition_usage(ema, objective, self.parts.codec, batches, asked.last, self.cfg.seed, self.parts.chunks)
+        fusion = {} if ema.ragaf is None else fusion_weights(ema, batches[0], asked.last)
         return losses | scores | fusion
 
 
 def plan(cfg: DictConfig, stage: str, parts: Parts) -> Plan:
     """Stage 2 is trained on the timesteps that sampling with its strength visits."""
     if stage == COARSE:
-        return Plan(stage, cfg.stage.coarse.steps, cfg.stage.coarse.lr, parts.diffusion.timesteps)
+        pace = cfg.stage.coarse
+        return Plan(stage, pace.steps, pace.lr, parts.diffusion.timesteps, scale=pace.scale)
     pace = cfg.stage.refine
     last = max(1, round(parts.diffusion.timesteps * pace.strength))
     region_steps = pace.region_steps if train_regions(cfg.loss) else 0  # they have no other loss

@@ -60,16 +60,17 @@ class Drawn:
 class Pipeline:
     """coarse: stage 1's model, refine: stage 2's; either may be None. strength: where stage 2 takes over, (0,1].
 
-    chunks: how many items at once, shared by the pipelines of a run.
+    chunks: how many items at once, shared by the pipelines of a run. scale: stage 1's images are so many times smaller;
+    they are given, and handed to stage 2, at the batch's resolution.
     """
 
     def __init__(
         self, coarse: Model | None, refine: Model | None, codec: Pixel, sampler: Sampler, compute: Compute,
-        strength: float, seed: int, chunks: Chunks | None = None,
+        strength: float, seed: int, chunks: Chunks | None = None, scale: int = 1,
     ):  # fmt: skip
         self.coarse, self.refine, self.codec, self.sampler = coarse, refine, codec, sampler
         self.compute, self.strength, self.seed = compute, strength, seed
-        self.chunks = chunks or Chunks()
+        self.chunks, self.scale = chunks or Chunks(), scale
 
     def __call__(self, batch: Batch) -> Generated:
         """Noise is a function of (seed, stage, item key): figures depend on no batch size or order.
@@ -81,20 +82,27 @@ class Pipeline:
     @torch.no_grad()
     def _draw(self, batch: Batch) -> Generated:
         batch = batch.to(self.compute.device)
-        shape = tuple(self.codec.encode(batch.image[:1]).shape[1:])
         latent = stage1 = stage2 = conditioning = None
         with self.compute:
             if self.coarse is not None:
-                noise = item_noise(self.seed, "coarse", batch.keys, shape).to(self.compute.device)
-                latent, conditioning = self.sampler.sample(self.coarse, batch, noise)
+                small = batch.smaller(self.scale)
+                latent, conditioning = self.sampler.sample(self.coarse, small, self._noise("coarse", small))
                 stage1 = self.codec.decode(latent)
+                if self.scale > 1:
+                    stage1 = F.interpolate(stage1, batch.image.shape[2:], mode="bilinear")
+                    latent = self.codec.encode(stage1)
             if self.refine is not None:
-                noise = item_noise(self.seed, "refine", batch.keys, shape).to(self.compute.device)
                 strength = self.strength if latent is not None else 1.0
+                noise = self._noise("refine", batch)
                 latent, conditioning = self.sampler.sample(self.refine, batch, noise, latent, strength)
                 stage2 = self.codec.decode(latent)
         regions = conditioning.regions
         return Generated(stage1, stage2, None if regions is None else regions.region_text)
+
+    def _noise(self, stage: str, batch: Batch) -> Tensor:
+        """(B,C,h,w) standard normal."""
+        shape = tuple(self.codec.encode(batch.image[:1]).shape[1:])
+        return item_noise(self.seed, stage, batch.keys, shape).to(self.compute.device)
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -35,8 +35,8 @@ def inherit(cfg: DictConfig, folder: RunFolder) -> None:
 def make_pipeline(
     cfg: DictConfig, parts: Parts, coarse: Model | None, refine: Model | None, compute: Compute
 ) -> Pipeline:
-    pace = cfg.stage.refine
-    return Pipeline(coarse, refine, parts.codec, parts.sampler, compute, pace.strength, cfg.seed, parts.chunks)
+    strength, scale = cfg.stage.refine.strength, cfg.stage.coarse.scale
+    return Pipeline(coarse, refine, parts.codec, parts.sampler, compute, strength, cfg.seed, parts.chunks, scale)
 
 
 def load_stage(model: Model, folder: RunFolder, stage: str) -> Model:

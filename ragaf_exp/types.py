@@ -96,6 +96,13 @@ class Batch:
         """In memory from which a device copies by itself; a loader calls it."""
         return self._each(torch.Tensor.pin_memory)
 
+    def smaller(self, scale: int) -> Batch:
+        """At 1/scale of the resolution, for a model without regions: what is given by pixel is averaged over blocks."""
+        if scale == 1:
+            return self
+        image, sketch = (torch.nn.functional.avg_pool2d(x, scale) for x in (self.image, self.sketch))
+        return replace(self, image=image, sketch=sketch, labels=self.labels[:, ::scale, ::scale], latent=None)
+
     def rows(self, where: slice) -> Batch:
         """Some of the batch's items."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("text", "no_text")}

@@ -13,6 +13,7 @@ class Coarse:
 
     steps: int = 100
     lr: float = 3e-3
+    scale: int = 1  # its images are so many times smaller than stage 2's: progressive resolution
 
 
 @dataclass

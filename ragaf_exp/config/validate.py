@@ -135,7 +135,7 @@ def _ranges(cfg: DictConfig) -> None:
     if not cfg.stage.run or any(s not in (COARSE, REFINE) for s in cfg.stage.run):
         raise UserError(f"stage.run={list(cfg.stage.run)}: must hold coarse, refine or both")
     at_least_one = ("study.alone_hint", "study.alone_text", "stage.batch", "stage.accumulate",
-                    "stage.coarse.steps", "stage.refine.steps",
+                    "stage.coarse.steps", "stage.coarse.scale", "stage.refine.steps",
                     "stage.refine.region_batch", "stage.refine.coarse_steps",
                     "stage.log_every", "stage.validate_every", "stage.checkpoint_every",
                     "stage.keep", "memory.lora_rank", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items",
@@ -176,8 +176,20 @@ def _ranges(cfg: DictConfig) -> None:
 
 def _together(cfg: DictConfig) -> None:
     """What can't be combined."""
+    _progressive(cfg)
     _sharded(cfg)
     _in_backward(cfg)
+
+
+def _progressive(cfg: DictConfig) -> None:
+    """What a stage 1 of smaller images can't be combined with."""
+    if cfg.stage.coarse.scale == 1:
+        return
+    if cfg.stage.refine.coarse_input:
+        raise UserError("stage.refine.coarse_input=true: stage 1's latent has another size; set stage.coarse.scale=1")
+    if cfg.memory.features != "none":
+        raise UserError(f"memory.features={cfg.memory.features}: latents are kept at one resolution; "
+                        "set stage.coarse.scale=1")  # fmt: skip
 
 
 def _sharded(cfg: DictConfig) -> None:

@@ -55,6 +55,7 @@ class Plan:
     region_steps: int = 0  # the first so many steps train the region path alone, at a small part of the cost
     region_batch: int = 1  # items of each of them
     region_lr: float = 0.0  # peak of theirs
+    scale: int = 1  # items are made so many times smaller
 
     def lr_at(self, step: int, optim: Optim) -> float:
         """Learning rate of a step, counted from 0."""
@@ -115,7 +116,7 @@ class Trainer:
         self.began = self.logged = time.monotonic()
         with STOP.noted():
             for step, batch in enumerate(bar, start):
-                self.step(step, batch.to(self.compute.device))
+                self.step(step, batch.to(self.compute.device).smaller(self.plan.scale))
                 self._after(step + 1, bar)
         return self.ema.finish(self.compute.device)
 
