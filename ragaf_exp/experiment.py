@@ -29,9 +29,10 @@ from ragaf_exp.trained import inherit, load_stage, make_pipeline
 from ragaf_exp.training.checkpoint import load_newest
 from ragaf_exp.training.loggers import Silent
 from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.plan import Plan
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.region_targets import train_regions
-from ragaf_exp.training.trainer import Plan, Trainer
+from ragaf_exp.training.trainer import Trainer
 from ragaf_exp.training.usage import condition_usage, fusion_weights
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from ragaf_exp.training.checkpoint import Checkpoint
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.micro import Work, latent_shape, parts
 from ragaf_exp.training.objective import Draw, Objective, draw, start
-from ragaf_exp.training.optimizer import learning_rate
+from ragaf_exp.training.plan import Plan
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.recovery import Recovery, held
 from ragaf_exp.training.resting import Resting
@@ -41,27 +40,6 @@ from ragaf_exp.training.update import Update
 from ragaf_exp.types import Batch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a stage asks of the trainer. Each of its two parts has a warm-up and a cosine of its own."""
-
-    stage: str
-    steps: int  # optimizer steps, region_steps included
-    lr: float  # peak
-    last: int  # timesteps are drawn from [0, last)
-    recolour: float = 0.0  # share of starts with wrongly coloured regions
-    region_steps: int = 0  # the first so many steps train the region path alone, at a small part of the cost
-    region_batch: int = 1  # items of each of them
-    region_lr: float = 0.0  # peak of theirs
-    scale: int = 1  # items are made so many times smaller
-
-    def lr_at(self, step: int, optim: Optim) -> float:
-        """Learning rate of a step, counted from 0."""
-        if step < self.region_steps:
-            return learning_rate(step, self.region_steps, self.region_lr, optim)
-        return learning_rate(step - self.region_steps, self.steps - self.region_steps, self.lr, optim)
 
 
 class Trainer:
