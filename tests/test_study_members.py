@@ -26,7 +26,9 @@ ALONE = ("baseline", "controlnet")  # stage 1 is all that they have
 OWN_STAGE_1 = (*ALONE, "with_curriculum")  # which stage 1 follows too
 OWN = {"baseline": {"text"}}  # wider, so that it has as many parameters
 ABOUT = {"graph": "graph", "fusion": "fusion", "no_word_bias": "injection", "bottleneck": "injection",
-         "film": "injection", "cross": "injection", "multilevel": "ragaf", "with": "loss", "no_region": "loss"}  # fmt: skip
+         "film": "injection", "cross": "injection", "multilevel": "ragaf", "with_attention": "loss",
+         "with_texture": "loss", "with_spans": "loss", "no_region": "loss", "with_curriculum": "stage",
+         "coarse_input": "stage", "from_noise": "stage"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
