@@ -16,7 +16,7 @@ from ragaf_exp.cache.prepare import cached
 from ragaf_exp.config.build import build, locate
 from ragaf_exp.config.schema import COARSE, REFINE, Memory
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
-from ragaf_exp.data.mirror import Mirrored, MirroredItems
+from ragaf_exp.data.variants import Varied, pictures
 from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.files import write_text
@@ -58,10 +58,12 @@ class Parts:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
         cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
         items = self.source.split(split)
-        mirror = self.cfg.task.mirror if split == "train" else 0.0
-        if mirror > 0:
-            both = (self._examples(split, i, cache_mb / 2) for i in (items, MirroredItems(items)))
-            return Mirrored(*both, mirror, self.cfg.seed)
+        task, seed = self.cfg.task, self.cfg.seed
+        if split == "train" and (task.mirror > 0 or task.crops):
+            plain, mirrored = pictures(items, task.crops, task.mirror > 0, seed)
+            room = cache_mb / (len(plain) + len(mirrored))
+            kinds = ([self._examples(split, some, room) for some in kind] for kind in (plain, mirrored))
+            return Varied(*kinds, task.mirror, seed)
         return self._examples(split, items, cache_mb)
 
     def check_splits(self) -> None:

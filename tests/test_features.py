@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.config.compose import composed
 from ragaf_exp.data.loader import Examples, collate, step_loader
-from ragaf_exp.data.mirror import Mirrored, MirroredItems
+from ragaf_exp.data.variants import Varied, pictures
 from ragaf_exp.errors import UserError
 from ragaf_exp.experiment import Experiment
 from ragaf_exp.features import fill
@@ -205,20 +205,22 @@ def test_a_second_pass_computes_nothing_and_a_killed_one_goes_on(experiment, pre
     assert (codec.encoded, words.read - 1) == counted, "but for the empty caption, which tells the size"
 
 
-def test_mirrored_pictures_have_latents_of_their_own(experiment, prepare):
+def test_mirrored_and_cropped_pictures_have_latents_of_their_own(experiment, prepare):
     codec, items = experiment.parts.codec, experiment.parts.source.split("train")
     before = codec.encoded
-    featured = prepare(task_mirror=0.5)
-    assert codec.encoded - before == 2 * len(items) == len(featured.latents.records)
-    plain = Examples(items, experiment.parts.prepare)
-    mirrored = Mirrored(plain, Examples(MirroredItems(items), experiment.parts.prepare), 0.5, 0)
-    rows = [mirrored.at(3, i) for i in range(16)]
-    flipped = [not np.array_equal(row.item.image, items[i].image) for i, row in enumerate(rows)]
-    assert 2 < sum(flipped) < 14
-    for i, (row, turned) in enumerate(zip(rows, flipped, strict=True)):
-        assert np.array_equal(row.item.image, items[i].image[:, ::-1] if turned else items[i].image)
-        assert np.array_equal(row.sketch, plain[i].sketch[:, ::-1]) or not turned
-        assert np.array_equal(mirrored.at(3, i).item.image, row.item.image), "a function of the step"
+    featured = prepare(task_mirror=0.5, task_crops=1)
+    made = codec.encoded - before
+    assert 3.5 * len(items) < made <= 4 * len(items), "a window may hold all of an item"
+    assert made == len(featured.latents.records)
+    kinds = pictures(items, 1, True, 0)
+    varied = Varied(*([Examples(some, experiment.parts.prepare) for some in kind] for kind in kinds), 0.5, 0)
+    rows = [varied.at(3, i) for i in range(16)]
+    shown = [[np.array_equal(row.item.image, some[i].image) for kind in kinds for some in kind]
+             for i, row in enumerate(rows)]  # fmt: skip
+    assert all(any(seen) for seen in shown) and all(0 < sum(seen) < 12 for seen in zip(*shown, strict=True))
+    for i, row in enumerate(rows):
+        assert np.array_equal(varied.at(3, i).item.image, row.item.image), "a function of the step"
+        assert np.array_equal(varied[i].item.image, items[i].image), "by index as they are"
     batch = featured(rows)
     torch.testing.assert_close(batch.latent, codec.encode(batch.image), rtol=0, atol=1e-5)
 

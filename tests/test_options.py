@@ -31,7 +31,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 MORE = ["memory.precision=bf16 memory.checkpointing=true memory.ema=cpu", "memory.precision=fp16 memory.ema=off",
         "memory.step_in_backward=true optim.clip=0 memory.channels_last=true memory.offload=true",
         "sampler.guidance=3 sampler.sketch_guidance=2", "stage.refine.strength=0.6",
-        "stage.accumulate=2 task.mirror=0.5", "stage.refine.coarse_input=true memory.offload=true",
+        "stage.accumulate=2 task.mirror=0.5 task.crops=1", "stage.refine.coarse_input=true memory.offload=true",
         "data.scenes=true data.recolour=true data=openmoji", "data.drawings=drawn data=folder",
         "task.caption_dropout=1 task.sketch_dropout=1", "regions.max_regions=1"]  # fmt: skip
 PROFILE = ["memory.budget=0", "stage.accumulate=2"]  # whether full-size ones fit, tests/test_profiles.py asks

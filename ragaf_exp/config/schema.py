@@ -57,6 +57,7 @@ class Task:
     caption_dropout: float = 0.1
     sketch_dropout: float = 0.1
     mirror: float = 0.0  # share of training items shown mirrored, for captions that don't tell left from right
+    crops: int = 0  # windows of each training item that are shown as often as the item itself
 
 
 @dataclass

@@ -143,7 +143,7 @@ def _ranges(cfg: DictConfig) -> None:
                     "cluster.minutes", "cluster.memory_gb")  # fmt: skip
     for key in at_least_one:
         _range(cfg, key, 1, None)
-    for key in ("stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
+    for key in ("task.crops", "stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
                 "eval.test_items", "eval.pictures", "optim.warmup", "optim.muon", "optim.weight_decay", "optim.clip",
                 "memory.budget", "cluster.gpus", "cluster.grace", "cluster.parallel", "study.alone_steps",
                 "eval.validation_drawn", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip

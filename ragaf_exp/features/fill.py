@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ragaf_exp.assemble import Parts
 from ragaf_exp.cache.store import place
 from ragaf_exp.config.build import build
-from ragaf_exp.data.mirror import MirroredItems
+from ragaf_exp.data.variants import pictures
 from ragaf_exp.errors import UserError
 from ragaf_exp.features.features import EMPTY, Featured, Latents, Texts
 from ragaf_exp.features.records import key_of
@@ -40,14 +40,14 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device) -> Featured | N
     if not cfg.cache.enabled:
         raise UserError("memory.features: kept in the cache's folder; take cache=default")
     folder, items = place(cfg.cache.folder), parts.source.split("train")
-    pictures = [items, MirroredItems(items)] if cfg.task.mirror > 0 else [items]
+    plain, mirrored = pictures(items, cfg.task.crops, cfg.task.mirror > 0, cfg.seed)
     latents = texts = None
     if any(True for _ in parts.codec.parameters()):  # another kind of codec costs nothing
         codec = _frozen(parts.codec, "codec", cfg.codec._target_)
         home = next(codec.parameters()).device
         codec.to(device)
         latents = Latents(folder, codec, cfg.data.size)
-        _once(cfg, latents.records.folder, len(items), lambda: _encode(latents, pictures, device))
+        _once(cfg, latents.records.folder, len(items), lambda: _encode(latents, [*plain, *mirrored], device))
         codec.to(home)
     if cfg.memory.features == "all":
         text = _frozen(build(cfg.text, "text", tokenizer=parts.tokenizer), "text", cfg.text._target_).to(device)
@@ -62,7 +62,8 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device) -> Featured | N
 
 def marker(cfg: DictConfig, folder: Path, count: int) -> Path:
     """The file that says that a folder holds the features of all items of a config's data."""
-    about = {"data": OmegaConf.to_container(cfg.data), "mirror": cfg.task.mirror > 0, "count": count}
+    crops = [cfg.task.crops, cfg.seed if cfg.task.crops else 0]
+    about = {"data": OmegaConf.to_container(cfg.data), "mirror": cfg.task.mirror > 0, "crops": crops, "count": count}
     return folder / f"{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}.whole.json"
 
 
@@ -84,8 +85,8 @@ def _frozen(encoder: nn.Module, group: str, target: str) -> nn.Module:
     return encoder
 
 
-def _encode(latents: Latents, pictures: list[Sequence[Item]], device: torch.device) -> None:
-    for items in pictures:
+def _encode(latents: Latents, splits: list[Sequence[Item]], device: torch.device) -> None:
+    for items in splits:
         for i in _bar(items, "latents", latents):
             image = items[i].image
             if key_of(image) not in latents.records:

@@ -1,0 +1,91 @@
+"""Further pictures of training items: mirrored, for captions that don't tell left from right, and cropped.
+
+There is a fixed number of them, so that what is computed of each can be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from ragaf_exp.data.loader import Examples
+from ragaf_exp.randomness import derive
+from ragaf_exp.types import Example, Item
+
+LEAST = 0.75  # side of a crop's window, as a share of the item's
+
+
+class MirroredItems(Sequence):
+    """Every item of a split with its image, drawing and objects mirrored left to right."""
+
+    def __init__(self, items: Sequence[Item]):
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item:
+        return _each(self.items[index], lambda name, array: np.ascontiguousarray(array[:, ::-1]))
+
+
+class CroppedItems(Sequence):
+    """Every item of a split as a window of it shows it, enlarged to the item's size.
+
+    number: which crop, from 1. The window is a square of LEAST to all of the side, anywhere, as a function of
+    (seed, number, the item's key).
+    """
+
+    def __init__(self, items: Sequence[Item], number: int, seed: int):
+        self.items, self.number, self.seed = items, number, seed
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item:
+        item = self.items[index]
+        draw = np.random.default_rng(derive(self.seed, "crop", self.number, item.key))
+        height, width = item.image.shape[:2]
+        share = draw.uniform(LEAST, 1)
+        rows, columns = max(1, round(share * height)), max(1, round(share * width))
+        top, left = draw.integers(height - rows + 1), draw.integers(width - columns + 1)
+
+        def window(name: str, array: np.ndarray) -> np.ndarray:
+            kind = cv2.INTER_NEAREST if name == "object_map" else cv2.INTER_LINEAR
+            return cv2.resize(array[top : top + rows, left : left + columns], (width, height), interpolation=kind)
+
+        return _each(item, window)
+
+
+class Varied(Examples):
+    """A split of which training sees other pictures of its items, as a function of (seed, step, item).
+
+    crops: the split as it is, then cropped, each as likely; mirrors: the same mirrored, seen in a share of the steps.
+    By index items are as they are.
+    """
+
+    def __init__(self, crops: Sequence[Examples], mirrors: Sequence[Examples], share: float, seed: int):
+        super().__init__(crops[0].items, crops[0].prepare)
+        self.crops, self.mirrors, self.share, self.seed = crops, mirrors, share, seed
+
+    def __getitem__(self, index: int) -> Example:
+        return self.crops[0][index]
+
+    def at(self, step: int, index: int) -> Example:
+        mirrored = derive(self.seed, "mirror", step, index) / 2**63 < self.share
+        number = derive(self.seed, "crop", step, index) % len(self.crops)
+        return (self.mirrors if mirrored else self.crops)[number].at(step, index)
+
+
+def pictures(items: Sequence[Item], crops: int, mirror: bool, seed: int) -> tuple[list[Sequence], list[Sequence]]:
+    """A split as it is and its crops; the same mirrored, empty where `mirror` is False."""
+    plain = [items, *(CroppedItems(items, number, seed) for number in range(1, crops + 1))]
+    return plain, [MirroredItems(some) for some in plain] if mirror else []
+
+
+def _each(item: Item, change: Callable[[str, np.ndarray], np.ndarray]) -> Item:
+    """With all that is given by pixel changed."""
+    arrays = {name: getattr(item, name) for name in ("image", "drawing", "object_map")}
+    return replace(item, **{name: change(name, array) for name, array in arrays.items() if array is not None})
