@@ -28,7 +28,7 @@ from ragaf_exp.report.render import render
 from ragaf_exp.study.intervals import Estimate, Scores, difference, mean, ratio
 
 SHOWN = ("binding_accuracy", "binding_accuracy_heldout", "binding_accuracy_repeated", "leak_rate", "sketch_f1",
-         "pointing_accuracy", "fill_accuracy")  # fmt: skip
+         "pointing_accuracy", "pointing_accuracy_repeated", "fill_accuracy")  # fmt: skip
 DOWN = ("leak_rate",)  # lower is better
 RATIOS = ("leak_rate",)  # told as a share of the reference's too
 
