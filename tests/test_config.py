@@ -64,7 +64,7 @@ OUT_OF_RANGE = {
     "stage.log_every": "0", "stage.max_seconds": "-1 nan", "stage.refine.lr": "0", "stage.refine.recolour": "2",
     "stage.refine.region_steps": "-1", "stage.refine.steps": "0", "stage.refine.region_lr": "0",
     "stage.refine.strength": "0 1.5 nan",
-    "study.alone_steps": "-1", "study.alone_hint": "0", "study.alone_text": "0",
+    "study.alone_steps": "-1", "study.coarse_steps": "-1", "study.alone_hint": "0", "study.alone_text": "0",
     "study.alone_lr": "0 nan", "stage.validate_every": "0",
     "stage.workers": "-1", "stage.run": "[] [fine]", "task.caption_dropout": "1.1 -0.1 nan",
     "task.sketch_dropout": "2", "text.heads": "0 3", "text.layers": "0", "text.max_tokens": "1", "text.vocabulary": "0",

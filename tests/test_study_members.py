@@ -110,3 +110,14 @@ def test_a_member_differs_from_full_in_what_it_is_about_alone(configs):
             continue
         mine, full = (OmegaConf.to_container(configs["ablation_quick", m]) for m in (member, "full"))
         assert {k for k in mine if mine[k] != full[k]} == {ABOUT[prefix], "study"}, member
+
+
+def test_with_time_all_members_have_six_times_the_steps():
+    """Also those whose steps are their own: what `convergence` says must not be undone by a member, nor undo it."""
+    def counts(study: str, member: str) -> tuple[int, ...]:
+        stage = composed([f"+experiment={study}", f"member={member}"]).stage
+        return stage.coarse.steps, *((stage.refine.region_steps, stage.refine.steps) if "refine" in stage.run else ())
+
+    for member in ("full", "baseline"):
+        short, long = (counts(study, member) for study in ("ablation_quick", "convergence"))
+        assert long == tuple(6 * steps for steps in short), member

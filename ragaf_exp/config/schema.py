@@ -184,6 +184,7 @@ class Study:
 
     member: str = ""  # what reports call it: runs of one member differ in the seed alone
     share: bool = False  # stage 1 is trained once for all runs of this name that need the same
+    coarse_steps: int = 0  # of stage 1, for an experiment to refer to: its members may then have other steps
     # what members may refer to: stage 1 alone, for as long and with as many parameters as both stages together
     alone_steps: int = 0
     alone_lr: float = 3e-3
