@@ -62,7 +62,7 @@ def test_a_real_process_writes_every_file(process, finished, plain, tmp_path):
     assert str(out) in ended.stdout and {p.name for p in out.iterdir()} == FILES
     assert (out / "prompt.txt").read_text() == "a red circle on a beige background\n"
     result = json.loads((out / "result.json").read_text())
-    wanted = {"seed": 5, "steps": 3, "guidance": 2.0, "strength": 0.7, "scheduler": "ddim", "size": 32}
+    wanted = {"seed": 5, "steps": 3, "guidance": 2.0, "strength": 0.7, "scheduler": "dpm", "size": 32}
     assert {k: result[k] for k in wanted} == wanted
     assert result["prompt"] == "a red circle on a beige background" and result["sketch"] == str(plain)
     assert result["regions"] >= 2 and result["sample_s"] > 0 and result["run"] == str(finished.resolve())
@@ -80,7 +80,7 @@ def test_the_same_seed_is_the_same_bytes(make, plain):
 def test_what_is_asked_for_changes_the_image(make, plain):
     plain_image = (make(plain, "steps=4") / "stage2.png").read_bytes()
     asked = {"prompt": "a blue star", "guidance=5": None, "sketch_guidance=4": None, "steps=2": None,
-             "strength=0.3": None, "scheduler=dpm": None, "scheduler=euler": None}  # fmt: skip
+             "strength=0.3": None, "scheduler=ddim": None, "scheduler=euler": None}  # fmt: skip
     for i, (name, prompt) in enumerate(asked.items()):
         more = [] if prompt else ["steps=4", name] if not name.startswith("steps") else [name]
         out = make(plain, "steps=4", out=f"o{i}", prompt=prompt) if prompt else make(plain, *more, out=f"o{i}")

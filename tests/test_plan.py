@@ -92,7 +92,8 @@ def test_what_a_plan_depends_on(tiny):
     other = predict(composed(words), "no", (COARSE,))[0]
     assert other.parts["weights"] > base["weights"] and other.parts["activations"] > 1.5 * base["activations"]
     assert other.micro_batch == 8 and other.parts["gradients"] > 0, "they stay while the second half runs"
-    assert base["optimizer"] == pytest.approx(2 * base["weights"], rel=0.1)
+    assert base["optimizer"] < 1.95 * base["weights"], "Muon has one moment where AdamW has two"
+    assert parts([*tiny, "optim=adamw"])["optimizer"] == pytest.approx(2 * base["weights"], rel=0.1)
     assert Need(Peak("coarse", 1, {"weights": GIB})).margin < GIB
 
 

@@ -92,9 +92,10 @@ def test_a_step_that_runs_out_of_memory_is_redone_with_half_the_micro_batch(
 
 
 def same(trainer, other) -> None:
-    """AdamW's first step is a sign: compared are the moments, which are the gradients."""
+    """AdamW's first step is a sign, Muon's a rotation: compared are the moments, which are the gradients."""
     held = [(t.bare, t.update.optimizer.state) for t in (trainer, other)]
-    moments = [{n: state[p]["exp_avg"] for n, p in net.named_parameters() if p in state} for net, state in held]
+    moments = [{n: state[p].get("exp_avg", state[p].get("momentum_buffer")) for n, p in net.named_parameters()
+                if state.get(p)} for net, state in held]  # fmt: skip
     scale = max(float(m.abs().max()) for m in moments[1].values())
     assert moments[0].keys() == moments[1].keys() and len(moments[0]) > 50
     for name, moment in moments[1].items():
