@@ -23,7 +23,7 @@ TINY = f"""
     name=m data.size=32 data.train=32 data.val=4 data.test=4 stage=coarse
     backbone.widths=[32,32] backbone.heads=2 text.width=32 text.heads=2 text.layers=1 hint.width=16
     ragaf.width=32 ragaf.heads=2 ragaf.layers=1 sampler.steps=2 memory.device=cpu memory.precision=no logger=none
-    stage.batch=4 stage.coarse.steps={STEPS} optim.warmup=2 stage.log_every=2 stage.validate_every=100
+    stage.batch=4 stage.coarse.steps={STEPS} optim=adamw optim.warmup=2 stage.log_every=2 stage.validate_every=100
     stage.checkpoint_every={INTERVAL} stage.keep=4
     eval.test_items=2 eval.batch=2 eval.validation_items=2 eval.grid=1 eval.pictures=1 eval.bootstrap=5 eval.metrics=[]
     eval.validation_metrics=false
