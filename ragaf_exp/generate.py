@@ -13,6 +13,7 @@ from ragaf_exp.models.codec import Pixel
 from ragaf_exp.models.model import Model
 from ragaf_exp.randomness import item_noise
 from ragaf_exp.sampler import Sampler
+from ragaf_exp.training.micro import latent_shape
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.recovery import Chunks
 from ragaf_exp.types import Batch
@@ -101,7 +102,7 @@ class Pipeline:
 
     def _noise(self, stage: str, batch: Batch) -> Tensor:
         """(B,C,h,w) standard normal."""
-        shape = tuple(self.codec.encode(batch.image[:1]).shape[1:])
+        shape = latent_shape(batch, self.codec)[1:]
         return item_noise(self.seed, stage, batch.keys, shape).to(self.compute.device)
 
 

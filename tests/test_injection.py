@@ -118,7 +118,7 @@ def model_of(world, tiny: list[str], *words: str) -> torch.nn.Module:
 
 
 OPTIONS = ["injection=film", "injection=cross injection.slots=2", "ragaf.pooled_levels=0", "ragaf.timestep=true",
-           "ragaf.learn_temperature=true", "fusion=hybrid", "fusion=gated"]  # fmt: skip
+           "ragaf.learn_temperature=true", "fusion=hybrid", "fusion=gated", "injection.words=true"]  # fmt: skip
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -388,7 +388,7 @@ def test_traced_shapes_are_those_of_a_real_pass(world, batch, models):
 
 def test_the_word_bias_is_highest_for_a_regions_own_word():
     """Two regions, left and right, each of which read one of two words; a pixel of neither has no bias."""
-    injection = Injection({"mid": (8, 2, 3)}, width=4, cross_layers=1, points=["mid"])
+    injection = Injection({"mid": (8, 2, 3)}, width=4, cross_layers=1, points=["mid"], words=True)
     masks = torch.zeros(1, 2, 2, 3)
     masks[0, 0, :, 0] = masks[0, 1, :, 1] = 1
     region_text = torch.tensor([[[0.1, 0.9, 0.0], [0.1, 0.0, 0.9]]])

@@ -28,7 +28,7 @@ from ragaf_exp.types import Batch
 META = torch.device("meta")
 EVERYTHING = """
     loss.region_moments=1 loss.region_texture=1 loss.contrastive=1 loss.coverage=1 loss.entropy=1 loss.spans=1
-    ragaf.pooled_levels=0 ragaf.timestep=true ragaf.learn_temperature=true
+    ragaf.pooled_levels=0 ragaf.timestep=true ragaf.learn_temperature=true injection.words=true
 """.split()
 OPTIONS = [[], EVERYTHING, [*EVERYTHING, "injection=cross", "fusion=gated"], ["injection=film", "fusion=hybrid"]]
 

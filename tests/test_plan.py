@@ -55,13 +55,27 @@ def measured(cfg, stage: str) -> int:
 
 @pytest.mark.parametrize(
     ("stage", "more"),
-    [(COARSE, ("backbone.widths=[32,64,64]", "codec.patch=2")), (REFINE, ("stage.accumulate=2",)),
-     (REFINE, ("memory.tune=frozen", "memory.offload=true"))],
+    [(COARSE, ("backbone.widths=[32,64,64]", "codec.patch=2")), (COARSE, ("stage.coarse.scale=2", "data.size=64")),
+     (REFINE, ("stage.accumulate=2",)), (REFINE, ("memory.tune=frozen", "memory.offload=true"))],
 )  # fmt: skip
 def test_a_predicted_peak_is_the_measured_one_within_ten_per_cent(tiny, stage, more):
     cfg = composed([*tiny, *more])
     found = predict(cfg, "no", (stage,))[0].bytes
     assert found == pytest.approx(measured(cfg, stage), rel=0.1)
+
+
+@pytest.mark.parametrize("run", ["[coarse]", "[coarse,refine]"])
+def test_a_smaller_stage_1_is_planned_smaller_in_every_phase(tiny, run):
+    def peaks(scale):
+        cfg = composed([*tiny, f"stage.run={run}", f"stage.coarse.scale={scale}"])
+        return {peak.phase: peak.parts["activations"] for peak in predict(cfg, "no")}
+
+    whole, half = peaks(1), peaks(2)
+    assert whole.keys() == half.keys() and half[COARSE] < 0.5 * whole[COARSE]
+    if REFINE in run:
+        assert half[REFINE] == whole[REFINE]
+    else:
+        assert half[VALIDATION] < whole[VALIDATION]
 
 
 def test_the_tracker_follows_storages_from_birth_to_death():

@@ -25,7 +25,7 @@ ALIKE = ("seed", "data", "sketch", "augment", "regions", "diffusion", "sampler",
 ALONE = ("baseline", "controlnet")  # stage 1 is all that they have
 OWN_STAGE_1 = (*ALONE, "with_curriculum")  # which stage 1 follows too
 OWN = {"baseline": {"text"}}  # wider, so that it has as many parameters
-ABOUT = {"graph": "graph", "fusion": "fusion", "no_word_bias": "injection", "bottleneck": "injection",
+ABOUT = {"graph": "graph", "fusion": "fusion", "with_words": "injection", "bottleneck": "injection",
          "film": "injection", "cross": "injection", "multilevel": "ragaf", "with_attention": "loss",
          "with_texture": "loss", "with_spans": "loss", "no_region": "loss", "with_curriculum": "stage",
          "coarse_input": "stage", "from_noise": "stage"}  # fmt: skip

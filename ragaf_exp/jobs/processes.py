@@ -43,6 +43,9 @@ def wire(place: Path, device: str) -> None:
     else:
         rank, count, store = _slurm(place, torch.cuda.device_count() if cuda else 0)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=WORK)
+    if distributed.is_initialized():
+        # else gloo's threads may outlive what they use, and a process that did its work ends by SIGABRT: one in twenty
+        atexit.register(distributed.destroy_process_group)
     if cuda and distributed.is_initialized():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 

@@ -43,7 +43,7 @@ class Injection(nn.Module):
     outputs = 1  # values that a token gives each channel
 
     def __init__(
-        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: list[str] = POINTS, words: bool = True
+        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: list[str] = POINTS, words: bool = False
     ):
         super().__init__()
         known = sorted({p.split(".")[0] for p in shapes})
@@ -134,7 +134,7 @@ class Cross(Injection):
     """
 
     def __init__(
-        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: list[str] = POINTS, words: bool = True,
+        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: list[str] = POINTS, words: bool = False,
         heads: int = 4, slots: int = 1, reach: int = 1,
     ):  # fmt: skip
         at_least("injection", 1, heads=heads, slots=slots)

@@ -155,7 +155,8 @@ def validation_peak(cfg: DictConfig, compute: Pretended) -> Peak:
         with torch.no_grad(), tracker.of("activations"):
             pipeline(drawn)
             with compute:
-                condition_usage(model.eval(), at.trainer.objective, at.codec, [judged], at.trainer.plan.last, cfg.seed)
+                batches, last = [judged.smaller(at.trainer.plan.scale)], at.trainer.plan.last
+                condition_usage(model.eval(), at.trainer.objective, at.codec, batches, last, cfg.seed)
     return Peak(VALIDATION, max(items, cfg.eval.batch), _parts(tracker))
 
 

@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ragaf_exp.config.schema import Memory
 from ragaf_exp.training import ranks
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.savers import COMPILED
@@ -90,6 +91,11 @@ class ShardedEma(Ema):
     def finish(self, device: torch.device) -> nn.Module:
         self.gather()
         return super().finish(device)
+
+
+def shards(memory: Memory) -> bool:
+    """Whether this process trains a part: one alone is refused where a run starts, and plans are of one."""
+    return memory.shard and ranks.count() > 1
 
 
 def shard(model: nn.Module, decay: float, place: str, device: torch.device) -> tuple[Sharded, ShardedEma]:

@@ -35,7 +35,7 @@ from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.recovery import Recovery, held
 from ragaf_exp.training.resting import Resting
 from ragaf_exp.training.savers import lay_out, save_memory
-from ragaf_exp.training.shard import Sharded, finite, parts_of, shard, whole
+from ragaf_exp.training.shard import Sharded, finite, parts_of, shard, shards, whole
 from ragaf_exp.training.update import Update
 from ragaf_exp.types import Batch
 
@@ -66,7 +66,7 @@ class Trainer:
         self._check_shares()
         self.bare = lay_out(model, memory)
         self.sharded: Sharded | None = None
-        if memory.shard and ranks.count() > 1:  # one process is refused where a run starts; plans are of one
+        if shards(memory):
             self.sharded, self.ema = shard(model, optim.ema, memory.ema, compute.device)
         else:
             self.ema = Ema(model, optim.ema, memory.ema).to(compute.device)
@@ -94,7 +94,7 @@ class Trainer:
         self.began = self.logged = time.monotonic()
         with STOP.noted():
             for step, batch in enumerate(bar, start):
-                self.step(step, batch.to(self.compute.device).smaller(self.plan.scale))
+                self.step(step, batch.to(self.compute.device))
                 self._after(step + 1, bar)
         return self.ema.finish(self.compute.device)
 
@@ -117,7 +117,8 @@ class Trainer:
             yield from order if easy is None else eased(order, steps, easy, self.pace.curriculum * end)
 
     def step(self, step: int, batch: Batch) -> None:
-        """One optimizer step on this process's share of the batch."""
+        """One optimizer step on this process's share of the batch, whose items are as the data gives them."""
+        batch = batch.smaller(self.plan.scale)
         self.update.set_rate(self.plan.lr_at(step, self.optim))
         drawn = self._draw(step, latent_shape(batch, self.codec)).to(batch.image.device)
         regions_only = step < self.plan.region_steps

@@ -11,7 +11,7 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.training import ranks
 from ragaf_exp.training.optimizer import inner, make_optimizer, optimizer_state, restore_optimizer
 from ragaf_exp.training.precision import Compute, kernels
-from ragaf_exp.training.shard import clip
+from ragaf_exp.training.shard import clip, shards
 
 FIRST = 2.0**10  # loss scale to begin with; it grows by itself, and a larger one costs the first steps
 LOST = 2.0**-10  # a loss scale below it: no scale would help
@@ -30,7 +30,7 @@ class Update:
         if memory.step_in_backward and ranks.count() > 1:
             raise UserError("memory.step_in_backward=true: not with several processes, whose gradients are averaged")
         self.model, self.clip, self.compute, self.accelerator = model, optim.clip, compute, accelerator
-        self.shard = memory.shard and ranks.count() > 1
+        self.shard = shards(memory)
         optimizer = make_optimizer(model, lr, optim, memory.optimizer, memory.step_in_backward)
         self.prepared = accelerator.prepare_model(model, evaluation_mode=True)  # not wrapped: see ranks.average
         self.optimizer = accelerator.prepare(optimizer)
