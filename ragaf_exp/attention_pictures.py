@@ -100,12 +100,18 @@ def save_attention(folder: Path, example: Example, frames: Sequence[Frame], row:
         return
     picture = captioned(attention_grid(words, seen), example.item.caption, CELL)
     save_png(folder / "attention_steps.png", picture)
-    # median cut, the default, gives small coloured objects no colour of their own
-    how = {"colors": 256, "method": Image.Quantize.MAXCOVERAGE, "kmeans": 2}
-    first, *rest = [Image.fromarray(frame).quantize(**how) for frame in animation(example, words, seen)]
+    first, *rest = indexed(animation(example, words, seen))
     buffer = io.BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=rest, duration=PAUSE, loop=0)
     write_bytes(folder / "attention.gif", buffer.getvalue())
+
+
+def indexed(frames: Sequence[np.ndarray]) -> list[Image.Image]:
+    """(h,w,3) uint8 each -> pictures of 256 colours, the same in all of them: those of a third of their rows and columns."""
+    sheet = Image.fromarray(np.concatenate([frame[::3, ::3] for frame in frames]))
+    # median cut, the default, gives small coloured objects no colour of their own
+    palette = sheet.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)
+    return [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
 def thinned(seen: Sequence[Moment], count: int) -> list[Moment]:
