@@ -107,7 +107,7 @@ def save_attention(folder: Path, example: Example, frames: Sequence[Frame], row:
 
 
 def indexed(frames: Sequence[np.ndarray]) -> list[Image.Image]:
-    """(h,w,3) uint8 each -> pictures of 256 colours, the same in all of them: those of a third of their rows and columns."""
+    """(h,w,3) uint8 each -> pictures of 256 colours, the same in all: those of every third row and column."""
     sheet = Image.fromarray(np.concatenate([frame[::3, ::3] for frame in frames]))
     # median cut, the default, gives small coloured objects no colour of their own
     palette = sheet.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)

@@ -17,7 +17,8 @@ from ragaf_exp.models.sources import hold_once
 from ragaf_exp.plan import budget, launch
 from ragaf_exp.plan.__main__ import left_out, main
 from ragaf_exp.plan.budget import GIB, Need
-from ragaf_exp.plan.predict import REGIONS, SAMPLING, VALIDATION, Peak, Rehearsal, phases_of, predict
+from ragaf_exp.plan.predict import SAMPLING, VALIDATION, Peak, phases_of, predict
+from ragaf_exp.plan.rehearsal import REGIONS, Rehearsal
 from ragaf_exp.plan.stand_in import largest_batch
 from ragaf_exp.plan.tracker import BLOCK, Tracker
 from ragaf_exp.run import command_line

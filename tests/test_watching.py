@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ragaf_exp.attention_pictures import Moment, chosen, region_means, save_attention, thinned
+from ragaf_exp.attention_pictures import Moment, chosen, indexed, region_means, save_attention, thinned
 from ragaf_exp.data.loader import collate
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.trained import load_run
@@ -88,3 +88,18 @@ def test_files_are_a_grid_and_an_animation(run, tmp_path):
     assert Image.open(tmp_path / "attention_steps.png").height > len(frames) * 128
     save_attention(tmp_path / "none", examples[0], [], 0, pipeline.refine.text, parts.codec)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_small_object_keeps_its_colour_in_the_animation():
+    """Among a heat map's thousands of colours, and in all frames by one palette."""
+    slope = np.linspace(0, 255, 300).round().astype(np.uint8)
+    frames = []
+    for colour in ((220, 20, 30), (20, 160, 60)):
+        frame = np.stack(np.broadcast_arrays(slope[None, :], slope[:, None], np.uint8(120)), -1).copy()
+        frame[40:58, 40:58] = colour
+        frames.append(frame)
+    pictures = indexed(frames)
+    assert pictures[0].getpalette() == pictures[1].getpalette()
+    for picture, frame in zip(pictures, frames, strict=True):
+        off = np.abs(np.asarray(picture.convert("RGB")).astype(int) - frame)
+        assert off[42:56, 42:56].max() <= 16 and off.mean() < 6
