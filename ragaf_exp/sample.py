@@ -1,7 +1,7 @@
 """Images from a sketch and a sentence: python -m ragaf_exp.sample run=DIR sketch=FILE 'prompt="..."' out=DIR.
 
 Or many: batch=FILE, a CSV or JSONL of sketch and prompt; each gets a folder of its own under out. attention=true|false:
-whether to draw what words attend to over the timesteps, by default for one image, as it takes seconds.
+whether to draw how much pixels attend to words over the timesteps, by default for one image, as it takes seconds.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def scenes() -> list[dict[str, Any]]:
     return [
         {"name": "data/scenes", "value": count / drawn * 1000, "unit": "items/s", "what": "64x64, one core"},
         {"name": "data/scenes_with_graph", "value": count / prepared * 1000, "unit": "items/s",
-         "what": "with sketch, regions and hybrid graph"},
+         "what": "with sketch, regions and graph"},
     ]  # fmt: skip
 
 

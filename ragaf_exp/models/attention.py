@@ -1,4 +1,4 @@
-"""Image-to-text attention with a per-pixel bias: a word acts only in its region.
+"""Image-to-text attention with a per-pixel bias (`injection.words`) towards the words of the pixel's region.
 
 diffusers calls these processors in place of its own; they keep its projections and PyTorch's fused attention kernels.
 """

@@ -1,4 +1,4 @@
-"""Injection (config group `injection`): region tokens into the UNet, through zero-initialised gates.
+"""Injection (config group `injection`): region tokens into the UNet, through outputs that start at zero.
 
 `Injection` adds a token to the pixels of its region, `Film` scales and shifts them, `Cross` lets pixels attend to
 tokens. All of them may bias image-to-text attention.
@@ -34,7 +34,7 @@ class Change:
 
 
 class Injection(nn.Module):
-    """Adds each region's token to the pixels of its soft mask, and biases image-to-text attention.
+    """Adds each region's token to the pixels of its soft mask; with `words` it also biases image-to-text attention.
 
     shapes: injection point -> (C,h,w), traced; width: R; cross_layers: of the UNet (all wiring).
     points: the prefixes of those to use, as [mid] or [down, mid]. words: bias image-to-text attention.

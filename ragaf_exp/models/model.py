@@ -1,6 +1,6 @@
 """The whole model of a stage: encoders to conditioning, conditioning and x_t to a prediction.
 
-Stage 2 is stage 1 plus `ragaf` and `injection`; with their zero-initialised gates it equals stage 1 to the bit.
+Stage 2 is stage 1 plus `ragaf` and `injection`; their outputs start at zero, and it then equals stage 1 to the bit.
 """
 
 from __future__ import annotations
