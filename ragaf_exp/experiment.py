@@ -18,7 +18,7 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.evaluation import evaluate_run
 from ragaf_exp.features.fill import prepare as prepare_features
 from ragaf_exp.jobs import processes, starts
-from ragaf_exp.jobs.stop import STOP, Interrupted
+from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.tune import carry, choose, save_lora
 from ragaf_exp.pictures import save_png, validation_grid
@@ -76,6 +76,7 @@ def _stages(cfg: DictConfig, folder: RunFolder) -> None:
             folder.status("done")
             write_report(folder.path)
         processes.together()
+        processes.leave()
     except Interrupted as stop:
         _interrupted(folder, stop)
     except BaseException as error:
@@ -94,6 +95,8 @@ def _interrupted(folder: RunFolder, stop: Interrupted) -> None:
     log.info("%s: %s: %s", folder.path, state, stop)
     folder.status(state, error=error)
     folder.release()
+    if not isinstance(stop, Stopped):  # agreed on at a step's end
+        processes.leave()
     if asked:
         STOP.hand_on()
     raise UserError(f"{folder.path}: {stop}; the same command continues") from stop
@@ -138,7 +141,8 @@ class Experiment:
             if stage == COARSE and self.cfg.study.share:
                 self._share()
             trained = self.trainer(stage, coarse).fit(self.train_examples)
-            save_lora(trained, self.folder.path / "lora" / stage)
+            if self.folder.leads:
+                save_lora(trained, self.folder.path / "lora" / stage)
             coarse = trained if stage == COARSE else coarse
         self.logger.close()
         self.folder.status("running", trained=True)

@@ -101,6 +101,16 @@ def test_a_damaged_one_is_named_and_passed_over(damage, three, caplog):
     load(three, 3)
 
 
+def test_damaged_newer_ones_do_not_push_out_what_training_saves_before_them(three):
+    for step in ("00000002", "00000003"):
+        _cut(three / "coarse" / step / "model.safetensors")
+    load(three, 1)
+    shutil.rmtree(three / "coarse" / "00000001")
+    save(three, made(1), keep=1)
+    load(three, 1)
+    assert [place.name for place in (three / "coarse").iterdir()] == ["00000001"]
+
+
 def test_all_damaged_is_none(three, caplog):
     for place in (three / "coarse").iterdir():
         _cut(place / "ema.safetensors")

@@ -36,6 +36,7 @@ inodes = {row.split()[9]: row.split()[1] for name in ("tcp", "tcp6") for row in 
 own = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
 told["listening"] = [inodes[link[8:-1]] for link in own if link.startswith("socket:[") and link[8:-1] in inodes]
 processes.together()
+processes.leave()
 (place / f"told{rank}").write_text(json.dumps(told))
 """
 LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")  # as /proc has them

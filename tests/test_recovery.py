@@ -14,6 +14,7 @@ from ragaf_exp.errors import OutOfMemory
 from ragaf_exp.experiment import Experiment, run
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.trained import load_run
+from ragaf_exp.training.optimizer import inner
 from ragaf_exp.training.recovery import Chunks, Recovery, is_out_of_memory
 
 SAYS = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which ..."
@@ -119,6 +120,43 @@ def test_an_update_that_did_not_begin_is_redone(phase, experiment, batch, monkey
     trainer.step(0, batch)
     assert failed and trainer.recovery.pieces(0, "whole") == 2
     same(trainer, undisturbed)
+
+
+def test_a_first_update_that_ran_out_while_moments_were_made_is_redone(experiment, batch, monkeypatch):
+    """As AdamW leaves it then: the first parameter with a step and no moments."""
+    undisturbed, trainer = fresh(experiment, "coarse"), fresh(experiment, "coarse")
+    for each in (undisturbed, trainer):
+        each.step(0, batch)
+    part = inner(trainer.update.optimizer).parts[0]
+    parameter, call, failed = next(iter(part.state)), part.step, []
+    kept = {key: value.clone() for key, value in part.state.pop(parameter).items()}
+
+    def once(*args):
+        if not failed:
+            failed.append(True)
+            part.state[parameter]["step"] = torch.tensor(0.0)
+            raise torch.OutOfMemoryError(SAYS)
+        assert not part.state[parameter], "made anew, not gone on with"
+        part.state[parameter].update(kept)
+        return call(*args)
+
+    monkeypatch.setattr(part, "step", once)
+    for each in (undisturbed, trainer):
+        each.step(1, batch)
+    assert failed
+    same(trainer, undisturbed)
+
+
+def test_where_each_piece_is_a_step_none_is_redone_in_pieces(tmp_path):
+    folder = RunFolder.create(composed([f"runs={tmp_path}"]))
+    recovery = Recovery(folder, "coarse", 1, 1, lambda: [], in_pieces=False)
+
+    def attempt(size: int) -> None:
+        raise torch.OutOfMemoryError(SAYS)
+
+    with pytest.raises(OutOfMemory, match="memory.step_in_backward=true takes no step in pieces") as refusal:
+        recovery.run(0, "whole", 4, attempt)
+    assert recovery.retreats == [] and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("phase", ["optimizer", "average"])

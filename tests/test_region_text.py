@@ -190,8 +190,12 @@ def test_the_contrastive_weight_falls_to_nothing(experiment):
     whole, half = (losses(experiment, at, contrastive=1.0, contrastive_until=0.4, entropy=1.0) for at in (0.0, 0.2))
     torch.testing.assert_close(whole["loss"] - whole["entropy"], whole["contrastive"])
     torch.testing.assert_close(half["loss"] - half["entropy"], half["contrastive"] / 2)
-    assert "contrastive" not in losses(experiment, 0.4, contrastive=1.0, contrastive_until=0.4, entropy=1.0)
-    assert "contrastive" in losses(experiment, 0.9, contrastive=1.0), "without an end it stays"
+    over = losses(experiment, 0.4, contrastive=1.0, contrastive_until=0.4, entropy=1.0)
+    assert over["loss"] == over["entropy"] and over["contrastive"] > 0, "told on, so that all steps have the same losses"
+    alone = losses(experiment, 0.4, contrastive=1.0, contrastive_until=0.4)
+    assert alone["loss"] == 0, "and a step of nothing else can go back through it"
+    stays = losses(experiment, 0.9, contrastive=1.0)
+    assert stays["loss"] == stays["contrastive"], "without an end it stays"
 
 
 @pytest.mark.parametrize("name", ["contrastive", "entropy", "spans"])

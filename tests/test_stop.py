@@ -13,6 +13,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 
 from eval.draws import Draws
 from ragaf_exp import experiment
@@ -26,6 +27,7 @@ from ragaf_exp.run import job
 from ragaf_exp.runfolder import RunFolder, place_of
 from ragaf_exp.training import checkpoint
 from ragaf_exp.training.checkpoint import load_newest
+from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.trainer import Trainer
 
 
@@ -316,3 +318,36 @@ def test_in_another_thread_nothing_is_handled():
     worker.start()
     worker.join()
     assert told == [signal.getsignal(signal.SIGTERM)]
+
+
+class Interrupted(list):
+    """Pairs of weights; a signal comes after the first of them, the n-th time that they are gone through."""
+
+    def __init__(self, pairs, at: int):
+        super().__init__(pairs)
+        self.at, self.times = at, 0
+
+    def __iter__(self):
+        self.times += 1
+        for place, pair in enumerate(super().__iter__()):
+            if place == 1 and self.times == self.at:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            yield pair
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_signal_while_the_average_changes_places_with_the_weights(at):
+    """memory.ema=cpu: at the beginning or the end of a validation. Neither is left half in the other's place."""
+    trained = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+    ema = Ema(trained, 0.9, "cpu")
+    for mean in ema.means():
+        mean.add_(1)
+    before = [(mean.clone(), value.detach().clone()) for mean, value in ema.pairs]
+    ema.pairs, served = Interrupted(ema.pairs, at), []
+    with STOP.listening():
+        with pytest.raises(Stopped), STOP.noted(only=False), ema.serving() as model:
+            served.append(next(model.parameters()).detach().clone())
+        STOP.obeyed = True
+    assert [torch.equal(weight, before[0][0]) for weight in served] == ([] if at == 1 else [True])
+    for (mean, value), (old_mean, old_value) in zip(list(ema.pairs), before, strict=True):
+        assert torch.equal(mean, old_mean) and torch.equal(value, old_value)

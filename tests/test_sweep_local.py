@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from sweep_checkout import call, make_checkout, sweep
 
+from ragaf_exp.sweep import search
+from ragaf_exp.sweep.record import Record
+
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
@@ -130,6 +133,20 @@ def test_search_counts_failed_members_as_failed_trials(checkout):
     assert measured + failed == 5 and failed == (first.stdout + again.stdout).count(": failed: the loss is nan")
     assert again.returncode == (1 if failed else 0)
     assert sweep(checkout, "search", path, "trials=5", "launcher=local").stdout.startswith(f"{measured} trials measured")
+
+
+def test_a_search_submits_a_point_once_and_fails_what_is_refused(checkout, tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    base, study, going = [f"runs={tmp_path}", "name=points"], optuna.create_study(), {}
+    for batch in (8, 8, 9):
+        study.enqueue_trial({"stage.batch": batch})
+        trial = study.ask()
+        trial.suggest_categorical("stage.batch", [8, 9])
+        search._take_up(study, going, [*base, "stage.accumulate=8"], trial)
+    assert list(going) == [0, 1] and going[0].hash == going[1].hash
+    assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "RUNNING", "FAIL"]
+    assert len(search._unsubmitted(Record(going[0].home), going)) == 1
 
 
 def test_a_search_whose_process_was_killed_goes_on(checkout):

@@ -39,6 +39,8 @@ def said(state: str | None, updated: float = FRESH) -> dict:
     (said("running", FUTURE), Evidence(), "lost"), (said("running"), Evidence(lives=False), "lost"),
     (said("running"), Evidence(lives=False, exit=-9), "failed"), (said(None), Evidence(waiting=True), "queued"),
     (said("running", OLD), Evidence(lives=False, waiting=True), "queued"), (said(None), Evidence(waiting=None), "queued"),
+    (said("failed"), Evidence(waiting=True), "queued"), (said("cancelled"), Evidence(waiting=True), "queued"),  # once more
+    (said("failed"), Evidence(waiting=True, cancelled=True), "failed"),
     (said(None), Evidence(), "lost"), (said("preempted"), Evidence(), "preempted"),
     (said("cancelled"), Evidence(), "cancelled"), (said("running"), Evidence(lives=False, cancelled=True), "cancelled"),
 ])  # fmt: skip

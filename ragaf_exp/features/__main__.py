@@ -28,6 +28,7 @@ def main() -> None:
     device = Compute(cfg.memory.device, cfg.memory.precision).device
     with tempfile.TemporaryDirectory() as folder:
         found = prepare(cfg, assemble(cfg, RunFolder(Path(folder))), device)
+    processes.leave()
     for kind in (found.latents, found.texts) if found and processes.leads() else ():
         if kind is not None:
             print(f"{kind.records.folder}: {len(kind.records):,} records of {kind.records.dtype.itemsize:,} bytes")

@@ -33,6 +33,7 @@ def wire(place: Path, device: str) -> None:
     import torch
     from torch import distributed
 
+    atexit.unregister(distributed.destroy_process_group)  # of a run before, in the same processes
     if distributed.is_initialized():
         return
     cuda = device != "cpu" and torch.cuda.is_available()
@@ -43,11 +44,20 @@ def wire(place: Path, device: str) -> None:
     else:
         rank, count, store = _slurm(place, torch.cuda.device_count() if cuda else 0)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=WORK)
-    if distributed.is_initialized():
-        # else gloo's threads may outlive what they use, and a process that did its work ends by SIGABRT: one in twenty
-        atexit.register(distributed.destroy_process_group)
     if cuda and distributed.is_initialized():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def leave() -> None:
+    """The run is over in all processes that share it, and their group ends in good order when this process does.
+
+    Else gloo's threads may outlive what they use, and a process that did its work ends by SIGABRT (one in twenty did).
+    Not after an error in one process: NCCL would wait for the others, which wait for this one.
+    """
+    if several():
+        from torch import distributed
+
+        atexit.register(distributed.destroy_process_group)
 
 
 def leads() -> bool:

@@ -64,6 +64,8 @@ class Stop:
         """In here signals are noted only; only=False: in here, though within such a part, they raise Stopped."""
         outer, self._noted_only = self._noted_only, only
         try:
+            if not only:
+                self._raise()  # what came while it was only noted
             yield
         finally:
             self._noted_only = outer

@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ragaf_exp.config.compose import PLACE
+from ragaf_exp.config.compose import LIMITS, PLACE
 from ragaf_exp.config.schema import COARSE
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_folder, write_json, write_text
@@ -30,7 +30,7 @@ from ragaf_exp.training.checkpoint import newest_whole
 
 log = logging.getLogger(__name__)
 UNSEEN = (*PLACE, "name", "init", "eval", "sampler", "regions", "graph", "graph_backend", "ragaf", "fusion", "injection")
-UNSEEN_KEYS = {"stage": ("run", "refine"), "memory": ("tune",)}  # by stage 1, within groups that it sees
+UNSEEN_KEYS = {"stage": ("run", "refine"), "memory": ("tune", *LIMITS)}  # by stage 1, within groups that it sees
 SEEN_LOSSES = ("diffusion",)
 
 
@@ -43,7 +43,7 @@ def needs(cfg: DictConfig) -> dict[str, Any]:
     for group, keys in UNSEEN_KEYS.items():
         content[group] = {key: value for key, value in content[group].items() if key not in keys}
     if "source" in whole["backbone"]:  # of a pretrained backbone memory.tune says what stage 1 trains, too
-        content["memory"] = whole["memory"]
+        content["memory"]["tune"] = whole["memory"]["tune"]
     content["loss"] = {key: content["loss"][key] for key in SEEN_LOSSES}
     return content
 

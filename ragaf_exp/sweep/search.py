@@ -40,11 +40,13 @@ def search(sweep: Sweep, words: list[str], launcher: str, processes: int, trials
     record.folder.mkdir(parents=True, exist_ok=True)
     with _alone(record):
         study = _study(record, sweep.name, settings)
-        going = {trial.number: _member(base, trial.params) for trial in _open(study, settings["space"])}
+        going: dict[int, Member] = {}
+        for trial in _open(study, settings["space"]):
+            _take_up(study, going, base, trial)
         while going or _count(study) < trials:
             while len(going) < processes and _count(study) < trials:
                 trial = study.ask(_distributions(settings["space"]))
-                going[trial.number] = _member(base, trial.params)
+                _take_up(study, going, base, trial)
             if new := _unsubmitted(record, going):
                 submit(new, launcher, processes)
             for number in _tell(study, record, going, settings["metric"]):
@@ -134,6 +136,17 @@ def _count(study: Any) -> int:
     return sum(trial.state is not TrialState.PRUNED for trial in study.get_trials(deepcopy=False))
 
 
+def _take_up(study: Any, going: dict[int, Member], base: list[str], trial: Any) -> None:
+    """Have a trial's member run; a trial whose config is refused has failed."""
+    from optuna.trial import TrialState
+
+    try:
+        going[trial.number] = _member(base, trial.params)
+    except UserError as error:
+        study.tell(trial.number, state=TrialState.FAIL)
+        print(f"trial {trial.number}: refused: {error}", flush=True)
+
+
 def _member(base: list[str], params: dict[str, Any]) -> Member:
     (member,) = compose_members([*base, *(f"{key}={word(value)}" for key, value in params.items())])
     return member
@@ -141,7 +154,7 @@ def _member(base: list[str], params: dict[str, Any]) -> Member:
 
 def _unsubmitted(record: Record, going: dict[int, Member]) -> list[Member]:
     known = record.members()
-    return [member for member in going.values() if member.hash not in known]
+    return list({member.hash: member for member in going.values() if member.hash not in known}.values())
 
 
 def _tell(study: Any, record: Record, going: dict[int, Member], metric: str) -> list[int]:

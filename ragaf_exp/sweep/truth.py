@@ -79,6 +79,8 @@ def _living(said: str | None, beats: bool, error: str) -> tuple[str, str]:
 
 def _over(said: str | None, beats: bool, error: str, known: Evidence) -> tuple[str, str]:
     """No process is known to live."""
+    if known.waiting and not known.cancelled:  # whatever it said at an earlier attempt
+        return "queued", ""
     if said in ("failed", "cancelled"):
         return said, error
     if known.cancelled:
@@ -86,7 +88,7 @@ def _over(said: str | None, beats: bool, error: str, known: Evidence) -> tuple[s
     if known.queue is not None and known.queue.state:
         state, why = ENDED.get(known.queue.state, ("lost", known.queue.state))
         return (said if said == "preempted" else state), error or _with(why, known.queue.reason)
-    if known.waiting or (known.waiting is None and not said):
+    if known.waiting is None and not said:
         return "queued", ""
     if known.exit is not None:
         return ("preempted" if said == "preempted" else "failed"), error or f"the process ended with status {known.exit}"

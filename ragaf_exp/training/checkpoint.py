@@ -42,8 +42,10 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     write_folder(place, lambda temporary: _fill(temporary, checkpoint))
     starts.keeps()
-    for old in _steps(folder, checkpoint.stage)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    steps = _steps(folder, checkpoint.stage)
+    newer = steps.index(place)  # damaged, as training went on from before them: they must not count as kept
+    for passed in (*steps[:newer], *steps[newer + keep :]):
+        shutil.rmtree(passed, ignore_errors=True)
     return place
 
 

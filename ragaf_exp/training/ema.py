@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ragaf_exp.jobs.stop import STOP
+
 PLACES = ("device", "cpu", "off")
 
 
@@ -65,12 +67,14 @@ class Ema:
             yield self.model.eval()
             return
         training = self.trained.training
-        try:
+        with STOP.noted():  # a signal in the middle of a swap would leave a mixture of both
             self._swap()
-            yield self.trained.eval()
-        finally:
-            self._swap()
-            self.trained.train(training)
+            try:
+                with STOP.noted(only=False):
+                    yield self.trained.eval()
+            finally:
+                self._swap()
+                self.trained.train(training)
 
     def finish(self, device: torch.device) -> nn.Module:
         """The averaged model on a device, once training is over."""

@@ -122,7 +122,7 @@ class Objective(nn.Module):
     def _region_text(self, said: Prediction, c: Conditioning, share: Share) -> dict[str, Tensor]:
         """A batch without spans, as validation's are, has no loss of them. Contrast is within a micro-batch."""
         losses = {}
-        if self.weight("contrastive") > 0:
+        if self.weights["contrastive"] > 0:  # also once its weight has fallen to 0: all steps have the same losses
             losses["contrastive"] = contrastive(said.alike, c) * share.items
         if self.weights["coverage"] > 0:
             losses["coverage"] = coverage(c) * share.items

@@ -136,6 +136,18 @@ def optimizer_state(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
     }
 
 
+def with_moments(optimizer: Any) -> set[nn.Parameter]:
+    """The parameters whose moments have been made."""
+    return {parameter for parameter, moments in inner(optimizer).state.items() if moments}
+
+
+def drop_moments(optimizer: Any, keep: set[nn.Parameter]) -> None:
+    """Forget all moments but those of some parameters: the next step makes them anew."""
+    for part in getattr(inner(optimizer), "parts", [inner(optimizer)]):
+        for parameter in set(part.state) - keep:
+            del part.state[parameter]
+
+
 def restore_optimizer(model: nn.Module, optimizer: Any, state: dict[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     held = inner(optimizer).state

@@ -78,13 +78,15 @@ class Recovery:
     that a run resumed from before that step cuts its batches as the undisturbed run did.
     accumulate: micro-batches per step to begin with. processes: that train together.
     changed: tensors that a step which can be redone has not yet changed in place.
+    in_pieces: whether a step may be taken in several; not where each piece changes the weights.
     """
 
     def __init__(
-        self, folder: RunFolder, stage: str, accumulate: int, processes: int, changed: Callable[[], Iterable[Tensor]]
+        self, folder: RunFolder, stage: str, accumulate: int, processes: int, changed: Callable[[], Iterable[Tensor]],
+        in_pieces: bool = True,
     ):  # fmt: skip
         self.folder, self.stage, self.accumulate, self.processes = folder, stage, accumulate, processes
-        self.changed = changed
+        self.changed, self.in_pieces = changed, in_pieces
         self.retreats: list[dict] = []
 
     def restore(self) -> None:
@@ -142,6 +144,9 @@ class Recovery:
             raise OutOfMemory(self._halfway(step, reason))
         if self.processes > 1:
             raise OutOfMemory(f"{place} in one of {self.processes} processes ({reason}), which can't redo a step alone")
+        if not self.in_pieces:
+            raise OutOfMemory(f"{place} ({reason}); memory.step_in_backward=true takes no step in pieces; set it to "
+                              f"false, or a smaller stage.batch; {ADVICE}")  # fmt: skip
         if size == 1:
             raise OutOfMemory(f"{place} with one item at a time ({reason}); {ADVICE}")
         smaller = math.ceil(size / 2)

@@ -59,10 +59,11 @@ class Trainer:
         self.plan, self.objective, self.codec, self.folder = plan, objective, codec, folder
         self.compute, self.pace, self.optim, self.task, self.seed = compute, pace, optim, task, seed
         self.validate, self.on_log = validate, on_log
-        AcceleratorState._reset_state()  # a sweep's members share a process, and may differ in precision
+        # a sweep's members, and a run and its plan, share a process, and may differ in precision and device
+        AcceleratorState._reset_state(reset_partial_state=True)
         # accelerate scales losses on some devices only: in float16 `Update` does it on all
         mixed = "no" if compute.precision == "fp16" else compute.precision
-        self.accelerator = Accelerator(cpu=compute.device.type == "cpu", mixed_precision=mixed)
+        self.accelerator = Accelerator(cpu=compute.device.type != "cuda", mixed_precision=mixed)
         self._check_shares()
         self.bare = lay_out(model, memory)
         self.sharded: Sharded | None = None
@@ -73,15 +74,15 @@ class Trainer:
         self.update = Update(save_memory(model, memory), plan.lr, optim, memory, compute, self.accelerator)
         self.model = self.update.prepared
         self.resting = Resting(idle if memory.offload else (), compute.device)
-        self.recovery = Recovery(
-            folder, plan.stage, pace.accumulate, self.accelerator.num_processes, self.bare.parameters
-        )
+        in_pieces = not memory.step_in_backward
+        self.recovery = Recovery(folder, plan.stage, pace.accumulate, ranks.count(), self.bare.parameters, in_pieces)
         self.recent: list[dict[str, Tensor]] = []  # losses of the steps since the last log line, still on the device
 
     def fit(self, examples: Examples) -> nn.Module:
         """Train from the newest checkpoint (or from the start) to the plan's last step; returns the EMA model."""
         start = self._restore()
         if start and self._validates(start) and not self.folder.validated(self.plan.stage, start):
+            self.ema.gather()
             self._validate(start)
         if start == self.plan.steps:
             return self.ema.finish(self.compute.device)
@@ -171,6 +172,7 @@ class Trainer:
             figures = self._flush(done)
             bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
         if not asked and self._validates(done):
+            self.ema.gather()  # all processes together: only what the first does alone may be cut short
             with suppress(Stopped), STOP.noted(only=False):
                 self._validate(done)
             asked = STOP.agreed()
@@ -212,7 +214,7 @@ class Trainer:
                        f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}")
 
     def _validate(self, done: int) -> None:
-        self.ema.gather()
+        """By the gathered average."""
         if self.folder.leads:
             with self.resting.awake(), self.compute, self.ema.serving() as model:
                 usage = self.validate(model, done)

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from ragaf_exp.config.schema import Memory, Optim
 from ragaf_exp.errors import UserError
 from ragaf_exp.training import ranks
-from ragaf_exp.training.optimizer import inner, make_optimizer, optimizer_state, restore_optimizer
+from ragaf_exp.training.optimizer import (
+    drop_moments,
+    inner,
+    make_optimizer,
+    optimizer_state,
+    restore_optimizer,
+    with_moments,
+)
 from ragaf_exp.training.precision import Compute, kernels
 from ragaf_exp.training.shard import clip, shards
 
@@ -52,8 +59,14 @@ class Update:
         """Take the step and drop the gradients; False where it was skipped, with no weight changed."""
         if not self.shard:  # else it was done in the backward pass
             ranks.average([p for p in self.model.parameters() if p.requires_grad])
-        if self.scaler.is_enabled():
-            return self._apply_scaled()
+        made = with_moments(self.optimizer)
+        try:
+            return self._apply_scaled() if self.scaler.is_enabled() else self._apply()
+        except (RuntimeError, MemoryError):
+            drop_moments(self.optimizer, made)  # else half of those of a first step are there, and it can't be redone
+            raise
+
+    def _apply(self) -> bool:
         self._clip()
         self.optimizer.step()
         self.discard()
