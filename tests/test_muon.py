@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ragaf_exp.config.schema import Optim
+from ragaf_exp.training import muon
 from ragaf_exp.training.optimizer import Optimizers, make_optimizer, optimizer_state, restore_optimizer
 
 MUON = Optim(muon=3.0, weight_decay=0.0)
@@ -93,3 +94,30 @@ def test_stepped_within_the_backward_pass_it_is_the_same():
     assert all(p.grad is None for p in within.parameters())
     for a, b in zip(plain.parameters(), within.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_stacked_matrices_move_as_pytorchs_own_move_them():
+    """Of several shapes, tall, wide and square, one without a gradient; more than a stack holds."""
+    torch.manual_seed(0)
+    shapes = [(8, 8), (16, 4), (8, 8), (4, 16), (8, 8), (1, 5)]
+    start = [torch.randn(shape) for shape in shapes]
+    ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    settings = {"lr": 0.02, "weight_decay": 0.1}
+    optimizers = (muon.Muon([{"params": ours, **settings}]),
+                  torch.optim.Muon(theirs, **settings, adjust_lr_fn="match_rms_adamw"))  # fmt: skip
+    for _ in range(3):
+        for i, shape in enumerate(shapes[:-1]):
+            ours[i].grad = theirs[i].grad = torch.randn(shape)
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, wanted, before in zip(ours, theirs, start, strict=True):
+        moved = float((wanted.detach() - before).norm())
+        assert float((mine - wanted).detach().norm()) <= 0.02 * moved
+    assert torch.equal(ours[-1], start[-1])
+    assert [muon.STACK // 64 >= 3, [len(p) for p in muon.alike(ours)]] == [True, [3, 1, 1, 1]]
+
+
+def test_large_matrices_are_not_stacked(monkeypatch):
+    monkeypatch.setattr(muon, "STACK", 100)
+    matrices = [torch.zeros(8, 8)] * 2 + [torch.zeros(5, 5)] * 5
+    assert list(muon.alike(matrices)) == [[0], [1], [2, 3, 4, 5], [6]]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.config.schema import Optim
 from ragaf_exp.errors import UserError
+from ragaf_exp.training.muon import Muon
 from ragaf_exp.training.shard import part_of
 
 KINDS = ("adamw", "adamw8bit")
@@ -39,7 +40,7 @@ def make_optimizer(
     made = {adamw: groups}
     if matrices:
         held = [p for p in model.parameters() if p in matrices]  # in the model's order
-        made[_muon] = [{"params": held, "lr": lr * optim.muon, "relative": optim.muon, "weight_decay": optim.weight_decay}]
+        made[Muon] = [{"params": held, "lr": lr * optim.muon, "relative": optim.muon, "weight_decay": optim.weight_decay}]
     if in_backward:
         return StepInBackward(made)
     parts = [make(groups) for make, groups in made.items()]
@@ -64,11 +65,6 @@ def _adamw8bit(groups: list[Group]) -> torch.optim.Optimizer:
         raise UserError("memory.optimizer=adamw8bit: bitsandbytes is missing; pip install bitsandbytes, "
                         "or take memory.optimizer=adamw") from error  # fmt: skip
     return AdamW8bit(groups)
-
-
-def _muon(groups: list[Group]) -> torch.optim.Optimizer:
-    """Orthogonalised momentum (Jordan et al. 2024), as large as AdamW's steps (Liu et al. 2025, arXiv 2502.16982)."""
-    return torch.optim.Muon(groups, adjust_lr_fn="match_rms_adamw")
 
 
 class Optimizers:
