@@ -16,7 +16,7 @@ $(READY): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $(READY)
 
-run: $(READY) ## train both stages on the embedded scenes, evaluate, report (about 7 minutes on 2 cores)
+run: $(READY) ## train both stages on the embedded scenes, evaluate, report (about 6 minutes on 2 cores)
 	$(BIN)/python -m ragaf_exp.run $(ARGS)
 
 test: $(READY) ## run the tests

@@ -20,7 +20,7 @@ class Coarse:
 class Refine:
     """Stage 2: semantic refinement, from stage 1's output noised to `strength`."""
 
-    steps: int = 280
+    steps: int = 320
     lr: float = 1e-3
     strength: float = 0.9  # (0,1]: share of the noise schedule that stage 2 runs, and is trained on
     recolour: float = 0.5  # share of training starts whose regions get wrong colours, as a coarse latent has them
