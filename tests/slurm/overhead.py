@@ -3,7 +3,8 @@
     python tests/slurm/overhead.py [MEMBERS]
 
 Three arrays of as many jobs, two at a time: empty ones, ones that import the runner's entry (which a member does too),
-and members of a sweep whose experiment does nothing. On a machine that does other work the ratio is to be looked at.
+and members of a sweep whose experiment does nothing. Ratio: what a member takes longer than an empty job, in imports of the
+entry, alone. On a machine that does other work it is to be looked at.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from cluster import Cluster
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from sweep_checkout import make_checkout
 
-SINGLE = 8  # processes whose processor time is taken one by one
+SINGLE = 8  # processes whose time is taken one by one
+PARALLEL = 2  # jobs at a time
 
 
 def array(cluster: Cluster, place: Path, members: int, command: str) -> float:
     """Seconds until all jobs of an array are over."""
     begun = time.monotonic()
-    told = cluster("sbatch", "--parsable", f"--array=0-{members - 1}%2", "--requeue", "-o", "/dev/null", "-D", place,
-                   "--mem=1000M", "--wrap", command)  # fmt: skip
+    told = cluster("sbatch", "--parsable", f"--array=0-{members - 1}%{PARALLEL}", "--requeue", "-o", "/dev/null",
+                   "-D", place, "--mem=1000M", "--wrap", command)  # fmt: skip
     return over(cluster, told.stdout.strip(), begun)
 
 
@@ -41,7 +43,7 @@ def over(cluster: Cluster, job: str, begun: float) -> float:
 
 def sweep(cluster: Cluster, place: Path, name: str, members: int) -> str:
     """Submit members; the array's number."""
-    words = "overrides: [cluster.memory_gb=1, cluster.cpus=1, cluster.parallel=2]"
+    words = f"overrides: [cluster.memory_gb=1, cluster.cpus=1, cluster.parallel={PARALLEL}]"
     (place / "sweeps" / f"{name}.yaml").write_text(f"{words}\ngrid: {{seed: {[i + 10 for i in range(members)]}}}\n")
     told = cluster(sys.executable, "-m", "ragaf_exp.sweep", "submit", name, "launcher=slurm", cwd=place, timeout=600)
     assert told.returncode == 0, told.stderr
@@ -61,6 +63,16 @@ def processor_time(command: list[str], place: Path) -> float:
     return sorted(found)[SINGLE // 2]
 
 
+def wall_time(command: list[str]) -> float:
+    """Seconds, the median of a few."""
+    found = []
+    for _ in range(SINGLE):
+        begun = time.monotonic()
+        subprocess.run(command, check=True)
+        found.append(time.monotonic() - begun)
+    return sorted(found)[SINGLE // 2]
+
+
 def measure(cluster: Cluster, place: Path, members: int) -> dict[str, float]:
     """All figures, in seconds."""
     entry = f"{sys.executable} -c 'import ragaf_exp.run'"
@@ -77,7 +89,9 @@ def measure(cluster: Cluster, place: Path, members: int) -> dict[str, float]:
     alone = {"member": member, "import": [sys.executable, "-c", "import ragaf_exp.run"]}
     cost = {f"processor time, {name}": processor_time(command, place) for name, command in alone.items()}
     over_empty = {f"over empty, {name}": value for name, value in each.items()}
-    return {"submission": submitted, **took, **over_empty, "ratio": each["members"] / each["import"], **cost}
+    once = wall_time(alone["import"])
+    ratio = PARALLEL * each["members"] / once
+    return {"submission": submitted, **took, **over_empty, "import, alone": once, "ratio": ratio, **cost}
 
 
 def main(members: int) -> None:
