@@ -97,7 +97,7 @@ def test_stepped_within_the_backward_pass_it_is_the_same():
 
 
 def test_stacked_matrices_move_as_pytorchs_own_move_them():
-    """Of several shapes, tall, wide and square, one without a gradient; more than a stack holds."""
+    """Of several shapes, tall, wide and square, one without a gradient."""
     torch.manual_seed(0)
     shapes = [(8, 8), (16, 4), (8, 8), (4, 16), (8, 8), (1, 5)]
     start = [torch.randn(shape) for shape in shapes]
@@ -114,7 +114,7 @@ def test_stacked_matrices_move_as_pytorchs_own_move_them():
         moved = float((wanted.detach() - before).norm())
         assert float((mine - wanted).detach().norm()) <= 0.02 * moved
     assert torch.equal(ours[-1], start[-1])
-    assert [muon.STACK // 64 >= 3, [len(p) for p in muon.alike(ours)]] == [True, [3, 1, 1, 1]]
+    assert [len(places) for places in muon.alike(ours)] == [3, 1, 1, 1]
 
 
 def test_large_matrices_are_not_stacked(monkeypatch):

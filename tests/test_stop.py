@@ -320,7 +320,7 @@ def test_in_another_thread_nothing_is_handled():
     assert told == [signal.getsignal(signal.SIGTERM)]
 
 
-class Interrupted(list):
+class Disturbed(list):
     """Pairs of weights; a signal comes after the first of them, the n-th time that they are gone through."""
 
     def __init__(self, pairs, at: int):
@@ -343,7 +343,7 @@ def test_a_signal_while_the_average_changes_places_with_the_weights(at):
     for mean in ema.means():
         mean.add_(1)
     before = [(mean.clone(), value.detach().clone()) for mean, value in ema.pairs]
-    ema.pairs, served = Interrupted(ema.pairs, at), []
+    ema.pairs, served = Disturbed(ema.pairs, at), []
     with STOP.listening():
         with pytest.raises(Stopped), STOP.noted(only=False), ema.serving() as model:
             served.append(next(model.parameters()).detach().clone())

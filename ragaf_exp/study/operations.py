@@ -23,11 +23,11 @@ ROWS = ("training step", "denoiser call", "conditions")
 def main() -> None:
     cfg = composed(sys.argv[1:])
     found = counted(cfg)
-    first = next(iter(found.values()))
+    first, last = (found[cfg.stage.run[place]] for place in (0, -1))
     print("GFLOP an item".ljust(18), *(stage.rjust(10) for stage in found), "ratio".rjust(8))
     for row in ROWS:
-        ratio = found[list(found)[-1]][row] / first[row]
-        print(row.ljust(18), *(f"{counts[row] / 1e9:10.2f}" for counts in found.values()), f"{ratio:8.3f}")
+        cells = [f"{counts[row] / 1e9:10.2f}" for counts in found.values()]
+        print(row.ljust(18), *cells, f"{last[row] / first[row]:8.3f}")
 
 
 def counted(cfg: Any) -> dict[str, dict[str, float]]:

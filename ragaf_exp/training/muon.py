@@ -52,10 +52,10 @@ def alike(matrices: list[Tensor]) -> Iterator[list[int]]:
 def orthogonal(stack: Tensor, group: dict[str, Any]) -> Tensor:
     """(K,m,n) -> bfloat16 with singular values about 1 and the same directions, by Newton-Schulz iterations."""
     a, b, c = group["ns_coefficients"]
-    x = stack.bfloat16()
-    x = x.mT if stack.shape[1] > stack.shape[2] else x
+    x, tall = stack.bfloat16(), stack.shape[1] > stack.shape[2]
+    x = x.mT if tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
     for _ in range(group["ns_steps"]):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if stack.shape[1] > stack.shape[2] else x
+    return x.mT if tall else x

@@ -139,9 +139,9 @@ def with_moments(optimizer: Any) -> set[nn.Parameter]:
 
 def drop_moments(optimizer: Any, keep: set[nn.Parameter]) -> None:
     """Forget all moments but those of some parameters: the next step makes them anew."""
-    for part in getattr(inner(optimizer), "parts", [inner(optimizer)]):
-        for parameter in set(part.state) - keep:
-            del part.state[parameter]
+    for parameter, moments in inner(optimizer).state.items():
+        if parameter not in keep:
+            moments.clear()
 
 
 def restore_optimizer(model: nn.Module, optimizer: Any, state: dict[str, Tensor]) -> None:
