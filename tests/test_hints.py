@@ -8,6 +8,7 @@ from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
 from tiny_sd import WIDTH, save_sd, unet
 
 from ragaf_exp.errors import UserError
+from ragaf_exp.models.backbone import TinyUNet
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.controlnet import ControlNetHint
 from ragaf_exp.models.stable import StableUNet
@@ -94,6 +95,24 @@ def test_an_adapter_lands_where_diffusers_puts_it(backbone, plain, given, tmp_pa
     # what regions add to a block's output stays out of its skip connections, with and without an adapter
     zeros = {point: torch.zeros(2, *shape) for point, shape in backbone.shapes(8).items()}
     assert torch.equal(backbone(x, t, text, residuals(hint, *given) | zeros), found)
+    assert hint.features(sketch)[8, 8].shape == (2, hint.width, 8, 8)
+
+
+@torch.no_grad()
+def test_the_adapter_for_a_first_level_without_attention(given):
+    """As Stable Diffusion XL's and the embedded UNet's; diffusers adds what it gives behind that level's downsampling."""
+    x, t, _, sketch, keep = given
+    text = Text(torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool))
+    embedded = TinyUNet(4, WIDTH, 8, widths=[32, 64], head_width=0).eval()
+    with pytest.raises(UserError, match=r"\(32, 8, 8\).*takes \(32, 4, 4\)"):
+        T2IHint(embedded, 8, 8)
+    hint = T2IHint(embedded, 8, 8, kind="full_adapter_xl").eval()
+    ghost = UNet2DConditionModel.from_config(embedded.unet.config).eval()
+    ghost.load_state_dict(embedded.unet.state_dict())
+    wanted = ghost(x, t, text.tokens, down_intrablock_additional_residuals=hint.net(sketch)).sample
+    found = embedded(x, t, text, residuals(hint, x, t, text, sketch, keep))
+    torch.testing.assert_close(found, wanted, **CLOSE)
+    assert not torch.allclose(found, ghost(x, t, text.tokens).sample, **CLOSE)
     assert hint.features(sketch)[8, 8].shape == (2, hint.width, 8, 8)
 
 

@@ -22,7 +22,7 @@ STUDIES = ("ablation", "ablation_quick")
 ALIKE = ("seed", "data", "sketch", "augment", "regions", "diffusion", "sampler", "eval", "task", "optim", "codec", "text",
          "memory", "stage.batch", "stage.accumulate", "stage.refine.region_batch", "stage.refine.steps",
          "stage.refine.region_steps", "stage.refine.lr")  # fmt: skip
-ALONE = ("baseline", "controlnet")  # stage 1 is all that they have
+ALONE = ("baseline", "controlnet", "t2i")  # stage 1 is all that they have
 OWN_STAGE_1 = (*ALONE, "with_curriculum")  # which stage 1 follows too
 OWN = {"baseline": {"text"}}  # wider, so that it has as many parameters
 ABOUT = {"graph": "graph", "fusion": "fusion", "with_words": "injection", "bottleneck": "injection",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from diffusers import T2IAdapter
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from ragaf_exp.models.backbone import Backbone
 from ragaf_exp.models.hint import Hint, agree
 from ragaf_exp.models.pretrained import Origin, network
 
-KINDS = ("full_adapter", "full_adapter_xl", "light_adapter")
+STRIDE = {"full_adapter": 1, "full_adapter_xl": 2, "light_adapter": 1}  # latent pixels per pixel of the first output
 
 
 class T2IHint(Hint):
@@ -20,7 +21,8 @@ class T2IHint(Hint):
 
     backbone, side: of the latents, downscale: image pixels per latent pixel (wiring). source, revision, offline,
     variant: of a trained adapter, as in the group `backbone`; without a source it has the UNet's widths and random
-    weights. layers: residual blocks per level. kind: full_adapter, full_adapter_xl or light_adapter.
+    weights. layers: residual blocks per level. kind: full_adapter or light_adapter; full_adapter_xl for a UNet whose
+    first level, as Stable Diffusion XL's and the embedded one's, has no attention.
     """
 
     def __init__(
@@ -29,19 +31,21 @@ class T2IHint(Hint):
     ):  # fmt: skip
         super().__init__()
         at_least("hint", 1, layers=layers)
-        if kind not in KINDS:
-            raise UserError(f"hint.kind={kind}: must be one of {', '.join(KINDS)}")
+        if kind not in STRIDE:
+            raise UserError(f"hint.kind={kind}: must be one of {', '.join(STRIDE)}")
         if source:
             self.net, self.source = network(T2IAdapter, Origin("hint", source, revision, offline, variant), "", {})
         else:
             widths = list(backbone.unet.config.block_out_channels)
             self.net = T2IAdapter(  # by name: diffusers forgets what is given by place
-                in_channels=1, channels=widths, num_res_blocks=layers, downscale_factor=downscale, adapter_type=kind
-            )
+                in_channels=1, channels=widths, num_res_blocks=layers, downscale_factor=STRIDE[kind] * downscale,
+                adapter_type=kind,
+            )  # fmt: skip
         c = self.net.config
-        if c.downscale_factor != downscale:
-            raise UserError(f"hint.source={source}: reads 1/{c.downscale_factor} of an image's resolution, and the "
-                            f"codec's latents are 1/{downscale} of it")  # fmt: skip
+        self.stride = STRIDE[c.adapter_type]
+        if c.downscale_factor != self.stride * downscale:
+            raise UserError(f"hint.source={source}: reads 1/{c.downscale_factor} of an image's resolution, and a "
+                            f"{c.adapter_type} of the codec's latents reads 1/{self.stride * downscale}")  # fmt: skip
         self.points = agree(f"hint.source={source}" if source else "hint", "intra", _trace(self.net, side * downscale),
                             taps.trace_intra(backbone.unet, side, side))  # fmt: skip
         self.width = c.channels[0]
@@ -49,7 +53,8 @@ class T2IHint(Hint):
     def features(self, sketch: Tensor) -> dict:
         """(B,1,H,W) in [0,1] -> injection point -> (B,C,h',w'), and the first also by the latent's resolution."""
         found = self.net(sketch.expand(-1, self.net.config.in_channels, -1, -1))
-        return {tuple(found[0].shape[2:]): found[0], **dict(zip(self.points, found, strict=True))}
+        fine = F.interpolate(found[0], scale_factor=self.stride) if self.stride > 1 else found[0]
+        return {tuple(fine.shape[2:]): fine, **dict(zip(self.points, found, strict=True))}
 
     def forward(self, features: dict, keep: Tensor) -> dict[str, Tensor]:
         return {point: features[point] * keep[:, None, None, None] for point in self.points}
