@@ -112,7 +112,7 @@ def test_a_member_differs_from_full_in_what_it_is_about_alone(configs):
         assert {k for k in mine if mine[k] != full[k]} == {ABOUT[prefix], "study"}, member
 
 
-def test_with_time_all_members_have_eight_times_the_steps():
+def test_with_time_all_members_have_six_times_the_steps():
     """Also those whose steps are their own: what `convergence` says must not be undone by a member, nor undo it."""
     def counts(study: str, member: str) -> tuple[int, ...]:
         stage = composed([f"+experiment={study}", f"member={member}"]).stage
@@ -120,4 +120,4 @@ def test_with_time_all_members_have_eight_times_the_steps():
 
     for member in ("full", "baseline"):
         short, long = (counts(study, member) for study in ("ablation_quick", "convergence"))
-        assert long == tuple(8 * steps for steps in short), member
+        assert long == tuple(6 * steps for steps in short), member
