@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,11 +16,14 @@ from hypothesis import strategies as st
 
 from ragaf_exp.assemble import preparer
 from ragaf_exp.config.compose import composed
+from ragaf_exp.data.loader import collate
 from ragaf_exp.data.palette import OBJECT_COLOURS
 from ragaf_exp.data.scenes import Scenes
+from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.study import controlled, edits
 from ragaf_exp.study.changes import CONTROLS
 from ragaf_exp.study.controls import main
+from ragaf_exp.trained import load_run
 
 TEST = Scenes(repeat_share=0.0).split("test")
 WORD = re.compile(rf"({'|'.join(OBJECT_COLOURS)}) (\w+)")
@@ -125,7 +130,7 @@ def values(found, name):
 def test_a_painter_who_hears_everything(examples):
     found, changed, drawn = judged(examples, lambda thing, words: words.get(thing.shape, "pink"))
     assert set(found) == set(CONTROLS)
-    for name in ("right", "graphs_shuffled", "phrases_permuted"):
+    for name in ("right", "graphs_shuffled", "phrases_permuted", "half_the_steps"):
         assert values(found, name) == {"binding_accuracy": 1.0, "leak_rate": 0.0}
     assert found["captions_shuffled"]["figures"]["binding_accuracy"]["value"] < 0.5
     assert found["captions_shuffled"]["difference"]["binding_accuracy"]["high"] < -0.3
@@ -171,6 +176,26 @@ def test_the_command_on_a_run(finished, cli, tmp_path):
     figures = content["controls"]["one_word"]["figures"]
     assert {"followed", "change_outside"} <= set(figures) and len(figures["followed"]["ci95"]) == 2
     assert not (finished / "controls.json").exists()
+
+
+def counted(calls, name, function, *given):
+    calls[name] += 1
+    return function(*given)
+
+
+def test_half_the_steps_takes_no_more_calls_than_stage_1_alone(finished, monkeypatch):
+    folder, cfg = RunFolder.read(finished)
+    parts, pipeline = load_run(folder, cfg)
+    batch, calls = collate([parts.examples("test")[0]]), Counter()
+    for name in ("coarse", "refine"):
+        model = getattr(pipeline, name)
+        monkeypatch.setattr(model, "denoise", partial(counted, calls, name, model.denoise))
+    pipeline(batch)
+    whole = calls.copy()
+    calls.clear()
+    controlled.paced(pipeline, 0.5)(batch)
+    assert calls["coarse"] and calls["refine"] and calls.total() <= whole["coarse"] == cfg.sampler.steps
+    assert pipeline.sampler.steps == cfg.sampler.steps
 
 
 @pytest.mark.parametrize("words", ["", "run=nowhere", "run=x items=1"])

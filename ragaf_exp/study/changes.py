@@ -1,4 +1,5 @@
-"""The controls by name: what is changed of what a model is told about a test item, and what is wanted of it then."""
+"""The controls by name: what is changed of what a model is told about a test item, or of its sampler, and what is
+wanted then."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ class Control:
     what: str
     change: Callable[[Example, Example, np.random.Generator], Changed | None]
     regions: bool = False  # only a model with a region path can notice
+    steps: float = 1.0  # share of the sampler's steps that each stage has
 
 
 def _right(example: Example, before: Example, rng: np.random.Generator) -> Changed:
@@ -65,4 +67,8 @@ CONTROLS = {
     ),
     "colours_swapped": Control("two objects exchange their colour words: the image must follow", _colours_swapped),
     "one_word": Control("one object's colour word changed alone: nothing else may change", _one_word),
+    "half_the_steps": Control(
+        "half the sampler's steps in each stage: no more calls of the network than stage 1 alone has",
+        _right, regions=True, steps=0.5,
+    ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def run_controls(run: Path, out: Path | None, count: int) -> list[Path]:
         raise UserError(f"{run}: its captions colour no known objects; train on data=scenes or recoloured openmoji")
     asked = {name: c for name, c in CONTROLS.items() if pipeline.refine is not None or not c.regions}
     changed = {name: _changed(name, examples, cfg.seed) for name in asked}
-    drawn = {name: draw(pipeline, of, cfg.eval.batch, name) for name, of in changed.items()}
+    drawn = {name: draw(paced(pipeline, asked[name].steps), of, cfg.eval.batch, name) for name, of in changed.items()}
     content = {"schema": SCHEMA, "run": f"{folder.path.parent.name}/{folder.path.name}", "items": len(examples),
                "seed": cfg.seed, "weights": "ema", "chance": round(chance(examples), 4),
                "controls": judge(examples, changed, drawn, cfg.eval.bootstrap)}  # fmt: skip
@@ -63,6 +64,14 @@ def run_controls(run: Path, out: Path | None, count: int) -> list[Path]:
     write_text(out.with_suffix(".md"), markdown(content))
     save_png(out.with_suffix(".png"), picture(examples, changed, drawn))
     return [out, out.with_suffix(".md"), out.with_suffix(".png")]
+
+
+def paced(pipeline: Pipeline, share: float) -> Pipeline:
+    """The same with this share of the sampler's steps, at least one."""
+    found, found_sampler = copy(pipeline), copy(pipeline.sampler)
+    found_sampler.steps = max(1, round(share * found_sampler.steps))
+    found.sampler = found_sampler
+    return found
 
 
 def _changed(name: str, examples: list[Example], seed: int) -> list[Changed | None]:
