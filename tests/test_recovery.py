@@ -83,8 +83,8 @@ def test_a_step_that_runs_out_of_memory_is_redone_with_half_the_micro_batch(
     tried = memory_for(1, trainer, phase, monkeypatch)
     trainer.step(last, batch)
     assert tried[0] == 4 and 2 in tried and tried[-4:] == [1, 1, 1, 1], "4, then 2, then 1 at a time"
-    for name, value in undisturbed.recent[0].items():
-        torch.testing.assert_close(trainer.recent[0][name], value, rtol=1e-4, atol=1e-6)
+    for name, value in undisturbed.journal.recent[0].items():
+        torch.testing.assert_close(trainer.journal.recent[0][name], value, rtol=1e-4, atol=1e-6)
     same(trainer, undisturbed)
     assert caplog.text.count("redoing it with") == 2 and "accumulated 4 times" in caplog.text
     before = len(tried)

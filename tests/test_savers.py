@@ -323,7 +323,7 @@ def test_float16_follows_float32(trainer):
     for precision in ("no", "fp16"):
         made = overflowing(trainer(precision=precision), set())
         stepped(made, 2)
-        losses.append([float(r["loss"]) for r in made.recent])
+        losses.append([float(r["loss"]) for r in made.journal.recent])
     assert losses[0] == pytest.approx(losses[1], rel=0.03)
 
 
@@ -348,4 +348,4 @@ def test_a_scaled_step_that_ran_out_of_memory_is_redone(trainer, monkeypatch):
     monkeypatch.setattr(made.accelerator, "clip_grad_norm_", once)
     stepped(made, 1), stepped(other, 1)
     assert failed and made.update.numbers() == other.update.numbers() == {"scale": 1024.0, "good_steps": 1, "skipped": 0}
-    torch.testing.assert_close(made.recent[0]["loss"], other.recent[0]["loss"], rtol=1e-2, atol=0)
+    torch.testing.assert_close(made.journal.recent[0]["loss"], other.journal.recent[0]["loss"], rtol=1e-2, atol=0)

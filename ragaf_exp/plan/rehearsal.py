@@ -76,7 +76,7 @@ class Stand:
     def step(self, tracker: Tracker) -> None:
         """The first step, which makes the optimizer's state."""
         self.trainer.step(self.number, self.batch)
-        self.trainer.recent.clear()
+        self.trainer.journal.recent.clear()
         states = inner(self.trainer.update.optimizer).state.values()
         tracker.call("optimizer", [v for state in states for v in state.values() if isinstance(v, torch.Tensor)])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from ragaf_exp.config.schema import Memory, Optim, Stage, Task
 from ragaf_exp.data.curriculum import eased, easy_first
 from ragaf_exp.data.loader import Examples, batch_order, step_loader
-from ragaf_exp.errors import Diverged, UserError
+from ragaf_exp.errors import UserError
 from ragaf_exp.jobs import processes
 from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
 from ragaf_exp.models.codec import Pixel
@@ -28,11 +27,12 @@ from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training import checkpoint, ranks
 from ragaf_exp.training.checkpoint import Checkpoint
 from ragaf_exp.training.ema import Ema
+from ragaf_exp.training.journal import Journal
 from ragaf_exp.training.micro import Work, latent_shape, parts
 from ragaf_exp.training.objective import Draw, Objective, draw, start
 from ragaf_exp.training.plan import Plan
 from ragaf_exp.training.precision import Compute
-from ragaf_exp.training.recovery import Recovery, held
+from ragaf_exp.training.recovery import Recovery
 from ragaf_exp.training.resting import Resting
 from ragaf_exp.training.savers import lay_out, save_memory
 from ragaf_exp.training.shard import Sharded, finite, parts_of, shard, shards, whole
@@ -58,7 +58,7 @@ class Trainer:
     ):  # fmt: skip
         self.plan, self.objective, self.codec, self.folder = plan, objective, codec, folder
         self.compute, self.pace, self.optim, self.task, self.seed = compute, pace, optim, task, seed
-        self.validate, self.on_log = validate, on_log
+        self.validate = validate
         # a sweep's members, and a run and its plan, share a process, and may differ in precision and device
         AcceleratorState._reset_state(reset_partial_state=True)
         # accelerate scales losses on some devices only: in float16 `Update` does it on all
@@ -76,7 +76,7 @@ class Trainer:
         self.resting = Resting(idle if memory.offload else (), compute.device)
         in_pieces = not memory.step_in_backward
         self.recovery = Recovery(folder, plan.stage, pace.accumulate, ranks.count(), self.bare.parameters, in_pieces)
-        self.recent: list[dict[str, Tensor]] = []  # losses of the steps since the last log line, still on the device
+        self.journal = Journal(plan, folder, optim, self.update, compute.device, on_log)
 
     def fit(self, examples: Examples) -> nn.Module:
         """Train from the newest checkpoint (or from the start) to the plan's last step; returns the EMA model."""
@@ -92,7 +92,8 @@ class Trainer:
         loader = step_loader(examples, order, self.pace.workers, start, spans, pin)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=not self.folder.leads, unit="step")  # fmt: skip
-        self.began = self.logged = time.monotonic()
+        self.began = time.monotonic()
+        self.journal.resume()
         with STOP.noted():
             for step, batch in enumerate(bar, start):
                 self.step(step, batch.to(self.compute.device))
@@ -128,7 +129,7 @@ class Trainer:
         losses = self.recovery.run(
             step, kind, len(batch), lambda size: self._attempt(batch, drawn, regions_only, size)
         )
-        self.recent.append(losses)
+        self.journal.recent.append(losses)
         self.recovery.retry(step, lambda: self.ema.update(step), self.ema.means)
 
     def _attempt(self, batch: Batch, drawn: Draw, regions_only: bool, size: int) -> dict[str, Tensor]:
@@ -169,7 +170,7 @@ class Trainer:
         out_of_time = self.pace.max_seconds > 0 and ranks.most(time.monotonic() - self.began) > self.pace.max_seconds
         save = last or asked or out_of_time or done % self.pace.checkpoint_every == 0
         if switch or save or done % self.pace.log_every == 0:
-            figures = self._flush(done)
+            figures = self.journal.losses(done)
             bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
         if not asked and self._validates(done):
             self.ema.gather()  # all processes together: only what the first does alone may be cut short
@@ -185,52 +186,17 @@ class Trainer:
     def _validates(self, done: int) -> bool:
         return done == self.plan.steps or done % self.pace.validate_every == 0
 
-    def _flush(self, done: int) -> dict[str, float]:
-        """Write the mean losses since the last line; Diverged where one of them is no number."""
-        if not self.recent:
-            return {"loss": math.nan}
-        losses = {name: torch.stack([r[name] for r in self.recent]).float() for name in self.recent[0]}
-        losses = {name: processes.mean(values).cpu() for name, values in losses.items()}
-        bad = (~losses["loss"].isfinite()).nonzero()
-        steps = len(losses["loss"])
-        if len(bad) or self.update.lost:
-            self._diverged(done - steps + int(bad[0]) + 1 if len(bad) else done)
-        now = time.monotonic()
-        figures = {"loss": float(losses["loss"].mean())}
-        figures |= {f"loss_{name}": float(v.mean()) for name, v in losses.items() if name != "loss"}
-        figures["lr"] = self.plan.lr_at(done - 1, self.optim)
-        if self.update.scaler.is_enabled():
-            figures |= {"loss_scale": self.update.scale, "skipped_steps": self.update.skipped}
-        rate = {"rate": round(steps / max(now - self.logged, 1e-9), 3)}
-        self.recent, self.logged = [], now
-        self._log(done, figures | rate | held(self.compute.device))
-        self.folder.status("running", stage=self.plan.stage, step=done, steps=self.plan.steps, rate=rate["rate"])
-        return figures
-
-    def _diverged(self, step: int) -> None:
-        good = checkpoint.load_newest(self.folder.checkpoints, self.plan.stage, parts=())
-        kept = f"the checkpoint of step {good.step} is kept" if good else "no checkpoint had been written yet"
-        raise Diverged(f"stage {self.plan.stage}: the loss or its gradient is not finite at step {step}; {kept}. "
-                       f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}")
-
     def _validate(self, done: int) -> None:
         """By the gathered average."""
         if self.folder.leads:
             with self.resting.awake(), self.compute, self.ema.serving() as model:
-                usage = self.validate(model, done)
-            self._log(done, {"validation": usage})
-        self.logged = time.monotonic()  # a rate is of training steps alone
-
-    def _log(self, done: int, figures: dict) -> None:
-        if self.folder.leads:
-            self.folder.append({"stage": self.plan.stage, "step": done, **figures})
-            flat = figures.get("validation", figures)
-            prefix = "validation_" if "validation" in figures else ""
-            self.on_log(self.plan.stage, done, {prefix + name: value for name, value in flat.items()})
+                figures = self.validate(model, done)
+            self.journal.validation(done, figures)
+        self.journal.resume()
 
     def _save(self, done: int) -> None:
         if not finite(self.bare):
-            self._diverged(done)  # by the last gradient: the next loss would show it, the checkpoint must not hold it
+            self.journal.diverged(done)  # by the last gradient: the next loss would show it, no checkpoint must hold it
         self.folder.own()
         self.ema.gather()
         leads = self.folder.leads
