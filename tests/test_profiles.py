@@ -22,6 +22,14 @@ def test_the_predicted_peak_of_training_keeps_the_promise(profile, promised, ite
     assert need.peak.micro_batch >= items and need.total <= promised * GIB
 
 
+@pytest.mark.parametrize(("profile", "most"), [("4gb", 1e-4), ("8gb", 1e-5), ("16gb", 1e-4), ("32gb", 1e-5)])
+def test_large_networks_are_not_trained_at_the_rates_of_the_embedded_one(profile, most):
+    """At 0.003 unet160's loss stayed at that of a constant guess."""
+    stage = composed([f"memory={profile}", *RANDOM[1:], *(RANDOM[:1] if profile != "4gb" else [])]).stage
+    assert stage.coarse.lr == stage.refine.lr == most and stage.refine.region_lr < composed([]).stage.refine.region_lr
+    assert composed([f"memory={profile}", "stage.coarse.lr=0.002"]).stage.coarse.lr == 0.002
+
+
 def test_what_the_command_line_names_wins_over_a_profile():
     cfg = composed(["backbone=tiny", "data.size=64", "memory=16gb", "hint=t2i"])
     names = [cfg[group]._target_.rpartition(".")[2] for group in ("backbone", "hint", "text", "codec")]
