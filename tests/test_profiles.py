@@ -24,8 +24,8 @@ def test_the_predicted_peak_of_training_keeps_the_promise(profile, promised, ite
 
 @pytest.mark.parametrize(("profile", "most"), [("4gb", 1e-4), ("8gb", 1e-5), ("16gb", 1e-4), ("32gb", 1e-5)])
 def test_large_networks_are_not_trained_at_the_rates_of_the_embedded_one(profile, most):
-    """At 0.003 unet160's loss stayed at that of a constant guess."""
-    stage = composed([f"memory={profile}", *RANDOM[1:], *(RANDOM[:1] if profile != "4gb" else [])]).stage
+    """At 0.003 unet160's loss stayed above 1.1, where 0.0001 took it to 0.26."""
+    stage = composed([f"memory={profile}"]).stage
     assert stage.coarse.lr == stage.refine.lr == most and stage.refine.region_lr < composed([]).stage.refine.region_lr
     assert composed([f"memory={profile}", "stage.coarse.lr=0.002"]).stage.coarse.lr == 0.002
 

@@ -196,6 +196,8 @@ def test_half_the_steps_takes_no_more_calls_than_stage_1_alone(finished, monkeyp
     controlled.paced(pipeline, 0.5)(batch)
     assert calls["coarse"] and calls["refine"] and calls.total() <= whole["coarse"] == cfg.sampler.steps
     assert pipeline.sampler.steps == cfg.sampler.steps
+    odd = SimpleNamespace(sampler=SimpleNamespace(steps=7))
+    assert controlled.paced(odd, 0.5).sampler.steps == 3, "rounded up, both stages would have more than 7"
 
 
 @pytest.mark.parametrize("words", ["", "run=nowhere", "run=x items=1"])

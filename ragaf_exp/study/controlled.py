@@ -67,10 +67,10 @@ def run_controls(run: Path, out: Path | None, count: int) -> list[Path]:
 
 
 def paced(pipeline: Pipeline, share: float) -> Pipeline:
-    """The same with this share of the sampler's steps, at least one."""
-    found, found_sampler = copy(pipeline), copy(pipeline.sampler)
-    found_sampler.steps = max(1, round(share * found_sampler.steps))
-    found.sampler = found_sampler
+    """The same with no more than this share of the sampler's steps, but for a first."""
+    found = copy(pipeline)
+    found.sampler = copy(pipeline.sampler)
+    found.sampler.steps = max(1, int(share * pipeline.sampler.steps))
     return found
 
 

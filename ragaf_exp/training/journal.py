@@ -59,6 +59,7 @@ class Journal:
         return figures
 
     def validation(self, done: int, figures: dict[str, float]) -> None:
+        """Write the figures of a validation."""
         self._write(done, {"validation": figures})
 
     def diverged(self, step: int) -> NoReturn:
