@@ -32,7 +32,7 @@ def lowest(requirement: Requirement) -> str:
 
 
 def constraints(setup: Path = SETUP) -> list[str]:
-    """A line for each package; of one that several extras require, the highest of their lowest versions."""
+    """A line for each package. ValueError where extras bound one differently."""
     every = [requirement for found in requirements(setup).values() for requirement in found]
     by_name: dict[str, str] = {}
     for requirement in every:

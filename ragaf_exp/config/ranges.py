@@ -94,16 +94,18 @@ def check_value(kind: Any, value: Any, key: str) -> None:
     """Check one value against the type it is annotated with; None, where allowed, has no range."""
     if value is None:
         return
+    if plain(kind) in (int, float, str) and not isinstance(value, int | float | str):  # OmegaConf lets [[1]] pass
+        raise UserError(f"{key}={value}: must be of type {plain(kind).__name__}")
+    inner = plain(kind)
+    if dataclasses.is_dataclass(inner):
+        check(inner, value, key)
+    elif isinstance(inner, types.UnionType):
+        check_value(inner.__args__[0], value, key)
+    elif typing.get_origin(inner) is list:
+        for index, element in enumerate(value):
+            check_value(inner.__args__[0], element, f"{key}[{index}]")
     for limit in getattr(kind, "__metadata__", ()):
         limit.check(key, value)
-    kind = plain(kind)
-    if dataclasses.is_dataclass(kind):
-        check(kind, value, key)
-    elif isinstance(kind, types.UnionType):
-        check_value(kind.__args__[0], value, key)
-    elif typing.get_origin(kind) is list:
-        for index, element in enumerate(value):
-            check_value(kind.__args__[0], element, f"{key}[{index}]")
 
 
 def plain(kind: Any) -> Any:
