@@ -6,20 +6,20 @@ READY := .venv/.ready
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(READY) ## make .venv with the package, and the extras that the tests use
+setup: $(READY) ## make .venv with the package and the tests' extras; CONSTRAINTS=constraints.txt: as the figures were measured
 
 $(READY): setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
 	  || { echo "error: $(PYTHON) must be Python 3.10 to 3.12; name one with make PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test]' $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 	touch $(READY)
 
 run: $(READY) ## train both stages on the embedded scenes, evaluate, report (about 6 minutes on 2 cores)
 	$(BIN)/python -m ragaf_exp.run $(ARGS)
 
-test: $(READY) ## run the tests
+test: $(READY) ## run the tests; ARGS='-m slow': those that take an hour, and no others
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 slurm-test: $(READY) ## run a fault matrix on a real one-node SLURM, set up for it: root on Debian, 6 minutes

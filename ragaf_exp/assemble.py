@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import psutil
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -28,11 +29,13 @@ from ragaf_exp.models.tune import LORA, add_lora, choose, fitted
 from ragaf_exp.randomness import derive
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.sampler import Sampler
+from ragaf_exp.training.precision import pick_device
 from ragaf_exp.training.recovery import Chunks
 from ragaf_exp.training.region_targets import asked
 from ragaf_exp.types import Item
 
 log = logging.getLogger(__name__)
+GIB = 2**30
 VOCABULARY_CAPTIONS = 4000  # of the training split, read to fit a tokenizer
 
 
@@ -94,9 +97,22 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     with torch.device("meta"):  # whether all goes together, before any weight is read
         whole = REFINE if REFINE in cfg.stage.run else COARSE  # which holds the other's modules
         for stage in {whole, *cfg.stage.run} if cfg.stage.coarse.scale > 1 else {whole}:
-            make_model(parts, stage)
+            _check_room(make_model(parts, stage), cfg)
     parts.codec = build(cfg.codec, "codec")
     return parts
+
+
+def _check_room(model: Model, cfg: DictConfig) -> None:
+    """UserError where main memory can't hold the weights of a model, nor what AdamW keeps of each on a processor."""
+    memory = cfg.memory
+    trained_here = pick_device(memory.device).type == "cpu" and memory.tune == "full" and memory.optimizer == "adamw"
+    copies, what = (4, "weights, gradients and moments") if trained_here else (1, "weights")
+    count = sum(p.numel() for p in model.parameters())
+    need, there = 4 * copies * count, psutil.virtual_memory().total
+    if need > there and not (memory.force or memory.shard):
+        raise UserError(f"memory: the {what} of {count:,} parameters take {need / GIB:.0f} GiB, and this machine has "
+                        f"{there / GIB:.0f}; take smaller widths or fewer layers in backbone, text, hint and ragaf "
+                        "(memory.force=true starts anyway)")  # fmt: skip
 
 
 def preparer(cfg: DictConfig) -> Preparer:

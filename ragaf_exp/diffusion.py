@@ -10,6 +10,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least, between
 
 PREDICTIONS = {"x0": "sample", "v": "v_prediction", "eps": "epsilon"}  # ours -> diffusers'
@@ -25,9 +26,9 @@ class Diffusion(nn.Module):
     """
 
     def __init__(
-        self, timesteps: int = 1000, schedule: str = "squaredcos_cap_v2", prediction: str = "x0",
-        zero_terminal_snr: bool = True, min_snr: float = 5.0, snr_offset: float = 1.0,
-        beta_start: float = 1e-4, beta_end: float = 0.02,
+        self, timesteps: limits.Timesteps = 1000, schedule: str = "squaredcos_cap_v2", prediction: str = "x0",
+        zero_terminal_snr: bool = True, min_snr: limits.MinSnr = 5.0, snr_offset: limits.SnrOffset = 1.0,
+        beta_start: limits.Beta = 1e-4, beta_end: limits.Beta = 0.02,
     ):  # fmt: skip
         super().__init__()
         at_least("diffusion", 2, timesteps=timesteps)

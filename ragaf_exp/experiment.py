@@ -12,6 +12,7 @@ from torch import nn
 from eval.validation import validation_scores
 from ragaf_exp.assemble import Parts, adopt, assemble, make_model
 from ragaf_exp.config.build import build
+from ragaf_exp.config.doubts import doubts
 from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
@@ -70,6 +71,8 @@ def _started(cfg: DictConfig) -> RunFolder:
 def _stages(cfg: DictConfig, folder: RunFolder) -> None:
     try:
         folder.status("running")
+        for doubt in doubts(cfg) if folder.leads else ():
+            log.warning("%s", doubt)
         Experiment(cfg, folder).train()
         if folder.leads:
             evaluate_run(folder, cfg)

@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
+from ragaf_exp.config import limits
 from ragaf_exp.diffusion import Diffusion
 from ragaf_exp.errors import UserError
 from ragaf_exp.models.conditioning import Conditioning
@@ -30,8 +31,8 @@ class Sampler:
     """
 
     def __init__(
-        self, diffusion: Diffusion, scheduler: str = "ddim", steps: int = 20, guidance: float = 1.0,
-        sketch_guidance: float = 1.0,
+        self, diffusion: Diffusion, scheduler: str = "ddim", steps: limits.SamplingSteps = 20,
+        guidance: limits.Guidance = 1.0, sketch_guidance: limits.Guidance = 1.0,
     ):  # fmt: skip
         if scheduler not in SCHEDULERS:
             raise UserError(f"sampler.scheduler={scheduler}: must be one of {sorted(SCHEDULERS)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ragaf_exp.augment import marks, strokes, warp
+from ragaf_exp.config import limits
 from ragaf_exp.errors import between
 
 
@@ -23,8 +24,9 @@ class Drawing:
     """
 
     def __init__(
-        self, affine: float = 0.03, jitter: float = 0.01, width: float = 0.015, gaps: float = 0.05,
-        dropout: float = 0.03, specks: float = 0.001, grain: float = 0.03,
+        self, affine: limits.Shift = 0.03, jitter: limits.Jitter = 0.01, width: limits.Jitter = 0.015,
+        gaps: limits.Share = 0.05, dropout: limits.Share = 0.03, specks: limits.Specks = 0.001,
+        grain: limits.Grain = 0.03,
     ) -> None:  # fmt: skip
         most = {"affine": 0.5, "jitter": 0.1, "width": 0.1, "gaps": 1, "dropout": 1, "specks": 0.1, "grain": 0.5}
         given = {"affine": affine, "jitter": jitter, "width": width, "gaps": gaps, "dropout": dropout,

@@ -10,9 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.config import limits
+
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ("int", "float", "str", "bool", "list", "tuple", "dict")  # the types that config keys have
-Signature = list[tuple[str, Any, Any]]  # (name, type, default) of parameters that have a default
+Signature = list[tuple[str, Any, Any]]  # (name, type with its range, default) of parameters that have a default
 
 
 class Unreadable(Exception):
@@ -58,6 +60,8 @@ def _type(node: ast.expr | None) -> Any:
     """The type that an annotation of plain types names."""
     if isinstance(node, ast.Name) and node.id in PLAIN:
         return getattr(builtins, node.id)
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "limits":
+        return getattr(limits, node.attr)  # a quantity with its range
     if isinstance(node, ast.Constant) and node.value is None:
         return type(None)
     if isinstance(node, ast.Constant) and node.value is Ellipsis:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-import math
 import typing
 from contextlib import suppress
 from typing import Any
@@ -15,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ragaf_exp.config.build import ALLOWED, locate
 from ragaf_exp.config.constructors import Signature, Unreadable, read_constructor
-from ragaf_exp.config.schema import BUILT, COARSE, METRICS, NESTED, PLAIN, REFINE, SCALARS
+from ragaf_exp.config.ranges import check, check_value, plain
+from ragaf_exp.config.schema import BUILT, NESTED, PLAIN, SCALARS
 from ragaf_exp.errors import UserError
 
 
@@ -45,7 +45,8 @@ def validate(cfg: DictConfig, keep: bool = True) -> DictConfig:
     for key in (*PLAIN, *BUILT):
         checked[key] = _group(key, cfg[key])
     out = OmegaConf.create(checked)
-    _ranges(out)
+    _name(out.name)
+    _together(out)
     return out
 
 
@@ -60,7 +61,9 @@ def _group(key: str, node: DictConfig) -> dict[str, Any]:
         schema = PLAIN[key] if key in PLAIN else _schema(node.get("_target_"), key)
         if len(CHECKED) >= MOST:
             CHECKED.clear()
-        CHECKED[given] = OmegaConf.to_container(_merge(schema, node, key))
+        checked = OmegaConf.to_container(_merge(schema, node, key))
+        check(schema, checked, key)
+        CHECKED[given] = checked
     return CHECKED[given]
 
 
@@ -74,7 +77,7 @@ def _schema(target: object, key: str) -> type:
 
 def constructor_schema(target: type) -> type:
     """A dataclass of the constructor's parameters that have defaults; those without are wiring, not config."""
-    hints = typing.get_type_hints(target.__init__)
+    hints = typing.get_type_hints(target.__init__, include_extras=True)
     found = inspect.signature(target.__init__).parameters.items()
     signature = [(name, hints[name], p.default) for name, p in found if name != "self" and p.default is not p.empty]
     return schema_of(f"{target.__module__}.{target.__name__}", signature)
@@ -118,64 +121,27 @@ def _known(error: OmegaConfBaseException) -> list[str]:
     return [str(k) for k in parent if not str(k).startswith("_")]
 
 
-def _scalar(key: str, value: Any, kind: type) -> Any:
+def _scalar(key: str, value: Any, kind: Any) -> Any:
+    wanted = plain(kind)
     if value is None:
-        return None if key == "init" else kind()
-    if not isinstance(value, kind) or isinstance(value, bool):
-        if kind is str:
+        return None if key == "init" else wanted()
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        if wanted is str:
             return str(value)
-        raise UserError(f"{key}={value}: must be of type {kind.__name__}")
+        raise UserError(f"{key}={value}: must be of type {wanted.__name__}")
+    check_value(kind, value, key)
     return value
 
 
-def _ranges(cfg: DictConfig) -> None:
-    """Ranges of plain settings; constructors check their own."""
-    if not cfg.name or cfg.name.startswith(".") or "/" in cfg.name or cfg.name == "latest":
-        raise UserError(f"name={cfg.name}: must be a folder's name, without /, and not latest; take default")
-    if not cfg.stage.run or any(s not in (COARSE, REFINE) for s in cfg.stage.run):
-        raise UserError(f"stage.run={list(cfg.stage.run)}: must hold coarse, refine or both")
-    at_least_one = ("study.alone_hint", "study.alone_text", "stage.batch", "stage.accumulate",
-                    "stage.coarse.steps", "stage.coarse.scale", "stage.refine.steps",
-                    "stage.refine.region_batch", "stage.refine.coarse_steps",
-                    "stage.log_every", "stage.validate_every", "stage.checkpoint_every",
-                    "stage.keep", "memory.lora_rank", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items",
-                    "eval.clip_batch", "eval.lpips_batch", "cluster.nodes", "cluster.tasks", "cluster.cpus",
-                    "cluster.minutes", "cluster.memory_gb")  # fmt: skip
-    for key in at_least_one:
-        _range(cfg, key, 1, None)
-    for key in ("task.crops", "stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
-                "eval.test_items", "eval.pictures", "optim.warmup", "optim.muon", "optim.weight_decay", "optim.clip",
-                "memory.budget", "cluster.gpus", "cluster.grace", "cluster.parallel", "study.alone_steps",
-                "study.coarse_steps", "eval.validation_drawn", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
-        _range(cfg, key, 0, None)
-    for key in ("task.caption_dropout", "task.sketch_dropout", "task.mirror", "stage.refine.recolour",
-                "optim.final_lr", "optim.ema", "loss.contrastive_until", "stage.curriculum"):  # fmt: skip
-        _range(cfg, key, 0, 1)
-    for key in ("stage.coarse.lr", "stage.refine.lr", "stage.refine.region_lr", "study.alone_lr"):
-        _range(cfg, key, 1e-12, None)
-    _range(cfg, "stage.refine.strength", 1e-3, 1)
-    _range(cfg, "cache.gigabytes", 1e-2, None)
-    if len(cfg.optim.betas) != 2 or not all(0 <= beta < 1 for beta in cfg.optim.betas):
-        raise UserError(f"optim.betas={list(cfg.optim.betas)}: must be two numbers from 0 to below 1, as [0.9,0.99]")
-    if cfg.stage.batch % cfg.stage.accumulate:
-        raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
-    for metric in cfg.eval.metrics:
-        if metric not in METRICS:
-            raise UserError(f"eval.metrics={list(cfg.eval.metrics)}: {metric} is not among {', '.join(METRICS)}")
-    for key, allowed in {"eval.edges": ("canny", "pidinet"), "eval.lpips_net": ("squeeze", "alex", "vgg"),
-                         "eval.clip_precision": ("fp32", "bf16", "fp16"),
-                         "memory.device": ("auto", "cpu", "cuda"), "memory.precision": ("auto", "no", "bf16", "fp16"),
-                         "memory.tune": ("full", "frozen", "attention", "lora"),
-                         "memory.attention": ("all", "self", "cross"), "memory.optimizer": ("adamw", "adamw8bit"),
-                         "memory.ema": ("device", "cpu", "off"),
-                         "memory.features": ("none", "latents", "all")}.items():  # fmt: skip
-        if OmegaConf.select(cfg, key) not in allowed:
-            raise UserError(f"{key}={OmegaConf.select(cfg, key)}: must be one of {', '.join(allowed)}")
-    _together(cfg)
+def _name(name: str) -> None:
+    if not name or name.startswith(".") or "/" in name or name == "latest":
+        raise UserError(f"name={name}: must be a folder's name, without /, and not latest; take default")
 
 
 def _together(cfg: DictConfig) -> None:
     """What can't be combined."""
+    if cfg.stage.batch % cfg.stage.accumulate:
+        raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
     _progressive(cfg)
     _sharded(cfg)
     _in_backward(cfg)
@@ -224,10 +190,3 @@ def _in_backward(cfg: DictConfig) -> None:
     if cfg.memory.precision == "fp16":
         raise UserError("memory.step_in_backward=true: a step can't be taken back when float16 overflows; "
                         "take memory.precision=bf16")  # fmt: skip
-
-
-def _range(cfg: DictConfig, key: str, low: float, high: float | None) -> None:
-    value = OmegaConf.select(cfg, key)
-    if not math.isfinite(value) or value < low or (high is not None and value > high):
-        wanted = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
-        raise UserError(f"{key}={value}: must be {wanted}")

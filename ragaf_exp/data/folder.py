@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.data.fit import check_fit
 from ragaf_exp.data.images import SUFFIXES, check_header, fit_drawing, fit_image, read_drawing, read_image
 from ragaf_exp.data.metadata import Row, read_rows
@@ -45,16 +46,16 @@ class Folder:
     def __init__(
         self,
         root: str = "",
-        size: int = 64,
+        size: limits.Size = 64,
         drawings: str = "",
         text_column: str = "text",
         on_error: str = "raise",
         fit: str = "crop",
         polarity: str = "auto",
-        val_share: float = 0.1,
-        test_share: float = 0.1,
+        val_share: limits.ShareBelowOne = 0.1,
+        test_share: limits.ShareBelowOne = 0.1,
         check: bool = True,
-        cache_mb: int = 512,
+        cache_mb: limits.Megabytes = 512,
     ) -> None:
         if not root:
             raise UserError(

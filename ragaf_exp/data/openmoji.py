@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.data.captions import annotate, article, counted, list_caption
 from ragaf_exp.data.compose import SIDES, Layout, place_boxes
 from ragaf_exp.data.emoji import Art, Emoji, filled_share, noun, read_art, read_catalogue, recolour
@@ -35,17 +36,17 @@ class OpenMoji:
     def __init__(
         self,
         root: str = "",
-        size: int = 64,
-        seed: int = 0,
+        size: limits.Size = 64,
+        seed: limits.Seed = 0,
         scenes: bool = False,
         recolour: bool = False,
-        min_objects: int = 1,
-        max_objects: int = 4,
-        train: int = 8000,
-        val: int = 256,
-        test: int = 256,
-        val_share: float = 0.1,
-        test_share: float = 0.15,
+        min_objects: limits.Objects = 1,
+        max_objects: limits.Objects = 4,
+        train: limits.Items = 8000,
+        val: limits.Items = 256,
+        test: limits.Items = 256,
+        val_share: limits.ShareBelowOne = 0.1,
+        test_share: limits.ShareBelowOne = 0.15,
         groups: list[str] | None = None,
     ) -> None:
         check_size(size)

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.data import render
 from ragaf_exp.data.captions import RELATIONS, annotate, object_phrase, relation_caption
 from ragaf_exp.data.palette import BACKGROUND_COLOURS, BACKGROUND_NAMES, OBJECT_NAMES
@@ -62,16 +63,16 @@ class Scenes:
 
     def __init__(
         self,
-        size: int = 64,
-        seed: int = 0,
-        train: int = 6000,
-        val: int = 256,
-        test: int = 256,
-        min_objects: int = 2,
-        max_objects: int = 5,
-        heldout_share: float = 0.35,
-        repeat_share: float = 0.35,
-        train_repeat_share: float = 1.0,
+        size: limits.Size = 64,
+        seed: limits.Seed = 0,
+        train: limits.Items = 6000,
+        val: limits.Items = 256,
+        test: limits.Items = 256,
+        min_objects: limits.Objects = 2,
+        max_objects: limits.Objects = 5,
+        heldout_share: limits.Share = 0.35,
+        repeat_share: limits.Share = 0.35,
+        train_repeat_share: limits.Share = 1.0,
     ) -> None:
         check_size(size)
         check_counts(seed=seed, train=train, val=val, test=test)

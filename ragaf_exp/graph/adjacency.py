@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError
 from ragaf_exp.graph.base import RegionGraph
 from ragaf_exp.graph.features import Geometry
@@ -27,7 +28,7 @@ class Adjacency(RegionGraph):
     corner are not neighbours.
     """
 
-    def __init__(self, self_loops: bool = True, min_border: float = 0.02) -> None:
+    def __init__(self, self_loops: bool = True, min_border: limits.ShareBelowOne = 0.02) -> None:
         super().__init__(self_loops)
         check_border(min_border)
         self.min_border = min_border

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.graph.adjacency import adjacent, check_border
 from ragaf_exp.graph.base import RegionGraph
 from ragaf_exp.graph.containment import parent_child
@@ -13,7 +14,7 @@ from ragaf_exp.graph.features import Geometry
 class Hierarchical(RegionGraph):
     """The union of Containment and of Adjacency(min_border) among regions of one depth."""
 
-    def __init__(self, self_loops: bool = True, min_border: float = 0.02) -> None:
+    def __init__(self, self_loops: bool = True, min_border: limits.ShareBelowOne = 0.02) -> None:
         super().__init__(self_loops)
         check_border(min_border)
         self.min_border = min_border

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.graph.adjacency import adjacent, check_border
 from ragaf_exp.graph.base import RegionGraph
 from ragaf_exp.graph.features import Geometry
@@ -13,7 +14,7 @@ from ragaf_exp.graph.knn import check_k, nearest
 class Hybrid(RegionGraph):
     """The union of Adjacency(min_border) and Knn(k)."""
 
-    def __init__(self, k: int = 4, self_loops: bool = True, min_border: float = 0.02) -> None:
+    def __init__(self, k: limits.Neighbours = 4, self_loops: bool = True, min_border: limits.ShareBelowOne = 0.02) -> None:
         super().__init__(self_loops)
         check_k(k)
         check_border(min_border)

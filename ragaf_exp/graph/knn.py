@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError
 from ragaf_exp.graph.base import RegionGraph
 from ragaf_exp.graph.features import Geometry
@@ -32,7 +33,7 @@ class Knn(RegionGraph):
     """Edges to the k nearest regions by centroid, made symmetric by union: a region has at least min(k, N-1)
     neighbours and may have more."""
 
-    def __init__(self, k: int = 4, self_loops: bool = True) -> None:
+    def __init__(self, k: limits.Neighbours = 4, self_loops: bool = True) -> None:
         super().__init__(self_loops)
         check_k(k)
         self.k = k

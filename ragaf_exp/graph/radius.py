@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError
 from ragaf_exp.graph.base import RegionGraph
 from ragaf_exp.graph.features import Geometry
@@ -12,7 +13,7 @@ from ragaf_exp.graph.features import Geometry
 class Radius(RegionGraph):
     """Edges between regions whose centroids lie at most `radius` apart; the picture is 2 wide and 2 high."""
 
-    def __init__(self, radius: float = 0.5, self_loops: bool = True) -> None:
+    def __init__(self, radius: limits.Radius = 0.5, self_loops: bool = True) -> None:
         super().__init__(self_loops)
         if not radius > 0:
             raise UserError(f"graph.radius={radius}: must be above 0; take 0.5 (the picture is 2 wide)")

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.codec import Codec
 from ragaf_exp.models.pretrained import PRETRAINED, RANDOM, Origin, fingerprint, network, on_meta
@@ -80,7 +81,7 @@ class Taesd(Trained):
 
     def __init__(
         self, source: str = "madebyollin/taesd", revision: str = "", offline: bool = False, variant: str = "",
-        weights: str = PRETRAINED, slicing: bool = False, tiling: int = 0,
+        weights: str = PRETRAINED, slicing: bool = False, tiling: limits.Tile = 0,
     ):  # fmt: skip
         at_least("codec", 0, tiling=tiling)
         origin = Origin("codec", source, revision, offline, variant, weights)
@@ -129,7 +130,7 @@ class KL(Trained):
 
     def __init__(
         self, source: str = "", revision: str = "", offline: bool = False, variant: str = "",
-        weights: str = PRETRAINED, subfolder: str = "vae", slicing: bool = False, tiling: int = 0,
+        weights: str = PRETRAINED, subfolder: str = "vae", slicing: bool = False, tiling: limits.Tile = 0,
     ):  # fmt: skip
         builtin: dict[str, Any] = SD_VAE
         net, _ = network(AutoencoderKL, Origin("codec", source, revision, offline, variant, weights), subfolder, builtin)

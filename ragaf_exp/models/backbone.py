@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models import attention, taps
 from ragaf_exp.models.attention import WordBias
@@ -100,8 +101,8 @@ class TinyUNet(Backbone):
     """
 
     def __init__(
-        self, channels: int, text_width: int, patch: int,
-        widths: list[int] = (64, 128), layers: int = 1, heads: int = 4, head_width: int = 16,
+        self, channels: int, text_width: int, patch: int, widths: limits.UNetWidths = (64, 128),
+        layers: limits.Blocks = 1, heads: limits.Heads = 4, head_width: limits.Channels = 16,
     ):  # fmt: skip
         super().__init__()
         if len(widths) < 2:
@@ -149,8 +150,8 @@ class ScratchUNet(Backbone):
     """
 
     def __init__(
-        self, channels: int, text_width: int, base: int = 160, multipliers: list[int] = (1, 2, 4, 4), layers: int = 1,
-        heads: int = 8,
+        self, channels: int, text_width: int, base: limits.UNetWidth = 160,
+        multipliers: limits.Multipliers = (1, 2, 4, 4), layers: limits.Blocks = 1, heads: limits.Heads = 8,
     ):  # fmt: skip
         super().__init__()
         at_least("backbone", 1, layers=layers, heads=heads)

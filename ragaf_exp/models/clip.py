@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import PRETRAINED, Origin, Part, fetch, fingerprint, network, read_config
@@ -43,7 +44,7 @@ class ClipText(Part):
     def __init__(
         self, tokenizer: Tokenizer, source: str = "", revision: str = "", offline: bool = False, variant: str = "",
         weights: str = PRETRAINED, subfolder: str = "text_encoder", tokenizer_subfolder: str = "tokenizer",
-        train: bool = False, max_tokens: int = 77,
+        train: bool = False, max_tokens: limits.Tokens = 77,
     ):  # fmt: skip
         super().__init__()
         at_least("text", 3, max_tokens=max_tokens)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError
 from ragaf_exp.models.pretrained import fingerprint
 
@@ -32,7 +33,7 @@ class Pixel(Codec):
     patch: side of a patch in image pixels. Latents are (B, 3 patch^2, H/patch, W/patch), in [-1,1].
     """
 
-    def __init__(self, patch: int = 4):
+    def __init__(self, patch: limits.Patch = 4):
         super().__init__()
         if patch < 1:
             raise UserError(f"codec.patch={patch}: must be at least 1")

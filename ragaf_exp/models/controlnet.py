@@ -10,6 +10,7 @@ from diffusers import ControlNetModel
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from torch import Tensor
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError
 from ragaf_exp.models import taps
 from ragaf_exp.models.attention import BiasedAttention
@@ -54,7 +55,7 @@ class ControlNetHint(Hint):
 
     def __init__(
         self, backbone: Backbone, side: int, downscale: int, source: str = "", revision: str = "",
-        offline: bool = False, variant: str = "", channels: list[int] = (16, 32, 96, 256),
+        offline: bool = False, variant: str = "", channels: limits.Widths = (16, 32, 96, 256),
     ):  # fmt: skip
         super().__init__()
         unet = backbone.unet

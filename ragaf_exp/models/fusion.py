@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.hint import zero
 
@@ -39,7 +40,7 @@ class Waves(nn.Module):
 class Learned(nn.Module):
     """Softmax weights from the timestep and, where per_region, the region itself; half and half at the start."""
 
-    def __init__(self, width: int, hidden: int = 64, frequencies: int = 8, per_region: bool = True):
+    def __init__(self, width: int, hidden: limits.Width = 64, frequencies: limits.Frequencies = 8, per_region: bool = True):
         super().__init__()
         at_least("fusion", 1, hidden=hidden)
         self.waves = Waves(frequencies)
@@ -79,7 +80,7 @@ class Gated(Learned):
 class Heuristic(nn.Module):
     """Linear hand-over: sketch = low + (high - low) t, text the rest (structure early, semantics late)."""
 
-    def __init__(self, width: int, low: float = 0.3, high: float = 0.9):
+    def __init__(self, width: int, low: limits.Share = 0.3, high: limits.Share = 0.9):
         super().__init__()
         _check_range("low", low)
         _check_range("high", high)
@@ -92,7 +93,7 @@ class Heuristic(nn.Module):
 class Cosine(Heuristic):
     """Cosine hand-over: sketch = low + (high - low) (1 - cos(pi t)) / 2."""
 
-    def __init__(self, width: int, low: float = 0.1, high: float = 0.9):
+    def __init__(self, width: int, low: limits.Share = 0.1, high: limits.Share = 0.9):
         super().__init__(width, low, high)
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
@@ -107,8 +108,8 @@ class Hybrid(Learned):
     """
 
     def __init__(
-        self, width: int, low: float = 0.3, high: float = 0.9, hidden: int = 64, frequencies: int = 8,
-        per_region: bool = True,
+        self, width: int, low: limits.Share = 0.3, high: limits.Share = 0.9, hidden: limits.Width = 64,
+        frequencies: limits.Frequencies = 8, per_region: bool = True,
     ):  # fmt: skip
         super().__init__(width, hidden, frequencies, per_region)
         self.heuristic = Heuristic(width, low, high)
@@ -126,7 +127,7 @@ class Hybrid(Learned):
 class Fixed(nn.Module):
     """The same weight at every timestep; sketch=0 leaves the text alone, sketch=1 the sketch."""
 
-    def __init__(self, width: int, sketch: float = 0.5):
+    def __init__(self, width: int, sketch: limits.Share = 0.5):
         super().__init__()
         _check_range("sketch", sketch)
         self.sketch = sketch

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import Part
@@ -48,7 +49,7 @@ class LiteHint(Hint):
     from scratch learns the sketch sooner without.
     """
 
-    def __init__(self, shapes: dict[str, Shape], downscale: int, width: int = 64, zero_init: bool = True):
+    def __init__(self, shapes: dict[str, Shape], downscale: int, width: limits.Width = 64, zero_init: bool = True):
         super().__init__()
         at_least("hint", 1, width=width)
         self.shapes = {p: s for p, s in shapes.items() if not p.startswith("up")}

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.attention import WordBias
 from ragaf_exp.models.conditioning import RegionState
@@ -43,13 +44,16 @@ class Injection(nn.Module):
     outputs = 1  # values that a token gives each channel
 
     def __init__(
-        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: list[str] = POINTS, words: bool = False
+        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: limits.Points = POINTS, words: bool = False
     ):
         super().__init__()
         known = sorted({p.split(".")[0] for p in shapes})
         unknown = [p for p in points if p not in (*known, OUT)]  # out: where the backbone has it
         if unknown:
             raise UserError(f"injection.points={list(points)}: unknown {unknown}; known are {known}")
+        if not points and not words:
+            raise UserError("injection.points=[]: region tokens reach nothing; name some of "
+                            f"{', '.join(known)}, or set injection.words=true")  # fmt: skip
         self.shapes = {p: s for p, s in shapes.items() if p.split(".")[0] in points}
         self.out = nn.ModuleDict({_key(p): self._output(p, width, s[0]) for p, s in self.shapes.items()})
         self.attended = {s[1:] for p, s in shapes.items() if p != OUT}  # resolutions of the UNet
@@ -134,8 +138,8 @@ class Cross(Injection):
     """
 
     def __init__(
-        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: list[str] = POINTS, words: bool = False,
-        heads: int = 4, slots: int = 1, reach: int = 1,
+        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: limits.Points = POINTS, words: bool = False,
+        heads: limits.Heads = 4, slots: limits.Slots = 1, reach: limits.Reach = 1,
     ):  # fmt: skip
         at_least("injection", 1, heads=heads, slots=slots)
         at_least("injection", 0, reach=reach)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.graph.backends.base import Backend, Edges
 from ragaf_exp.models.conditioning import RegionState, Text
@@ -131,9 +132,9 @@ class Ragaf(nn.Module):
 
     def __init__(
         self, node_features: int, edge_features: int, hint_width: int, hint_sizes: list[tuple[int, int]],
-        text_width: int, fusion: nn.Module, backend: Backend, width: int = 128, layers: int = 2, heads: int = 4,
-        frequencies: int = 4, pooled_levels: int = 1, timestep: bool = False, temperature: float = 1.0,
-        learn_temperature: bool = False,
+        text_width: int, fusion: nn.Module, backend: Backend, width: limits.Width = 128, layers: limits.Layers = 2,
+        heads: limits.Heads = 4, frequencies: limits.FrequenciesOrNone = 4, pooled_levels: limits.Levels = 1,
+        timestep: bool = False, temperature: limits.Temperature = 1.0, learn_temperature: bool = False,
     ):  # fmt: skip
         super().__init__()
         at_least("ragaf", 1, width=width, layers=layers, heads=heads)

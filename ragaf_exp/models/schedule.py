@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ragaf_exp.config import limits
 from ragaf_exp.diffusion import PREDICTIONS, Diffusion
 from ragaf_exp.errors import UserError
 from ragaf_exp.models.pretrained import PRETRAINED, Origin, fetch, read_config
@@ -24,8 +25,9 @@ class FolderDiffusion(Diffusion):
     """
 
     def __init__(
-        self, source: str = "", revision: str = "", offline: bool = False, min_snr: float = 5.0, snr_offset: float = 0.0
-    ):
+        self, source: str = "", revision: str = "", offline: bool = False, min_snr: limits.MinSnr = 5.0,
+        snr_offset: limits.SnrOffset = 0.0,
+    ):  # fmt: skip
         origin = Origin("diffusion", source, revision, offline)
         c = settings(read_config(origin, FOLDER, FILE)) if source else SD15
         ours = {theirs: name for name, theirs in PREDICTIONS.items()}

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from diffusers import T2IAdapter
 from torch import Tensor
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models import taps
 from ragaf_exp.models.backbone import Backbone
@@ -27,7 +28,7 @@ class T2IHint(Hint):
 
     def __init__(
         self, backbone: Backbone, side: int, downscale: int, source: str = "", revision: str = "",
-        offline: bool = False, variant: str = "", layers: int = 2, kind: str = "full_adapter",
+        offline: bool = False, variant: str = "", layers: limits.Blocks = 2, kind: str = "full_adapter",
     ):  # fmt: skip
         super().__init__()
         at_least("hint", 1, layers=layers)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import Part, fingerprint
@@ -40,8 +41,8 @@ class TinyText(Part):
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, width: int = 128, layers: int = 2, heads: int = 4, max_tokens: int = 64,
-        vocabulary: int = 2048,
+        self, tokenizer: Tokenizer, width: limits.Width = 128, layers: limits.Layers = 2, heads: limits.Heads = 4,
+        max_tokens: limits.Tokens = 64, vocabulary: limits.Vocabulary = 2048,
     ):  # fmt: skip
         super().__init__()
         at_least("text", 1, width=width, layers=layers, heads=heads)

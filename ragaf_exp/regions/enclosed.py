@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError
 from ragaf_exp.regions.borders import by_area, contract, crossings, renumber, tally
 from ragaf_exp.regions.gaps import CLOSINGS, areas
@@ -36,8 +37,8 @@ class Enclosed:
     """
 
     def __init__(
-        self, max_regions: int = 16, min_area: float = 0.002, gap: float = 0.03, closing: str = "trapped_ball",
-        strokes: str = "nearest", levels: int = 4,
+        self, max_regions: limits.Regions = 16, min_area: limits.Share = 0.002, gap: limits.Gap = 0.03,
+        closing: str = "trapped_ball", strokes: str = "nearest", levels: limits.Levels = 4,
     ) -> None:  # fmt: skip
         if not 1 <= max_regions <= CANDIDATES:
             raise UserError(f"regions.max_regions={max_regions}: must lie in 1 to {CANDIDATES}; take 16")

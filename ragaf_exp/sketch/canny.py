@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, between
 from ragaf_exp.sketch.base import blur, to_colour
 from ragaf_exp.sketch.gradient import SOBEL, gradients
@@ -24,7 +25,7 @@ class Canny:
     equal brightness are seen.
     """
 
-    def __init__(self, low: float = 0.0, high: float = 0.0, sigma: float = 1.0) -> None:
+    def __init__(self, low: limits.Share = 0.0, high: limits.Share = 0.0, sigma: limits.Blur = 1.0) -> None:
         between("sketch.low", low, 0, 1, 0)
         between("sketch.high", high, 0, 1, 0)
         between("sketch.sigma", sigma, 0, 100, 1)

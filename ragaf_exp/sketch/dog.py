@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import between
 from ragaf_exp.sketch.base import blur, to_grey
 
@@ -21,7 +22,7 @@ class DoG:
     full: the height of a step, in (0,1], whose line is fully dark; lower steps are lighter in proportion.
     """
 
-    def __init__(self, sigma: float = 1.0, k: float = 1.6, full: float = 0.5) -> None:
+    def __init__(self, sigma: limits.LineBlur = 1.0, k: limits.Ratio = 1.6, full: limits.Part = 0.5) -> None:
         between("sketch.sigma", sigma, 0.5, 100, 1)
         between("sketch.k", k, 1, 16, 1.6, above=True)
         between("sketch.full", full, 0, 1, 0.5, above=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ragaf_exp.config import limits
 from ragaf_exp.sketch.neural import Neural
 from ragaf_exp.sketch.weights import library
 
@@ -21,8 +22,8 @@ class LineArt(Neural):
     FILE, REPO, DETECTOR = "sk_model.pth", "lllyasviel/Annotators", "LineartDetector"
 
     def __init__(
-        self, weights: str = "", device: str = "auto", resolution: int = 0, safe_steps: int = 0,
-        threshold: float = 0.0, thin: bool = False, coarse: bool = False,
+        self, weights: str = "", device: str = "auto", resolution: limits.Resolution = 0, safe_steps: limits.SafeSteps = 0,
+        threshold: limits.Share = 0.0, thin: bool = False, coarse: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(weights, device, resolution, safe_steps, threshold, thin)
         self.coarse = coarse

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, between
 from ragaf_exp.sketch.base import thinned, to_rgb
 from ragaf_exp.sketch.weights import fill, from_hub, read_state
@@ -40,8 +41,8 @@ class Neural(ABC):
     DETECTOR: str  # controlnet_aux's class
 
     def __init__(
-        self, weights: str = "", device: str = "auto", resolution: int = 0, safe_steps: int = 0,
-        threshold: float = 0.0, thin: bool = False,
+        self, weights: str = "", device: str = "auto", resolution: limits.Resolution = 0, safe_steps: limits.SafeSteps = 0,
+        threshold: limits.Share = 0.0, thin: bool = False,
     ) -> None:  # fmt: skip
         if device not in DEVICES:
             raise UserError(f"sketch.device={device}: must be one of {', '.join(DEVICES)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import between
 from ragaf_exp.sketch.base import blur, to_colour
 from ragaf_exp.sketch.gradient import SCHARR, gradients
@@ -20,7 +21,7 @@ class Scharr:
     full: the height of a sharp step, in (0,1], that is fully dark; lower ones are lighter in proportion.
     """
 
-    def __init__(self, sigma: float = 0.7, full: float = 0.4) -> None:
+    def __init__(self, sigma: limits.Blur = 0.7, full: limits.Part = 0.4) -> None:
         between("sketch.sigma", sigma, 0, 100, 0.7)
         between("sketch.full", full, 0, 1, 0.4, above=True)
         self.sigma, self.full = sigma, full

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ragaf_exp.config import limits
 from ragaf_exp.errors import between
 from ragaf_exp.sketch.base import blur, to_grey
 
@@ -21,8 +22,9 @@ class XDoG:
     """
 
     def __init__(
-        self, sigma: float = 0.8, k: float = 1.6, p: float = 20.0, epsilon: float = 0.0, phi: float = 10.0
-    ) -> None:
+        self, sigma: limits.SomeBlur = 0.8, k: limits.Ratio = 1.6, p: limits.Sharpness = 20.0,
+        epsilon: limits.Share = 0.0, phi: limits.Steepness = 10.0,
+    ) -> None:  # fmt: skip
         between("sketch.sigma", sigma, 0, 100, 0.8, above=True)
         between("sketch.k", k, 1, 16, 1.6, above=True)
         between("sketch.p", p, 0, 1000, 20)

@@ -1,0 +1,50 @@
+"""Combinations of settings that are allowed and can hardly learn: a warning of one line each, before the first step."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from ragaf_exp.config.schema import COARSE, REFINE
+
+
+def doubts(cfg: DictConfig) -> list[str]:
+    """A line for each combination of a checked config that can hardly learn, with the remedy."""
+    return [*_losses(cfg), *_pace(cfg), *_conditions(cfg), *_network(cfg)]
+
+
+def _losses(cfg: DictConfig) -> list[str]:
+    if cfg.loss.diffusion > 0:
+        return []
+    return ["loss.diffusion=0: no loss trains the denoiser, and samples stay noise; set loss.diffusion=1"]
+
+
+def _pace(cfg: DictConfig) -> list[str]:
+    """Per stage: a warm-up as long as the stage, a weight decay that outweighs the gradient."""
+    found = []
+    for stage in (s for s in (COARSE, REFINE) if s in cfg.stage.run):
+        steps, rate = cfg.stage[stage].steps, cfg.stage[stage].lr
+        if stage == REFINE:
+            steps += cfg.stage.refine.region_steps
+        if cfg.optim.warmup >= steps > 1:
+            found.append(f"optim.warmup={cfg.optim.warmup}: stage {stage} has {steps} steps and never reaches "
+                         f"its learning rate; set optim.warmup={steps // 10}")  # fmt: skip
+        if rate * cfg.optim.weight_decay > 0.1:
+            found.append(f"optim.weight_decay={cfg.optim.weight_decay:g}: with stage.{stage}.lr={rate:g}, weights shrink "
+                         f"by {rate * cfg.optim.weight_decay:.0%} per step; set optim.weight_decay=0.0001")  # fmt: skip
+    return found
+
+
+def _conditions(cfg: DictConfig) -> list[str]:
+    """A condition that training never shows, and sampling then does."""
+    shares = {"caption": cfg.task.caption_dropout, "sketch": cfg.task.sketch_dropout}
+    return [f"task.{name}_dropout={share:g}: training never shows a {name}, and samples cannot follow it; "
+            f"set task.{name}_dropout=0.1" for name, share in shares.items() if share == 1]  # fmt: skip
+
+
+def _network(cfg: DictConfig) -> list[str]:
+    """A pixel codec without the layer that draws at full resolution."""
+    patch = cfg.codec.get("patch", 1)
+    if cfg.backbone.get("head_width") != 0 or patch == 1:
+        return []
+    return [f"backbone.head_width=0: nothing is drawn finer than patches of {patch} pixels, whose seams stay "
+            "visible; set backbone.head_width=16"]  # fmt: skip
