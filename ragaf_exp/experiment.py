@@ -32,7 +32,9 @@ from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.plan import Plan
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.region_targets import train_regions
+from ragaf_exp.training.timed import settled
 from ragaf_exp.training.trainer import Trainer
+from ragaf_exp.training.trial import Trial
 from ragaf_exp.training.usage import condition_usage, fusion_weights
 
 log = logging.getLogger(__name__)
@@ -167,8 +169,13 @@ class Experiment:
         seen = coarse if stage == REFINE and self.cfg.stage.refine.coarse_input else None
         objective = Objective(self.parts.diffusion, s["loss"], seen, self.cfg.stage.refine.coarse_steps)
         objective.to(self.compute.device)
+        asked = plan(self.cfg, stage, self.parts)
+        if self.cfg.memory.precision == "auto":
+            places = [folder] if folder is self.folder else [folder, self.folder]
+            trial = Trial(model, objective, self.parts.codec, self.train_examples, asked, s["stage"], self.cfg.seed)
+            self.compute = settled(self.compute, places, trial)
         return Trainer(
-            plan(self.cfg, stage, self.parts), model, objective, self.parts.codec, folder, self.compute,
+            asked, model, objective, self.parts.codec, folder, self.compute,
             s["stage"], s["optim"], s["task"], s["memory"], self.cfg.seed,
             lambda ema, step: self._validate(stage, ema, coarse, objective, step, folder), self.logger.log,
             self._idle(model, None if seen is not None else coarse),

@@ -96,7 +96,7 @@ class Memory:
     """Group `memory`: what is trained in stage 2 besides the region path, and in which precision."""
 
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "auto"  # auto, no (float32), bf16, fp16 (with loss scaling)
+    precision: str = "auto"  # auto (timed on a processor), no (float32), bf16, fp16 (with loss scaling)
     tune: str = "full"  # of a pretrained backbone, and of stage 1's modules in stage 2: full, frozen, attention or lora
     attention: str = "all"  # the layers that tune=attention and tune=lora train: all, self or cross
     lora_rank: int = 16
