@@ -5,25 +5,23 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from eval.validation import validation_scores
 from ragaf_exp.assemble import Parts, adopt, assemble, make_model
 from ragaf_exp.config.build import build
 from ragaf_exp.config.doubts import doubts
 from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
-from ragaf_exp.evaluation import evaluate_run
 from ragaf_exp.features.fill import prepare as prepare_features
+from ragaf_exp.heavy import quick_imports
 from ragaf_exp.jobs import processes, starts
 from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.tune import carry, choose, save_lora
-from ragaf_exp.pictures import save_png, validation_grid
-from ragaf_exp.report import write_report
 from ragaf_exp.runfolder import RunFolder, hand_on
 from ragaf_exp.study import stage1
 from ragaf_exp.trained import inherit, load_stage, make_pipeline
@@ -33,7 +31,9 @@ from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.plan import Plan
 from ragaf_exp.training.precision import Compute
 from ragaf_exp.training.region_targets import train_regions
+from ragaf_exp.training.timed import settled
 from ragaf_exp.training.trainer import Trainer
+from ragaf_exp.training.trial import Trial
 from ragaf_exp.training.usage import condition_usage, fusion_weights
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def run(cfg: DictConfig) -> RunFolder:
         if folder.done():
             log.info("%s: already finished; another seed or name makes a new run", folder.path)
             if folder.leads and not folder.report.exists():
-                write_report(folder.path)
+                after_steps().report.write_report(folder.path)
             return folder
         try:
             _stages(cfg, folder)
@@ -75,9 +75,10 @@ def _stages(cfg: DictConfig, folder: RunFolder) -> None:
             log.warning("%s", doubt)
         Experiment(cfg, folder).train()
         if folder.leads:
-            evaluate_run(folder, cfg)
+            modules = after_steps()
+            modules.evaluation.evaluate_run(folder, cfg)
             folder.status("done")
-            write_report(folder.path)
+            modules.report.write_report(folder.path)
         processes.together()
         processes.leave()
     except Interrupted as stop:
@@ -170,8 +171,13 @@ class Experiment:
         seen = coarse if stage == REFINE and self.cfg.stage.refine.coarse_input else None
         objective = Objective(self.parts.diffusion, s["loss"], seen, self.cfg.stage.refine.coarse_steps)
         objective.to(self.compute.device)
+        asked = plan(self.cfg, stage, self.parts)
+        if self.cfg.memory.precision == "auto":
+            places = [folder] if folder is self.folder else [folder, self.folder]
+            trial = Trial(model, objective, self.parts.codec, self.train_examples, asked, s["stage"], self.cfg.seed)
+            self.compute = settled(self.compute, places, trial)
         return Trainer(
-            plan(self.cfg, stage, self.parts), model, objective, self.parts.codec, folder, self.compute,
+            asked, model, objective, self.parts.codec, folder, self.compute,
             s["stage"], s["optim"], s["task"], s["memory"], self.cfg.seed,
             lambda ema, step: self._validate(stage, ema, coarse, objective, step, folder), self.logger.log,
             self._idle(model, None if seen is not None else coarse),
@@ -188,13 +194,16 @@ class Experiment:
         self, stage: str, ema: Model, coarse: Model | None, objective: Objective, step: int, folder: RunFolder
     ) -> dict[str, float]:
         """A grid of samples with their scores, and the loss with the right and with shuffled conditions."""
-        shown = self.cfg.eval.grid
+        modules, shown = after_steps(), self.cfg.eval.grid
         rows = self.val_examples.first(max(shown, self.cfg.eval.validation_drawn))
         models = (ema, None) if stage == COARSE else (coarse, ema)
         drawn = make_pipeline(self.cfg, self.parts, *models, self.compute)(collate(rows)).drawn()
         folder.samples.mkdir(exist_ok=True)
-        save_png(folder.samples / f"{stage}-{step:06d}.png", validation_grid(rows[:shown], drawn.first(shown)))
-        scores = validation_scores(rows, drawn, self.parts.prepare.sketch) if self.cfg.eval.validation_metrics else {}
+        grid = modules.pictures.validation_grid(rows[:shown], drawn.first(shown))
+        modules.pictures.save_png(folder.samples / f"{stage}-{step:06d}.png", grid)
+        scores = {}
+        if self.cfg.eval.validation_metrics:
+            scores = modules.validation.validation_scores(rows, drawn, self.parts.prepare.sketch)
         rows = self.val_examples.first(self.cfg.eval.validation_items)
         size = self.cfg.eval.batch
         batches = [collate(rows[i : i + size]).to(self.compute.device) for i in range(0, len(rows), size)]
@@ -203,6 +212,17 @@ class Experiment:
         losses = condition_usage(ema, objective, self.parts.codec, batches, asked.last, self.cfg.seed, self.parts.chunks)
         fusion = {} if ema.ragaf is None else fusion_weights(ema, batches[0], asked.last)
         return losses | scores | fusion
+
+
+def after_steps() -> SimpleNamespace:
+    """The modules of validation, evaluation and report, with all that draws: training steps need none of it.
+
+    All of them at the first validation, so that a run evaluates with the code that it trained with, edited since or not.
+    """
+    with quick_imports():
+        from eval import validation
+        from ragaf_exp import evaluation, pictures, report
+    return SimpleNamespace(validation=validation, evaluation=evaluation, pictures=pictures, report=report)
 
 
 def plan(cfg: DictConfig, stage: str, parts: Parts) -> Plan:

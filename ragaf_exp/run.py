@@ -35,13 +35,14 @@ def job(cfg: DictConfig) -> None:
         try:
             with quick_imports():  # heavy: only once the config is known to be good
                 from ragaf_exp.experiment import run
-                from ragaf_exp.summary import print_summary
         except Stopped as stop:
             from ragaf_exp.runfolder import hand_on
 
             hand_on(cfg)
             raise UserError(f"{stop} before it began; the same command continues") from stop
         if (folder := run(cfg)).leads:
+            from ragaf_exp.summary import print_summary  # with the report's names of figures, which no step needs
+
             print_summary(folder)
 
 

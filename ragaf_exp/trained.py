@@ -12,6 +12,7 @@ from ragaf_exp.generate import Pipeline
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.sources import hold_once, load_own
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.training import timed
 from ragaf_exp.training.checkpoint import load_newest, save
 from ragaf_exp.training.precision import Compute
 
@@ -54,7 +55,7 @@ def load_stage(model: Model, folder: RunFolder, stage: str) -> Model:
 
 def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
     """A finished run's parts and its sampling pipeline."""
-    compute = Compute(cfg.memory.device, cfg.memory.precision)
+    compute = timed.for_sampling(folder, cfg.memory.device, cfg.memory.precision)
     if not folder.tokenizer.exists():
         raise UserError(f"{folder.tokenizer}: missing; restore it or train again")
     parts = assemble(cfg, folder)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from eval.draws import Draws
-from ragaf_exp import experiment
+from ragaf_exp import experiment, pictures
 from ragaf_exp.config.compose import composed
 from ragaf_exp.errors import UserError
 from ragaf_exp.experiment import run
@@ -67,7 +67,7 @@ def test_at_a_step_that_is_no_checkpoint(arguments, finished, monkeypatch):
     assert folder.state["state"] == "preempted" and folder.state["step"] == 5
     assert load_newest(folder.checkpoints, "coarse").step == 5
 
-    grid = experiment.validation_grid
+    grid = pictures.validation_grid
 
     def cut_short(*rest):
         if (folder.checkpoints / "refine" / "00000006").exists():
@@ -75,7 +75,7 @@ def test_at_a_step_that_is_no_checkpoint(arguments, finished, monkeypatch):
         return grid(*rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "validation_grid", cut_short)
+        patch.setattr(pictures, "validation_grid", cut_short)
         stopped(arguments, finished)
     assert load_newest(folder.checkpoints, "refine").step == 8
     assert len(validations(folder.path)) == len(validations(finished)) - 2  # of steps 8 and 9 of stage 2

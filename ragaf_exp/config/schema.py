@@ -115,7 +115,7 @@ class Memory:
     """Group `memory`: what is trained in stage 2 besides the region path, and in which precision."""
 
     device: Device = "auto"
-    precision: Precision = "auto"  # no: float32; fp16: with loss scaling
+    precision: Precision = "auto"  # auto: timed on a processor; no: float32; fp16: with loss scaling
     tune: Tune = "full"  # of a pretrained backbone, and of stage 1's modules in stage 2
     attention: AttentionLayers = "all"  # the layers that tune=attention and tune=lora train
     lora_rank: limits.Rank = 16
