@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ragaf_exp.data.images import read_rgba
+from ragaf_exp.data.listing import visible
 from ragaf_exp.data.palette import OBJECT_LAB, OBJECT_NAMES, delta_e, from_lab, to_lab
 from ragaf_exp.errors import UserError
 
@@ -74,7 +75,7 @@ def read_catalogue(root: str, groups: Sequence[str] | None = None) -> list[Emoji
             raise UserError(f"data.groups: {group} is not in {root}/openmoji.json; known: {', '.join(known)}")
     wanted = set(GROUPS if groups is None else groups)
     odd = ODD_SUBGROUPS if groups is None else ()
-    files = [{p.stem for p in (Path(root) / folder).glob("*.png")} for folder in ("black", "color")]
+    files = [{p.stem for p in visible((Path(root) / folder).glob("*.png"))} for folder in ("black", "color")]
     chosen = [
         Emoji(code, name)
         for code, name, group, subgroup in found
