@@ -16,6 +16,7 @@ from ragaf_exp.data.decode import read_labels
 from ragaf_exp.data.fit import resize_strokes
 from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.metadata import read_records
+from ragaf_exp.data.names import normal
 from ragaf_exp.data.palette import OBJECT_COLOURS
 from ragaf_exp.data.scenes import FILLS
 from ragaf_exp.data.split import LazyItems
@@ -39,7 +40,7 @@ def read_captions(path: Path) -> dict[str, Caption]:
     """
     found: dict[str, Caption] = {}
     for number, record in enumerate(read_records(path, ("file_name", "text")), 1):
-        key, text = Path(record["file_name"]).with_suffix("").as_posix(), record["text"]
+        key, text = Path(normal(record["file_name"])).with_suffix("").as_posix(), record["text"]
         phrases, before = record.get("phrases") or [], record.get("text_before") or ""
         if not isinstance(phrases, list) or not all(isinstance(p, str) and p in text for p in phrases):
             raise UserError(f"{path}: row {number}: phrases must be a list of pieces of its text")

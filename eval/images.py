@@ -15,6 +15,7 @@ import numpy as np
 
 from ragaf_exp.data.images import SUFFIXES, fit_image, read_image
 from ragaf_exp.data.listing import listed
+from ragaf_exp.data.names import normal
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import checksum
 
@@ -168,7 +169,7 @@ def _listed(root: Path) -> tuple[list[Path], list[str]]:
 def _keys(root: Path, files: list[Path]) -> list[str]:
     first: dict[str, Path] = {}
     for file in files:
-        key = file.with_suffix("").as_posix()
+        key = normal(file.with_suffix("").as_posix())
         if key in first:
             raise UserError(f"{root}: {first[key]} and {file} differ only in their suffix; keep one of them")
         first[key] = file
