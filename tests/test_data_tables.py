@@ -77,6 +77,11 @@ def test_every_separator_is_read(root: Path, separator: str, suffix: str) -> Non
     assert captions(Folder(str(root), size=16)) == {"0.png": "one, two; three four", "1.png": "plain"}
 
 
+def test_line_ends_of_old_spreadsheets(root: Path) -> None:
+    (root / "metadata.csv").write_text("file_name;text\r0.png;a\r1.png;b\r", newline="")
+    assert captions(Folder(str(root), size=16)) == {"0.png": "a", "1.png": "b"}
+
+
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_json_array_is_named(root: Path, indent: int | None) -> None:
     (root / "metadata.jsonl").write_text(json.dumps([{"file_name": "0.png", "text": "a"}], indent=indent))

@@ -15,9 +15,11 @@ from PIL import Image
 from ragaf_exp import rundata
 from ragaf_exp.config.compose import composed
 from ragaf_exp.data.folder import Folder
+from ragaf_exp.data.openmoji import OpenMoji
 from ragaf_exp.errors import UserError
 from ragaf_exp.evaluation import evaluate_run
 from ragaf_exp.experiment import run
+from ragaf_exp.features.fill import digest_of, marker
 from ragaf_exp.runfolder import RunFolder
 
 COUNT = 9
@@ -59,9 +61,8 @@ def test_what_changed_is_named(root: Path, tmp_path: Path) -> None:
     write(root, seed=100, caption="another {}")
     (root / "drawings" / "3.bmp").unlink()
     for check in (True, False):
-        before = rundata.check
         with pytest.raises(UserError) as caught:
-            before(tmp_path, Folder(str(root), size=16, drawings="drawings", check=check, on_error="skip"))
+            rundata.check(tmp_path, Folder(str(root), size=16, drawings="drawings", check=check, on_error="skip"))
         message = str(caught.value)
         assert "17 files changed (0.bmp, 1.bmp, 2.bmp, and 14 more)" in message and "\n" not in message
         assert "1 file missing (3.bmp (drawing))" in message and "captions or their order changed" in message
@@ -126,6 +127,31 @@ def test_other_sources_and_older_runs_have_no_record(root: Path, tmp_path: Path)
     rundata.record(tmp_path, object())
     rundata.check(tmp_path, source(root))
     assert list(tmp_path.glob("data.json")) == []
+
+
+def test_openmoji_has_a_record_too(tmp_path: Path) -> None:
+    for folder in ("black", "color"):
+        (tmp_path / folder).mkdir()
+        for code in ("1F34E", "1F34F"):
+            Image.fromarray(np.full((32, 32, 4), 255, np.uint8)).save(tmp_path / folder / f"{code}.png")
+    entries = [{"hexcode": code, "annotation": code, "group": "food-drink"} for code in ("1F34E", "1F34F")]
+    (tmp_path / "openmoji.json").write_text(json.dumps(entries))
+    moji = OpenMoji(str(tmp_path), size=32, val_share=0.0, test_share=0.0)
+    moji.split("train")[0], moji.split("train")[1]
+    rundata.record(tmp_path, moji)
+    rundata.check(tmp_path, OpenMoji(str(tmp_path), size=32))
+    Image.fromarray(np.full((32, 32, 4), 254, np.uint8)).save(tmp_path / "color" / "1F34E.png")
+    with pytest.raises(UserError, match=r"1 file changed \(color/1F34E\.png\)"):
+        rundata.check(tmp_path, OpenMoji(str(tmp_path), size=32))
+
+
+def test_features_of_other_data_are_not_taken_for_complete(root: Path, tmp_path: Path) -> None:
+    cfg = composed(["data=folder", f"data.root={root}"])
+    before = marker(cfg, tmp_path, COUNT, digest_of(source(root)))
+    assert before == marker(cfg, tmp_path, COUNT, digest_of(source(root)))
+    write(root, seed=100)
+    assert before != marker(cfg, tmp_path, COUNT, digest_of(source(root)))
+    assert digest_of(object()) == "", "its config says all"
 
 
 def test_a_run_and_its_data(root: Path, tmp_path: Path, tiny: list[str], caplog: pytest.LogCaptureFixture) -> None:

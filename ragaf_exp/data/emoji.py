@@ -108,10 +108,16 @@ def _read_entries(root: str) -> list[tuple[str, str, str, str]]:
         ) from None
 
 
+def art_files(root: str, code: str) -> tuple[Path, Path]:
+    """One emoji's colour picture and line art."""
+    return Path(root) / "color" / f"{code}.png", Path(root) / "black" / f"{code}.png"
+
+
 def read_art(root: str, code: str) -> Art:
     """Decodes one emoji. Raises UserError for a bad file or two that don't line up."""
-    rgb, cover = read_rgba(Path(root) / "color" / f"{code}.png")
-    _, ink = read_rgba(Path(root) / "black" / f"{code}.png")
+    colour, black = art_files(root, code)
+    rgb, cover = read_rgba(colour)
+    _, ink = read_rgba(black)
     if cover.shape != ink.shape:
         raise UserError(f"{root}/black/{code}.png: differs in size from the one in color/; fetch them again")
     # line art fills some areas that the colour picture doesn't: a line is what is dark in both

@@ -33,6 +33,11 @@ class Manifest:
     def as_json(self) -> dict[str, Any]:
         return {"rows": self.rows, "files": {name: list(astuple(entry)) for name, entry in self.files.items()}}
 
+    def digest(self) -> str:
+        """16 hex digits; another one wherever something changed, and perhaps where a file that was not read was copied."""
+        files = [[name, entry.size, entry.sha256 or entry.modified] for name, entry in sorted(self.files.items())]
+        return hashlib.sha256(json.dumps([self.rows, files]).encode()).hexdigest()[:16]
+
     def differences(self, before: dict[str, Any]) -> list[str]:
         """What is no longer as an earlier manifest, as JSON, says; empty where nothing differs.
 

@@ -40,7 +40,7 @@ def read_file(path: Path, column: str) -> list[Record]:
 
 
 def _separated(text: str, column: str) -> Iterator[Record]:
-    separator = _separator(text.partition("\n")[0], column)
+    separator = _separator(io.StringIO(text, newline="").readline(), column)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns = [name.strip() for name in next(rows, [])]
     for row in rows:
