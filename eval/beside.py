@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from eval.images import ImageSet, pictures_in
+from ragaf_exp.data.decode import read_labels
 from ragaf_exp.data.fit import resize_strokes
-from ragaf_exp.data.images import read_drawing, read_image
+from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.metadata import read_records
+from ragaf_exp.data.names import normal
 from ragaf_exp.data.palette import OBJECT_COLOURS
 from ragaf_exp.data.scenes import FILLS
 from ragaf_exp.data.split import LazyItems
@@ -38,7 +40,7 @@ def read_captions(path: Path) -> dict[str, Caption]:
     """
     found: dict[str, Caption] = {}
     for number, record in enumerate(read_records(path, ("file_name", "text")), 1):
-        key, text = Path(record["file_name"]).with_suffix("").as_posix(), record["text"]
+        key, text = Path(normal(record["file_name"])).with_suffix("").as_posix(), record["text"]
         phrases, before = record.get("phrases") or [], record.get("text_before") or ""
         if not isinstance(phrases, list) or not all(isinstance(p, str) and p in text for p in phrases):
             raise UserError(f"{path}: row {number}: phrases must be a list of pieces of its text")
@@ -75,13 +77,15 @@ def scenes_of(images: ImageSet, files: dict[str, Path], captions: dict[str, Capt
 
 def _scene(key: str, shape: tuple[int, int], path: Path, captions: dict[str, Caption]) -> Item:
     caption = captions[key]
-    mask = read_image(path)[..., 0]
+    mask = read_labels(path)
     if mask.shape != shape:
         raise UserError(f"{path}: {mask.shape[1]}x{mask.shape[0]}, its image {shape[1]}x{shape[0]}; resize it (nearest)")
-    if mask.max() > len(caption.phrases):
-        raise UserError(f"{path}: value {mask.max()}, but the caption of {key} has {len(caption.phrases)} phrases")
-    seen = [k for k in range(1, len(caption.phrases) + 1) if (mask == k).any()]
-    return Item(key, np.zeros((*shape, 3), np.uint8), caption.text, None, tuple(_thing(caption, k) for k in seen), mask)
+    low, high = int(mask.min()), int(mask.max())
+    if low < 0 or high > len(caption.phrases):
+        raise UserError(f"{path}: value {min(low, 0) or high}, but the caption of {key} has {len(caption.phrases)} phrases"
+                        "; a mask holds k where the k-th should be, else 0")  # fmt: skip
+    things = tuple(_thing(caption, k) for k in np.unique(mask).tolist() if k)
+    return Item(key, np.zeros((*shape, 3), np.uint8), caption.text, None, things, mask.astype(np.uint8))
 
 
 def _thing(caption: Caption, label: int) -> SceneObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ from eval import scoring
 from eval.beside import Caption, files_by_key, read_captions, scenes_of, sketches_of
 from eval.edges import reader_of
 from eval.evaluate import SCHEMA, Result, groups_of, phrase_regions
-from eval.guard import guard, matched
-from eval.images import ImageSet, pixel_hash
+from eval.guard import SHOWN, guard, matched
+from eval.images import ImageSet, ahead
 from eval.items import ItemRow, write_items
 from eval.networks import Found, Networks
+from eval.survey import Survey, survey
 from ragaf_exp.config.schema import Eval
+from ragaf_exp.data.decode import read_labels
+from ragaf_exp.data.images import read_drawing
+from ragaf_exp.data.listing import in_short
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_json
 
@@ -41,6 +45,7 @@ class FolderScores:
     def __init__(self, images: ImageSet, reference: ImageSet | None, settings: Eval, networks: Networks):
         self.images, self.reference, self.settings, self.networks = images, reference, settings, networks
         self.counts: dict[str, Any] = {}
+        self.warnings: list[str] = []
         self.facts = {"set": images.name, "resamples": settings.bootstrap}
         self.result = Result([ItemRow(key) for key in images.keys])
 
@@ -82,9 +87,21 @@ class FolderScores:
         both = {key: path for key, path in files.items() if key in captions and captions[key].phrases}
         known = self._part("masks", both)
         scenes = scenes_of(known, both, captions)
-        judged = [scoring.bindings(image, scene) for image, scene in zip(known, scenes, strict=True)]
+        judged, empty = [], []
+        for image, scene in zip(known, scenes, strict=True):
+            judged.append(scoring.bindings(image, scene))
+            if not scene.objects:
+                empty.append(scene.key)
+        self._note_empty(empty, len(known))
         self._add(scoring.binding_values(judged), {}, known.keys)
         self._take(self.networks.measure(known, None, regions=phrase_regions(scenes)), known.keys)
+
+    def _note_empty(self, keys: list[str], count: int) -> None:
+        """Masks that hold no phrase's value say nothing of their image."""
+        self.counts["masks"]["without_phrases"] = len(keys)
+        if keys:
+            self.warnings.append(f"masks: {len(keys)} of {count} hold no phrase's value, such as {', '.join(keys[:SHOWN])}"
+                                 "; these images have no binding: k marks where the k-th phrase should be")  # fmt: skip
 
     def _part(self, name: str, known: dict[str, Any]) -> ImageSet:
         """The images that a source has something for. UserError where there is none."""
@@ -108,13 +125,38 @@ class FolderScores:
                 for name, of in values.items()}  # fmt: skip
 
 
-def _hashes(training: Path | None, reference: ImageSet | None) -> list[str]:
+def _training(folder: Path | None, reference: ImageSet | None) -> Survey:
     """Of the training images, fitted to the reference's size where that is square, as training fits them."""
-    if training is None or reference is None:
-        return []
+    if folder is None or reference is None:
+        return Survey("training images")
     height, width = reference[0].shape[:2]
-    seen = ImageSet.folder(training, size=width if height == width else None)
-    return [pixel_hash(image) for image in tqdm(seen, desc="training images", unit="image")]
+    return survey(ImageSet.folder(folder, size=width if height == width else None))
+
+
+def _readable(
+    name: str, files: dict[str, Path] | None, read: Callable[[Path], Any], skip: bool
+) -> tuple[dict[str, Path] | None, dict[str, str]]:
+    """The files of a source, and why the damaged ones among them are left out: they stay in, and stop, unless `skip`."""
+    if files is None or not skip:
+        return files, {}
+    paths = list(files.values())
+    reasons = ahead(lambda i: _fault(read, paths[i]), tqdm(range(len(paths)), desc=f"checking {name}", unit="image"))
+    damaged = {key: reason for key, reason in zip(files, reasons, strict=True) if reason}
+    return {key: path for key, path in files.items() if key not in damaged}, damaged
+
+
+def _fault(read: Callable[[Path], Any], path: Path) -> str:
+    try:
+        read(path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _left_out(damaged: dict[str, dict[str, str]]) -> list[str]:
+    """One warning for each source with damaged files."""
+    return [f"{name}: {len(reasons)} damaged files are left out: {in_short(list(reasons.values()), '; ')}"
+            for name, reasons in damaged.items() if reasons]  # fmt: skip
 
 
 def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: Path) -> dict[str, Any]:
@@ -124,9 +166,15 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     captions = read_captions(sources.captions) if sources.captions else None
     sketches, masks = (files_by_key(folder, name) if folder else None
                        for name, folder in (("sketches", sources.sketches), ("masks", sources.masks)))  # fmt: skip
+    damaged: dict[str, dict[str, str]] = {}
+    sketches, damaged["sketches"] = _readable("sketches", sketches, read_drawing, sources.skip_damaged)
+    masks, damaged["masks"] = _readable("masks", masks, read_labels, sources.skip_damaged)
     reference = ImageSet.folder(sources.reference) if sources.reference else None
     images = ImageSet.folder(sources.images)
-    guarded = guard(images, reference, _hashes(sources.training, reference), sources.skip_damaged)
+    training = _training(sources.training, reference)
+    damaged["training"] = training.damaged
+    left_out = {"damaged": {name: len(reasons) for name, reasons in damaged.items() if reasons}}
+    guarded = guard(images, reference, [look.hash for look in training.looks], sources.skip_damaged)
     scores = FolderScores(guarded.images, guarded.reference, settings, networks)
     if guarded.reference is not None:
         scores.against_reference()
@@ -139,7 +187,8 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     result = scores.result
     content = {
         "schema": SCHEMA, "images": str(sources.images), "metrics": result.metrics, "unavailable": result.unavailable,
-        "warnings": guarded.warnings, "items": guarded.counts | scores.counts,
+        "warnings": guarded.warnings + _left_out(damaged) + scores.warnings,
+        "items": guarded.counts | scores.counts | left_out,
         "groups": groups_of(result, settings.bootstrap),
     }  # fmt: skip
     write_items(out.with_suffix(".items.jsonl"), result.rows)

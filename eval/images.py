@@ -14,6 +14,8 @@ from typing import TypeVar
 import numpy as np
 
 from ragaf_exp.data.images import SUFFIXES, fit_image, read_image
+from ragaf_exp.data.listing import listed
+from ragaf_exp.data.names import normal
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import checksum
 
@@ -160,20 +162,14 @@ def _listed(root: Path) -> tuple[list[Path], list[str]]:
     if not root.is_dir():
         raise UserError(f"{root}: is a file, not a folder; name the folder that holds it" if root.exists()
                         else f"{root}: no such folder; check the path")  # fmt: skip
-    files, others = [], []
-    for place, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                relative = Path(place, name).relative_to(root)
-                (files if relative.suffix.lower() in SUFFIXES else others).append(relative)
-    return sorted(files, key=Path.as_posix), sorted(path.as_posix() for path in others)
+    files, others = listed(root)
+    return files, [path.as_posix() for path in others]
 
 
 def _keys(root: Path, files: list[Path]) -> list[str]:
     first: dict[str, Path] = {}
     for file in files:
-        key = file.with_suffix("").as_posix()
+        key = normal(file.with_suffix("").as_posix())
         if key in first:
             raise UserError(f"{root}: {first[key]} and {file} differ only in their suffix; keep one of them")
         first[key] = file

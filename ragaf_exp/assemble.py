@@ -73,9 +73,15 @@ class Parts:
         """What would else be found out after minutes of training. UserError where a split is empty or can't be prepared."""
         for split in ("train", "val", "test"):
             if not len(items := self.source.split(split)):
-                raise UserError(f"data: no items in the {split} split; raise data.{split} or data.{split}_share, "
-                                "or give more images")  # fmt: skip
+                raise UserError(f"data: no items in the {split} split; {self._more_of(split)}")
             self.prepare(items[0])
+
+    def _more_of(self, split: str) -> str:
+        """What fills an empty split, by keys that the data source has."""
+        if hasattr(self.source, "advice"):
+            return self.source.advice()
+        keys = [f"data.{key}" for key in (split, f"{split}_share") if key in self.cfg.data]
+        return f"raise {' or '.join(keys)}" if keys else "give more images"
 
     def _examples(self, split: str, items: Sequence[Item], cache_mb: float) -> Examples:
         if split == "train" and self.augment.active:

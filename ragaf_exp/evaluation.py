@@ -11,6 +11,7 @@ from eval.draws import Draws, fingerprint
 from eval.edges import reader_of
 from eval.evaluate import Judge, evaluate
 from eval.networks import Networks
+from ragaf_exp import rundata
 from ragaf_exp.assemble import Parts
 from ragaf_exp.attention_pictures import save_attention
 from ragaf_exp.config.compose import PLACE
@@ -32,6 +33,7 @@ EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared 
 def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     """Draw the test split and score it; writes metrics.json, items.jsonl, samples/test and samples/fusion.json."""
     parts, pipeline = load_run(folder, cfg)
+    rundata.check(folder.path, parts.source)
     examples = parts.examples("test")
     examples = Examples(_Head(examples.items, cfg.eval.test_items), examples.prepare, EXAMPLES_MB)
     last = pipeline.refine if pipeline.refine is not None else pipeline.coarse

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ragaf_exp import rundata
 from ragaf_exp.assemble import Parts, adopt, assemble, make_model
 from ragaf_exp.config.build import build
 from ragaf_exp.config.doubts import doubts
@@ -44,6 +45,8 @@ def run(cfg: DictConfig) -> RunFolder:
     with STOP.listening():
         folder = _started(cfg)
         if folder.done():
+            if folder.leads:
+                rundata.check_finished(folder.path, cfg.data)
             log.info("%s: already finished; another seed or name makes a new run", folder.path)
             if folder.leads and not folder.report.exists():
                 after_steps().report.write_report(folder.path)
@@ -121,6 +124,7 @@ class Experiment:
         with processes.leader_first():
             inherit(cfg, folder)
             self.parts = assemble(cfg, folder)
+            rundata.check(folder.path, self.parts.source)
         self.parts.codec.to(self.compute.device)
         self.parts.chunks.size = cfg.eval.batch  # a validation, too, draws no more at once
         self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
@@ -131,6 +135,7 @@ class Experiment:
             launch.check(cfg)  # after what is found out sooner: a plan takes a while
             launch.cap(cfg)
         self.logger = build(cfg.logger, "logger") if folder.leads else Silent()
+        self._record()
 
     def train(self) -> None:
         """Every stage that the config asks for, in order."""
@@ -149,7 +154,13 @@ class Experiment:
                 save_lora(trained, self.folder.path / "lora" / stage)
             coarse = trained if stage == COARSE else coarse
         self.logger.close()
+        self._record()
         self.folder.status("running", trained=True)
+
+    def _record(self) -> None:
+        """Of the data, with the checksums of what was read so far."""
+        if self.folder.leads:
+            rundata.record(self.folder.path, self.parts.source)
 
     def _share(self) -> None:
         """Have stage 1 trained once for all members of the study that need the same, and take it over."""
@@ -157,6 +168,9 @@ class Experiment:
         if found is not None and found.step == self.cfg.stage.coarse.steps:
             return
         with stage1.held(self.cfg) as place:
+            rundata.check(place.path, self.parts.source)
+            if place.leads:
+                rundata.record(place.path, self.parts.source)
             self.trainer(COARSE, None, place).fit(self.train_examples)
             stage1.adopt(place, self.folder)
 

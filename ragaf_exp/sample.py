@@ -72,11 +72,12 @@ def single_request(args: dict[str, Any]) -> Request:
 def batch_requests(args: dict[str, Any]) -> list[Request]:
     """Rows of a CSV or JSONL; sketch paths are relative to the file's folder."""
     from ragaf_exp.data.metadata import read_table
+    from ragaf_exp.data.names import Names
 
     table = Path(args["batch"])
-    rows = read_table(table, ("sketch", "prompt"))
+    rows, names = read_table(table, ("sketch", "prompt")), Names(table.parent)
     return [
-        Request(table.parent / row["sketch"], row["prompt"], Path(args["out"]) / f"{i:04d}")
+        Request(table.parent / (names.find(row["sketch"]) or row["sketch"]), row["prompt"], Path(args["out"]) / f"{i:04d}")
         for i, row in enumerate(rows)
     ]
 

@@ -27,6 +27,7 @@ from ragaf_exp.config.build import build
 from ragaf_exp.config.compose import CONF, composed
 from ragaf_exp.data.fit import fit_drawing, fit_image
 from ragaf_exp.data.images import read_drawing, read_image
+from ragaf_exp.data.listing import visible
 from ragaf_exp.errors import UserError, between
 from ragaf_exp.figures import captioned, grid
 from ragaf_exp.files import write_bytes
@@ -65,7 +66,7 @@ def main() -> None:
 
 def options() -> list[str]:
     """All options of the group `sketch`."""
-    return sorted(path.stem for path in (CONF / "sketch").glob("*.yaml"))
+    return [path.stem for path in visible((CONF / "sketch").glob("*.yaml"))]
 
 
 def chosen(names: list[str], settings: list[str]) -> list[str]:

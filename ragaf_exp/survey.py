@@ -1,12 +1,13 @@
 """How a set of drawings falls into regions: python -m ragaf_exp.survey drawings='[DIR,DIR]' [size=256] [regions.gap=0.05].
 
-One line a folder: how many drawings, how many regions they have, and the share of them with a figure apart from the
-background. out=FILE.png: pictures of the regions of the first drawings. Takes every override of the groups regions and
-graph.
+One line a folder: how many drawings, how many regions they have, the share of them with a figure apart from the
+background, and how many damaged files, which are named, were left out. Hidden names are passed over. out=FILE.png:
+pictures of the regions of the first drawings. Takes every override of the groups regions and graph.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -18,9 +19,10 @@ import numpy as np
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
 
+log = logging.getLogger(__name__)
 FIGURE = 0.02  # of the picture: a region this large that is not the background is a figure
 SHOWN = 12  # drawings of each folder in the picture
-HEAD = ("drawings", "files", "regions: median", "5 %", "95 %", "with a figure", "ms each")
+HEAD = ("drawings", "files", "regions: median", "5 %", "95 %", "with a figure", "ms each", "damaged")
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Survey:
     counts: list[int]  # regions of each drawing
     figures: list[bool]  # whether it has a figure
     milliseconds: float  # of finding regions and graph, median
+    damaged: list[str]  # why the other files can't be read, one line each
 
     def cells(self) -> tuple[str, ...]:
         low, middle, high = np.percentile(self.counts, (5, 50, 95))
         return (
             str(self.folder), str(len(self.counts)), f"{middle:g}", f"{low:g}", f"{high:g}",
-            f"{np.mean(self.figures):.0%}", f"{self.milliseconds:.2f}",
+            f"{np.mean(self.figures):.0%}", f"{self.milliseconds:.2f}", str(len(self.damaged)),
         )  # fmt: skip
 
 
@@ -63,7 +66,7 @@ def main() -> None:
 
 
 def look(folder: Path, size: int, overrides: list[str]) -> tuple[Survey, list[np.ndarray]]:
-    """A folder's figures, and overlays (h,w,3) of its first drawings. UserError where it has no pictures."""
+    """A folder's figures, and overlays (h,w,3) of its first drawings. UserError where it has no whole picture."""
     from tqdm import tqdm
 
     from ragaf_exp.config.build import build
@@ -74,9 +77,13 @@ def look(folder: Path, size: int, overrides: list[str]) -> tuple[Survey, list[np
 
     cfg = composed(overrides)
     find, connect = build(cfg.regions, "regions"), build(cfg.graph, "graph")
-    counts, figures, times, pictures = [], [], [], []
+    counts, figures, times, pictures, damaged = [], [], [], [], []
     for path in tqdm(list(_pictures(folder)), desc=str(folder), unit="drawing"):
-        sketch = fit_drawing(read_drawing(path), size)
+        try:
+            sketch = fit_drawing(read_drawing(path), size)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
         began = time.perf_counter()
         regions = find(sketch)
         graph = connect(regions)
@@ -86,7 +93,19 @@ def look(folder: Path, size: int, overrides: list[str]) -> tuple[Survey, list[np
         figures.append(bool((np.delete(areas, max(regions.background, 0)) >= FIGURE * sketch.size).any()))
         if len(pictures) < SHOWN:
             pictures.append(region_overlay(sketch, regions, graph))
-    return Survey(folder, counts, figures, float(np.median(times))), pictures
+    _report(folder, damaged, len(counts))
+    return Survey(folder, counts, figures, float(np.median(times)), damaged), pictures
+
+
+def _report(folder: Path, damaged: list[str], whole: int) -> None:
+    """Name the damaged files. UserError where there is no other."""
+    from ragaf_exp.data.listing import in_short
+
+    text = f"drawings={folder}: {len(damaged)} of {len(damaged) + whole} files are damaged: {in_short(damaged, '; ')}"
+    if not whole:
+        raise UserError(text)
+    if damaged:
+        log.warning("%s; they are left out", text)
 
 
 def _tiled(pictures: list[np.ndarray]) -> np.ndarray:
@@ -98,13 +117,14 @@ def _tiled(pictures: list[np.ndarray]) -> np.ndarray:
 
 def _pictures(folder: Path) -> Iterator[Path]:
     from ragaf_exp.data.images import SUFFIXES
+    from ragaf_exp.data.listing import listed
 
     if not folder.is_dir():
         raise UserError(f"drawings={folder}: no such folder")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
+    pictures, _ = listed(folder)
+    if not pictures:
         raise UserError(f"drawings={folder}: no pictures in it; known are {', '.join(SUFFIXES)}")
-    yield from found
+    yield from (folder / path for path in pictures)
 
 
 if __name__ == "__main__":

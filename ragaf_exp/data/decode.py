@@ -45,6 +45,37 @@ def decode(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
             raise UserError(_damaged(path, error)) from None
 
 
+def read_labels(path: str | Path) -> np.ndarray:
+    """The values of a label mask as stored, (H, W) int64: an indexed picture's indices, a grey one's levels.
+
+    Levels are never scaled, whatever their depth; a colour picture whose channels are equal counts as grey.
+    Raises UserError as `decode` does, and for colours, which are no labels.
+    """
+    with _open(path) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
+        try:
+            picture.load()
+            values = _labels(_upright(picture))
+        except Exception as error:  # a decoder may raise anything on damaged bytes
+            raise UserError(_damaged(path, error)) from None
+    if values is None:
+        raise UserError(f"{path}: is a colour picture; a mask holds one label per pixel: save it as greyscale or indexed")
+    return values
+
+
+def _labels(picture: Image.Image) -> np.ndarray | None:
+    """Labels (H, W) of a decoded picture; None where its channels differ."""
+    if picture.mode in ("PA", "LA", "La"):
+        return np.asarray(picture)[..., 0].astype(np.int64)
+    if picture.mode == "F":
+        return np.rint(np.asarray(picture)).astype(np.int64)
+    values = np.asarray(picture)
+    if values.ndim == 2:  # "1" holds bool, "P" indices, "L" and "I" levels
+        return values.astype(np.int64)
+    colours = np.asarray(picture.convert("RGB"))
+    equal = (colours == colours[..., :1]).all()
+    return colours[..., 0].astype(np.int64) if equal else None
+
+
 @contextmanager
 def _silent_libtiff() -> Iterator[None]:
     """Keeps libtiff, a C library, from writing its own complaints to the process's stderr."""

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ragaf_exp.data.images import read_rgba
+from ragaf_exp.data.listing import visible
 from ragaf_exp.data.palette import OBJECT_LAB, OBJECT_NAMES, delta_e, from_lab, to_lab
 from ragaf_exp.errors import UserError
 
@@ -74,7 +75,7 @@ def read_catalogue(root: str, groups: Sequence[str] | None = None) -> list[Emoji
             raise UserError(f"data.groups: {group} is not in {root}/openmoji.json; known: {', '.join(known)}")
     wanted = set(GROUPS if groups is None else groups)
     odd = ODD_SUBGROUPS if groups is None else ()
-    files = [{p.stem for p in (Path(root) / folder).glob("*.png")} for folder in ("black", "color")]
+    files = [{p.stem for p in visible((Path(root) / folder).glob("*.png"))} for folder in ("black", "color")]
     chosen = [
         Emoji(code, name)
         for code, name, group, subgroup in found
@@ -107,10 +108,16 @@ def _read_entries(root: str) -> list[tuple[str, str, str, str]]:
         ) from None
 
 
+def art_files(root: str, code: str) -> tuple[Path, Path]:
+    """One emoji's colour picture and line art."""
+    return Path(root) / "color" / f"{code}.png", Path(root) / "black" / f"{code}.png"
+
+
 def read_art(root: str, code: str) -> Art:
     """Decodes one emoji. Raises UserError for a bad file or two that don't line up."""
-    rgb, cover = read_rgba(Path(root) / "color" / f"{code}.png")
-    _, ink = read_rgba(Path(root) / "black" / f"{code}.png")
+    colour, black = art_files(root, code)
+    rgb, cover = read_rgba(colour)
+    _, ink = read_rgba(black)
     if cover.shape != ink.shape:
         raise UserError(f"{root}/black/{code}.png: differs in size from the one in color/; fetch them again")
     # line art fills some areas that the colour picture doesn't: a line is what is dark in both

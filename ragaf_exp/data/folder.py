@@ -1,9 +1,13 @@
 """A folder of one's own images: the Hugging Face ImageFolder convention, with paired drawings where there are
 some.
 
-    root/metadata.jsonl or metadata.csv   rows with file_name (relative to root) and text
-    root/photo.jpg ...                    the images, in subfolders if wanted
-    drawings/photo.png ...                optional: a drawing for each image, same path but for the suffix
+    root/metadata.jsonl        rows with file_name (relative to the file) and text, a caption or a list of them; or
+                               metadata.csv (separated by comma, semicolon or tab), .tsv, .parquet
+    root/photo.jpg ...         the images, in subfolders if wanted
+    root/train/metadata.jsonl  instead of the first: one level down, where train, validation and test are the splits
+    drawings/photo.png ...     optional: a drawing for each image, same path but for the suffix
+
+Names may differ from those on disk in case, Unicode normal form or by backslashes.
 """
 
 from __future__ import annotations
@@ -15,16 +19,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ragaf_exp.config import limits
 from ragaf_exp.data.fit import check_fit
 from ragaf_exp.data.images import SUFFIXES, check_header, fit_drawing, fit_image, read_drawing, read_image
+from ragaf_exp.data.manifest import Manifest, manifest
 from ragaf_exp.data.metadata import Row, read_rows
-from ragaf_exp.data.split import LazyItems, check_shares, check_size, split_names
+from ragaf_exp.data.names import Names
+from ragaf_exp.data.split import LazyItems, check_shares, check_size, remark, split_id, split_lists, working_shares
 from ragaf_exp.errors import UserError
+from ragaf_exp.files import checksum
 from ragaf_exp.types import Item
 
 log = logging.getLogger(__name__)
@@ -32,7 +39,10 @@ SHOWN = 3  # bad rows named in a message
 
 
 class Folder:
-    """Images with captions from a folder; the split hangs on each image's file name alone.
+    """Images with captions from a folder; the split hangs on each image's file name, where subfolders don't say it.
+
+    Among a few images a split that the hash leaves empty is filled (see split.split_lists). Each of an image's captions
+    is an item of training; val and test have the first.
 
     root: the folder. size: side of the square images. drawings: folder of line drawings, looked for under
     root first; "" extracts sketches from the images instead. text_column: the captions' column; an empty
@@ -71,17 +81,48 @@ class Folder:
         check_fit(fit)
         check_shares(val_share, test_share)
         self.root, self.size, self.fit, self.polarity = Path(root), size, fit, polarity
-        self._drawings = self._find_drawings(drawings) if drawings else None
+        self._drawings = Names(self._find_drawings(drawings)) if drawings else None
         self._shares = (val_share, test_share)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         self._room = cache_mb * 2**20 // (size * size * (7 if drawings else 3))
-        self._rows, self.skipped = self._usable(read_rows(self.root, text_column), on_error, check)
+        self._sums: dict[Path, str] = {}  # sha256 of the files that were read
+        self._named = read_rows(self.root, text_column)
+        self._paths = {row.file_name: self.root / row.path for row in self._named if row.path}
+        self._rows, self.skipped = self._usable(self._named, on_error, check)
+        self._splits = self._split_up()
 
     def split(self, name: str) -> Sequence[Item]:
         """The items of "train", "val" or "test", possibly none. Raises UserError for another name."""
-        chosen = set(split_names({row.file_name for row in self._rows}, name, *self._shares))
-        rows = [row for row in self._rows if row.file_name in chosen]
-        return LazyItems(partial(_nth, self._item, rows), len(rows), partial(_nth, attrgetter("text"), rows))
+        split_id(name)
+        chosen = set(self._splits[name])
+        shown = [
+            _Shown(f"{row.file_name}#{row.number}{f'.{i}' * (i > 1)}", row.file_name, text)
+            for row in self._rows
+            if row.file_name in chosen
+            for i, text in enumerate(row.texts if name == "train" else row.texts[:1], 1)
+        ]
+        return LazyItems(partial(_nth, self._item, shown), len(shown), partial(_nth, attrgetter("text"), shown))
+
+    def advice(self) -> str:
+        """What fills an empty split."""
+        val, test = (share or 0.1 for share in self._shares)
+        shares = working_shares([row.file_name for row in self._rows], val, test)
+        words = "set data.val_share={:g} data.test_share={:g}".format(*shares) if shares else "change data.val_share"
+        return f"{words}, or give more images"
+
+    def manifest(self) -> Manifest:
+        """The folder's rows and files as they are now, with checksums of what was read."""
+        rows = [[row.file_name, list(row.texts), row.split] for row in self._named]
+        drawings = {f"{name} (drawing)": path for name in self._paths if (path := self._drawing(name))}
+        return manifest(rows, self._paths | drawings, self._sums)
+
+    def _split_up(self) -> dict[str, list[str]]:
+        """The names of each split; a warning where there are too few for the hash to fill all."""
+        given = {row.file_name: row.split for row in self._rows}
+        splits, filled = split_lists(list(given), *self._shares, given)
+        if text := remark(splits, filled):
+            log.warning("%s: %s", self.root, text)
+        return splits
 
     def _find_drawings(self, drawings: str) -> Path:
         for folder in (self.root / drawings, Path(drawings)):
@@ -89,15 +130,19 @@ class Folder:
                 return folder
         raise UserError(f"data.drawings={drawings}: no such folder, neither under {self.root} nor by itself")
 
-    def _drawing_path(self, file_name: str) -> Path | None:
+    def _drawing(self, file_name: str) -> Path | None:
+        """The drawing of an image, None where there is none of that name."""
         if self._drawings is None:
             return None
-        stem = self._drawings / Path(file_name).with_suffix("")
-        for suffix in SUFFIXES:
-            for path in (stem.with_name(stem.name + suffix), stem.with_name(stem.name + suffix.upper())):
-                if path.is_file():
-                    return path
-        raise UserError(f"{stem}.*: no drawing of that name for {file_name}; add it")
+        name = self._drawings.with_stem(Path(file_name).with_suffix("").as_posix(), SUFFIXES)
+        return name and self._drawings.root / name
+
+    def _drawing_path(self, file_name: str) -> Path | None:
+        """The same, None only where no drawings are wanted."""
+        if self._drawings is not None and (path := self._drawing(file_name)) is None:
+            stem = self._drawings.root / Path(file_name).with_suffix("")
+            raise UserError(f"{stem}.*: no drawing of that name for {file_name}; add it")
+        return path if self._drawings is not None else None
 
     def _usable(self, rows: list[Row], on_error: str, check: bool) -> tuple[list[Row], int]:
         """The rows whose files are sound, and how many are not."""
@@ -105,7 +150,7 @@ class Folder:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             faults = dict(zip(names, pool.map(partial(self._fault, check), names), strict=True))
         problems = [
-            f"row {row.number}: {row.problem or faults[row.file_name]}"
+            f"{row.label}: {row.problem or faults[row.file_name]}"
             for row in rows
             if row.problem or faults[row.file_name]
         ]
@@ -127,7 +172,7 @@ class Folder:
             if check:
                 self._load(file_name)
             else:
-                check_header(self.root / file_name)
+                check_header(self._paths[file_name])
                 if drawing := self._drawing_path(file_name):
                     check_header(drawing)
         except UserError as error:
@@ -138,10 +183,10 @@ class Folder:
         """The fitted image, and its drawing where there are drawings."""
         if file_name in self._cache:
             return self._cache[file_name]
-        image, path = read_image(self.root / file_name), self._drawing_path(file_name)
+        image, path = self._read(self._paths[file_name], read_image), self._drawing_path(file_name)
         drawing = None
         if path is not None:
-            drawing = read_drawing(path, self.polarity)
+            drawing = self._read(path, partial(read_drawing, polarity=self.polarity))
             if abs(np.log(drawing.shape[0] * image.shape[1] / drawing.shape[1] / image.shape[0])) > 0.1:
                 raise UserError(
                     f"{path}: its aspect differs from that of {file_name}, so they don't line up; redo it"
@@ -152,10 +197,25 @@ class Folder:
             self._cache[file_name] = pair
         return pair
 
-    def _item(self, row: Row) -> Item:
-        image, drawing = self._load(row.file_name)
-        return Item(f"{row.file_name}#{row.number}", image, row.text, drawing)
+    def _read(self, path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+        """A decoded file, whose checksum is noted."""
+        picture = read(path)
+        if path not in self._sums:
+            self._sums[path] = checksum(path)
+        return picture
+
+    def _item(self, shown: _Shown) -> Item:
+        image, drawing = self._load(shown.file_name)
+        return Item(shown.key, image, shown.text, drawing)
 
 
-def _nth(make: Callable[[Row], Any], rows: list[Row], index: int) -> Any:
-    return make(rows[index])
+class _Shown(NamedTuple):
+    """An item before its files are read."""
+
+    key: str
+    file_name: str
+    text: str
+
+
+def _nth(make: Callable[[_Shown], Any], shown: list[_Shown], index: int) -> Any:
+    return make(shown[index])

@@ -1,18 +1,23 @@
-"""Rows of an ImageFolder's metadata.jsonl or metadata.csv."""
+"""Rows of an ImageFolder's metadata.jsonl, .csv, .tsv or .parquet, in the folder or one level down."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.data.listing import visible
+from ragaf_exp.data.names import Names, normal
+from ragaf_exp.data.tables import SUFFIXES, Record, read_file
 from ragaf_exp.errors import UserError
 
-NAMES = ("metadata.jsonl", "metadata.csv")
+NAMES = tuple("metadata" + suffix for suffix in SUFFIXES)
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "eval": "test",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,36 +25,61 @@ class Row:
     """One row; `problem` says what makes it unusable, "" for a sound one."""
 
     number: int  # from 1, the header not counted
-    file_name: str
-    text: str
+    file_name: str  # relative to the root, NFC, with slashes: the item's identity on every system
+    texts: tuple[str, ...] = ()  # captions, at least one where there is no problem
     problem: str = ""
+    path: str = ""  # relative to the root, as it is on disk
+    split: str = ""  # that the metadata's folder is of: train, val or test; "" where it has another name
+    source: str = ""  # the metadata file, for messages, where there are several
+
+    @property
+    def label(self) -> str:
+        """What messages call the row."""
+        return f"{self.source}: row {self.number}" if self.source else f"row {self.number}"
 
 
 def read_rows(root: Path, text_column: str = "text") -> list[Row]:
-    """The rows of the metadata file in a folder. Raises UserError where there is none, or nothing to read in
-    it.
+    """The rows of the metadata file in a folder, or of those in its subfolders.
+
+    Raises UserError where there is none, nothing to read in one, or an image in two splits.
     """
-    path = find_metadata(root)
-    records = _records(path)
+    paths = find_metadata(root)
+    names = Names(root)
+    rows = [row for path in paths for row in _rows_of(path, root, text_column, names, len(paths) > 1)]
+    first: dict[str, Row] = {}
+    for row in rows:
+        other = first.setdefault(row.file_name, row)
+        if row.file_name and other.split != row.split:
+            raise UserError(f"{root}: {row.file_name} is named by {other.label} and by {row.label}; leave it in one split")
+        if row.file_name and other.path != row.path:
+            raise UserError(f"{root}: two files are called {row.file_name}, in different Unicode normal forms; rename one")
+    return rows
+
+
+def _rows_of(path: Path, root: Path, text_column: str, names: Names, several: bool) -> Iterable[Row]:
+    records = read_file(path, "file_name")
     if not records:
         raise UserError(f"{path}: holds no rows; write one for each image, with file_name and {text_column}")
     known = _columns(records)
     for column, mend in (("file_name", "name it so"), (text_column, "name it so, or set data.text_column")):
         if column not in known:
             raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); {mend}")
-    return [_row(i, record, text_column, path) for i, record in enumerate(records, 1)]
+    folder = "" if path.parent == root else path.parent.name
+    fixed = {"split": SPLIT_FOLDERS.get(folder.lower(), ""), "source": f"{folder}/{path.name}" if several else ""}
+    for number, record in enumerate(records, 1):
+        yield _row(number, record, text_column, path, folder, names, fixed)
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """These columns of the rows of a .csv or .jsonl file; they are strings. Raises UserError."""
+    """These columns of the rows of a table; they are strings. Raises UserError."""
     return [{column: record[column] for column in columns} for record in read_records(path, columns)]
 
 
 def read_records(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows of a .csv or .jsonl file, of which these columns are strings. Raises UserError."""
-    if path.suffix not in (".csv", ".jsonl"):
+    """The rows of a .jsonl, .csv, .tsv or .parquet file, of which these columns are strings. Raises UserError."""
+    if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: must be a .csv or .jsonl file, with {' and '.join(columns)}")
-    records = _records(path)
+    records = read_file(path, columns[0])
     if not records:
         raise UserError(f"{path}: holds no rows; write one for each image, with {' and '.join(columns)}")
     known = _columns(records)
@@ -57,71 +87,65 @@ def read_records(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
         if column not in known:
             raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); name it so")
     for number, record in enumerate(records, 1):
+        if record.problem:
+            raise UserError(f"{path}: row {number}: {record.problem}")
         for column in columns:
-            if not isinstance(record.get(column), str):
-                raise UserError(f"{path}: row {number}: its {column} is missing or no text; write one")
-    return records
+            if not isinstance(value := record.values.get(column), str):
+                state = f"is a list of {len(value)}" if isinstance(value, list) else "is missing or no text"
+                raise UserError(f"{path}: row {number}: its {column} {state}; write one")
+    return [record.values for record in records]
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(_csv(file) if path.suffix == ".csv" else _jsonl(file, path))
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except csv.Error as error:
-        raise UserError(f"{path}: is not a table of comma-separated values ({error}); mend it") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); mend that") from None
-
-
-def _columns(records: list[dict[str, Any]]) -> list[str]:
+def _columns(records: list[Record]) -> list[str]:
     """Their keys, in the order of their first appearance."""
-    return list(dict.fromkeys(key for record in records for key in record if key))
+    return list(dict.fromkeys(key for record in records for key in record.values if key))
 
 
-def find_metadata(root: Path) -> Path:
-    """The one metadata file of a folder. Raises UserError."""
+def find_metadata(root: Path) -> list[Path]:
+    """The one metadata file of a folder, or where it has none those of its subfolders. Raises UserError."""
     if not root.is_dir():
         raise UserError(
             f"data.root={root}: {'is not a folder' if root.exists() else 'no such folder'}; check the path"
         )
-    found = [root / name for name in NAMES if (root / name).is_file()]
-    if not found:
-        raise UserError(
-            f"data.root={root}: no metadata.jsonl or metadata.csv in it; write one (file_name, text)"
-        )
-    if len(found) > 1:
-        raise UserError(f"data.root={root}: both metadata.jsonl and metadata.csv are there; keep one")
-    return found[0]
+    if own := _metadata_in(root):
+        return own
+    below = [path for folder in visible(root.iterdir()) if folder.is_dir() for path in _metadata_in(folder)]
+    if not below:
+        raise UserError(f"data.root={root}: no metadata.jsonl or metadata.csv in it (nor .tsv, .parquet), nor one level "
+                        "down; write one (file_name, text)")  # fmt: skip
+    return below
 
 
-def _csv(file: Any) -> Iterator[dict[str, Any]]:
-    yield from csv.DictReader(file, strict=True)
+def _metadata_in(folder: Path) -> list[Path]:
+    paths = [folder / name for name in NAMES if (folder / name).is_file()]
+    if len(paths) > 1:
+        raise UserError(f"data.root={folder}: both {paths[0].name} and {paths[1].name} are there; keep one")
+    return paths
 
 
-def _jsonl(file: Any, path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            raise UserError(f"{path}: line {number} is not JSON; mend or delete it") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}: line {number} is not a JSON object; write file_name and text in braces")
-        yield record
-
-
-def _row(number: int, record: dict[str, Any], text_column: str, path: Path) -> Row:
-    name, text = record.get("file_name"), record.get(text_column)
+def _row(
+    number: int, record: Record, text_column: str, path: Path, folder: str, names: Names, fixed: dict[str, str]
+) -> Row:  # fmt: skip
+    name, text = record.values.get("file_name"), record.values.get(text_column)
     if not isinstance(name, str) or not name.strip():
-        return Row(number, "", "", "it has no file_name")
-    name = os.path.normpath(name.strip())
-    if os.path.isabs(name) or name.split(os.sep)[0] == os.pardir or "\0" in name:
+        return Row(number, "", problem=record.problem or "it has no file_name", **fixed)
+    name = os.path.normpath(os.path.join(folder, name.strip()))
+    if _leads_out(name) or _leads_out(normal(name)):
         raise UserError(
             f"{path}: row {number}: file_name {name!r} leads out of the folder; move the image into it"
         )
-    if not isinstance(text, str):
-        return Row(number, name, "", f'{name}: it has no {text_column} (an empty caption is "")')
-    return Row(number, name, " ".join(text.split()))
+    there = names.find(name)
+    where = {"file_name": normal(there or name), "path": there or name, **fixed}
+    texts = text if isinstance(text, list) else [text]
+    if record.problem:
+        return Row(number, problem=f"{name}: {record.problem}", **where)
+    if not texts or not all(isinstance(each, str) for each in texts):
+        return Row(number, problem=f'{name}: it has no {text_column} (an empty caption is "")', **where)
+    if there is None and (hint := names.hint(name)):
+        return Row(number, problem=f"{names.root / name}: no such file{hint}; name the one that is meant", **where)
+    return Row(number, texts=tuple(" ".join(each.split()) for each in texts), **where)
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a relative name leads out of the folder that it is relative to, or is none."""
+    return os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir or "\0" in name

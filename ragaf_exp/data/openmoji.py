@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from ragaf_exp.config import limits
 from ragaf_exp.data.captions import annotate, article, counted, list_caption
 from ragaf_exp.data.compose import SIDES, Layout, place_boxes
-from ragaf_exp.data.emoji import Art, Emoji, filled_share, noun, read_art, read_catalogue, recolour
+from ragaf_exp.data.emoji import Art, Emoji, art_files, filled_share, noun, read_art, read_catalogue, recolour
+from ragaf_exp.data.manifest import Manifest, manifest
 from ragaf_exp.data.palette import BACKGROUND_NAMES, OBJECT_NAMES, nearest_colour
 from ragaf_exp.data.split import SPLITS, LazyItems, check_counts, check_shares, check_size, split_id, split_of
 from ragaf_exp.errors import UserError
+from ragaf_exp.files import checksum
 from ragaf_exp.types import Item, SceneObject
 
 FILLED = 0.2  # share of its box that an emoji's interior takes at least, where its colour counts
@@ -62,7 +65,8 @@ class OpenMoji:
         self.min_objects, self.max_objects = min_objects, max_objects
         self.lengths = dict(zip(SPLITS, (train, val, test), strict=True))
         self._arts: dict[str, Art] = {}
-        found = read_catalogue(root, groups)
+        self._sums: dict[Path, str] = {}  # sha256 of the files that were read
+        found = self._catalogue = read_catalogue(root, groups)
         if scenes or recolour:
             found = [emoji for emoji in found if filled_share(self._art(emoji.code)) >= FILLED]
         self.emoji = {
@@ -82,10 +86,17 @@ class OpenMoji:
         count = min(length, len(emoji)) if name != "train" else length if emoji else 0
         return LazyItems(partial(self._alone, name), count)
 
+    def manifest(self) -> Manifest:
+        """The emoji and their files as they are now, with checksums of what was read."""
+        paths = [path for emoji in self._catalogue for path in art_files(self.root, emoji.code)]
+        names = {path.relative_to(self.root).as_posix(): path for path in paths}
+        return manifest([[emoji.code, emoji.name] for emoji in self._catalogue], names, self._sums)
+
     def _art(self, code: str) -> Art:
         """One emoji's pictures, decoded once."""
         if code not in self._arts:
             art = read_art(self.root, code)
+            self._sums |= {path: checksum(path) for path in art_files(self.root, code)}
             self._arts[code] = art.cropped() if self.scenes else art
         return self._arts[code]
 

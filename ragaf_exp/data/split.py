@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from ragaf_exp.data.listing import in_short
 from ragaf_exp.errors import UserError
 
 Made = TypeVar("Made")
 SPLITS = ("train", "val", "test")
+FEW = 10  # names, below which empty splits are filled
 
 
 class LazyItems(Sequence[Made]):
@@ -53,10 +55,72 @@ def split_of(name: str, val_share: float, test_share: float) -> str:
     return "test" if at < test_share else "val" if at < test_share + val_share else "train"
 
 
-def split_names(names: Iterable[str], split: str, val_share: float, test_share: float) -> list[str]:
-    """The names that belong to `split`, in their order."""
-    split_id(split)
-    return [name for name in names if split_of(name, val_share, test_share) == split]
+def split_lists(
+    names: Sequence[str], val_share: float, test_share: float, given: Mapping[str, str] | None = None
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The names of each split, and which of train, val and test the hash left empty and were filled.
+
+    Of fewer than FEW names a split that is empty takes the nearest name in the hash's order from the split next to it: as
+    few as possible change, and the same ones on every host. Of two names val and test share one, and a single name is in
+    all splits. Of more names none ever changes its split, and a split may be empty (see `working_shares`). A split whose
+    share is 0 stays empty.
+
+    Args:
+        names: Distinct names of the source's items.
+        val_share: Of the names without a given split, in [0, 1).
+        test_share: The same; with val_share below 1.
+        given: Splits that the source itself says, by name. Shares of val and test do not count where the source has
+            that split.
+
+    Returns:
+        Names by split, in the order of their hashes, and the names of the splits that were filled.
+    """
+    given = given or {}
+    lists: dict[str, list[str]] = {split: [name for name in names if given.get(name) == split] for split in SPLITS}
+    pool = sorted((name for name in names if given.get(name) not in ("val", "test")), key=lambda n: (hash_share(n), n))
+    shares = [0.0 if lists[split] else share for split, share in (("test", test_share), ("val", val_share))]
+    by_hash = {split: [n for n in pool if split_of(n, shares[1], shares[0]) == split] for split in SPLITS}
+    few = len(pool) < FEW
+    taken = _filled(pool, len(by_hash["test"]), len(by_hash["val"]), *(share > 0 for share in shares)) if few else by_hash
+    filled = [split for split in SPLITS if taken[split] and not by_hash[split]]
+    return {split: taken[split] or lists[split] for split in SPLITS}, filled
+
+
+def _filled(order: list[str], test: int, val: int, needs_test: bool, needs_val: bool) -> dict[str, list[str]]:
+    """Names in the hash's order, cut into test, val and train, none of those that are needed empty if possible."""
+    if len(order) <= needs_test + needs_val:
+        rest = order[:1]  # of one or two names: what is not trained on, if there is any, serves for both
+        return {"train": order[-1:], "val": rest if needs_val else [], "test": rest if needs_test else []}
+    first = max(test, needs_test)
+    second = min(max(test + val, first + needs_val), len(order) - 1)
+    first = min(first, second - needs_val)
+    return {"train": order[second:], "val": order[first:second], "test": order[:first]}
+
+
+def working_shares(names: Sequence[str], val_share: float, test_share: float) -> tuple[float, float] | None:
+    """The least shares of val and test, no less than those given, that leave no split of the names empty; None without."""
+    at = sorted(map(hash_share, names))
+    test = max(test_share, _above(at[0]))
+    val = max([val_share, *(_above(share - test) for share in at if share >= test)][:2])
+    return (val, test) if at[-1] >= test + val else None
+
+
+def _above(share: float) -> float:
+    """The next of three decimals."""
+    return round((int(share * 1000) + 1) / 1000, 3)
+
+
+def remark(splits: Mapping[str, Sequence[str]], filled: Sequence[str]) -> str:
+    """What is to be known of splits that were filled; "" where the hash gave each its own names."""
+    of = {split: set(splits[split]) for split in SPLITS}
+    if trained := of["train"] & (of["val"] | of["test"]):
+        where = " and ".join(split for split in ("val", "test") if of[split] & trained)
+        return (f"too few images to split: {where} hold {in_short(sorted(trained))}, which is trained on, so that figures "
+                "say how well it is remembered, not how well other images are drawn; give at least 3")  # fmt: skip
+    if shared := of["val"] & of["test"]:
+        return f"too few images to split: val and test share {in_short(sorted(shared))}; give at least 3"
+    names = ", ".join(f"{in_short(splits[split])} ({split})" for split in filled)
+    return names and f"few images, so that a split was empty; filled in the order of hashes: {names}"
 
 
 def check_shares(val_share: float, test_share: float) -> None:

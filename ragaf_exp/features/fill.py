@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device) -> Featured | N
     if not cfg.cache.enabled:
         raise UserError("memory.features: kept in the cache's folder; take cache=default")
     folder, items = place(cfg.cache.folder), parts.source.split("train")
+    once = partial(_once, cfg, count=len(items), digest=digest_of(parts.source))
     plain, mirrored = pictures(items, cfg.task.crops, cfg.task.mirror > 0, cfg.seed)
     latents = texts = None
     if any(True for _ in parts.codec.parameters()):  # another kind of codec costs nothing
@@ -47,12 +49,12 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device) -> Featured | N
         home = next(codec.parameters()).device
         codec.to(device)
         latents = Latents(folder, codec, cfg.data.size)
-        _once(cfg, latents.records.folder, len(items), lambda: _encode(latents, [*plain, *mirrored], device))
+        once(latents.records.folder, fill=lambda: _encode(latents, [*plain, *mirrored], device))
         codec.to(home)
     if cfg.memory.features == "all":
         text = _frozen(build(cfg.text, "text", tokenizer=parts.tokenizer), "text", cfg.text._target_).to(device)
         texts = Texts(folder, text)
-        _once(cfg, texts.records.folder, len(items), lambda: _read(texts, items))
+        once(texts.records.folder, fill=lambda: _read(texts, items))
         texts.text = None
     for kind in (latents, texts):
         if kind is not None:
@@ -60,16 +62,22 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device) -> Featured | N
     return Featured(latents, texts)
 
 
-def marker(cfg: DictConfig, folder: Path, count: int) -> Path:
-    """The file that says that a folder holds the features of all items of a config's data."""
+def digest_of(source: Any) -> str:
+    """Of the files that a data source reads, "" where its config says all."""
+    return source.manifest().digest() if hasattr(source, "manifest") else ""
+
+
+def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
+    """The file that says that a folder holds the features of all items of a config's data, with this digest."""
     crops = [cfg.task.crops, cfg.seed if cfg.task.crops else 0]
     about = {"data": OmegaConf.to_container(cfg.data), "mirror": cfg.task.mirror > 0, "crops": crops, "count": count}
+    about |= {"digest": digest} if digest else {}
     return folder / f"{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}.whole.json"
 
 
-def _once(cfg: DictConfig, folder: Path, count: int, fill: Any) -> None:
+def _once(cfg: DictConfig, folder: Path, count: int, digest: str, fill: Any) -> None:
     """The pass, unless an earlier one came to its end; every process takes its share of the items."""
-    done = marker(cfg, folder, count)
+    done = marker(cfg, folder, count, digest)
     if ranks.most(float(not done.exists())):
         fill()
         processes.together()

@@ -10,6 +10,7 @@ from typing import Any
 
 from eval.items import ItemRow, flat, read_items
 from ragaf_exp.config.compose import PLACE
+from ragaf_exp.data.listing import visible
 from ragaf_exp.errors import UserError
 from ragaf_exp.report.read import RunData, read_run
 
@@ -62,10 +63,10 @@ def find_folders(named: list[str]) -> list[Path]:
 
 
 def sweep_members(path: Path) -> list[Path]:
-    """The run folders in a folder, or else in its folders. Links, such as runs/latest, are passed over."""
-    children = sorted(p for p in path.iterdir() if p.is_dir() and not p.is_symlink())
+    """The run folders in a folder, or else in its folders. Links, such as runs/latest, and hidden names are passed over."""
+    children = [p for p in visible(path.iterdir()) if p.is_dir() and not p.is_symlink()]
     found = [p for p in children if is_run(p)]
-    return found or [p for child in children for p in sorted(child.iterdir()) if p.is_dir() and is_run(p)]
+    return found or [p for child in children for p in visible(child.iterdir()) if p.is_dir() and is_run(p)]
 
 
 def is_run(path: Path) -> bool:

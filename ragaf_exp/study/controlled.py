@@ -17,6 +17,7 @@ from eval.metrics.binding import ObjectBinding
 from eval.metrics.fills import rim_px
 from eval.paired import paired_differences
 from eval.scoring import bindings, can_bind
+from ragaf_exp import rundata
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
 from ragaf_exp.figures import grid
@@ -48,6 +49,7 @@ def run_controls(run: Path, out: Path | None, count: int) -> list[Path]:
     """Draw and judge the first `count` test items; returns what was written: JSON, Markdown, picture."""
     folder, cfg = RunFolder.read(run)
     parts, pipeline = load_run(folder, cfg)
+    rundata.check(folder.path, parts.source)
     split = parts.examples("test")
     examples = [split[i] for i in range(min(count, len(split)))]
     if len(examples) < 2 or not all(can_bind(e.item) for e in examples):

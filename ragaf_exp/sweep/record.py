@@ -74,7 +74,8 @@ class Record:
 
     def jobs(self) -> list[Job]:
         """All jobs, the oldest first."""
-        paths = sorted(self.jobs_folder.glob("*.json"), key=lambda path: int(path.stem))
+        numbered = (path for path in self.jobs_folder.glob("*.json") if path.stem.isdigit())
+        paths = sorted(numbered, key=lambda path: int(path.stem))
         return [read_job(path) for path in paths]
 
     def new_job(self, launcher: str, members: list[str], snapshot: Path, **facts: Any) -> Job:

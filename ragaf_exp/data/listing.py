@@ -1,0 +1,41 @@
+"""What a folder of pictures holds, by the one rule of every command that reads a folder: hidden names are passed over.
+
+Hidden are the copies in .ipynb_checkpoints, macOS's ._ files and whatever else begins with a dot. A damaged file is
+listed: only decoding finds it out, and the command that decodes counts and names it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ragaf_exp.data.decode import SUFFIXES
+
+SHOWN = 3  # names in a message
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file's or folder's name is one that no command reads by itself."""
+    return name.startswith(".")
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """The paths whose last part is not hidden, sorted."""
+    return sorted(path for path in paths if not is_hidden(path.name))
+
+
+def listed(root: Path) -> tuple[list[Path], list[Path]]:
+    """Pictures anywhere under a folder, and the other files there: relative to it, sorted, without hidden ones."""
+    pictures, others = [], []
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not is_hidden(name)]
+        for path in (Path(folder, name).relative_to(root) for name in names if not is_hidden(name)):
+            (pictures if path.suffix.lower() in SUFFIXES else others).append(path)
+    return sorted(pictures, key=Path.as_posix), sorted(others, key=Path.as_posix)
+
+
+def in_short(parts: list[str], separator: str = ", ") -> str:
+    """The first few, and how many more there are."""
+    more = f"{separator}and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
+    return separator.join(parts[:SHOWN]) + more
