@@ -10,12 +10,14 @@ from typing import Any
 from eval.crops import PhraseRegions
 from eval.features import load
 from eval.features.figures import FEWEST, distance_figures
+from eval.features.inception import MODES
 from eval.images import ImageSet
 from eval.kept import FOLDER, evict
 from eval.statistics import features_of
 from eval.unavailable import Unavailable
 from ragaf_exp.cache.store import GIGABYTE, place
 from ragaf_exp.config.schema import Cache, Eval
+from ragaf_exp.errors import UserError
 
 DISTANCES = {"embedded": ["fd_embedded"], "squeezenet": ["fd_squeezenet"], "inception": ["fid", "kid"]}  # of sets
 BETTER = {"lpips": False, "clip_score": True, "clip_score_shuffled": True, "region_clip_accuracy": True,
@@ -51,6 +53,28 @@ class Networks:
         self.settings, self.device = settings, device
         self.folder, self.bound = Path(place(cache_folder)) / FOLDER, gigabytes * GIGABYTE
         self._kept: dict[str, Any] = {}
+
+    def check(self) -> None:
+        """Load what files or names of the settings stand for: UserError where one is wrong, before any work is done.
+
+        Libraries' own downloads are left to the metric that needs them.
+        """
+        s, wanted, found = self.settings, set(self.settings.metrics), Found()
+        if {"fid", "kid"} & wanted and s.resize not in MODES:
+            raise UserError(f"eval.resize={s.resize}: must be one of {', '.join(MODES)}")
+        files = {"inception": s.inception, "squeezenet": s.squeezenet}
+        for name in (n for n, file in files.items() if file and wanted & set(DISTANCES[n])):
+            found.try_(DISTANCES[name], lambda n=name: self._network(n))
+        if "lpips" in wanted and (s.lpips_backbone or s.lpips_heads):
+            found.try_(["lpips"], lambda: self._once("lpips", self._load_lpips))
+        if {"clip", "region_clip"} & wanted:
+            found.try_(["clip"], self._check_clip)
+
+    def _check_clip(self) -> None:
+        from eval.clip_source import local
+
+        if local(self.settings.clip_model, self.settings.clip_pretrained, self.settings.clip_config) is not None:
+            self._once("clip", self._load_clip)
 
     def measure(
         self, images: ImageSet, reference: ImageSet | None, captions: Sequence[str] | None = None,

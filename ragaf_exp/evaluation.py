@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from eval.draws import Draws, fingerprint
-from eval.edges import reader_of
+from eval.edges import EdgeReader, reader_of
 from eval.evaluate import Judge, evaluate
 from eval.networks import Networks
 from ragaf_exp.assemble import Parts
@@ -38,6 +38,7 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text)
     draws = Draws(folder.samples / "drawn", _fingerprint(folder, cfg))
     judged = judge(cfg, parts, last)
+    judged.networks.check()
     content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
@@ -63,13 +64,23 @@ def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, example
 
 def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:
     """What images are scored by, as the config has it."""
-    settings = OmegaConf.to_object(OmegaConf.merge(PLAIN["eval"], cfg.eval))
     weights = "raw" if cfg.memory.ema == "off" else "ema"
     measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
+    return Judge(*_readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with)
+
+
+def check_judge(cfg: DictConfig, parts: Parts) -> None:
+    """What the evaluation reads images by, tried on one test item before the first step. UserError where it fails."""
+    reader, networks = _readers(cfg, parts)
+    reader.edges(parts.source.split("test")[0].image)
+    networks.check()
+
+
+def _readers(cfg: DictConfig, parts: Parts) -> tuple[EdgeReader, Networks]:
+    settings = OmegaConf.to_object(OmegaConf.merge(PLAIN["eval"], cfg.eval))
     reader = reader_of(parts.prepare.sketch, cfg.eval.edges, cfg.eval.pidinet, cfg.memory.device)
-    networks = Networks(settings, cfg.memory.device, cfg.cache.folder, cfg.cache.gigabytes)
-    return Judge(reader, networks, model.text.token_spans, parts.codec.downscale, measured_with)
+    return reader, Networks(settings, cfg.memory.device, cfg.cache.folder, cfg.cache.gigabytes)
 
 
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:

@@ -134,6 +134,7 @@ def _ranges(cfg: DictConfig) -> None:
         raise UserError(f"name={cfg.name}: must be a folder's name, without /, and not latest; take default")
     if not cfg.stage.run or any(s not in (COARSE, REFINE) for s in cfg.stage.run):
         raise UserError(f"stage.run={list(cfg.stage.run)}: must hold coarse, refine or both")
+    _range(cfg, "seed", 0, 2**63 - 1)
     at_least_one = ("study.alone_hint", "study.alone_text", "stage.batch", "stage.accumulate",
                     "stage.coarse.steps", "stage.coarse.scale", "stage.refine.steps",
                     "stage.refine.region_batch", "stage.refine.coarse_steps",
