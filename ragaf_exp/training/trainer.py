@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ragaf_exp import runlog
 from ragaf_exp.config.schema import Memory, Optim, Stage, Task
 from ragaf_exp.data.curriculum import eased, easy_first
-from ragaf_exp.data.loader import Examples, batch_order, step_loader
+from ragaf_exp.data.loader import Examples, batch_order, step_loader, workers_watched
 from ragaf_exp.errors import UserError
 from ragaf_exp.jobs import processes
 from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
@@ -105,7 +105,7 @@ class Trainer:
                    disable=not self.folder.leads, unit="step")  # fmt: skip
         self.began = time.monotonic()
         self.journal.resume()
-        with STOP.noted():
+        with STOP.noted(), workers_watched():
             for step, batch in enumerate(bar, start):
                 self.step(step, batch.to(self.compute.device))
                 self._after(step + 1, bar)
