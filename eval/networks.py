@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from eval.crops import PhraseRegions
@@ -44,14 +44,15 @@ class Found:
 class Networks:
     """The networks that `settings.metrics` asks for. Each is loaded once.
 
-    Features are kept in the cache's folder, up to `gigabytes` of them.
+    Features are kept in the cache's folder, up to `gigabytes` of them; with None for a folder nothing is kept.
     """
 
     def __init__(
-        self, settings: Eval, device: str = "auto", cache_folder: str = "", gigabytes: float = Cache().gigabytes
+        self, settings: Eval, device: str = "auto", cache_folder: str | None = "", gigabytes: float = Cache().gigabytes
     ):
         self.settings, self.device = settings, device
-        self.folder, self.bound = Path(place(cache_folder)) / FOLDER, gigabytes * GIGABYTE
+        self.folder = None if cache_folder is None else place(cache_folder) / FOLDER
+        self.bound = gigabytes * GIGABYTE
         self._kept: dict[str, Any] = {}
 
     def check(self) -> None:
@@ -90,7 +91,7 @@ class Networks:
             found.try_(["clip_score"], lambda: self._clip(found, images, captions))
         if "region_clip" in wanted and regions is not None:
             found.try_(["region_clip_accuracy"], lambda: self._region_clip(found, images, regions))
-        evict(self.folder, self.bound)
+        self._evict()
         return found
 
     def lpips(self, images: ImageSet, reference: ImageSet) -> Found:
@@ -105,8 +106,13 @@ class Networks:
         found = Found()
         if "clip" in self.settings.metrics:
             found.try_(["clip_directional"], lambda: self._edits(found, before, after, captions))
-            evict(self.folder, self.bound)
+            self._evict()
         return found
+
+    def _evict(self) -> None:
+        if self.folder is not None:
+            with suppress(OSError):  # a folder that can't be used, which was warned of
+                evict(self.folder, self.bound)
 
     def _distances(self, found: Found, names: list[str], network: str, images: ImageSet, reference: ImageSet) -> None:
         fewest = min(len(images), len(reference))

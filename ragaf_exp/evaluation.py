@@ -80,7 +80,8 @@ def check_judge(cfg: DictConfig, parts: Parts) -> None:
 def _readers(cfg: DictConfig, parts: Parts) -> tuple[EdgeReader, Networks]:
     settings = OmegaConf.to_object(OmegaConf.merge(PLAIN["eval"], cfg.eval))
     reader = reader_of(parts.prepare.sketch, cfg.eval.edges, cfg.eval.pidinet, cfg.memory.device)
-    return reader, Networks(settings, cfg.memory.device, cfg.cache.folder, cfg.cache.gigabytes)
+    folder = cfg.cache.folder if cfg.cache.enabled else None
+    return reader, Networks(settings, cfg.memory.device, folder, cfg.cache.gigabytes)
 
 
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:
