@@ -81,6 +81,7 @@ def _stages(cfg: DictConfig, folder: RunFolder) -> None:
     except Interrupted as stop:
         _interrupted(folder, stop)
     except BaseException as error:
+        STOP.obeyed = True
         if isinstance(error, UserError) and folder.discard():
             raise
         with suppress(OSError):  # on a full disk the status can't be told, and the error itself says more

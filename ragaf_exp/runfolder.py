@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ragaf_exp import runlog
 from ragaf_exp.config.compose import config_hash, load_config
-from ragaf_exp.environment import environment
+from ragaf_exp.described import CONFIG, check_unedited, describe, is_described
 from ragaf_exp.errors import UserError
-from ragaf_exp.files import checksum, is_damaged, read_mapping, write_json, write_text
+from ragaf_exp.files import checksum, is_damaged, read_mapping, write_json
 from ragaf_exp.jobs import processes, slurm, starts
 from ragaf_exp.jobs.lock import Lock
 from ragaf_exp.jobs.stop import STOP
@@ -41,6 +41,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.origin = path  # of the run; another where this folder holds its figures alone
         self.checkpoints, self.samples = path / "checkpoints", path / "samples"
         self.metrics, self.curves = path / "metrics.json", path / "metrics.jsonl"
         self.tokenizer, self.report = path / "tokenizer.json", path / "report.html"
@@ -71,30 +72,19 @@ class RunFolder:
         self._points = True
         if self._has_checkpoint():
             self.saved()
-        described = self._fits(cfg) and not is_damaged(self.path / "environment.json")
-        if self.done() and described and not self._left() and not lacks(self):
+        if self.done() and is_described(self.path, cfg) and not self._left() and not lacks(self):
             return
         self.take(ENDING_S if slurm.job_id() else 0.0)
         missing = lacks(self) if self.done() else ""
-        self._describe(cfg)
+        describe(self.path, cfg)
         if self.done() and not missing:  # by the process that it waited for
             self.release()
         else:
             self._begin(missing)
 
-    def _describe(self, cfg: DictConfig) -> None:
-        """Write what says which run this is, where it is missing, damaged or edited."""
-        config, host = self.path / "config.yaml", self.path / "environment.json"
-        if not self._fits(cfg):
-            if config.exists():
-                log.warning("%s: damaged, or changed since the run began; written again", config)
-            write_text(config, OmegaConf.to_yaml(cfg, resolve=True))
-        if is_damaged(host):
-            write_json(host, environment())
-
     def _begin(self, missing: str) -> None:
         """Write the status, the last of the three files that make a run folder."""
-        facts: dict[str, Any] = {"config": checksum(self.path / "config.yaml")}
+        facts: dict[str, Any] = {"config": checksum(self.path / CONFIG)}
         if is_damaged(self.path / "status.json"):
             (self.path / "status.json").unlink(missing_ok=True)
             facts |= {"stage": None, "step": 0, "steps": None, "rate": None}
@@ -102,13 +92,6 @@ class RunFolder:
             log.warning("%s: %s; it is made again", self.path, missing)
             facts["trained"] = False
         self.status("running", **facts)
-
-    def _fits(self, cfg: DictConfig) -> bool:
-        """Whether config.yaml says what this config does."""
-        try:
-            return config_hash(load_config(self.path / "config.yaml")) == config_hash(cfg)
-        except UserError:
-            return False
 
     @classmethod
     def read(cls, path: str | Path, finished: bool = True, edited: bool = False) -> tuple[RunFolder, DictConfig]:
@@ -120,25 +103,20 @@ class RunFolder:
         folder = cls(Path(path).absolute().resolve())
         if not folder.path.is_dir():
             raise UserError(f"{path}: no such run folder; runs/latest is the newest run")
-        cfg = load_config(folder.path / "config.yaml")
+        cfg = load_config(folder.path / CONFIG)
         state = folder.state
         if finished and not state.get("trained"):
             raise UserError(f"{path}: unfinished ({state.get('state')}); run its training command again to continue it")
-        if not edited and folder._edited(state, cfg):
-            raise UserError(f"{folder.path / 'config.yaml'}: was changed since the run began and does not fit it any more; "
-                            "run its training command again, which writes it again")  # fmt: skip
+        if not edited:
+            check_unedited(folder.path, state, cfg)
         return folder, cfg
-
-    def _edited(self, state: dict[str, Any], cfg: DictConfig) -> bool:
-        """Whether config.yaml is another than the run's. Runs of earlier versions do not say."""
-        wanted = state.get("config")
-        return wanted not in (None, checksum(self.path / "config.yaml")) and config_hash(cfg) != self.path.name
 
     def discard(self) -> bool:
         """Leave nothing of a run that was refused before its first step; False where there is something to keep."""
         if not self.made:
             return False
-        shutil.rmtree(self.path, ignore_errors=True)
+        with self._writing:  # no heartbeat comes between
+            shutil.rmtree(self.path, ignore_errors=True)
         self.release()
         for parent in self.made[1:]:
             with suppress(OSError):  # another run's folder came to lie there meanwhile
