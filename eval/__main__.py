@@ -1,9 +1,10 @@
 """Figures of a run, or of any images:
 
-    python -m eval run=DIR [items=N] [eval=quick|full] [eval.KEY=VALUE ...]
+    python -m eval run=DIR [out=FOLDER] [items=N] [eval=quick|full] [eval.KEY=VALUE ...]
     python -m eval images=DIR [reference=DIR] [captions=FILE] [sketches=DIR] [masks=DIR] out=FILE.json
         [training=DIR] [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
 
+out: of a run whose folder can't be written to; figures, pictures and report go there.
 `eval` overrides are those of the config group (conf/eval/). Files belong together by their name without suffix.
 captions: .csv or .jsonl with file_name, text and, in .jsonl, the phrases that masks belong to; of edited images also
 text_before, the caption of what they were, which is then the reference's picture of the same name.
@@ -19,6 +20,7 @@ from typing import Any
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
 from ragaf_exp.heavy import quick_imports
+from ragaf_exp.writable import check_file, check_folder
 
 KNOWN = {"run": str, "items": int, "images": str, "reference": str, "captions": str, "sketches": str, "masks": str,
          "training": str, "out": str, "on_error": str}  # fmt: skip
@@ -36,17 +38,24 @@ def main() -> None:
 
 
 def _run(args: dict[str, Any], overrides: list[str]) -> None:
-    others = sorted(set(args) - {"run", "items"})
+    others = sorted(set(args) - {"run", "items", "out"})
     if others:
         raise UserError(f"{others[0]}=: belongs to images=DIR; a run has its own")
     with quick_imports():
         from ragaf_exp.config.compose import composed
+        from ragaf_exp.elsewhere import figures_folder
         from ragaf_exp.evaluation import evaluate_run
         from ragaf_exp.report import write_report
         from ragaf_exp.runfolder import RunFolder
         from ragaf_exp.summary import print_summary
 
     folder, cfg = RunFolder.read(args["run"])
+    if "out" in args:
+        check_folder(Path(args["out"]), "out")
+        folder = figures_folder(folder, Path(args["out"]))
+    else:
+        for place in (folder.path, folder.samples, *filter(Path.is_dir, folder.samples.glob("*"))):
+            check_folder(place, "run", "give out=FOLDER for the figures")
     if overrides:
         cfg = composed_over(cfg, composed(overrides), overrides)
     cfg.eval.test_items = args.get("items", cfg.eval.test_items)
@@ -84,8 +93,10 @@ def _images(args: dict[str, Any], overrides: list[str]) -> None:
     paths = {name: Path(args[name]) for name in ("images", "training", *FOLDERS) if name in args}
     sources = Sources(**paths, skip_damaged=args.get("on_error") == "skip")
     out = Path(args["out"])
+    check_file(out, "out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    networks = Networks(settings, cfg.memory.device, cfg.cache.folder, cfg.cache.gigabytes)
+    folder = cfg.cache.folder if cfg.cache.enabled else None
+    networks = Networks(settings, cfg.memory.device, folder, cfg.cache.gigabytes)
     content = evaluate_folders(sources, settings, networks, out)
     print_figures(content, out)
 

@@ -53,10 +53,10 @@ def library() -> ModuleType:
     return open_clip
 
 
-def find(model: str, pretrained: str, config: str) -> Source:
-    """The named model, its weights downloaded where a tag names them; `config` stands in place of `model`.
+def local(model: str, pretrained: str, config: str) -> Source | None:
+    """The named model where a file gives its weights, None where a tag does.
 
-    UserError for an unknown model or tag and a faulty config; Unavailable where weights can't be downloaded.
+    UserError for an unknown model or tag and a faulty config.
     """
     if config:
         return _custom(Path(config).expanduser(), pretrained)
@@ -66,12 +66,24 @@ def find(model: str, pretrained: str, config: str) -> Source:
         raise UserError(f"{MODEL}={model}: open_clip has no such model" + (f"; {', '.join(close)}?" if close else "")
                         + f"; or give {CONFIG}=JSON")  # fmt: skip
     tags = clip.list_pretrained_tags_by_model(model)
-    if pretrained not in tags:
-        file = Path(pretrained).expanduser()
-        if not file.is_file():
-            known = ", ".join(tags) or "it has none"
-            raise UserError(f"{PRETRAINED}={pretrained}: neither a file nor a tag of {model}; tags: {known}")
-        return Source(model, file.name, file, _usual(model))
+    if pretrained in tags:
+        return None
+    file = Path(pretrained).expanduser()
+    if not file.is_file():
+        known = ", ".join(tags) or "it has none"
+        raise UserError(f"{PRETRAINED}={pretrained}: neither a file nor a tag of {model}; tags: {known}")
+    return Source(model, file.name, file, _usual(model))
+
+
+def find(model: str, pretrained: str, config: str) -> Source:
+    """The named model, its weights downloaded where a tag names them; `config` stands in place of `model`.
+
+    UserError for an unknown model or tag and a faulty config; Unavailable where weights can't be downloaded.
+    """
+    found = local(model, pretrained, config)
+    if found is not None:
+        return found
+    clip = library()
     tag = clip.get_pretrained_cfg(model, pretrained)
     if tag.get("quick_gelu") and not clip.get_model_config(model).get("quick_gelu"):
         model = f"{model}-quickgelu"  # with the activation that this tag was trained with; open_clip would only warn

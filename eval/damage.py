@@ -25,6 +25,7 @@ from eval.metrics.sketch_fidelity import FIGURES, compare
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_text
+from ragaf_exp.writable import check_file
 
 PIXELS = {"mse": (mse, False), "psnr": (psnr, True), "ssim": (ssim, True)}
 LPIPS, FRECHET = "lpips", "fd_squeezenet"
@@ -159,6 +160,7 @@ def main() -> None:
     for key, low in {"size": 32, "items": 2}.items():
         if args.get(key, low) < low:
             raise UserError(f"{key}={args[key]}: must be at least {low}")
+    check_file(out := Path(args["out"]), "out")
     images = ImageSet.folder(args["images"], args.get("size", 256))
     images = images[: args.get("items", len(images))]
     if len(images) < 2:
@@ -168,7 +170,8 @@ def main() -> None:
     parts = [f"{len(images)} pictures, {side}x{side}.\n"]
     for damage in DAMAGES.values():
         parts.append(table(scores(images, damage, **networks), damage))
-    write_text(Path(args["out"]), "\n".join(parts))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, "\n".join(parts))
     print("\n".join(parts))
 
 

@@ -171,7 +171,7 @@ def _write(
     folder: RunFolder, result: Result, resamples: int, warnings: list[str], overlap: dict[str, int]
 ) -> dict[str, Any]:
     content = {
-        "schema": SCHEMA, "run": f"{folder.path.parent.name}/{folder.path.name}", "config_hash": folder.path.name,
+        "schema": SCHEMA, "run": f"{folder.origin.parent.name}/{folder.origin.name}", "config_hash": folder.origin.name,
         "metrics": result.metrics, "unavailable": result.unavailable,
         "warnings": warnings, "items": {"used": len(result.rows), "skipped": 0}, "training_overlap": overlap,
         "groups": groups_of(result, resamples),

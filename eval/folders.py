@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from eval import scoring
 from eval.beside import Caption, files_by_key, read_captions, scenes_of, sketches_of
 from eval.edges import reader_of
 from eval.evaluate import SCHEMA, Result, groups_of, phrase_regions
-from eval.guard import SHOWN, guard, matched
+from eval.guard import SHOWN, guard, matched, sizes_apart
 from eval.images import ImageSet, ahead
 from eval.items import ItemRow, write_items
 from eval.networks import Found, Networks
@@ -24,6 +25,8 @@ from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.listing import in_short
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_json
+
+PAIRED = ("mse", "psnr", "ssim", "lpips")  # figures of an image and the reference's picture of its name
 
 
 @dataclass(frozen=True)
@@ -39,54 +42,96 @@ class Sources:
     skip_damaged: bool = False
 
 
-class FolderScores:
-    """Scores a guarded set of images, part by part: each source concerns the images that it has something for."""
+@dataclass(frozen=True)
+class Beside:
+    """What the sources hold for the images, by key; None for a source that is not given."""
 
-    def __init__(self, images: ImageSet, reference: ImageSet | None, settings: Eval, networks: Networks):
+    captions: dict[str, Caption] | None = None
+    sketches: dict[str, Path] | None = None
+    masks: dict[str, Path] | None = None
+
+
+class FolderScores:
+    """Scores a guarded set of images, part by part: each source concerns the images that it has something for.
+
+    Whatever can be refused without a network is refused here, before any features are computed. UserError.
+    """
+
+    def __init__(
+        self, images: ImageSet, reference: ImageSet | None, beside: Beside, settings: Eval, networks: Networks
+    ):  # fmt: skip
         self.images, self.reference, self.settings, self.networks = images, reference, settings, networks
         self.counts: dict[str, Any] = {}
         self.warnings: list[str] = []
         self.facts = {"set": images.name, "resamples": settings.bootstrap}
         self.result = Result([ItemRow(key) for key in images.keys])
+        self.beside, captions = beside, beside.captions or {}
+        self.captioned = None if beside.captions is None else self._part("captions", captions)
+        self.edited = self._edited({key: caption for key, caption in captions.items() if caption.before})
+        self.sketched = None if beside.sketches is None else self._part("sketches", beside.sketches)
+        self.masked = None if beside.masks is None else self._masked(beside.masks, captions)
+        self.pairs = self._pairs()
 
-    def against_reference(self) -> None:
-        """Distances of the whole sets; of images with a namesake in the reference also what compares pairs."""
-        shared = set(self.images.keys) & set(self.reference.keys)
-        found = self.networks.measure(self.images, self.reference)
-        self._take(found, self.images.keys)
-        if shared:
-            first, second, counts = matched(self.images, self.reference)
-            self.counts["pairs"] = counts
-            self._add(scoring.pixel_values(first, second), {}, first.keys)
-            self._take(self.networks.lpips(first, second), first.keys)
-
-    def against_captions(self, captions: dict[str, Caption]) -> None:
-        known = self._part("captions", captions)
-        texts = [captions[key].text for key in known.keys]
-        self._take(self.networks.measure(known, None, texts), known.keys)
-        if edited := {key: caption for key, caption in captions.items() if caption.before}:
-            self._edits(edited)
-
-    def _edits(self, edited: dict[str, Caption]) -> None:
-        """Of images with a caption of what they were before, which is the reference's picture of that name."""
+    def _edited(self, edited: dict[str, Caption]) -> tuple[ImageSet, ImageSet] | None:
+        """Images with a caption of what they were before, which is the reference's picture of that name."""
+        if not edited:
+            return None
         if self.reference is None:
             raise UserError("captions=: has text_before, which belongs to the images before the edit; give reference=DIR")
         sources = set(self.reference.keys)
-        after, before, _ = matched(self._part("edits", {k: c for k, c in edited.items() if k in sources}), self.reference)
-        texts = [(edited[key].before, edited[key].text) for key in after.keys]
-        self._take(self.networks.edits(before, after, texts), after.keys)
+        known = self._part("edits", {key: caption for key, caption in edited.items() if key in sources})
+        return matched(known, self.reference, alike=False)[:2]  # CLIP resizes each by itself
 
-    def against_sketches(self, files: dict[str, Path]) -> None:
-        known = self._part("sketches", files)
-        reader = reader_of(None, self.settings.edges, self.settings.pidinet, self.networks.device)
-        with tqdm(total=len(known), desc="sketch fidelity", unit="image") as bar:
-            values = scoring.sketch_values(sketches_of(known, files), known, reader, done=bar.update)
-        self._add(values, dict.fromkeys(values, {"edges": reader.name}), known.keys)
-
-    def against_masks(self, files: dict[str, Path], captions: dict[str, Caption]) -> None:
+    def _masked(self, files: dict[str, Path], captions: dict[str, Caption]) -> ImageSet:
         both = {key: path for key, path in files.items() if key in captions and captions[key].phrases}
         known = self._part("masks", both)
-        scenes = scenes_of(known, both, captions)
+        deque(scenes_of(known, both, captions), maxlen=0)  # each is looked at, none is held
+        return known
+
+    def _pairs(self) -> tuple[ImageSet, ImageSet] | None:
+        """Images with a namesake in the reference, where all are of its size; else what compares pairs is unavailable."""
+        if self.reference is None or not set(self.images.keys) & set(self.reference.keys):
+            return None
+        first, second, counts = matched(self.images, self.reference, alike=False)
+        if reason := sizes_apart(first, second):
+            asked = [name for name in PAIRED if name != "lpips" or name in self.settings.metrics]
+            self.result.unavailable |= dict.fromkeys(asked, reason)
+            return None
+        self.counts["pairs"] = counts
+        return first, second
+
+    def score(self) -> None:
+        """Every figure that the sources allow."""
+        if self.reference is not None:
+            self._take(self.networks.measure(self.images, self.reference), self.images.keys)
+        if self.pairs is not None:
+            first, second = self.pairs
+            self._add(scoring.pixel_values(first, second), {}, first.keys)
+            self._take(self.networks.lpips(first, second), first.keys)
+        if self.captioned is not None:
+            self._against_captions(self.captioned)
+        if self.sketched is not None:
+            self._against_sketches(self.sketched)
+        if self.masked is not None:
+            self._against_masks(self.masked)
+
+    def _against_captions(self, known: ImageSet) -> None:
+        captions = self.beside.captions
+        texts = [captions[key].text for key in known.keys]
+        self._take(self.networks.measure(known, None, texts), known.keys)
+        if self.edited is not None:
+            after, before = self.edited
+            changed = [(captions[key].before, captions[key].text) for key in after.keys]
+            self._take(self.networks.edits(before, after, changed), after.keys)
+
+    def _against_sketches(self, known: ImageSet) -> None:
+        reader = reader_of(None, self.settings.edges, self.settings.pidinet, self.networks.device)
+        with tqdm(total=len(known), desc="sketch fidelity", unit="image") as bar:
+            values = scoring.sketch_values(sketches_of(known, self.beside.sketches), known, reader, done=bar.update)
+        self._add(values, dict.fromkeys(values, {"edges": reader.name}), known.keys)
+
+    def _against_masks(self, known: ImageSet) -> None:
+        scenes = scenes_of(known, self.beside.masks, self.beside.captions)
         judged, empty = [], []
         for image, scene in zip(known, scenes, strict=True):
             judged.append(scoring.bindings(image, scene))
@@ -163,6 +208,7 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     """Score, and write `out`, in the form of metrics.json, and its items beside it. UserError for bad input."""
     if sources.masks and not sources.captions:
         raise UserError("masks=: needs captions=FILE.jsonl with phrases, which say what each mask should show")
+    networks.check()
     captions = read_captions(sources.captions) if sources.captions else None
     sketches, masks = (files_by_key(folder, name) if folder else None
                        for name, folder in (("sketches", sources.sketches), ("masks", sources.masks)))  # fmt: skip
@@ -175,15 +221,8 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     damaged["training"] = training.damaged
     left_out = {"damaged": {name: len(reasons) for name, reasons in damaged.items() if reasons}}
     guarded = guard(images, reference, [look.hash for look in training.looks], sources.skip_damaged)
-    scores = FolderScores(guarded.images, guarded.reference, settings, networks)
-    if guarded.reference is not None:
-        scores.against_reference()
-    if captions is not None:
-        scores.against_captions(captions)
-    if sketches is not None:
-        scores.against_sketches(sketches)
-    if masks is not None:
-        scores.against_masks(masks, captions)
+    scores = FolderScores(guarded.images, guarded.reference, Beside(captions, sketches, masks), settings, networks)
+    scores.score()
     result = scores.result
     content = {
         "schema": SCHEMA, "images": str(sources.images), "metrics": result.metrics, "unavailable": result.unavailable,

@@ -125,10 +125,18 @@ def few(count: int, reference: int, dim: int) -> str | None:
     return said
 
 
-def matched(images: ImageSet, reference: ImageSet) -> tuple[ImageSet, ImageSet, dict[str, int]]:
+def matched(
+    images: ImageSet, reference: ImageSet, alike: bool = True
+) -> tuple[ImageSet, ImageSet, dict[str, int]]:  # fmt: skip
     """The pictures whose keys both sets have, in the order of `images`, and how many are left out of either.
 
-    UserError where they share no key, or where a pair differs in size.
+    Args:
+        images: The set whose order is taken.
+        reference: The other set.
+        alike: Whether the pictures of a pair must be of one size.
+
+    Raises:
+        UserError: Where the sets share no key, or where a pair differs in size.
     """
     places = {key: i for i, key in enumerate(reference.keys)}
     both = [i for i, key in enumerate(images.keys) if key in places]
@@ -136,13 +144,22 @@ def matched(images: ImageSet, reference: ImageSet) -> tuple[ImageSet, ImageSet, 
         raise UserError(f"{images.name} and {reference.name}: no two files of one name (such as {images.keys[0]} and "
                         f"{reference.keys[0]}); pairs go by name without suffix")  # fmt: skip
     first, second = images.subset(both), reference.subset(places[images.keys[i]] for i in both)
-    for key, one, other in zip(first.keys, *(ahead(lambda i, s=s: s[i].shape, range(len(both))) for s in (first, second)),
-                               strict=True):  # fmt: skip
-        if one != other:
-            raise UserError(f"{key}: {one[1]}x{one[0]} in {images.name}, {other[1]}x{other[0]} in {reference.name}; "
-                            "resize one of the sets")  # fmt: skip
+    if alike and (reason := sizes_apart(first, second)):
+        raise UserError(reason)
     left = {"pairs": len(both), "unpaired": len(images) - len(both), "unpaired_reference": len(reference) - len(both)}
     return first, second, left
+
+
+def sizes_apart(first: ImageSet, second: ImageSet) -> str:
+    """Which of the pairs of two matched sets differ in size, and what to do; "" where none does."""
+    shapes = (ahead(lambda i, s=s: s[i].shape, range(len(s))) for s in (first, second))
+    apart = [(key, one, other) for key, one, other in zip(first.keys, *shapes, strict=True) if one != other]
+    if not apart:
+        return ""
+    key, one, other = apart[0]
+    more = f" and {len(apart) - 1} more pairs of {len(first)} too" if len(apart) > 1 else ""
+    return (f"{key}: {one[1]}x{one[0]} in {first.name}, {other[1]}x{other[0]} in {second.name}{more}; "
+            "resize one of the sets")  # fmt: skip
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,8 +28,10 @@ from eval.bootstrap import figure
 from eval.metrics.sketch_fidelity import STROKE_LEVEL
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_text
+from ragaf_exp.runlog import named
 from ragaf_exp.types import Example
 
+log = logging.getLogger(__name__)
 SCHEMA = 1
 Values = float | list[float | None]  # of one item: its own number, or one for each object or region
 
@@ -117,33 +120,45 @@ def write_items(path: Path, rows: Sequence[ItemRow]) -> None:
 
 
 def read_items(path: Path) -> list[ItemRow]:
-    """The rows of the file. UserError where it is missing, damaged or of a newer schema."""
+    """The rows of the file; lines that can't be read are skipped with a warning.
+
+    UserError where it is missing, of a newer schema, or holds no row or a key twice.
+    """
+    return read_counted(path)[0]
+
+
+def read_counted(path: Path) -> tuple[list[ItemRow], int]:
+    """The rows of the file as `read_items` gives them, and how many lines were skipped."""
     try:
         lines = path.read_text().splitlines()
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; evaluate again to write it") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: damaged (no text); evaluate again to write it") from error
-    rows = [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+    parsed = [_parsed(path, line) for line in lines]
+    rows = [row for row in parsed if row is not None]
+    unreadable = [number for number, row in enumerate(parsed, 1) if row is None]
+    if unreadable and not rows:
+        raise UserError(f"{path}: damaged ({named(unreadable)}); evaluate again to write it")
     twice = _repeated([row.key for row in rows])
     if twice is not None:
         raise UserError(f"{path}: damaged (the key {twice} occurs twice); evaluate again to write it")
-    return rows
+    if unreadable:
+        log.warning("%s: %s; skipped, evaluate again to write the file whole", path, named(unreadable))
+    return rows, len(unreadable)
 
 
-def _parsed(path: Path, number: int, line: str) -> ItemRow:
+def _parsed(path: Path, line: str) -> ItemRow | None:
+    """The row of a line, None where it holds none."""
     try:
         content = json.loads(line)
         schema = content.pop("schema")
         if schema > SCHEMA:
             raise UserError(f"{path}: schema {schema} is newer than this version's {SCHEMA}; update ragaf_exp")
         row = ItemRow(**content)
-        fits = _fits(row)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged (line {number}); evaluate again to write it") from error
-    if not fits:
-        raise UserError(f"{path}: damaged (line {number}); evaluate again to write it")
-    return row
+        return row if _fits(row) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _fits(row: ItemRow) -> bool:

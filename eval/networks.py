@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from eval.crops import PhraseRegions
 from eval.features import load
 from eval.features.figures import FEWEST, distance_figures
+from eval.features.inception import MODES
 from eval.images import ImageSet
 from eval.kept import FOLDER, evict
 from eval.statistics import features_of
 from eval.unavailable import Unavailable
 from ragaf_exp.cache.store import GIGABYTE, place
 from ragaf_exp.config.schema import Cache, Eval
+from ragaf_exp.errors import UserError
 
 DISTANCES = {"embedded": ["fd_embedded"], "squeezenet": ["fd_squeezenet"], "inception": ["fid", "kid"]}  # of sets
 BETTER = {"lpips": False, "clip_score": True, "clip_score_shuffled": True, "region_clip_accuracy": True,
@@ -42,15 +44,38 @@ class Found:
 class Networks:
     """The networks that `settings.metrics` asks for. Each is loaded once.
 
-    Features are kept in the cache's folder, up to `gigabytes` of them.
+    Features are kept in the cache's folder, up to `gigabytes` of them; with None for a folder nothing is kept.
     """
 
     def __init__(
-        self, settings: Eval, device: str = "auto", cache_folder: str = "", gigabytes: float = Cache().gigabytes
+        self, settings: Eval, device: str = "auto", cache_folder: str | None = "", gigabytes: float = Cache().gigabytes
     ):
         self.settings, self.device = settings, device
-        self.folder, self.bound = Path(place(cache_folder)) / FOLDER, gigabytes * GIGABYTE
+        self.folder = None if cache_folder is None else place(cache_folder) / FOLDER
+        self.bound = gigabytes * GIGABYTE
         self._kept: dict[str, Any] = {}
+
+    def check(self) -> None:
+        """Load what files or names of the settings stand for: UserError where one is wrong, before any work is done.
+
+        Libraries' own downloads are left to the metric that needs them.
+        """
+        s, wanted, found = self.settings, set(self.settings.metrics), Found()
+        if {"fid", "kid"} & wanted and s.resize not in MODES:
+            raise UserError(f"eval.resize={s.resize}: must be one of {', '.join(MODES)}")
+        files = {"inception": s.inception, "squeezenet": s.squeezenet}
+        for name in (n for n, file in files.items() if file and wanted & set(DISTANCES[n])):
+            found.try_(DISTANCES[name], lambda n=name: self._network(n))
+        if "lpips" in wanted and (s.lpips_backbone or s.lpips_heads):
+            found.try_(["lpips"], lambda: self._once("lpips", self._load_lpips))
+        if {"clip", "region_clip"} & wanted:
+            found.try_(["clip"], self._check_clip)
+
+    def _check_clip(self) -> None:
+        from eval.clip_source import local
+
+        if local(self.settings.clip_model, self.settings.clip_pretrained, self.settings.clip_config) is not None:
+            self._once("clip", self._load_clip)
 
     def measure(
         self, images: ImageSet, reference: ImageSet | None, captions: Sequence[str] | None = None,
@@ -66,7 +91,7 @@ class Networks:
             found.try_(["clip_score"], lambda: self._clip(found, images, captions))
         if "region_clip" in wanted and regions is not None:
             found.try_(["region_clip_accuracy"], lambda: self._region_clip(found, images, regions))
-        evict(self.folder, self.bound)
+        self._evict()
         return found
 
     def lpips(self, images: ImageSet, reference: ImageSet) -> Found:
@@ -81,8 +106,13 @@ class Networks:
         found = Found()
         if "clip" in self.settings.metrics:
             found.try_(["clip_directional"], lambda: self._edits(found, before, after, captions))
-            evict(self.folder, self.bound)
+            self._evict()
         return found
+
+    def _evict(self) -> None:
+        if self.folder is not None:
+            with suppress(OSError):  # a folder that can't be used, which was warned of
+                evict(self.folder, self.bound)
 
     def _distances(self, found: Found, names: list[str], network: str, images: ImageSet, reference: ImageSet) -> None:
         fewest = min(len(images), len(reference))

@@ -15,10 +15,12 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -32,32 +34,82 @@ from ragaf_exp.files import checksum
 __all__ = ["features_of", "moments"]
 
 log = logging.getLogger(__name__)
+Found = TypeVar("Found")
 SCHEMA = 1  # of what is kept: raised where the same images and weights should give other features
 PIECE = 256  # images
 DIGITS = 16  # of a checksum, in a file's name
 
 
-def features_of(images: ImageSet, network: Network, cache_folder: str | Path) -> np.ndarray:
-    """Features float32 (N,D), memory-mapped: read where they are kept and sound, else computed, with a progress bar.
+class Kept:
+    """The folder of one image set's features. Where it can't be used a warning says so, and nothing more is kept.
 
-    UserError for a picture that can't be read. OSError where the folder can't be written to.
+    folder: None keeps nothing.
     """
-    folder = Path(cache_folder).expanduser() / place(images, network)
+
+    def __init__(self, folder: Path | None):
+        self.folder = folder
+
+    def attempt(self, call: Callable[[Path], Found]) -> Found | None:
+        """call(folder); None where nothing is kept, or from now on can't be."""
+        if self.folder is None:
+            return None
+        try:
+            return call(self.folder)
+        except OSError as error:
+            _warn(self.folder.parent, error)
+            self.folder = None
+            return None
+
+
+def features_of(images: ImageSet, network: Network, cache_folder: str | Path | None) -> np.ndarray:
+    """Features of pictures: read where they are kept and sound, else computed, with a progress bar.
+
+    Args:
+        images: The set, of N pictures.
+        network: Whose features they are, of D dimensions.
+        cache_folder: Where they are kept; None, or a folder that can't be read or written, keeps nothing.
+
+    Returns:
+        float32 (N,D), memory-mapped where they are kept.
+
+    Raises:
+        UserError: For a picture that can't be read.
+    """
+    kept = Kept(None if cache_folder is None else Path(cache_folder).expanduser() / place(images, network))
     shape = (len(images), network.dim)
-    kept = _kept(folder, "features", shape)
-    if kept is not None:
-        mark_used(folder)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        about = {"schema": SCHEMA, "images": images.name, "images_checksum": images.checksum, "count": len(images)}
-        _write(folder, "about.json", [json.dumps(about | network.facts(), indent=1).encode()])
-        pieces = _pieces(images, network, folder)
-        _join(folder, pieces, shape)
-        kept = _kept(folder, "features", shape)
-        if kept is None:
-            raise OSError(5, "what was written does not read back", str(folder))
-        _tidy(folder)
-    return kept
+    found = kept.attempt(lambda folder: _kept(folder, "features", shape))
+    if found is not None:
+        kept.attempt(mark_used)
+        return found
+    kept.attempt(lambda folder: _begin(folder, images, network))
+    pieces = _pieces(images, network, kept)
+    whole = kept.attempt(lambda folder: _joined(folder, pieces, shape))
+    return np.concatenate(pieces) if whole is None else whole
+
+
+def _begin(folder: Path, images: ImageSet, network: Network) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"schema": SCHEMA, "images": images.name, "images_checksum": images.checksum, "count": len(images)}
+    _write(folder, "about.json", [json.dumps(about | network.facts(), indent=1).encode()])
+
+
+def _joined(folder: Path, pieces: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """The pieces as one file, memory-mapped."""
+    _join(folder, pieces, shape)
+    whole = _kept(folder, "features", shape)
+    if whole is None:
+        raise OSError(5, "what was written does not read back", str(folder))
+    _tidy(folder)
+    return whole
+
+
+@cache
+def _warn_once(root: Path, reason: str) -> None:
+    log.warning("cache: %s: %s; features are computed without being kept", root, reason)
+
+
+def _warn(root: Path, error: OSError) -> None:
+    _warn_once(root, error.strerror or str(error))
 
 
 def place(images: ImageSet, network: Network) -> str:
@@ -67,17 +119,18 @@ def place(images: ImageSet, network: Network) -> str:
     return hashlib.sha256("\n".join(map(str, known)).encode()).hexdigest()[:32]
 
 
-def _pieces(images: ImageSet, network: Network, folder: Path) -> list[np.ndarray]:
-    """All pieces, memory-mapped, in order; those that are missing or damaged are computed first."""
+def _pieces(images: ImageSet, network: Network, kept: Kept) -> list[np.ndarray]:
+    """All pieces in order, memory-mapped where they are kept; those that are missing or damaged are computed first."""
     rows = [range(start, min(start + PIECE, len(images))) for start in range(0, len(images), PIECE)]
-    found = {r.start: _kept(folder, _name(r), (len(r), network.dim)) for r in rows}
+    found = {r.start: kept.attempt(lambda folder, r=r: _kept(folder, _name(r), (len(r), network.dim))) for r in rows}
     missing = [r for r in rows if found[r.start] is None]
     prepared = ahead(lambda i: network.prepare(images[i]), (i for r in missing for i in r))
     done = len(images) - sum(map(len, missing))
     with tqdm(total=len(images), initial=done, desc=f"{network.name} features", unit="image") as bar:
         for r in missing:
             block = np.concatenate(list(_batches(network, islice(prepared, len(r)), bar)))
-            found[r.start] = _keep(folder, _name(r), block)
+            mapped = kept.attempt(lambda folder, r=r, block=block: _keep(folder, _name(r), block))
+            found[r.start] = block if mapped is None else mapped
     return [found[r.start] for r in rows]
 
 

@@ -16,6 +16,7 @@ from ragaf_exp.benches.savers import savers
 from ragaf_exp.benches.training import scenes, training_step
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
+from ragaf_exp.writable import check_file
 
 SCHEMA = 1
 
@@ -25,6 +26,8 @@ def main() -> None:
     chosen = args.get("only")
     if chosen is not None and chosen not in BENCHES:
         raise UserError(f"only={chosen}: unknown benchmark; known are {', '.join(BENCHES)}")
+    if "out" in args:
+        check_file(Path(args["out"]), "out")
     from ragaf_exp.environment import environment
     from ragaf_exp.files import write_json
 
@@ -33,6 +36,7 @@ def main() -> None:
         against = f"  reference {line['reference']:.4g}  ratio {line['ratio']:.2f}" if "reference" in line else ""
         print(f"{line['name']:34}{line['value']:>10.4g} {line['unit']}{against}  {line['what']}")
     if "out" in args:
+        Path(args["out"]).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(args["out"]), {"schema": SCHEMA, "environment": environment(), "rows": rows})
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra.errors import HydraException
@@ -44,6 +46,7 @@ def guarded(main: Callable[[], Any]) -> None:
             raise
         _fail(f"{error.filename2 or error.filename or 'write failed'}: {MEND[error.errno]}")
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would only add a traceback to what is over
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
 
@@ -81,5 +84,6 @@ def _convert(key: str, value: str, kind: type) -> Any:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    with suppress(OSError):  # the terminal may be gone
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

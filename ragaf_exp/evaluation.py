@@ -8,19 +8,17 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from eval.draws import Draws, fingerprint
-from eval.edges import reader_of
 from eval.evaluate import Judge, evaluate
-from eval.networks import Networks
 from ragaf_exp import rundata
 from ragaf_exp.assemble import Parts
 from ragaf_exp.attention_pictures import save_attention
 from ragaf_exp.config.compose import PLACE
-from ragaf_exp.config.schema import PLAIN
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.files import write_json
 from ragaf_exp.generate import Pipeline
 from ragaf_exp.models.model import Model
 from ragaf_exp.pictures import TestPictures, fusion_curve
+from ragaf_exp.readers import readers
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.trained import load_run
 from ragaf_exp.training.checkpoint import newest_checksums
@@ -40,6 +38,7 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text)
     draws = Draws(folder.samples / "drawn", _fingerprint(folder, cfg))
     judged = judge(cfg, parts, last)
+    judged.networks.check()
     content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
@@ -65,13 +64,10 @@ def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, example
 
 def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:
     """What images are scored by, as the config has it."""
-    settings = OmegaConf.to_object(OmegaConf.merge(PLAIN["eval"], cfg.eval))
     weights = "raw" if cfg.memory.ema == "off" else "ema"
     measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
-    reader = reader_of(parts.prepare.sketch, cfg.eval.edges, cfg.eval.pidinet, cfg.memory.device)
-    networks = Networks(settings, cfg.memory.device, cfg.cache.folder, cfg.cache.gigabytes)
-    return Judge(reader, networks, model.text.token_spans, parts.codec.downscale, measured_with)
+    return Judge(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with)
 
 
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:

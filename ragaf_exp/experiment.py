@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +19,13 @@ from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
 from ragaf_exp.features.fill import prepare as prepare_features
+from ragaf_exp.finished import lacks, steps_of
 from ragaf_exp.heavy import quick_imports
 from ragaf_exp.jobs import processes, starts
 from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.tune import carry, choose, save_lora
+from ragaf_exp.readers import check_readers
 from ragaf_exp.runfolder import RunFolder, hand_on
 from ragaf_exp.study import stage1
 from ragaf_exp.trained import inherit, load_stage, make_pipeline
@@ -31,9 +34,8 @@ from ragaf_exp.training.loggers import Silent
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.plan import Plan
 from ragaf_exp.training.precision import Compute
-from ragaf_exp.training.region_targets import train_regions
 from ragaf_exp.training.timed import settled
-from ragaf_exp.training.trainer import Trainer
+from ragaf_exp.training.trainer import Trainer, check_shares
 from ragaf_exp.training.trial import Trial
 from ragaf_exp.training.usage import condition_usage, fusion_weights
 
@@ -48,7 +50,7 @@ def run(cfg: DictConfig) -> RunFolder:
             if folder.leads:
                 rundata.check_finished(folder.path, cfg.data)
             log.info("%s: already finished; another seed or name makes a new run", folder.path)
-            if folder.leads and not folder.report.exists():
+            if folder.leads and not (folder.report.exists() and folder.report.stat().st_size):
                 after_steps().report.write_report(folder.path)
             return folder
         try:
@@ -64,7 +66,7 @@ def _started(cfg: DictConfig) -> RunFolder:
         processes.wire(Path(cfg.runs).absolute(), cfg.memory.device)
         if cfg.memory.shard and not processes.several():
             raise UserError("memory.shard=true: needs several processes; see cluster.tasks, or torchrun, or leave it out")
-        return RunFolder.create(cfg)
+        return RunFolder.create(cfg, partial(lacks, cfg))
     except Interrupted as stop:  # there is no folder yet to say it in
         if _asked(STOP.state()):
             hand_on(cfg)
@@ -87,6 +89,9 @@ def _stages(cfg: DictConfig, folder: RunFolder) -> None:
     except Interrupted as stop:
         _interrupted(folder, stop)
     except BaseException as error:
+        STOP.obeyed = True
+        if isinstance(error, UserError) and folder.discard():
+            raise
         with suppress(OSError):  # on a full disk the status can't be told, and the error itself says more
             folder.status("preempted" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error))
         raise
@@ -129,6 +134,7 @@ class Experiment:
         self.parts.chunks.size = cfg.eval.batch  # a validation, too, draws no more at once
         self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
         self.parts.check_splits()
+        self._check_ahead()
         if cfg.memory.budget > 0 or self.compute.device.type == "cuda":
             from ragaf_exp.plan import launch  # which plans by means of this very class
 
@@ -137,12 +143,19 @@ class Experiment:
         self.logger = build(cfg.logger, "logger") if folder.leads else Silent()
         self._record()
 
+    def _check_ahead(self) -> None:
+        """What a later stage or the evaluation would refuse after hours of training is refused before the first step."""
+        for stage in self.cfg.stage.run:
+            check_shares(plan(self.cfg, stage, self.parts), self.settings["stage"])
+        check_readers(self.cfg, self.parts)
+
     def train(self) -> None:
         """Every stage that the config asks for, in order."""
         self.logger.open(self.folder.path, OmegaConf.to_container(self.cfg))
         features = prepare_features(self.cfg, self.parts, self.compute.device)
         if features is not None:
             self.train_examples.collate = features
+        self.folder.made = []  # from here on there is something to continue
         coarse = None
         if COARSE not in self.cfg.stage.run:  # `inherit` copied it here
             coarse = load_stage(make_model(self.parts, COARSE), self.folder, COARSE).to(self.compute.device)
@@ -246,6 +259,5 @@ def plan(cfg: DictConfig, stage: str, parts: Parts) -> Plan:
         return Plan(stage, pace.steps, pace.lr, parts.diffusion.timesteps, scale=pace.scale)
     pace = cfg.stage.refine
     last = max(1, round(parts.diffusion.timesteps * pace.strength))
-    region_steps = pace.region_steps if train_regions(cfg.loss) else 0  # they have no other loss
-    return Plan(stage, region_steps + pace.steps, pace.lr, last, pace.recolour, region_steps, pace.region_batch,
-                pace.region_lr)  # fmt: skip
+    steps = steps_of(cfg, stage)
+    return Plan(stage, steps, pace.lr, last, pace.recolour, steps - pace.steps, pace.region_batch, pace.region_lr)

@@ -39,9 +39,10 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; is {path.parent} a run folder?") from error
+        raise UserError(f"{path}: missing; is {path.parent} a run folder? If so, its training command writes it again") \
+            from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged ({error}); restore it or train again") from error
+        raise UserError(f"{path}: damaged ({error}); restore it, or run the training command again") from error
 
 
 def read_mapping(path: Path, schema: int) -> dict[str, Any]:
@@ -49,10 +50,19 @@ def read_mapping(path: Path, schema: int) -> dict[str, Any]:
     content = read_json(path)
     found = content.get("schema", 0) if isinstance(content, dict) else None
     if not isinstance(found, int):
-        raise UserError(f"{path}: damaged (no mapping with a schema); restore it or train again")
+        raise UserError(f"{path}: damaged (no mapping with a schema); restore it, or run the training command again")
     if found > schema:
         raise UserError(f"{path}: schema {found} is newer than this version's {schema}; update ragaf_exp")
     return content
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a file of a JSON object is missing, or holds something else."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return True
+    return not isinstance(content, dict) or not isinstance(content.get("schema", 0), int)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:

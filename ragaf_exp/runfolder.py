@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import shutil
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from ragaf_exp import runlog
 from ragaf_exp.config.compose import config_hash, load_config
-from ragaf_exp.environment import environment
+from ragaf_exp.described import CONFIG, check_unedited, describe, is_described
 from ragaf_exp.errors import UserError
-from ragaf_exp.files import read_mapping, write_json, write_text
+from ragaf_exp.files import checksum, is_damaged, read_mapping, write_json
 from ragaf_exp.jobs import processes, slurm, starts
 from ragaf_exp.jobs.lock import Lock
 from ragaf_exp.jobs.stop import STOP
@@ -39,55 +41,96 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.origin = path  # of the run; another where this folder holds its figures alone
         self.checkpoints, self.samples = path / "checkpoints", path / "samples"
         self.metrics, self.curves = path / "metrics.json", path / "metrics.jsonl"
         self.tokenizer, self.report = path / "tokenizer.json", path / "report.html"
         self.leads = True  # of the processes that share a run, the one that writes
+        self.made: list[Path] = []  # folders that were made for a run that has not taken a step yet, the innermost first
+        self._points = False  # whether runs/latest is yet to name this run
         self._lock: Lock | None = None  # of a folder that this process runs
         self._writing = threading.Lock()  # of the status
 
     @classmethod
-    def create(cls, cfg: DictConfig) -> RunFolder:
+    def create(cls, cfg: DictConfig, lacks: Callable[[RunFolder], str] = lambda folder: "") -> RunFolder:
         """The folder of this config, made where it is new. A run that isn't done is this process's own from here on.
 
         Taken (a UserError) where another process runs it. Of several processes that share the run, one owns it and
-        writes; the others read.
+        writes; the others read. lacks: what a finished run has lost, which is then made again; "" where it is whole.
         """
         folder = cls(place_of(cfg))
         folder.leads = processes.leads()
         with processes.leader_first():
             if folder.leads:
-                folder._create(cfg)
+                folder._create(cfg, lacks)
         return folder
 
-    def _create(self, cfg: DictConfig) -> None:
+    def _create(self, cfg: DictConfig, lacks: Callable[[RunFolder], str]) -> None:
+        if not self.path.exists():
+            self.made = [place for place in (self.path, *self.path.parents[:2]) if not place.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        self._point_latest()
-        if self.done() and not self._left():
+        self._points = True
+        if self._has_checkpoint():
+            self.saved()
+        if self.done() and is_described(self.path, cfg) and not self._left() and not lacks(self):
             return
         self.take(ENDING_S if slurm.job_id() else 0.0)
-        if self.done():  # by the process that it waited for
+        missing = lacks(self) if self.done() else ""
+        describe(self.path, cfg)
+        if self.done() and not missing:  # by the process that it waited for
             self.release()
-            return
-        if not (self.path / "status.json").exists():  # the last of the three to be written
-            write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-            write_json(self.path / "environment.json", environment())
-            self.status("running", stage=None, step=0, steps=None, rate=None)
+        else:
+            self._begin(missing)
+
+    def _begin(self, missing: str) -> None:
+        """Write the status, the last of the three files that make a run folder."""
+        facts: dict[str, Any] = {"config": checksum(self.path / CONFIG)}
+        if is_damaged(self.path / "status.json"):
+            (self.path / "status.json").unlink(missing_ok=True)
+            facts |= {"stage": None, "step": 0, "steps": None, "rate": None}
+        if missing:
+            log.warning("%s: %s; it is made again", self.path, missing)
+            facts["trained"] = False
+        self.status("running", **facts)
 
     @classmethod
-    def read(cls, path: str | Path, finished: bool = True) -> tuple[RunFolder, DictConfig]:
+    def read(cls, path: str | Path, finished: bool = True, edited: bool = False) -> tuple[RunFolder, DictConfig]:
         """An existing run, perhaps a stranger's, and its checked config.
 
-        UserError where it is missing, from a newer schema or, with `finished`, not trained to the end.
+        UserError where it is missing, from a newer schema or, with `finished`, not trained to the end; and where
+        config.yaml was changed since the run began, unless it may be `edited`.
         """
         folder = cls(Path(path).absolute().resolve())
         if not folder.path.is_dir():
             raise UserError(f"{path}: no such run folder; runs/latest is the newest run")
-        cfg = load_config(folder.path / "config.yaml")
+        cfg = load_config(folder.path / CONFIG)
         state = folder.state
         if finished and not state.get("trained"):
             raise UserError(f"{path}: unfinished ({state.get('state')}); run its training command again to continue it")
+        if not edited:
+            check_unedited(folder.path, state, cfg)
         return folder, cfg
+
+    def discard(self) -> bool:
+        """Leave nothing of a run that was refused before its first step; False where there is something to keep."""
+        if not self.made:
+            return False
+        with self._writing:  # no heartbeat comes between
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.release()
+        for parent in self.made[1:]:
+            with suppress(OSError):  # another run's folder came to lie there meanwhile
+                parent.rmdir()
+        return True
+
+    def saved(self) -> None:
+        """A checkpoint of this run is there: runs/latest names it from the first on."""
+        if self._points and self.leads:
+            self._points = False
+            self._point_latest()
+
+    def _has_checkpoint(self) -> bool:
+        return any(self.checkpoints.glob("*/" + 8 * "[0-9]"))
 
     def status(self, state: str, **facts: Any) -> None:
         """state: running, done, failed, preempted, cancelled. Facts of earlier calls stay: stage, step, trained, error.
@@ -130,7 +173,7 @@ class RunFolder:
             self._lock = None
 
     def done(self) -> bool:
-        return (self.path / "status.json").exists() and self.state.get("state") == "done"
+        return not is_damaged(self.path / "status.json") and self.state.get("state") == "done"
 
     @property
     def state(self) -> dict:
@@ -148,27 +191,16 @@ class RunFolder:
             return
         self.own()
         starts.keeps()
-        with open(self.curves, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        runlog.append(self.curves, line)
 
     def validated(self, stage: str, step: int) -> bool:
         """Whether metrics.jsonl has the validation of a step."""
-        lines = self.curves.read_text().splitlines(keepends=True) if self.curves.exists() else []
-        rows = (json.loads(line) for line in lines if line.endswith("\n") and '"validation"' in line)
-        return any(row["stage"] == stage and row["step"] == step for row in rows)
+        return runlog.validated(self.curves, stage, step)
 
     def rewind(self, stage: str, step: int) -> None:
         """Drop lines of metrics.jsonl that training is about to write again: those of `stage` after `step`."""
-        if not self.leads or not self.curves.exists():
-            return
-        kept = []
-        for line in self.curves.read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):  # cut short by a kill
-                continue
-            row = json.loads(line)
-            if row["stage"] != stage or row["step"] <= step:
-                kept.append(line)
-        write_text(self.curves, "".join(kept))
+        if self.leads and self.curves.exists():
+            runlog.rewind(self.curves, stage, step)
 
     def take(self, wait: float) -> None:
         """One process per run: this one, from here on. Taken where another still lives after so many seconds."""

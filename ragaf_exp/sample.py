@@ -15,6 +15,7 @@ from typing import Any
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
 from ragaf_exp.heavy import quick_imports
+from ragaf_exp.writable import check_folder
 
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
@@ -36,6 +37,7 @@ class Request:
 def main() -> None:
     args = parse_args(sys.argv[1:], ARGUMENTS)
     check(args)
+    check_folder(Path(args["out"]), "out")
     requests = batch_requests(args) if "batch" in args else [single_request(args)]
     with quick_imports():  # heavy: only once the arguments are known to be good
         from ragaf_exp.sampling import sample_requests

@@ -29,7 +29,7 @@ BATCH = 16
 
 def sample_requests(requests: list[Request], args: dict[str, Any]) -> None:
     """Write the files of every request under its folder. args: of the command line, checked."""
-    folder, cfg = RunFolder.read(args["run"])
+    folder, cfg = RunFolder.read(args["run"], edited=True)  # its weights refuse a config that they don't fit
     for key in ("steps", "guidance", "sketch_guidance", "scheduler"):
         if key in args:
             OmegaConf.update(cfg, f"sampler.{key}", args[key])

@@ -32,6 +32,7 @@ from ragaf_exp.errors import UserError, between
 from ragaf_exp.figures import captioned, grid
 from ragaf_exp.files import write_bytes
 from ragaf_exp.sketch.drawn import Drawn
+from ragaf_exp.writable import check_file
 
 KNOWN = {"out": str, "images": list, "drawings": list, "extractors": list, "size": int, "note": str}
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")  # those that scikit-image's package itself holds
@@ -51,6 +52,7 @@ def main() -> None:
     args = parse_args([word for word in sys.argv[1:] if word not in settings], KNOWN)
     if "out" not in args:
         raise UserError("out: missing; give out=FILE.png")
+    check_file(Path(args["out"]), "out")
     size = args.get("size", 256)
     between("size", size, 16, 2048, 256)
     names = args.get("extractors", options())

@@ -18,6 +18,7 @@ import numpy as np
 
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
+from ragaf_exp.writable import check_file
 
 log = logging.getLogger(__name__)
 FIGURE = 0.02  # of the picture: a region this large that is not the background is a figure
@@ -48,6 +49,8 @@ def main() -> None:
     args = parse_args([w for w in sys.argv[1:] if w not in overrides], {"drawings": list, "size": int, "out": str})
     if not args.get("drawings"):
         raise UserError("drawings=: missing; name folders of drawings, as drawings='[DIR,DIR]'")
+    if "out" in args:
+        check_file(Path(args["out"]), "out")
     size = args.get("size", 256)
     if size < 1:
         raise UserError(f"size={size}: must be at least 1; take 256")
@@ -62,6 +65,7 @@ def main() -> None:
     if "out" in args:
         from ragaf_exp.pictures import save_png
 
+        Path(args["out"]).parent.mkdir(parents=True, exist_ok=True)
         save_png(Path(args["out"]), _tiled(pictures))
 
 

@@ -61,6 +61,8 @@ def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
     parts = assemble(cfg, folder)
     parts.codec.to(compute.device)
     models: dict[str, Model | None] = {COARSE: None, REFINE: None}
+    if not any((folder.checkpoints / stage).exists() for stage in models):
+        raise UserError(f"{folder.checkpoints}: no checkpoint of any stage; run its training command again")
     for stage in models:
         if (folder.checkpoints / stage).exists():
             model = load_stage(make_model(parts, stage), folder, stage)

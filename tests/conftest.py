@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,11 +89,13 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Calla
     def call(main: Callable, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
         capsys.readouterr()
-        status = 0
+        status, interrupt = 0, signal.getsignal(signal.SIGINT)
         try:
             guarded(main)
         except SystemExit as end:
             status = end.code or 0
+        finally:
+            signal.signal(signal.SIGINT, interrupt)
         return status, *capsys.readouterr()
 
     return call

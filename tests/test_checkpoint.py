@@ -247,6 +247,8 @@ def folder(tiny, tmp_path) -> RunFolder:
 def test_a_new_run_folder(folder, tmp_path, tiny):
     assert {p.name for p in folder.path.iterdir()} == {".owners", "config.yaml", "environment.json", "status.json"}
     assert folder.state["state"] == "running" and folder.state["schema"] == 1
+    assert not (tmp_path / "latest").exists()  # until there is something to sample from
+    folder.saved()
     assert (tmp_path / "latest").resolve() == folder.path and not os.path.isabs(os.readlink(tmp_path / "latest"))
     facts = json.loads((folder.path / "environment.json").read_text())
     assert facts["packages"]["torch"] and facts["python"] and "commit" in facts

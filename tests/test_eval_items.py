@@ -110,9 +110,15 @@ def test_a_key_twice_is_refused(tmp_path):
         ('{"schema": 1, "key": "a"}', "a occurs twice"),
     ],
 )
-def test_damage_is_named(line, says, tmp_path):
+def test_damage_is_named(line, says, tmp_path, caplog):
+    """An unreadable line is skipped with a warning; where nothing else is there, or the schema is newer, it is refused."""
     path = tmp_path / "items.jsonl"
     path.write_text(f'{{"schema": 1, "key": "a"}}\n{line}\n')
+    if says.startswith("line"):
+        assert [row.key for row in read_items(path)] == ["a"]
+        assert str(path) in caplog.text and says in caplog.text and len(caplog.records) == 1
+        path.write_text(f"{line}\n")
+        says = "line 1"
     with pytest.raises(UserError, match=says) as error:
         read_items(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)

@@ -17,7 +17,7 @@ from ragaf_exp.errors import UserError
 
 
 def distance_figures(
-    images: ImageSet, reference: ImageSet, network: Network, cache_folder: str | Path, *,
+    images: ImageSet, reference: ImageSet, network: Network, cache_folder: str | Path | None, *,
     kid_subsets: int = 100, kid_subset_size: int = 1000, seed: int = 0, **measured_with: Any,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """`fid` and `kid` by Inception, `fd_<network>` by another; each with counts, network, weights' checksum and resize.

@@ -28,6 +28,7 @@ from ragaf_exp.data.shapes import SHAPE_NAMES
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_bytes
 from ragaf_exp.types import Item
+from ragaf_exp.writable import check_file
 
 BATCH, RATE = 64, 3e-3
 PAIRS, COUNTS, GROUNDS = len(OBJECT_NAMES) * len(SHAPE_NAMES), len(RADII), len(BACKGROUND_NAMES)
@@ -145,8 +146,10 @@ def main() -> None:
         if value < low:
             raise UserError(f"{name}={value}: must be at least {low}")
     out = Path(args.get("out", WEIGHTS))
+    check_file(out, "out")
     trunk, loss = trained(steps, scenes, seed)
     content = packed(trunk)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, content)
     print(f"{out}: {len(content):,} bytes, final loss {loss:.3f}")
 

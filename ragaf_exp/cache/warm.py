@@ -16,6 +16,7 @@ from ragaf_exp.cache.store import place
 from ragaf_exp.cli import parse_args
 from ragaf_exp.config.build import build
 from ragaf_exp.config.compose import composed
+from ragaf_exp.data.loader import ignore_signals, workers_watched
 from ragaf_exp.errors import UserError
 
 CHUNK = 8  # items handed to a worker at once: an interrupt waits for one chunk each
@@ -80,9 +81,10 @@ def warm(words: list[str]) -> None:
 
 def _run(warming: Warming, workers: int) -> tuple[int, int]:
     """How many items there are, and how many of them had to be computed."""
-    loader = DataLoader(warming, batch_size=CHUNK, collate_fn=list, num_workers=workers)
+    loader = DataLoader(warming, batch_size=CHUNK, collate_fn=list, num_workers=workers,
+                        worker_init_fn=ignore_signals)  # fmt: skip
     computed = 0
-    with tqdm(total=len(warming), desc="warming the cache", unit="item", mininterval=1.0) as bar:
+    with workers_watched(), tqdm(total=len(warming), desc="warming the cache", unit="item", mininterval=1.0) as bar:
         for outcomes in loader:
             for outcome in outcomes:
                 if outcome.error or not outcome.kept:

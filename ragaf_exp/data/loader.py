@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ragaf_exp.errors import UserError
 from ragaf_exp.randomness import derive
 from ragaf_exp.types import Batch, Example, Graph, Item, Regions
 
@@ -152,21 +155,68 @@ class _Places(Dataset):
     def __init__(self, examples: Examples):
         self.examples = examples
 
-    def __getitem__(self, place: tuple[int, int]) -> Example:
-        return self.examples.at(*place)
+    def __getitem__(self, place: tuple[int, int]) -> Example | UserError:
+        try:
+            return self.examples.at(*place)
+        except UserError as error:  # PyTorch would hand it on with the worker's traceback as its text
+            return error
+
+
+class StepLoader:
+    """Batches in the order of the steps. Iterating raises UserError for bad data, in a worker or not."""
+
+    def __init__(self, loader: DataLoader):
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
 
 
 def step_loader(
     examples: Examples, order: Iterable[list[int]], workers: int = 0, start: int = 0, spans: bool = False,
     pin: bool = False,
-) -> DataLoader:
+) -> StepLoader:
     """One batch per step from `start` on, of the items whose indices `order` gives.
 
     spans: see collate. pin: for copies to a device.
     """
     places = ([(step, index) for index in rows] for step, rows in enumerate(order, start))
-    whole = partial(examples.collate, spans=spans)
-    return DataLoader(_Places(examples), batch_sampler=places, collate_fn=whole, num_workers=workers, pin_memory=pin)
+    whole = partial(_collated, partial(examples.collate, spans=spans))
+    return StepLoader(DataLoader(_Places(examples), batch_sampler=places, collate_fn=whole, num_workers=workers,
+                                 pin_memory=pin, worker_init_fn=ignore_signals))  # fmt: skip
+
+
+def _collated(collate: Callable[[list[Example]], Batch], examples: list[Example | UserError]) -> Batch | UserError:
+    faults = [example for example in examples if isinstance(example, UserError)]
+    try:
+        return faults[0] if faults else collate(examples)
+    except UserError as error:
+        return error
+
+
+def ignore_signals(worker: int) -> None:
+    """In a loader's worker: a signal to the whole process group, as Ctrl-C is, is for the process that trains.
+
+    That process ends its workers once it has saved a checkpoint.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def workers_watched() -> Iterator[None]:
+    """A killed loader worker, which PyTorch may notice anywhere in here, is a UserError of one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).partition(". ")[0].rstrip(". ")
+        raise UserError(f"{reason}; where memory (or /dev/shm) ran out, take fewer stage.workers; the same command "
+                        "continues from the last checkpoint") from error  # fmt: skip
 
 
 def eval_batches(examples: Examples, batch: int) -> Iterator[list[Example]]:

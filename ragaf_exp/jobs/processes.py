@@ -19,7 +19,7 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_text
 
 JOIN_S = 600.0  # until all have come; their imports may be slow on a cold file system
-SIGNAL_NAMES = (None, "SIGTERM", "SIGUSR1", "SIGUSR2")
+SIGNAL_NAMES = (None, "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 WORK = timedelta(days=2)  # of waiting for another's validation; one that dies ends its connections, which is noticed
 
 

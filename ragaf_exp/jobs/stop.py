@@ -19,7 +19,8 @@ from ragaf_exp.jobs import slurm
 from ragaf_exp.jobs.processes import agreed
 
 log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # SLURM's own; what users give --signal; submitit's
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # SLURM's own; what users give --signal;
+# submitit's; that of a terminal or connection that is gone
 REMIND_S = 2.0
 
 
@@ -51,7 +52,8 @@ class Stop:
             yield
             return
         self.asked, self.obeyed, self.orphaned, self._parent = None, False, False, os.getppid()
-        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        handlers = dict.fromkeys(SIGNALS, self._handle) | {signal.SIGINT: self._interrupt}
+        self._before = {number: signal.signal(number, call) for number, call in handlers.items() if not _ignored(number)}
         try:
             yield
         finally:
@@ -106,6 +108,11 @@ class Stop:
         if not self._noted_only:
             self._raise()
 
+    def _interrupt(self, number: int, frame: Any) -> None:
+        """Ctrl-C: one more while the run is ending changes nothing."""
+        if not self.obeyed:
+            raise KeyboardInterrupt
+
     def _raise(self) -> None:
         if self.asked and not self.obeyed:
             reminder = threading.Timer(REMIND_S, self._remind)  # a callback from C may swallow what is raised in it
@@ -116,6 +123,11 @@ class Stop:
     def _remind(self) -> None:
         if self._before and self.asked and not self.obeyed:
             interrupt_main(signal.Signals[self.asked])
+
+
+def _ignored(number: int) -> bool:
+    """Whether this process was started, by nohup or in the background, to outlive its terminal or to ignore Ctrl-C."""
+    return number in (signal.SIGHUP, signal.SIGINT) and signal.getsignal(number) is signal.SIG_IGN
 
 
 STOP = Stop()

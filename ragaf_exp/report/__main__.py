@@ -18,6 +18,7 @@ from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
 from ragaf_exp.report import is_study, write_comparison, write_report, write_study
 from ragaf_exp.report.members import is_run, sweep_members
+from ragaf_exp.writable import check_file, check_folder
 
 ITEMS = ("same", "common")
 
@@ -33,12 +34,18 @@ def main() -> None:
         raise UserError(f"items={items}: must be {' or '.join(ITEMS)}")
     out = Path(arguments["out"]) if "out" in arguments else None
     tables = Path(arguments["tables"]) if "tables" in arguments else None
+    if out is not None:
+        check_file(out, "out")
+    if tables is not None:
+        check_folder(tables, "tables")
     if len(runs) > 1 or _is_sweep(Path(runs[0])):
         write = write_study if is_study(runs) else write_comparison
         written = write(runs, out, tables, items == "common")
     elif unused := [key for key in ("tables", "items") if key in arguments]:
         raise UserError(f"{unused[0]}=: is for comparisons; name several runs, as runs='[A,B]', or a sweep's folder")
     else:
+        if out is None and Path(runs[0]).is_dir():
+            check_folder(Path(runs[0]), "run", "give out=FILE.html")
         written = [write_report(Path(runs[0]), out)]
     print(*written, sep="\n")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.items import ItemRow, flat, read_items
+from eval.items import ItemRow, flat, read_counted
 from ragaf_exp.config.compose import PLACE
 from ragaf_exp.data.listing import visible
 from ragaf_exp.errors import UserError
@@ -94,8 +94,10 @@ def _read(name: str, path: Path) -> Member:
         why = "no metrics.json" if not (path / "metrics.json").exists() else "metrics.json holds no figure"
         return Member(name, path, run, missing=f"{why}; state {state}" + (f": {error}" if error else ""))
     items = path / "items.jsonl"
-    member = Member(name, path, run, read_items(items) if items.exists() else None)
-    _fits(member, items)
+    rows, skipped = read_counted(items) if items.exists() else (None, 0)
+    member = Member(name, path, run, rows)
+    if not skipped:
+        _fits(member, items)
     return member
 
 

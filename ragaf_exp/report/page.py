@@ -24,6 +24,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """
     run = read_run(Path(run_dir))
     path = out or run.path / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, render("report.html", _content(run)))
     return path
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp import runlog
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_json
 
@@ -100,19 +100,15 @@ def _groups(path: Path, content: Any) -> dict[str, dict[str, Any]]:
     return content
 
 
-def log(path: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl; the last one may be cut short, as a kill leaves it."""
-    lines = path.read_text(errors="replace").splitlines(keepends=True)
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            rows.append({**row, "stage": str(row["stage"]), "step": int(row["step"])})
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            raise damaged(path, f"line {number}") from error
-    return rows
+def log(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Rows of metrics.jsonl, and the numbers of the lines that can't be read; the last may be cut short by a kill.
+
+    UserError where none of several can be read.
+    """
+    lines, unreadable = runlog.read(path)
+    if unreadable and not lines:
+        raise UserError(f"{path}: damaged ({runlog.named(unreadable)}); restore it, or remove it to do without its curves")
+    return [line.row for line in lines], unreadable
 
 
 def scenes(path: Path) -> list[Scene]:

@@ -6,6 +6,7 @@ optional and missing is left out, and a note says so.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from ragaf_exp import runlog
 from ragaf_exp.report import parts
 from ragaf_exp.report.parts import Scene
 from ragaf_exp.runfolder import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -53,7 +57,10 @@ def read_run(run_dir: Path) -> RunData:
     figures = _optional(run, folder.metrics, parts.figures) or parts.Figures()
     run.metrics, run.unavailable = figures.metrics, figures.unavailable
     run.groups, run.items, run.warnings = figures.groups, figures.items, figures.warnings
-    run.log = _optional(run, folder.curves, parts.log) or []
+    run.log, unreadable = _optional(run, folder.curves, parts.log) or ([], [])
+    if unreadable:
+        run.notes.append(f"{folder.curves.name}: {runlog.named(unreadable)}, so the curves are drawn without.")
+        log.warning("%s: %s", folder.path, run.notes[-1])
     run.scenes = _optional(run, folder.samples / "test" / "index.json", parts.scenes) or []
     run.fusion = _optional(run, folder.samples / "fusion.json", parts.fusion)
     run.grids = _grids(folder.samples)

@@ -15,6 +15,7 @@ from pathlib import Path
 from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.errors import UserError
 from ragaf_exp.heavy import quick_imports
+from ragaf_exp.writable import check_file, check_folder
 
 ITEMS = 100  # by default; each is drawn once for every control
 
@@ -26,6 +27,10 @@ def main() -> None:
         raise UserError("run=?: missing; give run=DIR, as in run=runs/latest")
     if items < 2:
         raise UserError(f"items={items}: must be at least 2, as captions change places")
+    if "out" in args:
+        check_file(Path(args["out"]), "out")
+    elif Path(args["run"]).is_dir():
+        check_folder(Path(args["run"]), "run", "give out=FILE.json")
     with quick_imports():  # heavy: only once the arguments are known to be good
         from ragaf_exp.study.controlled import run_controls
 

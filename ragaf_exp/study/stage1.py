@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ragaf_exp import runlog
 from ragaf_exp.config.compose import LIMITS, PLACE
 from ragaf_exp.config.schema import COARSE
 from ragaf_exp.errors import UserError
@@ -98,11 +99,12 @@ def _link_all(place: RunFolder, folder: RunFolder) -> None:
     folder.samples.mkdir(exist_ok=True)
     for grid in place.samples.glob(f"{COARSE}-*.png"):
         _link(grid, folder.samples / grid.name)
-    lines = place.curves.read_text().splitlines(keepends=True)
+    lines, _ = runlog.read(place.curves) if place.curves.exists() else ([], [])
     folder.rewind(COARSE, -1)
     after = folder.curves.read_text() if folder.curves.exists() else ""
-    write_text(folder.curves, "".join(line for line in lines if line.endswith("\n")) + after)
+    write_text(folder.curves, "".join(line.text for line in lines) + after)
     place.status("done")
+    folder.saved()
     folder.status("running", stage1=os.path.relpath(place.path, folder.path))
 
 

@@ -49,6 +49,16 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     return place
 
 
+def prune(folder: Path, stage: str, keep: int) -> None:
+    """What a kill kept a save from: all but the newest `keep` whole checkpoints go, and what was half written."""
+    for half in (folder / stage).glob("." + 8 * "[0-9]" + ".tmp"):
+        shutil.rmtree(half, ignore_errors=True)
+    whole = newest_whole(folder, stage)
+    steps = _steps(folder, stage)
+    for passed in steps[steps.index(whole) + keep :] if whole else ():
+        shutil.rmtree(passed, ignore_errors=True)
+
+
 def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
     """The newest whole checkpoint of a stage, None where there is none; damaged ones are named and passed over."""
     for place in _steps(folder, stage):

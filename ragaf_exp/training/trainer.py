@@ -14,9 +14,10 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ragaf_exp import runlog
 from ragaf_exp.config.schema import Memory, Optim, Stage, Task
 from ragaf_exp.data.curriculum import eased, easy_first
-from ragaf_exp.data.loader import Examples, batch_order, step_loader
+from ragaf_exp.data.loader import Examples, batch_order, step_loader, workers_watched
 from ragaf_exp.errors import UserError
 from ragaf_exp.jobs import processes
 from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
@@ -42,6 +43,16 @@ from ragaf_exp.types import Batch
 log = logging.getLogger(__name__)
 
 
+def check_shares(plan: Plan, pace: Stage) -> None:
+    """UserError unless every process takes as many items of a step as the others."""
+    items = {"batch": pace.batch}
+    if plan.region_steps:
+        items["refine.region_batch"] = plan.region_batch
+    for key, number in items.items():
+        if number % ranks.count():
+            raise UserError(f"stage.{key}={number}: must be a multiple of the {ranks.count()} processes")
+
+
 class Trainer:
     """Trains one model by one plan. model: its parameters that require a gradient are trained.
 
@@ -64,7 +75,7 @@ class Trainer:
         # accelerate scales losses on some devices only: in float16 `Update` does it on all
         mixed = "no" if compute.precision == "fp16" else compute.precision
         self.accelerator = Accelerator(cpu=compute.device.type != "cuda", mixed_precision=mixed)
-        self._check_shares()
+        check_shares(plan, pace)
         self.bare = lay_out(model, memory)
         self.sharded: Sharded | None = None
         if shards(memory):
@@ -94,20 +105,11 @@ class Trainer:
                    disable=not self.folder.leads, unit="step")  # fmt: skip
         self.began = time.monotonic()
         self.journal.resume()
-        with STOP.noted():
+        with STOP.noted(), workers_watched():
             for step, batch in enumerate(bar, start):
                 self.step(step, batch.to(self.compute.device))
                 self._after(step + 1, bar)
         return self.ema.finish(self.compute.device)
-
-    def _check_shares(self) -> None:
-        """Every process takes as many items of a step."""
-        items = {"batch": self.pace.batch}
-        if self.plan.region_steps:
-            items["refine.region_batch"] = self.plan.region_batch
-        for key, number in items.items():
-            if number % ranks.count():
-                raise UserError(f"stage.{key}={number}: must be a multiple of the {ranks.count()} processes")
 
     def _order(self, examples: Examples, start: int) -> Iterator[list[int]]:
         """Indices of this process's share of every batch from step `start` on."""
@@ -204,11 +206,15 @@ class Trainer:
         if leads:
             content = Checkpoint(self.plan.stage, done, model, own_state(self.ema.model), moments,
                                  sources_of(self.bare), self.update.numbers())  # fmt: skip
+            runlog.keep(self.folder.curves)
             checkpoint.save(self.folder.checkpoints, content, self.pace.keep)
+            self.folder.saved()
         processes.together()
 
     def _restore(self) -> int:
         self.recovery.restore()
+        if self.folder.leads:
+            checkpoint.prune(self.folder.checkpoints, self.plan.stage, self.pace.keep)
         found = checkpoint.load_newest(self.folder.checkpoints, self.plan.stage)
         if found is None:
             return 0

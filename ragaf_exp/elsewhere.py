@@ -1,0 +1,37 @@
+"""A run's figures where its own folder can't be written to: a folder with copies of its small files, and the new ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import write_bytes
+from ragaf_exp.runfolder import RunFolder
+
+COPIED = ("config.yaml", "environment.json", "metrics.jsonl", "tokenizer.json", "status.json")
+
+
+def figures_folder(run: RunFolder, path: Path) -> RunFolder:
+    """The folder for a run's figures, which reports and comparisons read as they read the run's own.
+
+    Args:
+        run: The run, whose checkpoints are read where they are.
+        path: The folder, made where it is new; that of earlier figures of the same run may be used again.
+
+    Raises:
+        UserError: Where the folder is another run's.
+    """
+    found = RunFolder(path.absolute())
+    if found.checkpoints.exists() or _other(run, found):
+        raise UserError(f"out={path}: is a run folder; choose another")
+    found.samples.mkdir(parents=True, exist_ok=True)
+    for source in (*(run.path / name for name in COPIED), *run.samples.glob("*.png")):
+        if source.is_file() and not source.is_symlink():
+            write_bytes(found.path / source.relative_to(run.path), source.read_bytes())
+    found.checkpoints, found.origin = run.checkpoints, run.path
+    return found
+
+
+def _other(run: RunFolder, found: RunFolder) -> bool:
+    config = found.path / "config.yaml"
+    return config.exists() and config.read_bytes() != (run.path / "config.yaml").read_bytes()

@@ -1,0 +1,36 @@
+"""Can results be written where they are to go? Every command finds out before its work, not after it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ragaf_exp.errors import UserError
+
+
+def check_folder(path: Path, key: str, mend: str = "choose another folder") -> None:
+    """UserError unless files can be written to a folder that is there or can be made; nothing is left of the attempt.
+
+    Args:
+        path: The folder.
+        key: The argument that names it, for the message.
+        mend: What to do where it can't be written to.
+    """
+    try:
+        nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise UserError(f"{key}={path}: a file stands where a folder is needed ({nearest}); {mend}")
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b"0")
+            file.flush()
+    except OSError as error:
+        raise UserError(f"{key}={path}: can't be written to ({error.strerror}); {mend}") from error
+
+
+def check_file(path: Path, key: str, mend: str = "choose another file") -> None:
+    """UserError unless a file of this name can be written, or replaced; arguments as in `check_folder`."""
+    if path.is_dir():
+        raise UserError(f"{key}={path}: a folder stands where a file is needed; {mend}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{key}={path}: is no regular file; {mend}")
+    check_folder(path.parent, key, mend)
