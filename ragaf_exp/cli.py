@@ -14,6 +14,8 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from ragaf_exp.config.grammar import refusal
+from ragaf_exp.config.paths import expanded, split, unquoted
 from ragaf_exp.config.validate import one_line
 from ragaf_exp.errors import UserError
 
@@ -60,7 +62,13 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return one_line(cause)
         cause = cause.__cause__ or cause.__context__
-    return " ".join(str(error).split())
+    return refusal(error) if isinstance(error, HydraException) else " ".join(str(error).split())
+
+
+PATHS = frozenset((  # arguments that name files or folders: a leading ~ is expanded
+    "run", "runs", "out", "images", "reference", "captions", "sketches", "masks", "training", "sketch", "batch",
+    "drawings", "folder", "tables", "squeezenet",
+))  # fmt: skip
 
 
 def parse_args(argv: Sequence[str], known: dict[str, type]) -> dict[str, Any]:
@@ -70,17 +78,27 @@ def parse_args(argv: Sequence[str], known: dict[str, type]) -> dict[str, Any]:
         key, equals, value = argument.partition("=")
         if not equals or key not in known:
             raise UserError(f"{argument}: unknown argument; known are {', '.join(k + '=' for k in known)}")
-        found[key] = _convert(key, value.strip().removeprefix('"').removesuffix('"'), known[key])
+        found[key] = _convert(key, value.strip(), known[key])
     return found
 
 
 def _convert(key: str, value: str, kind: type) -> Any:
     if kind is list:
-        return [v.strip() for v in value.strip("[] ").split(",") if v.strip()]
+        return _items(key, value)
+    value = unquoted(value)
+    if key in PATHS:
+        value = expanded(value)
     try:
         return kind(value)
     except ValueError as error:
         raise UserError(f"{key}={value}: must be of type {kind.__name__}") from error
+
+
+def _items(key: str, value: str) -> list[str]:
+    """The items of a list, with or without brackets; quotation marks protect commas and outer spaces in an item."""
+    inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    items = [unquoted(item) for item in split(inner) if item]
+    return [expanded(item) for item in items] if key in PATHS else items
 
 
 def _fail(message: str) -> None:

@@ -12,6 +12,9 @@ from omegaconf import DictConfig
 
 from ragaf_exp.cli import guarded
 from ragaf_exp.config.compose import AUTO, CONF, composed, settable
+from ragaf_exp.config.grammar import check_flags
+from ragaf_exp.config.paths import expanded as expanded_path
+from ragaf_exp.config.paths import unquoted
 from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
 from ragaf_exp.heavy import quick_imports
@@ -54,8 +57,12 @@ def command_line() -> None:
         os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.process")  # see compose.py
     if any(word.startswith("hydra/launcher=submitit") for word in words) and "RAGAF_SNAPSHOT" not in os.environ:
         _from_snapshot(words)
-    sys.argv[1:] = map(settable, words)
+    check_flags(words)
+    sys.argv[1:] = [settable(word, sweeps=bool(MULTIRUN & set(words))) for word in words]
     main()
+
+
+MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 
 
 def expanded(words: list[str]) -> list[str]:
@@ -75,7 +82,8 @@ def _from_snapshot(words: list[str]) -> None:
 
     if sys.version_info < (3, 11):  # a job would import the folder that it is started in
         raise UserError("hydra/launcher=submitit_*: needs Python 3.11; python -m ragaf_exp.sweep submit does without")
-    runs = next((Path(word[5:]) for word in words if word.startswith("runs=")), Path("runs")).absolute()
+    given = next((word[5:] for word in words if word.startswith("runs=")), "runs")
+    runs = Path(expanded_path(unquoted(given))).absolute()
     code = str(take(runs))
     environment = {**os.environ, "RAGAF_SNAPSHOT": code, "PYTHONPATH": code, "PYTHONSAFEPATH": "1"}
     sys.stdout.flush()

@@ -87,5 +87,6 @@ def write_files(
     settings = {"seed": cfg.seed, "strength": cfg.stage.refine.strength, "size": cfg.data.size,
                 **{k: v for k, v in cfg.sampler.items() if not k.startswith("_")}}  # fmt: skip
     result = {"schema": 1, "sketch": str(request.sketch), "prompt": request.prompt, **settings,
-              "regions": example.regions.count, **facts}  # fmt: skip
+              "regions": example.regions.count, "unknown_words": model.text.unknown_words(request.prompt),
+              **facts}  # fmt: skip
     write_json(request.out / "result.json", result)

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from ragaf_exp.config.paths import quoted
 from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
 
@@ -36,13 +37,16 @@ def composed(overrides: list[str]) -> DictConfig:
         return validate(compose("config", words))
 
 
-def settable(override: str) -> str:
-    """An override of a group's key in the form in which Hydra takes one that no YAML states.
+def settable(override: str, sweeps: bool = False) -> str:
+    """An override of a group's key in the form in which Hydra takes one that no YAML states; paths are quoted.
 
-    Schemas hold more keys than the YAMLs; which of them are known, `validate` says. UserError where a group is given
-    a value that can't be the name of an option.
+    Schemas hold more keys than the YAMLs; which of them are known, `validate` says. sweeps: commas separate the values
+    of a sweep in paths, too. UserError where a group is given a value that can't be the name of an option.
     """
+    override = quoted(override, sweeps)
     key, equals, value = override.partition("=")
+    if equals and not key:
+        raise UserError(f"{override}: no key in front of =; give KEY=VALUE")
     group = re.fullmatch(r"\w+(/\w+)*", key) and (CONF / key).is_dir()
     if equals and group and re.fullmatch(r"null|true|false|[-+\d.]*", value):
         options = ", ".join(sorted(path.stem for path in (CONF / key).glob("*.yaml")))

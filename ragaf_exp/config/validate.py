@@ -14,13 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ragaf_exp.config.build import ALLOWED, locate
 from ragaf_exp.config.constructors import Signature, Unreadable, read_constructor
+from ragaf_exp.config.paths import expand_all
 from ragaf_exp.config.ranges import check, check_value, plain
 from ragaf_exp.config.schema import BUILT, NESTED, PLAIN, SCALARS
 from ragaf_exp.errors import UserError
 
 
 def validate(cfg: DictConfig, keep: bool = True) -> DictConfig:
-    """The config with types converted, defaults filled in and references to other keys resolved.
+    """The config with types converted, defaults filled in, references to other keys resolved and ~ expanded in paths.
 
     keep: leave what is given as it is; a config that nobody needs any more is checked sooner without.
     UserError naming the key and the known ones.
@@ -45,6 +46,7 @@ def validate(cfg: DictConfig, keep: bool = True) -> DictConfig:
     for key in (*PLAIN, *BUILT):
         checked[key] = _group(key, cfg[key])
     out = OmegaConf.create(checked)
+    expand_all(out)
     _name(out.name)
     _together(out)
     return out

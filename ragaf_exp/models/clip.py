@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,9 +17,9 @@ from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import PRETRAINED, Origin, Part, fetch, fingerprint, network, read_config
+from ragaf_exp.models.vocabulary import LONGEST, unknown_words, warn_cut, warn_unknown
 from ragaf_exp.weights import brief
 
-log = logging.getLogger(__name__)
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 SD15_TEXT = {
     "model_type": "clip_text_model", "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072,
@@ -97,7 +96,7 @@ class ClipText(Part):
 
     def token_spans(self, caption: str) -> list[tuple[int, int]]:
         """[start, end) characters of each token; those that open and close the caption are (0,0)."""
-        encoding = self.tokenizer.encode(caption)
+        encoding = self.tokenizer.encode(caption[:LONGEST])
         spans = [(0, 0) if special else span for span, special in
                  zip(encoding.offsets, encoding.special_tokens_mask, strict=True)]  # fmt: skip
         return spans if len(spans) <= self.max_tokens else [*spans[: self.max_tokens - 1], (0, 0)]
@@ -128,12 +127,18 @@ class ClipText(Part):
         known = [i for i in (named if self.padding_is_seen else [given, *named]) if i is not None]
         return known[0] if known else 0
 
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of the caption that the tokenizer does not know; the encoder reads its token for unknown text instead."""
+        found = unknown_words(self.tokenizer, self.tokenizer.encode(caption[:LONGEST]), caption)
+        return list(dict.fromkeys(found.values()))
+
     def _ids(self, caption: str) -> list[int]:
-        encoding = self.tokenizer.encode(caption)
+        encoding = self.tokenizer.encode(caption[:LONGEST])
+        if unknown := unknown_words(self.tokenizer, encoding, caption):
+            warn_unknown(self.tokenizer, unknown.values(), "the encoder reads its token for unknown text instead")
         if len(encoding.ids) <= self.max_tokens:
             return encoding.ids
-        cut = caption[encoding.offsets[self.max_tokens - 1][0] :]
-        log.warning("caption over text.max_tokens=%d: cut before %r", self.max_tokens, cut[:40])
+        warn_cut(self.tokenizer, self.max_tokens, caption[encoding.offsets[self.max_tokens - 1][0] :])
         return [*encoding.ids[: self.max_tokens - 1], encoding.ids[-1]]
 
 

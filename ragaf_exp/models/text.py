@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import Part, fingerprint
+from ragaf_exp.models.vocabulary import LONGEST, fitting, unknown_words, warn_cut, warn_unknown
 
-log = logging.getLogger(__name__)
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 
 
@@ -29,7 +28,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, special_tokens=[PAD, START, UNKNOWN], show_progress=False, min_frequency=2
     )
-    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.train_from_iterator(fitting(captions), trainer)
     return tokenizer
 
 
@@ -37,7 +36,8 @@ class TinyText(Part):
     """A small transformer encoder over byte-pair tokens, trained jointly with the denoiser.
 
     tokenizer: trained on the data, or read from the run folder.
-    width: D. layers, heads: of the encoder. max_tokens: longer captions are cut, with a warning.
+    width: D. layers, heads: of the encoder. max_tokens: longer captions are cut, with a warning. Words with characters
+    that the tokenizer does not know are left out, with a warning.
     """
 
     def __init__(
@@ -93,7 +93,11 @@ class TinyText(Part):
 
     def token_spans(self, caption: str) -> list[tuple[int, int]]:
         """[start, end) characters of each token, in the order of the encoder's tokens; START is (0,0)."""
-        return [(0, 0), *self.tokenizer.encode(caption).offsets][: self.max_tokens]
+        return [(0, 0), *(span for _, span in self._known(caption)[0])][: self.max_tokens]
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of the caption that the tokenizer does not know, which are left out."""
+        return self._known(caption)[1]
 
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
         """captions: B strings. keep (B,) bool: False drops the caption (all tokens but START)."""
@@ -112,9 +116,18 @@ class TinyText(Part):
         return self._ids_of[caption]
 
     def _ids(self, caption: str) -> list[int]:
-        encoding = self.tokenizer.encode(caption)
+        known, unknown = self._known(caption)
+        if unknown:
+            effect = "left out" if known else "left out, and nothing remains of the caption"
+            warn_unknown(self.tokenizer, unknown, effect)
         limit = self.max_tokens - 1
-        if len(encoding.ids) > limit:
-            cut = caption[encoding.offsets[limit][0] :]
-            log.warning("caption over text.max_tokens=%d: cut before %r", self.max_tokens, cut[:40])
-        return [self.tokenizer.token_to_id(START), *encoding.ids[:limit]]
+        if len(known) > limit:
+            warn_cut(self.tokenizer, self.max_tokens, caption[known[limit][1][0] :])
+        return [self.tokenizer.token_to_id(START), *(i for i, _ in known[:limit])]
+
+    def _known(self, caption: str) -> tuple[list[tuple[int, tuple[int, int]]], list[str]]:
+        """(id, [start, end) characters) of each token of the known words; the unknown words."""
+        encoding = self.tokenizer.encode(caption[:LONGEST])
+        unknown = unknown_words(self.tokenizer, encoding, caption)
+        rows = zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True)
+        return [(i, span) for i, span, word in rows if word not in unknown], list(dict.fromkeys(unknown.values()))

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ragaf_exp.cli import guarded
+from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.config.compose import AUTO, composed
 from ragaf_exp.errors import UserError
 from ragaf_exp.heavy import quick_imports
@@ -22,8 +22,8 @@ OWN = ("out", "card")  # what isn't an override
 
 
 def main() -> None:
-    own = {key: value for key, _, value in (word.partition("=") for word in sys.argv[1:]) if key in OWN}
     words = [word for word in sys.argv[1:] if word.partition("=")[0] not in OWN]
+    own = parse_args([word for word in sys.argv[1:] if word not in words], dict.fromkeys(OWN, str))
     out, began = own.get("out", ""), time.monotonic()
     content = planned(composed(_for_card(words, own["card"]) if "card" in own else words))
     print(table(content), f"predicted in {time.monotonic() - began:.0f} s", sep="\n")

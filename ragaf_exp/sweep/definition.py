@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString, Quote
 
 from ragaf_exp.config.compose import CONF, settable
+from ragaf_exp.config.paths import QUOTED
 from ragaf_exp.errors import UserError
 
 SWEEPS = CONF.parent / "sweeps"
@@ -78,13 +79,13 @@ def word(value: Any) -> str:
     text = str(value)
     if PLAIN.fullmatch(text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def combinations(words: Iterable[str]) -> list[dict[str, str]]:
     """Every member as {key: override word}. A later word of a key takes the place of an earlier one."""
     axes: dict[str, list[str]] = {}
-    for override in parsed([settable(word) for word in words]):
+    for override in parsed([settable(word, sweeps=True) for word in words]):
         axes[override.get_key_element().lstrip("+")] = _values(override)
     return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*axes.values())]
 
@@ -103,4 +104,5 @@ def _values(override: Override) -> list[str]:
 
 def shown(word: str) -> str:
     """The value of an override word, without Hydra's quotes."""
-    return word.partition("=")[2].strip("'\"")
+    value = word.partition("=")[2]
+    return str(parsed([f"value={value}"])[0].value()) if QUOTED.fullmatch(value) else value

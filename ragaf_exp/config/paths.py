@@ -1,0 +1,74 @@
+"""Paths in overrides and configs: quoted for Hydra's grammar, with ~ expanded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf
+
+KEYS = (
+    "runs", "init", "data.root", "data.drawings", "sketch.weights", "cache.folder", "backbone.source", "text.source",
+    "codec.source", "diffusion.source", "hint.source", "eval.pidinet", "eval.inception", "eval.squeezenet",
+    "eval.lpips_backbone", "eval.lpips_heads", "eval.clip_pretrained", "eval.clip_config",
+)  # fmt: skip
+TEXTS = (*KEYS, "name")  # whose values are text whatever they look like: `name=2024` and `data.root=007` are no numbers
+QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+FUNCTION = re.compile(r"(?:choice|shuffle|sort)\(.*\)", re.DOTALL)  # Hydra's sweeps, in the values of a multirun
+ITEM = re.compile(rf"(?:^|,)\s*({QUOTED.pattern}|[^,]*?)\s*(?=,|$)", re.DOTALL)  # of a list
+
+
+def quoted(override: str, sweeps: bool = False) -> str:
+    """The override with the value of a path key quoted, so that Hydra's grammar takes any character in it.
+
+    Args:
+        override: KEY=VALUE; keys other than `TEXTS` are returned as they are, as are null, empty and quoted values.
+        sweeps: commas separate the values of a sweep (multirun) instead of belonging to the path.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or key.lstrip("+") not in TEXTS:
+        return override
+    if sweeps and FUNCTION.fullmatch(value):
+        return override
+    return f"{key}={','.join(map(_quoted, split(value) if sweeps else [value]))}"
+
+
+def _quoted(value: str) -> str:
+    if value in ("", "null") or QUOTED.fullmatch(value):
+        return value
+    return QuotedString(value, Quote.single).with_quotes()
+
+
+def split(text: str) -> list[str]:
+    """The items of a comma-separated list; commas inside a quoted item do not separate. Quotation marks are kept."""
+    return [item.group(1) for item in ITEM.finditer(text)]
+
+
+def unquoted(value: str) -> str:
+    """The value without the pair of quotation marks around it; a mark that closes no such pair belongs to the value.
+
+    `"a sign" and "a door"` keeps its marks, `"a sign that says "STOP""` loses the outer pair.
+    """
+    if len(value) < 2 or value[0] != value[-1] or value[0] not in "'\"":
+        return value
+    mark, inner = value[0], value[1:-1]
+    nested = mark in inner
+    pairs_inside = inner.count(mark) % 2 == 0 and mark in (inner[:1], inner[-1:])
+    return inner if not nested or pairs_inside else value
+
+
+def expanded(value: str) -> str:
+    """The path with a leading ~ or ~USER replaced by that home folder, where there is one."""
+    try:
+        return str(Path(value).expanduser()) if value.startswith("~") else value
+    except RuntimeError:  # no such user: a file may be called so
+        return value
+
+
+def expand_all(cfg: DictConfig) -> None:
+    """Expand ~ in every path of a composed config."""
+    for key in KEYS:
+        value = OmegaConf.select(cfg, key)
+        if isinstance(value, str) and value.startswith("~"):
+            OmegaConf.update(cfg, key, expanded(value))
