@@ -70,11 +70,12 @@ def expanded(words: list[str]) -> list[str]:
 
 def _from_snapshot(words: list[str]) -> None:
     """Begin again from a snapshot of code and configs: submitit's jobs then import it too, and compose from it."""
+    from ragaf_exp.sweep.definition import shown
     from ragaf_exp.sweep.snapshot import take
 
     if sys.version_info < (3, 11):  # a job would import the folder that it is started in
         raise UserError("hydra/launcher=submitit_*: needs Python 3.11; python -m ragaf_exp.sweep submit does without")
-    runs = next((Path(word[5:]) for word in words if word.startswith("runs=")), Path("runs")).absolute()
+    runs = next((Path(shown(word)) for word in words if word.startswith("runs=")), Path("runs")).absolute()
     code = str(take(runs))
     environment = {**os.environ, "RAGAF_SNAPSHOT": code, "PYTHONPATH": code, "PYTHONSAFEPATH": "1"}
     sys.stdout.flush()

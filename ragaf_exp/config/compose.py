@@ -17,6 +17,7 @@ from ragaf_exp.errors import UserError
 
 # our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
+OmegaConf.register_new_resolver("or_null", lambda value: value or None, replace=True)  # of conf/hydra/launcher
 CONF = Path(__file__).resolve().parents[2] / "conf"
 AUTO = "memory=auto"
 LIMITS = ("budget", "enforce", "force", "shard")  # keys of group memory that change nothing of what is computed

@@ -140,13 +140,13 @@ def _ranges(cfg: DictConfig) -> None:
                     "stage.log_every", "stage.validate_every", "stage.checkpoint_every",
                     "stage.keep", "memory.lora_rank", "eval.batch", "eval.bootstrap", "eval.grid", "eval.validation_items",
                     "eval.clip_batch", "eval.lpips_batch", "cluster.nodes", "cluster.tasks", "cluster.cpus",
-                    "cluster.minutes", "cluster.memory_gb")  # fmt: skip
+                    "cluster.minutes")  # fmt: skip
     for key in at_least_one:
         _range(cfg, key, 1, None)
     for key in ("task.crops", "stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
                 "eval.test_items", "eval.pictures", "optim.warmup", "optim.muon", "optim.weight_decay", "optim.clip",
-                "memory.budget", "cluster.gpus", "cluster.grace", "cluster.parallel", "study.alone_steps",
-                "study.coarse_steps", "eval.validation_drawn", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
+                "memory.budget", "cluster.memory_gb", "cluster.gpus", "cluster.grace", "cluster.parallel",
+                "study.alone_steps", "study.coarse_steps", "eval.validation_drawn", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
         _range(cfg, key, 0, None)
     for key in ("task.caption_dropout", "task.sketch_dropout", "task.mirror", "stage.refine.recolour",
                 "optim.final_lr", "optim.ema", "loss.contrastive_until", "stage.curriculum"):  # fmt: skip

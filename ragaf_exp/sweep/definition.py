@@ -12,14 +12,14 @@ from typing import Any
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 
 from ragaf_exp.config.compose import CONF, settable
 from ragaf_exp.errors import UserError
 
 SWEEPS = CONF.parent / "sweeps"
 KEYS = ("name", "overrides", "grid", "search")
-PLAIN = re.compile(r"[\w./+~-]+")  # values that Hydra's grammar takes as they are
+PLAIN = re.compile(r"[\w./+-]+", re.ASCII)  # values that Hydra's grammar takes as they are
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sweep:
     def words(self) -> list[str]:
         """The same as words of a command line."""
         axes = [f"{key}={','.join(map(word, values))}" for key, values in self.grid.items()]
-        return [f"name={self.name}", *self.overrides, *axes]
+        return [f"name={word(self.name)}", *self.overrides, *axes]
 
 
 def read_sweep(name: str) -> Sweep:
@@ -78,7 +78,7 @@ def word(value: Any) -> str:
     text = str(value)
     if PLAIN.fullmatch(text):
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def combinations(words: Iterable[str]) -> list[dict[str, str]]:
@@ -103,4 +103,5 @@ def _values(override: Override) -> list[str]:
 
 def shown(word: str) -> str:
     """The value of an override word, without Hydra's quotes."""
-    return word.partition("=")[2].strip("'\"")
+    value = word.partition("=")[2]
+    return str(parsed([f"value={value}"])[0].value()) if value[:1] in ("'", '"') else value

@@ -17,6 +17,7 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_text
 from ragaf_exp.jobs import slurm_commands
 from ragaf_exp.sweep.record import Job, Record
+from ragaf_exp.sweep.sbatch import options
 
 ARRAY = 1000  # members per array where the cluster does not say how many it takes
 
@@ -40,7 +41,8 @@ def submit(record: Record, job: Job, request: Cluster) -> Job:
     write_text(script, script_text(record, job, request))
     answer = slurm_commands.run("sbatch", "--parsable", str(script))
     if answer.returncode:
-        raise UserError(f"sbatch: {_one_line(answer.stderr) or 'refused'}; see conf/cluster/")
+        why = _one_line(answer.stderr or answer.stdout).removeprefix("sbatch: error: ")
+        raise UserError(f"sbatch: {why or 'refused'}; see conf/cluster/")
     job.job = slurm_commands.submitted(answer.stdout)
     if job.job is None:
         output = _one_line(answer.stdout + " " + answer.stderr)[-300:]
@@ -50,21 +52,11 @@ def submit(record: Record, job: Job, request: Cluster) -> Job:
 
 
 def script_text(record: Record, job: Job, request: Cluster) -> str:
-    """The batch script: what is asked for, the site's setup lines, then the member from the snapshot."""
-    last = len(job.members) - 1
+    """The batch script: the request, the site's setup lines, then the member from the snapshot."""
     several = request.nodes * request.tasks > 1
-    asked = {
-        "job-name": record.home.name, "array": f"0-{last}" + (f"%{request.parallel}" if request.parallel else ""),
-        "output": record.logs / "%A_%a.log", "open-mode": "append", "partition": request.partition,
-        "account": request.account, "qos": request.qos, "constraint": request.constraint, "nodes": request.nodes,
-        "ntasks-per-node": request.tasks, "cpus-per-task": request.cpus, "mem": f"{request.memory_gb * 1000}M",
-        "gpus-per-node": request.gpus, "time": request.minutes,
-        "signal": f"{'' if several else 'B:'}USR1@{request.grace}" if request.grace else "",
-    }  # fmt: skip
-    options = [f"--{key}={value}" for key, value in asked.items() if value] + ["--requeue", *request.extra]
     command = ["exec", *(["srun", "--kill-on-bad-exit=1"] if several else []), sys.executable, job.snapshot, "member",
                str(record.job_file(job))]  # fmt: skip
-    lines = [f"#SBATCH {option}" for option in options]
+    lines = [f"#SBATCH {option}" for option in options(record, job, request)]
     lines += [*request.setup, "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}"]
     lines += [shlex.join(command) + ' "$SLURM_ARRAY_TASK_ID"']
     return "\n".join(["#!/bin/bash", *lines, ""])
@@ -87,7 +79,7 @@ def tasks(jobs: Iterable[Job]) -> dict[tuple[str, int], Task] | None:
     account = slurm_commands.run("sacct", "-n", "-X", "-P", "-j", ",".join(sorted(ids)), "-o", slurm_commands.PAST)
     found = {}
     for array, index, state, code in slurm_commands.past(account.stdout) if not account.returncode else ():
-        found[array, index] = Task(state, f"exit {code}", f"{array}_{index}")
+        found[array, index] = Task(state, f"exit {code}" if code else "", f"{array}_{index}")
     for array, index, state, reason in slurm_commands.queued(queue.stdout):
         if array in ids:
             found[array, index] = Task(state, reason, f"{array}_{index}")
