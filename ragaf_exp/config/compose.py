@@ -45,7 +45,7 @@ def settable(override: str) -> str:
     """
     key, equals, value = override.partition("=")
     group = re.fullmatch(r"\w+(/\w+)*", key) and (CONF / key).is_dir()
-    if equals and group and re.fullmatch(r"null|true|false|[-+\d.]*", value):
+    if equals and group and any(re.fullmatch(r"null|true|false|[-+\d.]*", option.strip()) for option in value.split(",")):
         options = ", ".join(sorted(path.stem for path in (CONF / key).glob("*.yaml")))
         raise UserError(f"{override}: no option of the group conf/{key}/; known are {options}")
     inside = equals and re.fullmatch(r"\w+(\.\w+)+", key) and not key.startswith("hydra.")

@@ -146,7 +146,8 @@ def _ranges(cfg: DictConfig) -> None:
     for key in ("task.crops", "stage.workers", "stage.cache_mb", "stage.refine.region_steps", "stage.max_seconds",
                 "eval.test_items", "eval.pictures", "optim.warmup", "optim.muon", "optim.weight_decay", "optim.clip",
                 "memory.budget", "cluster.memory_gb", "cluster.gpus", "cluster.grace", "cluster.parallel",
-                "study.alone_steps", "study.coarse_steps", "eval.validation_drawn", *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
+                "study.alone_steps", "study.coarse_steps", "eval.validation_drawn",
+                *(f"loss.{key}" for key in cfg.loss)):  # fmt: skip
         _range(cfg, key, 0, None)
     for key in ("task.caption_dropout", "task.sketch_dropout", "task.mirror", "stage.refine.recolour",
                 "optim.final_lr", "optim.ema", "loss.contrastive_until", "stage.curriculum"):  # fmt: skip
