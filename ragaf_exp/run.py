@@ -8,9 +8,10 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ragaf_exp.cli import guarded
+from ragaf_exp.cli import explain, guarded
 from ragaf_exp.config.compose import AUTO, CONF, composed, settable
 from ragaf_exp.config.grammar import check_flags
 from ragaf_exp.config.paths import expanded as expanded_path
@@ -18,12 +19,32 @@ from ragaf_exp.config.paths import unquoted
 from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
 from ragaf_exp.heavy import quick_imports
-from ragaf_exp.jobs.stop import STOP, Stopped
+from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
-    guarded(lambda: job(_checked(cfg)))  # here: Hydra would put a line of its own before an error's
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        member(cfg)
+    else:
+        guarded(lambda: job(_checked(cfg)))  # here: Hydra would put a line of its own before an error's
+
+
+class MemberFailed(UserError):
+    """A member of a multirun was refused, or failed; its launcher runs the others, and raises this at the end."""
+
+
+def member(cfg: DictConfig) -> None:
+    """One member of a multirun. Its error is printed when it happens, and does not end the others, as sys.exit would."""
+    try:
+        guarded(lambda: job(_checked(cfg)))
+    except SystemExit as end:
+        error = end.__context__
+        if end.code == 130 or isinstance(error and error.__cause__, Interrupted):  # Ctrl-C or a signal ends all
+            raise
+        overrides = " ".join(word.lstrip("+") for word in HydraConfig.get().overrides.task)
+        why = explain(error) if error else f"ended with status {end.code}"
+        raise MemberFailed(f"{overrides}: {why}; the other members were run") from None
 
 
 def _checked(cfg: DictConfig) -> DictConfig:

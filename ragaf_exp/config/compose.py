@@ -18,6 +18,7 @@ from ragaf_exp.errors import UserError
 
 # our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
+OmegaConf.register_new_resolver("or_null", lambda value: value or None, replace=True)  # of conf/hydra/launcher
 CONF = Path(__file__).resolve().parents[2] / "conf"
 AUTO = "memory=auto"
 LIMITS = ("budget", "enforce", "force", "shard")  # keys of group memory that change nothing of what is computed
@@ -48,7 +49,7 @@ def settable(override: str, sweeps: bool = False) -> str:
     if equals and not key:
         raise UserError(f"{override}: no key in front of =; give KEY=VALUE")
     group = re.fullmatch(r"\w+(/\w+)*", key) and (CONF / key).is_dir()
-    if equals and group and re.fullmatch(r"null|true|false|[-+\d.]*", value):
+    if equals and group and any(re.fullmatch(r"null|true|false|[-+\d.]*", option.strip()) for option in value.split(",")):
         options = ", ".join(sorted(path.stem for path in (CONF / key).glob("*.yaml")))
         raise UserError(f"{override}: no option of the group conf/{key}/; known are {options}")
     inside = equals and re.fullmatch(r"\w+(\.\w+)+", key) and not key.startswith("hydra.")

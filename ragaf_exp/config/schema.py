@@ -188,7 +188,7 @@ class Cluster:
     tasks: limits.Processes = 1  # processes per node; with GPUs one for each
     cpus: limits.Cores = 2  # per process
     gpus: limits.Gpus = 0  # per node
-    memory_gb: limits.NodeMemory = 6  # of the host, per node (10^9 bytes)
+    memory_gb: limits.NodeMemory = 6  # of the host, per node (10^9 bytes); 0: the partition's default
     minutes: limits.Minutes = 60  # time limit; a run that needs longer is requeued and continues
     grace: limits.Grace = 60  # seconds before the limit, or after preemption, in which the job saves and requeues itself
     parallel: limits.Parallel = 0  # members of a sweep at a time

@@ -7,10 +7,13 @@ import os
 import subprocess
 import time
 
+from ragaf_exp.jobs import slurm_commands
+
 log = logging.getLogger(__name__)
 ENDED = frozenset("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT UNKNOWN".split())
 REQUEUE_TRIES = 20
 PAUSE_S = 1.0  # between them: slurmctld may be restarting
+ANSWER_S = 10.0  # for an answer: a job that is ending has little time
 
 
 def job_id() -> str | None:
@@ -59,7 +62,8 @@ def cancelled(job: str) -> bool:
         return facts.get("JobState") == "CANCELLED"
     requeued = facts.get("Restarts") != str(restarts())
     preempted = facts.get("PreemptTime", "None") != "None"
-    return not requeued and not preempted and _seconds(facts["RunTime"]) < _seconds(facts["TimeLimit"])
+    had_time = _seconds(facts.get("RunTime", "unknown")) < _seconds(facts.get("TimeLimit", "unknown"))
+    return not requeued and not preempted and had_time
 
 
 def limit(job: str) -> str:
@@ -69,9 +73,9 @@ def limit(job: str) -> str:
     return facts.get("TimeLimit", "unknown")
 
 
-def _facts(told: str, job: str) -> dict[str, str]:
-    """Of the job among those that `scontrol show job -o` tells of; of an array's number it tells of all tasks."""
-    jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in told.splitlines()]
+def _facts(output: str, job: str) -> dict[str, str]:
+    """Of the job among those that `scontrol show job -o` printed; of an array's number these are all its tasks."""
+    jobs = slurm_commands.described(output)
     return next((found for found in jobs if len(jobs) == 1 or found.get("JobId") == job), {})
 
 
@@ -99,7 +103,5 @@ def requeue(job: str) -> bool:
 
 def _ask(*command: str) -> subprocess.CompletedProcess | None:
     """None where there is no such command, or no answer in time."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    answer = slurm_commands.run(*command, patience=ANSWER_S)
+    return None if answer.returncode in (slurm_commands.NOT_RUN, slurm_commands.TIMED_OUT) else answer

@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString, Quote
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ragaf_exp.config.compose import CONF, settable
 from ragaf_exp.config.paths import QUOTED
@@ -20,7 +22,7 @@ from ragaf_exp.errors import UserError
 
 SWEEPS = CONF.parent / "sweeps"
 KEYS = ("name", "overrides", "grid", "search")
-PLAIN = re.compile(r"[\w./+~-]+")  # values that Hydra's grammar takes as they are
+PLAIN = re.compile(r"[\w./+-]+", re.ASCII)  # values that Hydra's grammar takes as they are
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Sweep:
     def words(self) -> list[str]:
         """The same as words of a command line."""
         axes = [f"{key}={','.join(map(word, values))}" for key, values in self.grid.items()]
-        return [f"name={self.name}", *self.overrides, *axes]
+        return [f"name={word(self.name)}", *self.overrides, *axes]
 
 
 def read_sweep(name: str) -> Sweep:
@@ -45,10 +47,7 @@ def read_sweep(name: str) -> Sweep:
     if path is None:
         known = ", ".join(sorted(p.stem for p in SWEEPS.glob("*.yaml")))
         raise UserError(f"{name}: no such sweep; give a file, or one of sweeps/: {known}")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
+    content = _content(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: must be a mapping with some of {', '.join(KEYS)}")
     for key in content:
@@ -60,12 +59,30 @@ def read_sweep(name: str) -> Sweep:
     return sweep
 
 
+def _content(path: Path) -> Any:
+    """As OmegaConf reads YAML, so that 1e-4 is a number, as in conf/. Interpolations stay text."""
+    try:
+        found = OmegaConf.create(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deep, or holds an alias of itself; write it out") from error
+    return OmegaConf.to_container(found) or None
+
+
 def _check(sweep: Sweep, path: Path) -> None:
+    if not isinstance(sweep.name, str | int | float):
+        raise UserError(f"{path}: name: must be text, as {path.stem}")
     if not isinstance(sweep.overrides, list) or not all(isinstance(word, str) for word in sweep.overrides):
         raise UserError(f"{path}: overrides: must be a list of words, as [memory=cpu]")
     lists = isinstance(sweep.grid, dict) and all(isinstance(v, list) and v for v in sweep.grid.values())
     if not lists:
         raise UserError(f"{path}: grid: must give each key a list of values, as seed: [0, 1]")
+    for key, values in sweep.grid.items():
+        if not re.fullmatch(r"[+~]*[\w./@]+", str(key), re.ASCII):
+            raise UserError(f"{path}: grid: {key!r}: not a config key; write it as optim.warmup")
+        if any(isinstance(value, dict) for value in values):
+            raise UserError(f"{path}: grid: {key}: a value must be a number, text or list; set a group's keys one by one")
     if not isinstance(sweep.search, dict):
         raise UserError(f"{path}: search: must be a mapping")
 

@@ -11,22 +11,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_json
-from ragaf_exp.sweep.record import Job, Record, alive, read_loosely, start_of
+from ragaf_exp.sweep.record import Job, Record, alive, last_line, read_loosely, start_of
 
 GRACE = 30  # seconds that members have to save when they are cancelled
 POLL = 0.1
 
 
 def submit(record: Record, job: Job) -> None:
-    """Start the supervisor, in a session of its own: closing the terminal does not end it."""
-    log = open(record.logs / f"{job.number}.log", "ab")  # noqa: SIM115 - the child's
-    subprocess.Popen([sys.executable, job.snapshot, "supervise", str(record.job_file(job))], stdin=subprocess.DEVNULL,
-                     stdout=log, stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
-    log.close()
-    for _ in range(int(10 / POLL)):  # until it is there to be asked
+    """Start the supervisor, in a session of its own: closing the terminal does not end it.
+
+    UserError with its last line where it ends at once.
+    """
+    state_file(record, job).unlink(missing_ok=True)  # an earlier job's of this number
+    path = record.logs / f"{job.number}.log"
+    with open(path, "ab") as log:
+        process = subprocess.Popen([sys.executable, job.snapshot, "supervise", str(record.job_file(job))],
+                                   stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                   start_new_session=True)  # fmt: skip
+    for _ in range(int(10 / POLL)):  # until its state can be read
         if state_file(record, job).exists():
             return
+        if process.poll():
+            raise UserError(f"{path}: the process that starts the members ended at once: {last_line(path)}")
         time.sleep(POLL)
 
 

@@ -72,6 +72,26 @@ class Record:
             write_text(self.configs / f"{member.hash}.yaml", OmegaConf.to_yaml(member.cfg))
         write_json(self.folder / "members.json", {"schema": SCHEMA, "members": known})
 
+    @contextmanager
+    def added(self, members: Iterable[Member]) -> Iterator[None]:
+        """Note members to be queued in here. Where that fails, those that no job holds are removed again."""
+        before = set(self.members())
+        self.add(members)
+        try:
+            yield
+        except BaseException:
+            queued = {member for job in self.jobs() for member in job.members}
+            self._remove(set(self.members()) - before - queued)
+            raise
+
+    def _remove(self, members: set[str]) -> None:
+        left = {member: overrides for member, overrides in self.members().items() if member not in members}
+        write_json(self.folder / "members.json", {"schema": SCHEMA, "members": left})
+        for member in members:
+            (self.configs / f"{member}.yaml").unlink(missing_ok=True)
+        if not left:
+            (self.folder / "members.json").unlink()
+
     def jobs(self) -> list[Job]:
         """All jobs, the oldest first."""
         numbered = (path for path in self.jobs_folder.glob("*.json") if path.stem.isdigit())
@@ -84,15 +104,25 @@ class Record:
         self.write(job)
         return job
 
+    @contextmanager
+    def submitted(self, job: Job) -> Iterator[None]:
+        """A job is submitted in here. Where that fails, nothing of it is left."""
+        try:
+            yield
+        except BaseException:
+            self.forget(job)
+            raise
+
+    def forget(self, job: Job) -> None:
+        """Of a job that could not be submitted."""
+        for kind in ("json", "sh", "local"):
+            self.job_file(job).with_suffix(f".{kind}").unlink(missing_ok=True)
+
     def write(self, job: Job) -> None:
         write_json(self.job_file(job), {"schema": SCHEMA, **asdict(job)})
 
     def job_file(self, job: Job) -> Path:
         return self.jobs_folder / f"{job.number}.json"
-
-    def forget(self, job: Job) -> None:
-        """Of a job that could not be submitted."""
-        self.job_file(job).unlink(missing_ok=True)
 
     def log(self, job: Job, index: int) -> Path:
         """What a member printed."""

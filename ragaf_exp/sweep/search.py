@@ -11,9 +11,15 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from ragaf_exp.cli import explain
+from ragaf_exp.config.compose import settable
 from ragaf_exp.errors import UserError
 from ragaf_exp.sweep.definition import Sweep, word
 from ragaf_exp.sweep.members import Member, compose_members
@@ -32,6 +38,7 @@ def search(sweep: Sweep, words: list[str], launcher: str, processes: int, trials
     A member that fails is a failed trial. Trials that an earlier call began, and whose members are queued or done, are
     taken up.
     """
+    _needs_optuna()
     settings = _checked(sweep)
     if trials < 1:
         raise UserError(f"trials={trials}: must be at least 1")
@@ -45,7 +52,7 @@ def search(sweep: Sweep, words: list[str], launcher: str, processes: int, trials
             _take_up(study, going, base, trial)
         while going or _count(study) < trials:
             while len(going) < processes and _count(study) < trials:
-                trial = study.ask(_distributions(settings["space"]))
+                trial = _next(study, sweep.name, settings["space"])
                 _take_up(study, going, base, trial)
             if new := _unsubmitted(record, going):
                 submit(new, launcher, processes)
@@ -76,14 +83,38 @@ def _checked(sweep: Sweep) -> dict[str, Any]:
     found = {"metric": "binding_accuracy", "direction": "maximize", "seed": 0, **sweep.search}
     if found["direction"] not in ("maximize", "minimize"):
         raise UserError(f"{sweep.name}: search.direction={found['direction']}: must be maximize or minimize")
+    if isinstance(found["seed"], bool) or not isinstance(found["seed"], int) or not 0 <= found["seed"] < 2**31:
+        raise UserError(f"{sweep.name}: search.seed={found['seed']}: must be a whole number from 0")
+    if not isinstance(found["metric"], str):
+        raise UserError(f"{sweep.name}: search.metric={found['metric']}: must be a metric's name")
     space = found.get("space")
     if not isinstance(space, dict) or not space:
         raise UserError(f"{sweep.name}: search.space: must give keys their lists or ranges")
     for key, values in space.items():
-        ranged = isinstance(values, dict) and {"low", "high"} <= set(values) <= set(RANGE)
-        if not ranged and not (isinstance(values, list) and values):
-            raise UserError(f"{sweep.name}: search.space.{key}: must be a list of values, or low and high [log, step]")
+        if fault := _fault(values):
+            raise UserError(f"{sweep.name}: search.space.{key}: {fault}")
+        for value in values if isinstance(values, list) else ():
+            settable(f"{key}={word(value)}")
     return found
+
+
+def _fault(values: Any) -> str:
+    """What is wrong with the values of a key; empty where nothing is."""
+    if isinstance(values, list) and values:
+        plain = all(value is None or isinstance(value, str | int | float) for value in values)
+        return "" if plain else "a value must be a number, text or null; lists and mappings cannot be searched"
+    if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= set(RANGE):
+        return "must be a list of values, or low and high [log, step]"
+    for end in {"low", "high", "step"} & set(values):
+        if isinstance(values[end], bool) or not isinstance(values[end], int | float) or not math.isfinite(values[end]):
+            return f"{end}={values[end]}: must be a number, as 1e-4"
+    if not isinstance(values.get("log", False), bool):
+        return f"log={values['log']}: must be true or false"
+    try:
+        _distribution(values)
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def _first(space: dict[str, Any]) -> list[str]:
@@ -92,24 +123,28 @@ def _first(space: dict[str, Any]) -> list[str]:
 
 
 def _distributions(space: dict[str, Any]) -> dict[str, Any]:
+    return {key: _distribution(values) for key, values in space.items()}
+
+
+def _distribution(values: list[Any] | dict[str, Any]) -> Any:
+    """Optuna's, which raises ValueError for bounds that contradict each other."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    found: dict[str, Any] = {}
-    for key, values in space.items():
-        if isinstance(values, list):
-            found[key] = CategoricalDistribution(values)
-            continue
-        whole = all(isinstance(values[end], int) for end in ("low", "high"))
-        found[key] = (IntDistribution if whole else FloatDistribution)(**values)
-    return found
+    if isinstance(values, list):
+        return CategoricalDistribution(values)
+    whole = all(isinstance(values.get(key, 1), int) for key in ("low", "high", "step"))
+    return (IntDistribution if whole else FloatDistribution)(**values)
+
+
+def _needs_optuna() -> None:
+    if find_spec("optuna") is None:
+        raise UserError("search: needs Optuna; pip install 'ragaf_exp[search]'")
 
 
 def _study(record: Record, name: str, settings: dict[str, Any]) -> Any:
-    try:
-        import optuna
-        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-    except ImportError as error:
-        raise UserError("search: needs Optuna; pip install 'ragaf_exp[search]'") from error
+    import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = str(record.folder / "study.log")
     storage = optuna.storages.JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
@@ -117,6 +152,15 @@ def _study(record: Record, name: str, settings: dict[str, Any]) -> Any:
     # a sampler is not kept in the study: with its first seed it would draw again what it drew for the first trials
     study.sampler = optuna.samplers.TPESampler(seed=settings["seed"] + len(study.trials), constant_liar=True)
     return study
+
+
+def _next(study: Any, name: str, space: dict[str, Any]) -> Any:
+    """A new trial. UserError where the space is not the one that the study began with."""
+    try:
+        return study.ask(_distributions(space))
+    except ValueError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{name}: search.space: not the one of the study ({why}); give the sweep a new name") from error
 
 
 def _open(study: Any, space: dict[str, Any]) -> list[Any]:
@@ -142,9 +186,9 @@ def _take_up(study: Any, going: dict[int, Member], base: list[str], trial: Any) 
 
     try:
         going[trial.number] = _member(base, trial.params)
-    except UserError as error:
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         study.tell(trial.number, state=TrialState.FAIL)
-        print(f"trial {trial.number}: refused: {error}", flush=True)
+        print(f"trial {trial.number}: refused: {explain(error)}", flush=True)
 
 
 def _member(base: list[str], params: dict[str, Any]) -> Member:

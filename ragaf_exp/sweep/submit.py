@@ -35,8 +35,7 @@ def submit(members: list[Member], launcher: str, processes: int) -> tuple[Record
     """Queue the members that are neither done nor under way; a member always finds its own run folder again."""
     record = Record(members[0].home)
     code = snapshot.take(Path(members[0].cfg.runs))
-    with record.locked():
-        record.add(members)
+    with record.locked(), record.added(members):
         idle = {row.hash for row in rows(record)[0] if row.state in BAD}
         wanted = [member.hash for member in members if member.hash in idle]
         return record, _queue(record, wanted, code, launcher, processes)
@@ -71,14 +70,28 @@ def _queue(record: Record, wanted: list[str], code: Path, launcher: str, process
     if launcher == "local":
         threads = max(1, (os.cpu_count() or 1) // processes)
         job = record.new_job("local", wanted, code, processes=processes, threads=threads)
-        local.submit(record, job)
+        with record.submitted(job):
+            local.submit(record, job)
         return [job]
-    jobs, size = [], slurm.array_size()
-    for request, members in _by_request(record, wanted):
-        for begin in range(0, len(members), size):
-            job = record.new_job("slurm", members[begin : begin + size], code)
-            jobs.append(slurm.submit(record, job, request))
+    jobs: list[Job] = []
+    try:
+        for request, members in _arrays(record, wanted):
+            job = record.new_job("slurm", members, code)
+            with record.submitted(job):
+                slurm.submit(record, job, request)
+            jobs.append(job)
+    except UserError as error:
+        if jobs:
+            raise UserError(f"{error}; before that, {described(jobs, len(wanted)).partition(';')[0]}") from error
+        raise
     return jobs
+
+
+def _arrays(record: Record, wanted: list[str]) -> list[tuple[Cluster, list[str]]]:
+    """The members of each array: those with the same request, as many as the cluster takes in one."""
+    size = slurm.array_size()
+    return [(request, members[begin : begin + size]) for request, members in _by_request(record, wanted)
+            for begin in range(0, len(members), size)]  # fmt: skip
 
 
 def _by_request(record: Record, wanted: list[str]) -> list[tuple[Cluster, list[str]]]:
