@@ -26,7 +26,8 @@ import numpy as np
 from eval.bootstrap import figure
 from eval.metrics.sketch_fidelity import STROKE_LEVEL
 from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_text
+from ragaf_exp.files import parse_json, write_text
+from ragaf_exp.safe_files import LOG, read_bounded
 from ragaf_exp.types import Example
 
 SCHEMA = 1
@@ -119,7 +120,7 @@ def write_items(path: Path, rows: Sequence[ItemRow]) -> None:
 def read_items(path: Path) -> list[ItemRow]:
     """The rows of the file. UserError where it is missing, damaged or of a newer schema."""
     try:
-        lines = path.read_text().splitlines()
+        lines = read_bounded(path.parent.resolve() / path.name, LOG).decode().splitlines()
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; evaluate again to write it") from error
     except UnicodeDecodeError as error:
@@ -133,7 +134,7 @@ def read_items(path: Path) -> list[ItemRow]:
 
 def _parsed(path: Path, number: int, line: str) -> ItemRow:
     try:
-        content = json.loads(line)
+        content = parse_json(line)
         schema = content.pop("schema")
         if schema > SCHEMA:
             raise UserError(f"{path}: schema {schema} is newer than this version's {SCHEMA}; update ragaf_exp")

@@ -24,6 +24,7 @@ from ragaf_exp.models.tune import carry, choose, save_lora
 from ragaf_exp.pictures import save_png, validation_grid
 from ragaf_exp.report import write_report
 from ragaf_exp.runfolder import RunFolder, hand_on
+from ragaf_exp.safe_files import make_folder
 from ragaf_exp.study import stage1
 from ragaf_exp.trained import inherit, load_stage, make_pipeline
 from ragaf_exp.training.checkpoint import load_newest
@@ -189,8 +190,8 @@ class Experiment:
         rows = self.val_examples.first(max(shown, self.cfg.eval.validation_drawn))
         models = (ema, None) if stage == COARSE else (coarse, ema)
         drawn = make_pipeline(self.cfg, self.parts, *models, self.compute)(collate(rows)).drawn()
-        folder.samples.mkdir(exist_ok=True)
-        save_png(folder.samples / f"{stage}-{step:06d}.png", validation_grid(rows[:shown], drawn.first(shown)))
+        grid = validation_grid(rows[:shown], drawn.first(shown))
+        save_png(make_folder(folder.samples) / f"{stage}-{step:06d}.png", grid, own=True)
         scores = validation_scores(rows, drawn, self.parts.prepare.sketch) if self.cfg.eval.validation_metrics else {}
         rows = self.val_examples.first(self.cfg.eval.validation_items)
         size = self.cfg.eval.batch

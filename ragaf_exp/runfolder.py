@@ -14,13 +14,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ragaf_exp import origin
 from ragaf_exp.config.compose import config_hash, load_config
+from ragaf_exp.config.followed import KEYS
 from ragaf_exp.environment import environment
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_mapping, write_json, write_text
 from ragaf_exp.jobs import processes, slurm, starts
 from ragaf_exp.jobs.lock import Lock
 from ragaf_exp.jobs.stop import STOP
+from ragaf_exp.safe_files import LOG, TEMPORARY, is_regular, open_append, read_bounded
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
@@ -38,7 +41,9 @@ class RunFolder:
     """The files of one run and their names."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self._given = path.absolute()
+        self.path = path = self._given.resolve()  # links above it are the user's own; below it none is followed
+        self.followed: set[str] = set()  # config keys that the command line repeats, of a run made elsewhere
         self.checkpoints, self.samples = path / "checkpoints", path / "samples"
         self.metrics, self.curves = path / "metrics.json", path / "metrics.jsonl"
         self.tokenizer, self.report = path / "tokenizer.json", path / "report.html"
@@ -55,6 +60,7 @@ class RunFolder:
         """
         folder = cls(place_of(cfg))
         folder.leads = processes.leads()
+        folder.followed = set(KEYS)  # this config comes from the command line
         with processes.leader_first():
             if folder.leads:
                 folder._create(cfg)
@@ -69,8 +75,9 @@ class RunFolder:
         if self.done():  # by the process that it waited for
             self.release()
             return
-        if not (self.path / "status.json").exists():  # the last of the three to be written
+        if not is_regular(self.path / "status.json"):  # the last of the three to be written
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+            origin.sign(self.path)
             write_json(self.path / "environment.json", environment())
             self.status("running", stage=None, step=0, steps=None, rate=None)
 
@@ -80,7 +87,7 @@ class RunFolder:
 
         UserError where it is missing, from a newer schema or, with `finished`, not trained to the end.
         """
-        folder = cls(Path(path).absolute().resolve())
+        folder = cls(Path(path))
         if not folder.path.is_dir():
             raise UserError(f"{path}: no such run folder; runs/latest is the newest run")
         cfg = load_config(folder.path / "config.yaml")
@@ -98,7 +105,7 @@ class RunFolder:
             return
         self.own()
         with self._writing:
-            known = self.state if (self.path / "status.json").exists() else {}
+            known = self.state if is_regular(self.path / "status.json") else {}
             me = self._lock.me if self._lock else None
             who = {"job": me.job, "host": me.host, "pid": me.pid} if me else {}
             self._write_status({**known, **who, "state": state, "error": None, **facts})
@@ -130,7 +137,7 @@ class RunFolder:
             self._lock = None
 
     def done(self) -> bool:
-        return (self.path / "status.json").exists() and self.state.get("state") == "done"
+        return is_regular(self.path / "status.json") and self.state.get("state") == "done"
 
     @property
     def state(self) -> dict:
@@ -148,12 +155,12 @@ class RunFolder:
             return
         self.own()
         starts.keeps()
-        with open(self.curves, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        with open_append(self.curves) as file:
+            file.write((json.dumps(line) + "\n").encode())
 
     def validated(self, stage: str, step: int) -> bool:
         """Whether metrics.jsonl has the validation of a step."""
-        lines = self.curves.read_text().splitlines(keepends=True) if self.curves.exists() else []
+        lines = self._lines()
         rows = (json.loads(line) for line in lines if line.endswith("\n") and '"validation"' in line)
         return any(row["stage"] == stage and row["step"] == step for row in rows)
 
@@ -162,13 +169,19 @@ class RunFolder:
         if not self.leads or not self.curves.exists():
             return
         kept = []
-        for line in self.curves.read_text().splitlines(keepends=True):
+        for line in self._lines():
             if not line.endswith("\n"):  # cut short by a kill
                 continue
             row = json.loads(line)
             if row["stage"] != stage or row["step"] <= step:
                 kept.append(line)
         write_text(self.curves, "".join(kept))
+
+    def _lines(self) -> list[str]:
+        """Of metrics.jsonl, with their ends."""
+        if not is_regular(self.curves):
+            return []
+        return read_bounded(self.curves, LOG).decode(errors="replace").splitlines(keepends=True)
 
     def take(self, wait: float) -> None:
         """One process per run: this one, from here on. Taken where another still lives after so many seconds."""
@@ -183,13 +196,13 @@ class RunFolder:
 
     def _left(self) -> list[Path]:
         """Files that a process left which was killed in a write."""
-        return [path for path in self.path.rglob(".*.tmp") if path.is_file()]
+        return [path for path in self.path.rglob(".*.tmp") if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
     def _point_latest(self) -> None:
-        latest = self.path.parents[1] / "latest"
+        latest = self._given.parents[1] / "latest"
         temporary = latest.with_name(f".latest.{os.getpid()}")
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(self.path.relative_to(latest.parent))
+        temporary.symlink_to(self._given.relative_to(latest.parent))
         os.replace(temporary, latest)
 
 

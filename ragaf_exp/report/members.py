@@ -12,6 +12,7 @@ from eval.items import ItemRow, flat, read_items
 from ragaf_exp.config.compose import PLACE
 from ragaf_exp.errors import UserError
 from ragaf_exp.report.read import RunData, read_run
+from ragaf_exp.safe_files import is_regular
 
 HASH = re.compile(r"[0-9a-f]{12}")  # a run folder's name
 NEEDED = ("config.yaml", "environment.json", "status.json")  # what every run writes as it begins
@@ -65,7 +66,8 @@ def sweep_members(path: Path) -> list[Path]:
     """The run folders in a folder, or else in its folders. Links, such as runs/latest, are passed over."""
     children = sorted(p for p in path.iterdir() if p.is_dir() and not p.is_symlink())
     found = [p for p in children if is_run(p)]
-    return found or [p for child in children for p in sorted(child.iterdir()) if p.is_dir() and is_run(p)]
+    inner = (p for child in children for p in sorted(child.iterdir()) if p.is_dir() and not p.is_symlink())
+    return found or [p for p in inner if is_run(p)]
 
 
 def is_run(path: Path) -> bool:
@@ -84,16 +86,16 @@ def letter(index: int) -> str:
 
 
 def _read(name: str, path: Path) -> Member:
-    absent = [file for file in NEEDED if not (path / file).exists()]
+    absent = [file for file in NEEDED if not is_regular(path / file)]
     if absent:
         return Member(name, path, missing=f"{absent[0]} is not there: the run never began")
     run = read_run(path)
     if not run.metrics:
         state, error = run.status.get("state", "unknown"), run.status.get("error")
-        why = "no metrics.json" if not (path / "metrics.json").exists() else "metrics.json holds no figure"
+        why = "no metrics.json" if not is_regular(path / "metrics.json") else "metrics.json holds no figure"
         return Member(name, path, run, missing=f"{why}; state {state}" + (f": {error}" if error else ""))
     items = path / "items.jsonl"
-    member = Member(name, path, run, read_items(items) if items.exists() else None)
+    member = Member(name, path, run, read_items(items) if is_regular(items) else None)
     _fits(member, items)
     return member
 

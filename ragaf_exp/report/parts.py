@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ragaf_exp.errors import UserError
-from ragaf_exp.files import read_json
+from ragaf_exp.files import parse_json, read_json
+from ragaf_exp.safe_files import LOG, is_regular, read_bounded
 
 METRICS_SCHEMA = 1
+FOLDER = re.compile(r"[\w-][\w.-]{0,63}")  # of a scene's pictures
 PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention", "attention_steps")
 
 
@@ -102,11 +104,11 @@ def _groups(path: Path, content: Any) -> dict[str, dict[str, Any]]:
 
 def log(path: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl; the last one may be cut short, as a kill leaves it."""
-    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    lines = read_bounded(path, LOG).decode(errors="replace").splitlines(keepends=True)
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             rows.append({**row, "stage": str(row["stage"]), "step": int(row["step"])})
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines) and not line.endswith("\n"):
@@ -124,7 +126,7 @@ def scenes(path: Path) -> list[Scene]:
 
 def _scene(path: Path, entry: Any) -> Scene:
     try:
-        folder = (path.parent / entry["dir"]).resolve()
+        name = str(entry["dir"])
         objects = [
             {
                 "phrase": str(o["phrase"]),
@@ -137,9 +139,10 @@ def _scene(path: Path, entry: Any) -> Scene:
         key, caption = str(entry["key"]), str(entry["caption"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, f"a scene's entry: {error!r}") from error
-    if not folder.is_relative_to(path.parent.resolve()):  # a stranger's run folder shows its own files only
-        raise damaged(path, f"dir {entry['dir']} lies outside")
-    pictures = {name: folder / f"{name}.png" for name in PICTURES if (folder / f"{name}.png").is_file()}
+    if not FOLDER.fullmatch(name):  # a stranger's run folder shows its own files only
+        raise damaged(path, f"dir {name[:64]!r} lies outside")
+    folder = path.parent / name
+    pictures = {name: folder / f"{name}.png" for name in PICTURES if is_regular(folder / f"{name}.png")}
     return Scene(key, caption, objects, pictures)
 
 
