@@ -1,11 +1,14 @@
 """Figures of a run, or of any images:
 
-    python -m eval run=DIR [out=FOLDER] [items=N] [eval=quick|full] [eval.KEY=VALUE ...]
+    python -m eval run=DIR [out=FOLDER] [items=N] [eval=quick|full] [eval.KEY=VALUE ...] [data.root=DIR]
+        [backbone.source=DIR]
     python -m eval images=DIR [reference=DIR] [captions=FILE] [sketches=DIR] [masks=DIR] out=FILE.json
         [training=DIR] [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
 
 out: of a run whose folder can't be written to; figures, pictures and report go there.
-`eval` overrides are those of the config group (conf/eval/). Files belong together by their name without suffix.
+`eval` overrides are those of the config group (conf/eval/). Paths and hub names in the config of a run that was made
+elsewhere, as data.root and backbone.source, are used where the command line repeats them.
+Files belong together by their name without suffix.
 captions: .csv or .jsonl with file_name, text and, in .jsonl, the phrases that masks belong to; of edited images also
 text_before, the caption of what they were, which is then the reference's picture of the same name.
 training: the images that the model was trained on, so that a reference that holds some of them is found out.
@@ -18,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from ragaf_exp.cli import guarded, parse_args
+from ragaf_exp.config.followed import split_followed
 from ragaf_exp.errors import UserError
 from ragaf_exp.heavy import quick_imports
+from ragaf_exp.safe_files import is_folder
 from ragaf_exp.writable import check_file, check_folder
 
 KNOWN = {"run": str, "items": int, "images": str, "reference": str, "captions": str, "sketches": str, "masks": str,
@@ -29,20 +34,24 @@ FOLDERS = ("reference", "captions", "sketches", "masks")
 
 def main() -> None:
     overrides = [word for word in sys.argv[1:] if word.partition("=")[0].split(".")[0] in ("eval", "memory", "cache")]
-    args = parse_args([word for word in sys.argv[1:] if word not in overrides], KNOWN)
+    arguments, followed = split_followed([word for word in sys.argv[1:] if word not in overrides])
+    args = parse_args(arguments, KNOWN)
     if ("run" in args) == ("images" in args):
         raise UserError("run=, images=: give one of them, as run=runs/latest or images=DIR reference=DIR out=FILE.json")
     if args.get("items", 1) < 0:
         raise UserError(f"items={args['items']}: must be at least 0 (0 = all)")
-    _run(args, overrides) if "run" in args else _images(args, overrides)
+    if followed and "run" not in args:
+        raise UserError(f"{next(iter(followed))}=: belongs to run=DIR")
+    _run(args, overrides, followed) if "run" in args else _images(args, overrides)
 
 
-def _run(args: dict[str, Any], overrides: list[str]) -> None:
+def _run(args: dict[str, Any], overrides: list[str], followed: dict[str, str]) -> None:
     others = sorted(set(args) - {"run", "items", "out"})
     if others:
         raise UserError(f"{others[0]}=: belongs to images=DIR; a run has its own")
     with quick_imports():
         from ragaf_exp.config.compose import composed
+        from ragaf_exp.config.followed import follow, named_by
         from ragaf_exp.elsewhere import figures_folder
         from ragaf_exp.evaluation import evaluate_run
         from ragaf_exp.report import write_report
@@ -50,13 +59,15 @@ def _run(args: dict[str, Any], overrides: list[str]) -> None:
         from ragaf_exp.summary import print_summary
 
     folder, cfg = RunFolder.read(args["run"])
+    cfg = follow(folder, cfg, followed)
     if "out" in args:
         check_folder(Path(args["out"]), "out")
         folder = figures_folder(folder, Path(args["out"]))
     else:
-        for place in (folder.path, folder.samples, *filter(Path.is_dir, folder.samples.glob("*"))):
+        for place in (folder.path, folder.samples, *filter(is_folder, folder.samples.glob("*"))):
             check_folder(place, "run", "give out=FOLDER for the figures")
     if overrides:
+        folder.followed |= named_by(overrides)
         cfg = composed_over(cfg, composed(overrides), overrides)
     cfg.eval.test_items = args.get("items", cfg.eval.test_items)
     evaluate_run(folder, cfg)

@@ -21,7 +21,7 @@ from eval.features.base import Network
 from eval.unavailable import Unavailable
 from ragaf_exp.errors import UserError, between
 from ragaf_exp.files import checksum
-from ragaf_exp.weights import brief
+from ragaf_exp.weights import brief, no_remote_code
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # open_clip asks for it, but tries again without where that raises TypeError
@@ -122,7 +122,7 @@ def _loaded(source: Source, precision: str, device: str) -> tuple[nn.Module, Cal
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     try:  # building a network draws weights, which must not move a run's generator
-        with hushed(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with hushed(), no_remote_code(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = clip.create_model(source.name, precision=precision, device=device, pretrained_text=False,
                                         force_preprocess_cfg=source.preparation)  # fmt: skip

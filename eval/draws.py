@@ -1,11 +1,14 @@
-"""A run's images of its test items, drawn batch by batch and kept, so that a killed evaluation goes on where it was."""
+"""A run's images of its test items, drawn batch by batch and kept, so that a killed evaluation goes on where it was.
+
+Each file is sealed (origin.py): what this user didn't write, or what changed since, is sampled again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import shutil
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,14 +18,20 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ragaf_exp.data.split import LazyItems
+from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_bytes
 from ragaf_exp.generate import Drawn
 from ragaf_exp.jobs import starts
+from ragaf_exp.origin import seal
+from ragaf_exp.safe_files import BINARY, make_folder, names_in, read_bounded, remove_named
 from ragaf_exp.types import Example
 
 log = logging.getLogger(__name__)
 FIELDS = ("stage1", "stage2", "region_text")
 HELD = 500_000_000  # bytes of images that stay in memory: where there are more they are read again
+SEAL = "seal"  # an array beyond FIELDS: the seal of the others
+DIGEST = re.compile(r"[0-9a-f]{16}")  # a folder's name
+NAMES = re.compile(r"[0-9a-f]{16}\.safetensors|[a-z]+-[0-9]+\.done")  # of the files in it
 FEWEST = 4  # batches that stay in memory, whatever their size: two are read at a time
 
 
@@ -34,10 +43,10 @@ class Draws:
 
     def __init__(self, folder: Path, fingerprint: str):
         self.folder = folder / fingerprint
-        for other in folder.glob("*") if folder.is_dir() else ():
-            if other != self.folder and other.is_dir():
-                shutil.rmtree(other, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in names_in(make_folder(folder)):
+            if name != fingerprint and DIGEST.fullmatch(name):
+                remove_named(folder / name, NAMES)
+        make_folder(self.folder)
 
     def batch(self, keys: list[str], draw: Callable[[], Drawn]) -> Drawn:
         """The images of these items: read where they were drawn before, else drawn and kept."""
@@ -47,16 +56,17 @@ class Draws:
         if found is None:
             found = draw()
             arrays = {field: getattr(found, field) for field in FIELDS}
-            write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items() if v is not None}))
+            write_bytes(path, _sealed({k: v for k, v in arrays.items() if v is not None}, path), own=True)
             starts.keeps()
         return found
 
     def once(self, name: str, make: Callable[[], None]) -> None:
         """make(), whose result hangs on what decides these images alone, unless it was done for them before."""
         mark = self.folder / f"{name}.done"
-        if not mark.exists():
+        done = seal(_purpose(mark), b"").encode()
+        if _bytes(mark) != done:
             make()
-            write_bytes(mark, b"")
+            write_bytes(mark, done, own=True)
             starts.keeps()
 
 
@@ -99,12 +109,46 @@ def fingerprint(*facts: object) -> str:
 
 
 def _read(path: Path) -> Drawn | None:
-    """None where there is no such file, or a damaged one, which will be written again."""
-    try:
-        arrays = load(path.read_bytes())
-    except FileNotFoundError:
+    """None where there is no such file, or one that is damaged or somebody else's, which will be written again."""
+    content = _bytes(path)
+    if content is None:
         return None
-    except SafetensorError as error:
-        log.warning("%s: damaged (%s); drawn again", path, error)
+    try:
+        arrays = load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:  # a dtype may be none of NumPy's
+        log.warning("%s: damaged (%s); sampled again", path, error)
+        return None
+    found = arrays.pop(SEAL, None)
+    if found is None or set(arrays) - set(FIELDS) or found.tobytes() != _seal_of(arrays, path):
+        log.warning("%s: was made elsewhere, or has changed since; sampled again", path)
         return None
     return Drawn(*(arrays.get(field) for field in FIELDS))
+
+
+def _bytes(path: Path) -> bytes | None:
+    """The content of a file; None where it is missing, a link, or too large to be one of these."""
+    try:
+        return read_bounded(path, BINARY)
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        log.warning("%s; written again", error)
+        return None
+
+
+def _sealed(arrays: dict[str, np.ndarray], path: Path) -> bytes:
+    arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    return save(arrays | {SEAL: np.frombuffer(_seal_of(arrays, path), np.uint8)})
+
+
+def _seal_of(arrays: dict[str, np.ndarray], path: Path) -> bytes:
+    """32 bytes: of the arrays, and of the fingerprint and the items that the file's name stands for."""
+    digest = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+    return bytes.fromhex(seal(_purpose(path), digest.digest()))
+
+
+def _purpose(path: Path) -> str:
+    return f"samples {path.parent.name}/{path.name}"

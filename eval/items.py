@@ -27,8 +27,9 @@ import numpy as np
 from eval.bootstrap import figure
 from eval.metrics.sketch_fidelity import STROKE_LEVEL
 from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_text
+from ragaf_exp.files import parse_json, write_text
 from ragaf_exp.runlog import named
+from ragaf_exp.safe_files import LOG, read_bounded
 from ragaf_exp.types import Example
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def read_items(path: Path) -> list[ItemRow]:
 def read_counted(path: Path) -> tuple[list[ItemRow], int]:
     """The rows of the file as `read_items` gives them, and how many lines were skipped."""
     try:
-        lines = path.read_text().splitlines()
+        lines = read_bounded(path.parent.resolve() / path.name, LOG).decode().splitlines()
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; evaluate again to write it") from error
     except UnicodeDecodeError as error:
@@ -151,7 +152,7 @@ def read_counted(path: Path) -> tuple[list[ItemRow], int]:
 def _parsed(path: Path, line: str) -> ItemRow | None:
     """The row of a line, None where it holds none."""
     try:
-        content = json.loads(line)
+        content = parse_json(line)
         schema = content.pop("schema")
         if schema > SCHEMA:
             raise UserError(f"{path}: schema {schema} is newer than this version's {SCHEMA}; update ragaf_exp")

@@ -28,6 +28,7 @@ from ragaf_exp.models.schedule import check_schedule
 from ragaf_exp.models.tune import LORA, add_lora, choose, fitted
 from ragaf_exp.randomness import derive
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.safe_files import is_regular
 from ragaf_exp.sampler import Sampler
 from ragaf_exp.training.precision import pick_device
 from ragaf_exp.training.recovery import Chunks
@@ -198,7 +199,7 @@ def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn
 
 def _tokenizer(parts: Parts, folder: RunFolder) -> Any:
     kind = locate(parts.cfg.text._target_, "text")
-    if not folder.tokenizer.exists():
+    if not is_regular(folder.tokenizer):
         tokenizer = kind.tokenizer_for(parts.cfg.text, lambda: _captions(parts))
         write_text(folder.tokenizer, tokenizer.to_str(pretty=True))
     try:

@@ -91,19 +91,21 @@ def animation(example: Example, words: Sequence[str], seen: Sequence[Moment]) ->
     return frames
 
 
-def save_attention(folder: Path, example: Example, frames: Sequence[Frame], row: int, text: TinyText, codec: Pixel) -> None:
-    """attention_steps.png and attention.gif of one row of a watched batch."""
+def save_attention(
+    folder: Path, example: Example, frames: Sequence[Frame], row: int, text: TinyText, codec: Pixel, own: bool = False
+) -> None:
+    """attention_steps.png and attention.gif of one row of a watched batch. own: in a run folder, as for `write_bytes`."""
     if not frames or row >= len(frames[0].words):  # nothing of it was seen
         return
     words, seen = moments(example, frames, row, text, codec)
     if not words:
         return
     picture = captioned(attention_grid(words, seen), example.item.caption, CELL)
-    save_png(folder / "attention_steps.png", picture)
+    save_png(folder / "attention_steps.png", picture, own)
     first, *rest = indexed(animation(example, words, seen))
     buffer = io.BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=rest, duration=PAUSE, loop=0)
-    write_bytes(folder / "attention.gif", buffer.getvalue())
+    write_bytes(folder / "attention.gif", buffer.getvalue(), own)
 
 
 def indexed(frames: Sequence[np.ndarray]) -> list[Image.Image]:

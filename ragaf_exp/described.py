@@ -8,10 +8,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ragaf_exp import origin
 from ragaf_exp.config.compose import config_hash, load_config
 from ragaf_exp.environment import environment
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import checksum, is_damaged, write_json, write_text
+from ragaf_exp.safe_files import is_regular
 
 log = logging.getLogger(__name__)
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
@@ -26,9 +28,10 @@ def describe(folder: Path, cfg: DictConfig) -> None:
     """Write what is missing, damaged or edited of the two files of a run of this config."""
     config = folder / CONFIG
     if not _fits(folder, cfg):
-        if config.exists():
+        if is_regular(config):
             log.warning("%s: damaged, or changed since the run began; written again", config)
         write_text(config, OmegaConf.to_yaml(cfg, resolve=True))
+        origin.sign(folder)
     if is_damaged(folder / ENVIRONMENT):
         write_json(folder / ENVIRONMENT, environment())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_bytes
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.safe_files import is_regular, names_in, read_bounded
 
 COPIED = ("config.yaml", "environment.json", "metrics.jsonl", "tokenizer.json", "status.json")
 
@@ -25,9 +26,10 @@ def figures_folder(run: RunFolder, path: Path) -> RunFolder:
     if found.checkpoints.exists() or _other(run, found):
         raise UserError(f"out={path}: is a run folder; choose another")
     found.samples.mkdir(parents=True, exist_ok=True)
-    for source in (*(run.path / name for name in COPIED), *run.samples.glob("*.png")):
-        if source.is_file() and not source.is_symlink():
-            write_bytes(found.path / source.relative_to(run.path), source.read_bytes())
+    grids = (run.samples / name for name in names_in(run.samples) if name.endswith(".png"))
+    for source in (*(run.path / name for name in COPIED), *grids):
+        if is_regular(source):
+            write_bytes(found.path / source.relative_to(run.path), read_bounded(source))
     found.checkpoints, found.origin = run.checkpoints, run.path
     return found
 

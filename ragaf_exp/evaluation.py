@@ -13,6 +13,7 @@ from ragaf_exp import rundata
 from ragaf_exp.assemble import Parts
 from ragaf_exp.attention_pictures import save_attention
 from ragaf_exp.config.compose import PLACE
+from ragaf_exp.config.followed import check_followed
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.files import write_json
 from ragaf_exp.generate import Pipeline
@@ -30,6 +31,7 @@ EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared 
 
 def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     """Draw the test split and score it; writes metrics.json, items.jsonl, samples/test and samples/fusion.json."""
+    check_followed(folder, cfg, ("data", "eval"))
     parts, pipeline = load_run(folder, cfg)
     rundata.check(folder.path, parts.source)
     examples = parts.examples("test")
@@ -47,7 +49,7 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
         batch = collate(examples.first(cfg.eval.batch)).to(pipeline.compute.device)
         with torch.no_grad():
             regions = pipeline.refine.condition(batch).regions
-        write_json(folder.samples / "fusion.json", fusion_curve(pipeline.refine, regions))
+        write_json(folder.samples / "fusion.json", fusion_curve(pipeline.refine, regions), own=True)
     return content
 
 
@@ -59,7 +61,7 @@ def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, example
         pipeline(collate(examples))
     for row, example in enumerate(examples):
         place = folder.samples / "test" / f"{row:04d}"
-        save_attention(place, example, watch.frames(), row, model.text, parts.codec)
+        save_attention(place, example, watch.frames(), row, model.text, parts.codec, own=True)
 
 
 def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:

@@ -27,6 +27,7 @@ from ragaf_exp.models.model import Model
 from ragaf_exp.models.tune import carry, choose, save_lora
 from ragaf_exp.readers import check_readers
 from ragaf_exp.runfolder import RunFolder, hand_on
+from ragaf_exp.safe_files import make_folder
 from ragaf_exp.study import stage1
 from ragaf_exp.trained import inherit, load_stage, make_pipeline
 from ragaf_exp.training.checkpoint import load_newest
@@ -225,9 +226,8 @@ class Experiment:
         rows = self.val_examples.first(max(shown, self.cfg.eval.validation_drawn))
         models = (ema, None) if stage == COARSE else (coarse, ema)
         drawn = make_pipeline(self.cfg, self.parts, *models, self.compute)(collate(rows)).drawn()
-        folder.samples.mkdir(exist_ok=True)
         grid = modules.pictures.validation_grid(rows[:shown], drawn.first(shown))
-        modules.pictures.save_png(folder.samples / f"{stage}-{step:06d}.png", grid)
+        modules.pictures.save_png(make_folder(folder.samples) / f"{stage}-{step:06d}.png", grid, own=True)
         scores = {}
         if self.cfg.eval.validation_metrics:
             scores = modules.validation.validation_scores(rows, drawn, self.parts.prepare.sketch)

@@ -5,6 +5,7 @@ Nothing here touches pyplot, so no figure and no setting outlives a call, and th
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -55,6 +56,13 @@ def grid(
                 pen.rectangle((x - 1, above - 1, x + fitted.shape[1], above + fitted.shape[0]), outline=FRAME)
                 canvas.paste(Image.fromarray(fitted), (x, above))
     return np.asarray(canvas).copy()
+
+
+def png(picture: np.ndarray) -> bytes:
+    """(h,w,3) uint8 as a PNG file's content."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def comparison(pictures: Mapping[str, np.ndarray | None], caption: str = "", cell: int = 256) -> np.ndarray:

@@ -6,43 +6,73 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ragaf_exp.errors import UserError
+from ragaf_exp.safe_files import make_folder, open_folder, read_bounded, write_atomic
+
+DEEPEST = 64  # levels of a JSON document that is read
+DIGITS = 20  # of an integer in it
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside, sync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def write_bytes(path: Path, content: bytes, own: bool = False) -> None:
+    """Write a temporary file, sync it, rename it.
+
+    Args:
+        path: of the file. Where it is a symbolic link, the link is replaced.
+        content: its new content.
+        own: the file belongs to a run folder, perhaps a stranger's: no symbolic link among its folders is followed.
+
+    Raises:
+        UserError: with `own`, where there is such a link.
+    """
+    write_atomic(path if own else path.parent.resolve() / path.name, content)
 
 
-def write_text(path: Path, content: str) -> None:
-    write_bytes(path, content.encode())
+def write_text(path: Path, content: str, own: bool = False) -> None:
+    write_bytes(path, content.encode(), own)
 
 
-def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=1) + "\n")
+def write_json(path: Path, content: Any, own: bool = False) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n", own)
 
 
 def read_json(path: Path) -> Any:
-    """UserError where the file is missing or no JSON."""
+    """A JSON file of a run folder or a sweep. UserError where it is missing, no JSON, or no regular file."""
     try:
-        return json.loads(path.read_text())
+        return parse_json(read_bounded(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; is {path.parent} a run folder? If so, its training command writes it again") \
             from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); restore it, or run the training command again") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON document; ValueError where it is none, is nested too deeply or holds an integer of too many digits."""
+    try:
+        content = json.loads(text, parse_int=_integer)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [content]
+    for _ in range(DEEPEST):
+        level = [value for inner in level if isinstance(inner, dict | list) for value in _values(inner)]
+        if not level:
+            return content
+    raise ValueError("nested too deeply")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _values(content: dict | list) -> Iterable[Any]:
+    return content.values() if isinstance(content, dict) else content
 
 
 def read_mapping(path: Path, schema: int) -> dict[str, Any]:
@@ -57,20 +87,23 @@ def read_mapping(path: Path, schema: int) -> dict[str, Any]:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a file of a JSON object is missing, or holds something else."""
+    """Whether a file of a JSON object is missing, or holds something else. UserError where it is no regular file."""
     try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        content = parse_json(read_bounded(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return True
     return not isinstance(content, dict) or not isinstance(content.get("schema", 0), int)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary folder, sync what it holds, and rename it to `path`, which must not exist."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    """Fill a temporary folder, sync what it holds, and rename it to `path`, which must not exist.
+
+    Missing folders above it are made. UserError where a symbolic link lies on the way, as `path` is a run folder's.
+    """
+    temporary = make_folder(path.parent) / f".{path.name}.tmp"
+    remove_folder(temporary)
     try:
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         fill(temporary)
         for file in temporary.iterdir():
             sync(file)
@@ -78,7 +111,19 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         os.rename(temporary, path)
         sync(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_folder(temporary)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder inside a run folder with all it holds; a symbolic link of its name is removed itself.
+
+    UserError where there is a symbolic link among the folders above it.
+    """
+    with suppress(FileNotFoundError), open_folder(path.parent) as above:
+        if path.is_symlink():
+            os.unlink(path.name, dir_fd=above)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

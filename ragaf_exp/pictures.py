@@ -6,27 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from eval.scoring import bindings
-from ragaf_exp.figures import attention_figure, grid
-from ragaf_exp.files import write_json
+from ragaf_exp.figures import attention_figure, grid, png
+from ragaf_exp.files import write_bytes, write_json
 from ragaf_exp.generate import Drawn
 from ragaf_exp.models.conditioning import RegionState
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.text import TinyText
 from ragaf_exp.regions.overlay import region_overlay
+from ragaf_exp.safe_files import make_folder
 from ragaf_exp.types import Example
 
 COLUMNS = ("sketch", "regions", "stage1", "stage2", "truth")
 FUSION_POINTS = 21  # timesteps at which the fusion curve is read
 
 
-def save_png(path: Path, picture: np.ndarray) -> None:
-    """(H,W,3) uint8, or a sketch (H,W) in [0,1], which is drawn dark on white."""
+def save_png(path: Path, picture: np.ndarray, own: bool = False) -> None:
+    """Write a picture, whole or not at all.
+
+    Args:
+        path: of the file; a symbolic link there is replaced.
+        picture: (H,W,3) uint8, or a sketch (H,W) in [0,1], which is drawn dark on white.
+        own: the file belongs to a run folder, as in `files.write_bytes`.
+    """
     if picture.ndim == 2:
         picture = np.rint(255 * (1 - np.clip(picture, 0, 1))).astype(np.uint8)
-    Image.fromarray(picture).save(path)
+    write_bytes(path, png(picture), own)
 
 
 def panels(example: Example, drawn: Drawn, row: int, text: TinyText) -> dict[str, np.ndarray]:
@@ -76,22 +82,21 @@ class TestPictures:
         if place >= self.count:
             return
         here = self.folder / f"{place:04d}"
-        here.mkdir(parents=True, exist_ok=True)
+        make_folder(here)
         final = drawn.final[row]
         found = panels(example, drawn, row, self.text) | {"truth": example.item.image}
         for name, picture in found.items():
-            save_png(here / f"{name}.png", picture)
+            save_png(here / f"{name}.png", picture, own=True)
         self.panels.append(found)
         self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name,
                            "objects": _objects(example, final)})  # fmt: skip
 
     def write_index(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "index.json", self.index)
+        write_json(make_folder(self.folder) / "index.json", self.index, own=True)
         if self.panels:
             names = [name for name in COLUMNS if name in self.panels[0]]
             cells = [[found[name] for name in names] for found in self.panels]
-            save_png(self.folder / "grid.png", grid(cells, names, [entry["caption"] for entry in self.index]))
+            save_png(self.folder / "grid.png", grid(cells, names, [entry["caption"] for entry in self.index]), own=True)
 
 
 def _objects(example: Example, image: np.ndarray) -> list[dict]:

@@ -17,12 +17,14 @@ from omegaconf import DictConfig
 
 from ragaf_exp import runlog
 from ragaf_exp.config.compose import config_hash, load_config
+from ragaf_exp.config.followed import KEYS
 from ragaf_exp.described import CONFIG, check_unedited, describe, is_described
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import checksum, is_damaged, read_mapping, write_json
 from ragaf_exp.jobs import processes, slurm, starts
 from ragaf_exp.jobs.lock import Lock
 from ragaf_exp.jobs.stop import STOP
+from ragaf_exp.safe_files import TEMPORARY, is_regular
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
@@ -40,7 +42,9 @@ class RunFolder:
     """The files of one run and their names."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self._given = path.absolute()
+        self.path = path = self._given.resolve()  # links above it are the user's own; below it none is followed
+        self.followed: set[str] = set()  # config keys that the command line repeats, of a run made elsewhere
         self.origin = path  # of the run; another where this folder holds its figures alone
         self.checkpoints, self.samples = path / "checkpoints", path / "samples"
         self.metrics, self.curves = path / "metrics.json", path / "metrics.jsonl"
@@ -60,6 +64,7 @@ class RunFolder:
         """
         folder = cls(place_of(cfg))
         folder.leads = processes.leads()
+        folder.followed = set(KEYS)  # this config comes from the command line
         with processes.leader_first():
             if folder.leads:
                 folder._create(cfg, lacks)
@@ -100,7 +105,7 @@ class RunFolder:
         UserError where it is missing, from a newer schema or, with `finished`, not trained to the end; and where
         config.yaml was changed since the run began, unless it may be `edited`.
         """
-        folder = cls(Path(path).absolute().resolve())
+        folder = cls(Path(path))
         if not folder.path.is_dir():
             raise UserError(f"{path}: no such run folder; runs/latest is the newest run")
         cfg = load_config(folder.path / CONFIG)
@@ -141,7 +146,7 @@ class RunFolder:
             return
         self.own()
         with self._writing:
-            known = self.state if (self.path / "status.json").exists() else {}
+            known = self.state if is_regular(self.path / "status.json") else {}
             me = self._lock.me if self._lock else None
             who = {"job": me.job, "host": me.host, "pid": me.pid} if me else {}
             self._write_status({**known, **who, "state": state, "error": None, **facts})
@@ -199,7 +204,7 @@ class RunFolder:
 
     def rewind(self, stage: str, step: int) -> None:
         """Drop lines of metrics.jsonl that training is about to write again: those of `stage` after `step`."""
-        if self.leads and self.curves.exists():
+        if self.leads and is_regular(self.curves):
             runlog.rewind(self.curves, stage, step)
 
     def take(self, wait: float) -> None:
@@ -215,13 +220,13 @@ class RunFolder:
 
     def _left(self) -> list[Path]:
         """Files that a process left which was killed in a write."""
-        return [path for path in self.path.rglob(".*.tmp") if path.is_file()]
+        return [path for path in self.path.rglob(".*.tmp") if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
     def _point_latest(self) -> None:
-        latest = self.path.parents[1] / "latest"
+        latest = self._given.parents[1] / "latest"
         temporary = latest.with_name(f".latest.{os.getpid()}")
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(self.path.relative_to(latest.parent))
+        temporary.symlink_to(self._given.relative_to(latest.parent))
         os.replace(temporary, latest)
 
 

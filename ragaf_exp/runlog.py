@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ragaf_exp.files import sync, write_text
+from ragaf_exp.files import parse_json, sync, write_text
+from ragaf_exp.safe_files import LOG, is_regular, open_append, read_bounded
 
 log = logging.getLogger(__name__)
 SHOWN = 3  # numbers of unreadable lines in a message
@@ -23,7 +24,7 @@ class Line(NamedTuple):
 
 def append(path: Path, row: dict[str, Any]) -> None:
     """Add a line behind the last whole one: what a kill left of another is cut off."""
-    with open(path, "a+b") as file:
+    with open_append(path) as file:
         _cut(file)
         file.write(json.dumps(row).encode() + b"\n")
 
@@ -31,7 +32,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
 def read(path: Path) -> tuple[list[Line], list[int]]:
     """The whole lines of the file, and the numbers of those that hold no row; a last line cut short is neither."""
     lines, unreadable = [], []
-    for number, text in enumerate(path.read_text(errors="replace").splitlines(keepends=True), 1):
+    for number, text in enumerate(read_bounded(path, LOG).decode(errors="replace").splitlines(keepends=True), 1):
         if (row := _row(text)) is not None:
             lines.append(Line(text, row))
         elif text.endswith("\n"):
@@ -44,18 +45,19 @@ def rewind(path: Path, stage: str, step: int) -> None:
     lines, unreadable = read(path)
     if unreadable:
         log.warning("%s: %s; dropped", path, named(unreadable))
-    write_text(path, "".join(line.text for line in lines if line.row["stage"] != stage or line.row["step"] <= step))
+    rest = (line.text for line in lines if line.row["stage"] != stage or line.row["step"] <= step)
+    write_text(path, "".join(rest), own=True)
 
 
 def validated(path: Path, stage: str, step: int) -> bool:
     """Whether the file has the validation of a step."""
-    rows = [line.row for line in read(path)[0] if "validation" in line.row] if path.exists() else []
+    rows = [line.row for line in read(path)[0] if "validation" in line.row] if is_regular(path) else []
     return any(row["stage"] == stage and row["step"] == step for row in rows)
 
 
 def keep(path: Path) -> None:
     """Have the lines so far survive a power cut, as the checkpoint that follows them will."""
-    if path.exists():
+    if is_regular(path):
         sync(path)
 
 
@@ -69,9 +71,9 @@ def named(unreadable: list[int]) -> str:
 def _row(text: str) -> dict[str, Any] | None:
     """The row of a whole line; None where it is cut short or holds none."""
     try:
-        row = json.loads(text)
+        row = parse_json(text)
         return {**row, "stage": str(row["stage"]), "step": int(row["step"])} if text.endswith("\n") else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -2,6 +2,8 @@
 
 Or many: batch=FILE, a CSV or JSONL of sketch and prompt; each gets a folder of its own under out. attention=true|false:
 whether to draw how much pixels attend to words over the timesteps, by default for one image, as it takes seconds.
+The config of a run that was made elsewhere may name networks, as backbone.source; they are used where these arguments
+repeat them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ragaf_exp.cli import guarded, parse_args
+from ragaf_exp.config.followed import split_followed
 from ragaf_exp.errors import UserError
 from ragaf_exp.heavy import quick_imports
 from ragaf_exp.writable import check_folder
@@ -35,7 +38,8 @@ class Request:
 
 
 def main() -> None:
-    args = parse_args(sys.argv[1:], ARGUMENTS)
+    arguments, followed = split_followed(sys.argv[1:])
+    args = parse_args(arguments, ARGUMENTS)
     check(args)
     check_folder(Path(args["out"]), "out")
     requests = batch_requests(args) if "batch" in args else [single_request(args)]
@@ -43,7 +47,7 @@ def main() -> None:
         from ragaf_exp.sampling import sample_requests
 
     began = time.monotonic()
-    sample_requests(requests, args)
+    sample_requests(requests, args, followed)
     place = args["out"] if "batch" in args else requests[0].out
     print(f"{len(requests)} image{'s' * (len(requests) > 1)} in {time.monotonic() - began:.1f} s: {place}")
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from eval.held_out import check_finite
 from ragaf_exp.assemble import Parts
 from ragaf_exp.attention_pictures import save_attention
+from ragaf_exp.config.followed import follow
 from ragaf_exp.data.fit import fit_drawing
 from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.loader import collate
@@ -27,9 +29,16 @@ from ragaf_exp.watching import watched
 BATCH = 16
 
 
-def sample_requests(requests: list[Request], args: dict[str, Any]) -> None:
-    """Write the files of every request under its folder. args: of the command line, checked."""
+def sample_requests(requests: list[Request], args: dict[str, Any], followed: dict[str, str] | None = None) -> None:
+    """Write the files of every request under its folder.
+
+    Args:
+        requests: the images to make.
+        args: of the command line, checked.
+        followed: config keys that name files or networks, which the command line repeats, and their values.
+    """
     folder, cfg = RunFolder.read(args["run"], edited=True)  # its weights refuse a config that they don't fit
+    cfg = follow(folder, cfg, followed or {})
     for key in ("steps", "guidance", "sketch_guidance", "scheduler"):
         if key in args:
             OmegaConf.update(cfg, f"sampler.{key}", args[key])
@@ -51,7 +60,11 @@ def _sample_batch(
     prepared = time.monotonic()
     model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
     with watched(model, parts.diffusion) if attention else nullcontext() as watch:
-        drawn = pipeline(collate(examples)).drawn()
+        generated = pipeline(collate(examples))
+    for images in (generated.stage1, generated.stage2):
+        if images is not None:
+            check_finite(images.float().cpu().numpy(), [str(request.sketch) for request in requests])
+    drawn = generated.drawn()
     done = time.monotonic()
     timings = {"prepare_s": round(prepared - began, 3), "sample_s": round(done - prepared, 3), "batch": len(requests)}
     for row, (request, example) in enumerate(zip(requests, examples, strict=True)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,20 @@ def state_of(content: Any, where: Path, key: str, file: str) -> dict[str, Tensor
     return content
 
 
-def brief(error: Exception) -> str:
+@contextmanager
+def no_remote_code() -> Iterator[None]:
+    """Where a library loads by transformers' Auto classes and passes no trust_remote_code=False on: custom code, which a
+    folder or hub id may name, is refused instead of a question to the terminal."""
+    from transformers import dynamic_module_utils
+
+    before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # no time for an answer: transformers raises
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
+
+
+def brief(error: BaseException) -> str:
     """An error's first words in one line."""
     return " ".join(str(error).split())[:160] or type(error).__name__

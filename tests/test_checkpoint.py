@@ -245,7 +245,8 @@ def folder(tiny, tmp_path) -> RunFolder:
 
 
 def test_a_new_run_folder(folder, tmp_path, tiny):
-    assert {p.name for p in folder.path.iterdir()} == {".owners", "config.yaml", "environment.json", "status.json"}
+    names = {".owners", ".signature", "config.yaml", "environment.json", "status.json"}
+    assert {p.name for p in folder.path.iterdir()} == names
     assert folder.state["state"] == "running" and folder.state["schema"] == 1
     assert not (tmp_path / "latest").exists()  # until there is something to sample from
     folder.saved()

@@ -51,10 +51,11 @@ def test_a_damaged_file_is_drawn_again(tmp_path, length):
 
 
 def test_images_of_other_weights_are_removed(tmp_path):
-    Draws(tmp_path, "a").batch(["x"], lambda: drawing(0))
-    found = Draws(tmp_path, "b").batch(["x"], lambda: drawing(1))
+    first, second = fingerprint("a"), fingerprint("b")
+    Draws(tmp_path, first).batch(["x"], lambda: drawing(0))
+    found = Draws(tmp_path, second).batch(["x"], lambda: drawing(1))
     np.testing.assert_array_equal(found.stage1, drawing(1).stage1)
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert [path.name for path in tmp_path.iterdir()] == [second]
 
 
 def test_fingerprints_differ_where_facts_do():

@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.paths import quoted
+from ragaf_exp.config.plain import as_config, read_plain
 from ragaf_exp.config.validate import validate
 from ragaf_exp.errors import UserError
 
@@ -65,21 +66,11 @@ def config_hash(cfg: DictConfig) -> str:
 
 def load_config(path: Path) -> DictConfig:
     """The checked config of a run folder, perhaps a stranger's: plain YAML, nothing is resolved or run."""
-    try:
-        text = path.read_text()
-        raw = OmegaConf.create(text) if text.strip() else None
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; is {path.parent} a run folder?") from error
-    except Exception as error:  # YAML errors come in many types
-        raise UserError(f"{path}: damaged ({type(error).__name__}); restore it or train again") from error
-    if not isinstance(raw, DictConfig):
-        raise UserError(f"{path}: empty or not a mapping; restore it or train again")
-    if "${" in text:
-        raise UserError(f"{path}: holds an interpolation (${{...}}); a run's config is fully resolved")
+    raw = as_config(read_plain(path), path)
     if OmegaConf.is_dict(raw.setdefault("cache", {})):
         raw.setdefault("study", {})  # runs of earlier versions were none's part
         raw.cache.folder = ""  # where this host keeps its cache is not for a run folder to say, perhaps a stranger's
     try:
-        return validate(raw, keep=False)
+        return validate(raw, keep=False, resolve=False)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -20,14 +20,16 @@ from ragaf_exp.config.schema import BUILT, NESTED, PLAIN, SCALARS
 from ragaf_exp.errors import UserError
 
 
-def validate(cfg: DictConfig, keep: bool = True) -> DictConfig:
+def validate(cfg: DictConfig, keep: bool = True, resolve: bool = True) -> DictConfig:
     """The config with types converted, defaults filled in, references to other keys resolved and ~ expanded in paths.
 
     keep: leave what is given as it is; a config that nobody needs any more is checked sooner without.
+    resolve: False for a config of a run folder, perhaps a stranger's, in which there is nothing to resolve.
     UserError naming the key and the known ones.
     """
     cfg = copy.deepcopy(cfg) if keep else cfg
-    OmegaConf.resolve(cfg)
+    if resolve:
+        OmegaConf.resolve(cfg)
     known = [*SCALARS, *PLAIN, *BUILT]
     if "auto" in (cfg.get("memory") or {}):
         raise UserError("memory=auto: looks at the machine that runs; it goes with ragaf_exp.run and .plan, as a word of "

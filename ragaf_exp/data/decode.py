@@ -6,6 +6,7 @@ the file's header before anything is decoded, and what Pillow warns of is either
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import threading
@@ -35,9 +36,12 @@ def check_header(path: str | Path) -> tuple[int, int]:
         return picture.size
 
 
-def decode(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """RGB (H, W, 3) uint8 and alpha (H, W) uint8, or None where everything is opaque. Raises UserError."""
-    with _open(path) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
+def decode(path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """RGB (H, W, 3) uint8 and alpha (H, W) uint8, or None where everything is opaque. Raises UserError.
+
+    content: of the file, where it has been read already.
+    """
+    with _open(path, content) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
         try:
             picture.load()
             return _channels(_upright(picture))
@@ -95,7 +99,7 @@ def _silent_libtiff() -> Iterator[None]:
             os.close(kept)
 
 
-def _open(path: str | Path) -> Image.Image:
+def _open(path: str | Path, content: bytes | None = None) -> Image.Image:
     """A picture with its header checked and nothing decoded yet."""
     name = Path(path)
     try:
@@ -105,7 +109,7 @@ def _open(path: str | Path) -> Image.Image:
             raise UserError(f"{path}: is a device or pipe, not a file; save the image to a file")
         if name.stat().st_size == 0:
             raise UserError(f"{path}: is empty (0 bytes); replace it with a whole image")
-        picture = Image.open(name, formats=FORMATS)
+        picture = Image.open(name if content is None else io.BytesIO(content), formats=FORMATS)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file; check the path") from None
     except PermissionError:

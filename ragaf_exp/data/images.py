@@ -28,9 +28,12 @@ INK_SPREAD = 0.15  # luminance deviation up to which what is opaque counts as on
 GRAIN = 0.1  # the lowest share of the strokes' range is the paper's
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """A picture as uint8 RGB (H, W, 3): first frame, EXIF applied, alpha on white. Raises UserError."""
-    rgb, alpha = decode(path)
+def read_image(path: str | Path, content: bytes | None = None) -> np.ndarray:
+    """A picture as uint8 RGB (H, W, 3): first frame, EXIF applied, alpha on white. Raises UserError.
+
+    content: of the file, where it has been read already.
+    """
+    rgb, alpha = decode(path, content)
     return rgb if alpha is None else _over(rgb, alpha[..., None], 255)
 
 

@@ -11,16 +11,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from ragaf_exp.errors import UserError
+from ragaf_exp.files import parse_json
 from ragaf_exp.jobs.owner import Owner
+from ragaf_exp.safe_files import make_folder, open_regular
 
 PATIENCE_S = 60.0  # an owner whose heartbeat stands still for so long is dead
 KEPT = 16  # newest owners' files
+NAME = re.compile(r"[0-9]{8}\.json")  # of an owner's file
+LAST = 99_999_999  # the highest number
+LARGEST = 65_536  # bytes of an owner's file
 POLL_S = 0.5
 
 
@@ -45,11 +51,13 @@ class Lock:
 
     def take(self, wait: float = 0.0) -> None:
         """Own the folder. Taken where its owner lives, and still did `wait` seconds later."""
-        self.owners.mkdir(parents=True, exist_ok=True)
+        make_folder(self.owners)
         self.me = Owner.me()
         end, watch = self.monotonic() + wait, _Watch(self)
         while True:
             newest = self._newest()
+            if newest == LAST:
+                raise UserError(f"{self.owners}: damaged (no number is left); remove this folder")
             if newest == 0 or watch.dead(newest):
                 if self._create(newest + 1):
                     return
@@ -82,10 +90,10 @@ class Lock:
 
     def read(self, number: int) -> tuple[Owner | None, bool, int]:
         """Of a number's file: its owner, whether it was released, and its heartbeat."""
-        with open(self._file(number), "rb") as file:  # opened, as network file systems keep old times of closed ones
-            beat, text = os.fstat(file.fileno()).st_mtime_ns, file.read()
+        with open_regular(self._file(number)) as file:  # opened, as network file systems keep old times of closed ones
+            beat, text = os.fstat(file.fileno()).st_mtime_ns, file.read(LARGEST)
         try:
-            content = json.loads(text)
+            content = parse_json(text)
         except ValueError:
             content = None
         return Owner.read(content), isinstance(content, dict) and bool(content.get("released")), beat
@@ -119,7 +127,7 @@ class Lock:
         return self.owners / f"{number:08d}.json"
 
     def _numbers(self) -> list[int]:
-        return sorted(int(name[:8]) for name in os.listdir(self.owners) if name[:8].isdigit())
+        return sorted(int(name[:8]) for name in os.listdir(self.owners) if NAME.fullmatch(name))
 
     def _newest(self) -> int:
         """0 where the folder never had an owner, or is gone with all it held."""

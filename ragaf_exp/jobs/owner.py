@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from ragaf_exp.jobs import slurm
 
 PROC = Path("/proc")
+JOB = re.compile(r"[0-9][\w.+]{0,63}")  # SLURM's name for a job
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,17 @@ class Owner:
     def read(cls, content: Any) -> Owner | None:
         """None where the content is not an owner's, as after a kill in the middle of its write."""
         try:
-            return cls(**{name: content[name] for name in cls.__dataclass_fields__})
+            found = cls(**{name: content[name] for name in cls.__dataclass_fields__})
         except (KeyError, TypeError):
             return None
+        return found if found._fits() else None
+
+    def _fits(self) -> bool:
+        """Whether each value is of its type, and the job's number is no option of a command."""
+        numbers = (self.pid, self.started, self.restarts)
+        texts = (self.host, self.boot, *(text for text in (self.job, self.cluster) if text is not None))
+        sound = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+        return sound and (self.job is None or JOB.fullmatch(self.job) is not None)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

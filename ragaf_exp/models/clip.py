@@ -17,6 +17,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import PRETRAINED, Origin, Part, fetch, fingerprint, network, read_config
+from ragaf_exp.models.text import encoded, read_tokenizer
 from ragaf_exp.models.vocabulary import LONGEST, unknown_words, warn_cut, warn_unknown
 from ragaf_exp.weights import brief
 
@@ -82,21 +83,19 @@ class ClipText(Part):
             return _stand_in()
         folder = fetch(origin, [f"{place}/{name}" if place else name for name in TOKENIZER_FILES]) / place
         try:
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True).backend_tokenizer
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True,
+                                                 trust_remote_code=False).backend_tokenizer  # fmt: skip
         except Exception as error:  # of many types
             raise UserError(f"{origin.key}: no tokenizer in {folder} ({brief(error)}); text.tokenizer_subfolder says "
                             "where it is") from error  # fmt: skip
 
     @staticmethod
     def load(path: Path) -> Tokenizer:
-        tokenizer = Tokenizer.from_file(str(path))
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return tokenizer
+        return read_tokenizer(path)
 
     def token_spans(self, caption: str) -> list[tuple[int, int]]:
         """[start, end) characters of each token; those that open and close the caption are (0,0)."""
-        encoding = self.tokenizer.encode(caption[:LONGEST])
+        encoding = encoded(self.tokenizer, caption[:LONGEST])
         spans = [(0, 0) if special else span for span, special in
                  zip(encoding.offsets, encoding.special_tokens_mask, strict=True)]  # fmt: skip
         return spans if len(spans) <= self.max_tokens else [*spans[: self.max_tokens - 1], (0, 0)]
@@ -129,11 +128,11 @@ class ClipText(Part):
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of the caption that the tokenizer does not know; the encoder reads its token for unknown text instead."""
-        found = unknown_words(self.tokenizer, self.tokenizer.encode(caption[:LONGEST]), caption)
+        found = unknown_words(self.tokenizer, encoded(self.tokenizer, caption[:LONGEST]), caption)
         return list(dict.fromkeys(found.values()))
 
     def _ids(self, caption: str) -> list[int]:
-        encoding = self.tokenizer.encode(caption[:LONGEST])
+        encoding = encoded(self.tokenizer, caption[:LONGEST])
         if unknown := unknown_words(self.tokenizer, encoding, caption):
             warn_unknown(self.tokenizer, unknown.values(), "the encoder reads its token for unknown text instead")
         if len(encoding.ids) <= self.max_tokens:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from ragaf_exp.config import limits
@@ -16,6 +17,8 @@ from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import Part, fingerprint
 from ragaf_exp.models.vocabulary import LONGEST, fitting, unknown_words, warn_cut, warn_unknown
+from ragaf_exp.safe_files import read_bounded
+from ragaf_exp.weights import brief
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 
@@ -30,6 +33,38 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(fitting(captions), trainer)
     return tokenizer
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer's file, perhaps a stranger's: it neither pads nor truncates. ValueError where it is damaged."""
+    with panics():
+        tokenizer = Tokenizer.from_str(read_bounded(path).decode())
+        tokenizer.no_padding()  # else a file may pad each caption to 10^9 tokens
+        tokenizer.no_truncation()
+    if max(tokenizer.get_vocab().values(), default=-1) >= tokenizer.get_vocab_size():
+        raise ValueError("its token numbers are not 0, 1, 2, ...")
+    encoded(tokenizer, "a red circle, left of 2 blue stars")
+    return tokenizer
+
+
+def encoded(tokenizer: Tokenizer, caption: str) -> Encoding:
+    """A caption's tokens. UserError where the tokenizer can't read it, as one that a stranger wrote."""
+    try:
+        with panics():
+            return tokenizer.encode(caption)
+    except ValueError as error:
+        raise UserError(f"tokenizer.json: can't read {caption[:40]!r} ({error}); restore it or train again") from error
+
+
+@contextmanager
+def panics() -> Iterator[None]:
+    """What the tokenizers library raises, a bare Exception or Rust's panic, which is no Exception, as a ValueError."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ValueError(brief(error)) from None
+        raise
 
 
 class TinyText(Part):
@@ -80,7 +115,11 @@ class TinyText(Part):
 
     @staticmethod
     def load(path: Path) -> Tokenizer:
-        return Tokenizer.from_file(str(path))
+        tokenizer = read_tokenizer(path)
+        for token in (PAD, START, UNKNOWN):
+            if tokenizer.token_to_id(token) is None:
+                raise ValueError(f"it knows no {token}")
+        return tokenizer
 
     def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Token ids (B,T) and mask (B,T); token 0 is START, so that an empty caption has one token."""
@@ -127,7 +166,7 @@ class TinyText(Part):
 
     def _known(self, caption: str) -> tuple[list[tuple[int, tuple[int, int]]], list[str]]:
         """(id, [start, end) characters) of each token of the known words; the unknown words."""
-        encoding = self.tokenizer.encode(caption[:LONGEST])
+        encoding = encoded(self.tokenizer, caption[:LONGEST])
         unknown = unknown_words(self.tokenizer, encoding, caption)
         rows = zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True)
         return [(i, span) for i, span, word in rows if word not in unknown], list(dict.fromkeys(unknown.values()))

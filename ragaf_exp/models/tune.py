@@ -7,13 +7,12 @@ and holds for a backbone that stage 1 trained from scratch too.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from torch import nn
 
 from ragaf_exp.config.schema import REFINE, Memory
-from ragaf_exp.files import write_folder
+from ragaf_exp.files import remove_folder, write_folder
 from ragaf_exp.models.backbone import Backbone
 
 TUNES = ("full", "frozen", "attention", "lora")
@@ -78,7 +77,6 @@ def save_lora(model: nn.Module, folder: Path) -> Path | None:
 
     state = {name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(unet).items()}
     layers = convert_state_dict_to_diffusers(state)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_folder(folder)
     write_folder(folder, lambda place: StableDiffusionPipeline.save_lora_weights(place, unet_lora_layers=layers))
     return folder

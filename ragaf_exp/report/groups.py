@@ -91,7 +91,7 @@ def training_steps(log: list[dict[str, Any]]) -> list[int]:
 
 def count_parameters(path: Path) -> int:
     """Of a safetensors file, from its header."""
-    with safe_open(path, "pt") as file:
+    with safe_open(path, "pt") as file:  # newest_whole() looked at it
         total = 0
         for key in file.keys():  # noqa: SIM118 - no mapping
             size = 1

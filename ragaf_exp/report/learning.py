@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ragaf_exp.files import write_bytes
 from ragaf_exp.report.catalogue import head
 from ragaf_exp.report.groups import Group, training_seconds, training_steps
 from ragaf_exp.report.parts import is_number
@@ -38,7 +40,9 @@ def learning_picture(path: Path, groups: Sequence[Group]) -> Path | None:
         row[0].set_ylabel(head(name)["title"])
         for axes in row:
             axes.grid(alpha=0.3)
-    figure.savefig(path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_bytes(path, buffer.getvalue())
     return path
 
 

@@ -13,6 +13,7 @@ from ragaf_exp.config.compose import PLACE
 from ragaf_exp.data.listing import visible
 from ragaf_exp.errors import UserError
 from ragaf_exp.report.read import RunData, read_run
+from ragaf_exp.safe_files import is_regular
 
 HASH = re.compile(r"[0-9a-f]{12}")  # a run folder's name
 NEEDED = ("config.yaml", "environment.json", "status.json")  # what every run writes as it begins
@@ -66,7 +67,8 @@ def sweep_members(path: Path) -> list[Path]:
     """The run folders in a folder, or else in its folders. Links, such as runs/latest, and hidden names are passed over."""
     children = [p for p in visible(path.iterdir()) if p.is_dir() and not p.is_symlink()]
     found = [p for p in children if is_run(p)]
-    return found or [p for child in children for p in visible(child.iterdir()) if p.is_dir() and is_run(p)]
+    inner = (p for child in children for p in visible(child.iterdir()) if p.is_dir() and not p.is_symlink())
+    return found or [p for p in inner if is_run(p)]
 
 
 def is_run(path: Path) -> bool:
@@ -85,16 +87,16 @@ def letter(index: int) -> str:
 
 
 def _read(name: str, path: Path) -> Member:
-    absent = [file for file in NEEDED if not (path / file).exists()]
+    absent = [file for file in NEEDED if not is_regular(path / file)]
     if absent:
         return Member(name, path, missing=f"{absent[0]} is not there: the run never began")
     run = read_run(path)
     if not run.metrics:
         state, error = run.status.get("state", "unknown"), run.status.get("error")
-        why = "no metrics.json" if not (path / "metrics.json").exists() else "metrics.json holds no figure"
+        why = "no metrics.json" if not is_regular(path / "metrics.json") else "metrics.json holds no figure"
         return Member(name, path, run, missing=f"{why}; state {state}" + (f": {error}" if error else ""))
     items = path / "items.jsonl"
-    rows, skipped = read_counted(items) if items.exists() else (None, 0)
+    rows, skipped = read_counted(items) if is_regular(items) else (None, 0)
     member = Member(name, path, run, rows)
     if not skipped:
         _fits(member, items)

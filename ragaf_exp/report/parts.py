@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from ragaf_exp import runlog
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_json
+from ragaf_exp.safe_files import is_regular
 
 METRICS_SCHEMA = 1
+FOLDER = re.compile(r"[\w-][\w.-]{0,63}")  # of a scene's pictures
 PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention", "attention_steps")
 
 
@@ -120,7 +123,7 @@ def scenes(path: Path) -> list[Scene]:
 
 def _scene(path: Path, entry: Any) -> Scene:
     try:
-        folder = (path.parent / entry["dir"]).resolve()
+        name = str(entry["dir"])
         objects = [
             {
                 "phrase": str(o["phrase"]),
@@ -133,9 +136,10 @@ def _scene(path: Path, entry: Any) -> Scene:
         key, caption = str(entry["key"]), str(entry["caption"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, f"a scene's entry: {error!r}") from error
-    if not folder.is_relative_to(path.parent.resolve()):  # a stranger's run folder shows its own files only
-        raise damaged(path, f"dir {entry['dir']} lies outside")
-    pictures = {name: folder / f"{name}.png" for name in PICTURES if (folder / f"{name}.png").is_file()}
+    if not FOLDER.fullmatch(name):  # a stranger's run folder shows its own files only
+        raise damaged(path, f"dir {name[:64]!r} lies outside")
+    folder = path.parent / name
+    pictures = {name: folder / f"{name}.png" for name in PICTURES if is_regular(folder / f"{name}.png")}
     return Scene(key, caption, objects, pictures)
 
 

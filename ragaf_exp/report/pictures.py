@@ -12,6 +12,7 @@ from PIL import Image
 from ragaf_exp.data.images import read_image
 from ragaf_exp.report.parts import Scene, damaged
 from ragaf_exp.report.read import RunData
+from ragaf_exp.safe_files import is_regular, open_regular, read_bounded
 
 COLUMNS = {
     "sketch": "Sketch",
@@ -29,7 +30,7 @@ HEAVY = 300_000  # bytes of PNG from which a picture is a photograph, which JPEG
 
 def picture(path: Path, longest: int) -> dict[str, Any]:
     """An image file as a data URI, shrunk to at most `longest` px. Raises UserError for a damaged one."""
-    image = Image.fromarray(read_image(path))
+    image = Image.fromarray(read_image(path, read_bounded(path)))
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer, kind = io.BytesIO(), "png"
     image.save(buffer, "PNG", optimize=True)
@@ -76,20 +77,25 @@ def attention_steps(run: RunData) -> list[dict[str, Any]]:
     for scene in (scene for scene in run.scenes if "attention_steps" in scene.pictures):
         path = scene.pictures["attention_steps"]
         moving = path.with_name("attention.gif")
-        there = moving.is_file() and not moving.is_symlink() and moving.stat().st_size < MOVING
-        shown = {"caption": scene.caption, **picture(path, WIDE), "moving": animation(moving) if there else None}
+        shown = {"caption": scene.caption, **picture(path, WIDE), "moving": animation(moving)}
         found.append(shown)
     return found[:MAPS]
 
 
-def animation(path: Path) -> str:
-    """A GIF as a data URI, as it stands. UserError for anything else."""
+def animation(path: Path) -> str | None:
+    """A GIF as a data URI, as it stands; None where there is none, or a heavy one. UserError for anything else."""
+    if not is_regular(path):
+        return None
+    with open_regular(path) as file:
+        content = file.read(MOVING)
+    if len(content) == MOVING:
+        return None
     try:
-        with Image.open(path, formats=["GIF"]) as image:
+        with Image.open(io.BytesIO(content), formats=["GIF"]) as image:
             image.verify()
     except (OSError, SyntaxError, ValueError) as error:
         raise damaged(path, "no GIF") from error
-    return f"data:image/gif;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f"data:image/gif;base64,{base64.b64encode(content).decode()}"
 
 
 def validation_grids(run: RunData) -> list[dict[str, Any]]:

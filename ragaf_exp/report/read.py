@@ -18,6 +18,7 @@ from ragaf_exp import runlog
 from ragaf_exp.report import parts
 from ragaf_exp.report.parts import Scene
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.safe_files import is_regular, names_in, read_bounded
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class RunData:
 def read_run(run_dir: Path) -> RunData:
     """Everything of a run folder; raises UserError as the module's text says."""
     folder, cfg = RunFolder.read(run_dir, finished=False)  # checks the config and the folder's schema
-    run = RunData(folder.path, (folder.path / "config.yaml").read_text(), folder.state, {})
+    run = RunData(folder.path, read_bounded(folder.path / "config.yaml").decode(), folder.state, {})
     run.settings = OmegaConf.to_container(cfg)
     run.environment = parts.mapping(folder.path / "environment.json")
     figures = _optional(run, folder.metrics, parts.figures) or parts.Figures()
@@ -68,7 +69,7 @@ def read_run(run_dir: Path) -> RunData:
 
 
 def _optional(run: RunData, path: Path, read) -> Any:
-    if path.exists():
+    if is_regular(path):
         return read(path)
     run.notes.append(f"{path.relative_to(run.path)} is not there, so what it would show is left out.")
     return None
@@ -76,8 +77,8 @@ def _optional(run: RunData, path: Path, read) -> Any:
 
 def _grids(samples: Path) -> dict[str, Path]:
     found: dict[str, tuple[int, Path]] = {}
-    for path in samples.glob("*.png"):
-        match = re.fullmatch(r"(\w+)-(\d+)", path.stem)
-        if match and int(match[2]) >= found.get(match[1], (-1, path))[0]:
-            found[match[1]] = (int(match[2]), path)
+    for name in names_in(samples):
+        match = re.fullmatch(r"(\w+)-([0-9]{1,12})\.png", name)
+        if match and int(match[2]) >= found.get(match[1], (-1, samples))[0]:
+            found[match[1]] = (int(match[2]), samples / name)
     return {stage: path for stage, (_, path) in sorted(found.items())}

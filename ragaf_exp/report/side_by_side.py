@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ragaf_exp.data.images import read_image
-from ragaf_exp.figures import grid
+from ragaf_exp.figures import grid, png
+from ragaf_exp.files import write_bytes
 from ragaf_exp.report.compare import Comparison
 from ragaf_exp.report.members import Member
 from ragaf_exp.report.parts import Scene
 from ragaf_exp.report.pictures import SCENES, SIDE, picture
+from ragaf_exp.safe_files import read_bounded
 
 FINAL = ("stage2", "stage1")  # the picture of the last stage that a run has
 ROWS = 8  # items of a PNG
@@ -42,12 +42,12 @@ def save_grid(path: Path, members: list[tuple[str, Member]]) -> Path | None:
         there = [of_run[key] for of_run in scenes if key in of_run]
         sketch, truth = (next((s.pictures[n] for s in there if n in s.pictures), None) for n in ("sketch", "truth"))
         images = [next((s.pictures[n] for n in FINAL if s and n in s.pictures), None) for s in (o.get(key) for o in scenes)]
-        cells.append([path and read_image(path) for path in (sketch, *images, truth)])
+        cells.append([path and read_image(path, read_bounded(path)) for path in (sketch, *images, truth)])
         captions.append(there[0].caption)
     if not cells:
         return None
     picture = grid(cells, ["sketch", *(name.replace("_", " ") for name, _ in members), "truth"], captions)
-    Image.fromarray(picture).save(path)
+    write_bytes(path, png(picture))
     return path
 
 

@@ -18,6 +18,7 @@ from eval.metrics.fills import rim_px
 from eval.paired import paired_differences
 from eval.scoring import bindings, can_bind
 from ragaf_exp import rundata
+from ragaf_exp.config.followed import check_followed, follow
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
 from ragaf_exp.figures import grid
@@ -45,9 +46,21 @@ MEANING = {
 }  # fmt: skip
 
 
-def run_controls(run: Path, out: Path | None, count: int) -> list[Path]:
-    """Draw and judge the first `count` test items; returns what was written: JSON, Markdown, picture."""
+def run_controls(run: Path, out: Path | None, count: int, followed: dict[str, str] | None = None) -> list[Path]:
+    """Draw and judge the first `count` test items.
+
+    Args:
+        run: the run's folder.
+        out: the JSON file to write; None for the run's controls.json.
+        count: of items.
+        followed: config keys that name files or networks, which the command line repeats, and their values.
+
+    Returns:
+        What was written: JSON, Markdown, picture.
+    """
     folder, cfg = RunFolder.read(run)
+    cfg = follow(folder, cfg, followed or {})
+    check_followed(folder, cfg, ("data",))
     parts, pipeline = load_run(folder, cfg)
     rundata.check(folder.path, parts.source)
     split = parts.examples("test")

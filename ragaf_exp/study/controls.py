@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from ragaf_exp.cli import guarded, parse_args
+from ragaf_exp.config.followed import split_followed
 from ragaf_exp.errors import UserError
 from ragaf_exp.heavy import quick_imports
 from ragaf_exp.writable import check_file, check_folder
@@ -21,7 +22,8 @@ ITEMS = 100  # by default; each is drawn once for every control
 
 
 def main() -> None:
-    args = parse_args(sys.argv[1:], {"run": str, "out": str, "items": int})
+    arguments, followed = split_followed(sys.argv[1:])
+    args = parse_args(arguments, {"run": str, "out": str, "items": int})
     items = args.get("items", ITEMS)
     if "run" not in args:
         raise UserError("run=?: missing; give run=DIR, as in run=runs/latest")
@@ -34,7 +36,7 @@ def main() -> None:
     with quick_imports():  # heavy: only once the arguments are known to be good
         from ragaf_exp.study.controlled import run_controls
 
-    written = run_controls(Path(args["run"]), Path(args["out"]) if "out" in args else None, items)
+    written = run_controls(Path(args["run"]), Path(args["out"]) if "out" in args else None, items, followed)
     print(written[1].read_text())
     print(*written, sep="\n")
 

@@ -23,10 +23,11 @@ from ragaf_exp import runlog
 from ragaf_exp.config.compose import LIMITS, PLACE
 from ragaf_exp.config.schema import COARSE
 from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_folder, write_json, write_text
+from ragaf_exp.files import remove_folder, write_folder, write_json, write_text
 from ragaf_exp.jobs import processes
 from ragaf_exp.jobs.lock import Taken
 from ragaf_exp.runfolder import RunFolder
+from ragaf_exp.safe_files import make_folder
 from ragaf_exp.training.checkpoint import newest_whole
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def held(cfg: DictConfig) -> Iterator[RunFolder]:
         if place.leads:
             _take(place)
             write_json(place.path / "needs.json", needs(cfg))
-            place.samples.mkdir(exist_ok=True)
+            make_folder(place.samples)
             place.status("running")
     try:
         yield place
@@ -93,10 +94,9 @@ def _link_all(place: RunFolder, folder: RunFolder) -> None:
     if trained is None:
         raise UserError(f"{place.checkpoints}: no whole checkpoint of stage 1; run the same command again")
     here = folder.checkpoints / COARSE / trained.name
-    shutil.rmtree(here, ignore_errors=True)  # only ever one that was found damaged
-    here.parent.mkdir(parents=True, exist_ok=True)
+    remove_folder(here)  # only ever one that was found damaged
     write_folder(here, lambda temporary: [_link(file, temporary / file.name) for file in trained.iterdir()])
-    folder.samples.mkdir(exist_ok=True)
+    make_folder(folder.samples)
     for grid in place.samples.glob(f"{COARSE}-*.png"):
         _link(grid, folder.samples / grid.name)
     lines, _ = runlog.read(place.curves) if place.curves.exists() else ([], [])

@@ -44,7 +44,7 @@ class Record:
     """The memory of one sweep."""
 
     def __init__(self, home: Path):
-        self.home, self.folder = home, home / ".sweep"
+        self.home, self.folder = home, home.resolve() / ".sweep"
         self.configs, self.logs, self.jobs_folder = (self.folder / name for name in ("configs", "logs", "jobs"))
 
     @property

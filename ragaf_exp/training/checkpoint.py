@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.errors import UserError
-from ragaf_exp.files import checksum, read_json, write_folder, write_json
+from ragaf_exp.files import checksum, read_json, remove_folder, write_folder, write_json
 from ragaf_exp.jobs import starts
+from ragaf_exp.safe_files import is_regular, names_in
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
 PARTS = ("model", "ema", "optimizer")
+STEP = re.compile(r"[0-9]{8}")  # a checkpoint's name
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,24 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write folder/<stage>/<step>, then remove all but the newest `keep` of the stage."""
     place = folder / checkpoint.stage / f"{checkpoint.step:08d}"
-    shutil.rmtree(place, ignore_errors=True)  # only ever one that was found damaged
-    place.parent.mkdir(parents=True, exist_ok=True)
+    remove_folder(place)  # only ever one that was found damaged
     write_folder(place, lambda temporary: _fill(temporary, checkpoint))
     starts.keeps()
     steps = _steps(folder, checkpoint.stage)
     newer = steps.index(place)  # damaged, as training went on from before them: they must not count as kept
     for passed in (*steps[:newer], *steps[newer + keep :]):
-        shutil.rmtree(passed, ignore_errors=True)
+        remove_folder(passed)
     return place
 
 
 def prune(folder: Path, stage: str, keep: int) -> None:
     """What a kill kept a save from: all but the newest `keep` whole checkpoints go, and what was half written."""
     for half in (folder / stage).glob("." + 8 * "[0-9]" + ".tmp"):
-        shutil.rmtree(half, ignore_errors=True)
+        remove_folder(half)
     whole = newest_whole(folder, stage)
     steps = _steps(folder, stage)
     for passed in steps[steps.index(whole) + keep :] if whole else ():
-        shutil.rmtree(passed, ignore_errors=True)
+        remove_folder(passed)
 
 
 def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
@@ -80,7 +81,7 @@ def newest_whole(folder: Path, stage: str) -> Path | None:
 def newest_checksums(folder: Path) -> dict[str, str]:
     """Stage -> sha256 of the EMA weights of its newest whole checkpoint."""
     whole = {}
-    for stage in sorted(path.name for path in folder.glob("*") if path.is_dir()):
+    for stage in (COARSE, REFINE):
         place = newest_whole(folder, stage)
         if place is not None:
             whole[stage] = read_json(place / "state.json")["sha256"]["ema.safetensors"]
@@ -112,8 +113,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _steps(folder: Path, stage: str) -> list[Path]:
     """Step folders of a stage, the newest first."""
-    found = (folder / stage).glob(8 * "[0-9]") if (folder / stage).is_dir() else []
-    return sorted(found, key=lambda place: place.name, reverse=True)
+    return [folder / stage / name for name in reversed(names_in(folder / stage)) if STEP.fullmatch(name)]
 
 
 def _fault(place: Path) -> str | None:
@@ -121,13 +121,25 @@ def _fault(place: Path) -> str | None:
     try:
         state = read_json(place / "state.json")
         schema, step, sums = state["schema"], state["step"], dict(state["sha256"])
+        fits = all(isinstance(state.get(key, {}), dict) for key in ("sources", "numbers"))
     except (UserError, KeyError, TypeError, ValueError):
         return "damaged (no readable state.json)"
     if isinstance(schema, int) and schema > SCHEMA:
         raise UserError(f"{place}: schema {schema} is newer than this version's {SCHEMA}; update ragaf_exp")
-    if step != int(place.name) or set(sums) != {f"{part}.safetensors" for part in PARTS}:
+    if not fits or step != int(place.name) or set(sums) != {f"{part}.safetensors" for part in PARTS}:
         return "damaged (state.json is not what was written)"
     for name, wanted in sums.items():
-        if not (place / name).is_file() or checksum(place / name) != wanted:
+        if not is_regular(place / name) or checksum(place / name) != wanted:
             return f"damaged ({name} is not what was written)"
+        if not _readable(place / name):
+            return f"damaged ({name} is no safetensors file)"
     return None
+
+
+def _readable(path: Path) -> bool:
+    """Whether a file's header fits its length: a checksum says nothing of it where a stranger wrote both."""
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (SafetensorError, ValueError):
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ragaf_exp.errors import UserError
+from ragaf_exp.safe_files import make_folder
 
 
 class Silent:
@@ -26,7 +27,7 @@ class TensorBoard(Silent):
     def open(self, folder: Path, config: dict) -> None:
         from torch.utils.tensorboard import SummaryWriter  # seconds to import, and not every run logs so
 
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.writer = SummaryWriter(str(make_folder(folder / "tensorboard")))
 
     def log(self, stage: str, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -47,6 +48,7 @@ class Wandb(Silent):
             import wandb
         except ImportError as error:
             raise UserError("logger=wandb: the package is missing; pip install wandb, or logger=tensorboard") from error
+        make_folder(folder / "wandb")
         name = f"{folder.parent.name}-{folder.name}"
         self.run = wandb.init(project=self.project, mode=self.mode, name=name, id=name, resume="allow",
                               dir=str(folder), config=config)  # fmt: skip

@@ -1,0 +1,71 @@
+"""A stranger's YAML as plain values. It is decided on parsed nodes, after escapes and folded lines, and within bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
+
+from ragaf_exp.errors import UserError
+from ragaf_exp.safe_files import read_bounded
+
+BYTES = 2**20  # of the largest config; ours have about 6,000
+NODES, DEEPEST = 20_000, 32  # of a config; ours have about 300 values, four levels deep
+PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
+CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """The mapping that a run folder's YAML file holds, without interpolations.
+
+    UserError where the file is missing, no mapping, larger than a config can be, or holds an alias or an interpolation.
+    """
+    try:
+        text = read_bounded(path, BYTES).decode()
+        _check_events(text, path)
+        content = yaml.load(text, Loader=get_yaml_loader()) if text.strip() else None  # noqa: S506 - plain values only
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{path}: missing; is {path.parent} a run folder?") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}); restore it or train again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: empty or not a mapping; restore it or train again")
+    _check_values(content, path)
+    return content
+
+
+def _check_events(text: str, path: Path) -> None:
+    """UserError for aliases, which multiply a few lines into gigabytes, and for more or deeper nodes than a config has."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=PARSER)):
+        depth += isinstance(event, OPENING) - isinstance(event, CLOSING)
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"{path}: holds an alias (*{event.anchor}); a run's config holds plain values")
+        if count > NODES or depth > DEEPEST:
+            what = f"{NODES:,} nodes" if count > NODES else f"{DEEPEST} levels"
+            raise UserError(f"{path}: more than {what}, which no run's config has; restore it or train again")
+
+
+def _check_values(content: dict[str, Any], path: Path) -> None:
+    """UserError where a key or a value is an interpolation, which could read environment variables."""
+    level: list[Any] = [content]
+    while level:
+        value = level.pop()
+        if isinstance(value, dict):
+            level += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            level += value
+        elif isinstance(value, str) and "${" in value:
+            raise UserError(f"{path}: holds an interpolation (${{...}}); a run's config is fully resolved")
+
+
+def as_config(content: dict[str, Any], path: Path) -> Any:
+    """The same as OmegaConf's; UserError where it takes a value of no plain type, such as a date."""
+    try:
+        return OmegaConf.create(content)
+    except Exception as error:  # of many types
+        raise UserError(f"{path}: damaged ({type(error).__name__}); restore it or train again") from error
