@@ -16,7 +16,7 @@ from PIL import Image
 from ragaf_exp.assemble import Parts
 from ragaf_exp.config.compose import composed
 from ragaf_exp.data.folder import Folder
-from ragaf_exp.data.split import FEW, SPLITS, split_lists, split_of, working_shares
+from ragaf_exp.data.split import FEW, SPLITS, hash_share, split_lists, split_of, working_shares
 from ragaf_exp.errors import UserError
 
 SHARES = st.floats(0.02, 0.4)
@@ -85,6 +85,15 @@ def test_the_advised_shares_work(names: list[str], val: float, test: float) -> N
     if shares is not None:
         assert shares[0] >= val and shares[1] >= test and sum(shares) < 1
         assert all(split_lists(names, *shares)[0].values())
+
+
+def test_advice_with_a_given_split_is_for_the_rest() -> None:
+    names = [f"{i}.png" for i in range(40)]
+    pool = [name for name in names if hash_share(name) > 0.2]
+    assert not split_lists(pool, 0.1, 0.1)[0]["test"] and len(pool) >= FEW
+    val, test = working_shares(pool, 0.1, 0.0)
+    splits, _ = split_lists([*pool, "t.png"], val, test, {"t.png": "test"})
+    assert test == 0 and splits["test"] == ["t.png"] and splits["val"] and splits["train"]
 
 
 def test_the_advice_names_keys_and_values_that_work(tmp_path: Path) -> None:

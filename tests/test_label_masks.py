@@ -90,5 +90,5 @@ def test_masks_without_a_phrases_value_are_reported(tmp_path: Path, cli) -> None
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["items"]["masks"] == {"used": 2, "images_without": 0, "without_phrases": 1}
     assert content["metrics"]["binding_accuracy"]["n"] == 1
-    said = [text for text in content["warnings"] if text.startswith("masks: 1 of 2 hold no phrase's value, such as b")]
-    assert len(said) == 1 and said[0] in out
+    warned = [text for text in content["warnings"] if text.startswith("masks: 1 of 2 hold no phrase's value, such as b")]
+    assert len(warned) == 1 and warned[0] in out

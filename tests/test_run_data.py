@@ -159,7 +159,7 @@ def test_a_run_and_its_data(root: Path, tmp_path: Path, tiny: list[str], caplog:
     cfg = composed([*words, f"runs={tmp_path / 'runs'}", "data=folder", f"data.root={root}", "data.drawings=drawings"])
     folder = run(cfg)
     assert folder.done() and (folder.path / "data.json").is_file()
-    kept = shutil.copytree(root, tmp_path / "kept")
+    copy = shutil.copytree(root, tmp_path / "copy")
     write(root, seed=100, caption="another {}")
     for attempt in ("finished", "interrupted"):
         with pytest.raises(UserError, match=f"{folder.path}: .*files changed.*captions or their order changed"):
@@ -170,7 +170,7 @@ def test_a_run_and_its_data(root: Path, tmp_path: Path, tiny: list[str], caplog:
     with pytest.raises(UserError, match="files changed"):
         evaluate_run(*RunFolder.read(folder.path))
     shutil.rmtree(root)
-    kept.rename(root)
+    copy.rename(root)
     assert run(cfg).done(), "with its own data it goes on"
     shutil.rmtree(root)
     with caplog.at_level(logging.INFO):

@@ -105,10 +105,13 @@ class Folder:
 
     def advice(self) -> str:
         """What fills an empty split."""
-        val, test = (share or 0.1 for share in self._shares)
-        shares = working_shares([row.file_name for row in self._rows], val, test)
-        words = "set data.val_share={:g} data.test_share={:g}".format(*shares) if shares else "change data.val_share"
-        return f"{words}, or give more images"
+        given = {row.split for row in self._rows}
+        wanted = zip(("val", "test"), self._shares, strict=True)
+        shares = (0.0 if split in given else share or 0.1 for split, share in wanted)
+        names = [row.file_name for row in self._rows if row.split not in ("val", "test")]
+        working = working_shares(names, *shares) if names else None
+        keys = "set data.val_share={:g} data.test_share={:g}, or ".format(*working) if working else ""
+        return f"{keys}give more images"
 
     def manifest(self) -> Manifest:
         """The folder's rows and files as they are now, with checksums of what was read."""

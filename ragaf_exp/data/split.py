@@ -98,10 +98,14 @@ def _filled(order: list[str], test: int, val: int, needs_test: bool, needs_val: 
 
 
 def working_shares(names: Sequence[str], val_share: float, test_share: float) -> tuple[float, float] | None:
-    """The least shares of val and test, no less than those given, that leave no split of the names empty; None without."""
+    """The least shares of val and test, no less than those given, that leave no split of the names empty; None without.
+
+    A share of 0 stays 0: nothing is to be held out for that split.
+    """
     at = sorted(map(hash_share, names))
-    test = max(test_share, _above(at[0]))
-    val = max([val_share, *(_above(share - test) for share in at if share >= test)][:2])
+    test = test_share and max(test_share, _above(at[0]))
+    left = [share for share in at if share >= test]
+    val = val_share and max(val_share, _above(left[0] - test) if left else 1.0)
     return (val, test) if at[-1] >= test + val else None
 
 
