@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +18,7 @@ from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
 from ragaf_exp.features.fill import prepare as prepare_features
-from ragaf_exp.finished import lacks, steps_of
+from ragaf_exp.finished import steps_of
 from ragaf_exp.heavy import quick_imports
 from ragaf_exp.jobs import processes, starts
 from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
@@ -67,7 +66,7 @@ def _started(cfg: DictConfig) -> RunFolder:
         processes.wire(Path(cfg.runs).absolute(), cfg.memory.device)
         if cfg.memory.shard and not processes.several():
             raise UserError("memory.shard=true: needs several processes; see cluster.tasks, or torchrun, or leave it out")
-        return RunFolder.create(cfg, partial(lacks, cfg))
+        return RunFolder.create(cfg)
     except Interrupted as stop:  # there is no folder yet to say it in
         if _asked(STOP.state()):
             hand_on(cfg)

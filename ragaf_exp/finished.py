@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.files import is_damaged
-from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training import checkpoint
 from ragaf_exp.training.region_targets import train_regions
+
+if TYPE_CHECKING:
+    from ragaf_exp.runfolder import RunFolder
 
 
 def lacks(cfg: DictConfig, folder: RunFolder) -> str:

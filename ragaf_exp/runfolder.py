@@ -8,7 +8,6 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,31 +55,33 @@ class RunFolder:
         self._writing = threading.Lock()  # of the status
 
     @classmethod
-    def create(cls, cfg: DictConfig, lacks: Callable[[RunFolder], str] = lambda folder: "") -> RunFolder:
+    def create(cls, cfg: DictConfig) -> RunFolder:
         """The folder of this config, made where it is new. A run that isn't done is this process's own from here on.
 
         Taken (a UserError) where another process runs it. Of several processes that share the run, one owns it and
-        writes; the others read. lacks: what a finished run has lost, which is then made again; "" where it is whole.
+        writes; the others read. What a finished run has lost since is to be made again.
         """
         folder = cls(place_of(cfg))
         folder.leads = processes.leads()
         folder.followed = set(KEYS)  # this config comes from the command line
         with processes.leader_first():
             if folder.leads:
-                folder._create(cfg, lacks)
+                folder._create(cfg)
         return folder
 
-    def _create(self, cfg: DictConfig, lacks: Callable[[RunFolder], str]) -> None:
+    def _create(self, cfg: DictConfig) -> None:
+        from ragaf_exp.finished import lacks  # which imports PyTorch
+
         if not self.path.exists():
             self.made = [place for place in (self.path, *self.path.parents[:2]) if not place.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._points = True
         if self._has_checkpoint():
             self.saved()
-        if self.done() and is_described(self.path, cfg) and not self._left() and not lacks(self):
+        if self.done() and is_described(self.path, cfg) and not self._left() and not lacks(cfg, self):
             return
         self.take(ENDING_S if slurm.job_id() else 0.0)
-        missing = lacks(self) if self.done() else ""
+        missing = lacks(cfg, self) if self.done() else ""
         describe(self.path, cfg)
         if self.done() and not missing:  # by the process that it waited for
             self.release()

@@ -16,15 +16,7 @@ def check_folder(path: Path, key: str, mend: str = "choose another folder") -> N
         key: The argument that names it, for the message.
         mend: What to do where it can't be written to.
     """
-    try:
-        nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-        if not nearest.is_dir():
-            raise UserError(f"{key}={path}: a file stands where a folder is needed ({nearest}); {mend}")
-        with tempfile.TemporaryFile(dir=nearest) as file:
-            file.write(b"0")
-            file.flush()
-    except OSError as error:
-        raise UserError(f"{key}={path}: can't be written to ({error.strerror}); {mend}") from error
+    _try(path.absolute(), f"{key}={path}", mend)
 
 
 def check_file(path: Path, key: str, mend: str = "choose another file") -> None:
@@ -33,4 +25,17 @@ def check_file(path: Path, key: str, mend: str = "choose another file") -> None:
         raise UserError(f"{key}={path}: a folder stands where a file is needed; {mend}")
     if path.exists() and not path.is_file():
         raise UserError(f"{key}={path}: is no regular file; {mend}")
-    check_folder(path.parent, key, mend)
+    _try(path.absolute().parent, f"{key}={path}", mend)
+
+
+def _try(folder: Path, what: str, mend: str) -> None:
+    """Write to the folder, or to the nearest one above it that is there."""
+    try:
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        if not nearest.is_dir():
+            raise UserError(f"{what}: a file stands where a folder is needed ({nearest}); {mend}")
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b"0")
+            file.flush()
+    except OSError as error:
+        raise UserError(f"{what}: can't be written to ({error.strerror}); {mend}") from error

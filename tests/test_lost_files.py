@@ -109,9 +109,9 @@ def test_a_checkpoint_too_many_goes_at_the_next_start(run_copy, tiny):
 def test_pruning_counts_whole_checkpoints_alone(run_copy):
     checkpoints = run_copy / "checkpoints"
     (checkpoints / "refine" / "00000009" / "state.json").write_text("{")
-    checkpoint.prune(checkpoints, "refine", 1)
-    assert checkpoint.newest_whole(checkpoints, "refine").name == "00000006"
-    checkpoint.prune(checkpoints, "nothing", 1)
+    found = checkpoint.load_newest(checkpoints, "refine", parts=())
+    checkpoint.prune(checkpoints, found, 1)
+    assert found.step == 6 and checkpoint.newest_whole(checkpoints, "refine").name == "00000006"
 
 
 # --- refused before the first step

@@ -50,13 +50,15 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     return place
 
 
-def prune(folder: Path, stage: str, keep: int) -> None:
-    """What a kill kept a save from: all but the newest `keep` whole checkpoints go, and what was half written."""
-    for half in (folder / stage).glob("." + 8 * "[0-9]" + ".tmp"):
+def prune(folder: Path, found: Checkpoint, keep: int) -> None:
+    """What a kill kept a save from: all but the `keep` newest from `found` on go, and what was half written.
+
+    found: the newest whole checkpoint of its stage.
+    """
+    for half in (folder / found.stage).glob("." + 8 * "[0-9]" + ".tmp"):
         remove_folder(half)
-    whole = newest_whole(folder, stage)
-    steps = _steps(folder, stage)
-    for passed in steps[steps.index(whole) + keep :] if whole else ():
+    older = [place for place in _steps(folder, found.stage) if int(place.name) <= found.step]
+    for passed in older[keep:]:
         remove_folder(passed)
 
 

@@ -213,11 +213,11 @@ class Trainer:
 
     def _restore(self) -> int:
         self.recovery.restore()
-        if self.folder.leads:
-            checkpoint.prune(self.folder.checkpoints, self.plan.stage, self.pace.keep)
         found = checkpoint.load_newest(self.folder.checkpoints, self.plan.stage)
         if found is None:
             return 0
+        if self.folder.leads:
+            checkpoint.prune(self.folder.checkpoints, found, self.pace.keep)
         try:
             load_own(self.bare, parts_of(found.model, self.bare), found.sources)
             load_own(self.ema.model, found.ema, found.sources)
