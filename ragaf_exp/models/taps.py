@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.unets import unet_2d_blocks
 from torch import Tensor, nn
 
 Shape = tuple[int, int, int]  # channels, height, width
@@ -19,6 +20,8 @@ OUT = "out"  # the injection point at full resolution, of a backbone that has a 
 
 SKIP, INTRA = "skip.", "intra."
 SKIP_MID = "skip.mid"
+LAYOUT = (unet_2d_blocks.DownBlock2D, unet_2d_blocks.CrossAttnDownBlock2D, unet_2d_blocks.UNetMidBlock2DCrossAttn,
+          unet_2d_blocks.UpBlock2D, unet_2d_blocks.CrossAttnUpBlock2D)  # fmt: skip
 
 _traced: dict[tuple[str, int, int], dict[str, Shape]] = {}  # a run builds the same network several times
 
@@ -33,7 +36,7 @@ def points(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
 
 
 def trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
-    """Channels and resolution at every injection point for latents of height x width, on the meta device."""
+    """Channels and resolution at every injection point for latents of height x width."""
     return {p: s for p, s in _all(unet, height, width).items() if not p.startswith((SKIP, INTRA))}
 
 
@@ -50,11 +53,42 @@ def trace_intra(unet: UNet2DConditionModel, height: int, width: int) -> dict[str
 def _all(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
     key = (unet.to_json_string(), height, width)
     if key not in _traced:
-        _traced[key] = _trace(unet, height, width)
+        _traced[key] = _by_layout(unet, height, width) or _trace(unet, height, width)
     return dict(_traced[key])
 
 
+def _by_layout(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
+    """What `_trace` finds, by the layout of Stable Diffusion's blocks; empty for a UNet of other blocks.
+
+    A forward pass, even without values, takes a good part of a second, and every start waits for it.
+    """
+    blocks = [*unet.down_blocks, *([unet.mid_block] if unet.mid_block else []), *unet.up_blocks]
+    if not all(type(block) in LAYOUT for block in blocks) or unet.config.downsample_padding != 1:
+        return {}
+    shapes: dict[str, Shape] = {"in": (unet.conv_in.out_channels, height, width)}
+    skips, size = [shapes["in"]], (height, width)
+    for i, block in enumerate(unet.down_blocks):
+        inner = [(resnet.out_channels, *size) for resnet in block.resnets]
+        attended = inner[-1] if getattr(block, "attentions", None) else None
+        if block.downsamplers:  # of stride 2 with a padding of 1; channels stay
+            size = tuple(-(-side // 2) for side in size)
+            inner.append((inner[-1][0], *size))
+        skips += inner
+        shapes[f"{INTRA}{i}"] = attended or skips[-1]
+        shapes[f"down.{i}"] = skips[-1]
+    if unet.mid_block is not None:
+        shapes["mid"] = (unet.mid_block.resnets[-1].out_channels, *size)
+    left = list(skips)
+    for i, block in enumerate(unet.up_blocks):
+        del left[-len(block.resnets) :]
+        size = left[-1][1:] if left else size  # diffusers scales a block's output to the next one's skip connections
+        shapes[f"up.{i}"] = (block.resnets[-1].out_channels, *size)
+    found = shapes | {f"{SKIP}{i}": skip for i, skip in enumerate(skips)}
+    return found | ({SKIP_MID: shapes["mid"]} if "mid" in shapes else {})
+
+
 def _trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
+    """The shapes of a forward pass on the meta device."""
     with torch.device("meta"):
         ghost = UNet2DConditionModel.from_config(unet.config)
     shapes: dict[str, Shape] = {}
