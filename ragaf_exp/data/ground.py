@@ -23,15 +23,17 @@ ALIKE = 0.8  # brightness of the darkest ink over that of a filled shape, from w
 WIDER = 0.2  # share of the strokes' area that may be wider than they usually are
 NEAR = 0.85  # a mean this much below the closing is of the paper at another side of a shadow's edge
 JOINED = 0.3  # share of a dark part's outline that continues at its brightness, from which on it is no stroke
+LIGHTER = 10  # grey levels above the paper that are no noise
 UNSTROKED = 0.8  # of the ground's brightness: what is lighter holds no stroke
 
 
 @dataclass(frozen=True)
 class Ground:
-    """The paper's brightness (H, W) float32, and where there is no paper but a table (H, W) bool."""
+    """What lies under the strokes."""
 
-    light: np.ndarray
-    table: np.ndarray
+    light: np.ndarray  # (H, W) float32, the paper's brightness
+    table: np.ndarray  # (H, W) bool, where there is a table and no paper
+    lines: float  # share of the picture that is narrow and lighter than the paper around it
 
 
 def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
@@ -43,7 +45,7 @@ def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
     bright, dark = _sampled(cv2.dilate, grey, step), _sampled(cv2.erode, grey, step)
     window = _window(bright.shape)
     closed = _close(bright, window)
-    table, filled = _wide(closed, int(np.quantile(dark, 0.001)))
+    table, filled = _wide(closed, level_of(dark, 0.001))
     covered = table | filled
     if covered.all():
         return None
@@ -59,7 +61,14 @@ def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
     mean = _paper_mean(cv2.resize(grey, bright.shape[::-1], interpolation=cv2.INTER_AREA), dark, light, covered, narrow)
     mean = cv2.resize(mean, full, interpolation=cv2.INTER_LINEAR)
     light = np.where((mean < exact) & (mean > NEAR * exact), mean, exact)
-    return Ground(light, cv2.resize(_grown(table, 2).astype(np.uint8), full, interpolation=cv2.INTER_NEAREST) > 0)
+    table = cv2.resize(_grown(table, 2).astype(np.uint8), full, interpolation=cv2.INTER_NEAREST) > 0
+    return Ground(light, table, _light_lines(closed, window))
+
+
+def _light_lines(closed: np.ndarray, window: int) -> float:
+    """Share of a closed picture (h, w) uint8 that is narrow and lighter than what is around it."""
+    opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((window, window), np.uint8))
+    return float((closed > 1.1 * opened + LIGHTER).mean())
 
 
 def evened(grey: np.ndarray, ground: Ground) -> np.ndarray:
@@ -88,15 +97,25 @@ def _exact(grey: np.ndarray, wide: int, narrow: int) -> np.ndarray:
     """
     closed, coarse = _close(grey, narrow), _close(grey, wide)
     count, parts = cv2.connectedComponents((closed < UNSTROKED * coarse).astype(np.uint8), connectivity=8)
-    around = cv2.dilate(parts.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
-    around[parts > 0] = 0
-    size = np.bincount(parts.ravel(), minlength=count)
-    level = np.bincount(parts.ravel(), closed.ravel(), minlength=count) / np.maximum(size, 1)
-    alike = np.abs(closed - level[around]) < 0.1 * level[around]
-    share = np.bincount(around.ravel(), alike.ravel(), minlength=count) / np.maximum(np.bincount(around.ravel(), minlength=count), 1)
-    stroke = share < JOINED
+    outer = cv2.dilate(parts.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
+    inside, outline = parts > 0, (outer > 0) & (parts == 0)
+    level = _means(parts[inside], closed[inside], count)
+    outer = outer[outline]
+    joined = _means(outer, np.abs(closed[outline] - level[outer]) < 0.1 * level[outer], count)
+    stroke = joined < JOINED
     stroke[0] = False
     return np.where(stroke[parts], coarse, closed).astype(np.float32)
+
+
+def _means(labels: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Mean (count,) of the values (n,) of each label (n,); 0 where there are none."""
+    return np.bincount(labels, values, count) / np.maximum(np.bincount(labels, minlength=count), 1)
+
+
+def level_of(grey: np.ndarray, share: float) -> int:
+    """The grey level, of uint8, up to which this share of the pixels lies."""
+    counts = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel())
+    return int(np.searchsorted(counts, share * counts[-1]))
 
 
 def _sampled(pool, grey: np.ndarray, step: int) -> np.ndarray:
@@ -161,8 +180,9 @@ def _paper_mean(
     grey: np.ndarray, dark: np.ndarray, light: np.ndarray, covered: np.ndarray, window: int
 ) -> np.ndarray:
     """Mean of the pixels without stroke around each pixel (h, w); infinite where there are too few."""
-    bare = ((dark >= UNSTROKED * light) & ~covered).astype(np.float32)
-    size = (window // 2 | 1,) * 2
+    bare = ((dark >= UNSTROKED * light) & ~covered).astype(np.uint8)
+    bare = cv2.erode(bare, np.ones((3, 3), np.uint8)).astype(np.float32)  # without the strokes' soft edges
+    size = (2 * window + 7,) * 2
     share = cv2.blur(bare, size, borderType=cv2.BORDER_REFLECT)
     total = cv2.blur(bare * grey, size, borderType=cv2.BORDER_REFLECT)
     return np.where(share > 0.1, total / np.maximum(share, 1e-6), 1e6).astype(np.float32)

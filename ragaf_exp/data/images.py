@@ -9,7 +9,7 @@ import numpy as np
 
 from ragaf_exp.data.decode import MAX_PIXELS, SUFFIXES, check_header, decode
 from ragaf_exp.data.fit import fit_drawing, fit_image
-from ragaf_exp.data.ground import Ground, evened, find_ground
+from ragaf_exp.data.ground import Ground, evened, find_ground, level_of
 from ragaf_exp.errors import UserError
 
 __all__ = [
@@ -73,17 +73,18 @@ def _minority(grey: np.ndarray) -> np.ndarray:
     others, other = _strokes(second)
     if ground is None and other is None:
         return strokes
-    return others if _unpapered(others, other) < _unpapered(strokes, ground) else strokes
+    return others if _off_paper(others, other) < _off_paper(strokes, ground) else strokes
 
 
-def _unpapered(strokes: np.ndarray, ground: Ground | None) -> float:
-    """Share of the picture that is stroke or table."""
-    return float((strokes > 0.5).mean()) + (0.0 if ground is None else float(ground.table.mean()))
+def _off_paper(strokes: np.ndarray, ground: Ground | None) -> float:
+    """Share of the picture that is stroke, table, or lighter than the paper: most where the polarity is wrong."""
+    share = float((strokes > 0.5).mean())
+    return share if ground is None else share + float(ground.table.mean()) + ground.lines
 
 
 def _strokes(grey: np.ndarray) -> tuple[np.ndarray, Ground | None]:
     """Strokes (H, W) float32 in [0, 1] of dark ink on a light ground (H, W) uint8, and that ground unless it is even."""
-    ground = find_ground(grey, GRAIN * (int(np.quantile(grey, 0.95)) - int(np.quantile(grey, 0.001))))
+    ground = find_ground(grey, GRAIN * (level_of(grey, 0.95) - level_of(grey, 0.001)))
     ink = 255 - (grey if ground is None else evened(grey, ground))
     return _stretch(ink, _usual(ink)), ground
 
