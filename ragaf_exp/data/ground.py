@@ -33,6 +33,7 @@ class Ground:
 
     light: np.ndarray  # (H, W) float32, the paper's brightness
     table: np.ndarray  # (H, W) bool, where there is a table and no paper
+    uneven: bool  # whether the paper's brightness varies
     lines: float  # share of the picture that is narrow and lighter than the paper around it
 
 
@@ -49,8 +50,9 @@ def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
     covered = table | filled
     if covered.all():
         return None
-    uncovered = closed[~covered]
-    if not table.any() and float(np.quantile(uncovered, 0.95)) - float(np.quantile(uncovered, 0.005)) <= tolerance:
+    paper = closed[~covered]
+    uneven = float(np.quantile(paper, 0.95)) - float(np.quantile(paper, 0.005)) > tolerance
+    if not (uneven or table.any()):
         return None
     light = _replaced(closed, covered)
     narrow = _stroke_window(bright, light, ~covered, window)
@@ -62,7 +64,7 @@ def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
     mean = cv2.resize(mean, full, interpolation=cv2.INTER_LINEAR)
     light = np.where((mean < exact) & (mean > NEAR * exact), mean, exact)
     table = cv2.resize(_grown(table, 2).astype(np.uint8), full, interpolation=cv2.INTER_NEAREST) > 0
-    return Ground(light, table, _light_lines(closed, window))
+    return Ground(light, table, uneven, _light_lines(closed, window))
 
 
 def _light_lines(closed: np.ndarray, window: int) -> float:
