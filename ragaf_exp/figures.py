@@ -11,16 +11,17 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 import cv2
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image, ImageDraw, ImageFont
 
+from ragaf_exp.fonts import lettering
+
 PAPER, INK, FRAME = (255, 255, 255), (32, 36, 44), (214, 218, 224)
 GAP = 6  # px between cells
-FONT = "fonts/ttf/DejaVuSans.ttf"  # matplotlib brings it along, so every machine draws the same letters
 
 
 def grid(
@@ -75,9 +76,10 @@ def captioned(picture: np.ndarray, caption: str, cell: int = 256) -> np.ndarray:
     if not caption:
         return picture
     size = _letter(cell)
-    lines = _wrap(caption, picture.shape[1] - 2 * GAP, 3, size)
+    path, caption = lettering(caption)
+    lines = _wrap(caption, picture.shape[1] - 2 * GAP, 3, _font(path, size))
     foot = Image.new("RGB", (picture.shape[1], len(lines) * (size + 4) + 2 * GAP), PAPER)
-    ImageDraw.Draw(foot).multiline_text((GAP, GAP // 2), "\n".join(lines), INK, _font(size), spacing=4)
+    ImageDraw.Draw(foot).multiline_text((GAP, GAP // 2), "\n".join(lines), INK, _font(path, size), spacing=4)
     return np.vstack([picture, np.asarray(foot)])
 
 
@@ -108,7 +110,9 @@ def attention_figure(
     picture.imshow(overlay, interpolation="nearest")
     picture.set_axis_off()
     if title:
-        figure.suptitle("\n".join(textwrap.wrap(title, int(inches[0] * 13))), fontsize=10, parse_math=False)
+        path, title = lettering(title)
+        lines = textwrap.wrap(title, int(inches[0] * 13))
+        figure.suptitle("\n".join(lines), font=FontProperties(fname=path, size=10), parse_math=False)
     if count and width:
         _heatmap(chart, words, attention, None if labels is None else _swatches(overlay, labels, count), top)
     else:
@@ -125,8 +129,9 @@ def _heatmap(
     count, width = attention.shape
     top = max(float(attention.max()) if top is None else top, 1e-6)
     chart.imshow(attention, cmap="Blues", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
-    slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor", "fontsize": 8, "parse_math": False}
-    chart.set_xticks(range(width), words, **slanted)
+    slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor", "parse_math": False}
+    path, shown = lettering("\n".join(word.replace("\n", " ") for word in words))
+    chart.set_xticks(range(width), shown.split("\n"), font=FontProperties(fname=path, size=8), **slanted)
     chart.set_yticks(range(count), [str(i) for i in range(count)], fontsize=8)
     chart.set_ylabel("region", fontsize=8)
     chart.tick_params(length=0, pad=16 if swatches is not None else 3, axis="y")
@@ -176,16 +181,17 @@ def _letter(cell: int) -> int:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/{FONT}", size)
+def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
 
 
-def _wrap(text: str, width: int, lines: int, size: int) -> list[str]:
+def _wrap(text: str, width: int, lines: int, font: ImageFont.FreeTypeFont) -> list[str]:
     """The text in at most so many lines of `width` px; the last one ends in an ellipsis where it is cut."""
-    letters = max(4, int(width / _font(size).getlength("n")))
+    letters = max(4, int(width / font.getlength("n")))
     return textwrap.wrap(text, letters, max_lines=max(1, lines), placeholder=" …")
 
 
 def _write(pen: ImageDraw.ImageDraw, text: str, x: int, y: int, width: int, lines: int, size: int) -> None:
-    wrapped = "\n".join(_wrap(text, width, lines, size))
-    pen.multiline_text((x, y), wrapped, INK, _font(size), spacing=4)
+    path, text = lettering(text)
+    wrapped = "\n".join(_wrap(text, width, lines, _font(path, size)))
+    pen.multiline_text((x, y), wrapped, INK, _font(path, size), spacing=4)

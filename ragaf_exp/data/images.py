@@ -9,6 +9,7 @@ import numpy as np
 
 from ragaf_exp.data.decode import MAX_PIXELS, SUFFIXES, check_header, decode
 from ragaf_exp.data.fit import fit_drawing, fit_image
+from ragaf_exp.data.ground import Ground, evened, find_ground, level_of
 from ragaf_exp.errors import UserError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
 POLARITIES = ("auto", "dark", "light")
 FAINTEST = 25  # range of grey levels, of 255, below which a drawing is blank
 INK_SPREAD = 0.15  # luminance deviation up to which what is opaque counts as one ink
+LEAST_SHADOW = 0.15  # share of the darker tone from which on it may be a shadow
 GRAIN = 0.1  # the lowest share of the strokes' range is the paper's
 
 
@@ -58,9 +60,36 @@ def read_drawing(path: str | Path, polarity: str = "auto") -> np.ndarray:
         if polarity == "auto" and _is_ink(grey, alpha):
             return _stretch(alpha, usual=0)
         grey = _over(grey, alpha, 0 if polarity == "light" else 255)
-    light_ground = _ground_is_light(grey) if polarity == "auto" else polarity == "dark"
-    ink = 255 - grey if light_ground else grey
-    return _stretch(ink, _usual(ink))
+    if polarity == "auto":
+        return _minority(grey)
+    return _strokes(grey if polarity == "dark" else 255 - grey)[0]
+
+
+def _minority(grey: np.ndarray) -> np.ndarray:
+    """The strokes (H, W) of a picture of unknown polarity: what takes less of it, once the light is even."""
+    share = _dark_share(grey)
+    light = _ground_is_light(grey, share)
+    first, second = (grey, 255 - grey) if light else (255 - grey, grey)
+    strokes, ground = _strokes(first)
+    if min(share, 1 - share) < LEAST_SHADOW:  # one tone is too rare to be a shadow
+        return strokes
+    others, other = _strokes(second)
+    if not any(found is not None and found.uneven for found in (ground, other)):
+        return strokes
+    return others if _off_paper(others, other) < _off_paper(strokes, ground) else strokes
+
+
+def _off_paper(strokes: np.ndarray, ground: Ground | None) -> float:
+    """Share of the picture that is stroke, table, or lighter than the paper: most where the polarity is wrong."""
+    share = float((strokes > 0.5).mean())
+    return share if ground is None else share + float(ground.table.mean()) + ground.lines
+
+
+def _strokes(grey: np.ndarray) -> tuple[np.ndarray, Ground | None]:
+    """Strokes (H, W) float32 in [0, 1] of dark ink on a light ground (H, W) uint8, and that ground unless it is even."""
+    ground = find_ground(grey, GRAIN * (level_of(grey, 0.95) - level_of(grey, 0.001)))
+    ink = 255 - (grey if ground is None else evened(grey, ground))
+    return _stretch(ink, _usual(ink)), ground
 
 
 def _over(values: np.ndarray, alpha: np.ndarray, ground: int) -> np.ndarray:
@@ -80,12 +109,15 @@ def _is_ink(grey: np.ndarray, alpha: np.ndarray) -> bool:
     return float((cover * (light - mean) ** 2).sum()) / weight <= INK_SPREAD**2
 
 
-def _ground_is_light(grey: np.ndarray) -> bool:
-    """By majority; by the border where neither tone clearly has it."""
-    middle = (int(grey.min()) + int(grey.max())) / 2
-    dark = grey < middle
-    share = float(dark.mean())
+def _dark_share(grey: np.ndarray) -> float:
+    """Share of the picture in the darker half of its range."""
+    return float((grey < (int(grey.min()) + int(grey.max())) / 2).mean())
+
+
+def _ground_is_light(grey: np.ndarray, share: float) -> bool:
+    """By the share of the dark tone; by the border where neither tone clearly has the majority."""
     if 0.35 < share < 0.65:
+        dark = grey < (int(grey.min()) + int(grey.max())) / 2
         edge = max(2, round(0.04 * min(grey.shape)))
         dark[edge:-edge, edge:-edge] = False
         inner = max(grey.shape[0] - 2 * edge, 0) * max(grey.shape[1] - 2 * edge, 0)

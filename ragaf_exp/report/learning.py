@@ -9,8 +9,10 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from ragaf_exp.files import write_bytes
+from ragaf_exp.fonts import lettering
 from ragaf_exp.report.catalogue import head
 from ragaf_exp.report.groups import Group, training_seconds, training_steps
 from ragaf_exp.report.parts import is_number
@@ -38,6 +40,9 @@ def learning_picture(path: Path, groups: Sequence[Group]) -> Path | None:
     for row, name in zip(figure.subplots(len(there), 2, sharey="row", squeeze=False), there, strict=True):
         _drawer(groups, name, COLOURS)(row)
         row[0].set_ylabel(head(name)["title"])
+        for label in row[0].get_legend().get_texts():  # names of runs, in any script
+            font, shown = lettering(label.get_text())
+            label.set(text=shown, font=FontProperties(fname=font, size=label.get_fontsize()))
         for axes in row:
             axes.grid(alpha=0.3)
     buffer = io.BytesIO()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,8 @@ def chart(
     72 px.
     """
     name = re.sub(r"\W", "-", name)
-    with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}):
+    with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's reader has fonts for every script
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, columns, sharey=columns > 1)
         (axes if columns == 1 else axes[0]).set_title(title, parse_math=False)

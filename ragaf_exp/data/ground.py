@@ -1,0 +1,190 @@
+"""The ground of a photographed drawing: how light the paper is at each pixel, under shadows, gradients and vignettes.
+
+Strokes are narrower than REACH of the picture's side, so a closing with a window that wide removes them and keeps
+the edges of shadows. What is wider and as dark as ink, with a sharp edge, is a filled shape; at the picture's border
+it is the table that the paper lies on. Everything is found on a small copy (side at most WORKING) except the closing
+of an uneven picture, which has to follow the edge of a shadow to the pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+WORKING = 320  # px, longer side of the small copy
+REACH = 0.1  # of the shorter side: what is wider is no stroke
+SHADOW = 0.45  # of the paper's brightness: what is darker, wide and sharp is ink or table, since a shadow leaves more
+SOFT = 0.75  # brightness across an edge, dark side over light side, from which on the edge is soft
+FRAMED, ENCLOSED = 0.4, 0.95  # shares of the picture's border that a dark table takes at least, and a lighter one
+ALIKE = 0.8  # brightness of the darkest ink over that of a filled shape, from which on the shape is that ink
+WIDER = 0.2  # share of the strokes' area that may be wider than they usually are
+NEAR = 0.85  # a mean this much below the closing is of the paper at another side of a shadow's edge
+JOINED = 0.3  # share of a dark part's outline that continues at its brightness, from which on it is no stroke
+LIGHTER = 10  # grey levels above the paper that are no noise
+UNSTROKED = 0.8  # of the ground's brightness: what is lighter holds no stroke
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What lies under the strokes."""
+
+    light: np.ndarray  # (H, W) float32, the paper's brightness
+    table: np.ndarray  # (H, W) bool, where there is a table and no paper
+    uneven: bool  # whether the paper's brightness varies
+    lines: float  # share of the picture that is narrow and lighter than the paper around it
+
+
+def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
+    """The ground of dark strokes on a light ground (H, W) uint8; None where it is even.
+
+    tolerance: difference in grey levels up to which the ground counts as even.
+    """
+    step = -(-max(grey.shape) // WORKING)
+    bright, dark = _sampled(cv2.dilate, grey, step), _sampled(cv2.erode, grey, step)
+    window = _window(bright.shape)
+    closed = _close(bright, window)
+    table, filled = _wide(closed, level_of(dark, 0.001))
+    covered = table | filled
+    if covered.all():
+        return None
+    paper = closed[~covered]
+    uneven = float(np.quantile(paper, 0.95)) - float(np.quantile(paper, 0.005)) > tolerance
+    if not (uneven or table.any()):
+        return None
+    light = _replaced(closed, covered)
+    narrow = _stroke_window(bright, light, ~covered, window)
+    exact = _exact(grey, step * (window - 1) + 1, step * (narrow - 1) + 1)
+    full = grey.shape[::-1]
+    near = cv2.resize(_grown(covered, 3).astype(np.uint8), full, interpolation=cv2.INTER_NEAREST) > 0
+    exact[near] = cv2.resize(light, full, interpolation=cv2.INTER_LINEAR)[near]
+    mean = _paper_mean(cv2.resize(grey, bright.shape[::-1], interpolation=cv2.INTER_AREA), dark, light, covered, narrow)
+    mean = cv2.resize(mean, full, interpolation=cv2.INTER_LINEAR)
+    light = np.where((mean < exact) & (mean > NEAR * exact), mean, exact)
+    table = cv2.resize(_grown(table, 2).astype(np.uint8), full, interpolation=cv2.INTER_NEAREST) > 0
+    return Ground(light, table, uneven, _light_lines(closed, window))
+
+
+def _light_lines(closed: np.ndarray, window: int) -> float:
+    """Share of a closed picture (h, w) uint8 that is narrow and lighter than what is around it."""
+    opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((window, window), np.uint8))
+    return float((closed > 1.1 * opened + LIGHTER).mean())
+
+
+def evened(grey: np.ndarray, ground: Ground) -> np.ndarray:
+    """The picture (H, W) uint8 as it would be in even light, with paper in the table's stead."""
+    paper = float(np.quantile(ground.light, 0.95))
+    even = np.rint(np.minimum(grey * (paper / np.maximum(ground.light, 1)), 255)).astype(np.uint8)
+    even[ground.table] = round(paper)
+    return even
+
+
+def _stroke_window(grey: np.ndarray, light: np.ndarray, paper: np.ndarray, window: int) -> int:
+    """The side in px, at most `window`, of the smallest square that nearly all strokes are narrower than."""
+    stroke = ((grey < UNSTROKED * light) & paper).astype(np.uint8)
+    area = int(stroke.sum())
+    for side in range(3, window, 2):
+        if cv2.morphologyEx(stroke, cv2.MORPH_OPEN, np.ones((side, side), np.uint8)).sum() <= WIDER * area:
+            return min(side + 2, window)
+    return window
+
+
+def _exact(grey: np.ndarray, wide: int, narrow: int) -> np.ndarray:
+    """The ground (H, W) float32 to the pixel: closed by the narrow window, but by the wide one across wide strokes.
+
+    A corner of a shadow that only the narrow window fits into looks like a wide stroke; but the shadow goes on
+    at its side, with the same brightness, where a stroke has paper at both sides.
+    """
+    closed, coarse = _close(grey, narrow), _close(grey, wide)
+    count, parts = cv2.connectedComponents((closed < UNSTROKED * coarse).astype(np.uint8), connectivity=8)
+    outer = cv2.dilate(parts.astype(np.float32), np.ones((3, 3), np.uint8)).astype(np.int32)
+    inside, outline = parts > 0, (outer > 0) & (parts == 0)
+    level = _means(parts[inside], closed[inside], count)
+    outer = outer[outline]
+    joined = _means(outer, np.abs(closed[outline] - level[outer]) < 0.1 * level[outer], count)
+    stroke = joined < JOINED
+    stroke[0] = False
+    return np.where(stroke[parts], coarse, closed).astype(np.float32)
+
+
+def _means(labels: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Mean (count,) of the values (n,) of each label (n,); 0 where there are none."""
+    return np.bincount(labels, values, count) / np.maximum(np.bincount(labels, minlength=count), 1)
+
+
+def level_of(grey: np.ndarray, share: float) -> int:
+    """The grey level, of uint8, up to which this share of the pixels lies."""
+    counts = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel())
+    return int(np.searchsorted(counts, share * counts[-1]))
+
+
+def _sampled(pool, grey: np.ndarray, step: int) -> np.ndarray:
+    """The extreme of every block of step x step pixels."""
+    if step == 1:
+        return grey
+    return pool(grey, np.ones((step, step), np.uint8), anchor=(0, 0))[::step, ::step]
+
+
+def _window(shape: tuple[int, ...]) -> int:
+    return 2 * max(2, round(REACH * min(shape) / 2)) + 1
+
+
+def _close(grey: np.ndarray, window: int) -> np.ndarray:
+    return cv2.morphologyEx(grey, cv2.MORPH_CLOSE, np.ones((window, window), np.uint8))
+
+
+def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((2 * pixels + 1,) * 2, np.uint8)) > 0
+
+
+def _wide(closed: np.ndarray, darkest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Table and filled shapes (h, w) bool of a closed picture, whose strokes are gone."""
+    table, filled = np.zeros(closed.shape, bool), np.zeros(closed.shape, bool)
+    paper = float(np.quantile(closed, 0.95))
+    for level, framed in ((SHADOW * paper, FRAMED), (UNSTROKED * paper, ENCLOSED)):
+        closed = _replaced(closed, table | filled)
+        for part, sharp in _sharp_parts(closed, level):
+            if np.concatenate([part[0], part[-1], part[:, 0], part[:, -1]]).mean() >= framed:
+                table |= part
+            elif sharp < SHADOW or darkest >= ALIKE * float(np.median(closed[part])):
+                filled |= part
+    return table, filled
+
+
+def _sharp_parts(closed: np.ndarray, level: float) -> Iterator[tuple[np.ndarray, float]]:
+    """Connected parts (h, w) bool that are darker than `level`, and dark over light across their sharp edges."""
+    ring = np.ones((5, 5), np.uint8)
+    edge = (cv2.erode(closed, ring) + 1.0) / (cv2.dilate(closed, ring) + 1.0)
+    count, parts = cv2.connectedComponents((closed < level).astype(np.uint8), connectivity=4)
+    for number in range(1, count):
+        part = parts == number
+        rim = part & (cv2.erode(part.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+        sharp = float(np.median(edge[rim])) if rim.any() else 1.0
+        if sharp <= SOFT:
+            yield part, sharp
+
+
+def _replaced(closed: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Float32, with what is covered by table or ink as light as the nearest paper."""
+    if not covered.any():
+        return closed.astype(np.float32)
+    near = _grown(covered, 2)
+    near = covered if near.all() else near
+    _, label = cv2.distanceTransformWithLabels(near.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    values = np.zeros(label.max() + 1, np.float32)
+    values[label[~near]] = closed[~near]
+    return values[label]
+
+
+def _paper_mean(
+    grey: np.ndarray, dark: np.ndarray, light: np.ndarray, covered: np.ndarray, window: int
+) -> np.ndarray:
+    """Mean of the pixels without stroke around each pixel (h, w); infinite where there are too few."""
+    bare = ((dark >= UNSTROKED * light) & ~covered).astype(np.uint8)
+    bare = cv2.erode(bare, np.ones((3, 3), np.uint8)).astype(np.float32)  # without the strokes' soft edges
+    size = (2 * window + 7,) * 2
+    share = cv2.blur(bare, size, borderType=cv2.BORDER_REFLECT)
+    total = cv2.blur(bare * grey, size, borderType=cv2.BORDER_REFLECT)
+    return np.where(share > 0.1, total / np.maximum(share, 1e-6), 1e6).astype(np.float32)
