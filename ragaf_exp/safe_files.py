@@ -45,12 +45,15 @@ def open_folder(path: Path, make: bool = False) -> Iterator[int]:
 
 
 def _step(handle: int, name: str, path: Path, make: bool) -> int:
-    if make:
-        with suppress(FileExistsError), _named(path):
-            os.mkdir(name, dir_fd=handle)
     with _named(path):
         try:
             return os.open(name, _STEP, dir_fd=handle)
+        except FileNotFoundError:
+            if not make:
+                raise
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=handle)
+            return _step(handle, name, path, make=False)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP) and _is_link(name, handle):
                 raise refused(path) from error
@@ -96,8 +99,8 @@ def _regular(path: Path, folder: int, flags: int) -> int:
 def read_bounded(path: Path, most: int = TEXT) -> bytes:
     """The content of a regular file. UserError where it is larger than `most` bytes, a link, a pipe or a device."""
     with open_regular(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
+        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
+    if content is None or len(content) > most:
         raise UserError(f"{path}: larger than {most:,} bytes, which no file of this kind is; restore it")
     return content
 

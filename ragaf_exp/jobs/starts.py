@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
-from ragaf_exp.files import write_json
+from ragaf_exp.errors import UserError
+from ragaf_exp.files import read_mapping, write_json
 from ragaf_exp.jobs import slurm
 
 STARTS = 5  # in a row: a preemption or two in bad moments are none of the job's fault
@@ -31,8 +31,8 @@ def in_vain(place: Path) -> str | None:
         path.unlink(missing_ok=True)
         return None
     known: dict = {}
-    with suppress(OSError, ValueError):  # none, or cut short by a kill: then it is the first
-        known = json.loads(path.read_text())
+    with suppress(OSError, UserError):  # none, or cut short by a kill: then it is the first
+        known = read_mapping(place.resolve() / path.name, 1)
     count = 1 + (known["count"] if known.get("job") == job else 0)
     place.mkdir(parents=True, exist_ok=True)
     write_json(path, {"schema": 1, "job": job, "count": count})
