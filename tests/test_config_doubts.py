@@ -36,8 +36,13 @@ def test_no_doubt_about_what_is_shipped(overrides):
     assert found == [] or overrides == ["+experiment=smoke"] and all("optim.warmup" in line for line in found)
 
 
-def test_a_run_warns_before_its_first_step(tiny, tmp_path, caplog):
-    run(composed([*tiny, f"runs={tmp_path}", "stage.run=[coarse]", "stage.coarse.steps=2", "optim.warmup=9"]))
+def test_a_run_warns_before_it_trains(tiny, tmp_path, caplog, monkeypatch):
+    def ends(cfg, folder):
+        raise UserError("before training")
+
+    monkeypatch.setattr("ragaf_exp.experiment.Experiment", ends)
+    with pytest.raises(UserError, match="before training"):
+        run(composed([*tiny, f"runs={tmp_path}", "stage.run=[coarse]", "stage.coarse.steps=2", "optim.warmup=9"]))
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any("optim.warmup=9" in line for line in lines), lines
 

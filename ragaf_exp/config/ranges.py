@@ -7,7 +7,6 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from ragaf_exp.errors import UserError
@@ -84,7 +83,6 @@ def check(schema: type, values: Mapping[str, Any], key: str) -> None:
         check_value(kind, values[name], f"{key}.{name}" if key else name)
 
 
-@cache
 def kinds(schema: type) -> dict[str, Any]:
     """Field -> type of a dataclass, with what it is annotated with."""
     return typing.get_type_hints(schema, include_extras=True)

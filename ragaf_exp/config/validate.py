@@ -1,4 +1,4 @@
-"""Every key of a composed config is checked before any work: known, and of the right type."""
+"""Every key of a composed config is checked before any work: known, of the right type, and in its range."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def schema_of(target: str, signature: Signature) -> type:
 
 def _default(value: Any) -> Any:
     if isinstance(value, tuple | list | dict):
-        plain = list(value) if isinstance(value, tuple) else value
-        return dataclasses.field(default_factory=lambda: plain)
+        content = list(value) if isinstance(value, tuple) else value
+        return dataclasses.field(default_factory=lambda: content)
     return dataclasses.field(default=value)
 
 
