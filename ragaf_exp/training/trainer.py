@@ -92,6 +92,8 @@ class Trainer:
         loader = step_loader(examples, order, self.pace.workers, start, spans, pin)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=not self.folder.leads, unit="step")  # fmt: skip
+        if self.folder.leads and (shortened := self.plan.shortened(self.optim)):
+            log.info("%s", shortened)
         self.began = time.monotonic()
         self.journal.resume()
         with STOP.noted():
