@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -234,3 +235,18 @@ def test_processes_agree(tmp_path):
     assert [process.wait(timeout=240) for process in started] == [0, 0]
     assert [(tmp_path / f"found{rank}").read_text() for rank in range(2)] == ["bf16 no no"] * 2
     assert recorded(RunFolder(tmp_path / "mean")) == "bf16"
+
+
+# --- what a start says
+
+
+def test_a_start_says_in_one_line_what_it_trains_on_what(tiny, tmp_path, caplog):
+    from ragaf_exp.experiment import run
+
+    with caplog.at_level("INFO"):
+        run(composed([*tiny, f"runs={tmp_path}"]))
+    found = [line for line in caplog.messages if "parameters trained" in line]
+    assert len(found) == 2, "one a stage"
+    numbers = [re.fullmatch(r"stage (\w+): 64 items, ([\d,]+) parameters trained, cpu, float32", line) for line in found]
+    coarse, refine = (int(match[2].replace(",", "")) for match in numbers)
+    assert [match[1] for match in numbers] == ["coarse", "refine"] and 10_000 < coarse < refine

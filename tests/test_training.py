@@ -26,6 +26,7 @@ from ragaf_exp.training.checkpoint import load_newest
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.objective import Objective, draw, start
 from ragaf_exp.training.optimizer import learning_rate, make_optimizer, optimizer_state
+from ragaf_exp.training.plan import Plan
 from ragaf_exp.training.precision import Compute, pick_precision
 from ragaf_exp.training.usage import SHUFFLES, condition_usage, shuffled
 
@@ -54,6 +55,7 @@ def without_rate(rows: list[dict]) -> list[dict]:
 def test_learning_rate(steps, warmup, final, peak):
     optim = Optim(warmup=warmup, final_lr=final)
     rates = [learning_rate(step, steps, peak, optim) for step in range(steps)]
+    warmup = min(warmup, steps // 5)
     for step in (0, steps // 2, steps - 1):
         warm = min(1, (step + 1) / max(1, warmup))
         cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -61,7 +63,19 @@ def test_learning_rate(steps, warmup, final, peak):
     assert all(0 <= rate <= peak * (1 + 1e-9) for rate in rates)
     after = rates[warmup:]
     assert all(b <= a * (1 + 1e-9) for a, b in zip(after, after[1:], strict=False)), "down only, once warm"
-    assert rates[-1] >= final * peak * min(1, steps / max(1, warmup)) * (1 - 1e-9)
+    assert rates[-1] >= final * peak * (1 - 1e-9), "warm long before"
+
+
+def test_a_warm_up_longer_than_a_fifth_is_shortened_and_the_log_says_it():
+    short = Plan("coarse", 30, 1.0, 10)
+    assert max(short.lr_at(step, Optim(warmup=50)) for step in range(30)) > 0.9, "not 2 % of it"
+    assert short.shortened(Optim(warmup=50)) == (
+        "stage coarse: warm-up takes 6 of 30 steps, not optim.warmup=50: 1/5 of the steps at most")  # fmt: skip
+    both = Plan("refine", 320, 1.0, 10, region_steps=20)
+    assert "warm-up takes 4 of 20 steps, not optim.warmup=5:" in both.shortened(Optim(warmup=5))
+    defaults = composed([])
+    for steps in (defaults.stage.coarse.steps, defaults.stage.refine.region_steps, defaults.stage.refine.steps):
+        assert not Plan("coarse", steps, 1.0, 10).shortened(defaults.optim), "the defaults warm up as ever"
 
 
 @settings(deadline=None, max_examples=20)

@@ -16,6 +16,7 @@ from ragaf_exp.training.muon import Muon
 from ragaf_exp.training.shard import part_of
 
 KINDS = ("adamw", "adamw8bit")
+WARM_PART = 5  # warm-up takes a fifth of the steps at most
 Group = dict[str, Any]
 Make = Callable[[list[Group]], torch.optim.Optimizer]
 
@@ -115,9 +116,14 @@ def _step_and_free(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) ->
     parameter.grad = None
 
 
+def warm_up(steps: int, optim: Optim) -> int:
+    """Steps of warm-up out of all: a longer one than a fifth would end a short run below its learning rate."""
+    return min(optim.warmup, steps // WARM_PART)
+
+
 def learning_rate(step: int, steps: int, lr: float, optim: Optim) -> float:
     """Linear warm-up, then a cosine down to final_lr x lr at the last step."""
-    warm = min(1.0, (step + 1) / max(1, optim.warmup))
+    warm = min(1.0, (step + 1) / max(1, warm_up(steps, optim)))
     cosine = (1 + math.cos(math.pi * step / steps)) / 2
     return lr * warm * (optim.final_lr + (1 - optim.final_lr) * cosine)
 

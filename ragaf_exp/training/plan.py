@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ragaf_exp.config.schema import Optim
-from ragaf_exp.training.optimizer import learning_rate
+from ragaf_exp.training.optimizer import WARM_PART, learning_rate, warm_up
 
 
 @dataclass(frozen=True)
@@ -27,3 +27,12 @@ class Plan:
         if step < self.region_steps:
             return learning_rate(step, self.region_steps, self.region_lr, optim)
         return learning_rate(step - self.region_steps, self.steps - self.region_steps, self.lr, optim)
+
+    def shortened(self, optim: Optim) -> str:
+        """One line where warm-up is shorter than optim.warmup; empty where it is not."""
+        parts = [steps for steps in (self.region_steps, self.steps - self.region_steps) if steps]
+        found = [f"{warm_up(steps, optim)} of {steps} steps" for steps in parts if warm_up(steps, optim) < optim.warmup]
+        if not found:
+            return ""
+        return (f"stage {self.stage}: warm-up takes {' and '.join(found)}, not optim.warmup={optim.warmup}: "
+                f"1/{WARM_PART} of the steps at most")  # fmt: skip

@@ -9,6 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ragaf_exp.errors import UserError
 
+NAMES = {"no": "float32", "bf16": "bf16", "fp16": "fp16"}
+
 
 def pick_device(device: str) -> torch.device:
     """auto: cuda where there is one."""
@@ -52,6 +54,11 @@ class Compute:
         self.precision = pick_precision(precision, self.device)
         self.dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         self._open: list[ExitStack] = []  # it may be entered again while it is open
+
+    def __str__(self) -> str:
+        """Device and number format."""
+        where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return f"{where}, {NAMES[self.precision]}"
 
     def __enter__(self) -> Compute:
         stack = ExitStack()

@@ -22,11 +22,10 @@ from ragaf_exp.files import read_json, write_json
 from ragaf_exp.jobs import processes
 from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.training import ranks
-from ragaf_exp.training.precision import Compute, has_bf16, pick_device, pick_precision
+from ragaf_exp.training.precision import NAMES, Compute, has_bf16, pick_device, pick_precision
 
 log = logging.getLogger(__name__)
 FORMATS = ("no", "bf16")
-NAMES = {"no": "float32", "bf16": "bf16", "fp16": "fp16"}
 ROUNDS = 3  # of a step each way; the least counts, so that the first, which sets kernels up, is none of them
 CLEAR = 1.2  # times as fast: two rounds are enough
 LONG_S = 5.0  # a round that took so long stays the only one

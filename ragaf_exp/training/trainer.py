@@ -103,6 +103,8 @@ class Trainer:
         loader = step_loader(examples, order, self.pace.workers, start, spans, pin)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=not self.folder.leads, unit="step")  # fmt: skip
+        if self.folder.leads:
+            self._introduce(examples)
         self.began = time.monotonic()
         self.journal.resume()
         with STOP.noted(), workers_watched():
@@ -110,6 +112,14 @@ class Trainer:
                 self.step(step, batch.to(self.compute.device))
                 self._after(step + 1, bar)
         return self.ema.finish(self.compute.device)
+
+    def _introduce(self, examples: Examples) -> None:
+        """One line of what is about to be trained, on what."""
+        trained = sum(p.numel() for p in self.bare.parameters() if p.requires_grad)
+        log.info("stage %s: %s items, %s parameters trained, %s", self.plan.stage, f"{len(examples):,}", f"{trained:,}",
+                 self.compute)  # fmt: skip
+        if shortened := self.plan.shortened(self.optim):
+            log.info("%s", shortened)
 
     def _order(self, examples: Examples, start: int) -> Iterator[list[int]]:
         """Indices of this process's share of every batch from step `start` on."""

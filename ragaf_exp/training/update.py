@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ragaf_exp.config.schema import Memory, Optim
 from ragaf_exp.errors import UserError
 from ragaf_exp.training import ranks
+from ragaf_exp.training.clipping import clipped
 from ragaf_exp.training.optimizer import (
     drop_moments,
     inner,
@@ -67,8 +68,10 @@ class Update:
             raise
 
     def _apply(self) -> bool:
-        self._clip()
-        self.optimizer.step()
+        with clipped(self.model, self.optimizer, 0.0 if self.shard else self.clip):
+            if self.shard:
+                self._clip()
+            self.optimizer.step()
         self.discard()
         return True
 

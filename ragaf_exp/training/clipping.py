@@ -1,0 +1,44 @@
+"""Gradients of a norm that is bounded, scaled within the optimizer's own pass over them where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import get_total_norm
+
+from ragaf_exp.training.optimizer import Optimizers, inner
+
+
+@contextmanager
+def clipped(model: nn.Module, optimizer: Any, most: float) -> Iterator[None]:
+    """While open, the optimizer steps by gradients scaled so that their norm is `most` or less (Pascanu et al. 2013).
+
+    A fused AdamW divides gradients as it reads them; other optimizers' are scaled before.
+
+    Args:
+        model: whose parameters' gradients count.
+        optimizer: of its trained parameters, as accelerate wraps it or not.
+        most: the largest norm; 0 leaves gradients as they are.
+    """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    if not most or not gradients:
+        yield
+        return
+    divisor = ((get_total_norm(gradients) + 1e-6) / most).clamp(min=1.0)
+    bare = inner(optimizer)
+    parts = bare.parts if isinstance(bare, Optimizers) else [bare]
+    fused = [part for part in parts if isinstance(part, torch.optim.AdamW) and part.defaults.get("fused")]
+    others = [p.grad for part in parts if part not in fused for group in part.param_groups for p in group["params"]]
+    if left := [gradient for gradient in others if gradient is not None]:
+        torch._foreach_div_(left, divisor)
+    for part in fused:
+        part.grad_scale = divisor
+    try:
+        yield
+    finally:
+        for part in fused:
+            del part.grad_scale
