@@ -15,7 +15,7 @@ from eval.images import ImageSet, pictures_in
 from ragaf_exp.data.decode import read_labels
 from ragaf_exp.data.fit import resize_strokes
 from ragaf_exp.data.images import read_drawing
-from ragaf_exp.data.metadata import read_records
+from ragaf_exp.data.metadata import numbered_records
 from ragaf_exp.data.names import normal
 from ragaf_exp.data.palette import OBJECT_COLOURS
 from ragaf_exp.data.scenes import FILLS
@@ -33,13 +33,15 @@ class Caption:
     before: str = ""  # the caption of the image that an edit started from
 
 
-def read_captions(path: Path) -> dict[str, Caption]:
+def read_captions(path: Path, skipped: list[str] | None = None) -> dict[str, Caption]:
     """Captions by key from a .csv or .jsonl with file_name and text. UserError.
+
+    skipped: where given, rows that can't be used as rows are left out and the reasons appended to it.
 
     In .jsonl `phrases` may be a list; `text_before` says of an edited image what it was before.
     """
     found: dict[str, Caption] = {}
-    for number, record in enumerate(read_records(path, ("file_name", "text")), 1):
+    for number, record in numbered_records(path, ("file_name", "text"), skipped):
         key, text = Path(normal(record["file_name"])).with_suffix("").as_posix(), record["text"]
         phrases, before = record.get("phrases") or [], record.get("text_before") or ""
         if not isinstance(phrases, list) or not all(isinstance(p, str) and p in text for p in phrases):

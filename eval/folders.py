@@ -199,8 +199,9 @@ def _fault(read: Callable[[Path], Any], path: Path) -> str:
 
 
 def _left_out(damaged: dict[str, dict[str, str]]) -> list[str]:
-    """One warning for each source with damaged files."""
-    return [f"{name}: {len(reasons)} damaged files are left out: {in_short(list(reasons.values()), '; ')}"
+    """One warning for each source with damaged files, or rows."""
+    what = {name: "rows" if name == "captions" else "damaged files" for name in damaged}
+    return [f"{name}: {len(reasons)} {what[name]} are left out: {in_short(list(reasons.values()), '; ')}"
             for name, reasons in damaged.items() if reasons]  # fmt: skip
 
 
@@ -209,10 +210,11 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     if sources.masks and not sources.captions:
         raise UserError("masks=: needs captions=FILE.jsonl with phrases, which say what each mask should show")
     networks.check()
-    captions = read_captions(sources.captions) if sources.captions else None
+    bad_rows: list[str] = []
+    captions = read_captions(sources.captions, bad_rows if sources.skip_damaged else None) if sources.captions else None
     sketches, masks = (files_by_key(folder, name) if folder else None
                        for name, folder in (("sketches", sources.sketches), ("masks", sources.masks)))  # fmt: skip
-    damaged: dict[str, dict[str, str]] = {}
+    damaged: dict[str, dict[str, str]] = {"captions": {reason: reason for reason in bad_rows}}
     sketches, damaged["sketches"] = _readable("sketches", sketches, read_drawing, sources.skip_damaged)
     masks, damaged["masks"] = _readable("masks", masks, read_labels, sources.skip_damaged)
     reference = ImageSet.folder(sources.reference) if sources.reference else None

@@ -129,7 +129,7 @@ class Experiment:
         with processes.leader_first():
             inherit(cfg, folder)
             self.parts = assemble(cfg, folder)
-            rundata.check(folder.path, self.parts.source)
+        rundata.check(folder.path, self.parts.source)  # in every process, so that all of them end where it differs
         self.parts.codec.to(self.compute.device)
         self.parts.chunks.size = cfg.eval.batch  # a validation, too, draws no more at once
         self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")

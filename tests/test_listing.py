@@ -95,14 +95,22 @@ def test_eval_counts_and_names_damaged_files_of_every_folder(folder: Path, tmp_p
             save(root / name, i + 10)
         cut(root / "sub/b.png")
     save(reference / "sub/b.png", 20)
+    captions = tmp_path / "captions.csv"
+    captions.write_text("file_name,text\na.png,a red circle, left of a square\nsub/b.png,a dog\n")
     words = [f"images={folder}", f"reference={reference}", f"sketches={sketches}", f"training={training}",
-             f"out={tmp_path / 'out.json'}", "eval.metrics=[]"]  # fmt: skip
+             f"captions={captions}", f"out={tmp_path / 'out.json'}", "eval.metrics=[]"]  # fmt: skip
+    status, _, err = cli(command.main, *words)
+    assert status == 2 and "captions.csv: row 1: it has 3 values for 2 columns" in err.splitlines()[-1]
+    captions.write_text("file_name,text\na.png,a cat\nsub/b.png,a dog\n")
     status, _, err = cli(command.main, *words)
     assert status == 2 and "b.png: is damaged" in err.splitlines()[-1]
+    captions.write_text("file_name,text\na.png,a red circle, left of a square\nsub/b.png,a dog\n")
     status, _, err = cli(command.main, *words, "on_error=skip")
     assert status == 0, err
     content = json.loads((tmp_path / "out.json").read_text())
-    assert content["items"]["damaged"] == {"sketches": 1, "training": 1}
+    assert content["items"]["damaged"] == {"captions": 1, "sketches": 1, "training": 1}
+    assert content["items"]["captions"] == {"used": 1, "images_without": 1}
+    assert any(text.startswith("captions: 1 rows are left out: row 1: it has 3") for text in content["warnings"])
     assert content["items"]["sketches"] == {"used": 1, "images_without": 1}
     for name in ("sketches", "training"):
         assert any(text.startswith(f"{name}: 1 damaged files are left out") for text in content["warnings"])

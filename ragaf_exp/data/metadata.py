@@ -77,6 +77,25 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 def read_records(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of a .jsonl, .csv, .tsv or .parquet file, of which these columns are strings. Raises UserError."""
+    return [record for _, record in numbered_records(path, columns)]
+
+
+def numbered_records(
+    path: Path, columns: tuple[str, ...], skipped: list[str] | None = None
+) -> list[tuple[int, dict[str, Any]]]:  # fmt: skip
+    """The rows of a table with their numbers.
+
+    Args:
+        path: The file, .jsonl, .csv, .tsv or .parquet.
+        columns: What every row must have as a string.
+        skipped: Where given, unusable rows are left out, and the reasons are appended to it.
+
+    Returns:
+        Number, from 1, and values of each row.
+
+    Raises:
+        UserError: The file can't be read, lacks a column or has, without `skipped`, an unusable row.
+    """
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: must be a .csv or .jsonl file, with {' and '.join(columns)}")
     records = read_file(path, columns[0])
@@ -86,14 +105,24 @@ def read_records(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     for column in columns:
         if column not in known:
             raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); name it so")
+    usable = []
     for number, record in enumerate(records, 1):
-        if record.problem:
-            raise UserError(f"{path}: row {number}: {record.problem}")
-        for column in columns:
-            if not isinstance(value := record.values.get(column), str):
-                state = f"is a list of {len(value)}" if isinstance(value, list) else "is missing or no text"
-                raise UserError(f"{path}: row {number}: its {column} {state}; write one")
-    return [record.values for record in records]
+        if not (reason := record.problem or _not_text(record.values, columns)):
+            usable.append((number, record.values))
+        elif skipped is None:
+            raise UserError(f"{path}: row {number}: {reason}")
+        else:
+            skipped.append(f"row {number}: {reason}")
+    return usable
+
+
+def _not_text(values: dict[str, Any], columns: tuple[str, ...]) -> str:
+    """Which of the columns is no string, and what it is; "" where all are."""
+    for column in columns:
+        if not isinstance(value := values.get(column), str):
+            state = f"is a list of {len(value)}" if isinstance(value, list) else "is missing or no text"
+            return f"its {column} {state}; write one"
+    return ""
 
 
 def _columns(records: list[Record]) -> list[str]:
