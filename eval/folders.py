@@ -43,7 +43,7 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Beside:
+class Given:
     """What the sources hold for the images, by key; None for a source that is not given."""
 
     captions: dict[str, Caption] | None = None
@@ -58,18 +58,18 @@ class FolderScores:
     """
 
     def __init__(
-        self, images: ImageSet, reference: ImageSet | None, beside: Beside, settings: Eval, networks: Networks
+        self, images: ImageSet, reference: ImageSet | None, given: Given, settings: Eval, networks: Networks
     ):  # fmt: skip
         self.images, self.reference, self.settings, self.networks = images, reference, settings, networks
         self.counts: dict[str, Any] = {}
         self.warnings: list[str] = []
         self.facts = {"set": images.name, "resamples": settings.bootstrap}
         self.result = Result([ItemRow(key) for key in images.keys])
-        self.beside, captions = beside, beside.captions or {}
-        self.captioned = None if beside.captions is None else self._part("captions", captions)
+        self.given, captions = given, given.captions or {}
+        self.captioned = None if given.captions is None else self._part("captions", captions)
         self.edited = self._edited({key: caption for key, caption in captions.items() if caption.before})
-        self.sketched = None if beside.sketches is None else self._part("sketches", beside.sketches)
-        self.masked = None if beside.masks is None else self._masked(beside.masks, captions)
+        self.sketched = None if given.sketches is None else self._part("sketches", given.sketches)
+        self.masked = None if given.masks is None else self._masked(given.masks, captions)
         self.pairs = self._pairs()
 
     def _edited(self, edited: dict[str, Caption]) -> tuple[ImageSet, ImageSet] | None:
@@ -116,7 +116,7 @@ class FolderScores:
             self._against_masks(self.masked)
 
     def _against_captions(self, known: ImageSet) -> None:
-        captions = self.beside.captions
+        captions = self.given.captions
         texts = [captions[key].text for key in known.keys]
         self._take(self.networks.measure(known, None, texts), known.keys)
         if self.edited is not None:
@@ -127,11 +127,11 @@ class FolderScores:
     def _against_sketches(self, known: ImageSet) -> None:
         reader = reader_of(None, self.settings.edges, self.settings.pidinet, self.networks.device)
         with tqdm(total=len(known), desc="sketch fidelity", unit="image") as bar:
-            values = scoring.sketch_values(sketches_of(known, self.beside.sketches), known, reader, done=bar.update)
+            values = scoring.sketch_values(sketches_of(known, self.given.sketches), known, reader, done=bar.update)
         self._add(values, dict.fromkeys(values, {"edges": reader.name}), known.keys)
 
     def _against_masks(self, known: ImageSet) -> None:
-        scenes = scenes_of(known, self.beside.masks, self.beside.captions)
+        scenes = scenes_of(known, self.given.masks, self.given.captions)
         judged, empty = [], []
         for image, scene in zip(known, scenes, strict=True):
             judged.append(scoring.bindings(image, scene))
@@ -223,7 +223,7 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     damaged["training"] = training.damaged
     left_out = {"damaged": {name: len(reasons) for name, reasons in damaged.items() if reasons}}
     guarded = guard(images, reference, [look.hash for look in training.looks], sources.skip_damaged)
-    scores = FolderScores(guarded.images, guarded.reference, Beside(captions, sketches, masks), settings, networks)
+    scores = FolderScores(guarded.images, guarded.reference, Given(captions, sketches, masks), settings, networks)
     scores.score()
     result = scores.result
     content = {

@@ -40,7 +40,7 @@ PIECE = 256  # images
 DIGITS = 16  # of a checksum, in a file's name
 
 
-class Kept:
+class FeatureFolder:
     """The folder of one image set's features. Where it can't be used a warning says so, and nothing more is kept.
 
     folder: None keeps nothing.
@@ -75,15 +75,15 @@ def features_of(images: ImageSet, network: Network, cache_folder: str | Path | N
     Raises:
         UserError: For a picture that can't be read.
     """
-    kept = Kept(None if cache_folder is None else Path(cache_folder).expanduser() / place(images, network))
+    store = FeatureFolder(None if cache_folder is None else Path(cache_folder).expanduser() / place(images, network))
     shape = (len(images), network.dim)
-    found = kept.attempt(lambda folder: _kept(folder, "features", shape))
+    found = store.attempt(lambda folder: _kept(folder, "features", shape))
     if found is not None:
-        kept.attempt(mark_used)
+        store.attempt(mark_used)
         return found
-    kept.attempt(lambda folder: _begin(folder, images, network))
-    pieces = _pieces(images, network, kept)
-    whole = kept.attempt(lambda folder: _joined(folder, pieces, shape))
+    store.attempt(lambda folder: _begin(folder, images, network))
+    pieces = _pieces(images, network, store)
+    whole = store.attempt(lambda folder: _joined(folder, pieces, shape))
     return np.concatenate(pieces) if whole is None else whole
 
 
@@ -105,7 +105,7 @@ def _joined(folder: Path, pieces: list[np.ndarray], shape: tuple[int, int]) -> n
 
 @cache
 def _warn_once(root: Path, reason: str) -> None:
-    log.warning("cache: %s: %s; features are computed without being kept", root, reason)
+    log.warning("cache: %s: %s; features are computed without being stored", root, reason)
 
 
 def _warn(root: Path, error: OSError) -> None:
@@ -119,17 +119,17 @@ def place(images: ImageSet, network: Network) -> str:
     return hashlib.sha256("\n".join(map(str, known)).encode()).hexdigest()[:32]
 
 
-def _pieces(images: ImageSet, network: Network, kept: Kept) -> list[np.ndarray]:
+def _pieces(images: ImageSet, network: Network, store: FeatureFolder) -> list[np.ndarray]:
     """All pieces in order, memory-mapped where they are kept; those that are missing or damaged are computed first."""
     rows = [range(start, min(start + PIECE, len(images))) for start in range(0, len(images), PIECE)]
-    found = {r.start: kept.attempt(lambda folder, r=r: _kept(folder, _name(r), (len(r), network.dim))) for r in rows}
+    found = {r.start: store.attempt(lambda folder, r=r: _kept(folder, _name(r), (len(r), network.dim))) for r in rows}
     missing = [r for r in rows if found[r.start] is None]
     prepared = ahead(lambda i: network.prepare(images[i]), (i for r in missing for i in r))
     done = len(images) - sum(map(len, missing))
     with tqdm(total=len(images), initial=done, desc=f"{network.name} features", unit="image") as bar:
         for r in missing:
             block = np.concatenate(list(_batches(network, islice(prepared, len(r)), bar)))
-            mapped = kept.attempt(lambda folder, r=r, block=block: _keep(folder, _name(r), block))
+            mapped = store.attempt(lambda folder, r=r, block=block: _keep(folder, _name(r), block))
             found[r.start] = block if mapped is None else mapped
     return [found[r.start] for r in rows]
 

@@ -22,18 +22,18 @@ def figures_folder(run: RunFolder, path: Path) -> RunFolder:
     Raises:
         UserError: Where the folder is another run's.
     """
-    found = RunFolder(path.absolute())
-    if found.checkpoints.exists() or _other(run, found):
+    copy = RunFolder(path.absolute())
+    if copy.checkpoints.exists() or _other(run, copy):
         raise UserError(f"out={path}: is a run folder; choose another")
-    found.samples.mkdir(parents=True, exist_ok=True)
+    copy.samples.mkdir(parents=True, exist_ok=True)
     grids = (run.samples / name for name in names_in(run.samples) if name.endswith(".png"))
     for source in (*(run.path / name for name in COPIED), *grids):
         if is_regular(source):
-            write_bytes(found.path / source.relative_to(run.path), read_bounded(source))
-    found.checkpoints, found.origin = run.checkpoints, run.path
-    return found
+            write_bytes(copy.path / source.relative_to(run.path), read_bounded(source))
+    copy.checkpoints, copy.origin = run.checkpoints, run.path
+    return copy
 
 
-def _other(run: RunFolder, found: RunFolder) -> bool:
-    config = found.path / "config.yaml"
+def _other(run: RunFolder, copy: RunFolder) -> bool:
+    config = copy.path / "config.yaml"
     return config.exists() and config.read_bytes() != (run.path / "config.yaml").read_bytes()

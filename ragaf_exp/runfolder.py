@@ -73,7 +73,7 @@ class RunFolder:
         from ragaf_exp.finished import lacks  # which imports PyTorch
 
         if not self.path.exists():
-            self.made = [place for place in (self.path, *self.path.parents[:2]) if not place.exists()]
+            self.made = [path for path in (self.path, *self.path.parents[:2]) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._points = True
         if self._has_checkpoint():

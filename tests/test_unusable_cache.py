@@ -68,7 +68,7 @@ def test_features_come_out_and_one_warning(kind, tmp_path, monkeypatch, caplog):
         found = networks.measure(pictures(0), pictures(1))
         assert found.metrics["fd_embedded"]["value"] == free.metrics["fd_embedded"]["value"]
     said = [record.message for record in caplog.records]
-    assert len(said) == 1 and place in said[0] and "without being kept" in said[0], said
+    assert len(said) == 1 and place in said[0] and "without being stored" in said[0], said
 
 
 def test_a_disk_that_fills_keeps_what_was_computed(tmp_path, monkeypatch):
@@ -102,5 +102,5 @@ def test_an_evaluation_of_a_run(kind, run_copy, tiny, tmp_path, monkeypatch, cap
     cfg.eval.metrics = ["fd_embedded"]
     cfg.cache = composed(["cache=default" if kind else "cache=none"]).cache
     assert "fd_embedded" in evaluate_run(folder, cfg)["metrics"]
-    told = [record.message for record in caplog.records if "without being kept" in record.message]
+    told = [record.message for record in caplog.records if "without being stored" in record.message]
     assert len(told) == bool(kind) and not Path(tmp_path / "untouched").exists()

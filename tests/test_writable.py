@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_one_folder_of_a_run_that_is_read_only(run_copy, read_only, refused):
     refused(scoring.main, f"run={run_copy}", says=("samples/test", "give out=FOLDER"))
 
 
-def test_figures_of_a_read_only_run_elsewhere(run_copy, read_only, cli, refused, figures, tmp_path, capsys):
+def test_figures_of_a_read_only_run_elsewhere(run_copy, read_only, cli, refused, figures, tmp_path):
     before, out = contents(run_copy), tmp_path / "deep" / "figures"
     read_only(run_copy)
     for _ in range(2):  # the same folder may be used again
@@ -66,7 +67,8 @@ def test_figures_of_a_read_only_run_elsewhere(run_copy, read_only, cli, refused,
     page = tmp_path / "new" / "page.html"
     assert cli(reporting.main, f"run={run_copy}", f"out={page}")[0] == 0 and page.exists()
     assert cli(reporting.main, f"runs=[{run_copy},{out}]", f"out={tmp_path / 'both.html'}")[0] == 0
-    refused(scoring.main, f"run={run_copy}", f"out={run_copy}", says=("is a run folder",))
+    other = shutil.copytree(run_copy, tmp_path / "other")
+    refused(scoring.main, f"run={run_copy}", f"out={other}", says=("is a run folder",))
 
 
 

@@ -50,14 +50,14 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     return place
 
 
-def prune(folder: Path, found: Checkpoint, keep: int) -> None:
-    """What a kill kept a save from: all but the `keep` newest from `found` on go, and what was half written.
+def prune(folder: Path, newest: Checkpoint, keep: int) -> None:
+    """What a kill kept a save from: all but the `keep` latest up to `newest` go, and what was half written.
 
-    found: the newest whole checkpoint of its stage.
+    newest: the newest whole checkpoint of its stage.
     """
-    for half in (folder / found.stage).glob("." + 8 * "[0-9]" + ".tmp"):
+    for half in (folder / newest.stage).glob("." + 8 * "[0-9]" + ".tmp"):
         remove_folder(half)
-    older = [place for place in _steps(folder, found.stage) if int(place.name) <= found.step]
+    older = [place for place in _steps(folder, newest.stage) if int(place.name) <= newest.step]
     for passed in older[keep:]:
         remove_folder(passed)
 
