@@ -1,8 +1,9 @@
 """Was a run folder made by this user, or is it a stranger's? A secret key in the cache's folder says.
 
 The config of each run that begins here is signed with the key (HMAC-SHA256), and so is each file of sampled test images.
-A stranger doesn't know the key, so that neither can be forged. Where the key is lost, or can't be kept, one's earlier runs
-count as strangers': they are as usable, but paths of their configs must be repeated, and their images sampled again.
+A stranger doesn't know the key, so that neither can be forged. Where the key is lost or can't be stored, earlier runs of
+this user count as strangers': they are as usable, but paths of their configs must be repeated, and their images are
+sampled again.
 """
 
 from __future__ import annotations

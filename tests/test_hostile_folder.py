@@ -325,7 +325,7 @@ PADDING = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_
            "pad_token": "[PAD]"}  # fmt: skip
 TOKENIZERS = {
     "padding": ({"padding": PADDING}, 0), "regex": ({"pre_tokenizer": split("(?:(?:a*)*)*(")}, 2),
-    "backtracking": ({"pre_tokenizer": split("^(([a-z ])+.)+[A-Z]([a-z])+$")}, 2),
+    "backtracking": ({"pre_tokenizer": split(r"((?:[a-z ]|[a-z ]{2})+)\1{9}")}, 2),
     "truncation": ({"truncation": {"max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}}, 0),
     "model": ({"model": {"type": "WordLevel", "vocab": {"a": 10**9}, "unk_token": "a"}}, 2), "version": ({"version": 9}, 2),
     "no start": ({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}, "added_tokens": []}, 2),

@@ -189,3 +189,31 @@ def test_a_cache_that_cannot_be_written_gives_a_key_for_this_process(tmp_path, m
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RAGAF_CACHE", str(tmp_path / "file"))
     assert origin.seal("a", b"content") == origin.seal("a", b"content")
+
+
+def test_a_tokenizer_with_code_of_its_author_is_refused(tmp_path, monkeypatch):
+    """open_clip asks transformers for it, which would put the question to the terminal."""
+    import tiny_clip
+
+    from eval.clip_network import Clip
+
+    names = tmp_path / "names"
+    names.mkdir()
+    settings = '{"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", null]}}'
+    (names / "tokenizer_config.json").write_text(settings)
+    (names / "config.json").write_text('{"model_type": "own"}')
+    (names / "own.py").write_text(f"open({str(tmp_path / 'made')!r}, 'w')\nclass Own: pass\n")
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    text = tiny_clip.CONFIG["text_cfg"] | {"hf_tokenizer_name": str(names)}
+    model = tiny_clip.save(tmp_path, tiny_clip.CONFIG | {"text_cfg": text})
+    with pytest.raises(UserError, match="can't build it"):
+        Clip(**model, device="cpu")
+    assert not (tmp_path / "made").exists()
+
+
+def test_no_auto_class_is_called_without_saying_so():
+    """transformers' Auto classes run the code of a folder or hub id unless trust_remote_code=False."""
+    root = Path(CONF).parent
+    for path in [*root.glob("ragaf_exp/**/*.py"), *root.glob("eval/**/*.py")]:
+        for call in re.findall(r"\bAuto\w+\.from_\w+\((.*?)\)\.|\bAuto\w+\.from_\w+\(([^)]*)\)", path.read_text(), re.S):
+            assert "trust_remote_code=False" in "".join(call), path

@@ -5,6 +5,7 @@ They would read the user's own files (`data.root=/home/me/photos`) or fetch what
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def check_followed(folder: RunFolder, cfg: DictConfig, groups: Iterable[str]) ->
     """
     found = [key for key in _named(cfg, groups) if key not in folder.followed]
     if found and not origin.made_here(folder.path):
-        repeated = " ".join(f"{key}={OmegaConf.select(cfg, key)}" for key in found)
+        repeated = shlex.join(f"{key}={OmegaConf.select(cfg, key)}" for key in found)
         raise UserError(f"{folder.path}: was made elsewhere, and its config names files or networks, which are used only "
                         f"where the command line repeats them: add {repeated}")  # fmt: skip
 

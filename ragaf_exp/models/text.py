@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.config import limits
 from ragaf_exp.errors import UserError, at_least
+from ragaf_exp.files import parse_json
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import Part, fingerprint
 from ragaf_exp.models.vocabulary import LONGEST, fitting, unknown_words, warn_cut, warn_unknown
@@ -21,6 +24,7 @@ from ragaf_exp.safe_files import read_bounded
 from ragaf_exp.weights import brief
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
+UNENDING = re.compile(r"\)[*+{?]|\\[1-9kg]")  # a group that is repeated, a reference to one: no known tokenizer has either
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -37,14 +41,26 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer's file, perhaps a stranger's: it neither pads nor truncates. ValueError where it is damaged."""
+    text = read_bounded(path).decode()
+    if unending := next((found for found in _patterns(parse_json(text)) if UNENDING.search(found)), None):
+        raise ValueError(f"its pattern {unending[:40]!r} may take for ever")
     with panics():
-        tokenizer = Tokenizer.from_str(read_bounded(path).decode())
+        tokenizer = Tokenizer.from_str(text)
         tokenizer.no_padding()  # else a file may pad each caption to 10^9 tokens
         tokenizer.no_truncation()
     if max(tokenizer.get_vocab().values(), default=-1) >= tokenizer.get_vocab_size():
         raise ValueError("its token numbers are not 0, 1, 2, ...")
     encoded(tokenizer, "a red circle, left of 2 blue stars")
     return tokenizer
+
+
+def _patterns(content: Any) -> Iterator[str]:
+    """The regular expressions in a tokenizer's JSON."""
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    for value in inner:
+        yield from _patterns(value)
+    if isinstance(content, dict) and "Regex" in content:
+        yield str(content["Regex"])
 
 
 def encoded(tokenizer: Tokenizer, caption: str) -> Encoding:
