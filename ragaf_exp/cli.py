@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ragaf_exp.config.validate import one_line
 from ragaf_exp.errors import UserError
+from ragaf_exp.printable import printable
 
 MEND = {
     errno.EIO: "could not be written; check the device and run the same command again",
@@ -81,5 +82,5 @@ def _convert(key: str, value: str, kind: type) -> Any:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,28 @@ class Owner:
 
     @classmethod
     def me(cls) -> Owner:
-        pid = os.getpid()
         job = slurm.job_id()
-        return cls(socket.gethostname(), pid, _started(pid) or 0, _boot(), job, slurm.cluster(), slurm.restarts())
+        return replace(cls.of(os.getpid()), job=job, cluster=slurm.cluster(), restarts=slurm.restarts())
+
+    @classmethod
+    def of(cls, pid: int) -> Owner:
+        """A process of this machine."""
+        return cls(socket.gethostname(), pid, _started(pid) or 0, _boot())
 
     @classmethod
     def read(cls, content: Any) -> Owner | None:
         """None where the content is not an owner's, as after a kill in the middle of its write."""
         try:
-            return cls(**{name: content[name] for name in cls.__dataclass_fields__})
+            owner = cls(**{name: content[name] for name in cls.__dataclass_fields__})
         except (KeyError, TypeError):
             return None
+        return owner if owner._plausible() else None
+
+    def _plausible(self) -> bool:
+        texts = all(isinstance(text, str) for text in (self.host, self.boot))
+        texts = texts and all(text is None or isinstance(text, str) for text in (self.job, self.cluster))
+        numbers = (self.pid, self.started, self.restarts)
+        return texts and all(type(number) is int for number in numbers) and 0 < self.pid < 2**31
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,6 +63,23 @@ class Owner:
         if self.job and self.cluster == slurm.cluster() and slurm.state(self.job) in slurm.ENDED:
             return False
         return None
+
+    def terminate(self, argument: Path) -> bool:
+        """Send SIGTERM to this very process, if `argument` is on its command line; whether it was sent.
+
+        Owners are read from files, perhaps a stranger's: a number that is now another process's must not end that one.
+        """
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)  # which remembers the start, and refuses a later process of the number
+            words = map(os.path.realpath, process.cmdline())
+            ours = self.alive() is True and os.path.realpath(argument) in words
+            if ours:
+                process.terminate()
+            return ours
+        except psutil.Error:
+            return False
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f" (SLURM job {self.job})" if self.job else "")

@@ -6,23 +6,29 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from omegaconf import OmegaConf
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_mapping, write_json, write_text
+from ragaf_exp.printable import printable
 from ragaf_exp.sweep.members import Member
 
 SCHEMA = 1
+HASH = re.compile("[0-9a-f]{12}")  # a member, and its run folder
+MOST = 10_000_000  # bytes of a file that is read whole
 
 
 @dataclass
@@ -54,15 +60,24 @@ class Record:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One submission, retry or cancellation at a time: of two at once the second sees what the first submitted."""
-        for folder in (self.configs, self.logs, self.jobs_folder):
+        for folder in (self.folder, self.configs, self.logs, self.jobs_folder):
+            if folder.is_symlink():  # it could lead out of the sweep
+                raise UserError(f"{folder}: a symbolic link; a sweep's record is a folder, so remove the link")
             folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "a") as file:
+        with open_plain(self.folder / ".lock", os.O_APPEND | os.O_CREAT | os.O_WRONLY) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def members(self) -> dict[str, dict[str, str]]:
         """hash -> overrides, in the order of submission."""
-        return read_mapping(self.folder / "members.json", SCHEMA)["members"] if self.exists else {}
+        if not self.exists:
+            return {}
+        path = self.folder / "members.json"
+        found = read_mapping(path, SCHEMA).get("members")
+        if not isinstance(found, dict) or not all(HASH.fullmatch(member) for member in found):
+            raise UserError(f"{path}: damaged (members must be named by 12 hex digits); submit the sweep again elsewhere")
+        return {member: {printable(key): printable(value) for key, value in mapping(overrides).items()}
+                for member, overrides in found.items()}  # fmt: skip
 
     def add(self, members: Iterable[Member]) -> None:
         """Note members and fix their configs. A config that is there already is the same but for where things are kept."""
@@ -94,8 +109,8 @@ class Record:
 
     def jobs(self) -> list[Job]:
         """All jobs, the oldest first."""
-        paths = sorted(self.jobs_folder.glob("*.json"), key=lambda path: int(path.stem))
-        return [read_job(path) for path in paths]
+        paths = [path for path in self.jobs_folder.glob("*.json") if re.fullmatch("[0-9]{1,9}", path.stem)]
+        return [read_job(path) for path in sorted(paths, key=lambda path: int(path.stem))]
 
     def new_job(self, launcher: str, members: list[str], snapshot: Path, **facts: Any) -> Job:
         last = max((job.number for job in self.jobs()), default=0)
@@ -140,11 +155,28 @@ def open_record(path: str | Path) -> Record:
 def read_job(path: Path) -> Job:
     """UserError where the file is missing or damaged."""
     content = read_mapping(path, SCHEMA)
-    content.pop("schema")
+    content.pop("schema", None)
     try:
-        return Job(**content)
+        job = Job(**content)
     except TypeError as error:
         raise UserError(f"{path}: damaged ({error}); remove it") from error
+    if fault := _fault(job, path):
+        raise UserError(f"{path}: damaged ({fault}); remove it")
+    return job
+
+
+def _fault(job: Job, path: Path) -> str:
+    """The field of a job that no submission wrote; empty where there is none."""
+    times = (job.submitted, job.cancelled)
+    right = {
+        "number": job.number == int(path.stem), "launcher": job.launcher in ("slurm", "local"),
+        "members": isinstance(job.members, list) and all(isinstance(m, str) and HASH.fullmatch(m) for m in job.members),
+        "snapshot": isinstance(job.snapshot, str),
+        "job": job.job is None or (isinstance(job.job, str) and re.fullmatch("[0-9]{1,12}", job.job)),
+        "submitted, cancelled": all(time is None or isinstance(time, int | float) for time in times),
+        "processes, threads": all(type(number) is int and number > 0 for number in (job.processes, job.threads)),
+    }  # fmt: skip
+    return next((f"{name}: not what a submission writes" for name, holds in right.items() if not holds), "")
 
 
 def alive(pid: int, started: float | None = None) -> bool:
@@ -169,19 +201,55 @@ def start_of(pid: int) -> float | None:
 def last_line(path: Path) -> str:
     """The last line of a log that says something; empty where there is no log."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 4096))
             lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
-    except OSError:
+    except (OSError, UserError):
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next((printable(line.strip()) for line in reversed(lines) if line.strip()), "")
 
 
 def read_loosely(path: Path) -> dict[str, Any]:
     """A JSON object that another process writes, {} where it is missing or damaged: status must tell of the rest."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        with open_plain(path) as file:
+            text = file.read(MOST + 1)
+        content = json.loads(text) if len(text) <= MOST else None
+    except (OSError, UserError, ValueError, RecursionError):
         return {}
+    return mapping(content)
+
+
+def figures(run: Path) -> dict[str, dict[str, Any]]:
+    """The figures of a run's metrics.json by name: `value`, and `ci95` where there is an interval; {} without them."""
+    found = {}
+    for name, entry in mapping(read_loosely(run / "metrics.json").get("metrics")).items():
+        value, interval = mapping(entry).get("value"), mapping(entry).get("ci95")
+        if _finite(value):
+            pair = isinstance(interval, list) and len(interval) == 2 and all(map(_finite, interval))
+            found[name] = {"value": float(value), "ci95": interval if pair else None}
+    return found
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def mapping(content: Any) -> dict[str, Any]:
+    """The content where it is a JSON object, {} else."""
     return content if isinstance(content, dict) else {}
+
+
+def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+    """A regular file of a sweep's folder, which may be a stranger's. UserError where it is a link, a pipe or a device."""
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EMLINK):
+            raise
+        raise UserError(f"{path}: a link, pipe or device, not a file; remove it") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise UserError(f"{path}: a link, pipe or device, not a file; remove it")
+    return os.fdopen(handle, "rb" if flags == os.O_RDONLY else "ab")

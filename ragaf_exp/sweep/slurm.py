@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.errors import UserError
@@ -84,6 +85,17 @@ def tasks(jobs: Iterable[Job]) -> dict[tuple[str, int], Task] | None:
         if array in ids:
             found[array, index] = Task(state, reason, f"{array}_{index}")
     return found
+
+
+def check_ours(record: Record, jobs: Iterable[Job]) -> None:
+    """UserError where SLURM has another script than this sweep's under a job's id: a record may be a stranger's."""
+    for job in jobs:
+        script = record.job_file(job).with_suffix(".sh").resolve()
+        known = slurm_commands.described(slurm_commands.run("scontrol", "show", "job", "-o", job.job or "").stdout)
+        for other in {facts["Command"] for facts in known if "Command" in facts}:
+            if Path(other).resolve() != script:
+                raise UserError(f"{record.job_file(job)}: SLURM's job {job.job} runs {other}, not this sweep; "
+                                f"scancel {job.job} ends it all the same")  # fmt: skip
 
 
 def cancel(names: list[str]) -> None:
