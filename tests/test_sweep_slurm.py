@@ -73,6 +73,14 @@ def test_what_slurm_prints_is_read_past_a_banner(command, tmp_path):
     assert slurm_commands.described(TASK.format("/a job.sh"))[0]["Command"] == "/a job.sh"
 
 
+def test_an_id_that_was_recorded_with_a_banner_is_read(tmp_path):
+    record = Record(tmp_path / "runs" / "x")
+    job = queued(record)
+    job.job = BANNER.strip() + "\n4242"
+    record.write(job)
+    assert record.jobs()[0].job == "4242"
+
+
 def test_an_answer_without_an_id_is_refused_with_what_it_said(command, tmp_path):
     record = Record(tmp_path / "runs" / "x")
     command("sbatch", "node17 is down for maintenance")

@@ -21,7 +21,8 @@ from ragaf_exp.report.svg import chart
 from ragaf_exp.sweep import local, slurm, snapshot, submit
 from ragaf_exp.sweep.member import config_of
 from ragaf_exp.sweep.members import Member, compose_members
-from ragaf_exp.sweep.record import Job, Record, figures, last_line, read_job
+from ragaf_exp.sweep.reading import figures, last_line
+from ragaf_exp.sweep.record import Job, Record, read_job
 from ragaf_exp.sweep.report import write_sweep_report
 from ragaf_exp.sweep.watch import load, show
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ragaf_exp.cli import guarded
 from ragaf_exp.errors import UserError
-from ragaf_exp.sweep.record import Job, Record, read_job, read_loosely
+from ragaf_exp.sweep.reading import read_loosely
+from ragaf_exp.sweep.record import Job, Record, read_job
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

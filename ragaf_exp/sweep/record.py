@@ -6,29 +6,27 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import json
 import os
 import re
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_mapping, write_json, write_text
+from ragaf_exp.jobs import slurm_commands
 from ragaf_exp.printable import printable
 from ragaf_exp.sweep.members import Member
+from ragaf_exp.sweep.reading import mapping, open_plain
 
 SCHEMA = 1
 HASH = re.compile("[0-9a-f]{12}")  # a member, and its run folder
-MOST = 10_000_000  # bytes of a file that is read whole
 
 
 @dataclass
@@ -156,6 +154,8 @@ def read_job(path: Path) -> Job:
     """UserError where the file is missing or damaged."""
     content = read_mapping(path, SCHEMA)
     content.pop("schema", None)
+    if isinstance(content.get("job"), str):  # earlier versions recorded a site's banner with the id
+        content["job"] = slurm_commands.submitted(content["job"]) or content["job"]
     try:
         job = Job(**content)
     except TypeError as error:
@@ -196,60 +196,3 @@ def start_of(pid: int) -> float | None:
             return None
         return 0.0 if not Path("/proc/self").exists() else None
     return None if fields[0] in "ZX" else float(fields[19])
-
-
-def last_line(path: Path) -> str:
-    """The last line of a log that says something; empty where there is no log."""
-    try:
-        with open_plain(path) as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
-    except (OSError, UserError):
-        return ""
-    return next((printable(line.strip()) for line in reversed(lines) if line.strip()), "")
-
-
-def read_loosely(path: Path) -> dict[str, Any]:
-    """A JSON object that another process writes, {} where it is missing or damaged: status must tell of the rest."""
-    try:
-        with open_plain(path) as file:
-            text = file.read(MOST + 1)
-        content = json.loads(text) if len(text) <= MOST else None
-    except (OSError, UserError, ValueError, RecursionError):
-        return {}
-    return mapping(content)
-
-
-def figures(run: Path) -> dict[str, dict[str, Any]]:
-    """The figures of a run's metrics.json by name: `value`, and `ci95` where there is an interval; {} without them."""
-    found = {}
-    for name, entry in mapping(read_loosely(run / "metrics.json").get("metrics")).items():
-        value, interval = mapping(entry).get("value"), mapping(entry).get("ci95")
-        if _finite(value):
-            pair = isinstance(interval, list) and len(interval) == 2 and all(map(_finite, interval))
-            found[name] = {"value": float(value), "ci95": interval if pair else None}
-    return found
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def mapping(content: Any) -> dict[str, Any]:
-    """The content where it is a JSON object, {} else."""
-    return content if isinstance(content, dict) else {}
-
-
-def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
-    """A regular file of a sweep's folder, which may be a stranger's. UserError where it is a link, a pipe or a device."""
-    try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EMLINK):
-            raise
-        raise UserError(f"{path}: a link, pipe or device, not a file; remove it") from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise UserError(f"{path}: a link, pipe or device, not a file; remove it")
-    return os.fdopen(handle, "rb" if flags == os.O_RDONLY else "ab")

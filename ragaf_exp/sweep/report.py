@@ -11,7 +11,7 @@ from typing import Any
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_text
-from ragaf_exp.sweep.record import figures as figures_of
+from ragaf_exp.sweep.reading import figures as figures_of
 from ragaf_exp.sweep.table import Table, render
 from ragaf_exp.sweep.truth import Row
 from ragaf_exp.sweep.watch import load

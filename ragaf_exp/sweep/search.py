@@ -23,7 +23,8 @@ from ragaf_exp.config.compose import settable
 from ragaf_exp.errors import UserError
 from ragaf_exp.sweep.definition import Sweep, word
 from ragaf_exp.sweep.members import Member, compose_members
-from ragaf_exp.sweep.record import Record, figures
+from ragaf_exp.sweep.reading import figures
+from ragaf_exp.sweep.record import Record
 from ragaf_exp.sweep.submit import submit
 from ragaf_exp.sweep.truth import BAD, rows
 

@@ -15,7 +15,8 @@ from ragaf_exp.errors import UserError
 from ragaf_exp.sweep import local, slurm, snapshot
 from ragaf_exp.sweep.folders import LOADER
 from ragaf_exp.sweep.members import Member
-from ragaf_exp.sweep.record import MOST, Job, Record, open_plain
+from ragaf_exp.sweep.reading import MOST, open_plain
+from ragaf_exp.sweep.record import Job, Record
 from ragaf_exp.sweep.truth import BAD, Row, rows
 
 LAUNCHERS = ("slurm", "local")

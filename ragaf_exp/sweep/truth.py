@@ -12,7 +12,8 @@ from typing import Any
 from ragaf_exp.printable import printable
 from ragaf_exp.sweep import slurm
 from ragaf_exp.sweep.local import Local
-from ragaf_exp.sweep.record import Job, Record, alive, last_line, read_loosely
+from ragaf_exp.sweep.reading import last_line, read_loosely
+from ragaf_exp.sweep.record import Job, Record, alive
 
 STALE = 45.0  # seconds without a heartbeat after which a process is not believed to live
 ENDED = {  # SLURM's words for jobs that are over, and what they mean here
