@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def members(tmp_path) -> list[Member]:
 
 @pytest.fixture
 def job(members, tmp_path) -> Job:
-    """Submitted on this machine, as it says."""
+    """Submitted on this machine, by its record."""
     record = Record(members[0].home)
     with record.locked():
         record.add(members)
@@ -89,8 +90,8 @@ def test_a_process_is_ended_where_all_of_it_is_right(tmp_path, victim):
     (tmp_path / "link").symlink_to(tmp_path)
     assert not replace(owner, started=owner.started + 1).terminate(record)
     assert not owner.terminate(tmp_path / "2.json") and not Owner.of(victim.pid).terminate(record)
-    while not (words := Path(f"/proc/{ours.pid}/cmdline").read_bytes()).endswith(b"1.json\0"):
-        assert words is not None  # until it is the program
+    while not Path(f"/proc/{ours.pid}/cmdline").read_bytes().endswith(b"1.json\0"):
+        time.sleep(0.01)  # until the program has started
     assert owner.terminate(tmp_path / "link" / "1.json") and ours.wait() == -15
     assert not owner.terminate(record)
 
@@ -108,11 +109,11 @@ def test_a_job_that_no_submission_wrote(content, job, members):
 
 
 def test_slurm_ends_only_jobs_whose_script_is_the_sweeps(job, members, monkeypatch):
-    record, said = Record(members[0].home), "JobId=7 JobName=x Command={} WorkDir=/"
+    record, line = Record(members[0].home), "JobId=7 JobName=x Command={} WorkDir=/"
     job.job, ended = "7", []
     answers = {"/home/me/my job.sh": True, str(record.jobs_folder / "1.sh"): False}
     for script, refused in answers.items():
-        out = said.format(script)
+        out = line.format(script)
         monkeypatch.setattr(slurm.slurm_commands, "run", lambda *c, out=out: subprocess.CompletedProcess(c, 0, out, ""))
         try:
             slurm.check_ours(record, [job])

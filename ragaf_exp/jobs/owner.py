@@ -73,8 +73,8 @@ class Owner:
 
         try:
             process = psutil.Process(self.pid)  # which remembers the start, and refuses a later process of the number
-            words = map(os.path.realpath, process.cmdline())
-            ours = self.alive() is True and os.path.realpath(argument) in words
+            arguments = map(os.path.realpath, process.cmdline())
+            ours = self.alive() is True and os.path.realpath(argument) in arguments
             if ours:
                 process.terminate()
             return ours

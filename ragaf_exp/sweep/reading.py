@@ -1,4 +1,4 @@
-"""Files of a sweep's folder, which may be a stranger's, or half written: read as far as they are what they should be."""
+"""Files of a sweep's folder, which may be a stranger's, or half written: only sound parts are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def last_line(path: Path) -> str:
 
 
 def read_loosely(path: Path) -> dict[str, Any]:
-    """A JSON object that another process writes, {} where it is missing or damaged: status must tell of the rest."""
+    """A JSON object that another process writes, {} where it is missing or damaged: the others are still shown."""
     try:
         with open_plain(path) as file:
             text = file.read(MOST + 1)
@@ -40,13 +40,13 @@ def read_loosely(path: Path) -> dict[str, Any]:
 
 def figures(run: Path) -> dict[str, dict[str, Any]]:
     """The figures of a run's metrics.json by name: `value`, and `ci95` where there is an interval; {} without them."""
-    found = {}
+    known = {}
     for name, entry in mapping(read_loosely(run / "metrics.json").get("metrics")).items():
         value, interval = mapping(entry).get("value"), mapping(entry).get("ci95")
         if _finite(value):
             pair = isinstance(interval, list) and len(interval) == 2 and all(map(_finite, interval))
-            found[name] = {"value": float(value), "ci95": interval if pair else None}
-    return found
+            known[name] = {"value": float(value), "ci95": interval if pair else None}
+    return known
 
 
 def _finite(value: Any) -> bool:

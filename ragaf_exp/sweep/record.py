@@ -71,11 +71,11 @@ class Record:
         if not self.exists:
             return {}
         path = self.folder / "members.json"
-        found = read_mapping(path, SCHEMA).get("members")
-        if not isinstance(found, dict) or not all(HASH.fullmatch(member) for member in found):
+        members = read_mapping(path, SCHEMA).get("members")
+        if not isinstance(members, dict) or not all(HASH.fullmatch(member) for member in members):
             raise UserError(f"{path}: damaged (members must be named by 12 hex digits); submit the sweep again elsewhere")
         return {member: {printable(key): printable(value) for key, value in mapping(overrides).items()}
-                for member, overrides in found.items()}  # fmt: skip
+                for member, overrides in members.items()}  # fmt: skip
 
     def add(self, members: Iterable[Member]) -> None:
         """Note members and fix their configs. A config that is there already is the same but for where things are kept."""

@@ -78,13 +78,13 @@ def tasks(jobs: Iterable[Job]) -> dict[tuple[str, int], Task] | None:
     if queue.returncode:
         return None
     account = slurm_commands.run("sacct", "-n", "-X", "-P", "-j", ",".join(sorted(ids)), "-o", slurm_commands.PAST)
-    found = {}
+    known = {}
     for array, index, state, code in slurm_commands.past(account.stdout) if not account.returncode else ():
-        found[array, index] = Task(state, f"exit {code}" if code else "", f"{array}_{index}")
+        known[array, index] = Task(state, f"exit {code}" if code else "", f"{array}_{index}")
     for array, index, state, reason in slurm_commands.queued(queue.stdout):
         if array in ids:
-            found[array, index] = Task(state, reason, f"{array}_{index}")
-    return found
+            known[array, index] = Task(state, reason, f"{array}_{index}")
+    return known
 
 
 def check_ours(record: Record, jobs: Iterable[Job]) -> None:

@@ -56,18 +56,18 @@ def known(runs: Path, recorded: str) -> Path | None:
 def _content(path: Path) -> dict[str, bytes]:
     """Its files by name; what is no plain file has a content that no file of ours has.
 
-    Compiled modules, which Python would run in place of the files that are checked here, are removed.
+    Compiled modules, which Python would run instead of the files that are checked here, are removed.
     """
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for folder, inner, names in os.walk(path):
         if "__pycache__" in inner:
             inner.remove("__pycache__")
             _remove(Path(folder, "__pycache__"))
         for file in (Path(folder, name) for name in [*names, *(name for name in inner if Path(folder, name).is_symlink())]):
             plain = file.is_file() and not file.is_symlink() and file.stat().st_size <= LIMIT
-            found[file.relative_to(path).as_posix()] = file.read_bytes() if plain else b"\0not a file"
-    found.pop(".commit", None)
-    return found
+            files[file.relative_to(path).as_posix()] = file.read_bytes() if plain else b"\0not a file"
+    files.pop(".commit", None)
+    return files
 
 
 def _remove(cache: Path) -> None:

@@ -123,7 +123,7 @@ def _by_request(record: Record, wanted: list[str]) -> list[tuple[Cluster, list[s
 
 
 def _request(path: Path) -> Cluster:
-    """What a member's recorded config asks SLURM for. UserError where it is damaged."""
+    """The request in a member's recorded config. UserError where it is damaged."""
     try:
         with open_plain(path) as file:
             request = Cluster(**yaml.load(file.read(MOST).decode(), LOADER)["cluster"])

@@ -157,13 +157,13 @@ def _evidence(record: Record, member: str, status: dict, latest: tuple | None, q
 def read_status(run: Path) -> dict[str, Any]:
     """A run's status.json, perhaps a stranger's: the known keys whose values are of their kind, texts in one line."""
     content = read_loosely(run / "status.json")
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     for key, kind in FACTS.items():
         value = content.get(key)
         right = isinstance(value, kind) and not isinstance(value, bool)
         if right and (kind is str or abs(value) < MOST):  # NaN and infinity are not
-            found[key] = printable(value)[:LONGEST] if kind is str else value
-    return found
+            facts[key] = printable(value)[:LONGEST] if kind is str else value
+    return facts
 
 
 def lives_here(status: dict[str, Any]) -> bool | None:

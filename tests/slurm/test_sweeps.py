@@ -128,11 +128,11 @@ def test_commands_behind_a_banner_and_odd_names(call, checkout, cluster, tmp_pat
     home = checkout / "my runs, 写真%A" / odd
     end = time.monotonic() + PATIENCE
     while True:
-        told = json.loads(call("ragaf_exp.sweep", "status", home, "format=json").stdout)["members"]
-        found = {m["differs"]["seed"]: m["state"] for m in told}
-        if found == {"0": "done", "1": "failed", "3": "running"}:
+        members = json.loads(call("ragaf_exp.sweep", "status", home, "format=json").stdout)["members"]
+        states = {m["differs"]["seed"]: m["state"] for m in members}
+        if states == {"0": "done", "1": "failed", "3": "running"}:
             break
-        assert time.monotonic() < end, told
+        assert time.monotonic() < end, members
         time.sleep(1)
     job = json.loads((home / ".sweep" / "jobs" / "1.json").read_text())["job"]
     logs = {path.name for path in (home / ".sweep" / "logs").iterdir()}
