@@ -18,6 +18,7 @@ from ragaf_exp.config.grammar import refusal
 from ragaf_exp.config.paths import expanded, split, unquoted
 from ragaf_exp.config.validate import one_line
 from ragaf_exp.errors import UserError
+from ragaf_exp.printable import printable
 
 MEND = {
     errno.EIO: "could not be written; check the device and run the same command again",
@@ -103,5 +104,5 @@ def _items(key: str, value: str) -> list[str]:
 
 def _fail(message: str) -> None:
     with suppress(OSError):  # the terminal may be gone
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(2)

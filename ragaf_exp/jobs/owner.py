@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,13 @@ class Owner:
 
     @classmethod
     def me(cls) -> Owner:
-        pid = os.getpid()
         job = slurm.job_id()
-        return cls(socket.gethostname(), pid, _started(pid) or 0, _boot(), job, slurm.cluster(), slurm.restarts())
+        return replace(cls.of(os.getpid()), job=job, cluster=slurm.cluster(), restarts=slurm.restarts())
+
+    @classmethod
+    def of(cls, pid: int) -> Owner:
+        """A process of this machine."""
+        return cls(socket.gethostname(), pid, _started(pid) or 0, _boot())
 
     @classmethod
     def read(cls, content: Any) -> Owner | None:
@@ -47,6 +51,7 @@ class Owner:
         numbers = (self.pid, self.started, self.restarts)
         texts = (self.host, self.boot, *(text for text in (self.job, self.cluster) if text is not None))
         sound = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+        sound = sound and 0 < self.pid < 2**31
         return sound and (self.job is None or JOB.fullmatch(self.job) is not None)
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,6 +67,23 @@ class Owner:
         if self.job and self.cluster == slurm.cluster() and slurm.state(self.job) in slurm.ENDED:
             return False
         return None
+
+    def terminate(self, argument: Path) -> bool:
+        """Send SIGTERM to this very process, if `argument` is on its command line; whether it was sent.
+
+        Owners are read from files, perhaps a stranger's: a number that is now another process's must not end that one.
+        """
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)  # which remembers the start, and refuses a later process of the number
+            arguments = map(os.path.realpath, process.cmdline())
+            ours = self.alive() is True and os.path.realpath(argument) in arguments
+            if ours:
+                process.terminate()
+            return ours
+        except psutil.Error:
+            return False
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f" (SLURM job {self.job})" if self.job else "")

@@ -29,8 +29,8 @@ def run(*command: str, patience: float = PATIENCE_S) -> subprocess.CompletedProc
 
 def submitted(output: str) -> str | None:
     """The job id that `sbatch --parsable` printed: its last line that is one."""
-    found = [match[1] for line in output.splitlines() if (match := ID.fullmatch(line.strip()))]
-    return found[-1] if found else None
+    ids = [match[1] for line in output.splitlines() if (match := ID.fullmatch(line.strip()))]
+    return ids[-1] if ids else None
 
 
 def queued(output: str) -> Iterator[tuple[str, int, str, str]]:
@@ -62,5 +62,5 @@ def _facts(line: str) -> dict[str, str]:
 
 def array_size(output: str) -> int | None:
     """MaxArraySize of `scontrol show config`."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)\s*$", output, re.MULTILINE)
-    return int(found[1]) if found else None
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)\s*$", output, re.MULTILINE)
+    return int(size[1]) if size else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -35,18 +36,19 @@ def learning_picture(path: Path, groups: Sequence[Group]) -> Path | None:
     there = [name for name in CURVES if any(_points(g, name) for g in groups)]
     if not there:
         return None
-    figure = Figure(figsize=(10, 2.8 * len(there)), dpi=110, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    for row, name in zip(figure.subplots(len(there), 2, sharey="row", squeeze=False), there, strict=True):
-        _drawer(groups, name, COLOURS)(row)
-        row[0].set_ylabel(head(name)["title"])
-        for label in row[0].get_legend().get_texts():  # names of runs, in any script
-            font, shown = lettering(label.get_text())
-            label.set(text=shown, font=FontProperties(fname=font, size=label.get_fontsize()))
-        for axes in row:
-            axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(10, 2.8 * len(there)), dpi=110, layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        for row, name in zip(figure.subplots(len(there), 2, sharey="row", squeeze=False), there, strict=True):
+            _drawer(groups, name, COLOURS)(row)
+            row[0].set_ylabel(head(name)["title"])
+            for label in row[0].get_legend().get_texts():  # names of runs, in any script
+                font, shown = lettering(label.get_text())
+                label.set(text=shown, font=FontProperties(fname=font, size=label.get_fontsize()))
+            for axes in row:
+                axes.grid(alpha=0.3)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
     write_bytes(path, buffer.getvalue())
     return path
 

@@ -21,7 +21,8 @@ VARIABLES = {INK: "var(--ink)", RULE: "var(--rule)", GOOD: "var(--good)", BAD: "
 VARIABLES |= {c: f"var(--c{i})" for i, c in enumerate(SERIES, 1)}
 WIDTH, HEIGHT = 5.4, 2.75  # inches at 72 px: one chart of two side by side
 SETTINGS = {
-    "svg.fonttype": "none", "font.size": 9, "text.color": INK, "grid.color": RULE, "grid.linewidth": 0.5,
+    "svg.fonttype": "none", "text.parse_math": False,  # names are a stranger's, perhaps with a $
+    "font.size": 9, "text.color": INK, "grid.color": RULE, "grid.linewidth": 0.5,
     "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "axes.edgecolor": RULE, "axes.labelcolor": INK, "axes.grid": True, "axes.spines.top": False,
     "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left",

@@ -2,7 +2,7 @@
 
     python -m ragaf_exp.sweep submit sweeps/fusion.yaml [launcher=slurm|local] [processes=2] [wait=true|false] [overrides]
     python -m ragaf_exp.sweep status DIR [format=text|html|json] [out=FILE] [live=true|false]
-    python -m ragaf_exp.sweep retry DIR [launcher=...] [processes=2] [code=snapshot|now] [wait=...]
+    python -m ragaf_exp.sweep retry DIR [launcher=...] [processes=2] [code=snapshot|now] [setup=site|recorded] [wait=...]
     python -m ragaf_exp.sweep cancel DIR
     python -m ragaf_exp.sweep report DIR [out=FILE.html]
     python -m ragaf_exp.sweep search sweeps/rates.yaml trials=20 [launcher=...] [processes=2] [overrides]
@@ -46,10 +46,11 @@ def command_submit(arguments: Sequence[str]) -> int:
 def command_retry(arguments: Sequence[str]) -> int:
     """Queue again what failed."""
     record = open_record(_folder(arguments))
-    known = parse_args(arguments[1:], {**OWN, "code": str})
+    known = parse_args(arguments[1:], {**OWN, "code": str, "setup": str})
     code = _one_of("code", known.get("code", "snapshot"), ("snapshot", "now"))
-    settings = _settings([word for word in arguments[1:] if not word.startswith("code=")])
-    jobs = retry(record, *settings[:2], fresh=code == "now")
+    setup = _one_of("setup", known.get("setup", "site"), ("site", "recorded"))
+    settings = _settings([word for word in arguments[1:] if word.partition("=")[0] in OWN])
+    jobs = retry(record, *settings[:2], fresh=code == "now", recorded=setup == "recorded")
     print(described(jobs, len(record.members())))
     return _until_over(record.home, settings[2])
 

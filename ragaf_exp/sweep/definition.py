@@ -62,12 +62,12 @@ def read_sweep(name: str) -> Sweep:
 def _content(path: Path) -> Any:
     """As OmegaConf reads YAML, so that 1e-4 is a number, as in conf/. Interpolations stay text."""
     try:
-        found = OmegaConf.create(path.read_text())
+        content = OmegaConf.create(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested too deep, or holds an alias of itself; write it out") from error
-    return OmegaConf.to_container(found) or None
+    return OmegaConf.to_container(content) or None
 
 
 def _check(sweep: Sweep, path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from ragaf_exp.config.compose import PLACE
-from ragaf_exp.sweep.record import read_loosely
-from ragaf_exp.sweep.truth import Evidence, Row, judge, lives_here
+from ragaf_exp.printable import printable
+from ragaf_exp.sweep.truth import Evidence, Row, judge, lives_here, read_status
 
 HASH = re.compile(r"[0-9a-f]{12}")  # a run folder's name
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -25,7 +25,7 @@ def plain_rows(home: Path) -> list[Row]:
 
 
 def _row(path: Path, now: float) -> Row:
-    status = read_loosely(path / "status.json")
+    status = read_status(path)
     state, error = judge(status, Evidence(lives=lives_here(status)), now)
     return Row(path.name, path, settings(path / "config.yaml"), state, error, str(status.get("job") or ""), status)
 
@@ -42,7 +42,8 @@ def settings(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for block in blocks:
         found.update(_block(block))
-    return {key: value for key, value in found.items() if key.partition(".")[0] not in (*PLACE, "name")}
+    return {printable(key): printable(value) for key, value in found.items()
+            if key.partition(".")[0] not in (*PLACE, "name")}  # fmt: skip
 
 
 @lru_cache(maxsize=4096)

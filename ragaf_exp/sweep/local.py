@@ -13,10 +13,13 @@ from typing import Any
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_json
-from ragaf_exp.sweep.record import Job, Record, alive, last_line, read_loosely, start_of
+from ragaf_exp.jobs.owner import Owner
+from ragaf_exp.sweep.reading import last_line, mapping, open_plain, read_loosely
+from ragaf_exp.sweep.record import Job, Record
 
 GRACE = 30  # seconds that members have to save when they are cancelled
 POLL = 0.1
+LOG = os.O_APPEND | os.O_CREAT | os.O_WRONLY
 
 
 def submit(record: Record, job: Job) -> None:
@@ -26,7 +29,7 @@ def submit(record: Record, job: Job) -> None:
     """
     state_file(record, job).unlink(missing_ok=True)  # an earlier job's of this number
     path = record.logs / f"{job.number}.log"
-    with open(path, "ab") as log:
+    with open_plain(path, LOG) as log:
         process = subprocess.Popen([sys.executable, job.snapshot, "supervise", str(record.job_file(job))],
                                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                    start_new_session=True)  # fmt: skip
@@ -66,7 +69,7 @@ class Supervisor:
     def _start(self, index: int) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(self.job.threads)}
         command = [sys.executable, self.job.snapshot, "member", str(self.record.job_file(self.job)), str(index)]
-        with open(self.record.log(self.job, index), "ab") as log:
+        with open_plain(self.record.log(self.job, index), LOG) as log:
             self.running[index] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
                                                    stderr=subprocess.STDOUT, env=environment)  # fmt: skip
 
@@ -79,10 +82,9 @@ class Supervisor:
 
     def _note(self) -> None:
         members = self.job.members
-        write_json(state_file(self.record, self.job), {
-            "host": socket.gethostname(), "pid": os.getpid(), "started": start_of(os.getpid()), "ended": self.ended,
-            "running": {members[i]: [process.pid, start_of(process.pid)] for i, process in self.running.items()},
-        })  # fmt: skip
+        running = {members[i]: Owner.of(process.pid).as_dict() for i, process in self.running.items()}
+        me = Owner.of(os.getpid()).as_dict()
+        write_json(state_file(self.record, self.job), {"supervisor": me, "ended": self.ended, "running": running})
 
     def _stop(self, *_: Any) -> None:
         """No further member; those that run are asked to save and end, and after a while made to."""
@@ -97,32 +99,37 @@ class Local:
     """What is known of a local job, and whether its processes live."""
 
     def __init__(self, record: Record, job: Job):
-        self.content = read_loosely(state_file(record, job))
-        self.here = self.content.get("host") == socket.gethostname()
-
-    @property
-    def ended(self) -> dict[str, int]:
-        return self.content.get("ended", {})
+        content = read_loosely(state_file(record, job))
+        self.argument = record.job_file(job)  # on the command line of the supervisor and its members
+        self.supervisor = Owner.read(content.get("supervisor"))
+        self.running = {member: owner for member, known in mapping(content.get("running")).items()
+                        if (owner := Owner.read(known)) is not None}  # fmt: skip
+        self.ended = {member: code for member, code in mapping(content.get("ended")).items() if isinstance(code, int)}
 
     @property
     def supervised(self) -> bool | None:
         """Whether members that wait will be started; None where that is for another machine to say."""
-        if not self.content:
-            return False
-        return alive(self.content["pid"], self.content["started"]) if self.here else None
+        return False if self.supervisor is None else _lives(self.supervisor)
 
     def runs(self, member: str) -> bool | None:
         """Whether a member's process lives; None where that is for another machine to say."""
-        found = self.content.get("running", {}).get(member)
-        if found is None:
-            return False
-        return alive(*found) if self.here else None
+        found = self.running.get(member)
+        return False if found is None else _lives(found)
 
-    def cancel(self, members: list[str]) -> None:
-        """End these members, and the supervisor where none is left to start."""
-        if self.supervised:
-            os.kill(self.content["pid"], signal.SIGTERM)
-        else:
-            for member in members:
-                if self.runs(member):
-                    os.kill(self.content["running"][member][0], signal.SIGTERM)
+    def cancel(self, members: list[str]) -> list[str]:
+        """End these members, and the supervisor where none is left to start.
+
+        Returns those that may live, and whose processes are not certain to be this job's, as those of another machine.
+        """
+        if self.supervisor is not None and self.supervisor.terminate(self.argument):
+            return []
+        if self.supervised is not False:
+            return members
+        live = [member for member in members if self.runs(member) is not False]
+        return [member for member in live if not self.running[member].terminate(self.argument)]
+
+
+def _lives(owner: Owner) -> bool | None:
+    """Of this host's none lives that an earlier boot started."""
+    alive = owner.alive()
+    return False if alive is None and owner.host == socket.gethostname() else alive

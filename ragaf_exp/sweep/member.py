@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ragaf_exp.cli import guarded
 from ragaf_exp.errors import UserError
-from ragaf_exp.sweep.record import Job, Record, read_job, read_loosely
+from ragaf_exp.sweep.reading import read_loosely
+from ragaf_exp.sweep.record import Job, Record, read_job
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def command_line() -> None:
@@ -34,7 +39,21 @@ def run_member(record: Record, job: Job, member: str) -> None:
     if read_loosely(record.home / member / "status.json").get("state") == "done":
         print(f"{record.home / member}: already finished")
         return
-    from ragaf_exp.config.compose import load_config
     from ragaf_exp.run import job as run_job
 
-    run_job(load_config(record.configs / f"{member}.yaml"))
+    run_job(config_of(record, member))
+
+
+def config_of(record: Record, member: str) -> DictConfig:
+    """The config that was fixed at submission, its run folder in this sweep's. UserError where it is another one by now."""
+    from ragaf_exp.config.compose import config_hash, load_config
+
+    path = record.configs / f"{member}.yaml"
+    cfg = load_config(path)
+    if config_hash(cfg) != member:
+        raise UserError(f"{path}: not the config that was submitted; submit the sweep again")
+    if (Path(cfg.runs) / cfg.name).resolve() != record.home.resolve():
+        cfg.runs = str(record.home.parent)  # the sweep was moved
+        if record.home.name != cfg.name:
+            raise UserError(f"{record.home}: a folder of name={cfg.name} has to be named {cfg.name}; rename it")
+    return cfg

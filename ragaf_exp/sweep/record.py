@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,9 +20,13 @@ from omegaconf import OmegaConf
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import read_mapping, write_json, write_text
+from ragaf_exp.jobs import slurm_commands
+from ragaf_exp.printable import printable
 from ragaf_exp.sweep.members import Member
+from ragaf_exp.sweep.reading import mapping, open_plain
 
 SCHEMA = 1
+HASH = re.compile("[0-9a-f]{12}")  # a member, and its run folder
 
 
 @dataclass
@@ -54,15 +58,24 @@ class Record:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One submission, retry or cancellation at a time: of two at once the second sees what the first submitted."""
-        for folder in (self.configs, self.logs, self.jobs_folder):
+        for folder in (self.folder, self.configs, self.logs, self.jobs_folder):
+            if folder.is_symlink():  # it could lead out of the sweep
+                raise UserError(f"{folder}: a symbolic link; a sweep's record is a folder, so remove the link")
             folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "a") as file:
+        with open_plain(self.folder / ".lock", os.O_APPEND | os.O_CREAT | os.O_WRONLY) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def members(self) -> dict[str, dict[str, str]]:
         """hash -> overrides, in the order of submission."""
-        return read_mapping(self.folder / "members.json", SCHEMA)["members"] if self.exists else {}
+        if not self.exists:
+            return {}
+        path = self.folder / "members.json"
+        members = read_mapping(path, SCHEMA).get("members")
+        if not isinstance(members, dict) or not all(HASH.fullmatch(member) for member in members):
+            raise UserError(f"{path}: damaged (members must be named by 12 hex digits); submit the sweep again elsewhere")
+        return {member: {printable(key): printable(value) for key, value in mapping(overrides).items()}
+                for member, overrides in members.items()}  # fmt: skip
 
     def add(self, members: Iterable[Member]) -> None:
         """Note members and fix their configs. A config that is there already is the same but for where things are kept."""
@@ -94,9 +107,8 @@ class Record:
 
     def jobs(self) -> list[Job]:
         """All jobs, the oldest first."""
-        numbered = (path for path in self.jobs_folder.glob("*.json") if path.stem.isdigit())
-        paths = sorted(numbered, key=lambda path: int(path.stem))
-        return [read_job(path) for path in paths]
+        paths = [path for path in self.jobs_folder.glob("*.json") if re.fullmatch("[0-9]{1,9}", path.stem)]
+        return [read_job(path) for path in sorted(paths, key=lambda path: int(path.stem))]
 
     def new_job(self, launcher: str, members: list[str], snapshot: Path, **facts: Any) -> Job:
         last = max((job.number for job in self.jobs()), default=0)
@@ -141,11 +153,30 @@ def open_record(path: str | Path) -> Record:
 def read_job(path: Path) -> Job:
     """UserError where the file is missing or damaged."""
     content = read_mapping(path, SCHEMA)
-    content.pop("schema")
+    content.pop("schema", None)
+    if isinstance(content.get("job"), str):  # earlier versions recorded a site's banner with the id
+        content["job"] = slurm_commands.submitted(content["job"]) or content["job"]
     try:
-        return Job(**content)
+        job = Job(**content)
     except TypeError as error:
         raise UserError(f"{path}: damaged ({error}); remove it") from error
+    if fault := _fault(job, path):
+        raise UserError(f"{path}: damaged ({fault}); remove it")
+    return job
+
+
+def _fault(job: Job, path: Path) -> str:
+    """The field of a job that no submission wrote; empty where there is none."""
+    times = (job.submitted, job.cancelled)
+    right = {
+        "number": job.number == int(path.stem), "launcher": job.launcher in ("slurm", "local"),
+        "members": isinstance(job.members, list) and all(isinstance(m, str) and HASH.fullmatch(m) for m in job.members),
+        "snapshot": isinstance(job.snapshot, str),
+        "job": job.job is None or (isinstance(job.job, str) and re.fullmatch("[0-9]{1,12}", job.job)),
+        "submitted, cancelled": all(time is None or isinstance(time, int | float) for time in times),
+        "processes, threads": all(type(number) is int and number > 0 for number in (job.processes, job.threads)),
+    }  # fmt: skip
+    return next((f"{name}: not what a submission writes" for name, holds in right.items() if not holds), "")
 
 
 def alive(pid: int, started: float | None = None) -> bool:
@@ -165,24 +196,3 @@ def start_of(pid: int) -> float | None:
             return None
         return 0.0 if not Path("/proc/self").exists() else None
     return None if fields[0] in "ZX" else float(fields[19])
-
-
-def last_line(path: Path) -> str:
-    """The last line of a log that says something; empty where there is no log."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def read_loosely(path: Path) -> dict[str, Any]:
-    """A JSON object that another process writes, {} where it is missing or damaged: status must tell of the rest."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ragaf_exp.errors import UserError
 from ragaf_exp.files import write_text
-from ragaf_exp.sweep.record import read_loosely
+from ragaf_exp.sweep.reading import figures as figures_of
 from ragaf_exp.sweep.table import Table, render
 from ragaf_exp.sweep.truth import Row
 from ragaf_exp.sweep.watch import load
@@ -30,7 +30,7 @@ def write_sweep_report(home: Path, out: Path | None = None) -> list[Path]:
     Returns what was written; says on stderr why there is no comparison. UserError where there is no sweep.
     """
     table = load(home)
-    figures = {row.hash: read_loosely(row.path / "metrics.json").get("metrics", {}) for row in table.rows}
+    figures = {row.hash: figures_of(row.path) for row in table.rows}
     path = out or home / "sweep.html"
     names = [name for name in FIGURES if any(name in found for found in figures.values())]
     members = [_member(row, table, figures[row.hash], names) for row in table.rows]
@@ -57,9 +57,9 @@ def _member(row: Row, table: Table, figures: dict[str, Any], names: list[str]) -
 
 
 def _figure(entry: Any) -> str:
-    if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
+    if entry is None:
         return "–"
-    interval = entry.get("ci95")
+    interval = entry["ci95"]
     return f"{entry['value']:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 

@@ -14,12 +14,12 @@ SHORT = {  # sbatch's one-letter options
     "A": "account", "C": "constraint", "G": "gpus", "J": "job-name", "N": "nodes", "a": "array", "c": "cpus-per-task",
     "n": "ntasks", "o": "output", "p": "partition", "q": "qos", "t": "time",
 }  # fmt: skip
-INSTEAD = {  # further options that take the place of ours, as sbatch refuses both, or would give both
+INSTEAD = {  # further options that replace ours: sbatch refuses both, or would grant both
     "mem": ("mem-per-cpu", "mem-per-gpu"), "cpus-per-task": ("cpus-per-gpu",), "requeue": ("no-requeue",),
     "ntasks-per-node": ("ntasks", "tasks-per-node"),
     "gpus-per-node": ("gres", "gpus", "gpus-per-socket", "gpus-per-task"),
 }  # fmt: skip
-OURS = ("array", "output")  # by which members and their logs are found again
+OURS = ("array", "output")  # the record finds members and their logs by these
 
 
 def options(record: Record, job: Job, request: Cluster) -> list[str]:
@@ -32,10 +32,10 @@ def options(record: Record, job: Job, request: Cluster) -> list[str]:
         if name in given:
             raise UserError(f"cluster.extra: --{name} is set by the sweep; leave it out")
     wanted = {name: value for name, value in _wanted(record, job, request).items() if value}
-    found = [_option(name, value) for name, value in wanted.items() if not given & {name, *INSTEAD.get(name, ())}]
+    ours = [_option(name, value) for name, value in wanted.items() if not given & {name, *INSTEAD.get(name, ())}]
     for option in request.extra:
         _check("cluster.extra", option)
-    return [*found, *request.extra]
+    return [*ours, *request.extra]
 
 
 def _wanted(record: Record, job: Job, request: Cluster) -> dict[str, str]:
@@ -63,7 +63,7 @@ def _pattern(folder: Path) -> str:
 
 
 def _option(name: str, value: str) -> str:
-    """An option with its value in quotes where it needs them: sbatch reads its lines as a shell reads words."""
+    """An option with its value in quotes where it needs them: sbatch reads its lines as a shell does."""
     _check(name, value)
     return "--requeue" if name == "requeue" else f"--{name}={shlex.quote(value)}"
 
@@ -77,10 +77,10 @@ def _check(key: str, value: str) -> None:
 def _names(option: str) -> set[str]:
     """The long names of the options in an entry of cluster.extra, as --gres=gpu:1, --gres gpu:1 or -pgpu."""
     try:
-        words = shlex.split(option)
+        tokens = shlex.split(option)
     except ValueError as error:
         raise UserError(f"cluster.extra: {option}: {error}; close the quotes") from error
-    long = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    long = {token[2:].partition("=")[0] for token in tokens if token.startswith("--")}
     if "gpu" not in option:
         long.discard("gres")  # of something else, as a node's own disk
-    return long | {SHORT.get(word[1], word[1]) for word in words if re.match("-[^-]", word)}
+    return long | {SHORT.get(token[1], token[1]) for token in tokens if re.match("-[^-]", token)}

@@ -23,7 +23,8 @@ from ragaf_exp.config.compose import settable
 from ragaf_exp.errors import UserError
 from ragaf_exp.sweep.definition import Sweep, word
 from ragaf_exp.sweep.members import Member, compose_members
-from ragaf_exp.sweep.record import Record, read_loosely
+from ragaf_exp.sweep.reading import figures
+from ragaf_exp.sweep.record import Record
 from ragaf_exp.sweep.submit import submit
 from ragaf_exp.sweep.truth import BAD, rows
 
@@ -223,8 +224,7 @@ def _tell(study: Any, record: Record, going: dict[int, Member], metric: str) -> 
 
 def figure(run: Path, metric: str) -> float | None:
     """A run's figure, None where it was not measured."""
-    value = read_loosely(run / "metrics.json").get("metrics", {}).get(metric, {}).get("value")
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return figures(run).get(metric, {}).get("value")
 
 
 def _conclude(study: Any, metric: str) -> int:

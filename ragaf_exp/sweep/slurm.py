@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.errors import UserError
@@ -77,13 +78,24 @@ def tasks(jobs: Iterable[Job]) -> dict[tuple[str, int], Task] | None:
     if queue.returncode:
         return None
     account = slurm_commands.run("sacct", "-n", "-X", "-P", "-j", ",".join(sorted(ids)), "-o", slurm_commands.PAST)
-    found = {}
+    known = {}
     for array, index, state, code in slurm_commands.past(account.stdout) if not account.returncode else ():
-        found[array, index] = Task(state, f"exit {code}" if code else "", f"{array}_{index}")
+        known[array, index] = Task(state, f"exit {code}" if code else "", f"{array}_{index}")
     for array, index, state, reason in slurm_commands.queued(queue.stdout):
         if array in ids:
-            found[array, index] = Task(state, reason, f"{array}_{index}")
-    return found
+            known[array, index] = Task(state, reason, f"{array}_{index}")
+    return known
+
+
+def check_ours(record: Record, jobs: Iterable[Job]) -> None:
+    """UserError where SLURM has another script than this sweep's under a job's id: a record may be a stranger's."""
+    for job in jobs:
+        script = record.job_file(job).with_suffix(".sh").resolve()
+        known = slurm_commands.described(slurm_commands.run("scontrol", "show", "job", "-o", job.job or "").stdout)
+        for other in {facts["Command"] for facts in known if "Command" in facts}:
+            if Path(other).resolve() != script:
+                raise UserError(f"{record.job_file(job)}: SLURM's job {job.job} runs {other}, not this sweep; "
+                                f"scancel {job.job} ends it all the same")  # fmt: skip
 
 
 def cancel(names: list[str]) -> None:

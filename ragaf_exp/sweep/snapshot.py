@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from ragaf_exp.files import sync
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("ragaf_exp", "eval", "conf", "sweeps")
 LIMIT = 5_000_000  # bytes
+NAME = re.compile("[0-9a-f]{16}")
 ENTRY = b"""from ragaf_exp.sweep.member import command_line
 
 if __name__ == "__main__":  # python SNAPSHOT ...: this folder is then the first place that modules are looked for
@@ -36,6 +38,43 @@ def take(runs: Path) -> Path:
     if not path.exists():
         _write(path, files)
     return path
+
+
+def known(runs: Path, recorded: str) -> Path | None:
+    """The snapshot of a job's record in runs/.code, None where it is gone. A record may be a stranger's: it only names it.
+
+    UserError where the content is not the one whose digest is the name.
+    """
+    path = runs / ".code" / Path(recorded).name
+    if not NAME.fullmatch(path.name) or not path.is_dir():
+        return None
+    if path.is_symlink() or path.parent.is_symlink() or _digest(_content(path)) != path.name:
+        raise UserError(f"{path}: changed since it was taken, and is not run; retry with code=now")
+    return path
+
+
+def _content(path: Path) -> dict[str, bytes]:
+    """Its files by name; what is no plain file has a content that no file of ours has.
+
+    Compiled modules, which Python would run instead of the files that are checked here, are removed.
+    """
+    files: dict[str, bytes] = {}
+    for folder, inner, names in os.walk(path):
+        if "__pycache__" in inner:
+            inner.remove("__pycache__")
+            _remove(Path(folder, "__pycache__"))
+        for file in (Path(folder, name) for name in [*names, *(name for name in inner if Path(folder, name).is_symlink())]):
+            plain = file.is_file() and not file.is_symlink() and file.stat().st_size <= LIMIT
+            files[file.relative_to(path).as_posix()] = file.read_bytes() if plain else b"\0not a file"
+    files.pop(".commit", None)
+    return files
+
+
+def _remove(cache: Path) -> None:
+    if cache.is_symlink():
+        cache.unlink()
+    else:
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def _sources() -> Iterator[Path]:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from ragaf_exp.config.compose import composed
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.errors import UserError
 from ragaf_exp.sweep import local, slurm, snapshot
 from ragaf_exp.sweep.folders import LOADER
 from ragaf_exp.sweep.members import Member
+from ragaf_exp.sweep.reading import MOST, open_plain
 from ragaf_exp.sweep.record import Job, Record
 from ragaf_exp.sweep.truth import BAD, Row, rows
 
@@ -41,27 +43,44 @@ def submit(members: list[Member], launcher: str, processes: int) -> tuple[Record
         return record, _queue(record, wanted, code, launcher, processes)
 
 
-def retry(record: Record, launcher: str, processes: int, fresh: bool) -> list[Job]:
+def retry(record: Record, launcher: str, processes: int, fresh: bool, recorded: bool = False) -> list[Job]:
     """Queue again what failed, was lost or cancelled, by its recorded config.
 
-    fresh: with the code as it is now, instead of that of the first submission.
+    Args:
+        record: Of the sweep.
+        launcher: slurm or local.
+        processes: Members at a time; local only.
+        fresh: Run the code as it is now, instead of that of the first submission.
+        recorded: Trust recorded setup lines and options of sbatch that are not this checkout's.
+
+    Returns:
+        The jobs that were submitted.
+
+    Raises:
+        UserError: Where the recorded code, config or setup is not one that may be run.
     """
     with record.locked():
         idle = [row.hash for row in rows(record)[0] if row.state in BAD]
         if not idle:
             return []
+        if launcher == "slurm" and not recorded:
+            _check_setup(record, idle)
         if fresh:
             return _queue(record, idle, snapshot.take(record.home.parent), launcher, processes)
         jobs = []
-        for code in dict.fromkeys(used := {member: _code(record, member) for member in idle}.values()):
-            jobs += _queue(record, [m for m, c in zip(idle, used, strict=True) if c == code], code, launcher, processes)
+        for code, members in _by_code(record, idle):
+            jobs += _queue(record, members, code, launcher, processes)
         return jobs
 
 
-def _code(record: Record, member: str) -> Path:
-    """The snapshot that a member was last queued with."""
-    found = next((Path(job.snapshot) for job in reversed(record.jobs()) if member in job.members), None)
-    return found if found is not None and found.is_dir() else snapshot.take(record.home.parent)
+def _by_code(record: Record, idle: list[str]) -> list[tuple[Path, list[str]]]:
+    """Members by the snapshot that they were last queued with; by one of today's code where that is gone."""
+    last = {member: job.snapshot for job in record.jobs() for member in job.members}
+    runs = record.home.parent
+    groups: dict[str, list[str]] = {}
+    for member in idle:
+        groups.setdefault(last.get(member, ""), []).append(member)
+    return [(snapshot.known(runs, name) or snapshot.take(runs), members) for name, members in groups.items()]
 
 
 def _queue(record: Record, wanted: list[str], code: Path, launcher: str, processes: int) -> list[Job]:
@@ -98,28 +117,55 @@ def _by_request(record: Record, wanted: list[str]) -> list[tuple[Cluster, list[s
     """Members that ask for the same share an array."""
     groups: dict[str, tuple[Cluster, list[str]]] = {}
     for member in wanted:
-        request = Cluster(**yaml.load((record.configs / f"{member}.yaml").read_text(), LOADER)["cluster"])
+        request = _request(record.configs / f"{member}.yaml")
         groups.setdefault(str(asdict(request)), (request, []))[1].append(member)
     return list(groups.values())
 
 
+def _request(path: Path) -> Cluster:
+    """The request in a member's recorded config. UserError where it is damaged."""
+    try:
+        with open_plain(path) as file:
+            request = Cluster(**yaml.load(file.read(MOST).decode(), LOADER)["cluster"])
+        right = all(type(value) is type(getattr(Cluster(), key)) for key, value in asdict(request).items())
+        if right and all(isinstance(text, str) for text in (*request.setup, *request.extra)):
+            return request
+    except (KeyError, TypeError, ValueError, yaml.YAMLError, RecursionError):
+        pass
+    raise UserError(f"{path}: damaged (no group cluster as a submission writes it); submit the sweep again")
+
+
+def _check_setup(record: Record, members: list[str]) -> None:
+    """UserError where jobs would run recorded shell lines that are not this checkout's: a record may be a stranger's."""
+    for request, _ in _by_request(record, members):
+        lines = [*request.setup, *request.extra]
+        if lines and lines != [*(here := composed([]).cluster).setup, *here.extra]:
+            raise UserError(f"{record.home}: its jobs would run {'; '.join(lines)}, which is not conf/cluster/site.yaml's; "
+                            "add setup=recorded if these are your lines")  # fmt: skip
+
+
 def cancel(record: Record) -> list[Row]:
-    """End all that waits or runs; returns those members. Finished ones keep their figures."""
+    """End all that waits or runs; returns those members. Finished ones keep their figures.
+
+    UserError where processes or SLURM's jobs that the record names are not certain to be this sweep's: they go on.
+    """
     with record.locked():
-        jobs = record.jobs()
-        latest = {member: job for job in jobs for member in job.members}
+        latest = {member: job for job in record.jobs() for member in job.members}
         going = [row for row in rows(record)[0] if row.state not in (*BAD, "done")]
-        concerned = {latest[row.hash].number for row in going if row.hash in latest}
-        for job in jobs:
-            if job.number in concerned:
-                job.cancelled = time.time()
-                record.write(job)
-        names = [row.job for row in going if row.hash in latest and latest[row.hash].launcher == "slurm"]
+        concerned = {latest[row.hash].number: latest[row.hash] for row in going if row.hash in latest}
+        arrays = [job for job in concerned.values() if job.launcher == "slurm"]
+        slurm.check_ours(record, arrays)
+        for job in concerned.values():
+            job.cancelled = time.time()
+            record.write(job)
+        names = [row.job for row in going if latest.get(row.hash) in arrays]
         for begin in range(0, len(names), 500):
             slurm.cancel(names[begin : begin + 500])
-        for job in jobs:
-            if job.launcher == "local" and job.number in concerned:
-                local.Local(record, job).cancel([row.hash for row in going])
+        left = [member for job in concerned.values() if job.launcher == "local"
+                for member in local.Local(record, job).cancel([row.hash for row in going if latest.get(row.hash) is job])]
+        if left:
+            raise UserError(f"{record.home}: {len(left)} members go on ({left[0]}, ...): their processes are another "
+                            "machine's, or not certain to be this sweep's; cancel there")  # fmt: skip
         return going
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.printable import printable
 from ragaf_exp.sweep import slurm
 from ragaf_exp.sweep.local import Local
-from ragaf_exp.sweep.record import Job, Record, alive, last_line, read_loosely
+from ragaf_exp.sweep.reading import last_line, read_loosely
+from ragaf_exp.sweep.record import Job, Record, alive
 
 STALE = 45.0  # seconds without a heartbeat after which a process is not believed to live
 ENDED = {  # SLURM's words for jobs that are over, and what they mean here
@@ -24,6 +26,11 @@ ENDED = {  # SLURM's words for jobs that are over, and what they mean here
 LIVING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED")
 BAD = ("failed", "lost", "cancelled", "preempted")  # nothing continues these but a retry
 OPEN = ("queued", "starting", "running", "stalled", "requeued")
+NUMBER = (int, float)
+FACTS = {"state": str, "stage": str, "error": str, "host": str, "job": str, "pid": int, "step": int, "steps": int,
+         "rate": NUMBER, "updated": NUMBER}  # fmt: skip
+MOST = 2**53  # of a number
+LONGEST = 1000  # characters of a text
 
 
 @dataclass
@@ -122,7 +129,7 @@ def rows(record: Record, now: float | None = None) -> tuple[list[Row], list[str]
 
 def _row(record: Record, member: str, overrides: dict, latest: tuple | None, queued, local, now: float) -> Row:
     path = record.home / member
-    status = read_loosely(path / "status.json")
+    status = read_status(path)
     known, name, log = _evidence(record, member, status, latest, queued, local)
     state, error = judge(status, known, now)
     if state in ("failed", "lost") and not status.get("error") and log and (line := last_line(log)):
@@ -145,6 +152,18 @@ def _evidence(record: Record, member: str, status: dict, latest: tuple | None, q
     known = Evidence(None, False if over else here.runs(member), not over and here.supervised, here.ended.get(member),
                      cancelled)  # fmt: skip
     return known, f"local {job.number}_{index}", record.log(job, index)
+
+
+def read_status(run: Path) -> dict[str, Any]:
+    """A run's status.json, perhaps a stranger's: the known keys whose values are of their kind, texts in one line."""
+    content = read_loosely(run / "status.json")
+    facts: dict[str, Any] = {}
+    for key, kind in FACTS.items():
+        value = content.get(key)
+        right = isinstance(value, kind) and not isinstance(value, bool)
+        if right and (kind is str or abs(value) < MOST):  # NaN and infinity are not
+            facts[key] = printable(value)[:LONGEST] if kind is str else value
+    return facts
 
 
 def lives_here(status: dict[str, Any]) -> bool | None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from ragaf_exp.errors import UserError
+from ragaf_exp.printable import printable
 from ragaf_exp.sweep.folders import plain_rows
 from ragaf_exp.sweep.record import Record
 from ragaf_exp.sweep.table import Table
@@ -23,7 +24,7 @@ def load(home: Path) -> Table:
     found, notes = rows(record) if record.exists else (plain_rows(home), [])
     if not found:
         raise UserError(f"{home}: holds no sweep and no run folder")
-    return Table(home.name, found, notes)
+    return Table(printable(home.name), found, notes)
 
 
 def verdict(table: Table) -> int:

@@ -109,3 +109,36 @@ def test_hydras_own_submitit_launcher(call, checkout):
     assert ended.returncode == 0, ended.stderr
     runs = sorted((checkout / "runs" / "own").glob("*/status.json"))
     assert [json.loads(path.read_text())["state"] for path in runs] == ["done", "done"]
+
+
+def test_commands_behind_a_banner_and_odd_names(call, checkout, cluster, tmp_path, monkeypatch):
+    """As a site wraps them; quotes, spaces, signs and letters in both the sweep's name and the folder of runs."""
+    for name in ("sbatch", "squeue", "sacct", "scontrol", "scancel"):
+        real = cluster("which", name).stdout.strip()
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "Welcome | 17 nodes"\nexec {real} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setitem(cluster.environment, "PATH", f"{tmp_path}:{os.environ['PATH']}")
+    odd = "größe, 50% it's \"x\" #1"
+    options = 'cluster.memory_gb=0, "cluster.extra=[\'--mem-per-cpu=100M\']", cluster.cpus=1, optim.warmup=5'
+    (checkout / "sweeps" / "odd.yaml").write_text(f"name: '{odd.replace(chr(39), 2 * chr(39))}'\n"
+                                                  f"overrides: [{options}]\ngrid: {{seed: [0, 1, 3]}}\n")  # fmt: skip
+    quoted = "runs='my runs, 写真%A'"
+    sent = call("ragaf_exp.sweep", "submit", "odd", "launcher=slurm", quoted)
+    assert sent.returncode == 0 and "3 of 3" in sent.stdout, sent.stderr
+    home = checkout / "my runs, 写真%A" / odd
+    end = time.monotonic() + PATIENCE
+    while True:
+        members = json.loads(call("ragaf_exp.sweep", "status", home, "format=json").stdout)["members"]
+        states = {m["differs"]["seed"]: m["state"] for m in members}
+        if states == {"0": "done", "1": "failed", "3": "running"}:
+            break
+        assert time.monotonic() < end, members
+        time.sleep(1)
+    job = json.loads((home / ".sweep" / "jobs" / "1.json").read_text())["job"]
+    logs = {path.name for path in (home / ".sweep" / "logs").iterdir()}
+    assert job.isdigit() and logs == {f"{job}_{i}.log" for i in range(3)}
+    assert "MinMemoryCPU=100M" in cluster("scontrol", "show", "job", "-o", f"{job}_2").stdout
+    assert call("ragaf_exp.sweep", "cancel", home).stdout.startswith("cancelled 1 members")
+    refused = call("ragaf_exp.sweep", "submit", "odd", "launcher=slurm", "name=refused", "cluster.partition=none")
+    assert refused.returncode == 2 and "invalid partition" in refused.stderr
+    assert call("ragaf_exp.sweep", "status", "runs/refused").returncode == 2
