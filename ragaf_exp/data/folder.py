@@ -20,7 +20,16 @@ from typing import Any
 import numpy as np
 
 from ragaf_exp.data.fit import check_fit
-from ragaf_exp.data.images import SUFFIXES, check_header, fit_drawing, fit_image, read_drawing, read_image
+from ragaf_exp.data.images import (
+    SUFFIXES,
+    check_header,
+    fit_drawing,
+    fit_image,
+    read_drawing,
+    read_image,
+    stroke_share,
+    warn_of_odd,
+)
 from ragaf_exp.data.metadata import Row, read_rows
 from ragaf_exp.data.split import LazyItems, check_shares, check_size, split_names
 from ragaf_exp.errors import UserError
@@ -74,7 +83,9 @@ class Folder:
         self._shares = (val_share, test_share)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         self._room = cache_mb * 2**20 // (size * size * (7 if drawings else 3))
+        self._strokes: dict[str | Path, float] = {}  # share of each drawing that was decoded
         self._rows, self.skipped = self._usable(read_rows(self.root, text_column), on_error, check)
+        warn_of_odd(self._strokes)
 
     def split(self, name: str) -> Sequence[Item]:
         """The items of "train", "val" or "test", possibly none. Raises UserError for another name."""
@@ -145,6 +156,7 @@ class Folder:
                 raise UserError(
                     f"{path}: its aspect differs from that of {file_name}, so they don't line up; redo it"
                 )
+            self._strokes[path] = stroke_share(drawing)
             drawing = fit_drawing(drawing, self.size, self.fit)
         pair = fit_image(image, self.size, self.fit), drawing
         if len(self._cache) < self._room:

@@ -51,7 +51,7 @@ def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
     if covered.all():
         return None
     paper = closed[~covered]
-    uneven = float(np.quantile(paper, 0.95)) - float(np.quantile(paper, 0.005)) > tolerance
+    uneven = level_of(paper, 0.95) - level_of(paper, 0.005) > tolerance
     if not (uneven or table.any()):
         return None
     light = _replaced(closed, covered)
@@ -142,7 +142,7 @@ def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
 def _wide(closed: np.ndarray, darkest: int) -> tuple[np.ndarray, np.ndarray]:
     """Table and filled shapes (h, w) bool of a closed picture, whose strokes are gone."""
     table, filled = np.zeros(closed.shape, bool), np.zeros(closed.shape, bool)
-    paper = float(np.quantile(closed, 0.95))
+    paper = level_of(closed, 0.95)
     for level, framed in ((SHADOW * paper, FRAMED), (UNSTROKED * paper, ENCLOSED)):
         closed = _replaced(closed, table | filled)
         for part, sharp in _sharp_parts(closed, level):
