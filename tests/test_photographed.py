@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,9 @@ from PIL import Image
 
 from ragaf_exp.data import images
 from ragaf_exp.data.decode import decode
+from ragaf_exp.data.folder import Folder
 from ragaf_exp.data.images import fit_drawing, read_drawing, stroke_share, warn_of_odd
+from ragaf_exp.survey import look
 
 KINDS = ("pen", "pencil", "marker", "filled")
 LEAST = 0.98  # overlap with the strokes in even light
@@ -169,3 +172,25 @@ def test_a_scan_of_few_bits_in_a_deep_file_is_scaled_by_its_maximum(bits: int) -
     Image.fromarray(deep).save(path)
     assert decode(path)[0].max() == 255
     assert overlap(read_drawing(path), read(grey)) > 0.99
+
+
+def test_a_frame_at_the_border_stays(tmp_path: Path) -> None:
+    grey = photo("pen", even(512))
+    grey[:5] = grey[-5:] = grey[:, :5] = grey[:, -5:] = 20
+    assert (read(grey)[[0, -1]] > 0.5).all()
+
+
+def test_a_folder_and_a_survey_report_odd_drawings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "drawings").mkdir()
+    rows = []
+    for i in range(10):
+        name = f"{i}.png"
+        Image.new("RGB", (64, 64), (i, 200, 30)).save(tmp_path / name)
+        drawn = np.full((64, 64), 255, np.uint8) if i == 3 else photo("pen", even(64))
+        Image.fromarray(drawn).save(tmp_path / "drawings" / name)
+        rows.append(json.dumps({"file_name": name, "text": "a circle"}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    Folder(str(tmp_path), drawings="drawings")
+    look(tmp_path / "drawings", 64, [])
+    warned = [record.getMessage() for record in caplog.records if "nothing in it is stroke" in record.getMessage()]
+    assert len(warned) == 2 and all(line.count("3.png") == 1 for line in warned)
