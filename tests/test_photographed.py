@@ -7,6 +7,7 @@ import logging
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -178,6 +179,12 @@ def test_a_frame_at_the_border_stays(tmp_path: Path) -> None:
     grey = photo("pen", even(512))
     grey[:5] = grey[-5:] = grey[:, :5] = grey[:, -5:] = 20
     assert (read(grey)[[0, -1]] > 0.5).all()
+
+
+def test_a_filled_disc_is_no_paper() -> None:
+    canvas = np.full((72, 72), 255, np.uint8)
+    cv2.circle(canvas, (36, 36), 28, 0, -1, cv2.LINE_AA)
+    assert overlap(read(canvas), canvas < 128) > 0.95
 
 
 def test_a_folder_and_a_survey_report_odd_drawings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

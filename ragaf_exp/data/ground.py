@@ -49,9 +49,9 @@ def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
     closed = _close_beyond(bright, window)
     table, filled = _wide(closed, level_of(dark, 0.001))
     covered = table | filled
-    if covered.all():
+    paper = closed[~_grown(covered, 2)]  # without the soft edges of what covers it
+    if not paper.size:
         return None
-    paper = closed[~covered]
     uneven = level_of(paper, 0.95) - level_of(paper, 0.005) > tolerance
     if not (uneven or table.any()):
         return None

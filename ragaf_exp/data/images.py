@@ -99,7 +99,8 @@ def _minority(grey: np.ndarray) -> np.ndarray:
     if min(share, 1 - share) < LEAST_SHADOW:  # one tone is too rare to be a shadow
         return strokes
     others, other = _strokes(second)
-    if not any(found is not None and found.uneven for found in (ground, other)):
+    varies = any(found is not None and found.uneven for found in (ground, other))
+    if not varies or not others.any():
         return strokes
     return others if _off_paper(others, other) < _off_paper(strokes, ground) else strokes
 
