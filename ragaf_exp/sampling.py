@@ -14,7 +14,7 @@ from ragaf_exp.assemble import Parts
 from ragaf_exp.attention_pictures import save_attention
 from ragaf_exp.config.followed import follow
 from ragaf_exp.data.fit import fit_drawing
-from ragaf_exp.data.images import read_drawing
+from ragaf_exp.data.images import read_drawing, stroke_share, warn_of_odd
 from ragaf_exp.data.loader import collate
 from ragaf_exp.figures import comparison
 from ragaf_exp.files import write_json, write_text
@@ -45,6 +45,7 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     cfg.stage.refine.strength = args.get("strength", cfg.stage.refine.strength)
     cfg.seed = args.get("seed", 0)
     drawings = [read_drawing(r.sketch, args.get("polarity", "auto")) for r in requests]  # all, before any work
+    warn_of_odd({r.sketch: stroke_share(drawing) for r, drawing in zip(requests, drawings, strict=True)})
     parts, pipeline = load_run(folder, cfg)
     for begin in range(0, len(requests), BATCH):
         rows = slice(begin, begin + BATCH)

@@ -26,7 +26,7 @@ from ragaf_exp.cli import guarded, parse_args
 from ragaf_exp.config.build import build
 from ragaf_exp.config.compose import CONF, composed
 from ragaf_exp.data.fit import fit_drawing, fit_image
-from ragaf_exp.data.images import read_drawing, read_image
+from ragaf_exp.data.images import read_drawing, read_image, stroke_share, warn_of_odd
 from ragaf_exp.data.listing import visible
 from ragaf_exp.errors import UserError, between
 from ragaf_exp.figures import captioned, grid
@@ -98,7 +98,11 @@ def read_pictures(images: list[str], drawings: list[str], size: int) -> list[Pic
 def _picture(image: str, drawing: str | None, size: int) -> Picture:
     fit = "crop" if drawing is None else "pad"
     picture = fit_image(bundled_photo(image) if image in PHOTOS else read_image(image), size, fit)
-    return Picture(picture, None if drawing is None else fit_drawing(read_drawing(drawing), size))
+    if drawing is None:
+        return Picture(picture)
+    strokes = read_drawing(drawing)
+    warn_of_odd({drawing: stroke_share(strokes)})
+    return Picture(picture, fit_drawing(strokes, size))
 
 
 def bundled_photo(name: str) -> np.ndarray:

@@ -76,18 +76,20 @@ def look(folder: Path, size: int, overrides: list[str]) -> tuple[Survey, list[np
     from ragaf_exp.config.build import build
     from ragaf_exp.config.compose import composed
     from ragaf_exp.data.fit import fit_drawing
-    from ragaf_exp.data.images import read_drawing
+    from ragaf_exp.data.images import read_drawing, stroke_share, warn_of_odd
     from ragaf_exp.regions.overlay import region_overlay
 
     cfg = composed(overrides)
     find, connect = build(cfg.regions, "regions"), build(cfg.graph, "graph")
-    counts, figures, times, pictures, damaged = [], [], [], [], []
+    counts, figures, times, pictures, damaged, shares = [], [], [], [], [], {}
     for path in tqdm(list(_pictures(folder)), desc=str(folder), unit="drawing"):
         try:
-            sketch = fit_drawing(read_drawing(path), size)
+            drawing = read_drawing(path)
         except UserError as error:
             damaged.append(str(error))
             continue
+        shares[path] = stroke_share(drawing)
+        sketch = fit_drawing(drawing, size)
         began = time.perf_counter()
         regions = find(sketch)
         graph = connect(regions)
@@ -97,6 +99,7 @@ def look(folder: Path, size: int, overrides: list[str]) -> tuple[Survey, list[np
         figures.append(bool((np.delete(areas, max(regions.background, 0)) >= FIGURE * sketch.size).any()))
         if len(pictures) < SHOWN:
             pictures.append(region_overlay(sketch, regions, graph))
+    warn_of_odd(shares)
     _report(folder, damaged, len(counts))
     return Survey(folder, counts, figures, float(np.median(times)), damaged), pictures
 

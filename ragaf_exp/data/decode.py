@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ragaf_exp.errors import UserError
 
 MAX_PIXELS = 64_000_000  # a decompression bomb beyond this
+FULL_16 = 16384  # values from which on greyscale uses all of 16 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -155,7 +156,10 @@ def _channels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Deep greyscale (H, W), 16 or 32 bits or float, to uint8: by its full scale where that is plain. ValueError: NaN."""
+    """Deep greyscale (H, W), 16 or 32 bits or float, to uint8: by its full scale where that is plain. ValueError: NaN.
+
+    A scan of 10 to 14 bits stored in 16 has no scale that its file names: its largest value is taken.
+    """
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} values are NaN or infinite")
@@ -163,7 +167,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     if low < 0 or high > 65535:
         values, scale = values - low, max(high - low, 1e-9)
     else:
-        scale = 1.0 if high <= 1 else 255.0 if high <= 255 else 65535.0
+        scale = 1.0 if high <= 1 else 255.0 if high <= 255 else high if high < FULL_16 else 65535.0
     return np.rint(values * (255 / scale)).astype(np.uint8)
 
 

@@ -25,7 +25,16 @@ import numpy as np
 
 from ragaf_exp.config import limits
 from ragaf_exp.data.fit import check_fit
-from ragaf_exp.data.images import SUFFIXES, check_header, fit_drawing, fit_image, read_drawing, read_image
+from ragaf_exp.data.images import (
+    SUFFIXES,
+    check_header,
+    fit_drawing,
+    fit_image,
+    read_drawing,
+    read_image,
+    stroke_share,
+    warn_of_odd,
+)
 from ragaf_exp.data.manifest import Manifest, manifest
 from ragaf_exp.data.metadata import Row, read_rows
 from ragaf_exp.data.names import Names
@@ -85,10 +94,12 @@ class Folder:
         self._shares = (val_share, test_share)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         self._room = cache_mb * 2**20 // (size * size * (7 if drawings else 3))
+        self._strokes: dict[str | Path, float] = {}  # share of each drawing that was decoded
         self._sums: dict[Path, str] = {}  # sha256 of the files that were read
         self._named = read_rows(self.root, text_column)
         self._paths = {row.file_name: self.root / row.path for row in self._named if row.path}
         self._rows, self.skipped = self._usable(self._named, on_error, check)
+        warn_of_odd(self._strokes)
         self._splits = self._split_up()
 
     def split(self, name: str) -> Sequence[Item]:
@@ -194,6 +205,7 @@ class Folder:
                 raise UserError(
                     f"{path}: its aspect differs from that of {file_name}, so they don't line up; redo it"
                 )
+            self._strokes[path] = stroke_share(drawing)
             drawing = fit_drawing(drawing, self.size, self.fit)
         pair = fit_image(image, self.size, self.fit), drawing
         if len(self._cache) < self._room:

@@ -19,6 +19,7 @@ REACH = 0.1  # of the shorter side: what is wider is no stroke
 SHADOW = 0.45  # of the paper's brightness: what is darker, wide and sharp is ink or table, since a shadow leaves more
 SOFT = 0.75  # brightness across an edge, dark side over light side, from which on the edge is soft
 FRAMED, ENCLOSED = 0.4, 0.95  # shares of the picture's border that a dark table takes at least, and a lighter one
+STRIP = 0.025  # of the shorter side: a table shows more than this, a frame that was drawn at the border is narrower
 ALIKE = 0.8  # brightness of the darkest ink over that of a filled shape, from which on the shape is that ink
 WIDER = 0.2  # share of the strokes' area that may be wider than they usually are
 NEAR = 0.85  # a mean this much below the closing is of the paper at another side of a shadow's edge
@@ -45,13 +46,13 @@ def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
     step = -(-max(grey.shape) // WORKING)
     bright, dark = _sampled(cv2.dilate, grey, step), _sampled(cv2.erode, grey, step)
     window = _window(bright.shape)
-    closed = _close(bright, window)
+    closed = _close_beyond(bright, window)
     table, filled = _wide(closed, level_of(dark, 0.001))
     covered = table | filled
-    if covered.all():
+    paper = closed[~_grown(covered, 2)]  # without the soft edges of what covers it
+    if not paper.size:
         return None
-    paper = closed[~covered]
-    uneven = float(np.quantile(paper, 0.95)) - float(np.quantile(paper, 0.005)) > tolerance
+    uneven = level_of(paper, 0.95) - level_of(paper, 0.005) > tolerance
     if not (uneven or table.any()):
         return None
     light = _replaced(closed, covered)
@@ -75,7 +76,7 @@ def _light_lines(closed: np.ndarray, window: int) -> float:
 
 def evened(grey: np.ndarray, ground: Ground) -> np.ndarray:
     """The picture (H, W) uint8 as it would be in even light, with paper in the table's stead."""
-    paper = float(np.quantile(ground.light, 0.95))
+    paper = float(np.quantile(ground.light[:: max(1, len(ground.light) // WORKING)], 0.95))
     even = np.rint(np.minimum(grey * (paper / np.maximum(ground.light, 1)), 255)).astype(np.uint8)
     even[ground.table] = round(paper)
     return even
@@ -135,6 +136,12 @@ def _close(grey: np.ndarray, window: int) -> np.ndarray:
     return cv2.morphologyEx(grey, cv2.MORPH_CLOSE, np.ones((window, window), np.uint8))
 
 
+def _close_beyond(grey: np.ndarray, window: int) -> np.ndarray:
+    """The same with the border repeated outwards, so that the narrow strip of a table that shows there is wide."""
+    wider = cv2.copyMakeBorder(grey, window, window, window, window, cv2.BORDER_REPLICATE)
+    return np.ascontiguousarray(_close(wider, window)[window:-window, window:-window])
+
+
 def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), np.ones((2 * pixels + 1,) * 2, np.uint8)) > 0
 
@@ -142,11 +149,13 @@ def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
 def _wide(closed: np.ndarray, darkest: int) -> tuple[np.ndarray, np.ndarray]:
     """Table and filled shapes (h, w) bool of a closed picture, whose strokes are gone."""
     table, filled = np.zeros(closed.shape, bool), np.zeros(closed.shape, bool)
-    paper = float(np.quantile(closed, 0.95))
+    strip = np.ones((2 * round(STRIP * min(closed.shape)) + 1,) * 2, np.uint8)
+    paper = level_of(closed, 0.95)
     for level, framed in ((SHADOW * paper, FRAMED), (UNSTROKED * paper, ENCLOSED)):
         closed = _replaced(closed, table | filled)
         for part, sharp in _sharp_parts(closed, level):
-            if np.concatenate([part[0], part[-1], part[:, 0], part[:, -1]]).mean() >= framed:
+            deep = cv2.erode(part.astype(np.uint8), strip)  # what lies outside the picture counts as part
+            if np.concatenate([deep[0], deep[-1], deep[:, 0], deep[:, -1]]).mean() >= framed:
                 table |= part
             elif sharp < SHADOW or darkest >= ALIKE * float(np.median(closed[part])):
                 filled |= part

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,7 @@ import numpy as np
 from ragaf_exp.data.decode import MAX_PIXELS, SUFFIXES, check_header, decode
 from ragaf_exp.data.fit import fit_drawing, fit_image
 from ragaf_exp.data.ground import Ground, evened, find_ground, level_of
+from ragaf_exp.data.ruling import without_ruling
 from ragaf_exp.errors import UserError
 
 __all__ = [
@@ -21,11 +24,17 @@ __all__ = [
     "read_drawing",
     "read_image",
     "read_rgba",
+    "stroke_share",
+    "warn_of_odd",
 ]
+
+log = logging.getLogger(__name__)
 
 POLARITIES = ("auto", "dark", "light")
 FAINTEST = 25  # range of grey levels, of 255, below which a drawing is blank
 INK_SPREAD = 0.15  # luminance deviation up to which what is opaque counts as one ink
+MOST = 0.3  # share of the picture that strokes take at most in a usual drawing
+NAMED = 3  # odd drawings named in a warning
 LEAST_SHADOW = 0.15  # share of the darker tone from which on it may be a shadow
 GRAIN = 0.1  # the lowest share of the strokes' range is the paper's
 
@@ -65,6 +74,25 @@ def read_drawing(path: str | Path, polarity: str = "auto") -> np.ndarray:
     return _strokes(grey if polarity == "dark" else 255 - grey)[0]
 
 
+def stroke_share(drawing: np.ndarray) -> float:
+    """Share of a drawing (H, W) in [0, 1] that is stroke."""
+    return float((drawing > 0.5).mean())
+
+
+def warn_of_odd(shares: Mapping[str | Path, float]) -> None:
+    """Log one line about the drawings, by path, that have no strokes or whose strokes take more than MOST."""
+    odd = [f"{path}: {_oddity(share)}" for path, share in shares.items() if not 0 < share <= MOST]
+    if odd:
+        more = f"; and {len(odd) - NAMED} more of {len(shares)} drawings" if len(odd) > NAMED else ""
+        log.warning("%s%s; check the picture, or set polarity=dark or light", "; ".join(odd[:NAMED]), more)
+
+
+def _oddity(share: float) -> str:
+    if share == 0:
+        return "nothing in it is stroke (a blank page, or a first frame that is blank)"
+    return f"{share:.2f} of it is stroke (usual is up to {MOST})"
+
+
 def _minority(grey: np.ndarray) -> np.ndarray:
     """The strokes (H, W) of a picture of unknown polarity: what takes less of it, once the light is even."""
     share = _dark_share(grey)
@@ -74,14 +102,15 @@ def _minority(grey: np.ndarray) -> np.ndarray:
     if min(share, 1 - share) < LEAST_SHADOW:  # one tone is too rare to be a shadow
         return strokes
     others, other = _strokes(second)
-    if not any(found is not None and found.uneven for found in (ground, other)):
+    varies = any(found is not None and found.uneven for found in (ground, other))
+    if not varies or not others.any():
         return strokes
     return others if _off_paper(others, other) < _off_paper(strokes, ground) else strokes
 
 
 def _off_paper(strokes: np.ndarray, ground: Ground | None) -> float:
     """Share of the picture that is stroke, table, or lighter than the paper: most where the polarity is wrong."""
-    share = float((strokes > 0.5).mean())
+    share = stroke_share(strokes)
     return share if ground is None else share + float(ground.table.mean()) + ground.lines
 
 
@@ -89,7 +118,7 @@ def _strokes(grey: np.ndarray) -> tuple[np.ndarray, Ground | None]:
     """Strokes (H, W) float32 in [0, 1] of dark ink on a light ground (H, W) uint8, and that ground unless it is even."""
     ground = find_ground(grey, GRAIN * (level_of(grey, 0.95) - level_of(grey, 0.001)))
     ink = 255 - (grey if ground is None else evened(grey, ground))
-    return _stretch(ink, _usual(ink)), ground
+    return without_ruling(_stretch(ink, _usual(ink))), ground
 
 
 def _over(values: np.ndarray, alpha: np.ndarray, ground: int) -> np.ndarray:

@@ -1,0 +1,35 @@
+"""Graph paper and lined paper: the printed lines are fainter than the strokes, straight, long and many."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+WORKING = 512  # px, longer side of the copy in which lines are looked for
+FAINTEST, FAINT = 0.05, 0.5  # strength of printed lines, as a share of the strokes'
+SOFT_EDGE = 3  # px around a stroke where its own edge may be faint
+FEWEST = 0.5  # faint pixels for each pixel of stroke, from which on a ruling is looked for
+LENGTH, LINES = 0.5, 6  # a line takes this share of the picture's side at least; a ruling has so many at least
+
+
+def without_ruling(strokes: np.ndarray) -> np.ndarray:
+    """Strokes (H, W) in [0, 1] without the paper's printed lines; unchanged where there are none."""
+    strong = (strokes > FAINT).astype(np.uint8)
+    stroke = cv2.dilate(strong, np.ones((2 * SOFT_EDGE + 1,) * 2, np.uint8)) > 0
+    faint = (strokes > FAINTEST) & ~stroke
+    if not strong.any() or faint.sum() < FEWEST * strong.sum() or not _is_ruled(faint.astype(np.uint8) * 255):
+        return strokes
+    return np.where(stroke, strokes, np.float32(0))
+
+
+def _is_ruled(faint: np.ndarray) -> bool:
+    """Whether faint pixels, 255 of uint8 (H, W), form many long straight lines."""
+    step = -(-max(faint.shape) // WORKING)
+    if step > 1:
+        faint = cv2.dilate(faint, np.ones((step, step), np.uint8), anchor=(0, 0))[::step, ::step]
+    side = min(faint.shape)
+    lines = cv2.HoughLinesP(
+        np.ascontiguousarray(faint), 1, np.pi / 360, max(10, round(0.3 * side)),
+        minLineLength=LENGTH * side, maxLineGap=0.08 * side,
+    )  # fmt: skip
+    return lines is not None and len(lines) >= LINES
