@@ -77,6 +77,8 @@ def look(folder: Path, size: int, overrides: list[str]) -> tuple[Survey, list[np
     counts, figures, times, pictures = [], [], [], []
     for path in tqdm(list(_pictures(folder)), desc=str(folder), unit="drawing"):
         sketch = fit_drawing(read_drawing(path), size)
+        if not times:  # the first call compiles
+            connect(find(sketch))
         began = time.perf_counter()
         regions = find(sketch)
         graph = connect(regions)
