@@ -16,6 +16,7 @@ from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
 from ragaf_exp.evaluation import evaluate_run
+from ragaf_exp.extend import continue_sibling
 from ragaf_exp.features.fill import prepare as prepare_features
 from ragaf_exp.jobs import processes, starts
 from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
@@ -115,6 +116,7 @@ class Experiment:
         self.settings = {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
         with processes.leader_first():
+            continue_sibling(cfg, folder)
             inherit(cfg, folder)
             self.parts = assemble(cfg, folder)
         self.parts.codec.to(self.compute.device)

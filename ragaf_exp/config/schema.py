@@ -202,4 +202,4 @@ BUILT = (
     "fusion", "injection", "diffusion", "sampler", "logger",
 )  # fmt: skip
 NESTED = {"graph_backend": "graph/backend"}  # groups within a group: their key in the config, their folder in conf/
-SCALARS = {"seed": int, "runs": str, "name": str, "init": str}
+SCALARS = {"seed": int, "runs": str, "name": str, "init": str, "extend": bool}

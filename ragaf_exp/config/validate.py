@@ -123,7 +123,7 @@ def _known(error: OmegaConfBaseException) -> list[str]:
 def _scalar(key: str, value: Any, kind: type) -> Any:
     if value is None:
         return None if key == "init" else kind()
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         if kind is str:
             return str(value)
         raise UserError(f"{key}={value}: must be of type {kind.__name__}")

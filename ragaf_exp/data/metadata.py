@@ -6,10 +6,11 @@ import csv
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.data.lengths import shortened
 from ragaf_exp.errors import UserError
 
 NAMES = ("metadata.jsonl", "metadata.csv")
@@ -37,7 +38,9 @@ def read_rows(root: Path, text_column: str = "text") -> list[Row]:
     for column, mend in (("file_name", "name it so"), (text_column, "name it so, or set data.text_column")):
         if column not in known:
             raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); {mend}")
-    return [_row(i, record, text_column, path) for i, record in enumerate(records, 1)]
+    rows = [_row(i, record, text_column, path) for i, record in enumerate(records, 1)]
+    texts = shortened([row.text for row in rows], path)
+    return [replace(row, text=text) for row, text in zip(rows, texts, strict=True)]
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 
+from ragaf_exp.data.lengths import LONGEST
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import Part, fingerprint
-from ragaf_exp.models.vocabulary import LONGEST, fitting, unknown_words, warn_cut, warn_unknown
+from ragaf_exp.models.vocabulary import fitting, unknown_words, warn_cut, warn_unknown
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 

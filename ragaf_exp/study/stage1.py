@@ -94,10 +94,10 @@ def _link_all(place: RunFolder, folder: RunFolder) -> None:
     here = folder.checkpoints / COARSE / trained.name
     shutil.rmtree(here, ignore_errors=True)  # only ever one that was found damaged
     here.parent.mkdir(parents=True, exist_ok=True)
-    write_folder(here, lambda temporary: [_link(file, temporary / file.name) for file in trained.iterdir()])
+    write_folder(here, lambda temporary: [link(file, temporary / file.name) for file in trained.iterdir()])
     folder.samples.mkdir(exist_ok=True)
     for grid in place.samples.glob(f"{COARSE}-*.png"):
-        _link(grid, folder.samples / grid.name)
+        link(grid, folder.samples / grid.name)
     lines = place.curves.read_text().splitlines(keepends=True)
     folder.rewind(COARSE, -1)
     after = folder.curves.read_text() if folder.curves.exists() else ""
@@ -106,7 +106,7 @@ def _link_all(place: RunFolder, folder: RunFolder) -> None:
     folder.status("running", stage1=os.path.relpath(place.path, folder.path))
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """A hard link: files of runs are replaced, never changed in place. A copy where the file system has no links."""
     target.unlink(missing_ok=True)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString, Quote
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 
 from ragaf_exp.config.compose import CONF, settable
 from ragaf_exp.config.paths import QUOTED
