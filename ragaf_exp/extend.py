@@ -62,7 +62,7 @@ def finished_sibling(path: Path) -> Path | None:
     others = (p for p in path.parent.iterdir() if HASH.fullmatch(p.name) and p != path and not p.is_symlink())
     for other in sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)[:NEWEST]:
         theirs = settings(other / "config.yaml")
-        if not theirs or _apart_from_steps(theirs) != _apart_from_steps(mine):
+        if not set(STEPS) <= set(theirs) or _apart_from_steps(theirs) != _apart_from_steps(mine):
             continue
         fewer = all(int(theirs[key]) <= int(mine[key]) for key in STEPS)
         total = sum(int(theirs[key]) for key in STEPS)
