@@ -40,7 +40,7 @@ def _commit() -> str | None:
     noted = Path(__file__).parents[1] / ".commit"  # a sweep's snapshot says what it was taken of
     if noted.exists():
         return noted.read_text() or None
-    git = ["git", "-C", str(Path(__file__).parent)]
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()

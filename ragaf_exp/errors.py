@@ -25,3 +25,7 @@ class Diverged(UserError):
 
 class OutOfMemory(UserError):
     """Memory ran out and nothing smaller is left to try."""
+
+
+class TooSmall(UserError, ValueError):
+    """An image has fewer pixels than what is measured on it needs."""

@@ -17,6 +17,7 @@ from ragaf_exp.config.doubts import doubts
 from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
 from ragaf_exp.data.loader import collate
 from ragaf_exp.errors import UserError
+from ragaf_exp.extend import continue_sibling
 from ragaf_exp.features.fill import prepare as prepare_features
 from ragaf_exp.finished import steps_of
 from ragaf_exp.heavy import quick_imports
@@ -127,6 +128,7 @@ class Experiment:
         self.settings = {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
         with processes.leader_first():
+            continue_sibling(cfg, folder)
             inherit(cfg, folder)
             self.parts = assemble(cfg, folder)
         rundata.check(folder.path, self.parts.source)  # in every process, so that all of them end where it differs

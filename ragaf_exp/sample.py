@@ -72,19 +72,24 @@ def check(args: dict[str, Any]) -> None:
 
 
 def single_request(args: dict[str, Any]) -> Request:
-    return Request(Path(args["sketch"]), args.get("prompt", ""), Path(args["out"]))
+    from ragaf_exp.data.lengths import shortened
+
+    (prompt,) = shortened([args.get("prompt", "")], "prompt")
+    return Request(Path(args["sketch"]), prompt, Path(args["out"]))
 
 
 def batch_requests(args: dict[str, Any]) -> list[Request]:
     """Rows of a CSV or JSONL; sketch paths are relative to the file's folder."""
+    from ragaf_exp.data.lengths import shortened
     from ragaf_exp.data.metadata import read_table
     from ragaf_exp.data.names import Names
 
     table = Path(args["batch"])
     rows, names = read_table(table, ("sketch", "prompt")), Names(table.parent)
+    prompts = shortened([row["prompt"] for row in rows], table)
     return [
-        Request(table.parent / (names.find(row["sketch"]) or row["sketch"]), row["prompt"], Path(args["out"]) / f"{i:04d}")
-        for i, row in enumerate(rows)
+        Request(table.parent / (names.find(row["sketch"]) or row["sketch"]), prompt, Path(args["out"]) / f"{i:04d}")
+        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
     ]
 
 

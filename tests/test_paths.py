@@ -18,8 +18,8 @@ from ragaf_exp.sweep.definition import combinations, shown, word
 
 NAMES = (
     "写真", "größe", "photos (1)", "a,b", "a#b", "it's", 'the "best"', "a=b", "[x]", "{y}", "a\\b", "100%", "x:y",
-    "007", "1e3", "yes", "-1", " lead", "end ", "a\\", "*", 
-    "choice(a,b)", "null and void", "a & b; c", "`d`", "$HOME", "😀",
+    "007", "1e3", "yes", "-1", " lead", "end ", "a\\", "*", "choice(a,b)", "null and void", "a & b; c", "`d`", "$HOME",
+    "😀",
 )  # fmt: skip
 
 

@@ -11,8 +11,11 @@ import torch
 from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from ragaf_exp.data.lengths import LONGEST
+from ragaf_exp.data.metadata import read_rows
 from ragaf_exp.models.text import TinyText
-from ragaf_exp.models.vocabulary import LONGEST, MOST, NAMED, fitting, unknown_words
+from ragaf_exp.models.vocabulary import MOST, NAMED, fitting, unknown_words
+from ragaf_exp.sample import batch_requests, single_request
 from ragaf_exp.sample import main as sample
 
 CAPTIONS = ["a red circle left of a blue star on a beige background"] * 3
@@ -102,3 +105,21 @@ def test_fitting_reads_so_much_and_no_more():
     assert MOST <= sum(text.count("x") for text in long) <= MOST + 2 * LONGEST
     assert max(len(word) for text in long for word in text.split()) == 100
     assert list(fitting(CAPTIONS)) == CAPTIONS
+
+
+def test_captions_are_cut_at_10000_characters_with_one_warning(caplog, tmp_path):
+    rows = [{"file_name": f"{i}.png", "text": "x" * length} for i, length in enumerate((5, LONGEST, LONGEST + 1, 10**6))]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with caplog.at_level(logging.WARNING):
+        assert [len(row.text) for row in read_rows(tmp_path)] == [5, LONGEST, LONGEST, LONGEST]
+    (line,) = warnings(caplog)
+    assert "2 of 4 captions" in line and "number 3" in line and "metadata.jsonl" in line
+
+
+def test_a_prompt_is_cut_too(caplog, tmp_path):
+    with caplog.at_level(logging.WARNING):
+        request = single_request({"sketch": "a.png", "prompt": "y" * 10**6, "out": "o"})
+    assert len(request.prompt) == LONGEST and len(warnings(caplog)) == 1
+    (tmp_path / "b.jsonl").write_text(json.dumps({"sketch": "a.png", "prompt": "y" * 10**5}))
+    (request,) = batch_requests({"batch": tmp_path / "b.jsonl", "out": "o"})
+    assert len(request.prompt) == LONGEST

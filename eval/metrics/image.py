@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from ragaf_exp.errors import TooSmall
+
 _SSIM_WINDOW = 7
 
 
@@ -51,7 +53,8 @@ def ssim(image: np.ndarray, reference: np.ndarray) -> float:
     """
     _checked(image, reference)
     if min(image.shape[:2]) < _SSIM_WINDOW:
-        raise ValueError(f"image {image.shape} is smaller than SSIM's {_SSIM_WINDOW}x{_SSIM_WINDOW} window")
+        raise TooSmall(f"images: image {image.shape} is smaller than SSIM's {_SSIM_WINDOW}x{_SSIM_WINDOW} window; "
+                       "give larger ones")  # fmt: skip
     return float(
         structural_similarity(reference, image, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW)
     )

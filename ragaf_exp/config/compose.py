@@ -23,7 +23,8 @@ OmegaConf.register_new_resolver("or_null", lambda value: value or None, replace=
 CONF = Path(__file__).resolve().parents[2] / "conf"
 AUTO = "memory=auto"
 LIMITS = ("budget", "enforce", "force", "shard")  # keys of group memory that change nothing of what is computed
-PLACE = ("runs", "logger", "cache", "cluster", "study")  # where runs are kept, told of, part of: all compute the same
+# where runs are kept and logged, what they are part of, whence they continue: nothing of what a config computes
+PLACE = ("runs", "logger", "cache", "cluster", "study", "extend")
 
 
 def composed(overrides: list[str]) -> DictConfig:

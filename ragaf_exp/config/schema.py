@@ -218,4 +218,4 @@ BUILT = (
     "fusion", "injection", "diffusion", "sampler", "logger",
 )  # fmt: skip
 NESTED = {"graph_backend": "graph/backend"}  # groups within a group: their key in the config, their folder in conf/
-SCALARS = {"seed": limits.Seed, "runs": str, "name": str, "init": str}
+SCALARS = {"seed": limits.Seed, "runs": str, "name": str, "init": str, "extend": bool}

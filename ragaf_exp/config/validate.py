@@ -129,7 +129,7 @@ def _scalar(key: str, value: Any, kind: Any) -> Any:
     wanted = plain(kind)
     if value is None:
         return None if key == "init" else wanted()
-    if not isinstance(value, wanted) or isinstance(value, bool):
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         if wanted is str:
             return str(value)
         raise UserError(f"{key}={value}: must be of type {wanted.__name__}")

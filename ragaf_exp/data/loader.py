@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -14,6 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from ragaf_exp.errors import UserError
 from ragaf_exp.randomness import derive
 from ragaf_exp.types import Batch, Example, Graph, Item, Regions
+
+# the number of workers is the user's choice: they also wait for files, for which more than one a core is right
+warnings.filterwarnings("ignore", message="This DataLoader will create")
 
 
 class Preparer:

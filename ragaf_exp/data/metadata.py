@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.listing import visible
 from ragaf_exp.data.names import Names, normal
 from ragaf_exp.data.tables import SUFFIXES, Record, read_file
@@ -56,7 +56,7 @@ def read_rows(root: Path, text_column: str = "text") -> list[Row]:
     return rows
 
 
-def _rows_of(path: Path, root: Path, text_column: str, names: Names, several: bool) -> Iterable[Row]:
+def _rows_of(path: Path, root: Path, text_column: str, names: Names, several: bool) -> list[Row]:
     records = read_file(path, "file_name")
     if not records:
         raise UserError(f"{path}: holds no rows; write one for each image, with file_name and {text_column}")
@@ -66,8 +66,9 @@ def _rows_of(path: Path, root: Path, text_column: str, names: Names, several: bo
             raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); {mend}")
     folder = "" if path.parent == root else path.parent.name
     fixed = {"split": SPLIT_FOLDERS.get(folder.lower(), ""), "source": f"{folder}/{path.name}" if several else ""}
-    for number, record in enumerate(records, 1):
-        yield _row(number, record, text_column, path, folder, names, fixed)
+    rows = [_row(number, record, text_column, path, folder, names, fixed) for number, record in enumerate(records, 1)]
+    texts = iter(shortened([text for row in rows for text in row.texts], path))
+    return [replace(row, texts=tuple(next(texts) for _ in row.texts)) for row in rows]
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -14,11 +14,12 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
 from ragaf_exp.config import limits
+from ragaf_exp.data.lengths import LONGEST
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import PRETRAINED, Origin, Part, fetch, fingerprint, network, read_config
 from ragaf_exp.models.text import encoded, read_tokenizer
-from ragaf_exp.models.vocabulary import LONGEST, unknown_words, warn_cut, warn_unknown
+from ragaf_exp.models.vocabulary import unknown_words, warn_cut, warn_unknown
 from ragaf_exp.weights import brief
 
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"

@@ -148,10 +148,13 @@ def fetch(origin: Origin, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download  # only those who name a hub id need it
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    from ragaf_exp.hub import reachable
+
     again = f"`hf download {source}{' --revision ' + origin.revision if origin.revision else ''}`"
     try:
         return Path(snapshot_download(
-            source, revision=origin.revision or None, allow_patterns=patterns, local_files_only=origin.offline
+            source, revision=origin.revision or None, allow_patterns=patterns,
+            local_files_only=origin.offline or not reachable(),
         ))  # fmt: skip
     except LocalEntryNotFoundError as error:
         why = f"{origin.group}.offline=true" if origin.offline else "the hub can't be reached"

@@ -15,11 +15,12 @@ from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 
 from ragaf_exp.config import limits
+from ragaf_exp.data.lengths import LONGEST
 from ragaf_exp.errors import UserError, at_least
 from ragaf_exp.files import parse_json
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.pretrained import Part, fingerprint
-from ragaf_exp.models.vocabulary import LONGEST, fitting, unknown_words, warn_cut, warn_unknown
+from ragaf_exp.models.vocabulary import fitting, unknown_words, warn_cut, warn_unknown
 from ragaf_exp.safe_files import read_bounded
 from ragaf_exp.weights import brief
 

@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 from tokenizers import Encoding, Tokenizer
 
+from ragaf_exp.data.lengths import LONGEST
+
 log = logging.getLogger(__name__)
-LONGEST = 10_000  # characters of a caption that are read
 MOST = 2_000_000  # characters that a vocabulary is fitted to: seconds, whatever they are
 RUN = re.compile(r"\S{100}")  # fitting takes time quadratic in a word's length
 NAMED = 50  # words and cuts that warnings about one tokenizer name

@@ -95,10 +95,10 @@ def _link_all(place: RunFolder, folder: RunFolder) -> None:
         raise UserError(f"{place.checkpoints}: no whole checkpoint of stage 1; run the same command again")
     here = folder.checkpoints / COARSE / trained.name
     remove_folder(here)  # only ever one that was found damaged
-    write_folder(here, lambda temporary: [_link(file, temporary / file.name) for file in trained.iterdir()])
+    write_folder(here, lambda temporary: [link(file, temporary / file.name) for file in trained.iterdir()])
     make_folder(folder.samples)
     for grid in place.samples.glob(f"{COARSE}-*.png"):
-        _link(grid, folder.samples / grid.name)
+        link(grid, folder.samples / grid.name)
     lines, _ = runlog.read(place.curves) if place.curves.exists() else ([], [])
     folder.rewind(COARSE, -1)
     after = folder.curves.read_text() if folder.curves.exists() else ""
@@ -108,7 +108,7 @@ def _link_all(place: RunFolder, folder: RunFolder) -> None:
     folder.status("running", stage1=os.path.relpath(place.path, folder.path))
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """A hard link: files of runs are replaced, never changed in place. A copy where the file system has no links."""
     target.unlink(missing_ok=True)
     try:

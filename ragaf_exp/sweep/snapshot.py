@@ -115,7 +115,7 @@ def _write(path: Path, files: dict[str, bytes]) -> None:
 
 def _commit() -> bytes:
     """Of the checkout, with + where it was changed; empty outside one."""
-    git = ["git", "-C", str(ROOT)]
+    git = ["git", "--no-optional-locks", "-C", str(ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True).stdout.strip()
