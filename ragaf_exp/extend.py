@@ -17,7 +17,7 @@ from ragaf_exp.runfolder import RunFolder
 from ragaf_exp.safe_files import is_folder, is_regular, read_bounded
 from ragaf_exp.study.stage1 import link
 from ragaf_exp.sweep.folders import HASH, settings
-from ragaf_exp.sweep.record import read_loosely
+from ragaf_exp.sweep.reading import read_loosely
 from ragaf_exp.training.checkpoint import newest_whole
 from ragaf_exp.training.optimizer import learning_rate
 
