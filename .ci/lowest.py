@@ -1,6 +1,6 @@
 """Constraints with the lowest version that setup.cfg allows of each package: the packages of a fresh clone, at worst.
 
-    python .ci/lowest.py > lowest.txt; pip install --constraint lowest.txt --editable '.[test]'
+python .ci/lowest.py > lowest.txt; pip install --constraint lowest.txt --editable '.[test]'
 """
 
 from __future__ import annotations

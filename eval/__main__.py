@@ -20,12 +20,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ragaf_exp.cli import guarded, parse_args
-from ragaf_exp.config.followed import split_followed
-from ragaf_exp.errors import UserError
-from ragaf_exp.heavy import quick_imports
-from ragaf_exp.safe_files import is_folder
-from ragaf_exp.writable import check_file, check_folder
+from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.core.safe_files import is_folder
+from ragaf_exp.core.writable import check_file, check_folder
+from ragaf_exp.runs.followed import split_followed
 
 KNOWN = {"run": str, "items": int, "images": str, "reference": str, "captions": str, "sketches": str, "masks": str,
          "training": str, "out": str, "on_error": str}  # fmt: skip
@@ -51,12 +51,12 @@ def _run(args: dict[str, Any], overrides: list[str], followed: dict[str, str]) -
         raise UserError(f"{others[0]}=: belongs to images=DIR; a run has its own")
     with quick_imports():
         from ragaf_exp.config.compose import composed
-        from ragaf_exp.config.followed import follow, named_by
-        from ragaf_exp.elsewhere import figures_folder
-        from ragaf_exp.evaluation import evaluate_run
+        from ragaf_exp.evaluation.run import evaluate_run
         from ragaf_exp.report import write_report
-        from ragaf_exp.runfolder import RunFolder
-        from ragaf_exp.summary import print_summary
+        from ragaf_exp.report.terminal import print_summary
+        from ragaf_exp.runs.folder import RunFolder
+        from ragaf_exp.runs.followed import follow, named_by
+        from ragaf_exp.runs.metrics_folder import figures_folder
 
     folder, cfg = RunFolder.read(args["run"])
     cfg = follow(folder, cfg, followed)
@@ -97,7 +97,7 @@ def _images(args: dict[str, Any], overrides: list[str]) -> None:
     from eval.networks import Networks
     from ragaf_exp.config.compose import composed
     from ragaf_exp.config.schema import Eval
-    from ragaf_exp.summary import print_figures
+    from ragaf_exp.report.terminal import print_figures
 
     cfg = composed(overrides)
     settings = OmegaConf.to_object(OmegaConf.merge(Eval, cfg.eval))

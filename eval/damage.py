@@ -22,10 +22,10 @@ from eval.images import ImageSet, ahead
 from eval.metrics.distances import frechet, moments
 from eval.metrics.image import mse, psnr, ssim
 from eval.metrics.sketch_fidelity import FIGURES, compare
-from ragaf_exp.cli import guarded, parse_args
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_text
-from ragaf_exp.writable import check_file
+from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_text
+from ragaf_exp.core.writable import check_file
 
 PIXELS = {"mse": (mse, False), "psnr": (psnr, True), "ssim": (ssim, True)}
 LPIPS, FRECHET = "lpips", "fd_squeezenet"
@@ -91,7 +91,7 @@ DAMAGES = {
 def scores(images: ImageSet, damage: Damage, lpips: Any = None, network: Any = None) -> dict[str, np.ndarray]:
     """What pictures score undamaged and at every level: arrays (levels + 1, N) by metric; of fd_squeezenet (levels + 1, 1).
 
-    lpips: an eval.perceptual.Lpips, network: an eval.features.Network; without them their metrics are left out.
+    lpips: an eval.lpips.Lpips, network: an eval.features.Network; without them their metrics are left out.
     UserError for a picture that can't be read.
     """
     rows: dict[str, list[np.ndarray]] = {}
@@ -177,7 +177,7 @@ def main() -> None:
 
 def _networks(weights: str) -> dict[str, Any]:
     from eval.features import load  # needs PyTorch, which is slow to import
-    from eval.perceptual import Lpips
+    from eval.lpips import Lpips
 
     return {"lpips": Lpips("squeeze", backbone=weights), "network": load("squeezenet", squeezenet=weights)}
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from eval.metrics.curves import Curve, curve_of, drawing_curve, stroke_curve, tolerance_px
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.sketch.drawn import Drawn
 
 FOR_DRAWINGS = ("canny", "pidinet")

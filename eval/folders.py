@@ -11,20 +11,20 @@ from typing import Any
 from tqdm import tqdm
 
 from eval import scoring
-from eval.beside import Caption, files_by_key, read_captions, scenes_of, sketches_of
+from eval.checks import SHOWN, guard, matched, sizes_apart
 from eval.edges import reader_of
-from eval.evaluate import SCHEMA, Result, groups_of, phrase_regions
-from eval.guard import SHOWN, guard, matched, sizes_apart
 from eval.images import ImageSet, ahead
 from eval.items import ItemRow, write_items
 from eval.networks import Found, Networks
-from eval.survey import Survey, survey
+from eval.results import SCHEMA, Result, groups_of, phrase_regions
+from eval.scan import Survey, survey
+from eval.sidecars import Caption, files_by_key, read_captions, scenes_of, sketches_of
 from ragaf_exp.config.schema import Eval
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_json
 from ragaf_exp.data.decode import read_labels
 from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.listing import in_short
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_json
 
 PAIRED = ("mse", "psnr", "ssim", "lpips")  # figures of an image and the reference's picture of its name
 

@@ -13,11 +13,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import checksum
 from ragaf_exp.data.images import SUFFIXES, fit_image, read_image
 from ragaf_exp.data.listing import listed
-from ragaf_exp.data.names import normal
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import checksum
+from ragaf_exp.data.sources.names import normal
 
 Made = TypeVar("Made")
 WORKERS = min(8, os.cpu_count() or 1)  # threads: decoders and resizers let go of the interpreter's lock

@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.bootstrap import figure
 from eval.metrics.sketch_fidelity import STROKE_LEVEL
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import parse_json, write_text
-from ragaf_exp.runlog import named
-from ragaf_exp.safe_files import LOG, read_bounded
-from ragaf_exp.types import Example
+from eval.statistics.bootstrap import figure
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import parse_json, write_text
+from ragaf_exp.core.safe_files import LOG, read_bounded
+from ragaf_exp.core.types import Example
+from ragaf_exp.runs.metrics_jsonl import named
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
@@ -104,11 +104,9 @@ def flat(rows: Sequence[ItemRow], name: str) -> tuple[list[float], list[str] | N
 def figure_of(
     rows: Sequence[ItemRow], name: str, *, higher_is_better: bool, resamples: int = 2000, **measured_with: Any
 ) -> dict[str, Any]:
-    """The entry of metrics.json of a metric: `eval.bootstrap.figure` over all its values, by item."""
+    """The entry of metrics.json of a metric: `eval.statistics.bootstrap.figure` over all its values, by item."""
     values, clusters = flat(rows, name)
-    return figure(
-        values, clusters=clusters, higher_is_better=higher_is_better, resamples=resamples, **measured_with
-    )
+    return figure(values, clusters=clusters, higher_is_better=higher_is_better, resamples=resamples, **measured_with)
 
 
 def write_items(path: Path, rows: Sequence[ItemRow]) -> None:

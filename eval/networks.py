@@ -7,17 +7,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.crops import PhraseRegions
+from eval.clip.crops import PhraseRegions
 from eval.features import load
-from eval.features.figures import FEWEST, distance_figures
+from eval.features.cached import features_of
+from eval.features.distances import FEWEST, distance_figures
 from eval.features.inception import MODES
 from eval.images import ImageSet
-from eval.kept import FOLDER, evict
-from eval.statistics import features_of
 from eval.unavailable import Unavailable
-from ragaf_exp.cache.store import GIGABYTE, place
 from ragaf_exp.config.schema import Cache, Eval
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.store.entries import GIGABYTE, place
+from ragaf_exp.store.eviction import FOLDER, evict
 
 DISTANCES = {"embedded": ["fd_embedded"], "squeezenet": ["fd_squeezenet"], "inception": ["fid", "kid"]}  # of sets
 BETTER = {"lpips": False, "clip_score": True, "clip_score_shuffled": True, "region_clip_accuracy": True,
@@ -72,7 +72,7 @@ class Networks:
             found.try_(["clip"], self._check_clip)
 
     def _check_clip(self) -> None:
-        from eval.clip_source import local
+        from eval.clip.weights import local
 
         if local(self.settings.clip_model, self.settings.clip_pretrained, self.settings.clip_config) is not None:
             self._once("clip", self._load_clip)
@@ -127,7 +127,7 @@ class Networks:
         found.facts["lpips"] = lpips.facts()
 
     def _clip(self, found: Found, images: ImageSet, captions: Sequence[str]) -> None:
-        from eval.clip import caption_scores
+        from eval.clip.scores import caption_scores
 
         clip = self._once("clip", self._load_clip)
         features = features_of(images, clip, self.folder)
@@ -136,7 +136,7 @@ class Networks:
         found.facts |= scored.facts
 
     def _edits(self, found: Found, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> None:
-        from eval.clip import edit_scores
+        from eval.clip.scores import edit_scores
 
         clip = self._once("clip", self._load_clip)
         features = tuple(features_of(images, clip, self.folder) for images in (before, after))
@@ -145,7 +145,7 @@ class Networks:
         found.facts |= scored.facts
 
     def _region_clip(self, found: Found, images: ImageSet, regions: Sequence[PhraseRegions]) -> None:
-        from eval.clip import region_scores
+        from eval.clip.scores import region_scores
 
         scored = region_scores(self._once("clip", self._load_clip), images, regions, cache_folder=self.folder)
         found.values |= scored.values
@@ -157,13 +157,13 @@ class Networks:
                                              device=self.device))  # fmt: skip
 
     def _load_lpips(self) -> Any:
-        from eval.perceptual import Lpips
+        from eval.lpips import Lpips
 
         s = self.settings
         return Lpips(s.lpips_net, s.lpips_backbone, s.lpips_heads, self.device, s.lpips_batch)
 
     def _load_clip(self) -> Any:
-        from eval.clip_network import Clip
+        from eval.clip.network import Clip
 
         s = self.settings
         return Clip(s.clip_model, s.clip_pretrained, s.clip_config, s.clip_precision, self.device, s.clip_batch)
@@ -172,4 +172,3 @@ class Networks:
         if name not in self._kept:
             self._kept[name] = make()
         return self._kept[name]
-

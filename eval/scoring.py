@@ -13,8 +13,8 @@ from eval.metrics import image as image_metrics
 from eval.metrics.binding import ObjectBinding, bind
 from eval.metrics.image import seam_ratio
 from eval.metrics.sketch_fidelity import FIGURES, sketch_fidelity_set
-from ragaf_exp.data.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
-from ragaf_exp.types import Example, Item
+from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
 
 Values = dict[str, list]  # of each metric, in the order of items: a number, a list of one for each object, or None
 BETTER = {

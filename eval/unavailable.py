@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 
 class Unavailable(UserError):

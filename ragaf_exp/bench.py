@@ -8,15 +8,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ragaf_exp.benches.cache import cache
-from ragaf_exp.benches.evaluation import frechet_distance, sketch_fidelity
-from ragaf_exp.benches.graph_attention import graph_attention
-from ragaf_exp.benches.regions import regions_graph, soft_masks
-from ragaf_exp.benches.savers import savers
-from ragaf_exp.benches.training import scenes, training_step
-from ragaf_exp.cli import guarded, parse_args
-from ragaf_exp.errors import UserError
-from ragaf_exp.writable import check_file
+from ragaf_exp.commands.benches.cache import cache
+from ragaf_exp.commands.benches.evaluation import frechet_distance, sketch_fidelity
+from ragaf_exp.commands.benches.graph_attention import graph_attention
+from ragaf_exp.commands.benches.regions import regions_graph, soft_masks
+from ragaf_exp.commands.benches.savers import savers
+from ragaf_exp.commands.benches.training import scenes, training_step
+from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.writable import check_file
 
 SCHEMA = 1
 
@@ -28,8 +28,8 @@ def main() -> None:
         raise UserError(f"only={chosen}: unknown benchmark; known are {', '.join(BENCHES)}")
     if "out" in args:
         check_file(Path(args["out"]), "out")
-    from ragaf_exp.environment import environment
-    from ragaf_exp.files import write_json
+    from ragaf_exp.core.files import write_json
+    from ragaf_exp.runs.environment import environment
 
     rows = [line for name, bench in BENCHES.items() if chosen in (None, name) for line in bench()]
     for line in rows:

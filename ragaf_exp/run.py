@@ -11,15 +11,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from ragaf_exp.cli import explain, guarded
+from ragaf_exp.config.command_line import explain, guarded
 from ragaf_exp.config.compose import AUTO, CONF, composed, settable
 from ragaf_exp.config.grammar import check_flags
 from ragaf_exp.config.paths import expanded as expanded_path
 from ragaf_exp.config.paths import unquoted
 from ragaf_exp.config.validate import validate
-from ragaf_exp.errors import UserError
-from ragaf_exp.heavy import quick_imports
-from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.runs.signals import STOP, Interrupted, Stopped
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -58,14 +58,14 @@ def job(cfg: DictConfig) -> None:
     with STOP.listening():
         try:
             with quick_imports():  # heavy: only once the config is known to be good
-                from ragaf_exp.experiment import run
+                from ragaf_exp.experiments.experiment import run
         except Stopped as stop:
-            from ragaf_exp.runfolder import hand_on
+            from ragaf_exp.runs.folder import hand_on
 
             hand_on(cfg)
             raise UserError(f"{stop} before it began; the same command continues") from stop
         if (folder := run(cfg)).leads:
-            from ragaf_exp.summary import print_summary  # with the report's names of figures, which no step needs
+            from ragaf_exp.report.terminal import print_summary  # with the report's names of figures, which no step needs
 
             print_summary(folder)
 

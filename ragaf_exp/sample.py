@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragaf_exp.cli import guarded, parse_args
-from ragaf_exp.config.followed import split_followed
-from ragaf_exp.errors import UserError
-from ragaf_exp.heavy import quick_imports
-from ragaf_exp.writable import check_folder
+from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.core.writable import check_folder
+from ragaf_exp.inference.requests import Request
+from ragaf_exp.runs.followed import split_followed
 
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
@@ -28,15 +28,6 @@ SWITCH = {"true": True, "false": False}
 POLARITIES = ("auto", "dark", "light")
 
 
-@dataclass(frozen=True)
-class Request:
-    """One image to make."""
-
-    sketch: Path
-    prompt: str
-    out: Path
-
-
 def main() -> None:
     arguments, followed = split_followed(sys.argv[1:])
     args = parse_args(arguments, ARGUMENTS)
@@ -44,7 +35,7 @@ def main() -> None:
     check_folder(Path(args["out"]), "out")
     requests = batch_requests(args) if "batch" in args else [single_request(args)]
     with quick_imports():  # heavy: only once the arguments are known to be good
-        from ragaf_exp.sampling import sample_requests
+        from ragaf_exp.commands.sample import sample_requests
 
     began = time.monotonic()
     sample_requests(requests, args, followed)
@@ -81,8 +72,8 @@ def single_request(args: dict[str, Any]) -> Request:
 def batch_requests(args: dict[str, Any]) -> list[Request]:
     """Rows of a CSV or JSONL; sketch paths are relative to the file's folder."""
     from ragaf_exp.data.lengths import shortened
-    from ragaf_exp.data.metadata import read_table
-    from ragaf_exp.data.names import Names
+    from ragaf_exp.data.sources.metadata import read_table
+    from ragaf_exp.data.sources.names import Names
 
     table = Path(args["batch"])
     rows, names = read_table(table, ("sketch", "prompt")), Names(table.parent)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ragaf_exp.heavy import quick_imports
+from ragaf_exp.core.imports import quick_imports
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors; and the same in the processes that tests start
 CACHE = tempfile.TemporaryDirectory(prefix="ragaf_exp-")
@@ -59,7 +59,7 @@ def tiny() -> list[str]:
 def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished tiny run, for reading only; `run_copy` is for changing."""
     from ragaf_exp.config.compose import composed
-    from ragaf_exp.experiment import run
+    from ragaf_exp.experiments.experiment import run
 
     return run(composed([*tiny, f"runs={tmp_path_factory.mktemp('finished')}"])).path
 
@@ -84,7 +84,7 @@ def run_copy(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
     """cli(main, *arguments) -> (exit status, stdout, stderr) of a command line, in this process."""
-    from ragaf_exp.cli import guarded
+    from ragaf_exp.config.command_line import guarded
 
     def call(main: Callable, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])

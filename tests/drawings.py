@@ -7,11 +7,11 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.ndimage import label as components
 
+from ragaf_exp.core.types import Graph, Regions
 from ragaf_exp.graph import EDGE_FEATURES, NODE_FEATURES
 from ragaf_exp.regions.borders import crossings
 from ragaf_exp.regions.growth import fill
 from ragaf_exp.regions.hierarchy import nest
-from ragaf_exp.types import Graph, Regions
 
 SEEDS = st.integers(0, 10**6)
 TURNS = {

@@ -9,10 +9,10 @@ import torch
 
 from ragaf_exp.sketch.hed import HED
 from ragaf_exp.sketch.lineart import LineArt
+from ragaf_exp.sketch.loading import library
 from ragaf_exp.sketch.neural import Neural
 from ragaf_exp.sketch.pidinet import PiDiNet
 from ragaf_exp.sketch.teed import TEED
-from ragaf_exp.sketch.weights import library
 
 NEURAL: dict[str, type[Neural]] = {"hed": HED, "lineart": LineArt, "pidinet": PiDiNet, "teed": TEED}
 

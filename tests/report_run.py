@@ -81,9 +81,7 @@ def log() -> list[dict]:
     rows = []
     for stage in ("coarse", "refine"):
         for step in range(10, 110, 10):
-            rows.append(
-                {"stage": stage, "step": step, "loss": 1 / step, "loss_diffusion": 0.5 / step, "rate": 2.0}
-            )
+            rows.append({"stage": stage, "step": step, "loss": 1 / step, "loss_diffusion": 0.5 / step, "rate": 2.0})
         rows.append({"stage": stage, "step": 100, "validation": {"right": 0.1, "text_shuffled": 0.25}})
     return rows
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPERIMENT = '''
+EXPERIMENT = """
 import json, os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ def run(cfg):
     (path / "metrics.json").write_text(json.dumps({"schema": 1, "metrics": figures}))
     status("done", step=9, steps=9)
     return SimpleNamespace(leads=False)
-'''
+"""
 
 
 def make_checkout(path: Path) -> Path:

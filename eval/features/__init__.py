@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from eval.features.base import Network
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 NAMES = ("inception", "squeezenet", "embedded")
 
 
-def load(
-    name: str, *, inception: str = "", squeezenet: str = "", resize: str = "clean", device: str = "auto"
-) -> Network:
+def load(name: str, *, inception: str = "", squeezenet: str = "", resize: str = "clean", device: str = "auto") -> Network:
     """The network of that name, with its weights.
 
     inception, squeezenet: files of weights, "" = the library's own download. resize: clean-fid's mode, for inception.

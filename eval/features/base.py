@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from eval.images import check_picture
-from ragaf_exp.errors import UserError
-from ragaf_exp.training.precision import pick_device
+from ragaf_exp.compute.device import pick_device
+from ragaf_exp.core.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda")
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from eval.features.base import Network
 from eval.features.weights import downloading, named
 from eval.unavailable import Unavailable
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import checksum
-from ragaf_exp.weights import brief
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import checksum
+from ragaf_exp.core.tensors import brief
 
 FILE = "inception-2015-12-05.pt"
 KEY = "eval.inception"

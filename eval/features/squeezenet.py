@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from eval.features.base import Network, resized, state_checksum
 from eval.features.weights import brief, downloading, read_state
 from eval.unavailable import Unavailable
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 KEY, FILE = "eval.squeezenet", "squeezenet1_1-b8a52dc0.pth"
 SIDE = 224

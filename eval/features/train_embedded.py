@@ -21,14 +21,14 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from eval.features.embedded import POOLED, SIDE, WEIGHTS, Trunk
-from ragaf_exp.cli import guarded, parse_args
-from ragaf_exp.data.palette import BACKGROUND_COLOURS, BACKGROUND_NAMES, OBJECT_NAMES
-from ragaf_exp.data.scenes import FILLS, RADII, Scenes
-from ragaf_exp.data.shapes import SHAPE_NAMES
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_bytes
-from ragaf_exp.types import Item
-from ragaf_exp.writable import check_file
+from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_bytes
+from ragaf_exp.core.types import Item
+from ragaf_exp.core.writable import check_file
+from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, BACKGROUND_NAMES, OBJECT_NAMES
+from ragaf_exp.data.sources.scenes import FILLS, RADII, Scenes
+from ragaf_exp.data.sources.shapes import SHAPE_NAMES
 
 BATCH, RATE = 64, 3e-3
 PAIRS, COUNTS, GROUNDS = len(OBJECT_NAMES) * len(SHAPE_NAMES), len(RADII), len(BACKGROUND_NAMES)

@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from eval.unavailable import Unavailable
-from ragaf_exp.errors import UserError
-from ragaf_exp.weights import brief, read_tensors, state_of
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.tensors import brief, read_tensors, state_of
 
 PATIENCE = 30.0  # seconds without an answer after which a download is given up
 
@@ -43,4 +43,3 @@ def downloading(key: str, what: str, url: str) -> Iterator[None]:
                           f"{key}=PATH") from error  # fmt: skip
     finally:
         socket.setdefaulttimeout(before)
-

@@ -18,9 +18,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from eval.bootstrap import figure
 from eval.metrics.fills import fill_of, hole, interior, rim_px
-from ragaf_exp.types import SceneObject
+from eval.statistics.bootstrap import figure
+from ragaf_exp.core.types import SceneObject
 
 BACKGROUND = "background"
 Palette = Mapping[str, Sequence[int]]  # name -> sRGB, 0 to 255
@@ -97,15 +97,13 @@ def binding_values(scene: Sequence[ObjectBinding]) -> dict[str, list[float | Non
     }
 
 
-def binding_splits(
-    scenes: Sequence[Sequence[ObjectBinding] | None], **measured_with: Any
-) -> dict[str, dict[str, Any]]:
-    """Accuracy, leak rate and fill accuracy of the groups that objects fall into, in the layout of eval.groups.
+def binding_splits(scenes: Sequence[Sequence[ObjectBinding] | None], **measured_with: Any) -> dict[str, dict[str, Any]]:
+    """Accuracy, leak rate and fill accuracy of the groups that objects fall into, in the layout of eval.difficulty.
 
     "objects": by the number of objects in the scene ("2", "3", ...); "shapes": "distinct", and "repeated" where
     another object of the scene has the same shape; "pairs": colour-shape pairs "seen" in training, and "heldout".
     A group without objects is left out; `without` counts the scenes that can't be judged, None. `measured_with` goes
-    to eval.bootstrap.figure; intervals are clustered by scene. Returns
+    to eval.statistics.bootstrap.figure; intervals are clustered by scene. Returns
 
         {"pairs": {"without": 0, "groups": [{"group": "seen", "items": 98, "metrics": {"leak_rate": {...}, ...}}, ...]}}
     """
@@ -158,9 +156,7 @@ def _nearest(
     return names, score.argmin(-1)
 
 
-def _looks(
-    lab: np.ndarray, nearest: np.ndarray, names: list[str], mask: np.ndarray, label: int
-) -> tuple[str, str]:
+def _looks(lab: np.ndarray, nearest: np.ndarray, names: list[str], mask: np.ndarray, label: int) -> tuple[str, str]:
     """Colour and fill of the object with this mask (H,W)."""
     if not mask.any():
         raise ValueError(f"object {label} has no pixels in the object map")

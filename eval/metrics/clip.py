@@ -77,10 +77,7 @@ def rank_regions(similarity: np.ndarray, owners: Sequence[int] | np.ndarray) -> 
     phrases = similarity.shape[1]
     if owners.size and not -1 <= owners.min() <= owners.max() < phrases:
         raise ValueError(f"owners from {owners.min()} to {owners.max()}: there are {phrases} phrases, and -1 for none")
-    return [
-        _won(row, owner) if owner >= 0 and phrases > 1 else None
-        for row, owner in zip(similarity, owners, strict=True)
-    ]
+    return [_won(row, owner) if owner >= 0 and phrases > 1 else None for row, owner in zip(similarity, owners, strict=True)]
 
 
 def unit_cosines(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

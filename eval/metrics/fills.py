@@ -71,6 +71,4 @@ def _levelled(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
 def _smoothed(values: np.ndarray, inside: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian smoothing of values (h,w) that takes nothing from beyond the interior (h,w) bool."""
     weight = inside.astype(np.float32)
-    return cv2.GaussianBlur(values * weight, (0, 0), sigma) / np.maximum(
-        cv2.GaussianBlur(weight, (0, 0), sigma), 1e-6
-    )
+    return cv2.GaussianBlur(values * weight, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-6)

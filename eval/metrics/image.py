@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from ragaf_exp.errors import TooSmall
+from ragaf_exp.core.errors import TooSmall
 
 _SSIM_WINDOW = 7
 
@@ -21,9 +21,7 @@ def _checked(image: np.ndarray, reference: np.ndarray) -> None:
         if array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(f"{name} has shape {array.shape}: it must be (H, W, 3)")
     if image.shape != reference.shape:
-        raise ValueError(
-            f"image {image.shape} and reference {reference.shape} differ in shape: resize one of them"
-        )
+        raise ValueError(f"image {image.shape} and reference {reference.shape} differ in shape: resize one of them")
 
 
 def mse(image: np.ndarray, reference: np.ndarray) -> float:
@@ -55,9 +53,7 @@ def ssim(image: np.ndarray, reference: np.ndarray) -> float:
     if min(image.shape[:2]) < _SSIM_WINDOW:
         raise TooSmall(f"images: image {image.shape} is smaller than SSIM's {_SSIM_WINDOW}x{_SSIM_WINDOW} window; "
                        "give larger ones")  # fmt: skip
-    return float(
-        structural_similarity(reference, image, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW)
-    )
+    return float(structural_similarity(reference, image, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW))
 
 
 def seam_ratio(image: np.ndarray, patch: int) -> float:

@@ -60,9 +60,7 @@ def compare(strokes: Curve, edges: Curve) -> Fidelity:
     the whole diagonal. Raises ValueError for curves of different size.
     """
     if strokes.mask.shape != edges.mask.shape:
-        raise ValueError(
-            f"sketch {strokes.mask.shape} and image {edges.mask.shape} differ in size: resize one of them"
-        )
+        raise ValueError(f"sketch {strokes.mask.shape} and image {edges.mask.shape} differ in size: resize one of them")
     readings = [curve for curve in (strokes, strokes.sides) if curve is not None]
     matches = [_match(curve, edges) for curve in readings]
     best = max(range(len(matches)), key=lambda i: matches[i][2])

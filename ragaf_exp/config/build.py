@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 ALLOWED = "ragaf_exp."
 

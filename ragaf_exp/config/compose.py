@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ragaf_exp.config.paths import quoted
 from ragaf_exp.config.plain import as_config, read_plain
 from ragaf_exp.config.validate import validate
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 # our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 SEVERAL = re.compile(r"Ambiguous value for argument '(?:\+\+)?([^=]*)=")
 ADDED = re.compile(r"(?<![\w+])\+\+(?=\w)")  # the prefix with which `settable` hands an override to Hydra

@@ -9,8 +9,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
-from ragaf_exp.errors import UserError
-from ragaf_exp.safe_files import read_bounded
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.safe_files import read_bounded
 
 BYTES = 2**20  # of the largest config; ours have about 6,000
 NODES, DEEPEST = 20_000, 32  # of a config; ours have about 300 values, four levels deep

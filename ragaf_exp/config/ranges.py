@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from ragaf_exp.config.constructors import Signature, Unreadable, read_constructo
 from ragaf_exp.config.paths import expand_all
 from ragaf_exp.config.ranges import check, check_value, plain
 from ragaf_exp.config.schema import BUILT, NESTED, PLAIN, SCALARS
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.omegaconf_errors import one_line
 
 
 def validate(cfg: DictConfig, keep: bool = True, resolve: bool = True) -> DictConfig:
@@ -106,23 +107,6 @@ def _merge(schema: type, node: DictConfig, key: str) -> DictConfig:
         return OmegaConf.merge(OmegaConf.structured(schema), node)
     except OmegaConfBaseException as error:
         raise UserError(one_line(error, key)) from error
-
-
-def one_line(error: OmegaConfBaseException, key: str = "") -> str:
-    """What is wrong with which key, and the keys known there, in one line."""
-    full = ".".join(part for part in (key, str(error.full_key or "")) if part)
-    known = _known(error)
-    if known:
-        return f"{full}: unknown key; known are {', '.join(known)}"
-    return f"{full}: {str(error.msg or error).splitlines()[0]}"
-
-
-def _known(error: OmegaConfBaseException) -> list[str]:
-    """Keys beside an unknown one; empty where the key is known and its value is at fault."""
-    parent = error.parent_node
-    if not OmegaConf.is_dict(parent) or error.key in list(parent):
-        return []
-    return [str(k) for k in parent if not str(k).startswith("_")]
 
 
 def _scalar(key: str, value: Any, kind: Any) -> Any:

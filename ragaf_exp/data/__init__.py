@@ -1,1 +1,1 @@
-"""Data sources: each has `.split(name)`, a lazy sequence of `ragaf_exp.types.Item`."""
+"""Data sources: each has `.split(name)`, a lazy sequence of `ragaf_exp.core.types.Item`."""

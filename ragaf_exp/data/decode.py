@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 MAX_PIXELS = 64_000_000  # a decompression bomb beyond this
 FULL_16 = 16384  # values from which on greyscale uses all of 16 bits
@@ -116,9 +116,7 @@ def _open(path: str | Path, content: bytes | None = None) -> Image.Image:
     except PermissionError:
         raise UserError(f"{path}: may not be read (permission denied); make it readable (chmod +r)") from None
     except UnidentifiedImageError:
-        raise UserError(
-            f"{path}: is not an image, or not one of PNG, JPEG, WebP, BMP, TIFF, GIF; convert it"
-        ) from None
+        raise UserError(f"{path}: is not an image, or not one of PNG, JPEG, WebP, BMP, TIFF, GIF; convert it") from None
     except Image.DecompressionBombError:
         raise UserError(_too_large(path)) from None
     except UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 FITS = ("crop", "pad")
 
@@ -49,9 +49,7 @@ def fit_image(image: np.ndarray, size: int, fit: str = "crop", ground: str = "ed
     picture = square_crop(image) if fit == "crop" else image
     height, width = _inner_size(picture.shape, size)
     shrinks = height < picture.shape[0]
-    resized = cv2.resize(
-        picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    )
+    resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     if fit == "crop":
         return resized
     edges = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])

@@ -187,9 +187,7 @@ def _replaced(closed: np.ndarray, covered: np.ndarray) -> np.ndarray:
     return values[label]
 
 
-def _paper_mean(
-    grey: np.ndarray, dark: np.ndarray, light: np.ndarray, covered: np.ndarray, window: int
-) -> np.ndarray:
+def _paper_mean(grey: np.ndarray, dark: np.ndarray, light: np.ndarray, covered: np.ndarray, window: int) -> np.ndarray:
     """Mean of the pixels without stroke around each pixel (h, w); infinite where there are too few."""
     bare = ((dark >= UNSTROKED * light) & ~covered).astype(np.uint8)
     bare = cv2.erode(bare, np.ones((3, 3), np.uint8)).astype(np.float32)  # without the strokes' soft edges

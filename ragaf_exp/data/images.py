@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.decode import MAX_PIXELS, SUFFIXES, check_header, decode
 from ragaf_exp.data.fit import fit_drawing, fit_image
 from ragaf_exp.data.ground import Ground, evened, find_ground, level_of
 from ragaf_exp.data.ruling import without_ruling
-from ragaf_exp.errors import UserError
 
 __all__ = [
     "MAX_PIXELS",

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ragaf_exp.errors import UserError
-from ragaf_exp.randomness import derive
-from ragaf_exp.types import Batch, Example, Graph, Item, Regions
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.randomness import derive
+from ragaf_exp.core.types import Batch, Example, Graph, Item, Regions
 
 # the number of workers is the user's choice: they also wait for files, for which more than one a core is right
 warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -136,9 +136,7 @@ def _pad(arrays: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(out)
 
 
-def batch_order(
-    length: int, batch: int, seed: int, steps: range, rank: int = 0, ranks: int = 1
-) -> Iterator[list[int]]:
+def batch_order(length: int, batch: int, seed: int, steps: range, rank: int = 0, ranks: int = 1) -> Iterator[list[int]]:
     """Indices of each step's batch for one rank, a function of (seed, step, rank).
 
     Batches are cut from a stream of fresh permutations of all items; batch: over all ranks, it may exceed the items.
@@ -180,7 +178,11 @@ class StepLoader:
 
 
 def step_loader(
-    examples: Examples, order: Iterable[list[int]], workers: int = 0, start: int = 0, spans: bool = False,
+    examples: Examples,
+    order: Iterable[list[int]],
+    workers: int = 0,
+    start: int = 0,
+    spans: bool = False,
     pin: bool = False,
 ) -> StepLoader:
     """One batch per step from `start` on, of the items whose indices `order` gives.

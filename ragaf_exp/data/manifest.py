@@ -9,8 +9,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.core.files import checksum
 from ragaf_exp.data.listing import in_short
-from ragaf_exp.files import checksum
 
 
 @dataclass(frozen=True)

@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.listing import in_short
-from ragaf_exp.errors import UserError
 
-Made = TypeVar("Made")
 SPLITS = ("train", "val", "test")
 FEW = 10  # names, below which empty splits are filled
-
-
-class LazyItems(Sequence[Made]):
-    """A split, or anything made on request from its index alone, so that any worker may make any of them."""
-
-    def __init__(self, make: Callable[[int], Made], length: int, caption: Callable[[int], str] | None = None) -> None:
-        """caption: an item's, where it is known without making the item."""
-        self._make, self._length, self._caption = make, length, caption
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Made:
-        """The item at `index`; negative counts from the end. Raises IndexError outside the split."""
-        at = index + self._length if index < 0 else index
-        if not 0 <= at < self._length:
-            raise IndexError(f"index {index} outside a split of {self._length}")
-        return self._make(at)
-
-    def captions(self, count: int) -> list[str]:
-        """Of the first `count` items, or of all where there are fewer."""
-        told = self._caption or (lambda at: self[at].caption)
-        return [told(at) for at in range(min(count, self._length))]
 
 
 def split_id(name: str) -> int:
@@ -133,9 +108,7 @@ def check_shares(val_share: float, test_share: float) -> None:
         if not 0 <= share < 1:
             raise UserError(f"data.{key}={share}: must be at least 0 and below 1; take 0.1")
     if val_share + test_share >= 1:
-        raise UserError(
-            f"data.val_share={val_share}: together with data.test_share={test_share} must be below 1"
-        )
+        raise UserError(f"data.val_share={val_share}: together with data.test_share={test_share} must be below 1")
 
 
 def check_size(size: int) -> None:

@@ -11,9 +11,9 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from ragaf_exp.core.randomness import derive
+from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.loader import Examples
-from ragaf_exp.randomness import derive
-from ragaf_exp.types import Example, Item
 
 LEAST = 0.75  # side of a crop's window, as a share of the item's
 

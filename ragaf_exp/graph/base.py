@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from ragaf_exp.core.types import Graph, Regions
 from ragaf_exp.graph.features import Geometry, edge_features, geometry
-from ragaf_exp.types import Graph, Regions
 
 
 class RegionGraph(ABC):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ragaf_exp.jit import compiled
+from ragaf_exp.core.jit import compiled
 
 BINS = 24  # directions from the centroid
 HARMONICS = 8

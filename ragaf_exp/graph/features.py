@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ragaf_exp.core.jit import compiled
+from ragaf_exp.core.types import Regions
 from ragaf_exp.graph.descriptors import HARMONICS, fourier_descriptors
-from ragaf_exp.jit import compiled
 from ragaf_exp.regions.borders import crossings
 from ragaf_exp.regions.growth import fill
-from ragaf_exp.types import Regions
 
 DEEP = 4  # levels of nesting that count as 1
 NODE_FEATURES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ragaf_exp.config import limits
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.graph.base import RegionGraph
 from ragaf_exp.graph.features import Geometry
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ragaf_exp.core.types import Batch
+from ragaf_exp.models.backbones.taps import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
-from ragaf_exp.models.contrast import Contrast
-from ragaf_exp.models.hint import zero
-from ragaf_exp.models.injection import Injection
-from ragaf_exp.models.ragaf import Ragaf
-from ragaf_exp.models.taps import Shape
+from ragaf_exp.models.layers import zero
+from ragaf_exp.models.regions.contrast import Contrast
+from ragaf_exp.models.regions.encoder import Ragaf
+from ragaf_exp.models.regions.injection import Injection
 from ragaf_exp.regions.soft_masks import soft_masks
-from ragaf_exp.types import Batch
 
 FIRST = "in"  # the injection point after the UNet's first convolution
 

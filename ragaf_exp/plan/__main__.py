@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ragaf_exp.cli import guarded, parse_args
+from ragaf_exp.config.command_line import guarded, parse_args
 from ragaf_exp.config.compose import AUTO, composed
-from ragaf_exp.errors import UserError
-from ragaf_exp.heavy import quick_imports
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.imports import quick_imports
 
 SCHEMA = 1
 OWN = ("out", "card")  # what isn't an override
@@ -28,7 +28,7 @@ def main() -> None:
     content = planned(composed(_for_card(words, own["card"]) if "card" in own else words))
     print(table(content), f"predicted in {time.monotonic() - began:.0f} s", sep="\n")
     if out:
-        from ragaf_exp.files import write_json
+        from ragaf_exp.core.files import write_json
 
         write_json(Path(out), content)
 
@@ -36,7 +36,7 @@ def main() -> None:
 def _for_card(words: list[str], size: str) -> list[str]:
     """The overrides as for a card of `size` GiB."""
     from ragaf_exp.plan.auto import chosen
-    from ragaf_exp.plan.room import card
+    from ragaf_exp.plan.available import card
 
     try:
         gib = float(size)
@@ -53,7 +53,7 @@ def planned(cfg: Any) -> dict[str, Any]:
     """The plan of a config as plain data: GiB by phase and kind, whether it fits, and what would make it fit."""
     with quick_imports():
         from ragaf_exp.plan.budget import CONTEXT, FRAGMENTS, GIB, KERNELS, advice, needs, precision_of
-        from ragaf_exp.plan.launch import capacity
+        from ragaf_exp.plan.guard import capacity
 
     found = needs(cfg)
     limit = capacity(cfg)

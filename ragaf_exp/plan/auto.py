@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.compose import AUTO, composed, config_hash
 from ragaf_exp.config.schema import COARSE, REFINE
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.plan.available import Room, look
 from ragaf_exp.plan.budget import GIB, needs
 from ragaf_exp.plan.predict import micro_batch, phases_of
-from ragaf_exp.plan.room import Room, look
 
 log = logging.getLogger(__name__)
 PROFILES = ("32gb", "16gb", "8gb", "4gb")  # for a card, the largest first

@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.plan.dry_run import REGIONS
 from ragaf_exp.plan.predict import PHASES, SAMPLING, VALIDATION, Peak, micro_batch, phases_of, predict
-from ragaf_exp.plan.rehearsal import REGIONS
 
 GIB = 2**30
 SEGMENT = 2 * 2**20  # CUDA's allocator asks the device for multiples of it

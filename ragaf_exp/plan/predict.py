@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ragaf_exp.assemble import adopt, make_model, memory_of
+from ragaf_exp.assembly.model import adopt, make_model, memory_of
+from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.model import Model
-from ragaf_exp.plan.pretend import Pretended, nowhere
-from ragaf_exp.plan.rehearsal import REGIONS, Rehearsal, Stand, told_apart, wrapped
-from ragaf_exp.plan.stand_in import largest_batch
+from ragaf_exp.plan.dry_run import REGIONS, Rehearsal, Stand, told_apart, wrapped
+from ragaf_exp.plan.dummies import largest_batch
+from ragaf_exp.plan.fake_cuda import Pretended, nowhere
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
-from ragaf_exp.trained import make_pipeline
-from ragaf_exp.training.precision import Compute
-from ragaf_exp.training.region_targets import train_regions
-from ragaf_exp.training.usage import condition_usage
+from ragaf_exp.training.condition_usage import condition_usage
+from ragaf_exp.training.losses.region_targets import train_regions
 
 VALIDATION, SAMPLING = "validation", "sampling"
 PHASES = (COARSE, REFINE, REGIONS, VALIDATION, SAMPLING)
@@ -81,7 +81,7 @@ def planned_config(cfg: DictConfig) -> DictConfig:
         if "weights" in part:
             part.weights, part.source = "none", part.source if _here(part.get("source", "")) else ""
     if "source" in short.diffusion and not _here(short.diffusion.source):
-        short.diffusion = {"_target_": "ragaf_exp.diffusion.Diffusion"}
+        short.diffusion = {"_target_": "ragaf_exp.diffusion.process.Diffusion"}
     return short
 
 

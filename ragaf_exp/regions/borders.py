@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragaf_exp.jit import compiled
+from ragaf_exp.core.jit import compiled
 
 
 @compiled

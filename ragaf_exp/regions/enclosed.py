@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from ragaf_exp.config import limits
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.types import Regions
 from ragaf_exp.regions.borders import by_area, contract, crossings, renumber, tally
 from ragaf_exp.regions.gaps import CLOSINGS, areas
 from ragaf_exp.regions.growth import fill
 from ragaf_exp.regions.hierarchy import nest
 from ragaf_exp.regions.merging import merge
 from ragaf_exp.regions.strokes import enlarge, shrink, stroke_mask
-from ragaf_exp.types import Regions
 
 CANDIDATES = 1024  # areas looked at one by one; beyond that (noise) a speck goes with the strokes around it
 LARGEST = 1536**2  # pixels: a larger sketch is worked on at a whole fraction of its size, to bound time and memory

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragaf_exp.jit import compiled
+from ragaf_exp.core.jit import compiled
 
 NEVER = 255  # a depth that no basin has
 RIM = -1  # owner of the places around the picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ragaf_exp.jit import compiled
+from ragaf_exp.core.jit import compiled
 
 FAINTEST, BOLDEST = 0.15, 0.5
 

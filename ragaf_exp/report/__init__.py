@@ -2,8 +2,8 @@
 file.
 """
 
-from ragaf_exp.report.comparison import write_comparison
-from ragaf_exp.report.page import write_report
-from ragaf_exp.report.study import is_study, write_study
+from ragaf_exp.report.compare.page import write_comparison
+from ragaf_exp.report.run.page import write_report
+from ragaf_exp.report.study.page import is_study, write_study
 
 __all__ = ["is_study", "write_comparison", "write_report", "write_study"]

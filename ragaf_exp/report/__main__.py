@@ -14,11 +14,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ragaf_exp.cli import guarded, parse_args
-from ragaf_exp.errors import UserError
+from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.writable import check_file, check_folder
 from ragaf_exp.report import is_study, write_comparison, write_report, write_study
-from ragaf_exp.report.members import is_run, sweep_members
-from ragaf_exp.writable import check_file, check_folder
+from ragaf_exp.report.compare.runs import is_run, sweep_members
 
 ITEMS = ("same", "common")
 

@@ -24,9 +24,7 @@ class Metric:
 COLOURS, SKETCH, ATTENTION, IMAGE = "Colours and fills", "Sketch", "Attention", "Image"
 METRICS = {
     "binding_accuracy": Metric("Binding accuracy", "objects with the colour the caption gives them", COLOURS),
-    "binding_accuracy_heldout": Metric(
-        "Binding, held-out", "colour-shape pairs never seen in training", COLOURS
-    ),
+    "binding_accuracy_heldout": Metric("Binding, held-out", "colour-shape pairs never seen in training", COLOURS),
     "binding_accuracy_repeated": Metric("Binding, repeated", "objects whose shape the scene holds twice", COLOURS),
     "leak_rate": Metric("Leak rate", "objects that took another object's colour", COLOURS),
     "fill_accuracy": Metric("Fill accuracy", "plain, striped, dotted, hollow as the caption says", COLOURS),

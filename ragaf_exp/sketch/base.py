@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 
 def to_unit(image: np.ndarray) -> np.ndarray:

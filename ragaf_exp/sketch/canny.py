@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from ragaf_exp.config import limits
-from ragaf_exp.errors import UserError, between
+from ragaf_exp.core.errors import UserError, between
 from ragaf_exp.sketch.base import blur, to_colour
 from ragaf_exp.sketch.gradient import SOBEL, gradients
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.sketch.base import thinned, to_grey
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ragaf_exp.sketch.loading import library
 from ragaf_exp.sketch.neural import Neural, mean_of_sides
-from ragaf_exp.sketch.weights import library
 
 
 class HED(Neural):

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ragaf_exp.config import limits
+from ragaf_exp.sketch.loading import library
 from ragaf_exp.sketch.neural import Neural
-from ragaf_exp.sketch.weights import library
 
 COARSE = "sk_model2.pth"
 

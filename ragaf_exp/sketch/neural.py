@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from ragaf_exp.config import limits
-from ragaf_exp.errors import UserError, between
+from ragaf_exp.core.errors import UserError, between
 from ragaf_exp.sketch.base import thinned, to_rgb
-from ragaf_exp.sketch.weights import fill, from_hub, read_state
+from ragaf_exp.sketch.loading import fill, from_hub, read_state
 
 MULTIPLE = 16  # of both sides: what the deepest of the networks halves four times
 MARGIN = 16  # mirrored picture around it: at the border of what they see, all of these networks find edges

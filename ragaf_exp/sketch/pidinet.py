@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.sketch.loading import library
 from ragaf_exp.sketch.neural import Neural
-from ragaf_exp.sketch.weights import library
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures that it was trained on
 KERNELS = "carv4"  # central, angular, radial differences and plain convolution in turn, as in all of table 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ragaf_exp.config import limits
-from ragaf_exp.errors import between
+from ragaf_exp.core.errors import between
 from ragaf_exp.sketch.base import blur, to_colour
 from ragaf_exp.sketch.gradient import SCHARR, gradients
 

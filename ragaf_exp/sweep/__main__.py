@@ -17,15 +17,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ragaf_exp.cli import guarded, parse_args
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_text
+from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_text
 from ragaf_exp.sweep.definition import read_sweep
+from ragaf_exp.sweep.ledger import open_record
 from ragaf_exp.sweep.members import compose_members
-from ragaf_exp.sweep.record import open_record
+from ragaf_exp.sweep.monitor import load, show, verdict, watch
 from ragaf_exp.sweep.report import write_sweep_report
 from ragaf_exp.sweep.submit import cancel, described, launcher_of, retry, submit
-from ragaf_exp.sweep.watch import load, show, verdict, watch
 
 FORMATS = ("text", "html", "json")
 OWN = {"launcher": str, "processes": int, "wait": str}  # arguments of submit that are no overrides

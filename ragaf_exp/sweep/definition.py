@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ragaf_exp.config.compose import CONF, settable
 from ragaf_exp.config.paths import QUOTED
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 
 SWEEPS = CONF.parent / "sweeps"
 KEYS = ("name", "overrides", "grid", "search")

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_json
-from ragaf_exp.jobs.owner import Owner
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_json
+from ragaf_exp.runs.owner import Owner
+from ragaf_exp.sweep.ledger import Job, Record
 from ragaf_exp.sweep.reading import last_line, mapping, open_plain, read_loosely
-from ragaf_exp.sweep.record import Job, Record
 
 GRACE = 30  # seconds that members have to save when they are cancelled
 POLL = 0.1

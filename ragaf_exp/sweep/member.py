@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragaf_exp.cli import guarded
-from ragaf_exp.errors import UserError
+from ragaf_exp.config.command_line import guarded
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.sweep.ledger import Job, Record, read_job
 from ragaf_exp.sweep.reading import read_loosely
-from ragaf_exp.sweep.record import Job, Record, read_job
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

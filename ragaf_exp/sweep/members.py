@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ragaf_exp.config.compose import CONF, config_hash
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.config.validate import validate
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.sweep.definition import combinations, parsed, shown
 
 

@@ -9,8 +9,8 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ragaf_exp.errors import UserError
-from ragaf_exp.printable import printable
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.printable import printable
 
 MOST = 10_000_000  # bytes of a file that is read whole
 

@@ -9,12 +9,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_text
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_text
+from ragaf_exp.sweep.monitor import load
 from ragaf_exp.sweep.reading import figures as figures_of
+from ragaf_exp.sweep.status import Row
 from ragaf_exp.sweep.table import Table, render
-from ragaf_exp.sweep.truth import Row
-from ragaf_exp.sweep.watch import load
 
 FIGURES = (
     "binding_accuracy", "binding_accuracy_heldout", "leak_rate", "sketch_f1", "pointing_accuracy", "fid", "fd_embedded",

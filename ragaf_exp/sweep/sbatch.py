@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 from ragaf_exp.config.schema import Cluster
-from ragaf_exp.errors import UserError
-from ragaf_exp.sweep.record import Job, Record
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.sweep.ledger import Job, Record
 
 SHORT = {  # sbatch's one-letter options
     "A": "account", "C": "constraint", "G": "gpus", "J": "job-name", "N": "nodes", "a": "array", "c": "cpus-per-task",

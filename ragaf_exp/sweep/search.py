@@ -18,15 +18,15 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ragaf_exp.cli import explain
+from ragaf_exp.config.command_line import explain
 from ragaf_exp.config.compose import settable
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.sweep.definition import Sweep, word
+from ragaf_exp.sweep.ledger import Record
 from ragaf_exp.sweep.members import Member, compose_members
 from ragaf_exp.sweep.reading import figures
-from ragaf_exp.sweep.record import Record
+from ragaf_exp.sweep.status import BAD, rows
 from ragaf_exp.sweep.submit import submit
-from ragaf_exp.sweep.truth import BAD, rows
 
 KEYS = ("metric", "direction", "space", "seed")
 RANGE = ("low", "high", "log", "step")

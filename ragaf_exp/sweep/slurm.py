@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragaf_exp.config.schema import Cluster
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import write_text
-from ragaf_exp.jobs import slurm_commands
-from ragaf_exp.sweep.record import Job, Record
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_text
+from ragaf_exp.runs import slurm_commands
+from ragaf_exp.sweep.ledger import Job, Record
 from ragaf_exp.sweep.sbatch import options
 
 ARRAY = 1000  # members per array where the cluster does not say how many it takes

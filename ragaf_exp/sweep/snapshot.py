@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from ragaf_exp.errors import UserError
-from ragaf_exp.files import sync
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import sync
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("ragaf_exp", "eval", "conf", "sweeps")

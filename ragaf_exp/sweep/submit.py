@@ -11,13 +11,13 @@ import yaml
 
 from ragaf_exp.config.compose import composed
 from ragaf_exp.config.schema import Cluster
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.sweep import local, slurm, snapshot
-from ragaf_exp.sweep.folders import LOADER
+from ragaf_exp.sweep.ledger import Job, Record
 from ragaf_exp.sweep.members import Member
 from ragaf_exp.sweep.reading import MOST, open_plain
-from ragaf_exp.sweep.record import Job, Record
-from ragaf_exp.sweep.truth import BAD, Row, rows
+from ragaf_exp.sweep.status import BAD, Row, rows
+from ragaf_exp.sweep.unmanaged import LOADER
 
 LAUNCHERS = ("slurm", "local")
 
@@ -161,8 +161,12 @@ def cancel(record: Record) -> list[Row]:
         names = [row.job for row in going if latest.get(row.hash) in arrays]
         for begin in range(0, len(names), 500):
             slurm.cancel(names[begin : begin + 500])
-        left = [member for job in concerned.values() if job.launcher == "local"
-                for member in local.Local(record, job).cancel([row.hash for row in going if latest.get(row.hash) is job])]
+        left = [
+            member
+            for job in concerned.values()
+            if job.launcher == "local"
+            for member in local.Local(record, job).cancel([row.hash for row in going if latest.get(row.hash) is job])
+        ]
         if left:
             raise UserError(f"{record.home}: {len(left)} members go on ({left[0]}, ...): their processes are another "
                             "machine's, or not certain to be this sweep's; cancel there")  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ragaf_exp.sweep.truth import Row
+from ragaf_exp.sweep.status import Row
 
 COLUMNS = ("state", "stage", "step", "rate", "left", "job", "error")
 COLOURS = {"done": "green", "running": "cyan", "starting": "cyan", "failed": "red", "lost": "red", "cancelled": "yellow",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from ragaf_exp.jobs.stop import STOP
+from ragaf_exp.runs.signals import STOP
 
 PLACES = ("device", "cpu", "off")
 

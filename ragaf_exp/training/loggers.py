@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ragaf_exp.errors import UserError
-from ragaf_exp.safe_files import make_folder
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.safe_files import make_folder
 
 
 class Silent:

@@ -9,15 +9,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ragaf_exp.config.schema import Loss
-from ragaf_exp.diffusion import Diffusion
+from ragaf_exp.core.types import Batch
+from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.models.conditioning import Conditioning, RegionState
 from ragaf_exp.models.model import Prediction
-from ragaf_exp.models.ragaf import pool
+from ragaf_exp.models.regions.pooling import pool
+from ragaf_exp.models.regions.targets import asked
 from ragaf_exp.regions.soft_masks import soft_masks
-from ragaf_exp.training.coarse import Coarse
-from ragaf_exp.training.region_targets import asked, target_losses
-from ragaf_exp.training.region_text import contrastive, coverage, entropy, spans
-from ragaf_exp.types import Batch
+from ragaf_exp.training.losses.region_targets import target_losses
+from ragaf_exp.training.losses.region_text import contrastive, coverage, entropy, spans
+from ragaf_exp.training.losses.stage1_sample import Coarse
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,7 @@ class Objective(nn.Module):
         return target_losses(said, sizes, state.soft_masks[tuple(x0.shape[2:])], state.region_mask, x0)
 
 
-def start(
-    x0: Tensor, batch: Batch, drawn: Draw, before: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
+def start(x0: Tensor, batch: Batch, drawn: Draw, before: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """What noise is added to: x0 (B,C,h,w), or x0 with each region's mean moved to that of the item before.
 
     Stage 2 samples from stage 1's output, which has the right strokes and often the wrong colours: it must take

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ragaf_exp.config.schema import Optim
-from ragaf_exp.errors import UserError
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.training.muon import Muon
-from ragaf_exp.training.shard import part_of
+from ragaf_exp.training.sharding import part_of
 
 KINDS = ("adamw", "adamw8bit")
 WARM_PART = 5  # warm-up takes a fifth of the steps at most

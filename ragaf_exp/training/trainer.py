@@ -14,31 +14,31 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ragaf_exp import runlog
+from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.schema import Memory, Optim, Stage, Task
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.randomness import generator
+from ragaf_exp.core.types import Batch
 from ragaf_exp.data.curriculum import eased, easy_first
 from ragaf_exp.data.loader import Examples, batch_order, step_loader, workers_watched
-from ragaf_exp.errors import UserError
-from ragaf_exp.jobs import processes
-from ragaf_exp.jobs.stop import STOP, Interrupted, Stopped
-from ragaf_exp.models.codec import Pixel
-from ragaf_exp.models.sources import load_own, own_state, sources_of
-from ragaf_exp.randomness import generator
-from ragaf_exp.runfolder import RunFolder
-from ragaf_exp.training import checkpoint, ranks
-from ragaf_exp.training.checkpoint import Checkpoint
+from ragaf_exp.distributed import collectives, launch
+from ragaf_exp.models.codecs.base import latent_shape
+from ragaf_exp.models.codecs.pixel import Pixel
+from ragaf_exp.models.loading.sources import load_own, own_state, sources_of
+from ragaf_exp.runs import checkpoints, metrics_jsonl
+from ragaf_exp.runs.checkpoints import Checkpoint
+from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.runs.signals import STOP, Interrupted, Stopped
 from ragaf_exp.training.ema import Ema
-from ragaf_exp.training.journal import Journal
-from ragaf_exp.training.micro import Work, latent_shape, parts
+from ragaf_exp.training.memory import lay_out, save_memory
+from ragaf_exp.training.metrics_log import Journal
+from ragaf_exp.training.micro_batches import Work, parts
 from ragaf_exp.training.objective import Draw, Objective, draw, start
-from ragaf_exp.training.plan import Plan
-from ragaf_exp.training.precision import Compute
-from ragaf_exp.training.recovery import Recovery
-from ragaf_exp.training.resting import Resting
-from ragaf_exp.training.savers import lay_out, save_memory
-from ragaf_exp.training.shard import Sharded, finite, parts_of, shard, shards, whole
+from ragaf_exp.training.offload import Resting
+from ragaf_exp.training.oom_retry import Recovery
+from ragaf_exp.training.schedule import Plan
+from ragaf_exp.training.sharding import Sharded, finite, parts_of, shard, shards, whole
 from ragaf_exp.training.update import Update
-from ragaf_exp.types import Batch
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ def check_shares(plan: Plan, pace: Stage) -> None:
     if plan.region_steps:
         items["refine.region_batch"] = plan.region_batch
     for key, number in items.items():
-        if number % ranks.count():
-            raise UserError(f"stage.{key}={number}: must be a multiple of the {ranks.count()} processes")
+        if number % collectives.count():
+            raise UserError(f"stage.{key}={number}: must be a multiple of the {collectives.count()} processes")
 
 
 class Trainer:
@@ -86,7 +86,7 @@ class Trainer:
         self.model = self.update.prepared
         self.resting = Resting(idle if memory.offload else (), compute.device)
         in_pieces = not memory.step_in_backward
-        self.recovery = Recovery(folder, plan.stage, pace.accumulate, ranks.count(), self.bare.parameters, in_pieces)
+        self.recovery = Recovery(folder, plan.stage, pace.accumulate, collectives.count(), self.bare.parameters, in_pieces)
         self.journal = Journal(plan, folder, optim, self.update, compute.device, on_log)
 
     def fit(self, examples: Examples) -> nn.Module:
@@ -127,7 +127,7 @@ class Trainer:
         parts = ((self.plan.region_batch, range(start, middle)), (self.pace.batch, range(max(start, middle), end)))
         easy = easy_first(examples) if self.pace.curriculum else None
         for batch, steps in parts:
-            order = batch_order(len(examples), batch, self.seed, steps, ranks.rank(), ranks.count())
+            order = batch_order(len(examples), batch, self.seed, steps, collectives.rank(), collectives.count())
             yield from order if easy is None else eased(order, steps, easy, self.pace.curriculum * end)
 
     def step(self, step: int, batch: Batch) -> None:
@@ -138,9 +138,7 @@ class Trainer:
         regions_only = step < self.plan.region_steps
         self.objective.progress = step / self.plan.steps
         kind = "regions" if regions_only else "whole"
-        losses = self.recovery.run(
-            step, kind, len(batch), lambda size: self._attempt(batch, drawn, regions_only, size)
-        )
+        losses = self.recovery.run(step, kind, len(batch), lambda size: self._attempt(batch, drawn, regions_only, size))
         self.journal.recent.append(losses)
         self.recovery.retry(step, lambda: self.ema.update(step), self.ema.means)
 
@@ -151,8 +149,8 @@ class Trainer:
         if x0 is None:
             x0 = torch.cat([self.codec.encode(batch.image[rows]) for rows in parts(len(batch), size)])  # (B,C,h,w)
         total: dict[str, Tensor] = {}
-        origin = x0 if regions_only else start(x0, batch, drawn, ranks.item_before)
-        for work in Work(batch, x0, origin, drawn).pieces(size, processes.mean):
+        origin = x0 if regions_only else start(x0, batch, drawn, collectives.item_before)
+        for work in Work(batch, x0, origin, drawn).pieces(size, launch.mean):
             with self.compute:
                 losses = self._ask(work.batch, work.x0, work.drawn, regions_only, work.origin, work.share)
             self.update.backward(losses["loss"])
@@ -166,20 +164,24 @@ class Trainer:
 
     def _draw(self, step: int, shape: torch.Size) -> Draw:
         """Drawn for the batch of all processes, of which this one takes its rows."""
-        whole = torch.Size((shape[0] * ranks.count(), *shape[1:]))
+        whole = torch.Size((shape[0] * collectives.count(), *shape[1:]))
         dropout = (self.task.caption_dropout, self.task.sketch_dropout)
         drawn = draw(
-            whole, self.plan.last, dropout, self.plan.recolour, generator(self.seed, "train", self.plan.stage, step),
+            whole,
+            self.plan.last,
+            dropout,
+            self.plan.recolour,
+            generator(self.seed, "train", self.plan.stage, step),
             self.objective.coarse is not None,
         )
-        return drawn.rows(slice(ranks.rank(), None, ranks.count()))
+        return drawn.rows(slice(collectives.rank(), None, collectives.count()))
 
     def _after(self, done: int, bar: tqdm) -> None:
         """Log, validate, save; `done` steps are behind us. A validation that a signal cuts short is for the next start."""
         last = done == self.plan.steps
         switch = done == self.plan.region_steps  # the steps after it have other losses
         asked = STOP.agreed()
-        out_of_time = self.pace.max_seconds > 0 and ranks.most(time.monotonic() - self.began) > self.pace.max_seconds
+        out_of_time = self.pace.max_seconds > 0 and collectives.most(time.monotonic() - self.began) > self.pace.max_seconds
         save = last or asked or out_of_time or done % self.pace.checkpoint_every == 0
         if switch or save or done % self.pace.log_every == 0:
             figures = self.journal.losses(done)
@@ -216,18 +218,18 @@ class Trainer:
         if leads:
             content = Checkpoint(self.plan.stage, done, model, own_state(self.ema.model), moments,
                                  sources_of(self.bare), self.update.numbers())  # fmt: skip
-            runlog.keep(self.folder.curves)
-            checkpoint.save(self.folder.checkpoints, content, self.pace.keep)
+            metrics_jsonl.keep(self.folder.curves)
+            checkpoints.save(self.folder.checkpoints, content, self.pace.keep)
             self.folder.saved()
-        processes.together()
+        launch.together()
 
     def _restore(self) -> int:
         self.recovery.restore()
-        found = checkpoint.load_newest(self.folder.checkpoints, self.plan.stage)
+        found = checkpoints.load_newest(self.folder.checkpoints, self.plan.stage)
         if found is None:
             return 0
         if self.folder.leads:
-            checkpoint.prune(self.folder.checkpoints, found, self.pace.keep)
+            checkpoints.prune(self.folder.checkpoints, found, self.pace.keep)
         try:
             load_own(self.bare, parts_of(found.model, self.bare), found.sources)
             load_own(self.ema.model, found.ema, found.sources)

@@ -6,9 +6,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ragaf_exp.compute.device import Compute, kernels
 from ragaf_exp.config.schema import Memory, Optim
-from ragaf_exp.errors import UserError
-from ragaf_exp.training import ranks
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.distributed import collectives
 from ragaf_exp.training.clipping import clipped
 from ragaf_exp.training.optimizer import (
     drop_moments,
@@ -18,8 +19,7 @@ from ragaf_exp.training.optimizer import (
     restore_optimizer,
     with_moments,
 )
-from ragaf_exp.training.precision import Compute, kernels
-from ragaf_exp.training.shard import clip, shards
+from ragaf_exp.training.sharding import clip, shards
 
 FIRST = 2.0**10  # loss scale to begin with; it grows by itself, and a larger one costs the first steps
 LOST = 2.0**-10  # a loss scale below it: no scale would help
@@ -35,7 +35,7 @@ class Update:
         self, model: nn.Module, lr: float, optim: Optim, memory: Memory, compute: Compute,
         accelerator: Accelerator,
     ):  # fmt: skip
-        if memory.step_in_backward and ranks.count() > 1:
+        if memory.step_in_backward and collectives.count() > 1:
             raise UserError("memory.step_in_backward=true: not with several processes, whose gradients are averaged")
         self.model, self.clip, self.compute, self.accelerator = model, optim.clip, compute, accelerator
         self.shard = shards(memory)
@@ -59,7 +59,7 @@ class Update:
     def apply(self) -> bool:
         """Take the step and drop the gradients; False where it was skipped, with no weight changed."""
         if not self.shard:  # else it was done in the backward pass
-            ranks.average([p for p in self.model.parameters() if p.requires_grad])
+            collectives.average([p for p in self.model.parameters() if p.requires_grad])
         made = with_moments(self.optimizer)
         try:
             return self._apply_scaled() if self.scaler.is_enabled() else self._apply()

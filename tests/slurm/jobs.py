@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster import Cluster
 
-from ragaf_exp.runfolder import is_stale
+from ragaf_exp.runs.folder import is_stale
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from ragaf_exp.cli import guarded
-from ragaf_exp.jobs.stop import STOP
+from ragaf_exp.config.command_line import guarded
+from ragaf_exp.runs.signals import STOP
 
 
 def boom(trainer) -> None:

@@ -301,5 +301,3 @@ def test_nothing_listens_beyond_loopback(stories, cluster):
     assert all(pids)
     addresses = listening(*pids)
     assert len(addresses) >= 3 and all(address.startswith("127.") for address in addresses)
-
-

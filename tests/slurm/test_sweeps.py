@@ -118,8 +118,8 @@ def test_commands_behind_a_banner_and_odd_names(call, checkout, cluster, tmp_pat
         (tmp_path / name).write_text(f'#!/bin/sh\necho "Welcome | 17 nodes"\nexec {real} "$@"\n')
         (tmp_path / name).chmod(0o755)
     monkeypatch.setitem(cluster.environment, "PATH", f"{tmp_path}:{os.environ['PATH']}")
-    odd = "größe, 50% it's \"x\" #1"
-    options = 'cluster.memory_gb=0, "cluster.extra=[\'--mem-per-cpu=100M\']", cluster.cpus=1, optim.warmup=5'
+    odd = 'größe, 50% it\'s "x" #1'
+    options = "cluster.memory_gb=0, \"cluster.extra=['--mem-per-cpu=100M']\", cluster.cpus=1, optim.warmup=5"
     (checkout / "sweeps" / "odd.yaml").write_text(f"name: '{odd.replace(chr(39), 2 * chr(39))}'\n"
                                                   f"overrides: [{options}]\ngrid: {{seed: [0, 1, 3]}}\n")  # fmt: skip
     quoted = "runs='my runs, 写真%A'"

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ragaf_exp.errors import UserError
-from ragaf_exp.training.precision import pick_device
+from ragaf_exp.compute.device import pick_device
+from ragaf_exp.core.errors import UserError
 
 
 class Edges(ABC):

@@ -1,0 +1,49 @@
+"""Entries of metrics.json for the distance of an image set to a reference, by one network's features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.checks import few
+from eval.features.base import Network
+from eval.features.cached import features_of
+from eval.images import ImageSet
+from eval.metrics.distances import Estimate, kid
+from eval.metrics.influence import FEWEST, frechet_interval
+from ragaf_exp.core.errors import UserError
+
+
+def distance_figures(
+    images: ImageSet, reference: ImageSet, network: Network, cache_folder: str | Path | None, *,
+    kid_subsets: int = 100, kid_subset_size: int = 1000, seed: int = 0, **measured_with: Any,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """`fid` and `kid` by Inception, `fd_<network>` by another; each with counts, network, weights' checksum and resize.
+
+    A Frechet distance of few images has a `warning`. UserError for fewer than 4 images in either set.
+    """
+    for one in (images, reference):
+        if len(one) < FEWEST:
+            raise UserError(f"{one.name}: {len(one)} images; a distance between sets needs at least {FEWEST} in either")
+    first, second = (features_of(one, network, cache_folder) for one in (images, reference))
+    facts = (
+        network.facts()
+        | {"n_reference": len(second), "reference": reference.name, "reference_checksum": reference.checksum}
+        | measured_with
+    )
+    name = "fid" if network.name == "inception" else f"fd_{network.name}"
+    found = {name: _entry(frechet_interval(first, second), first, facts | {"interval": "influence function"})}
+    if warning := few(len(first), len(second), network.dim):
+        found[name]["warning"] = warning
+    if name == "fid":
+        how = {"seed": seed, "subsets": kid_subsets, "subset_size": min(kid_subset_size, min(len(first), len(second)) // 2),
+               "interval": "delete-d jackknife"}  # fmt: skip
+        found["kid"] = _entry(kid(first, second, kid_subsets, kid_subset_size, seed), first, facts | how)
+    return found
+
+
+def _entry(estimate: Estimate, features: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"value": estimate.value, "n": len(features), "ci95": [estimate.low, estimate.high],
+            "higher_is_better": False} | facts  # fmt: skip

@@ -1,0 +1,111 @@
+"""Means with bootstrap 95 % confidence intervals, and the figures of metrics.json built of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+_CHUNK = 2_000_000  # clusters drawn at once: 16 MB of indices
+_KEPT = 10_000_000  # up to so many draws in all are kept for the next call: 80 MB
+
+
+def mean_interval(
+    values: Sequence[float] | np.ndarray,
+    clusters: Sequence[Any] | np.ndarray | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> tuple[float, float, float]:
+    """Mean of `values` (n,) and its 95 % percentile bootstrap interval (Efron, Tibshirani 1993).
+
+    Returns (mean, low, high). `clusters` (n,) names the item that each value belongs to: objects of one
+    image succeed and fail together, so whole items are drawn. Where all values are 0 or all are 1, every
+    resample says the same and the bootstrap would claim certainty: the open end is then the exact binomial
+    (Clopper-Pearson) one over the clusters. Raises ValueError for no values, NaN or infinity, or clusters of
+    another length.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"values have shape {values.shape}: it must be (n,) with n at least 1")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} of {values.size} values are NaN or infinite")
+    sums, counts = _per_cluster(values, clusters)
+    mean = float(values.mean())
+    if np.isin(values, (0.0, 1.0)).all() and mean in (0.0, 1.0):
+        reach = certain_reach(len(sums))
+        return (mean, reach, 1.0) if mean else (mean, 0.0, 1.0 - reach)
+    means = _resampled(sums, counts, np.random.default_rng(seed), resamples)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return mean, float(low), float(high)
+
+
+def _per_cluster(values: np.ndarray, clusters: Sequence[Any] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    if clusters is None:
+        return values, np.ones_like(values)
+    if len(clusters) != values.size:
+        raise ValueError(f"{len(clusters)} cluster names for {values.size} values")
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    return np.bincount(index, values), np.bincount(index).astype(np.float64)
+
+
+def _resampled(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """(resamples,) means over as many clusters, drawn with replacement; a mean weighs every value alike."""
+    return np.concatenate([sums[d].sum(1) / counts[d].sum(1) for d in _drawn(len(sums), rng, resamples)])
+
+
+def _drawn(size: int, rng: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
+    """Indices (rows,size) of clusters drawn with replacement, a share of the resamples at a time."""
+    step = max(1, _CHUNK // size)
+    for start in range(0, resamples, step):
+        yield rng.integers(size, size=(min(step, resamples - start), size))
+
+
+def resampled_sums(columns: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> np.ndarray:
+    """(resamples,K) sums of the columns (n,K) over n clusters drawn with replacement.
+
+    The same clusters are drawn for every column, and in every call with as many clusters, which pairs them: what columns
+    share cancels in a difference of their sums.
+    """
+    drawn = _kept_times if len(columns) * resamples <= _KEPT else _times
+    return np.concatenate([times @ columns for times in drawn(len(columns), seed, resamples)])
+
+
+def _times(size: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """How often (rows,size) each cluster was drawn in each resample, a share of the resamples at a time."""
+    for drawn in _drawn(size, np.random.default_rng(seed), resamples):
+        place = drawn + size * np.arange(len(drawn))[:, None]
+        yield np.bincount(place.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _kept_times(size: int, seed: int, resamples: int) -> tuple[np.ndarray, ...]:
+    """The same, kept: a comparison of runs asks for it once for each of many figures."""
+    return tuple(_times(size, seed, resamples))
+
+
+def certain_reach(clusters: int) -> float:
+    """The lowest rate of what was seen in each of so many clusters (Clopper-Pearson, 2.5 % on this side)."""
+    return 0.025 ** (1.0 / clusters)
+
+
+def figure(
+    values: Sequence[float] | np.ndarray,
+    *,
+    higher_is_better: bool,
+    clusters: Sequence[Any] | np.ndarray | None = None,
+    resamples: int = 2000,
+    **measured_with: Any,
+) -> dict[str, Any]:
+    """One entry of metrics.json: mean, number of values, interval, and what it was measured with.
+
+    `measured_with` (weights="ema", the samples' seed, resize method, ...) is written beside them as it
+    stands; `items` counts the clusters.
+    """
+    mean, low, high = mean_interval(values, clusters, resamples=resamples)
+    entry = {"value": mean, "n": len(values), "ci95": [low, high], "higher_is_better": higher_is_better}
+    if clusters is not None:
+        entry["items"] = len(set(np.asarray(clusters).tolist()))
+    return entry | measured_with | {"resamples": resamples}

@@ -1,0 +1,80 @@
+"""From a checked config to the objects of a run. The only place that knows how the parts are wired."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import psutil
+import torch
+from omegaconf import DictConfig
+
+from ragaf_exp.assembly.model import make_model
+from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.compute.device import pick_device
+from ragaf_exp.config.build import build, locate
+from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_text
+from ragaf_exp.core.safe_files import is_regular
+from ragaf_exp.data.cache.prepare import cached
+from ragaf_exp.data.loader import Preparer
+from ragaf_exp.models.model import Model
+from ragaf_exp.runs.folder import RunFolder
+
+log = logging.getLogger(__name__)
+GIB = 2**30
+VOCABULARY_CAPTIONS = 4000  # of the training split, read to fit a tokenizer
+
+
+def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
+    """Everything but the networks; fits the tokenizer, or reads it from the run folder."""
+    with torch.device("meta"):
+        ghost = build(cfg.codec, "codec")
+    if cfg.data.size % ghost.downscale:
+        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {ghost.downscale}, the pixels per latent pixel "
+                        "of this codec")  # fmt: skip
+    diffusion = build(cfg.diffusion, "diffusion")
+    sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
+    parts = Parts(cfg, cached(preparer(cfg), cfg), diffusion, sampler, ghost, build(cfg.augment, "augment"))
+    parts.tokenizer = _tokenizer(parts, folder)
+    with torch.device("meta"):  # whether all goes together, before any weight is read
+        whole = REFINE if REFINE in cfg.stage.run else COARSE  # which holds the other's modules
+        for stage in {whole, *cfg.stage.run} if cfg.stage.coarse.scale > 1 else {whole}:
+            _check_room(make_model(parts, stage), cfg)
+    parts.codec = build(cfg.codec, "codec")
+    return parts
+
+
+def _check_room(model: Model, cfg: DictConfig) -> None:
+    """UserError where main memory can't hold the weights of a model, nor what AdamW keeps of each on a processor."""
+    memory = cfg.memory
+    trained_here = pick_device(memory.device).type == "cpu" and memory.tune == "full" and memory.optimizer == "adamw"
+    copies, what = (4, "weights, gradients and moments") if trained_here else (1, "weights")
+    count = sum(p.numel() for p in model.parameters())
+    need, there = 4 * copies * count, psutil.virtual_memory().total
+    if need > there and not (memory.force or memory.shard):
+        raise UserError(f"memory: the {what} of {count:,} parameters take {need / GIB:.0f} GiB, and this machine has "
+                        f"{there / GIB:.0f}; take smaller widths or fewer layers in backbone, text, hint and ragaf "
+                        "(memory.force=true starts anyway)")  # fmt: skip
+
+
+def preparer(cfg: DictConfig) -> Preparer:
+    """Item -> Example, as the config has it."""
+    return Preparer(*(build(cfg[key], key) for key in ("sketch", "regions", "graph")))
+
+
+def _tokenizer(parts: Parts, folder: RunFolder) -> Any:
+    kind = locate(parts.cfg.text._target_, "text")
+    if not is_regular(folder.tokenizer):
+        tokenizer = kind.tokenizer_for(parts.cfg.text, lambda: _captions(parts))
+        write_text(folder.tokenizer, tokenizer.to_str(pretty=True))
+    try:
+        return kind.load(folder.tokenizer)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise UserError(f"{folder.tokenizer}: damaged ({error}); restore it or train again") from error
+
+
+def _captions(parts: Parts) -> list[str]:
+    """Of the training split, as many as a tokenizer is fitted to."""
+    return parts.source.split("train").captions(VOCABULARY_CAPTIONS)

@@ -1,0 +1,86 @@
+"""Builds a stage's model; stage 2 is initialised from stage 1."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.config.build import build
+from ragaf_exp.config.schema import COARSE, REFINE, Memory
+from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.core.randomness import derive
+from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+from ragaf_exp.models.loading.schedule import check_schedule
+from ragaf_exp.models.loading.tuning import LORA, add_lora, choose, fitted
+from ragaf_exp.models.model import Model
+from ragaf_exp.models.regions.targets import asked
+
+
+def make_model(parts: Parts, stage: str) -> Model:
+    """The freshly initialised model of a stage; refine adds the region path to coarse's modules."""
+    cfg, codec = parts.cfg, parts.codec
+    size = cfg.data.size // cfg.stage.coarse.scale if stage == COARSE else cfg.data.size
+    side = size // codec.downscale
+    torch.manual_seed(derive(cfg.seed, "init", "coarse"))  # the same stage 1 in a coarse and in a refine model
+    text = build(cfg.text, "text", tokenizer=parts.tokenizer)
+    wiring = {"channels": codec.channels, "text_width": text.width, "patch": codec.downscale}
+    backbone = build(cfg.backbone, "backbone", **wiring)
+    check_schedule(backbone.schedule, parts.diffusion)
+    if size % (unit := codec.downscale * backbone.stride):
+        unit *= cfg.data.size // size
+        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone, codec and stage")
+    backbone.keep_nothing(codec.blank, size)
+    shapes = backbone.shapes(side)
+    hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
+    common = (text, hint, backbone, shapes, parts.diffusion.timesteps)
+    torch.manual_seed(derive(cfg.seed, "init", "lora"))
+    add_lora(backbone, stage, memory_of(cfg))
+    if stage == COARSE:
+        return Model(*common)
+    torch.manual_seed(derive(cfg.seed, "init", "refine"))
+    values = sum(asked(cfg.loss, codec.channels).values())
+    seen = codec.channels if cfg.stage.refine.coarse_input else 0
+    return Model(*common, values, *_region_path(cfg, text, hint, backbone, shapes), cfg.loss.contrastive > 0, seen)
+
+
+STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1
+
+
+def adopt(model: Model, coarse: dict[str, torch.Tensor], memory: Memory | str) -> Model:
+    """Start a refine model from stage 1's weights, and let it train what memory.tune (or `memory` itself) says.
+
+    Weights that are not trained share the memory of stage 1's.
+    """
+    memory = Memory(tune=memory) if isinstance(memory, str) else memory
+    known = set(model.state_dict())
+    coarse = {fitted(name, known): value for name, value in coarse.items()}
+    missing, unexpected = model.load_state_dict(coarse, strict=False)
+    stranger = [key for key in missing if not key.startswith(STAGE_2) and LORA not in key]
+    if stranger or unexpected:
+        raise UserError(f"init: that run's stage 1 does not fit this config ({(stranger + unexpected)[0]})")
+    choose(model, REFINE, memory)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad and name in coarse and parameter.is_meta == coarse[name].is_meta:
+            parameter.data = coarse[name]
+    return model
+
+
+def memory_of(cfg: DictConfig) -> Memory:
+    """The group `memory` as its dataclass."""
+    return OmegaConf.to_object(OmegaConf.merge(Memory, cfg.memory))
+
+
+def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes) -> tuple:
+    at_least("ragaf", 1, width=cfg.ragaf.width)
+    fusion = build(cfg.fusion, "fusion", width=cfg.ragaf.width)
+    backend = build(cfg.graph_backend, "graph_backend")
+    backend.check(cfg.memory.device)
+    ragaf = build(
+        cfg.ragaf, "ragaf", node_features=len(NODE_FEATURES), edge_features=len(EDGE_FEATURES),
+        hint_width=hint.width, hint_sizes=[shapes["in"][1:], *getattr(hint, "sizes", ())], text_width=text.width,
+        fusion=fusion, backend=backend,
+    )  # fmt: skip
+    injection = build(cfg.injection, "injection", shapes=shapes, width=ragaf.width, cross_layers=backbone.cross_layers)
+    return ragaf, injection

@@ -1,0 +1,70 @@
+"""The components of one run, built from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ragaf_exp.compute.out_of_memory import Chunks
+from ragaf_exp.config.build import build
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.types import Item
+from ragaf_exp.data.loader import Augmented, Examples, Preparer
+from ragaf_exp.data.variants import Varied, pictures
+from ragaf_exp.diffusion.process import Diffusion
+from ragaf_exp.diffusion.sampler import Sampler
+from ragaf_exp.models.codecs.base import Codec
+
+
+@dataclass
+class Parts:
+    """What both stages share."""
+
+    cfg: DictConfig
+    prepare: Preparer
+    diffusion: Diffusion
+    sampler: Sampler
+    codec: Codec
+    augment: Any  # (sketch, generator) -> sketch, of the training split
+    tokenizer: Any = None
+    chunks: Chunks = field(default_factory=Chunks)  # how many items are sampled and validated at once
+
+    @cached_property
+    def source(self) -> Any:
+        """The data source; built when asked for, so that a finished run can be sampled without its data."""
+        return build(self.cfg.data, "data")
+
+    def examples(self, split: str) -> Examples:
+        """Examples of train, val or test; kept in memory where no worker process computes them."""
+        cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
+        items = self.source.split(split)
+        task, seed = self.cfg.task, self.cfg.seed
+        if split == "train" and (task.mirror > 0 or task.crops):
+            plain, mirrored = pictures(items, task.crops, task.mirror > 0, seed)
+            room = cache_mb / (len(plain) + len(mirrored))
+            kinds = ([self._examples(split, some, room) for some in kind] for kind in (plain, mirrored))
+            return Varied(*kinds, task.mirror, seed)
+        return self._examples(split, items, cache_mb)
+
+    def check_splits(self) -> None:
+        """What would else be found out after minutes of training. UserError where a split is empty or can't be prepared."""
+        for split in ("train", "val", "test"):
+            if not len(items := self.source.split(split)):
+                raise UserError(f"data: no items in the {split} split; {self._more_of(split)}")
+            self.prepare(items[0])
+
+    def _more_of(self, split: str) -> str:
+        """What fills an empty split, by keys that the data source has."""
+        if hasattr(self.source, "advice"):
+            return self.source.advice()
+        keys = [f"data.{key}" for key in (split, f"{split}_share") if key in self.cfg.data]
+        return f"raise {' or '.join(keys)}" if keys else "give more images"
+
+    def _examples(self, split: str, items: Sequence[Item], cache_mb: float) -> Examples:
+        if split == "train" and self.augment.active:
+            return Augmented(items, self.prepare, cache_mb, self.augment, self.cfg.seed)
+        return Examples(items, self.prepare, cache_mb)

@@ -1,0 +1,63 @@
+"""Training steps of both stages, and how fast embedded scenes come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ragaf_exp.commands.benches.timing import medians, row
+
+
+def training_step() -> list[dict[str, Any]]:
+    """Stage 2's training step against stage 1's on the same batch, and the step of the region path alone."""
+    steps, batch = stage_steps()
+    stage1, stage2, regions = medians(steps)
+    what = f"a training step at batch {batch}, embedded defaults"
+    return [
+        {"name": "training_step/stage1", "value": stage1, "unit": "ms", "what": what},
+        row("training_step/stage2", stage2, stage1, "ms", f"{what}; reference: stage 1's"),
+        row("training_step/regions_only", regions, stage1, "ms", f"{what}; reference: stage 1's"),
+    ]
+
+
+def scenes() -> list[dict[str, Any]]:
+    """Embedded scenes a second on one core, and with sketch, regions and graph."""
+    from ragaf_exp.assembly.assemble import preparer
+    from ragaf_exp.config.build import build
+    from ragaf_exp.config.compose import composed
+
+    cfg = composed([])
+    items, prepare = build(cfg.data, "data").split("train"), preparer(cfg)
+    count = 100
+    drawn, prepared = medians([
+        lambda: [items[i] for i in range(count)], lambda: [prepare(items[i]) for i in range(count)]
+    ])  # fmt: skip
+    return [
+        {"name": "data/scenes", "value": count / drawn * 1000, "unit": "items/s", "what": "64x64, one core"},
+        {"name": "data/scenes_with_graph", "value": count / prepared * 1000, "unit": "items/s",
+         "what": "with sketch, regions and graph"},
+    ]  # fmt: skip
+
+
+def stage_steps() -> tuple[list[Callable[[], object]], int]:
+    """One training step of stage 1, of stage 2, and of stage 2's region path alone, on one fixed batch."""
+    import tempfile
+    from functools import partial
+
+    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.schema import COARSE, REFINE
+    from ragaf_exp.data.loader import collate
+    from ragaf_exp.experiments.experiment import Experiment
+    from ragaf_exp.runs.folder import RunFolder
+
+    cfg = composed([f"runs={tempfile.mkdtemp()}", "data.train=256", "data.val=8", "data.test=8", "logger=none"])
+    experiment = Experiment(cfg, RunFolder.create(cfg))
+    coarse = experiment.trainer(COARSE, None)
+    refine = experiment.trainer(REFINE, coarse.ema.model)
+    batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)]).to(experiment.compute.device)
+    joint = refine.plan.region_steps
+    return [
+        partial(coarse.step, 0, batch),
+        partial(refine.step, joint, batch),
+        partial(refine.step, 0, batch),
+    ], cfg.stage.batch

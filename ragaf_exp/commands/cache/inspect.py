@@ -1,0 +1,106 @@
+"""What lies in the cache, and less of it: the commands show and prune of python -m ragaf_exp.commands.cache."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ragaf_exp.config.command_line import parse_args
+from ragaf_exp.config.schema import Cache
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.store import eviction
+from ragaf_exp.store.entries import GIGABYTE, SHARDS, place
+from ragaf_exp.store.shards import Entry, entries, evict, remove, sweep
+
+BOUND = Cache().gigabytes
+
+
+def show(words: list[str]) -> None:
+    """Print entries, size and age, in all and by the config that made them."""
+    folder = _folder(parse_args(words, {"folder": str}))
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for shard in _shards(folder):
+        for entry in entries(shard):
+            groups[entry.fingerprint].append(entry)
+    every = [entry for group in groups.values() for entry in group]
+    print(f"{folder}: {_many(every)}; the bound is cache.gigabytes, {BOUND:g} by default")
+    if every:
+        print(f"oldest {_when(min(e.used for e in every))}, newest {_when(max(e.used for e in every))} (last use)")
+    for name, group in sorted(groups.items(), key=lambda g: -max(e.used for e in g[1])):
+        print(f"  {_many(group)}, used {_when(max(e.used for e in group))}: {_config(folder / f'{name}.json')}")
+    if sets := eviction.kept_sets(folder / eviction.FOLDER):
+        print(f"features of {len(sets):,} image sets, {_size(sum(one.space for one in sets))}, of the evaluation")
+
+
+def prune(words: list[str]) -> None:
+    """Remove the least recently used entries of every shard beyond its share of the bound, and what kills left.
+
+    The evaluation's features are bounded by themselves, by as much again.
+    """
+    args = parse_args(words, {"folder": str, "gigabytes": str})
+    folder, bound = _folder(args), _bound(args.get("gigabytes", str(BOUND)))
+    room = int(bound * GIGABYTE / len(SHARDS))
+    removed = freed = left = 0
+    for shard in _shards(folder):
+        sweep(shard)
+        counts = evict(shard, room, room)
+        removed, freed, left = removed + counts[0], freed + counts[1], left + counts[2]
+    sweep(folder)
+    sets, room, rest = eviction.evict(folder / eviction.FOLDER, bound * GIGABYTE)
+    if bound == 0:
+        for path in folder.glob("[0-9a-f]" * 16 + ".json"):
+            remove(str(path))
+    print(f"{folder}: {removed:,} entries of {_size(freed)} removed, {_size(left)} left")
+    if sets or rest:
+        print(f"features of {sets:,} image sets, {_size(room)}, removed, {_size(rest)} left")
+
+
+def _folder(args: dict[str, Any]) -> Path:
+    folder = place(args.get("folder", ""))
+    if args.get("folder") and not folder.is_dir():
+        raise UserError(f"folder={args['folder']}: no such folder; leave it out for {place('')}")
+    return folder
+
+
+def _bound(said: str) -> float:
+    try:
+        bound = 0.0 if said == "all" else float(said)
+    except ValueError:
+        bound = math.nan
+    if not (said == "all" or 0 < bound < math.inf):
+        raise UserError(f"gigabytes={said}: must be a number above 0, or all to remove everything")
+    return bound
+
+
+def _shards(folder: Path) -> Iterator[Path]:
+    for name in tqdm(SHARDS, unit="shard", leave=False, disable=None):  # seconds, where there are a million entries
+        yield folder / name
+
+
+def _config(path: Path) -> str:
+    """The parts that made a group's entries; the file says more."""
+    try:
+        said = json.loads(path.read_text())
+        parts = [said[group]["_target_"].rpartition(".")[2] for group in ("sketch", "regions", "graph")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"unknown config ({path.name} is missing or damaged)"
+    return f"{', '.join(parts)} ({path.name})"
+
+
+def _many(group: list[Entry]) -> str:
+    return f"{len(group):,} entries, {_size(sum(entry.space for entry in group))}"
+
+
+def _size(count: int) -> str:
+    return f"{count / GIGABYTE:,.2f} GB" if count >= GIGABYTE else f"{count / 1e6:,.2f} MB"
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,95 @@
+"""Fills the cache before it is needed: the command warm of python -m ragaf_exp.commands.cache."""
+
+from __future__ import annotations
+
+import sys
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from tqdm import tqdm
+
+from ragaf_exp.assembly.assemble import preparer
+from ragaf_exp.config.build import build
+from ragaf_exp.config.command_line import parse_args
+from ragaf_exp.config.compose import composed
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.data.cache.prepare import CachedPreparer, cached
+from ragaf_exp.data.loader import ignore_signals, workers_watched
+from ragaf_exp.store.entries import place
+
+CHUNK = 8  # items handed to a worker at once: an interrupt waits for one chunk each
+
+
+class Outcome(NamedTuple):
+    """Of one item. kept: False where the folder can't be written to. error: bad data, in one line."""
+
+    computed: bool
+    kept: bool
+    error: str = ""
+
+
+class Warming(Dataset):
+    """Item i of all splits in a row, prepared; a worker process builds for itself what it did not inherit."""
+
+    def __init__(self, cfg: DictConfig):
+        self.cfg = cfg
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"cfg": self.cfg}
+
+    @cached_property
+    def items(self) -> ConcatDataset:
+        source = build(self.cfg.data, "data")
+        return ConcatDataset([source.split(split) for split in ("train", "val", "test")])
+
+    @cached_property
+    def prepare(self) -> CachedPreparer:
+        return cached(preparer(self.cfg), self.cfg)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Outcome:
+        before = self.prepare.computed
+        try:
+            self.prepare(self.items[index])
+        except UserError as error:  # a loader's worker would hand it on as a traceback
+            return Outcome(False, True, str(error))
+        return Outcome(self.prepare.computed > before, self.prepare.store.writable)
+
+
+def warm(words: list[str]) -> None:
+    """Prepare every item of the config's data once, in `workers` processes (0 = this one). UserError on bad data."""
+    mine = [word for word in words if word.startswith("workers=")]
+    workers = parse_args(mine, {"workers": int}).get("workers", 0)
+    if workers < 0:
+        raise UserError(f"workers={workers}: must be at least 0; take 0 to use this process alone")
+    cfg = composed([word for word in words if word not in mine])
+    if not cfg.cache.enabled:
+        raise UserError("cache.enabled=False: there is no cache to warm; take cache=default")
+    folder = place(cfg.cache.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        total, computed = _run(Warming(cfg), workers)
+    except KeyboardInterrupt:
+        print("interrupted; what was computed is kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    print(f"{folder}: {total:,} items, {computed:,} of them computed now, {total - computed:,} were there")
+
+
+def _run(warming: Warming, workers: int) -> tuple[int, int]:
+    """How many items there are, and how many of them had to be computed."""
+    loader = DataLoader(warming, batch_size=CHUNK, collate_fn=list, num_workers=workers,
+                        worker_init_fn=ignore_signals)  # fmt: skip
+    computed = 0
+    with workers_watched(), tqdm(total=len(warming), desc="warming the cache", unit="item", mininterval=1.0) as bar:
+        for outcomes in loader:
+            for outcome in outcomes:
+                if outcome.error or not outcome.kept:
+                    folder = place(warming.cfg.cache.folder)
+                    raise UserError(outcome.error or f"{folder}: can't be written to; choose another cache.folder")
+                computed += outcome.computed
+            bar.update(len(outcomes))
+    return len(warming), computed

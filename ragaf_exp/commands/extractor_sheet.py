@@ -1,0 +1,145 @@
+"""A contact sheet of every sketch extractor on the same pictures.
+
+    python -m ragaf_exp.commands.extractor_sheet out=sheet.png [images='[photo.jpg,chelsea]'] [drawings='[cat.png]'] [size=256]
+        [extractors='[canny,pidinet]'] [pidinet.weights=FILE canny.sigma=2 ...] [note=TEXT]
+
+images: files, or names of scikit-image's own photos. drawings: files of line drawings; one with the name of an image
+belongs to that image. extractors: options of conf/sketch/, all by default; one that can't run is left out, and its
+reason printed. EXTRACTOR.KEY=VALUE sets a key of one of them. note: a line underneath.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ragaf_exp.config.build import build
+from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.config.compose import CONF, composed
+from ragaf_exp.core.errors import UserError, between
+from ragaf_exp.core.files import write_bytes
+from ragaf_exp.core.writable import check_file
+from ragaf_exp.data.fit import fit_drawing, fit_image
+from ragaf_exp.data.images import read_drawing, read_image, stroke_share, warn_of_odd
+from ragaf_exp.data.listing import visible
+from ragaf_exp.sketch.drawn import Drawn
+from ragaf_exp.viz.grids import captioned, grid
+
+KNOWN = {"out": str, "images": list, "drawings": list, "extractors": list, "size": int, "note": str}
+PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")  # those that scikit-image's package itself holds
+DEFAULT = ["astronaut", "coffee", "chelsea", "camera"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One row of the sheet."""
+
+    image: np.ndarray  # (S,S,3) uint8
+    drawing: np.ndarray | None = None  # (S,S) float32, 1 = stroke
+
+
+def main() -> None:
+    settings = [word for word in sys.argv[1:] if re.match(r"\w+\.\w+=", word)]
+    args = parse_args([word for word in sys.argv[1:] if word not in settings], KNOWN)
+    if "out" not in args:
+        raise UserError("out: missing; give out=FILE.png")
+    check_file(Path(args["out"]), "out")
+    size = args.get("size", 256)
+    between("size", size, 16, 2048, 256)
+    names = args.get("extractors", options())
+    extractors = {name: made(name, settings) for name in chosen(names, settings)}
+    images, drawings = args.get("images", []), args.get("drawings", [])
+    pictures = read_pictures(images if images or drawings else DEFAULT, drawings, size)
+    columns = run(extractors, pictures)
+    rows = [[p.image, *(column[i] for column in columns.values())] for i, p in enumerate(pictures)]
+    sheet = captioned(grid(rows, ["image", *columns], cell=size), args.get("note", ""), size)
+    save(Path(args["out"]), sheet)
+    print(f"{args['out']}: {len(pictures)} pictures, {len(columns)} extractors ({', '.join(columns)})")
+
+
+def options() -> list[str]:
+    """All options of the group `sketch`."""
+    return [path.stem for path in visible((CONF / "sketch").glob("*.yaml"))]
+
+
+def chosen(names: list[str], settings: list[str]) -> list[str]:
+    """The names, checked, as are those that settings are for."""
+    for name in names:
+        if name not in options():
+            raise UserError(f"extractors={name}: unknown extractor; known are {', '.join(options())}")
+    for word in settings:
+        if word.partition(".")[0] not in names:
+            raise UserError(f"{word}: not of an extractor on this sheet; those are {', '.join(names)}")
+    return names
+
+
+def made(name: str, settings: list[str]) -> Any:
+    """The extractor with its settings. UserError where one of them is unknown or out of range."""
+    mine = [f"sketch.{word.removeprefix(name + '.')}" for word in settings if word.startswith(name + ".")]
+    return build(composed([f"sketch={name}", *mine]).sketch, "sketch")
+
+
+def read_pictures(images: list[str], drawings: list[str], size: int) -> list[Picture]:
+    """The sheet's rows: images in their order, each with the drawing of its name, then the drawings left over."""
+    lines = {Path(drawing).stem: drawing for drawing in drawings}
+    found = [_picture(image, lines.pop(Path(image).stem, None), size) for image in images]
+    return found + [_picture(drawing, drawing, size) for drawing in lines.values()]
+
+
+def _picture(image: str, drawing: str | None, size: int) -> Picture:
+    fit = "crop" if drawing is None else "pad"
+    picture = fit_image(bundled_photo(image) if image in PHOTOS else read_image(image), size, fit)
+    if drawing is None:
+        return Picture(picture)
+    strokes = read_drawing(drawing)
+    warn_of_odd({drawing: stroke_share(strokes)})
+    return Picture(picture, fit_drawing(strokes, size))
+
+
+def bundled_photo(name: str) -> np.ndarray:
+    """One of scikit-image's own, uint8 RGB (H,W,3)."""
+    import skimage.data
+
+    photo = getattr(skimage.data, name)()
+    return photo if photo.ndim == 3 else np.repeat(photo[..., None], 3, 2)
+
+
+def run(extractors: dict[str, Any], pictures: list[Picture]) -> dict[str, list[np.ndarray | None]]:
+    """Sketches of all pictures by extractor; one that can't run is told of and left out."""
+    columns = {}
+    bar = tqdm(extractors.items(), unit="extractor")
+    for name, extractor in bar:
+        bar.set_postfix_str(name)
+        try:
+            columns[name] = list(_sketches(extractor, pictures))
+        except UserError as error:
+            bar.write(f"{name}: left out: {error}", file=sys.stderr)
+    return columns
+
+
+def _sketches(extractor: Any, pictures: list[Picture]) -> Iterable[np.ndarray | None]:
+    """None where the extractor passes drawings on and the picture has none, unless that is so of all."""
+    some = any(p.drawing is not None for p in pictures)
+    for p in pictures:
+        skipped = isinstance(extractor, Drawn) and p.drawing is None and some
+        yield None if skipped else extractor(p.image, p.drawing)
+
+
+def save(path: Path, sheet: np.ndarray) -> None:
+    content = io.BytesIO()
+    Image.fromarray(sheet).save(content, "PNG", optimize=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, content.getvalue())
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,106 @@
+"""Sampling from a finished run, and the files that each image leaves."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.core.files import write_json, write_text
+from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.fit import fit_drawing
+from ragaf_exp.data.images import read_drawing, stroke_share, warn_of_odd
+from ragaf_exp.data.loader import collate
+from ragaf_exp.evaluation.overlap import check_finite
+from ragaf_exp.inference.attention_recorder import watched
+from ragaf_exp.inference.load import load_run
+from ragaf_exp.inference.pipeline import Drawn, Pipeline
+from ragaf_exp.inference.requests import Request
+from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.runs.followed import follow
+from ragaf_exp.viz.attention_steps import save_attention
+from ragaf_exp.viz.grids import comparison
+from ragaf_exp.viz.panels import panels, save_png
+
+BATCH = 16
+
+
+def sample_requests(requests: list[Request], args: dict[str, Any], followed: dict[str, str] | None = None) -> None:
+    """Write the files of every request under its folder.
+
+    Args:
+        requests: the images to make.
+        args: of the command line, checked.
+        followed: config keys that name files or networks, which the command line repeats, and their values.
+    """
+    folder, cfg = RunFolder.read(args["run"], edited=True)  # its weights refuse a config that they don't fit
+    cfg = follow(folder, cfg, followed or {})
+    for key in ("steps", "guidance", "sketch_guidance", "scheduler"):
+        if key in args:
+            OmegaConf.update(cfg, f"sampler.{key}", args[key])
+    cfg.stage.refine.strength = args.get("strength", cfg.stage.refine.strength)
+    cfg.seed = args.get("seed", 0)
+    drawings = [read_drawing(r.sketch, args.get("polarity", "auto")) for r in requests]  # all, before any work
+    warn_of_odd({r.sketch: stroke_share(drawing) for r, drawing in zip(requests, drawings, strict=True)})
+    parts, pipeline = load_run(folder, cfg)
+    for begin in range(0, len(requests), BATCH):
+        rows = slice(begin, begin + BATCH)
+        _sample_batch(requests[rows], drawings[rows], parts, pipeline, folder, args["attention"])
+
+
+def _sample_batch(
+    requests: list[Request], drawings: list[np.ndarray], parts: Parts, pipeline: Pipeline, folder: RunFolder,
+    attention: bool,
+) -> None:  # fmt: skip
+    began = time.monotonic()
+    examples = [as_example(d, r.prompt, parts) for d, r in zip(drawings, requests, strict=True)]
+    prepared = time.monotonic()
+    model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    with watched(model, parts.diffusion) if attention else nullcontext() as watch:
+        generated = pipeline(collate(examples))
+    for images in (generated.stage1, generated.stage2):
+        if images is not None:
+            check_finite(images.float().cpu().numpy(), [str(request.sketch) for request in requests])
+    drawn = generated.drawn()
+    done = time.monotonic()
+    timings = {"prepare_s": round(prepared - began, 3), "sample_s": round(done - prepared, 3), "batch": len(requests)}
+    for row, (request, example) in enumerate(zip(requests, examples, strict=True)):
+        write_files(request, example, drawn, row, parts, pipeline, {"run": str(folder.path), **timings})
+        if watch is not None:
+            save_attention(request.out, example, watch.frames(), row, model.text, parts.codec)
+
+
+def as_example(drawing: np.ndarray, prompt: str, parts: Parts) -> Example:
+    """A drawing (H,W) of any size and a prompt, as the run's data would give them; the image is not known."""
+    size = parts.cfg.data.size
+    sketch = fit_drawing(drawing, size)
+    regions = parts.prepare.regions(sketch)
+    # the key seeds the noise: the same sketch and prompt with the same seed are the same image
+    item = Item("sample", np.zeros((size, size, 3), np.uint8), prompt, drawing=sketch)
+    return Example(item, sketch, regions, parts.prepare.graph(regions))
+
+
+def write_files(
+    request: Request, example: Example, drawn: Drawn, row: int, parts: Parts, pipeline: Pipeline,
+    facts: dict[str, Any],
+) -> None:  # fmt: skip
+    """sketch, regions, stage1, stage2, attention and comparison as PNG; prompt.txt; result.json, written last."""
+    request.out.mkdir(parents=True, exist_ok=True)
+    model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    found = panels(example, drawn, row, model.text)
+    shown = {name: found[name] for name in ("sketch", "regions", "stage1", "stage2") if name in found}
+    found["comparison"] = comparison(shown, example.item.caption)
+    for name, picture in found.items():
+        save_png(request.out / f"{name}.png", picture)
+    write_text(request.out / "prompt.txt", request.prompt + "\n")
+    cfg = parts.cfg
+    settings = {"seed": cfg.seed, "strength": cfg.stage.refine.strength, "size": cfg.data.size,
+                **{k: v for k, v in cfg.sampler.items() if not k.startswith("_")}}  # fmt: skip
+    result = {"schema": 1, "sketch": str(request.sketch), "prompt": request.prompt, **settings,
+              "regions": example.regions.count, "unknown_words": model.text.unknown_words(request.prompt),
+              **facts}  # fmt: skip
+    write_json(request.out / "result.json", result)

@@ -1,0 +1,108 @@
+"""What every command line shares: key=value arguments, one-line errors, exit status."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from ragaf_exp.config.grammar import refusal
+from ragaf_exp.config.paths import expanded, split, unquoted
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.omegaconf_errors import one_line
+from ragaf_exp.core.printable import printable
+
+MEND = {
+    errno.EIO: "could not be written; check the device and run the same command again",
+    errno.ENOSPC: "no space left on the device; free some and run the same command again",
+    errno.EDQUOT: "disk quota exceeded; free some and run the same command again",
+    errno.EROFS: "a read-only file system; choose another folder",
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.EACCES: "permission denied; choose another folder or change its permissions",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another folder",
+    errno.EISDIR: "a folder stands where a file is needed; choose another name",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EFBIG: "larger than files may be here; raise the limit (ulimit -f) or choose another folder",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder",
+}
+
+
+def guarded(main: Callable[[], Any]) -> None:
+    """Run a command line: a user's mistake becomes one line on stderr and exit status 2."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands its errors on instead of printing them
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a 4-bit kernel, which nothing here uses
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        main()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        _fail(explain(error))
+    except OSError as error:
+        if error.errno not in MEND:
+            raise
+        _fail(f"{error.filename2 or error.filename or 'write failed'}: {MEND[error.errno]}")
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would only add a traceback to what is over
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def explain(error: BaseException) -> str:
+    """One line for a user's mistake; config errors are traced to the key at fault."""
+    if isinstance(error, UserError):
+        return str(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return one_line(cause)
+        cause = cause.__cause__ or cause.__context__
+    return refusal(error) if isinstance(error, HydraException) else " ".join(str(error).split())
+
+
+PATHS = frozenset((  # arguments that name files or folders: a leading ~ is expanded
+    "run", "runs", "out", "images", "reference", "captions", "sketches", "masks", "training", "sketch", "batch",
+    "drawings", "folder", "tables", "squeezenet",
+))  # fmt: skip
+
+
+def parse_args(argv: Sequence[str], known: dict[str, type]) -> dict[str, Any]:
+    """`key=value` arguments as a dict; a value is converted to the key's type. UserError names the known keys."""
+    found: dict[str, Any] = {}
+    for argument in argv:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in known:
+            raise UserError(f"{argument}: unknown argument; known are {', '.join(k + '=' for k in known)}")
+        found[key] = _convert(key, value.strip(), known[key])
+    return found
+
+
+def _convert(key: str, value: str, kind: type) -> Any:
+    if kind is list:
+        return _items(key, value)
+    value = unquoted(value)
+    if key in PATHS:
+        value = expanded(value)
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise UserError(f"{key}={value}: must be of type {kind.__name__}") from error
+
+
+def _items(key: str, value: str) -> list[str]:
+    """The items of a list, with or without brackets; quotation marks protect commas and outer spaces in an item."""
+    inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    items = [unquoted(item) for item in split(inner) if item]
+    return [expanded(item) for item in items] if key in PATHS else items
+
+
+def _fail(message: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        print(f"error: {printable(message)}", file=sys.stderr)
+    sys.exit(2)

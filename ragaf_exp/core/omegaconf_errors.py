@@ -1,0 +1,23 @@
+"""OmegaConf's errors as one line that names the key and the known keys."""
+
+from __future__ import annotations
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+def one_line(error: OmegaConfBaseException, key: str = "") -> str:
+    """What is wrong with which key, and the keys known there, in one line."""
+    full = ".".join(part for part in (key, str(error.full_key or "")) if part)
+    known = _known(error)
+    if known:
+        return f"{full}: unknown key; known are {', '.join(known)}"
+    return f"{full}: {str(error.msg or error).splitlines()[0]}"
+
+
+def _known(error: OmegaConfBaseException) -> list[str]:
+    """Keys beside an unknown one; empty where the key is known and its value is at fault."""
+    parent = error.parent_node
+    if not OmegaConf.is_dict(parent) or error.key in list(parent):
+        return []
+    return [str(k) for k in parent if not str(k).startswith("_")]

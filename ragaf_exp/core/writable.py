@@ -1,0 +1,41 @@
+"""Can results be written where they are to go? Every command finds out before its work, not after it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from ragaf_exp.core.errors import UserError
+
+
+def check_folder(path: Path, key: str, remedy: str = "choose another folder") -> None:
+    """UserError unless files can be written to a folder that is there or can be made; nothing is left of the attempt.
+
+    Args:
+        path: The folder.
+        key: The argument that names it, for the message.
+        remedy: What to do where it can't be written to.
+    """
+    _try(path.absolute(), f"{key}={path}", remedy)
+
+
+def check_file(path: Path, key: str, remedy: str = "choose another file") -> None:
+    """UserError unless a file of this name can be written, or replaced; arguments as in `check_folder`."""
+    if path.is_dir():
+        raise UserError(f"{key}={path}: a folder stands where a file is needed; {remedy}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{key}={path}: is no regular file; {remedy}")
+    _try(path.absolute().parent, f"{key}={path}", remedy)
+
+
+def _try(folder: Path, what: str, remedy: str) -> None:
+    """Write to the folder, or to the nearest one above it that is there."""
+    try:
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        if not nearest.is_dir():
+            raise UserError(f"{what}: a file stands where a folder is needed ({nearest}); {remedy}")
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(b"0")
+            file.flush()
+    except OSError as error:
+        raise UserError(f"{what}: can't be written to ({error.strerror}); {remedy}") from error

@@ -1,0 +1,231 @@
+"""A folder of one's own images: the Hugging Face ImageFolder convention, with paired drawings where there are
+some.
+
+    root/metadata.jsonl        rows with file_name (relative to the file) and text, a caption or a list of them; or
+                               metadata.csv (separated by comma, semicolon or tab), .tsv, .parquet
+    root/photo.jpg ...         the images, in subfolders if wanted
+    root/train/metadata.jsonl  instead of the first: one level down, where train, validation and test are the splits
+    drawings/photo.png ...     optional: a drawing for each image, same path but for the suffix
+
+Names may differ from those on disk in case, Unicode normal form or by backslashes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import checksum
+from ragaf_exp.core.lazy import LazyItems
+from ragaf_exp.core.types import Item
+from ragaf_exp.data.fit import check_fit
+from ragaf_exp.data.images import (
+    SUFFIXES,
+    check_header,
+    fit_drawing,
+    fit_image,
+    read_drawing,
+    read_image,
+    stroke_share,
+    warn_of_odd,
+)
+from ragaf_exp.data.manifest import Manifest, manifest
+from ragaf_exp.data.sources.metadata import Row, read_rows
+from ragaf_exp.data.sources.names import Names
+from ragaf_exp.data.split import check_shares, check_size, remark, split_id, split_lists, working_shares
+
+log = logging.getLogger(__name__)
+SHOWN = 3  # bad rows named in a message
+
+
+class Folder:
+    """Images with captions from a folder; the split hangs on each image's file name, where subfolders don't say it.
+
+    Among a few images a split that the hash leaves empty is filled (see split.split_lists). Each of an image's captions
+    is an item of training; val and test have the first.
+
+    root: the folder. size: side of the square images. drawings: folder of line drawings, looked for under
+    root first; "" extracts sketches from the images instead. text_column: the captions' column; an empty
+    caption is allowed. on_error: what rows whose files are missing or unreadable do: "raise" names them,
+    "skip" counts them in `.skipped` and warns once. fit: "crop" takes the central square, "pad" the whole
+    image. polarity: of the drawings ("auto", "dark", "light"). check: decode every file at the start instead
+    of reading headers only. cache_mb: how much memory the fitted images may take, in MiB, so that each is
+    decoded once. Raises UserError for bad values or files.
+    """
+
+    def __init__(
+        self,
+        root: str = "",
+        size: limits.Size = 64,
+        drawings: str = "",
+        text_column: str = "text",
+        on_error: str = "raise",
+        fit: str = "crop",
+        polarity: str = "auto",
+        val_share: limits.ShareBelowOne = 0.1,
+        test_share: limits.ShareBelowOne = 0.1,
+        check: bool = True,
+        cache_mb: limits.Megabytes = 512,
+    ) -> None:
+        if not root:
+            raise UserError("data.root: no folder is given; set data.root=DIR, with images and metadata.jsonl in it")
+        if on_error not in ("raise", "skip"):
+            raise UserError(f"data.on_error={on_error}: must be raise or skip")
+        if polarity not in ("auto", "dark", "light"):
+            raise UserError(f"data.polarity={polarity}: must be auto, dark or light")
+        if cache_mb < 0:
+            raise UserError(f"data.cache_mb={cache_mb}: must be 0 or more")
+        check_size(size)
+        check_fit(fit)
+        check_shares(val_share, test_share)
+        self.root, self.size, self.fit, self.polarity = Path(root), size, fit, polarity
+        self._drawings = Names(self._find_drawings(drawings)) if drawings else None
+        self._shares = (val_share, test_share)
+        self._cache: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._room = cache_mb * 2**20 // (size * size * (7 if drawings else 3))
+        self._strokes: dict[str | Path, float] = {}  # share of each drawing that was decoded
+        self._sums: dict[Path, str] = {}  # sha256 of the files that were read
+        self._named = read_rows(self.root, text_column)
+        self._paths = {row.file_name: self.root / row.path for row in self._named if row.path}
+        self._rows, self.skipped = self._usable(self._named, on_error, check)
+        warn_of_odd(self._strokes)
+        self._splits = self._split_up()
+
+    def split(self, name: str) -> Sequence[Item]:
+        """The items of "train", "val" or "test", possibly none. Raises UserError for another name."""
+        split_id(name)
+        chosen = set(self._splits[name])
+        shown = [
+            _Shown(f"{row.file_name}#{row.number}{f'.{i}' * (i > 1)}", row.file_name, text)
+            for row in self._rows
+            if row.file_name in chosen
+            for i, text in enumerate(row.texts if name == "train" else row.texts[:1], 1)
+        ]
+        return LazyItems(partial(_nth, self._item, shown), len(shown), partial(_nth, attrgetter("text"), shown))
+
+    def advice(self) -> str:
+        """What fills an empty split."""
+        given = {row.split for row in self._rows}
+        wanted = zip(("val", "test"), self._shares, strict=True)
+        shares = (0.0 if split in given else share or 0.1 for split, share in wanted)
+        names = [row.file_name for row in self._rows if row.split not in ("val", "test")]
+        working = working_shares(names, *shares) if names else None
+        keys = "set data.val_share={:g} data.test_share={:g}, or ".format(*working) if working else ""
+        return f"{keys}give more images"
+
+    def manifest(self) -> Manifest:
+        """The folder's rows and files as they are now, with checksums of what was read."""
+        rows = [[row.file_name, list(row.texts), row.split] for row in self._named]
+        drawings = {f"{name} (drawing)": path for name in self._paths if (path := self._drawing(name))}
+        return manifest(rows, self._paths | drawings, self._sums)
+
+    def _split_up(self) -> dict[str, list[str]]:
+        """The names of each split; a warning where there are too few for the hash to fill all."""
+        given = {row.file_name: row.split for row in self._rows}
+        splits, filled = split_lists(list(given), *self._shares, given)
+        if text := remark(splits, filled):
+            log.warning("%s: %s", self.root, text)
+        return splits
+
+    def _find_drawings(self, drawings: str) -> Path:
+        for folder in (self.root / drawings, Path(drawings)):
+            if folder.is_dir():
+                return folder
+        raise UserError(f"data.drawings={drawings}: no such folder, neither under {self.root} nor by itself")
+
+    def _drawing(self, file_name: str) -> Path | None:
+        """The drawing of an image, None where there is none of that name."""
+        if self._drawings is None:
+            return None
+        name = self._drawings.with_stem(Path(file_name).with_suffix("").as_posix(), SUFFIXES)
+        return name and self._drawings.root / name
+
+    def _drawing_path(self, file_name: str) -> Path | None:
+        """The same, None only where no drawings are wanted."""
+        if self._drawings is not None and (path := self._drawing(file_name)) is None:
+            stem = self._drawings.root / Path(file_name).with_suffix("")
+            raise UserError(f"{stem}.*: no drawing of that name for {file_name}; add it")
+        return path if self._drawings is not None else None
+
+    def _usable(self, rows: list[Row], on_error: str, check: bool) -> tuple[list[Row], int]:
+        """The rows whose files are sound, and how many are not."""
+        names = list(dict.fromkeys(row.file_name for row in rows if not row.problem))
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            faults = dict(zip(names, pool.map(partial(self._fault, check), names), strict=True))
+        problems = [
+            f"{row.label}: {row.problem or faults[row.file_name]}" for row in rows if row.problem or faults[row.file_name]
+        ]
+        good = [row for row in rows if not row.problem and not faults[row.file_name]]
+        if not problems:
+            return good, 0
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        shown = "; ".join(problems[:SHOWN]) + more
+        text = f"{self.root}: {len(problems)} of {len(rows)} rows can't be used: {shown}"
+        if on_error == "raise" or not good:
+            mend = "mend them or set data.on_error=skip" if good else "no row is left; mend them"
+            raise UserError(f"{text}; {mend}")
+        log.warning("%s; skipped (data.on_error=skip)", text)
+        return good, len(problems)
+
+    def _fault(self, check: bool, file_name: str) -> str:
+        """What is wrong with a row's files, or nothing."""
+        try:
+            if check:
+                self._load(file_name)
+            else:
+                check_header(self._paths[file_name])
+                if drawing := self._drawing_path(file_name):
+                    check_header(drawing)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    def _load(self, file_name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """The fitted image, and its drawing where there are drawings."""
+        if file_name in self._cache:
+            return self._cache[file_name]
+        image, path = self._read(self._paths[file_name], read_image), self._drawing_path(file_name)
+        drawing = None
+        if path is not None:
+            drawing = self._read(path, partial(read_drawing, polarity=self.polarity))
+            if abs(np.log(drawing.shape[0] * image.shape[1] / drawing.shape[1] / image.shape[0])) > 0.1:
+                raise UserError(f"{path}: its aspect differs from that of {file_name}, so they don't line up; redo it")
+            self._strokes[path] = stroke_share(drawing)
+            drawing = fit_drawing(drawing, self.size, self.fit)
+        pair = fit_image(image, self.size, self.fit), drawing
+        if len(self._cache) < self._room:
+            self._cache[file_name] = pair
+        return pair
+
+    def _read(self, path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+        """A decoded file, whose checksum is noted."""
+        picture = read(path)
+        if path not in self._sums:
+            self._sums[path] = checksum(path)
+        return picture
+
+    def _item(self, shown: _Shown) -> Item:
+        image, drawing = self._load(shown.file_name)
+        return Item(shown.key, image, shown.text, drawing)
+
+
+class _Shown(NamedTuple):
+    """An item before its files are read."""
+
+    key: str
+    file_name: str
+    text: str
+
+
+def _nth(make: Callable[[_Shown], Any], shown: list[_Shown], index: int) -> Any:
+    return make(shown[index])

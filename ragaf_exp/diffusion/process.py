@@ -1,0 +1,87 @@
+"""Diffusion (config group `diffusion`): the forward process, prediction types and their loss weights.
+
+x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise; SNR = abar / (1 - abar). Zero terminal SNR: Lin et al. 2023,
+arXiv 2305.08891. Min-SNR weighting: Hang et al. 2023, arXiv 2303.09556.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError, at_least, between
+
+PREDICTIONS = {"x0": "sample", "v": "v_prediction", "eps": "epsilon"}  # ours -> diffusers'
+
+
+class Diffusion(nn.Module):
+    """A discrete variance-preserving process.
+
+    timesteps: T. beta_start, beta_end: of the schedules that have them (not squaredcos_cap_v2). schedule: of diffusers,
+    as squaredcos_cap_v2, linear, scaled_linear. prediction: x0, v or eps.
+    zero_terminal_snr: the last timestep is pure noise. min_snr: gamma; 0 = no weighting. snr_offset: the weight of
+    x0's squared error is min(SNR + offset, gamma), so that 1 keeps the noisiest steps in training.
+    """
+
+    def __init__(
+        self, timesteps: limits.Timesteps = 1000, schedule: str = "squaredcos_cap_v2", prediction: str = "x0",
+        zero_terminal_snr: bool = True, min_snr: limits.MinSnr = 5.0, snr_offset: limits.SnrOffset = 1.0,
+        beta_start: limits.Beta = 1e-4, beta_end: limits.Beta = 0.02,
+    ):  # fmt: skip
+        super().__init__()
+        at_least("diffusion", 2, timesteps=timesteps)
+        between("diffusion.beta_start", beta_start, 0, 1, 1e-4, above=True)
+        between("diffusion.beta_end", beta_end, beta_start, 1, 0.02)
+        at_least("diffusion", 0, min_snr=min_snr, snr_offset=snr_offset)
+        if prediction not in PREDICTIONS:
+            raise UserError(f"diffusion.prediction={prediction}: must be one of {sorted(PREDICTIONS)}")
+        if zero_terminal_snr and prediction == "eps":
+            raise UserError("diffusion.prediction=eps: says nothing of x0 at zero terminal SNR; "
+                            "set diffusion.zero_terminal_snr=false, or take x0 or v")  # fmt: skip
+        self.config = {
+            "num_train_timesteps": timesteps, "beta_schedule": schedule, "prediction_type": PREDICTIONS[prediction],
+            "rescale_betas_zero_snr": zero_terminal_snr, "beta_start": beta_start, "beta_end": beta_end,
+        }  # fmt: skip
+        self.timesteps, self.prediction = timesteps, prediction
+        self.min_snr, self.snr_offset = min_snr, snr_offset
+        try:
+            abar = DDPMScheduler(**self.config).alphas_cumprod
+        except NotImplementedError as error:
+            raise UserError(f"diffusion.schedule={schedule}: not one of diffusers' beta schedules") from error
+        self.register_buffer("abar", abar.double().clamp(0, 1 - 1e-8), persistent=False)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x0, noise (B,C,h,w), t (B,) -> x_t (B,C,h,w)."""
+        a, s = self._scales(t, x0)
+        return a * x0 + s * noise
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should say of x_t: x0, the noise, or v = sqrt(abar) noise - sqrt(1 - abar) x0."""
+        if self.prediction == "x0":
+            return x0
+        if self.prediction == "eps":
+            return noise
+        a, s = self._scales(t, x0)
+        return a * noise - s * x0
+
+    def to_x0(self, value: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The estimate of x0 that a prediction holds."""
+        if self.prediction == "x0":
+            return value
+        a, s = self._scales(t, x_t)
+        return a * x_t - s * value if self.prediction == "v" else (x_t - s * value) / a
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Weight (B,) of the squared error of the prediction at timesteps t (B,)."""
+        snr = self.abar[t] / (1 - self.abar[t])
+        if self.min_snr <= 0:
+            return torch.ones_like(snr).float()
+        weight = (snr + self.snr_offset).clamp(max=self.min_snr)
+        per_x0 = {"x0": torch.ones_like(snr), "v": snr + 1, "eps": snr}[self.prediction]
+        return (weight / per_x0).float()
+
+    def _scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        abar = self.abar[t][:, None, None, None]
+        return abar.sqrt().to(like.dtype), (1 - abar).sqrt().to(like.dtype)

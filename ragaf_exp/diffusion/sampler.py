@@ -1,0 +1,93 @@
+"""The sampler (config group `sampler`): diffusers' schedulers, guidance by text and by sketch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from torch import Tensor
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.types import Batch
+from ragaf_exp.diffusion.process import Diffusion
+from ragaf_exp.models.conditioning import Conditioning
+from ragaf_exp.models.model import Model
+
+SCHEDULERS = {
+    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
+    "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "euler": (EulerDiscreteScheduler, {}),
+}
+
+
+class Sampler:
+    """Deterministic sampling of either stage.
+
+    scheduler: ddim, dpm (DPM-Solver++ 2M) or euler. steps: of the whole schedule, of which a stage that starts from
+    a coarse latent runs the last `strength` share. guidance, sketch_guidance: classifier-free guidance on text and on
+    sketch, 1 = none (Ho & Salimans 2022; two conditions as in Brooks et al. 2023, eq. 3).
+    """
+
+    def __init__(
+        self, diffusion: Diffusion, scheduler: str = "ddim", steps: limits.SamplingSteps = 20,
+        guidance: limits.Guidance = 1.0, sketch_guidance: limits.Guidance = 1.0,
+    ):  # fmt: skip
+        if scheduler not in SCHEDULERS:
+            raise UserError(f"sampler.scheduler={scheduler}: must be one of {sorted(SCHEDULERS)}")
+        if not 1 <= steps <= diffusion.timesteps:
+            raise UserError(f"sampler.steps={steps}: must be between 1 and {diffusion.timesteps}")
+        for key, value in {"guidance": guidance, "sketch_guidance": sketch_guidance}.items():
+            if not 0 <= value <= 100:
+                raise UserError(f"sampler.{key}={value}: must be between 0 and 100")
+        self.diffusion, self.steps = diffusion, steps
+        self.kind, self.options = SCHEDULERS[scheduler]
+        self.guidance, self.sketch_guidance = guidance, sketch_guidance
+
+    @torch.no_grad()
+    def sample(
+        self, model: Model, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0
+    ) -> tuple[Tensor, Conditioning]:
+        """noise (B,C,h,w) standard normal -> latents (B,C,h,w), and the conditioning they were drawn with.
+
+        coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is.
+        """
+        conditions = self._conditions(model, batch)
+        if getattr(model, "coarse_in", None) is not None:
+            conditions = [(weight, replace(c, coarse=coarse)) for weight, c in conditions]
+        scheduler = self.kind(**self.diffusion.config, timestep_spacing="trailing", **self.options)
+        scheduler.set_timesteps(self.steps, device=noise.device)
+        timesteps, x = self._start(scheduler, noise, coarse, strength)
+        for t in timesteps:
+            x_t = scheduler.scale_model_input(x, t)
+            out = scheduler.step(self._guided(model, x_t, t, conditions), t, x)
+            x = out.prev_sample
+        # where the steps don't divide the schedule, diffusers' DDIM stops short of its end, by a last trace of noise
+        return out.get("pred_original_sample", x), conditions[0][1]
+
+    def _conditions(self, model: Model, batch: Batch) -> list[tuple[float, Conditioning]]:
+        """Weighted conditions whose predictions add up to the guided one; both given comes first."""
+        yes = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
+        text, sketch = self.guidance, self.sketch_guidance
+        # e(0,0) + sketch (e(s,0) - e(0,0)) + text (e(s,c) - e(s,0))
+        weighted = [(text, yes, yes), (sketch - text, ~yes, yes), (1 - sketch, ~yes, ~yes)]
+        first, *rest = weighted
+        kept = [first, *(w for w in rest if w[0] != 0)]
+        return [(w, model.condition(batch, keep_text, keep_sketch)) for w, keep_text, keep_sketch in kept]
+
+    def _start(self, scheduler, noise: Tensor, coarse: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
+        if not 0 < strength <= 1:
+            raise UserError(f"stage.strength={strength}: must be above 0 and at most 1")
+        if coarse is None or strength == 1:
+            return scheduler.timesteps, noise * scheduler.init_noise_sigma
+        first = len(scheduler.timesteps) - max(1, round(len(scheduler.timesteps) * strength))
+        timesteps = scheduler.timesteps[first:]
+        if hasattr(scheduler, "set_begin_index"):  # multistep solvers look their place up otherwise
+            scheduler.set_begin_index(first)
+        return timesteps, scheduler.add_noise(coarse, noise, timesteps[:1].expand(len(noise)))
+
+    @staticmethod
+    def _guided(model: Model, x_t: Tensor, t: Tensor, conditions: list[tuple[float, Conditioning]]) -> Tensor:
+        times = torch.full((len(x_t),), float(t), device=x_t.device)
+        return sum(weight * model.denoise(x_t, times, c).value.float() for weight, c in conditions)

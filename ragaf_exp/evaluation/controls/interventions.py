@@ -1,0 +1,76 @@
+"""The controls by name: what is changed of what a model is told about a test item, or of its sampler, and what is
+wanted then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ragaf_exp.core.types import Example, Item
+from ragaf_exp.evaluation.controls import edits
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An example under a control."""
+
+    example: Example  # what the model is told
+    judged: Item  # whose objects' colours are wanted now
+    touched: tuple[int, ...] = ()  # places of the objects that should look different from before
+
+
+@dataclass(frozen=True)
+class Control:
+    """One change. `change`: (example, the example before it, generator) -> Changed, None where it can't be made."""
+
+    what: str
+    change: Callable[[Example, Example, np.random.Generator], Changed | None]
+    regions: bool = False  # only a model with a region path can notice
+    steps: float = 1.0  # share of the sampler's steps that each stage has
+
+
+def _right(example: Example, before: Example, rng: np.random.Generator) -> Changed:
+    return Changed(example, example.item)
+
+
+def _captions_shuffled(example: Example, before: Example, rng: np.random.Generator) -> Changed:
+    return Changed(replace(example, item=replace(example.item, caption=before.item.caption)), example.item)
+
+
+def _graphs_shuffled(example: Example, before: Example, rng: np.random.Generator) -> Changed:
+    return Changed(edits.shuffled_graph(example), example.item)
+
+
+def _phrases_permuted(example: Example, before: Example, rng: np.random.Generator) -> Changed:
+    item = edits.turned_round(example.item)
+    return Changed(replace(example, item=item), item)
+
+
+def _colours_swapped(example: Example, before: Example, rng: np.random.Generator) -> Changed | None:
+    found = edits.swapped(example.item, rng)
+    return found and Changed(replace(example, item=found[0]), *found)
+
+
+def _one_word(example: Example, before: Example, rng: np.random.Generator) -> Changed:
+    item, place = edits.one_word(example.item, rng)
+    return Changed(replace(example, item=item), item, (place,))
+
+
+CONTROLS = {
+    "right": Control("caption and graph as they are", _right),
+    "captions_shuffled": Control("another item's caption: binding must fall to chance", _captions_shuffled),
+    "graphs_shuffled": Control("edges between other regions than their own", _graphs_shuffled, regions=True),
+    "phrases_permuted": Control(
+        "phrases in reverse order, relations turned round: the caption says the same", _phrases_permuted
+    ),
+    "colours_swapped": Control("two objects exchange their colour words: the image must follow", _colours_swapped),
+    "one_word": Control("one object's colour word changed alone: nothing else may change", _one_word),
+    "half_the_steps": Control(
+        "half the sampler's steps in each stage: no more calls of the network than stage 1 alone has",
+        _right,
+        regions=True,
+        steps=0.5,
+    ),
+}

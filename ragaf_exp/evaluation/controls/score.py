@@ -1,0 +1,211 @@
+"""Draws a run's test items under every control, and says what came of it, with intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from copy import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from eval.metrics.binding import ObjectBinding
+from eval.metrics.fills import rim_px
+from eval.scoring import bindings, can_bind
+from eval.statistics.bootstrap import figure
+from eval.statistics.paired import paired_differences
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_json, write_text
+from ragaf_exp.core.randomness import derive
+from ragaf_exp.core.types import Example
+from ragaf_exp.data.loader import collate
+from ragaf_exp.evaluation.controls.interventions import CONTROLS, Changed
+from ragaf_exp.inference.load import load_run
+from ragaf_exp.inference.pipeline import Pipeline
+from ragaf_exp.runs import data_record
+from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.runs.followed import check_followed, follow
+from ragaf_exp.viz.grids import grid
+from ragaf_exp.viz.panels import save_png
+
+SCHEMA = 1
+SHOWN = 8  # items in the picture
+Drawn = list[np.ndarray | None]  # of one control, by item; None where the change can't be made
+Values = dict[str, list[list[float] | None]]  # of each figure, by item: one value for each object or region, or None
+BETTER = {"binding_accuracy": True, "leak_rate": False, "followed": True, "kept_old": False, "others_bound": True,
+          "others_changed": False, "change_outside": False, "change_inside": True}  # fmt: skip
+MEANING = {
+    "binding_accuracy": "objects with the colour that their own caption wants",
+    "leak_rate": "objects with another's colour", "followed": "objects with a new colour word that took the new colour",
+    "kept_old": "objects with a new colour word that kept the old colour",
+    "others_bound": "other objects, with their colour", "others_changed": "other objects whose colour changed",
+    "change_outside": "mean absolute change of pixels outside the object, of 1", "change_inside": "the same inside it",
+}  # fmt: skip
+
+
+def run_controls(run: Path, out: Path | None, count: int, followed: dict[str, str] | None = None) -> list[Path]:
+    """Draw and judge the first `count` test items.
+
+    Args:
+        run: the run's folder.
+        out: the JSON file to write; None for the run's controls.json.
+        count: of items.
+        followed: config keys that name files or networks, which the command line repeats, and their values.
+
+    Returns:
+        What was written: JSON, Markdown, picture.
+    """
+    folder, cfg = RunFolder.read(run)
+    cfg = follow(folder, cfg, followed or {})
+    check_followed(folder, cfg, ("data",))
+    parts, pipeline = load_run(folder, cfg)
+    data_record.check(folder.path, parts.source)
+    split = parts.examples("test")
+    examples = [split[i] for i in range(min(count, len(split)))]
+    if len(examples) < 2 or not all(can_bind(e.item) for e in examples):
+        raise UserError(f"{run}: its captions colour no known objects; train on data=scenes or recoloured openmoji")
+    asked = {name: c for name, c in CONTROLS.items() if pipeline.refine is not None or not c.regions}
+    changed = {name: _changed(name, examples, cfg.seed) for name in asked}
+    drawn = {name: draw(paced(pipeline, asked[name].steps), of, cfg.eval.batch, name) for name, of in changed.items()}
+    content = {"schema": SCHEMA, "run": f"{folder.path.parent.name}/{folder.path.name}", "items": len(examples),
+               "seed": cfg.seed, "weights": "ema", "chance": round(chance(examples), 4),
+               "controls": judge(examples, changed, drawn, cfg.eval.bootstrap)}  # fmt: skip
+    out = out or folder.path / "controls.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, content)
+    write_text(out.with_suffix(".md"), markdown(content))
+    save_png(out.with_suffix(".png"), picture(examples, changed, drawn))
+    return [out, out.with_suffix(".md"), out.with_suffix(".png")]
+
+
+def paced(pipeline: Pipeline, share: float) -> Pipeline:
+    """The same with no more than this share of the sampler's steps, but for a first."""
+    found = copy(pipeline)
+    found.sampler = copy(pipeline.sampler)
+    found.sampler.steps = max(1, int(share * pipeline.sampler.steps))
+    return found
+
+
+def _changed(name: str, examples: list[Example], seed: int) -> list[Changed | None]:
+    """Choices of objects and colours are functions of the seed and the item's key."""
+    change = CONTROLS[name].change
+    befores = [examples[-1], *examples[:-1]]
+    return [change(e, before, np.random.default_rng(derive(seed, "controls", name, e.item.key)))
+            for e, before in zip(examples, befores, strict=True)]  # fmt: skip
+
+
+def draw(pipeline: Pipeline, changed: list[Changed | None], batch: int, name: str) -> Drawn:
+    """The last stage's images (H,W,3) uint8. The noise is the item's own, whatever was changed."""
+    there = [i for i, c in enumerate(changed) if c is not None]
+    found: Drawn = [None] * len(changed)
+    for begin in tqdm(range(0, len(there), batch), desc=f"drawing {name}", unit="batch"):
+        rows = there[begin : begin + batch]
+        images = pipeline(collate([changed[i].example for i in rows])).drawn().final
+        for i, image in zip(rows, images, strict=True):
+            found[i] = image
+    return found
+
+
+def chance(examples: list[Example]) -> float:
+    """How often two objects drawn at random want the same colour: the binding of guesses by the colours' shares."""
+    wanted = Counter(thing.colour for e in examples for thing in e.item.objects)
+    total = sum(wanted.values())
+    return sum((count / total) ** 2 for count in wanted.values())
+
+
+def judge(
+    examples: list[Example], changed: dict[str, list[Changed | None]], drawn: dict[str, Drawn], resamples: int
+) -> dict[str, Any]:
+    """Figures of every control, and of those that are wanted of the same objects their paired difference to `right`."""
+    keys = [e.item.key for e in examples]
+    before = [bindings(image, c.judged) for image, c in zip(drawn["right"], changed["right"], strict=True)]
+    known: dict[str, Values] = {}
+    for name, of in changed.items():
+        rows = zip(of, drawn[name], drawn["right"], before, strict=True)
+        scored = [c and _score(c, image, plain, was) for c, image, plain, was in rows]
+        figures = dict.fromkeys(figure for values in scored if values for figure in values)
+        known[name] = {f: [values and values.get(f) for values in scored] for f in figures}
+    found = {}
+    for name, values in known.items():
+        entry: dict[str, Any] = {"what": CONTROLS[name].what, "figures": {}, "difference": {}}
+        for f, of_items in values.items():
+            if not any(of_items):  # as where every scene has two objects, both of which were touched
+                continue
+            entry["figures"][f] = _figure(of_items, keys, BETTER[f], resamples)
+            same = known["right"].get(f)
+            if name != "right" and same is not None and all(v is not None for v in of_items):
+                entry["difference"][f] = asdict(paired_differences([same, of_items], resamples=resamples)[0])
+        found[name] = entry
+    return found
+
+
+def _score(
+    changed: Changed, image: np.ndarray, plain: np.ndarray, before: list[ObjectBinding]
+) -> dict[str, list[float] | None]:
+    """Of one item: image under the control, plain without it."""
+    now = bindings(image, changed.judged)
+    if not changed.touched:
+        return {"binding_accuracy": [float(b.correct) for b in now], "leak_rate": [float(b.leaked) for b in now]}
+    places = range(len(now))
+    others = [i for i in places if i not in changed.touched]
+    found = {
+        "followed": [float(now[i].correct) for i in changed.touched],
+        "kept_old": [float(now[i].found_colour == before[i].object.colour) for i in changed.touched],
+        "others_bound": [float(now[i].correct) for i in others],
+        "others_changed": [float(now[i].found_colour != before[i].found_colour) for i in others],
+    }
+    if len(changed.touched) == 1:
+        inside = changed.judged.object_map == now[changed.touched[0]].object.label
+        found |= {f"change_{where}": [value] for where, value in spread(image, plain, inside).items()}
+    return {name: values or None for name, values in found.items()}
+
+
+def spread(image: np.ndarray, plain: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Mean absolute difference of two images (H,W,3) uint8, of 1, inside a mask and outside it and its blended rim."""
+    rim = 2 * int(np.ceil(rim_px(mask.shape))) + 1
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((rim, rim), np.uint8)) > 0
+    change = np.abs(image.astype(np.float32) - plain.astype(np.float32)).mean(-1) / 255
+    return {"inside": float(change[mask].mean()), "outside": float(change[~wide].mean()) if not wide.all() else 0.0}
+
+
+def _figure(values: list[list[float] | None], keys: list[str], better: bool, resamples: int) -> dict[str, Any]:
+    pairs = [(v, key) for of_item, key in zip(values, keys, strict=True) for v in of_item or []]
+    return figure([v for v, _ in pairs], clusters=[k for _, k in pairs], higher_is_better=better, resamples=resamples)
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """The figures as a table."""
+    lines = [f"Controls of {content['run']}: {content['items']} test items with the same noise, seed {content['seed']}, "
+             f"EMA weights; binding by chance {content['chance']:.3f}. Intervals are 95 %, differences paired to `right`.",
+             "", "| control | figure | value | n | difference to right |", "| --- | --- | --: | --: | --: |"]  # fmt: skip
+    for name, control in content["controls"].items():
+        label = f"**{name}**: {control['what']}"
+        for f, entry in control["figures"].items():
+            low, high = entry["ci95"]
+            gap = control["difference"].get(f)
+            shown = f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
+            said = f"{f} ({MEANING[f]})"
+            lines.append(f"| {label} | {said} | {entry['value']:.3f} [{low:.3f}, {high:.3f}] | {entry['n']} | {shown} |")
+            label = ""
+    return "\n".join(lines) + "\n"
+
+
+def picture(examples: list[Example], changed: dict[str, list[Changed | None]], drawn: dict[str, Drawn]) -> np.ndarray:
+    """Rows are items, columns controls, with the caption of `right`."""
+    cells = [[example.sketch, *(images[i] for images in drawn.values())] for i, example in enumerate(examples[:SHOWN])]
+    told = [_told(i, changed) for i in range(len(cells))]
+    return grid(cells, ["sketch", *(name.replace("_", " ") for name in drawn)], told)
+
+
+def _told(place: int, changed: dict[str, list[Changed | None]]) -> str:
+    plain = changed["right"][place].judged
+    words = [f"{plain.caption}."]
+    for name in ("colours_swapped", "one_word"):
+        found = changed[name][place]
+        if found is not None:
+            to = [f"{plain.objects[i].shape} {found.judged.objects[i].colour}" for i in found.touched]
+            words.append(f"{name.replace('_', ' ')}: {', '.join(to)}.")
+    return " ".join(words)

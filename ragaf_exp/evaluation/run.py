@@ -1,0 +1,94 @@
+"""The evaluation half of a run: draw the test split, score it, keep pictures of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.config.compose import PLACE
+from ragaf_exp.core.files import write_json
+from ragaf_exp.data.loader import Examples, collate
+from ragaf_exp.evaluation.fusion import fusion_curve
+from ragaf_exp.evaluation.readers import readers
+from ragaf_exp.evaluation.samples import Draws, fingerprint
+from ragaf_exp.evaluation.score import Judge, evaluate
+from ragaf_exp.evaluation.test_pictures import TestPictures
+from ragaf_exp.inference.attention_recorder import watched
+from ragaf_exp.inference.load import load_run
+from ragaf_exp.inference.pipeline import Pipeline
+from ragaf_exp.models.model import Model
+from ragaf_exp.runs import data_record
+from ragaf_exp.runs.checkpoints import newest_checksums
+from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.runs.followed import check_followed
+from ragaf_exp.viz.attention_steps import save_attention
+
+ATTENTION = 2  # test items whose attention is drawn over the timesteps
+EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared again for each figure
+
+
+def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
+    """Draw the test split and score it; writes metrics.json, items.jsonl, samples/test and samples/fusion.json."""
+    check_followed(folder, cfg, ("data", "eval"))
+    parts, pipeline = load_run(folder, cfg)
+    data_record.check(folder.path, parts.source)
+    examples = parts.examples("test")
+    examples = Examples(_Head(examples.items, cfg.eval.test_items), examples.prepare, EXAMPLES_MB)
+    last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    show = TestPictures(folder.samples, cfg.eval.pictures, last.text)
+    draws = Draws(folder.samples / "drawn", _fingerprint(folder, cfg))
+    judged = judge(cfg, parts, last)
+    judged.networks.check()
+    content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
+    show.write_index()
+    shown = min(ATTENTION, cfg.eval.pictures)
+    draws.once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
+    if pipeline.refine is not None:
+        batch = collate(examples.first(cfg.eval.batch)).to(pipeline.compute.device)
+        with torch.no_grad():
+            regions = pipeline.refine.condition(batch).regions
+        write_json(folder.samples / "fusion.json", fusion_curve(pipeline.refine, regions), own=True)
+    return content
+
+
+def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, examples: list, model: Model) -> None:
+    """What words attend to over the timesteps, beside the first test items' other pictures."""
+    if not examples:
+        return
+    with watched(model, parts.diffusion) as watch:
+        pipeline(collate(examples))
+    for row, example in enumerate(examples):
+        place = folder.samples / "test" / f"{row:04d}"
+        save_attention(place, example, watch.frames(), row, model.text, parts.codec, own=True)
+
+
+def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:
+    """What images are scored by, as the config has it."""
+    weights = "raw" if cfg.memory.ema == "off" else "ema"
+    measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
+                     "resamples": cfg.eval.bootstrap}  # fmt: skip
+    return Judge(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with)
+
+
+def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:
+    """Of all that decides the drawn images: weights, data, conditions and sampler."""
+    held = OmegaConf.to_container(cfg)
+    held = {key: value for key, value in held.items() if key not in (*PLACE, "eval", "optim", "loss")}
+    return fingerprint(held, cfg.eval.batch, newest_checksums(folder.checkpoints))
+
+
+class _Head:
+    """The first `count` items of a split, all where count is 0."""
+
+    def __init__(self, items, count: int):
+        self.items = items
+        self.count = min(len(items), count) if count else len(items)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        return self.items[index]

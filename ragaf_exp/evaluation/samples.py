@@ -1,0 +1,155 @@
+"""A run's images of its test items, drawn batch by batch and kept, so that a killed evaluation goes on where it was.
+
+Each file is sealed (origin.py): what this user didn't write, or what changed since, is sampled again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_bytes
+from ragaf_exp.core.lazy import LazyItems
+from ragaf_exp.core.safe_files import BINARY, make_folder, names_in, read_bounded, remove_named
+from ragaf_exp.core.types import Example
+from ragaf_exp.inference.pipeline import Drawn
+from ragaf_exp.runs import restarts
+from ragaf_exp.runs.origin import seal
+
+log = logging.getLogger(__name__)
+FIELDS = ("stage1", "stage2", "region_text")
+HELD = 500_000_000  # bytes of images that stay in memory: where there are more they are read again
+SEAL = "seal"  # an array beyond FIELDS: the seal of the others
+DIGEST = re.compile(r"[0-9a-f]{16}")  # a folder's name
+NAMES = re.compile(r"[0-9a-f]{16}\.safetensors|[a-z]+-[0-9]+\.done")  # of the files in it
+FEWEST = 4  # batches that stay in memory, whatever their size: two are read at a time
+
+
+class Draws:
+    """Batches under folder/<fingerprint>/. What an earlier fingerprint left there is of other weights, and is removed.
+
+    fingerprint: of all that decides the images (see `fingerprint`).
+    """
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder = folder / fingerprint
+        for name in names_in(make_folder(folder)):
+            if name != fingerprint and DIGEST.fullmatch(name):
+                remove_named(folder / name, NAMES)
+        make_folder(self.folder)
+
+    def batch(self, keys: list[str], draw: Callable[[], Drawn]) -> Drawn:
+        """The images of these items: read where they were drawn before, else drawn and kept."""
+        name = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+        path = self.folder / f"{name}.safetensors"
+        found = _read(path)
+        if found is None:
+            found = draw()
+            arrays = {field: getattr(found, field) for field in FIELDS}
+            write_bytes(path, _sealed({k: v for k, v in arrays.items() if v is not None}, path), own=True)
+            restarts.keeps()
+        return found
+
+    def once(self, name: str, make: Callable[[], None]) -> None:
+        """make(), whose result hangs on what decides these images alone, unless it was done for them before."""
+        mark = self.folder / f"{name}.done"
+        done = seal(_purpose(mark), b"").encode()
+        if _bytes(mark) != done:
+            make()
+            write_bytes(mark, done, own=True)
+            restarts.keeps()
+
+
+class DrawnItems:
+    """The images of all items, in batches that lie on disk; as many as fit into HELD bytes stay in memory as well.
+
+    draw: the examples of a batch -> its images. examples: all items', of which batch k starts at k * batch.
+    """
+
+    def __init__(self, draws: Draws, draw: Callable[[list[Example]], Drawn], examples: Sequence[Example], batch: int):
+        self.draws, self.draw, self.examples, self.batch = draws, draw, examples, batch
+        self.keys: list[list[str]] = []  # of each batch
+        held = max(FEWEST, HELD // max(1, batch * 6 * examples[0].item.image.shape[0] * examples[0].item.image.shape[1]))
+        self._read = lru_cache(maxsize=held)(self._batch)
+
+    def add(self, keys: list[str]) -> Drawn:
+        """The next batch, of the items with these keys."""
+        self.keys.append(keys)
+        return self._read(len(self.keys) - 1)
+
+    def has(self, field: str) -> bool:
+        return getattr(self._read(0), field) is not None
+
+    def of(self, field: str) -> Sequence[np.ndarray]:
+        """One array of FIELDS for each item."""
+
+        def of_item(index: int) -> np.ndarray:
+            number, row = divmod(index, self.batch)
+            return getattr(self._read(number), field)[row]
+
+        return LazyItems(of_item, sum(map(len, self.keys)))
+
+    def _batch(self, number: int) -> Drawn:
+        start, keys = number * self.batch, self.keys[number]
+        return self.draws.batch(keys, lambda: self.draw([self.examples[start + i] for i in range(len(keys))]))
+
+
+def fingerprint(*facts: object) -> str:
+    """16 hex digits of JSON-like facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> Drawn | None:
+    """None where there is no such file, or one that is damaged or somebody else's, which will be written again."""
+    content = _bytes(path)
+    if content is None:
+        return None
+    try:
+        arrays = load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:  # a dtype may be none of NumPy's
+        log.warning("%s: damaged (%s); sampled again", path, error)
+        return None
+    found = arrays.pop(SEAL, None)
+    if found is None or set(arrays) - set(FIELDS) or found.tobytes() != _seal_of(arrays, path):
+        log.warning("%s: was made elsewhere, or has changed since; sampled again", path)
+        return None
+    return Drawn(*(arrays.get(field) for field in FIELDS))
+
+
+def _bytes(path: Path) -> bytes | None:
+    """The content of a file; None where it is missing, a link, or too large to be one of these."""
+    try:
+        return read_bounded(path, BINARY)
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        log.warning("%s; written again", error)
+        return None
+
+
+def _sealed(arrays: dict[str, np.ndarray], path: Path) -> bytes:
+    arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    return save(arrays | {SEAL: np.frombuffer(_seal_of(arrays, path), np.uint8)})
+
+
+def _seal_of(arrays: dict[str, np.ndarray], path: Path) -> bytes:
+    """32 bytes: of the arrays, and of the fingerprint and the items that the file's name stands for."""
+    digest = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+    return bytes.fromhex(seal(_purpose(path), digest.digest()))
+
+
+def _purpose(path: Path) -> str:
+    return f"samples {path.parent.name}/{path.name}"

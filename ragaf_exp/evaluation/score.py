@@ -1,0 +1,125 @@
+"""A run's figures: draw its test items, score every image, write metrics.json, items.jsonl and the report's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from eval import networks, scoring
+from eval.edges import EdgeReader
+from eval.images import ImageSet
+from eval.items import ItemRow, row_of, write_items
+from eval.metrics.binding import binding_splits
+from eval.metrics.image import seam_ratio
+from eval.metrics.sketch_fidelity import FIGURES, tolerance_px
+from eval.results import SCHEMA, Result, groups_of, phrase_regions
+from ragaf_exp.core.files import write_json
+from ragaf_exp.core.lazy import LazyItems
+from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.loader import Examples, collate, eval_batches
+from ragaf_exp.evaluation.overlap import check_finite, look
+from ragaf_exp.evaluation.samples import DrawnItems, Draws
+from ragaf_exp.inference.pipeline import Drawn, Generated, Pipeline
+from ragaf_exp.runs.folder import RunFolder
+
+
+@dataclass
+class Judge:
+    """What images are scored by, and what stands beside every figure."""
+
+    reader: EdgeReader
+    networks: networks.Networks
+    token_spans: Callable[[str], list[tuple[int, int]]]  # caption -> characters of its tokens
+    patch: int  # image pixels per latent pixel
+    measured_with: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate(
+    folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: Judge, draws: Draws,
+    show: Callable[[int, Example, Drawn, int], None], training: Sequence[Item] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Draw and score; returns and writes metrics.json. show: called with (place, example, its batch's images, row).
+
+    training: the items that the weights were trained on, of which some are compared with the test items.
+    """
+    examples = LazyItems(examples.__getitem__, len(examples))
+    drawn, rows = _draw(pipeline, examples, batch, draws, show)
+    result = Result(rows)
+    stages = {name: drawn.of(name) for name in ("stage2", "stage1") if drawn.has(name)}
+    truth = LazyItems(lambda i: examples[i].item.image, len(examples))
+    warnings, overlap = look(stages, truth, [row.key for row in rows], training)
+    for number, (stage, images) in enumerate(stages.items()):
+        maps = drawn.of("region_text") if number == 0 and drawn.has("region_text") else None
+        score_stage(result, examples, images, maps, judge, prefix="" if number == 0 else f"{stage}/")
+    write_items(folder.path / "items.jsonl", result.rows)
+    return _write(folder, result, judge.measured_with["resamples"], warnings, overlap)
+
+
+def score_stage(
+    result: Result, examples: Sequence[Example], images: Sequence[np.ndarray], maps: Sequence[np.ndarray] | None,
+    judge: Judge, prefix: str,
+) -> None:  # fmt: skip
+    """Every metric of one stage's images, in the order of the items; all are read one by one."""
+    items = LazyItems(lambda i: examples[i].item, len(examples))
+    truth = LazyItems(lambda i: examples[i].item.image, len(examples))
+    sketches = LazyItems(lambda i: examples[i].sketch, len(examples))
+    with tqdm(total=len(images), desc=f"scoring {prefix or 'the last stage'}", unit="image") as bar:
+        values = scoring.sketch_values(sketches, images, judge.reader, done=bar.update)
+    values |= scoring.pixel_values(images, truth) | scoring.seam_values(images, judge.patch)
+    scenes = [scoring.bindings(image, item) for image, item in zip(images, items, strict=True)]
+    values |= scoring.binding_values(scenes)
+    result.splits = result.splits or binding_splits(scenes, **judge.measured_with)  # the last stage comes first
+    if maps is not None:
+        values |= scoring.attention_values(maps, examples, judge.token_spans, judge.measured_with["seed"])
+    result.add(values, _facts(truth, judge), judge.measured_with, prefix)
+    keys, captions = [row.key for row in result.rows], [item.caption for item in items]
+    drawn, real = ImageSet.arrays(images, keys, "drawn images"), ImageSet.arrays(truth, keys, "test images")
+    for found in (judge.networks.measure(drawn, real, captions, phrase_regions(items)), judge.networks.lpips(drawn, real)):
+        result.take(found, judge.measured_with, prefix)
+
+
+def _draw(
+    pipeline: Pipeline, examples: Sequence[Example], batch: int, draws: Draws,
+    show: Callable[[int, Example, Drawn, int], None],
+) -> tuple[DrawnItems, list[ItemRow]]:  # fmt: skip
+    """Every batch, drawn or found drawn."""
+    facts: list[ItemRow] = []
+    drawn = DrawnItems(draws, lambda rows: _finite(pipeline(collate(rows)), rows).drawn(), examples, batch)
+    for rows in tqdm(eval_batches(examples, batch), total=-(-len(examples) // batch), desc="drawing", unit="batch"):
+        start = len(facts)
+        facts += [row_of(example) for example in rows]
+        images = drawn.add([f"{row.key} {row.image} {row.sketch}" for row in facts[start:]])
+        for row, example in enumerate(rows):
+            show(start + row, example, images, row)
+    return drawn, facts
+
+
+def _finite(generated: Generated, rows: Sequence[Example]) -> Generated:
+    for images in (generated.stage1, generated.stage2):
+        if images is not None:
+            check_finite(images.float().cpu().numpy(), [example.item.key for example in rows])
+    return generated
+
+
+def _facts(truth: Sequence[np.ndarray], judge: Judge) -> dict[str, dict[str, Any]]:
+    tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3), "edges": judge.reader.name}
+    seams = {"truth": round(float(np.mean([seam_ratio(image, judge.patch) for image in truth])), 4)}
+    named = [name + chance for name in FIGURES for chance in ("", "_shuffled")]
+    return {**dict.fromkeys(named, tolerance), "seam_ratio": seams, "ssim": {"window": "uniform 7x7"}}
+
+
+def _write(
+    folder: RunFolder, result: Result, resamples: int, warnings: list[str], overlap: dict[str, int]
+) -> dict[str, Any]:
+    content = {
+        "schema": SCHEMA, "run": f"{folder.origin.parent.name}/{folder.origin.name}", "config_hash": folder.origin.name,
+        "metrics": result.metrics, "unavailable": result.unavailable,
+        "warnings": warnings, "items": {"used": len(result.rows), "skipped": 0}, "training_overlap": overlap,
+        "groups": groups_of(result, resamples),
+    }  # fmt: skip
+    write_json(folder.metrics, content)
+    return content

@@ -1,0 +1,56 @@
+"""Panels and a grid of the first test items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from eval.scoring import bindings
+from ragaf_exp.core.files import write_json
+from ragaf_exp.core.safe_files import make_folder
+from ragaf_exp.core.types import Example
+from ragaf_exp.inference.pipeline import Drawn
+from ragaf_exp.models.text.tiny import TinyText
+from ragaf_exp.viz.grids import grid
+from ragaf_exp.viz.panels import COLUMNS, panels, save_png
+
+
+class TestPictures:
+    """Keeps the panels of the first `count` test items under samples/test, with an index, and a grid of them."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path, count: int, text: TinyText):
+        self.folder, self.count, self.text = folder / "test", count, text
+        self.index: list[dict] = []
+        self.panels: list[dict[str, np.ndarray]] = []
+
+    def __call__(self, place: int, example: Example, drawn: Drawn, row: int) -> None:
+        if place >= self.count:
+            return
+        here = self.folder / f"{place:04d}"
+        make_folder(here)
+        final = drawn.final[row]
+        found = panels(example, drawn, row, self.text) | {"truth": example.item.image}
+        for name, picture in found.items():
+            save_png(here / f"{name}.png", picture, own=True)
+        self.panels.append(found)
+        self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name,
+                           "objects": _objects(example, final)})  # fmt: skip
+
+    def write_index(self) -> None:
+        write_json(make_folder(self.folder) / "index.json", self.index, own=True)
+        if self.panels:
+            names = [name for name in COLUMNS if name in self.panels[0]]
+            cells = [[found[name] for name in names] for found in self.panels]
+            save_png(self.folder / "grid.png", grid(cells, names, [entry["caption"] for entry in self.index]), own=True)
+
+
+def _objects(example: Example, image: np.ndarray) -> list[dict]:
+    item = example.item
+    return [
+        {"phrase": item.caption[slice(*b.object.span)], "wanted": b.object.colour, "found": b.found_colour,
+         "correct": bool(b.correct)}
+        for b in bindings(image, item) or []
+    ]  # fmt: skip

@@ -1,0 +1,28 @@
+"""Stage 1 taken over from another run."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from ragaf_exp.config.schema import COARSE
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_bytes
+from ragaf_exp.core.safe_files import is_regular, read_bounded
+from ragaf_exp.runs.checkpoints import load_newest, save
+from ragaf_exp.runs.folder import RunFolder
+
+
+def inherit(cfg: DictConfig, folder: RunFolder) -> None:
+    """Copy stage 1 and the tokenizer of the run that init= names, so that this run stands on its own."""
+    if COARSE in cfg.stage.run or load_newest(folder.checkpoints, COARSE, parts=()) is not None:
+        return
+    if cfg.init is None:
+        raise UserError("stage=refine: give init=<run folder> whose stage 1 to start from, or take stage=both")
+    other, _ = RunFolder.read(cfg.init, finished=False)
+    found = load_newest(other.checkpoints, COARSE)
+    if found is None:
+        raise UserError(f"init={cfg.init}: holds no whole checkpoint of stage 1; train it with stage=coarse")
+    if not is_regular(other.tokenizer):
+        raise UserError(f"{other.tokenizer}: missing; restore it, or train that run again")
+    write_bytes(folder.tokenizer, read_bounded(other.tokenizer))
+    save(folder.checkpoints, found, keep=1)

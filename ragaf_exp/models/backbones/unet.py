@@ -1,0 +1,128 @@
+"""Denoiser networks (config group `backbone`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.core.tensors import brief
+from ragaf_exp.models.backbones import attention, taps
+from ragaf_exp.models.backbones.attention import WordBias
+from ragaf_exp.models.backbones.base import Backbone
+from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.layers import zero
+
+
+class PixelHead(nn.Module):
+    """A residual at full resolution over a patch latent: no seams between patches, edges where the strokes are.
+
+    Its hidden features are the injection point `out`. The zero-initialised last layer makes it the identity at first.
+    """
+
+    def __init__(self, patch: int, width: int):
+        super().__init__()
+        self.patch = patch
+        self.first = nn.Conv2d(6, width, 3, padding=1)
+        self.middle = nn.Conv2d(width, width, 3, padding=1)
+        self.last = zero(nn.Conv2d(width, 3, 3, padding=1))
+
+    def forward(self, prediction: Tensor, x_t: Tensor, added: Tensor | None) -> Tensor:
+        """prediction, x_t (B,3p^2,h,w), added (B,width,H,W) -> (B,3p^2,h,w)."""
+        pixels = torch.cat([F.pixel_shuffle(x, self.patch) for x in (prediction, x_t)], dim=1)  # (B,6,H,W)
+        x = self.first(pixels) if added is None else self.first(pixels) + added
+        x = self.last(F.silu(self.middle(F.silu(x))))  # (B,3,H,W)
+        return prediction + F.pixel_unshuffle(x, self.patch)
+
+
+def build_unet(**config: Any) -> UNet2DConditionModel:
+    """The UNet of a config. UserError where diffusers says that its numbers don't go together."""
+    try:
+        return UNet2DConditionModel(**config)
+    except ValueError as error:
+        raise UserError(f"backbone: no UNet can have these numbers ({brief(error)})") from error
+
+
+class TinyUNet(Backbone):
+    """diffusers' UNet2DConditionModel, small enough to train on two CPU cores in minutes.
+
+    channels: latent channels, text_width: D, patch: of the codec (all wiring).
+    widths: channels per resolution; the lower ones attend to the text. layers: residual blocks per resolution.
+    heads: attention heads. head_width: channels of the full-resolution head, 0 = none.
+    """
+
+    def __init__(
+        self, channels: int, text_width: int, patch: int, widths: limits.UNetWidths = (64, 128),
+        layers: limits.Blocks = 1, heads: limits.Heads = 4, head_width: limits.Channels = 16,
+    ):  # fmt: skip
+        super().__init__()
+        if len(widths) < 2:
+            raise UserError(f"backbone.widths={list(widths)}: give at least two resolutions, as [64,128]")
+        if any(w % 32 or w < 32 for w in widths):
+            raise UserError(f"backbone.widths={list(widths)}: each must be a multiple of 32 (group normalisation)")
+        at_least("backbone", 1, layers=layers, heads=heads)
+        at_least("backbone", 0, head_width=head_width)
+        if head_width and channels != 3 * patch**2:
+            raise UserError(f"backbone.head_width={head_width}: the head draws pixels, and the codec's latents (of "
+                            f"{channels} channels) are none; set backbone.head_width=0, or take codec=pixel")  # fmt: skip
+        lower = len(widths) - 1
+        self.unet = UNet2DConditionModel(
+            in_channels=channels, out_channels=channels, layers_per_block=layers, block_out_channels=tuple(widths),
+            down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * lower,
+            up_block_types=("CrossAttnUpBlock2D",) * lower + ("UpBlock2D",),
+            cross_attention_dim=text_width, attention_head_dim=heads,
+            norm_num_groups=min(32, min(widths) // 2),  # groups of one channel would take the timestep away again
+        )  # fmt: skip
+        self.cross_layers = attention.install(self.unet)
+        self.head = PixelHead(patch, head_width) if head_width else None
+        self.patch, self.head_width = patch, head_width
+        self.stride = 2**lower
+
+    def shapes(self, side: int) -> dict[str, taps.Shape]:
+        """Channels and resolution at every injection point, for latents of side x side."""
+        found = super().shapes(side)
+        pixels = side * self.patch
+        return found if self.head is None else found | {taps.OUT: (self.head_width, pixels, pixels)}
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, text: Text, residuals: dict[str, Tensor], words: WordBias | None = None
+    ) -> Tensor:
+        """As Backbone's; the head adds its residual at full resolution."""
+        out = super().forward(x_t, t, text, residuals, words)
+        return out if self.head is None else self.head(out, x_t, residuals.get(taps.OUT))
+
+
+class ScratchUNet(Backbone):
+    """A UNet of Stable Diffusion's layout and any size, trained from scratch: every level but the last attends.
+
+    channels: latent channels, text_width: D (wiring). base: channels of the first level, multipliers: of the others.
+    layers: residual blocks per level of the encoder; diffusers' decoder has one more, so that skips and their widths
+    match. heads: attention heads, at every level.
+    """
+
+    def __init__(
+        self, channels: int, text_width: int, base: limits.UNetWidth = 160,
+        multipliers: limits.Multipliers = (1, 2, 4, 4), layers: limits.Blocks = 1, heads: limits.Heads = 8,
+    ):  # fmt: skip
+        super().__init__()
+        at_least("backbone", 1, layers=layers, heads=heads)
+        if len(multipliers) < 2 or any(m < 1 for m in multipliers):
+            raise UserError(f"backbone.multipliers={list(multipliers)}: give at least two numbers from 1, as [1,2,4,4]")
+        if base < 32 or base % 32:
+            raise UserError(f"backbone.base={base}: must be a multiple of 32 (group normalisation)")
+        if any(base * m % heads for m in multipliers):
+            raise UserError(f"backbone.heads={heads}: must divide every level's channels, {base} x {list(multipliers)}")
+        attending = len(multipliers) - 1
+        self.unet = build_unet(
+            in_channels=channels, out_channels=channels, layers_per_block=layers,
+            block_out_channels=tuple(base * m for m in multipliers),
+            down_block_types=("CrossAttnDownBlock2D",) * attending + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * attending,
+            cross_attention_dim=text_width, attention_head_dim=heads,
+        )  # fmt: skip
+        self.cross_layers = attention.install(self.unet)

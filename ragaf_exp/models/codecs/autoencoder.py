@@ -1,0 +1,140 @@
+"""Codecs that were trained (config group `codec`): diffusers' AutoencoderTiny (TAESD) and AutoencoderKL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.core.tensors import read_tensors
+from ragaf_exp.models.codecs.base import Codec
+from ragaf_exp.models.loading.hub import PRETRAINED, RANDOM, Origin, fingerprint, network, on_meta
+
+PARTS = ("encoder", "decoder")
+SD_VAE = {
+    "block_out_channels": (128, 256, 512, 512), "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4, "layers_per_block": 2, "latent_channels": 4, "sample_size": 512,
+    "scaling_factor": 0.18215,
+}  # fmt: skip
+CENTRE = 0.5  # TAESD's own range of images is [0,1]
+
+
+class Trained(Codec):
+    """What both have in common. Latents are (z - shift) x scale, by the numbers of the model's config.
+
+    net: frozen, in float32 whatever the run's precision, so that latents are the same everywhere.
+    """
+
+    def __init__(self, net: nn.Module, slicing: bool, tiling: int):
+        super().__init__()
+        at_least("codec", 0, tiling=tiling)
+        self.net = net.requires_grad_(False).eval()
+        self.training = False
+        c = net.config
+        self.channels = int(c.latent_channels)
+        self.downscale = 2 ** (len(c.get("encoder_block_out_channels", c.block_out_channels)) - 1)
+        if tiling % self.downscale:
+            raise UserError(f"codec.tiling={tiling}: must be 0 or a multiple of {self.downscale}")
+        self.scale, self.shift = float(c.scaling_factor), float(c.get("shift_factor") or 0.0)
+        if slicing:
+            net.enable_slicing()
+        if tiling:
+            net.enable_tiling()
+            net.tile_sample_min_size, net.tile_latent_min_size = tiling, tiling // self.downscale
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.net, type(self).__name__, self.scale, self.shift)
+
+    def train(self, mode: bool = True) -> Codec:
+        """It is never trained."""
+        return self
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """(B,3,H,W) in [-1,1] -> (B,C,H/downscale,W/downscale) float32, deterministic (the mode, not a sample)."""
+        with torch.autocast(image.device.type, enabled=False):
+            return (self._encode(image.float()) - self.shift) * self.scale
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B,C,h,w) -> (B,3,h downscale,w downscale), clamped to [-1,1]."""
+        with torch.autocast(latent.device.type, enabled=False):
+            return self.net.decode(latent.float() / self.scale + self.shift).sample.clamp(-1, 1)
+
+    def _encode(self, image: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Taesd(Trained):
+    """TAESD: 2.4 million parameters, latents of Stable Diffusion 1.x and 2.x (madebyollin/taesd; taesdxl for others).
+
+    source: a folder or hub id in diffusers' layout, or a folder that holds taesd_encoder.safetensors and
+    taesd_decoder.safetensors. revision, offline, variant, weights: as in the group `backbone`.
+    slicing: one image at a time. tiling: side in pixels of the tiles that are worked on one by one, 0 = whole images.
+    """
+
+    def __init__(
+        self, source: str = "madebyollin/taesd", revision: str = "", offline: bool = False, variant: str = "",
+        weights: str = PRETRAINED, slicing: bool = False, tiling: limits.Tile = 0,
+    ):  # fmt: skip
+        at_least("codec", 0, tiling=tiling)
+        origin = Origin("codec", source, revision, offline, variant, weights)
+        folder = Path(source).expanduser()
+        if weights == RANDOM:
+            net = AutoencoderTiny()
+        elif source and all(original(folder, part).is_file() for part in PARTS):
+            net = from_original(folder, origin)
+        else:
+            net, _ = network(AutoencoderTiny, origin, "", {})
+        super().__init__(net, slicing, tiling)
+        net.spatial_scale_factor = self.downscale  # diffusers takes it from another number that happens to be 3
+
+    def _encode(self, image: Tensor) -> Tensor:
+        return self.net.encode(image).latents
+
+
+def original(folder: Path, part: str) -> Path:
+    """The file of one half as TAESD's authors publish it."""
+    return folder / f"taesd_{part}.safetensors"
+
+
+def from_original(folder: Path, origin: Origin) -> AutoencoderTiny:
+    """diffusers' network with the authors' files, whose decoder counts its clamp as a layer."""
+    net = AutoencoderTiny()
+    if on_meta():
+        return net
+    state: dict[str, Tensor] = {}
+    for part, offset in zip(PARTS, (0, 1), strict=True):
+        for name, value in read_tensors(original(folder, part), "codec.source").items():
+            layer, _, rest = name.partition(".")
+            state[f"{part}.layers.{int(layer) - offset if layer.isdigit() else layer}.{rest}"] = value
+    try:
+        net.load_state_dict({name: value.float() for name, value in state.items()})
+    except RuntimeError as error:
+        raise UserError(f"{origin.key}: its taesd_*.safetensors are not TAESD's; fetch them again") from error
+    return net
+
+
+class KL(Trained):
+    """Stable Diffusion's autoencoder.
+
+    source: a folder or hub id; subfolder: of it that holds the network, "" = the folder itself. The other settings are
+    as Taesd's; without a source and with weights=none it is Stable Diffusion 1.5's.
+    """
+
+    def __init__(
+        self, source: str = "", revision: str = "", offline: bool = False, variant: str = "",
+        weights: str = PRETRAINED, subfolder: str = "vae", slicing: bool = False, tiling: limits.Tile = 0,
+    ):  # fmt: skip
+        builtin: dict[str, Any] = SD_VAE
+        net, _ = network(AutoencoderKL, Origin("codec", source, revision, offline, variant, weights), subfolder, builtin)
+        super().__init__(net, slicing, tiling)
+
+    def _encode(self, image: Tensor) -> Tensor:
+        return self.net.encode(image).latent_dist.mode()

@@ -1,0 +1,38 @@
+"""What every hint encoder provides: residuals per injection point."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.models.backbones.taps import Shape
+from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.part import Part
+
+
+class Hint(Part):
+    """What every sketch encoder gives. width: channels of its features at the latent's resolution."""
+
+    width: int
+
+    def features(self, sketch: Tensor) -> dict:
+        """(B,1,H,W) in [0,1] -> features, among them those at the latent's resolution (h,w): (B,width,h,w)."""
+        raise NotImplementedError
+
+    def at(self, given: dict[str, Tensor], x: Tensor, t: Tensor, text: Text) -> dict[str, Tensor]:
+        """Residuals by injection point at timesteps t (B,), from what forward gave; most don't depend on these.
+
+        x (B,C,h,w): what the UNet's first layer takes.
+        """
+        return given
+
+
+def agree(key: str, what: str, given: dict[str, Shape], taken: dict[str, Shape]) -> list[str]:
+    """The injection points, where an encoder's outputs fit the UNet's; else UserError with the shapes that disagree."""
+    if len(given) != len(taken):
+        raise UserError(f"{key}: gives {len(given)} {what} outputs, and the backbone takes {len(taken)}")
+    for point, shape in given.items():
+        if shape != taken.get(point):
+            raise UserError(f"{key}: gives {shape} (channels, height, width) at {point}, and the backbone takes "
+                            f"{taken.get(point)} there; take another hint, or one made for this backbone")  # fmt: skip
+    return list(given)

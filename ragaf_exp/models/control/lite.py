@@ -1,0 +1,54 @@
+"""Sketch encoders (config group `hint`): a sketch to features added along the UNet's down path."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import at_least
+from ragaf_exp.models.backbones.taps import OUT, Shape
+from ragaf_exp.models.control.base import Hint
+from ragaf_exp.models.layers import zero
+
+
+class LiteHint(Hint):
+    """A small encoder: space to depth, convolutions at each resolution, a 1x1 output per injection point.
+
+    shapes: injection point -> (C,h,w), traced from the UNet. downscale: image pixels per latent pixel (wiring).
+    width: channels of its features. zero_init: outputs start at zero, as a trained backbone needs; one that is trained
+    from scratch learns the sketch sooner without.
+    """
+
+    def __init__(self, shapes: dict[str, Shape], downscale: int, width: limits.Width = 64, zero_init: bool = True):
+        super().__init__()
+        at_least("hint", 1, width=width)
+        self.shapes = {p: s for p, s in shapes.items() if not p.startswith("up")}
+        self.downscale = downscale
+        self.width = width
+        self.stem = nn.Sequential(
+            nn.Conv2d(downscale * downscale, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
+        )
+        sizes = sorted({s[1:] for p, s in self.shapes.items() if p != OUT}, reverse=True)
+        self.sizes = sizes[1:]  # below the stem's
+        self.levels = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in self.sizes)
+        self.out = nn.ModuleDict({p.replace(".", "_"): self._output(p, s[0]) for p, s in self.shapes.items()})
+        if zero_init:
+            zero(self.out)
+
+    def _output(self, point: str, channels: int) -> nn.Conv2d:
+        return nn.Conv2d(1, channels, 3, padding=1) if point == OUT else nn.Conv2d(self.width, channels, 1)
+
+    def features(self, sketch: Tensor) -> dict[tuple[int, int], Tensor]:
+        """(B,1,H,W) in [0,1] -> resolution (h,w) -> features (B,width,h,w); at full resolution the sketch itself."""
+        x = self.stem(F.pixel_unshuffle(2 * sketch, self.downscale))
+        found = {tuple(sketch.shape[2:]): sketch, tuple(x.shape[2:]): x}
+        for size, level in zip(self.sizes, self.levels, strict=True):
+            x = level(F.adaptive_avg_pool2d(x, size))
+            found[size] = x
+        return found
+
+    def forward(self, features: dict[tuple[int, int], Tensor], keep: Tensor) -> dict[str, Tensor]:
+        """Features added at each injection point (B,C,h,w); keep (B,) bool: False drops the sketch (zero)."""
+        kept = keep[:, None, None, None]
+        return {p: self.out[p.replace(".", "_")](features[s[1:]]) * kept for p, s in self.shapes.items()}

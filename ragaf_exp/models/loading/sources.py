@@ -1,0 +1,58 @@
+"""Weights that a checkpoint need not hold: those of a source, unchanged, are told by name and checksum."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.models.loading.tuning import fitted
+from ragaf_exp.models.part import Part
+
+
+def own_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model but for what its parts' sources hold."""
+    held = {f"{name}.{key}" for name, part in _sourced(model) for key in part.state_dict() if key not in part.changed}
+    return {key: value for key, value in model.state_dict().items() if key not in held}
+
+
+def load_own(model: nn.Module, state: dict[str, Tensor], sources: dict[str, dict[str, str]]) -> None:
+    """The inverse, into a model whose parts have been loaded from their sources.
+
+    RuntimeError where the state is another model's; UserError where a source's weights are not those of the run.
+    """
+    for name, part in _sourced(model):
+        _check(name, part, sources.get(name))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    roots = tuple(f"{name}." for name, _ in _sourced(model))
+    absent = [key for key in missing if not key.startswith(roots)] if roots else missing
+    if absent or unexpected:
+        raise RuntimeError(f"not this model's state: {(absent + unexpected)[0]}")
+    for name, part in _sourced(model):
+        part.changed = part.changed | {key[len(name) + 1 :] for key in state if key.startswith(f"{name}.")}
+
+
+def hold_once(one: nn.Module, two: nn.Module) -> None:
+    """Let weights of `two` that equal those of the same name in `one` share their memory, on one's device."""
+    known = dict(two.named_parameters())
+    names = set(known)
+    held = {fitted(name, names): parameter for name, parameter in one.named_parameters()}
+    for name, parameter in known.items():
+        other = held.get(name)
+        if other is not None and other.shape == parameter.shape and torch.equal(other, parameter.to(other.device)):
+            parameter.data = other.data
+
+
+def sources_of(model: nn.Module) -> dict[str, dict[str, str]]:
+    """Part -> where its weights came from."""
+    return {name: part.source.facts() for name, part in _sourced(model)}
+
+
+def _sourced(model: nn.Module) -> list[tuple[str, Part]]:
+    return [(name, part) for name, part in model.named_children() if isinstance(part, Part) and part.source is not None]
+
+
+def _check(name: str, part: Part, told: dict[str, str] | None) -> None:
+    if told is not None and told["sha256"] != part.source.sha256:
+        raise UserError(f"{name}.source={part.source.source}: its weights are not those that this run was trained with "
+                        f"(sha256 {told['sha256'][:12]}, now {part.source.sha256[:12]}); restore them")  # fmt: skip

@@ -1,0 +1,82 @@
+"""What is trained (memory.tune), and LoRA as diffusers keeps it.
+
+frozen: of a pretrained backbone nothing; attention: its attention layers; lora: low-rank additions to them (Hu et al.
+2021, arXiv 2106.09685); full: all of it. In stage 2 anything but full leaves text and hint as stage 1 has made them,
+and holds for a backbone that stage 1 trained from scratch too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from ragaf_exp.config.schema import REFINE, Memory
+from ragaf_exp.core.files import remove_folder, write_folder
+from ragaf_exp.models.backbones.base import Backbone
+
+TUNES = ("full", "frozen", "attention", "lora")
+ATTENTION = {"all": (".attn1.", ".attn2."), "self": (".attn1.",), "cross": (".attn2.",)}
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+BASE, LORA = ".base_layer.", ".lora_"
+
+
+def add_lora(backbone: Backbone, stage: str, memory: Memory) -> None:
+    """Give the UNet its low-rank additions where this stage trains them; they add nothing until they are trained."""
+    if memory.tune != "lora" or not (backbone.pretrained or stage == REFINE):
+        return
+    from peft import LoraConfig  # seconds to import, and few runs need it
+
+    wanted = [name for name, _ in backbone.unet.named_modules() if name.endswith(PROJECTIONS)
+              and any(part in name for part in ATTENTION[memory.attention])]  # fmt: skip
+    rank = memory.lora_rank
+    backbone.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=wanted))
+    backbone.unet.requires_grad_(True)  # peft freezes the rest, which `choose` decides
+
+
+def choose(model: nn.Module, stage: str, memory: Memory) -> None:
+    """Let gradients reach what this stage trains, and nothing else."""
+    text, hint, backbone = model.text, model.hint, model.backbone
+    later = stage == REFINE and memory.tune != "full"
+    if later:
+        hint.requires_grad_(False)
+    if later or not text.trained:
+        text.requires_grad_(False)
+    if later or (backbone.pretrained and memory.tune != "full"):
+        backbone.requires_grad_(False)
+        for name, parameter in backbone.named_parameters():
+            attends = memory.tune == "attention" and any(part in name for part in ATTENTION[memory.attention])
+            parameter.requires_grad_(attends or (memory.tune == "lora" and LORA in name))
+    for part in (text, hint, backbone):
+        part.changed = part.changed | {name for name, p in part.named_parameters() if p.requires_grad}
+
+
+def fitted(name: str, known: set[str]) -> str:
+    """A parameter's name in a model that has LoRA where the other had none."""
+    module, _, last = name.rpartition(".")
+    under = f"{module}{BASE}{last}"
+    return under if name not in known and under in known else name
+
+
+def carry(coarse: nn.Module, refine: nn.Module) -> None:
+    """Which of a source's weights stage 1 has changed, stage 2 must keep as its own."""
+    for name in ("text", "hint", "backbone"):
+        one, two = getattr(coarse, name), getattr(refine, name)
+        known = set(two.state_dict())
+        two.changed = two.changed | {fitted(parameter, known) for parameter in one.changed}
+
+
+def save_lora(model: nn.Module, folder: Path) -> Path | None:
+    """Write pytorch_lora_weights.safetensors, as diffusers' load_lora_weights reads it; None where there is none."""
+    unet = model.backbone.unet
+    if not getattr(unet, "peft_config", None):
+        return None
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import get_peft_model_state_dict
+
+    state = {name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(unet).items()}
+    layers = convert_state_dict_to_diffusers(state)
+    remove_folder(folder)
+    write_folder(folder, lambda place: StableDiffusionPipeline.save_lora_weights(place, unet_lora_layers=layers))
+    return folder

@@ -1,0 +1,151 @@
+"""Fusion (config group `fusion`): how much of a region token is sketch and how much is text, at timestep t.
+
+Every fusion maps (t, region) to weights (B,N,2): [..., 0] sketch, [..., 1] text; or, where every channel of a region
+token has weights of its own, (B,N,2,R).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.models.layers import zero
+
+
+def _weights(sketch: Tensor, regions: Tensor) -> Tensor:
+    """sketch (B,) in [0,1] -> (B,N,2), summing to 1."""
+    sketch = sketch.to(regions.dtype)[:, None].expand(regions.shape[:2])
+    return torch.stack([sketch, 1 - sketch], dim=-1)
+
+
+class Waves(nn.Module):
+    """Sines and cosines of the timestep."""
+
+    def __init__(self, frequencies: int):
+        super().__init__()
+        at_least("fusion", 1, frequencies=frequencies)
+        self.register_buffer("frequency", math.pi * 2.0 ** torch.arange(frequencies) / 2, persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t (B,) in [0,1] -> (B, 2 frequencies)."""
+        angle = t[:, None] * self.frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class Learned(nn.Module):
+    """Softmax weights from the timestep and, where per_region, the region itself; half and half at the start."""
+
+    def __init__(self, width: int, hidden: limits.Width = 64, frequencies: limits.Frequencies = 8, per_region: bool = True):
+        super().__init__()
+        at_least("fusion", 1, hidden=hidden)
+        self.waves = Waves(frequencies)
+        self.time = nn.Linear(2 * frequencies, hidden)
+        self.region = nn.Linear(width, hidden) if per_region else None
+        self.out = zero(nn.Linear(hidden, self._outputs(width)))
+
+    @staticmethod
+    def _outputs(width: int) -> int:
+        return 2
+
+    def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        """t (B,) in [0,1], 1 = pure noise; regions (B,N,R) -> (B,N,2)."""
+        return self._logits(t, regions).softmax(-1)
+
+    def _logits(self, t: Tensor, regions: Tensor) -> Tensor:
+        """(B,N,outputs)."""
+        hidden = self.time(self.waves(t))[:, None]  # (B,1,hidden)
+        if self.region is not None:
+            hidden = hidden + self.region(regions)
+        return self.out(F.silu(hidden)).expand(*regions.shape[:2], -1)
+
+
+class Gated(Learned):
+    """A gate for every channel of a region token: its sketch weight; half and half at the start."""
+
+    @staticmethod
+    def _outputs(width: int) -> int:
+        return width
+
+    def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        """-> (B,N,2,R)."""
+        gate = self._logits(t, regions).sigmoid()
+        return torch.stack([gate, 1 - gate], dim=2)
+
+
+class Heuristic(nn.Module):
+    """Linear hand-over: sketch = low + (high - low) t, text the rest (structure early, semantics late)."""
+
+    def __init__(self, width: int, low: limits.Share = 0.3, high: limits.Share = 0.9):
+        super().__init__()
+        _check_range("low", low)
+        _check_range("high", high)
+        self.low, self.high = low, high
+
+    def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        return _weights(self.low + (self.high - self.low) * t, regions)
+
+
+class Cosine(Heuristic):
+    """Cosine hand-over: sketch = low + (high - low) (1 - cos(pi t)) / 2."""
+
+    def __init__(self, width: int, low: limits.Share = 0.1, high: limits.Share = 0.9):
+        super().__init__(width, low, high)
+
+    def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        return _weights(self.low + (self.high - self.low) * (1 - torch.cos(math.pi * t)) / 2, regions)
+
+
+class Hybrid(Learned):
+    """A learnable blend of the linear hand-over and learned weights, half of each at the start.
+
+    low, high: of the hand-over. hidden, frequencies: of the learned part. per_region: weights and blend may differ
+    from region to region.
+    """
+
+    def __init__(
+        self, width: int, low: limits.Share = 0.3, high: limits.Share = 0.9, hidden: limits.Width = 64,
+        frequencies: limits.Frequencies = 8, per_region: bool = True,
+    ):  # fmt: skip
+        super().__init__(width, hidden, frequencies, per_region)
+        self.heuristic = Heuristic(width, low, high)
+
+    @staticmethod
+    def _outputs(width: int) -> int:
+        return 3  # two weights and the blend
+
+    def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        logits = self._logits(t, regions)
+        blend = logits[..., 2:].sigmoid()  # share of the learned part
+        return blend * logits[..., :2].softmax(-1) + (1 - blend) * self.heuristic(t, regions)
+
+
+class Fixed(nn.Module):
+    """The same weight at every timestep; sketch=0 leaves the text alone, sketch=1 the sketch."""
+
+    def __init__(self, width: int, sketch: limits.Share = 0.5):
+        super().__init__()
+        _check_range("sketch", sketch)
+        self.sketch = sketch
+
+    def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        return _weights(torch.full_like(t, self.sketch), regions)
+
+
+class Unweighted(nn.Module):
+    """No fusion: sketch and text are both passed on whole."""
+
+    def __init__(self, width: int):
+        super().__init__()
+
+    def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        return regions.new_ones(*regions.shape[:2], 2)
+
+
+def _check_range(key: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise UserError(f"fusion.{key}={value}: must be between 0 and 1")

@@ -1,0 +1,182 @@
+"""Injection (config group `injection`): region tokens into the UNet, through outputs that start at zero.
+
+`Injection` adds a token to the pixels of its region, `Film` scales and shifts them, `Cross` lets pixels attend to
+tokens. All of them may bias image-to-text attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.models.backbones.attention import WordBias
+from ragaf_exp.models.backbones.taps import OUT, Shape
+from ragaf_exp.models.conditioning import RegionState
+from ragaf_exp.models.layers import zero
+
+FLOOR = 1e-3  # of p(token | pixel): bounds the bias, and lets a wrong region map be unlearnt
+NEVER = -1e4  # far below any logit, and finite in half precision
+POINTS = ("in", "down", "mid", "up", "out")
+
+
+class Change:
+    """A residual that depends on the features it is added to: `features + Change(f)` is f(features)."""
+
+    def __init__(self, apply: Callable[[Tensor], Tensor]):
+        self.apply = apply
+
+    def __radd__(self, features: Tensor) -> Tensor:
+        return self.apply(features)
+
+
+class Injection(nn.Module):
+    """Adds each region's token to the pixels of its soft mask; with `words` it also biases image-to-text attention.
+
+    shapes: injection point -> (C,h,w), traced; width: R; cross_layers: of the UNet (all wiring).
+    points: the prefixes of those to use, as [mid] or [down, mid]. words: bias image-to-text attention.
+    """
+
+    outputs = 1  # values that a token gives each channel
+
+    def __init__(
+        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: limits.Points = POINTS, words: bool = False
+    ):
+        super().__init__()
+        known = sorted({p.split(".")[0] for p in shapes})
+        unknown = [p for p in points if p not in (*known, OUT)]  # out: where the backbone has it
+        if unknown:
+            raise UserError(f"injection.points={list(points)}: unknown {unknown}; known are {known}")
+        if not points and not words:
+            raise UserError("injection.points=[]: region tokens reach nothing; name some of "
+                            f"{', '.join(known)}, or set injection.words=true")  # fmt: skip
+        self.shapes = {p: s for p, s in shapes.items() if p.split(".")[0] in points}
+        self.out = nn.ModuleDict({_key(p): self._output(p, width, s[0]) for p, s in self.shapes.items()})
+        self.attended = {s[1:] for p, s in shapes.items() if p != OUT}  # resolutions of the UNet
+        self.gates = nn.Parameter(torch.zeros(cross_layers)) if words else None
+
+    def forward(self, tokens: Tensor, state: RegionState, hint: dict[str, Tensor]) -> dict[str, Tensor | Change]:
+        """tokens (B,N,R), hint: injection point -> (B,C,h,w) -> what is to be added at each point, hint included."""
+        return hint | {p: self._inject(p, tokens, state, hint.get(p)) for p in self.shapes}
+
+    def words(self, state: RegionState) -> WordBias | None:
+        """log p(token | pixel), relative to the pixel's likeliest token; a pixel that no word speaks of has no bias."""
+        if self.gates is None:
+            return None
+        maps = {h * w: self._log_map(state.soft_masks[h, w], state) for h, w in self.attended}
+        return WordBias(maps, self.gates)
+
+    def _output(self, point: str, width: int, channels: int) -> nn.Module:
+        return zero(nn.Linear(width, self.outputs * channels))
+
+    def _inject(self, point: str, tokens: Tensor, state: RegionState, hint: Tensor | None) -> Tensor | Change:
+        added = self._spread(point, tokens, state)
+        return added if hint is None else hint + added
+
+    def _spread(self, point: str, tokens: Tensor, state: RegionState) -> Tensor:
+        """What the tokens say at each pixel: (B,outputs C,h,w)."""
+        masks = state.soft_masks[self.shapes[point][1:]]
+        values = self.out[_key(point)](tokens)  # (B,N,outputs C)
+        return (values.transpose(1, 2) @ masks.flatten(2).to(values.dtype)).unflatten(2, masks.shape[2:])
+
+    def _log_map(self, masks: Tensor, state: RegionState) -> Tensor:
+        p = masks.flatten(2).transpose(1, 2).float() @ state.region_text.float()  # (B,hw,T)
+        log_map = (p + FLOOR).log()
+        return log_map - log_map.amax(-1, keepdim=True)
+
+
+class Film(Injection):
+    """Each region's token scales and shifts the features of its pixels (Perez et al. 2018, arXiv 1709.07871)."""
+
+    outputs = 2
+
+    def _inject(self, point: str, tokens: Tensor, state: RegionState, hint: Tensor | None) -> Change:
+        scale, shift = self._spread(point, tokens, state).chunk(2, dim=1)
+
+        def apply(features: Tensor) -> Tensor:
+            features = features if hint is None else features + hint
+            return features * (1 + scale) + shift
+
+        return Change(apply)
+
+
+class Attend(nn.Module):
+    """Pixels attend to region tokens; a pixel far from any region attends to nothing. Its output starts at zero."""
+
+    def __init__(self, width: int, channels: int, heads: int, slots: int):
+        super().__init__()
+        self.heads, self.slots = heads, slots
+        self.norm = nn.LayerNorm(channels)
+        self.q = nn.Linear(channels, width)
+        self.kv = nn.Linear(width, 2 * slots * width)
+        self.null = nn.Parameter(torch.zeros(width))  # key of nothing, whose value is zero
+        self.out = zero(nn.Linear(width, channels, bias=False))
+
+    def forward(self, features: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
+        """features (B,C,h,w), tokens (B,N,R), bias (B,hw,1+N): of nothing, then of each region -> (B,C,h,w)."""
+        pixels = features.flatten(2).transpose(1, 2)  # (B,hw,C)
+        q = self.q(self.norm(pixels))
+        k, v = self.kv(tokens).unflatten(-1, (2, self.slots, -1)).unbind(2)  # (B,N,slots,R)
+        k = torch.cat([self.null.expand(len(k), 1, -1).to(k.dtype), k.flatten(1, 2)], 1)  # (B,1+N slots,R)
+        v = F.pad(v.flatten(1, 2), (0, 0, 1, 0))
+        bias = torch.cat([bias[..., :1], bias[..., 1:].repeat_interleave(self.slots, -1)], -1)[:, None]
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        read = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=bias.to(q.dtype))  # (B,heads,hw,d)
+        return self.out(read.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(2, features.shape[2:])
+
+
+class Cross(Injection):
+    """Gated cross-attention of pixels to region tokens, biased by log of the regions' soft masks.
+
+    heads: of the attention. slots: keys and values that each token gives, so that a region may say several things.
+    reach: cells around a region whose pixels may attend to it too. At full resolution (`out`), where attention would
+    cost more than the rest of the network, tokens are added.
+    """
+
+    def __init__(
+        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: limits.Points = POINTS, words: bool = False,
+        heads: limits.Heads = 4, slots: limits.Slots = 1, reach: limits.Reach = 1,
+    ):  # fmt: skip
+        at_least("injection", 1, heads=heads, slots=slots)
+        at_least("injection", 0, reach=reach)
+        if width % heads:
+            raise UserError(f"injection.heads={heads}: must divide ragaf.width={width}")
+        self.heads, self.slots, self.reach = heads, slots, reach
+        super().__init__(shapes, width, cross_layers, points, words)
+
+    def forward(self, tokens: Tensor, state: RegionState, hint: dict[str, Tensor]) -> dict[str, Tensor | Change]:
+        sizes = {s[1:] for p, s in self.shapes.items() if p != OUT}
+        bias = {size: self._bias(state.soft_masks[size], state.region_mask) for size in sizes}
+        attending = {p: self._attending(p, tokens, bias[s[1:]], hint.get(p)) for p, s in self.shapes.items() if p != OUT}
+        added = {p: super(Cross, self)._inject(p, tokens, state, hint.get(p)) for p in self.shapes if p == OUT}
+        return hint | attending | added
+
+    def _output(self, point: str, width: int, channels: int) -> nn.Module:
+        if point == OUT:
+            return super()._output(point, width, channels)
+        return Attend(width, channels, self.heads, self.slots)
+
+    def _attending(self, point: str, tokens: Tensor, bias: Tensor, hint: Tensor | None) -> Change:
+        attend = self.out[_key(point)]
+
+        def apply(features: Tensor) -> Tensor:
+            features = features if hint is None else features + hint
+            return features + attend(features, tokens, bias)
+
+        return Change(apply)
+
+    def _bias(self, masks: Tensor, real: Tensor) -> Tensor:
+        """masks (B,N,h,w), real (B,N) -> (B,hw,1+N): log of how near a pixel is to each region, of nothing first."""
+        side = 2 * self.reach + 1
+        near = F.max_pool2d(masks.float(), side, stride=1, padding=self.reach) / 2  # the pixel's own region counts most
+        near = (near + masks.float() / 2).flatten(2).transpose(1, 2)  # (B,hw,N)
+        bias = torch.where((near > 0) & real[:, None], near.clamp(min=FLOOR).log(), NEVER)
+        return F.pad(bias, (1, 0), value=0.0)
+
+
+def _key(point: str) -> str:
+    return point.replace(".", "_")

@@ -1,0 +1,190 @@
+"""Text encoders (config group `text`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.core.files import parse_json
+from ragaf_exp.core.safe_files import read_bounded
+from ragaf_exp.core.tensors import brief
+from ragaf_exp.data.lengths import LONGEST
+from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.loading.hub import fingerprint
+from ragaf_exp.models.part import Part
+from ragaf_exp.models.text.vocabulary import fitting, unknown_words, warn_cut, warn_unknown
+
+PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
+UNENDING = re.compile(r"\)[*+{?]|\\[1-9kg]")  # a group that is repeated, a reference to one: no known tokenizer has either
+
+
+def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Byte-pair encoding of lower-cased words, trained on the captions themselves."""
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[PAD, START, UNKNOWN], show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(fitting(captions), trainer)
+    return tokenizer
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer's file, perhaps a stranger's: it neither pads nor truncates. ValueError where it is damaged."""
+    text = read_bounded(path).decode()
+    if unending := next((found for found in _patterns(parse_json(text)) if UNENDING.search(found)), None):
+        raise ValueError(f"its pattern {unending[:40]!r} may take for ever")
+    with panics():
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.no_padding()  # else a file may pad each caption to 10^9 tokens
+        tokenizer.no_truncation()
+    if max(tokenizer.get_vocab().values(), default=-1) >= tokenizer.get_vocab_size():
+        raise ValueError("its token numbers are not 0, 1, 2, ...")
+    encoded(tokenizer, "a red circle, left of 2 blue stars")
+    return tokenizer
+
+
+def _patterns(content: Any) -> Iterator[str]:
+    """The regular expressions in a tokenizer's JSON."""
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    for value in inner:
+        yield from _patterns(value)
+    if isinstance(content, dict) and "Regex" in content:
+        yield str(content["Regex"])
+
+
+def encoded(tokenizer: Tokenizer, caption: str) -> Encoding:
+    """A caption's tokens. UserError where the tokenizer can't read it, as one that a stranger wrote."""
+    try:
+        with panics():
+            return tokenizer.encode(caption)
+    except ValueError as error:
+        raise UserError(f"tokenizer.json: can't read {caption[:40]!r} ({error}); restore it or train again") from error
+
+
+@contextmanager
+def panics() -> Iterator[None]:
+    """What the tokenizers library raises, a bare Exception or Rust's panic, which is no Exception, as a ValueError."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ValueError(brief(error)) from None
+        raise
+
+
+class TinyText(Part):
+    """A small transformer encoder over byte-pair tokens, trained jointly with the denoiser.
+
+    tokenizer: trained on the data, or read from the run folder.
+    width: D. layers, heads: of the encoder. max_tokens: longer captions are cut, with a warning. Words with characters
+    that the tokenizer does not know are left out, with a warning.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, width: limits.Width = 128, layers: limits.Layers = 2, heads: limits.Heads = 4,
+        max_tokens: limits.Tokens = 64, vocabulary: limits.Vocabulary = 2048,
+    ):  # fmt: skip
+        super().__init__()
+        at_least("text", 1, width=width, layers=layers, heads=heads)
+        at_least("text", 2, max_tokens=max_tokens)
+        if width % heads:
+            raise UserError(f"text.width={width}: must be a multiple of text.heads={heads}")
+        self.tokenizer, self.width, self.max_tokens = tokenizer, width, max_tokens
+        self._ids_of: dict[str, list[int]] = {}  # captions come again every epoch
+        self.token = nn.Embedding(tokenizer.get_vocab_size(), width)
+        self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
+        # neighbouring words speak of one thing ("a striped blue star"): a convolution binds them from the first step
+        self.neighbours = nn.Conv1d(width, width, 5, padding=2)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    trained = True  # from scratch, with the denoiser
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all that decides the tokens of a caption."""
+        return fingerprint(self, type(self).__name__, self.tokenizer.to_str())
+
+    @classmethod
+    def tokenizer_for(cls, settings: DictConfig, captions: Callable[[], list[str]]) -> Tokenizer:
+        """The tokenizer of a new run: fitted to its captions."""
+        return cls.fit(captions(), settings.vocabulary)
+
+    @staticmethod
+    def fit(captions: Iterable[str], vocabulary: int = 2048) -> Tokenizer:
+        """The tokenizer that these captions ask for."""
+        at_least("text", 4, vocabulary=vocabulary)
+        return train_tokenizer(captions, vocabulary)
+
+    @staticmethod
+    def load(path: Path) -> Tokenizer:
+        tokenizer = read_tokenizer(path)
+        for token in (PAD, START, UNKNOWN):
+            if tokenizer.token_to_id(token) is None:
+                raise ValueError(f"it knows no {token}")
+        return tokenizer
+
+    def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Token ids (B,T) and mask (B,T); token 0 is START, so that an empty caption has one token."""
+        ids = [self._cached_ids(caption) for caption in captions]
+        length = max(map(len, ids))
+        pad = self.tokenizer.token_to_id(PAD)
+        padded = torch.tensor([row + [pad] * (length - len(row)) for row in ids])
+        mask = torch.tensor([[i < len(row) for i in range(length)] for row in ids])
+        return padded, mask
+
+    def token_spans(self, caption: str) -> list[tuple[int, int]]:
+        """[start, end) characters of each token, in the order of the encoder's tokens; START is (0,0)."""
+        return [(0, 0), *(span for _, span in self._known(caption)[0])][: self.max_tokens]
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of the caption that the tokenizer does not know, which are left out."""
+        return self._known(caption)[1]
+
+    def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
+        """captions: B strings. keep (B,) bool: False drops the caption (all tokens but START)."""
+        device = self.position.device
+        ids, mask = (x.to(device, non_blocking=True) for x in self.tokenize(captions))  # (B,T) both
+        if keep is not None:
+            first = torch.arange(mask.shape[1], device=device) == 0
+            mask = mask & (keep[:, None] | first)
+        x = self.token(ids) * mask[..., None]  # (B,T,D)
+        x = x + F.gelu(self.neighbours(x.transpose(1, 2)).transpose(1, 2)) + self.position[: ids.shape[1]]
+        return Text(self.encoder(x, src_key_padding_mask=~mask), mask)
+
+    def _cached_ids(self, caption: str) -> list[int]:
+        if caption not in self._ids_of:
+            self._ids_of[caption] = self._ids(caption)
+        return self._ids_of[caption]
+
+    def _ids(self, caption: str) -> list[int]:
+        known, unknown = self._known(caption)
+        if unknown:
+            effect = "left out" if known else "left out, and nothing remains of the caption"
+            warn_unknown(self.tokenizer, unknown, effect)
+        limit = self.max_tokens - 1
+        if len(known) > limit:
+            warn_cut(self.tokenizer, self.max_tokens, caption[known[limit][1][0] :])
+        return [self.tokenizer.token_to_id(START), *(i for i, _ in known[:limit])]
+
+    def _known(self, caption: str) -> tuple[list[tuple[int, tuple[int, int]]], list[str]]:
+        """(id, [start, end) characters) of each token of the known words; the unknown words."""
+        encoding = encoded(self.tokenizer, caption[:LONGEST])
+        unknown = unknown_words(self.tokenizer, encoding, caption)
+        rows = zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True)
+        return [(i, span) for i, span, word in rows if word not in unknown], list(dict.fromkeys(unknown.values()))

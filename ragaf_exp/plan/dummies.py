@@ -1,0 +1,60 @@
+"""Stand-ins for what a plan has not: data, captions, a folder. As large as the config lets the real ones get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ragaf_exp.core.types import Batch
+from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoded caption, as the tokenizers library gives one."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class LongCaptions:
+    """A tokenizer whose every caption has `length` tokens. vocabulary: as configured."""
+
+    def __init__(self, vocabulary: int, length: int):
+        self.vocabulary, self.encoding = vocabulary, Encoding([0] * length, [(0, 1)] * length)
+
+    def get_vocab_size(self) -> int:
+        return self.vocabulary
+
+    def token_to_id(self, token: str) -> int:
+        return 0
+
+    def encode(self, caption: str) -> Encoding:
+        return self.encoding
+
+
+class NoFolder:
+    """A run folder without a disk."""
+
+    path = checkpoints = samples = None
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+
+    def status(self, state: str, **facts: Any) -> None:
+        """Nobody is told."""
+
+
+def largest_batch(items: int, size: int, regions: int) -> Batch:
+    """Items of size x size pixels, every one of which has as many regions as there may be."""
+    return Batch(
+        keys=[f"item {i}" for i in range(items)], captions=["caption"] * items,
+        image=torch.zeros(items, 3, size, size), sketch=torch.zeros(items, 1, size, size),
+        labels=torch.zeros(items, size, size, dtype=torch.int64),
+        nodes=torch.zeros(items, regions, len(NODE_FEATURES)),
+        node_mask=torch.ones(items, regions, dtype=torch.bool),
+        edges=torch.zeros(items, regions, regions, len(EDGE_FEATURES)),
+        edge_mask=torch.ones(items, regions, regions, dtype=torch.bool),
+    )  # fmt: skip

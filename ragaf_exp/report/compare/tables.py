@@ -1,0 +1,167 @@
+"""Tables for papers: Markdown, and LaTeX with booktabs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ragaf_exp.report.catalogue import head, number
+from ragaf_exp.report.compare.compare import Cell, Comparison
+from ragaf_exp.report.compare.notes import measured_with, notes
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "[": "{[}", "]": "{]}", '"': "''", "…": r"\ldots{}", "–": "--",
+}  # fmt: skip
+PAGE = 48  # lines of a tabular
+ARROWS = {True: ("↑", r"$\uparrow$"), False: ("↓", r"$\downarrow$"), None: ("", "")}  # Markdown's and LaTeX's
+
+
+@dataclass
+class TextCell:
+    """A figure as text."""
+
+    value: str
+    interval: str = ""  # "low, high"
+    note: str = ""  # in place of an interval
+    strong: bool = False
+
+
+@dataclass
+class TextTable:
+    """A table as text: rows (title, whether higher is better, cells, n) in titled groups."""
+
+    title: str
+    columns: list[str]
+    groups: dict[str, list[tuple[str, bool | None, list[TextCell], str]]] = field(default_factory=dict)
+
+
+def text_tables(found: Comparison) -> list[TextTable]:
+    """All figures, and where there are some the differences to the first run."""
+    letters = [member.letter for member in found.members]
+    figures = TextTable("Figures with 95 % intervals", letters)
+    differences = TextTable(f"Differences to {letters[0]}, paired by item", letters[1:])
+    for row in found.rows:
+        title = head(row.name)["title"]
+        n = next((f"{cell.entry['n']}" for cell in row.cells if cell and cell.entry.get("n") is not None), "")
+        cells = [_figure(row.name, cell) for cell in row.cells]
+        figures.groups.setdefault(row.group, []).append((title, row.better, cells, n))
+        if any(cell and (cell.difference or cell.gap is not None) for cell in row.cells):
+            cells = [_difference(row.name, cell) for cell in row.cells[1:]]
+            differences.groups.setdefault(row.group, []).append((title, row.better, cells, n))
+    return [table for table in (figures, differences) if table.groups]
+
+
+def _figure(name: str, cell: Cell | None) -> TextCell:
+    if cell is None:
+        return TextCell("–")
+    interval = cell.entry.get("ci95")
+    shown = ", ".join(number(name, v, unit=False) for v in interval) if interval else ""
+    return TextCell(number(name, cell.entry["value"]), shown)
+
+
+def _difference(name: str, cell: Cell | None) -> TextCell:
+    if cell is None or (cell.difference is None and cell.gap is None):
+        return TextCell("–", note=cell.note if cell else "")
+    if cell.difference is None:
+        return TextCell(number(name, cell.gap, sign=True))
+    d = cell.difference
+    low, high = (number(name, v, unit=False, sign=True) for v in (d.low, d.high))
+    return TextCell(number(name, d.value, sign=True), f"{low}, {high}", strong=d.clear)
+
+
+def legend(found: Comparison) -> list[str]:
+    """Which run each letter is, what is missing, and the notes."""
+    lines = [
+        f"{member.letter}: {member.name}" + (f", missing ({member.missing})" if member.missing else "")
+        for member in found.everyone
+    ]
+    return [*lines, *notes(found), *measured_with(found).lines()]
+
+
+def markdown(found: Comparison) -> str:
+    """Tables of GitHub's flavour; a difference whose interval excludes 0 is bold."""
+    parts = []
+    for table in text_tables(found):
+        lines = [f"## {escape_markdown(table.title)}", "", _line(["", *map(escape_markdown, table.columns), "n"])]
+        lines.append(_line(["---", *["--:"] * (len(table.columns) + 1)]))
+        for group, rows in table.groups.items():
+            lines.append(_line([f"**{escape_markdown(group)}**", *[""] * (len(table.columns) + 1)]))
+            for title, sense, cells, n in rows:
+                label = f"{escape_markdown(title)} {ARROWS[sense][0]}".rstrip()
+                lines.append(_line([label, *map(_md_cell, cells), n]))
+        parts.append("\n".join(lines))
+    parts.append("\n".join(f"- {escape_markdown(line)}" for line in legend(found)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _md_cell(cell: TextCell) -> str:
+    value = f"**{escape_markdown(cell.value)}**" if cell.strong else escape_markdown(cell.value)
+    return f"{value} {escape_markdown(f'[{cell.interval}]' if cell.interval else cell.note)}".strip()
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown and the HTML in it take as it stands."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", text)
+
+
+def latex(found: Comparison) -> str:
+    """tabular environments to \\input, each no higher than a page; a difference whose interval excludes 0 is bold."""
+    parts = ["% needs \\usepackage{booktabs}; the file is UTF-8"]
+    parts += [_tabular(table, groups) for table in text_tables(found) for groups in _pages(table)]
+    parts.append("\n".join(f"% {_comment(line)}" for line in legend(found)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _pages(table: TextTable) -> Iterator[list[str]]:
+    """Titles of the groups that go together, in order: as many as a page holds."""
+    page: list[str] = []
+    for group in table.groups:
+        if page and sum(2 + len(table.groups[title]) for title in [*page, group]) > PAGE:
+            yield page
+            page = []
+        page.append(group)
+    yield page
+
+
+def _tabular(table: TextTable, groups: list[str]) -> str:
+    width = len(table.columns) + 2
+    opening = r"\noindent{\footnotesize\setlength{\tabcolsep}{4pt}%"
+    lines = [f"% {_comment(table.title)}", opening, rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
+    lines.append(_row(["", *map(_tex, table.columns), "$n$"]))
+    for group in groups:
+        lines += [r"\midrule", _row([rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(group)}}}}}"])]
+        for title, sense, cells, n in table.groups[group]:
+            lines.append(_row([f"{_tex(title)} {ARROWS[sense][1]}".rstrip(), *map(_tex_cell, cells), n]))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", "}"])
+
+
+def _row(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _tex_cell(cell: TextCell) -> str:
+    value = _tex_number(cell.value)
+    value = rf"\textbf{{{value}}}" if cell.strong else value
+    beside = f"[{_tex_number(cell.interval)}]" if cell.interval else _tex(cell.note)
+    return value + (rf" {{\scriptsize {beside}}}" if beside else "")
+
+
+def _tex_number(text: str) -> str:
+    """Text in which a minus before a digit is one."""
+    return re.sub(r"-(?=\d)", "$-$", _tex(text))
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def _comment(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,157 @@
+"""metrics.json as headline cards, as a table of both stages side by side, and by difficulty."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ragaf_exp.report.catalogue import FIRST, HEADLINES, better, head, metric, number, ordered, plain
+from ragaf_exp.report.run.parse import is_number
+from ragaf_exp.report.run.read import RunData
+
+STANDARD = ("value", "n", "ci95", "higher_is_better", "items", "warning")
+CARDS = 6
+DIFFICULTY = ("binding_accuracy", "leak_rate", "sketch_f1", "pointing_accuracy", "fill_accuracy", "lpips", "ssim")
+COLUMNS = 6
+FACTS = {  # how a difficulty group's fact is called, and whether it is a share of the image
+    "stroke_density": ("Sketch density: pixels that are stroke", True),
+    "regions": ("Regions of the sketch", False),
+    "mask_area": ("Objects' masks, mean share of the image", True),
+    "largest_mask": ("Largest object, share of the image", True),
+    "object_area": ("Each object by its own share of the image", True),
+    "objects": ("Objects in the scene", False),
+    "shapes": ("Shapes of the scene", False),
+    "pairs": ("Colour-shape pairs", False),
+}
+
+
+def stage_columns(run: RunData) -> list[tuple[str, str]]:
+    """(title, prefix in metrics.json) of the stages with figures, in order."""
+    staged = any(name.startswith(FIRST) for name in run.metrics)
+    if staged:
+        return [("Stage 1", FIRST), ("Stage 2", "")]
+    return [(last_stage(run), "")]
+
+
+def last_stage(run: RunData) -> str:
+    """The stage that figures without a prefix belong to."""
+    staged = any(name.startswith(FIRST) for name in run.metrics)
+    return "Stage 2" if staged or run.stages[-1:] == ["refine"] else "Stage 1"
+
+
+def cards(run: RunData) -> list[dict[str, Any]]:
+    """The headline figures of the last stage, with what they are to be held against."""
+    found = []
+    for name in [n for n in HEADLINES if n in run.metrics][:CARDS]:
+        beside = []
+        if FIRST + name in run.metrics:
+            beside.append(f"stage 1: {number(name, run.metrics[FIRST + name]['value'])}")
+        if f"{name}_shuffled" in run.metrics:
+            beside.append(f"chance: {number(name, run.metrics[f'{name}_shuffled']['value'])}")
+        found.append({**head(name), **cell(name, run.metrics[name]), "beside": beside})
+    return found
+
+
+def table(run: RunData) -> list[dict[str, Any]]:
+    """Groups of rows; a row has one cell per stage, None where the stage has no such figure."""
+    prefixes = [prefix for _, prefix in stage_columns(run)]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name in ordered(map(plain, [*run.metrics, *run.unavailable])):
+        entries = [run.metrics.get(prefix + name) for prefix in prefixes]
+        cells = [cell(name, e) if e else None for e in entries]
+        row = {
+            **head(name),
+            "better": next((better(name, e) for e in entries if e), None),
+            "cells": cells,
+            "warnings": list(dict.fromkeys(c["warning"] for c in cells if c and c["warning"])),
+            "unavailable": next((run.unavailable.get(prefix + name) for prefix in reversed(prefixes)), None),
+        }
+        groups.setdefault(row["group"], []).append(row)
+    return [{"title": title, "rows": rows} for title, rows in groups.items()]
+
+
+def difficulty(run: RunData) -> dict[str, Any]:
+    """The groups of metrics.json: columns of the main figures, and for each fact a row per group."""
+    there = {name for fact in run.groups.values() for group in fact["groups"] for name in group["metrics"]}
+    names = [name for name in DIFFICULTY if name in there][:COLUMNS]
+    facts = []
+    for fact, content in run.groups.items():
+        title, share = FACTS.get(fact, (fact.replace("_", " "), False))
+        rows = [
+            {
+                "group": group["group"],
+                "range": _range(group["from"], group["to"], share) if "from" in group else "",
+                "held": f"{group['items']:,}",  # in the group
+                "cells": [cell(n, group["metrics"][n]) if n in group["metrics"] else None for n in names],
+            }
+            for group in content["groups"]
+        ]
+        facts.append({"title": title, "rows": rows, "without": content["without"]})
+    return {"columns": [head(name)["title"] for name in names], "facts": facts if names else []}
+
+
+def counted(run: RunData) -> str:
+    """How many items were scored, and skipped, in words; empty where metrics.json doesn't say."""
+    return ", ".join(f"{count:,} items {what}" for what, count in run.items.items())
+
+
+def _range(low: float, high: float, share: bool) -> str:
+    low, high = (f"{100 * v:.1f} %" if share else f"{v:g}" for v in (low, high))
+    return low if low == high else f"{low} – {high}"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What figures were measured with."""
+
+    shared: list[str]  # "name value", of all figures
+    own: list[tuple[str, list[str]]]  # titles of some figures, and what stands beside them alone
+
+    def lines(self) -> list[str]:
+        """As sentences."""
+        told = [f"Measured with {'; '.join(self.shared)}."] if self.shared else []
+        return told + [f"{titles}: {'; '.join(facts)}." for titles, facts in self.own]
+
+
+def measured_with(metrics: dict[str, dict[str, Any]]) -> Conditions:
+    """The facts beside all figures, and those beside some, each set of them once."""
+    facts = {name: {k: _short(v) for k, v in e.items() if k not in STANDARD} for name, e in metrics.items()}
+    every = [set(of.items()) for of in facts.values()]
+    shared = set.intersection(*every) if every else set()
+    own: dict[tuple[str, ...], list[str]] = {}
+    for name, of in facts.items():
+        told = tuple(f"{k.replace('_', ' ')} {v}" for k, v in of.items() if (k, v) not in shared)
+        if told:
+            own.setdefault(told, []).append(name)
+    first = next(iter(facts.values()), {})
+    return Conditions(
+        [f"{k.replace('_', ' ')} {v}" for k, v in first.items() if (k, v) in shared],
+        [(_titles(names), list(told)) for told, names in own.items()],
+    )
+
+
+def _short(value: Any) -> str:
+    """A fact as text; of a checksum its first digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1…", str(value))
+
+
+def _titles(names: list[str]) -> str:
+    return " · ".join(dict.fromkeys(head(name)["title"] for name in names))
+
+
+def cell(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """A figure as text, with its place on a bar in percent where it is a share."""
+    interval = entry.get("ci95")
+    shown = {
+        "value": number(name, entry["value"]),
+        "interval": " – ".join(number(name, v, unit=False) for v in interval) if interval else "",
+        "n": f"{entry['n']:,}" if is_number(entry.get("n")) else "",
+        "warning": str(entry.get("warning") or ""),
+        "bar": None,
+    }
+    if metric(name).share and 0 <= entry["value"] <= 1:
+        low, high = interval or (entry["value"], entry["value"])
+        low, high = max(0.0, low), min(1.0, high)
+        shown["bar"] = {"at": 100 * entry["value"], "low": 100 * low, "width": 100 * (high - low)}
+    return shown

@@ -1,0 +1,80 @@
+"""Learning curves of a study: figures of fixed validation items over optimizer steps and over training time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+
+from ragaf_exp.core.files import write_bytes
+from ragaf_exp.report.catalogue import head
+from ragaf_exp.report.run.parse import is_number
+from ragaf_exp.report.study.members import Group, training_seconds, training_steps
+from ragaf_exp.report.svg import SERIES, WIDTH, chart
+from ragaf_exp.viz.fonts import lettering
+
+CURVES = ("binding_accuracy", "leak_rate", "sketch_f1")
+AXES = {"optimizer steps": training_steps, "training seconds": training_seconds}
+COLOURS = ("#1f6fb4", "#d1662a", "#3c8c4a", "#7b5ea7", "#808080")  # of the picture that needs no page
+
+
+def learning_charts(groups: Sequence[Group]) -> list[str]:
+    """An SVG per figure: over steps, and over seconds beside it."""
+    there = [name for name in CURVES if any(_points(g, name) for g in groups)]
+    size = (2 * WIDTH, 2.75)
+    return [chart(f"learning-{name}", head(name)["title"], _drawer(groups, name, SERIES), size, 2) for name in there]
+
+
+def learning_picture(path: Path, groups: Sequence[Group]) -> Path | None:
+    """The same as one PNG; None where no member has a curve."""
+    there = [name for name in CURVES if any(_points(g, name) for g in groups)]
+    if not there:
+        return None
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(10, 2.8 * len(there)), dpi=110, layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        for row, name in zip(figure.subplots(len(there), 2, sharey="row", squeeze=False), there, strict=True):
+            _drawer(groups, name, COLOURS)(row)
+            row[0].set_ylabel(head(name)["title"])
+            for label in row[0].get_legend().get_texts():  # names of runs, in any script
+                font, shown = lettering(label.get_text())
+                label.set(text=shown, font=FontProperties(fname=font, size=label.get_fontsize()))
+            for axes in row:
+                axes.grid(alpha=0.3)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _drawer(groups: Sequence[Group], name: str, colours: Sequence[str]) -> Callable[[Any], None]:
+    """Every seed is a line; a member's seeds share a colour."""
+
+    def draw(columns: Any) -> None:
+        for axes, (title, of_log) in zip(columns, AXES.items(), strict=True):
+            for colour, member in zip(colours, groups, strict=False):
+                for number, line in enumerate(_points(member, name, of_log)):
+                    label = member.name if number == 0 else None
+                    axes.plot(*zip(*line, strict=True), "o-", color=colour, label=label, markersize=3, linewidth=1.5)
+            axes.set_xlabel(title)
+            axes.set_xlim(left=0)
+        columns[0].legend()
+
+    return draw
+
+
+def _points(member: Group, name: str, of_log: Callable[[list], list] = training_steps) -> list[list[tuple[float, float]]]:
+    """Of each run with a curve: (place, validation figure) of its last stage's images, as training went on."""
+    found = []
+    for run in member.runs:
+        log = run.run.log
+        rows = zip(of_log(log), log, strict=True)
+        line = [(x, row["validation"][name]) for x, row in rows if is_number((row.get("validation") or {}).get(name))]
+        found += [line] if line else []
+    return found

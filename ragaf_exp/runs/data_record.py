@@ -1,0 +1,62 @@
+"""The record of a run's data in its folder, data.json: a run goes on, and is evaluated, with the data it began with."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ragaf_exp.config.build import build
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import read_mapping, write_json
+
+log = logging.getLogger(__name__)
+SCHEMA = 1
+FILE = "data.json"
+
+
+def check(run: Path, source: Any) -> None:
+    """Compare a run's data with its record. A source that reads no files has none, nor have runs of earlier versions.
+
+    Args:
+        run: The run folder.
+        source: The data source of the run's config.
+
+    Raises:
+        UserError: The data differ, or the record is damaged.
+    """
+    if not hasattr(source, "manifest") or not (run / FILE).is_file():
+        return
+    now, before = source.manifest(), read_mapping(run / FILE, SCHEMA)
+    try:
+        differences = now.differences(before)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{run / FILE}: damaged; remove it to go on without comparing the data") from None
+    if differences:
+        raise UserError(f"{run}: data.root={source.root} is not what this run began with: {', '.join(differences)}; "
+                        "restore it, or give another name= to train on what is there now")  # fmt: skip
+
+
+def record(run: Path, source: Any) -> None:
+    """Write the record, or add the checksums of files that were read since."""
+    if not hasattr(source, "manifest"):
+        return
+    now = source.manifest()
+    if (run / FILE).is_file():
+        now = now.joined(read_mapping(run / FILE, SCHEMA))
+    write_json(run / FILE, {"schema": SCHEMA, "root": str(source.root), **now.as_json()})
+
+
+def check_finished(run: Path, data: DictConfig) -> None:
+    """Compare a finished run's data with its record, without decoding any. Data that are gone are reported, not refused."""
+    if not (run / FILE).is_file():
+        return
+    quick = {key: value for key, value in {"check": False, "on_error": "skip"}.items() if key in data}
+    try:
+        source = build(OmegaConf.merge(data, quick), "data")
+    except UserError as error:
+        log.warning("%s: its data can't be compared with what it was trained on: %s", run, error)
+        return
+    check(run, source)

@@ -1,0 +1,132 @@
+"""Records of one size by key, in shards that are mapped into memory: what features are kept in.
+
+Every writer appends to shards of its own, which no other touches: several processes and hosts may fill one folder at
+once, and two that compute the same record waste a little time and space, no more. A kill leaves at most a record cut
+short, which is no whole one. Each record holds a checksum of its key and content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import xxhash
+
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_json
+from ragaf_exp.runs import restarts
+
+HEAD = 64  # bytes before a shard's first record
+MAGIC = b"RGFEAT1\n"  # the digit counts versions of the layout
+SHARD = 2**30  # bytes after which a writer begins another shard
+KEY = 16  # bytes
+
+
+class Records:
+    """Named arrays by key. fields: name -> (dtype, shape), the same for all records of a folder.
+
+    folder: made when first written to. description: kept there as JSON, for people.
+    """
+
+    def __init__(self, folder: Path, fields: dict[str, tuple[str, tuple[int, ...]]], description: dict[str, Any]):
+        self.folder, self.fields, self.description = folder, fields, description
+        parts = [("key", "u1", (KEY,)), *((name, *kind) for name, kind in fields.items()), ("sum", "<u8")]
+        self.dtype = np.dtype(parts)
+        self.place: dict[bytes, tuple[int, int]] = {}  # key -> shard, row
+        self.shards: list[np.memmap] = []
+        self.seen: dict[str, int] = {}  # shard's name -> records of it that are in `place`
+        self._file: BinaryIO | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a loader's worker process, which maps the files itself."""
+        return {**self.__dict__, "place": {}, "shards": [], "seen": {}, "_file": None}
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.place
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def look(self) -> Records:
+        """Map what has been written since the last look, by whomever."""
+        for path in sorted(self.folder.glob("*.shard")):
+            with open(path, "rb") as file:
+                whole = file.read(len(MAGIC)) == MAGIC
+            count = (path.stat().st_size - HEAD) // self.dtype.itemsize if whole else 0
+            if count <= self.seen.get(path.name, 0):
+                continue
+            shard = np.memmap(path, self.dtype, "r", HEAD, (count,))
+            self.shards.append(shard)
+            first = self.seen.get(path.name, 0)
+            for row, key in enumerate(np.asarray(shard["key"][first:]), first):
+                self.place.setdefault(key.tobytes(), (len(self.shards) - 1, row))
+            self.seen[path.name] = count
+        return self
+
+    def read(self, key: bytes) -> dict[str, np.ndarray]:
+        """A record's arrays, read from the map. KeyError where there is none, UserError where it is damaged."""
+        if not self.shards:
+            self.look()
+        shard, row = self.place[key]
+        record = self.shards[shard][row]
+        if int(record["sum"]) != self._checksum(record):
+            raise UserError(f"{self.shards[shard].filename}: damaged; remove it, and what it held is computed again")
+        return {name: record[name] for name in self.fields}
+
+    def write(self, key: bytes, arrays: dict[str, np.ndarray]) -> None:
+        """Append a record. UserError where its arrays are of another size than the folder's."""
+        record = np.zeros((), self.dtype)
+        record["key"] = np.frombuffer(key, np.uint8)
+        for name, (_, shape) in self.fields.items():
+            if tuple(arrays[name].shape) != tuple(shape):
+                raise UserError(
+                    f"features: {name} is of shape {tuple(arrays[name].shape)}, not {tuple(shape)}; "
+                    "an encoder whose output varies in size can't be kept; take memory.features=none"
+                )
+            record[name] = arrays[name]
+        record["sum"] = self._checksum(record)
+        self._shard().write(record.tobytes())
+
+    def flush(self) -> None:
+        """What was written is on disk, and read from now on."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            restarts.keeps()
+        self.look()
+
+    def forget(self) -> None:
+        """That anything was ever complete: the next pass looks at every item."""
+        for done in self.folder.glob("*.whole.json"):
+            done.unlink(missing_ok=True)
+
+    def _shard(self) -> BinaryIO:
+        if self._file is None or self._file.tell() > SHARD:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._file is None and not (self.folder / "about.json").exists():
+                write_json(self.folder / "about.json", self.description)
+            self._file = open(self.folder / f"{secrets.token_hex(8)}.shard", "xb")  # noqa: SIM115 - closed with self
+            self._file.write(MAGIC.ljust(HEAD, b"\0"))
+        return self._file
+
+    def _checksum(self, record: np.ndarray) -> int:
+        digest = xxhash.xxh3_64(record["key"].tobytes())
+        for name in self.fields:
+            digest.update(np.ascontiguousarray(record[name]))
+        return digest.intdigest()
+
+
+def key_of(*parts: bytes | str | np.ndarray) -> bytes:
+    """A key of contents: of arrays their values, shape and dtype count."""
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(json.dumps([part.dtype.str, part.shape]).encode())
+            digest.update(np.ascontiguousarray(part))
+        else:
+            digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.digest()

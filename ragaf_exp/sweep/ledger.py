@@ -1,0 +1,198 @@
+"""What a sweep's folder remembers, in runs/<name>/.sweep: its members, their configs, and every job submitted for them.
+
+members.json         hash -> overrides          jobs/<n>.json   launcher, job id, snapshot, members by index
+configs/<hash>.yaml  the config as it is run    logs/           what jobs print
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import read_mapping, write_json, write_text
+from ragaf_exp.core.printable import printable
+from ragaf_exp.runs import slurm_commands
+from ragaf_exp.sweep.members import Member
+from ragaf_exp.sweep.reading import mapping, open_plain
+
+SCHEMA = 1
+HASH = re.compile("[0-9a-f]{12}")  # a member, and its run folder
+
+
+@dataclass
+class Job:
+    """One submission: an array on SLURM, or one process that starts members on this machine."""
+
+    number: int
+    launcher: str  # slurm or local
+    members: list[str]  # hashes; a member's place is its array index
+    snapshot: str
+    job: str | None = None  # SLURM's id of the array
+    submitted: float = field(default_factory=time.time)  # unix seconds
+    cancelled: float | None = None
+    processes: int = 1  # local: members at a time
+    threads: int = 1  # local: of each
+
+
+class Record:
+    """The memory of one sweep."""
+
+    def __init__(self, home: Path):
+        self.home, self.folder = home, home.resolve() / ".sweep"
+        self.configs, self.logs, self.jobs_folder = (self.folder / name for name in ("configs", "logs", "jobs"))
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / "members.json").is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One submission, retry or cancellation at a time: of two at once the second sees what the first submitted."""
+        for folder in (self.folder, self.configs, self.logs, self.jobs_folder):
+            if folder.is_symlink():  # it could lead out of the sweep
+                raise UserError(f"{folder}: a symbolic link; a sweep's record is a folder, so remove the link")
+            folder.mkdir(parents=True, exist_ok=True)
+        with open_plain(self.folder / ".lock", os.O_APPEND | os.O_CREAT | os.O_WRONLY) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def members(self) -> dict[str, dict[str, str]]:
+        """hash -> overrides, in the order of submission."""
+        if not self.exists:
+            return {}
+        path = self.folder / "members.json"
+        members = read_mapping(path, SCHEMA).get("members")
+        if not isinstance(members, dict) or not all(HASH.fullmatch(member) for member in members):
+            raise UserError(f"{path}: damaged (members must be named by 12 hex digits); submit the sweep again elsewhere")
+        return {member: {printable(key): printable(value) for key, value in mapping(overrides).items()}
+                for member, overrides in members.items()}  # fmt: skip
+
+    def add(self, members: Iterable[Member]) -> None:
+        """Note members and fix their configs. A config that is there already is the same but for where things are kept."""
+        known = self.members()
+        for member in members:
+            known[member.hash] = member.overrides
+            write_text(self.configs / f"{member.hash}.yaml", OmegaConf.to_yaml(member.cfg))
+        write_json(self.folder / "members.json", {"schema": SCHEMA, "members": known})
+
+    @contextmanager
+    def added(self, members: Iterable[Member]) -> Iterator[None]:
+        """Note members to be queued in here. Where that fails, those that no job holds are removed again."""
+        before = set(self.members())
+        self.add(members)
+        try:
+            yield
+        except BaseException:
+            queued = {member for job in self.jobs() for member in job.members}
+            self._remove(set(self.members()) - before - queued)
+            raise
+
+    def _remove(self, members: set[str]) -> None:
+        left = {member: overrides for member, overrides in self.members().items() if member not in members}
+        write_json(self.folder / "members.json", {"schema": SCHEMA, "members": left})
+        for member in members:
+            (self.configs / f"{member}.yaml").unlink(missing_ok=True)
+        if not left:
+            (self.folder / "members.json").unlink()
+
+    def jobs(self) -> list[Job]:
+        """All jobs, the oldest first."""
+        paths = [path for path in self.jobs_folder.glob("*.json") if re.fullmatch("[0-9]{1,9}", path.stem)]
+        return [read_job(path) for path in sorted(paths, key=lambda path: int(path.stem))]
+
+    def new_job(self, launcher: str, members: list[str], snapshot: Path, **facts: Any) -> Job:
+        last = max((job.number for job in self.jobs()), default=0)
+        job = Job(last + 1, launcher, members, str(snapshot), **facts)
+        self.write(job)
+        return job
+
+    @contextmanager
+    def submitted(self, job: Job) -> Iterator[None]:
+        """A job is submitted in here. Where that fails, nothing of it is left."""
+        try:
+            yield
+        except BaseException:
+            self.forget(job)
+            raise
+
+    def forget(self, job: Job) -> None:
+        """Of a job that could not be submitted."""
+        for kind in ("json", "sh", "local"):
+            self.job_file(job).with_suffix(f".{kind}").unlink(missing_ok=True)
+
+    def write(self, job: Job) -> None:
+        write_json(self.job_file(job), {"schema": SCHEMA, **asdict(job)})
+
+    def job_file(self, job: Job) -> Path:
+        return self.jobs_folder / f"{job.number}.json"
+
+    def log(self, job: Job, index: int) -> Path:
+        """What a member printed."""
+        name = f"{job.job}_{index}" if job.launcher == "slurm" else f"{job.number}_{index}"
+        return self.logs / f"{name}.log"
+
+
+def open_record(path: str | Path) -> Record:
+    """Of a sweep's folder. UserError where there is none."""
+    record = Record(Path(path).absolute().resolve())
+    if not record.exists:
+        raise UserError(f"{path}: no sweep was submitted here; python -m ragaf_exp.sweep submit sweeps/NAME.yaml")
+    return record
+
+
+def read_job(path: Path) -> Job:
+    """UserError where the file is missing or damaged."""
+    content = read_mapping(path, SCHEMA)
+    content.pop("schema", None)
+    if isinstance(content.get("job"), str):  # earlier versions recorded a site's banner with the id
+        content["job"] = slurm_commands.submitted(content["job"]) or content["job"]
+    try:
+        job = Job(**content)
+    except TypeError as error:
+        raise UserError(f"{path}: damaged ({error}); remove it") from error
+    if fault := _fault(job, path):
+        raise UserError(f"{path}: damaged ({fault}); remove it")
+    return job
+
+
+def _fault(job: Job, path: Path) -> str:
+    """The field of a job that no submission wrote; empty where there is none."""
+    times = (job.submitted, job.cancelled)
+    right = {
+        "number": job.number == int(path.stem), "launcher": job.launcher in ("slurm", "local"),
+        "members": isinstance(job.members, list) and all(isinstance(m, str) and HASH.fullmatch(m) for m in job.members),
+        "snapshot": isinstance(job.snapshot, str),
+        "job": job.job is None or (isinstance(job.job, str) and re.fullmatch("[0-9]{1,12}", job.job)),
+        "submitted, cancelled": all(time is None or isinstance(time, int | float) for time in times),
+        "processes, threads": all(type(number) is int and number > 0 for number in (job.processes, job.threads)),
+    }  # fmt: skip
+    return next((f"{name}: not what a submission writes" for name, holds in right.items() if not holds), "")
+
+
+def alive(pid: int, started: float | None = None) -> bool:
+    """Whether a process of this machine lives. started: its start in clock ticks since boot, as `start_of` gives it."""
+    found = start_of(pid)
+    return found is not None and (started is None or found == started)
+
+
+def start_of(pid: int) -> float | None:
+    """When a process began, by which a later process of the same number is told from it; None where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        try:
+            os.kill(pid, 0)  # no /proc, as on macOS
+        except (ProcessLookupError, PermissionError, OverflowError):
+            return None
+        return 0.0 if not Path("/proc/self").exists() else None
+    return None if fields[0] in "ZX" else float(fields[19])

@@ -1,0 +1,122 @@
+"""The pass that computes what is missing: before training, or by python -m ragaf_exp.training.encoder_cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from tqdm import tqdm
+
+from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.config.build import build
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_json
+from ragaf_exp.core.types import Item
+from ragaf_exp.data.variants import pictures
+from ragaf_exp.distributed import collectives, launch
+from ragaf_exp.store.entries import place
+from ragaf_exp.store.records import key_of
+from ragaf_exp.training.encoder_cache.features import EMPTY, Featured, Latents, Texts
+
+log = logging.getLogger(__name__)
+FLUSH = 64  # items after which what was computed is safe from a kill
+
+
+def prepare(cfg: DictConfig, parts: Parts, device: torch.device) -> Featured | None:
+    """Features of the training split, all there; None where config's memory.features says none.
+
+    The text encoder is on the device while it works, and not before or after. UserError where one of them is trained.
+    """
+    if cfg.memory.features == "none":
+        return None
+    if not cfg.cache.enabled:
+        raise UserError("memory.features: kept in the cache's folder; take cache=default")
+    folder, items = place(cfg.cache.folder), parts.source.split("train")
+    once = partial(_once, cfg, count=len(items), digest=digest_of(parts.source))
+    plain, mirrored = pictures(items, cfg.task.crops, cfg.task.mirror > 0, cfg.seed)
+    latents = texts = None
+    if any(True for _ in parts.codec.parameters()):  # another kind of codec costs nothing
+        codec = _frozen(parts.codec, "codec", cfg.codec._target_)
+        home = next(codec.parameters()).device
+        codec.to(device)
+        latents = Latents(folder, codec, cfg.data.size)
+        once(latents.records.folder, fill=lambda: _encode(latents, [*plain, *mirrored], device))
+        codec.to(home)
+    if cfg.memory.features == "all":
+        text = _frozen(build(cfg.text, "text", tokenizer=parts.tokenizer), "text", cfg.text._target_).to(device)
+        texts = Texts(folder, text)
+        once(texts.records.folder, fill=lambda: _read(texts, items))
+        texts.text = None
+    for kind in (latents, texts):
+        if kind is not None:
+            kind.records.look()
+    return Featured(latents, texts)
+
+
+def digest_of(source: Any) -> str:
+    """Of the files that a data source reads, "" where its config says all."""
+    return source.manifest().digest() if hasattr(source, "manifest") else ""
+
+
+def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
+    """The file that says that a folder holds the features of all items of a config's data, with this digest."""
+    crops = [cfg.task.crops, cfg.seed if cfg.task.crops else 0]
+    about = {"data": OmegaConf.to_container(cfg.data), "mirror": cfg.task.mirror > 0, "crops": crops, "count": count}
+    about |= {"digest": digest} if digest else {}
+    return folder / f"{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}.whole.json"
+
+
+def _once(cfg: DictConfig, folder: Path, count: int, digest: str, fill: Any) -> None:
+    """The pass, unless an earlier one came to its end; every process takes its share of the items."""
+    done = marker(cfg, folder, count, digest)
+    if collectives.most(float(not done.exists())):
+        fill()
+        launch.together()
+        if launch.leads():
+            write_json(done, {"items": count})
+
+
+def _frozen(encoder: nn.Module, group: str, target: str) -> nn.Module:
+    if any(p.requires_grad for p in encoder.parameters()) or not hasattr(encoder, "fingerprint"):
+        other = "take memory.features=latents, or none" if group == "text" else "take memory.features=none"
+        raise UserError(f"memory.features: {group}={target.rpartition('.')[2]} is trained with the denoiser, so that "
+                        f"nothing of it can be kept; {other}")  # fmt: skip
+    return encoder
+
+
+def _encode(latents: Latents, splits: list[Sequence[Item]], device: torch.device) -> None:
+    for items in splits:
+        for i in _bar(items, "latents", latents):
+            image = items[i].image
+            if key_of(image) not in latents.records:
+                latents.compute([image], device)
+
+
+def _read(texts: Texts, items: Sequence[Item]) -> None:
+    texts.records.look()
+    if key_of(EMPTY) not in texts.records:
+        texts.compute([EMPTY])
+    for i in _bar(items, "text features", texts):
+        caption = items[i].caption
+        if key_of(caption) not in texts.records:
+            texts.compute([caption])
+
+
+def _bar(items: Sequence[Item], what: str, kind: Latents | Texts) -> Any:
+    """Indices of this process's items, with a progress bar; what was computed is kept every so often."""
+    mine = range(collectives.rank(), len(items), collectives.count())
+    with tqdm(total=len(mine), desc=what, unit="item", mininterval=1.0, disable=not launch.leads()) as bar:
+        for done, i in enumerate(mine, 1):
+            yield i
+            bar.update()
+            if done % FLUSH == 0:
+                kind.records.flush()
+    kind.records.flush()

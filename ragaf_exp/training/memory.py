@@ -1,0 +1,41 @@
+"""What config group `memory` does to a model before it is trained: less memory, the same numbers."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ragaf_exp.config.schema import Memory
+from ragaf_exp.models.backbones.blocks import COMPILED, RECOMPUTED
+
+
+def lay_out(model: nn.Module, memory: Memory) -> nn.Module:
+    """The model, its weights in the memory order that is asked for."""
+    return model.to(memory_format=torch.channels_last) if memory.channels_last else model
+
+
+def save_memory(model: nn.Module, memory: Memory) -> nn.Module:
+    """The model with checkpointing and compile as they are asked for; its parameters keep their names."""
+    if memory.checkpointing:
+        _checkpoint(model)
+    if memory.compile:
+        for module in model.modules():
+            if isinstance(module, COMPILED):
+                module.compile()
+    return model
+
+
+def _checkpoint(model: nn.Module) -> None:
+    """Inner activations of each block are not kept: backward computes them again from the block's input."""
+    for module in model.modules():
+        if getattr(module, "_supports_gradient_checkpointing", False):
+            module.enable_gradient_checkpointing()
+        elif isinstance(module, RECOMPUTED):
+            module.forward = partial(_recomputed, module.forward)
+
+
+def _recomputed(forward, *args):
+    return checkpoint(forward, *args, use_reentrant=False) if torch.is_grad_enabled() else forward(*args)

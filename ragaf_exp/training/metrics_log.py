@@ -1,0 +1,79 @@
+"""What a stage's training tells as it goes: metrics.jsonl, the loggers, the run's status."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from ragaf_exp.config.schema import Optim
+from ragaf_exp.core.errors import Diverged
+from ragaf_exp.distributed import launch
+from ragaf_exp.runs import checkpoints
+from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.training.oom_retry import held
+from ragaf_exp.training.schedule import Plan
+from ragaf_exp.training.update import Update
+
+
+class Journal:
+    """Of one stage. on_log: called with (stage, step, figures). Of several processes the first writes."""
+
+    def __init__(
+        self, plan: Plan, folder: RunFolder, optim: Optim, update: Update, device: torch.device,
+        on_log: Callable[[str, int, dict[str, float]], None],
+    ):  # fmt: skip
+        self.plan, self.folder, self.optim, self.update, self.device = plan, folder, optim, update, device
+        self.on_log = on_log
+        self.recent: list[dict[str, Tensor]] = []  # losses of the steps since the last line, still on the device
+        self.resume()
+
+    def resume(self) -> None:
+        """A rate is of training steps alone: it counts from now."""
+        self.logged = time.monotonic()
+
+    def losses(self, done: int) -> dict[str, float]:
+        """Write the mean losses since the last line; Diverged where one of them is no number."""
+        if not self.recent:
+            return {"loss": math.nan}
+        losses = {name: torch.stack([r[name] for r in self.recent]).float() for name in self.recent[0]}
+        losses = {name: launch.mean(values).cpu() for name, values in losses.items()}
+        bad = (~losses["loss"].isfinite()).nonzero()
+        steps = len(losses["loss"])
+        if len(bad) or self.update.lost:
+            self.diverged(done - steps + int(bad[0]) + 1 if len(bad) else done)
+        figures = {"loss": float(losses["loss"].mean())}
+        figures |= {f"loss_{name}": float(v.mean()) for name, v in losses.items() if name != "loss"}
+        figures["lr"] = self.plan.lr_at(done - 1, self.optim)
+        if self.update.scaler.is_enabled():
+            figures |= {"loss_scale": self.update.scale, "skipped_steps": self.update.skipped}
+        rate = round(steps / max(time.monotonic() - self.logged, 1e-9), 3)
+        self.recent = []
+        self.resume()
+        self._write(done, figures | {"rate": rate} | held(self.device))
+        self.folder.status("running", stage=self.plan.stage, step=done, steps=self.plan.steps, rate=rate)
+        return figures
+
+    def validation(self, done: int, figures: dict[str, float]) -> None:
+        """Write the figures of a validation."""
+        self._write(done, {"validation": figures})
+
+    def diverged(self, step: int) -> NoReturn:
+        """Raises Diverged, which says what is kept and what to lower."""
+        good = checkpoints.load_newest(self.folder.checkpoints, self.plan.stage, parts=())
+        kept = f"the checkpoint of step {good.step} is kept" if good else "no checkpoint had been written yet"
+        raise Diverged(
+            f"stage {self.plan.stage}: the loss or its gradient is not finite at step {step}; {kept}. "
+            f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}"
+        )
+
+    def _write(self, done: int, figures: dict) -> None:
+        if self.folder.leads:
+            self.folder.append({"stage": self.plan.stage, "step": done, **figures})
+            flat = figures.get("validation", figures)
+            prefix = "validation_" if "validation" in figures else ""
+            self.on_log(self.plan.stage, done, {prefix + name: value for name, value in flat.items()})

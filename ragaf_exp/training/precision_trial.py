@@ -1,0 +1,65 @@
+"""A training step that changes nothing: what number formats are compared on."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from ragaf_exp.compute.device import Compute, kernels
+from ragaf_exp.config.schema import Stage
+from ragaf_exp.core.randomness import generator
+from ragaf_exp.data.loader import Examples
+from ragaf_exp.distributed import collectives
+from ragaf_exp.models.codecs.base import latent_shape
+from ragaf_exp.models.codecs.pixel import Pixel
+from ragaf_exp.training.micro_batches import Work
+from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.schedule import Plan
+
+DISTINCT = 4  # items are prepared for it; the micro-batch repeats them
+
+
+class Trial:
+    """Forward and backward pass of a stage's model on a micro-batch of the run's own size: small ones rank otherwise.
+
+    Args:
+        model: on the processor, as it will be trained.
+        objective: of the stage.
+        codec: images to latents.
+        examples: of the training split.
+        plan: of the stage.
+        pace: its batch, and in how many micro-batches.
+        seed: of the run.
+    """
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, codec: Pixel, examples: Examples, plan: Plan, pace: Stage,
+        seed: int,
+    ):  # fmt: skip
+        self.model, self.objective, self.codec, self.examples = model, objective, codec, examples
+        self.plan, self.seed = plan, seed
+        self.items = max(1, -(-pace.batch // (pace.accumulate * collectives.count())))
+
+    def __call__(self, compute: Compute) -> None:
+        """One step in the given number format; gradients are dropped, torch's random numbers stay as they were."""
+        work = self._work
+        with torch.random.fork_rng(devices=[]):
+            with compute:
+                losses = self.objective(self.model, work.batch, work.x0, work.drawn, False, work.origin)
+            with kernels(compute.device, compute.precision):
+                losses["loss"].backward()
+        self.model.zero_grad(set_to_none=True)
+
+    @cached_property
+    def _work(self) -> Work:
+        """Made once, and only where steps are timed."""
+        rows = self.examples.first(min(self.items, DISTINCT))
+        rows = (rows * self.items)[: self.items]
+        batch = self.examples.collate(rows, spans=self.objective.weights["spans"] > 0).smaller(self.plan.scale)
+        x0 = self.codec.encode(batch.image) if batch.latent is None else batch.latent
+        chance = generator(self.seed, "trial")
+        drawn = draw(latent_shape(batch, self.codec), self.plan.last, (0.0, 0.0), 0.0, chance,
+                     self.objective.coarse is not None)  # fmt: skip
+        return Work(batch, x0, x0, drawn)

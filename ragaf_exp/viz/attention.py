@@ -1,0 +1,95 @@
+"""Figures of region-to-text attention."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.transforms import ScaledTranslation
+
+from ragaf_exp.viz.fonts import lettering
+
+
+def attention_figure(
+    words: Sequence[str],
+    attention: np.ndarray,
+    overlay: np.ndarray,
+    labels: np.ndarray | None = None,
+    title: str = "",
+    top: float | None = None,
+) -> np.ndarray:
+    """Which words each region attends to, beside the picture of the regions; (h,w,3) uint8.
+
+    words: the caption's words, T of them (merge sub-tokens before). attention (N,T), each row's shares.
+    overlay (h,w,3) uint8 with the regions painted and numbered. labels (H,W): region per pixel, for the
+    colour of each row's swatch, read from the overlay. top: the share at which the scale ends, else the
+    largest there is. A scene without regions or words says so instead of a
+    map.
+    """
+    count, width = attention.shape
+    if len(words) != width:
+        raise ValueError(f"{len(words)} words for attention {attention.shape}: merge sub-tokens first")
+    inches = (3.2 + max(2.4, min(0.42, 9.5 / max(width, 1)) * width), max(3.3, 0.27 * count + 1.3))
+    figure = Figure(figsize=inches, dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    shares = [3.0, inches[0] - 3.0]
+    picture, chart = figure.subplots(1, 2, width_ratios=shares)
+    picture.imshow(overlay, interpolation="nearest")
+    picture.set_axis_off()
+    if title:
+        path, title = lettering(title)
+        lines = textwrap.wrap(title, int(inches[0] * 13))
+        figure.suptitle("\n".join(lines), font=FontProperties(fname=path, size=10), parse_math=False)
+    if count and width:
+        _heatmap(chart, words, attention, None if labels is None else _swatches(overlay, labels, count), top)
+    else:
+        chart.set_axis_off()
+        chart.text(0.5, 0.5, "no regions" if width else "empty caption", ha="center", color="grey")
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _heatmap(
+    chart, words: Sequence[str], attention: np.ndarray, swatches: np.ndarray | None, top: float | None
+) -> None:  # fmt: skip
+    """Regions as rows, words as columns, darker = more; the scale ends at `top`, else at the largest share."""
+    count, width = attention.shape
+    top = max(float(attention.max()) if top is None else top, 1e-6)
+    chart.imshow(attention, cmap="Blues", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
+    slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor", "parse_math": False}
+    path, shown = lettering("\n".join(word.replace("\n", " ") for word in words))
+    chart.set_xticks(range(width), shown.split("\n"), font=FontProperties(fname=path, size=8), **slanted)
+    chart.set_yticks(range(count), [str(i) for i in range(count)], fontsize=8)
+    chart.set_ylabel("region", fontsize=8)
+    chart.tick_params(length=0, pad=16 if swatches is not None else 3, axis="y")
+    chart.tick_params(length=0, axis="x")
+    chart.set_xticks(np.arange(-0.5, width), minor=True)
+    chart.set_yticks(np.arange(-0.5, count), minor=True)
+    chart.grid(which="minor", color="white", linewidth=1)
+    chart.tick_params(which="minor", length=0)
+    chart.spines[:].set_visible(False)
+    for row, column in zip(*np.nonzero(attention >= max(0.15, 0.3 * top)), strict=True):
+        share = attention[row, column]
+        chart.text(
+            column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5,
+            color="white" if share > 0.6 * top else "#20242c",
+        )  # fmt: skip
+    if swatches is not None:
+        beside = chart.get_yaxis_transform() + ScaledTranslation(-8 / 72, 0, chart.figure.dpi_scale_trans)
+        chart.scatter(
+            np.zeros(count), np.arange(count), 45, swatches / 255.0, marker="s", transform=beside,
+            clip_on=False, edgecolors="#888888", linewidths=0.5,
+        )  # fmt: skip
+
+
+def _swatches(overlay: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """(N,3) median colour of the overlay over each region; numbers and lines painted on it are outvoted."""
+    size = (overlay.shape[1], overlay.shape[0])
+    at = cv2.resize(labels.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
+    white = np.full(3, 255.0)
+    return np.array([np.median(overlay[at == i], axis=0) if (at == i).any() else white for i in range(count)])

@@ -1,0 +1,125 @@
+"""Members of the studies: no two the same, and all alike in whatever they are not about."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from ragaf_exp.assembly.assemble import assemble
+from ragaf_exp.assembly.model import make_model
+from ragaf_exp.config.compose import CONF, composed, config_hash
+from ragaf_exp.core.randomness import generator, item_noise
+from ragaf_exp.data.loader import batch_order
+from ragaf_exp.experiments import shared_stage1
+from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.training.objective import draw
+
+MEMBERS = sorted(path.stem for path in (CONF / "member").glob("*.yaml"))
+STUDIES = ("ablation", "ablation_quick")
+# what decides data, its order, noise, optimiser, test items and sampler: the same for every member
+ALIKE = ("seed", "data", "sketch", "augment", "regions", "diffusion", "sampler", "eval", "task", "optim", "codec", "text",
+         "memory", "stage.batch", "stage.accumulate", "stage.refine.region_batch", "stage.refine.steps",
+         "stage.refine.region_steps", "stage.refine.lr")  # fmt: skip
+ALONE = ("baseline", "controlnet", "t2i")  # stage 1 is all that they have
+OWN_STAGE_1 = (*ALONE, "with_curriculum")  # which stage 1 follows too
+OWN = {"baseline": {"text"}}  # wider, so that it has as many parameters
+ABOUT = {"graph": "graph", "fusion": "fusion", "with_words": "injection", "bottleneck": "injection",
+         "film": "injection", "cross": "injection", "multilevel": "ragaf", "with_attention": "loss",
+         "with_texture": "loss", "with_spans": "loss", "no_region": "loss", "with_curriculum": "stage",
+         "coarse_input": "stage", "from_noise": "stage"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def configs() -> dict[tuple[str, str], object]:
+    return {(study, m): composed([f"+experiment={study}", f"member={m}"]) for study in STUDIES for m in MEMBERS}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_no_two_members_are_the_same_run(study, configs):
+    hashes = {config_hash(configs[study, m]): m for m in MEMBERS}
+    assert len(hashes) == len(MEMBERS)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_data_noise_steps_and_test_items_are_those_of_full(study, configs):
+    seeds = {"": "full", "_1": "full_1", "_2": "full_2"}
+    for member in MEMBERS:
+        suffix = member[-2:] if member[-2:] in seeds else ""
+        own = OWN.get(member.removesuffix(suffix), set())
+        mine, full = configs[study, member], configs[study, seeds[suffix]]
+        differing = [key for key in ALIKE if OmegaConf.select(mine, key) != OmegaConf.select(full, key)]
+        assert set(differing) <= own, member
+        assert mine.stage.coarse == full.stage.coarse or member.startswith(ALONE), member
+        assert mine.study.member == member.removesuffix(suffix) and mine.study.share
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_streams_of_a_seed_are_the_same_numbers(study, configs):
+    """Indices of batches, noise and timesteps of a step, noise of a test item: of full, baseline and graph_none."""
+    for suffix in ("", "_1", "_2"):
+        streams = []
+        for name in ("full", "baseline", "graph_none"):
+            cfg = configs[study, name + suffix]
+            order = [list(batch_order(cfg.data.train, cfg.stage.batch, cfg.seed, range(s, s + 1))) for s in (0, 77)]
+            drawn = draw(torch.Size((4, 3, 8, 8)), 1000, (0.1, 0.1), 0.0, generator(cfg.seed, "train", "coarse", 5))
+            noise = item_noise(cfg.seed, "coarse", ["scenes0-test-3"], (3, 8, 8))
+            streams.append((order, drawn.noise.tolist(), drawn.t.tolist(), noise.tolist()))
+        assert streams[0] == streams[1] == streams[2]
+
+
+def test_members_that_share_stage_1_are_those_that_do_not_change_it(configs):
+    for study in STUDIES:
+        places = {m: shared_stage1.place_of(configs[study, m]).path for m in MEMBERS}
+        for member, place in places.items():
+            suffix = member[-2:] if member[-2:] in ("_1", "_2") else ""
+            assert (place == places["full" + suffix]) != member.startswith(OWN_STAGE_1), member
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_baseline_has_as_many_parameters_and_no_fewer(study, tmp_path):
+    cfg = composed([f"+experiment={study}", "data.train=64"])
+    parts, sizes = assemble(cfg, RunFolder(tmp_path)), {}
+    for member, stage in (("full", "refine"), ("baseline", "coarse")):
+        parts.cfg = composed([f"+experiment={study}", f"member={member}", "data.train=64"])
+        with torch.device("meta"):
+            sizes[member] = sum(p.numel() for p in make_model(parts, stage).parameters())
+    assert 1.0 <= sizes["baseline"] / sizes["full"] < 1.03
+
+
+def test_each_graph_type_and_fusion_is_a_member(configs):
+    """full's own aside: an option that is added to conf/ asks to be studied."""
+    full = configs["ablation", "full"]
+    for group in ("graph", "fusion"):
+        options = {OmegaConf.load(p)._target_ for p in (CONF / group).glob("*.yaml")} - {full[group]._target_}
+        studied = {configs["ablation", m][group]._target_ for m in MEMBERS}
+        assert options <= studied, options - studied
+
+
+def test_each_loss_that_full_has_is_off_in_one(configs):
+    full = configs["ablation_quick", "full"].loss
+    for name in (n for n, weight in full.items() if weight > 0 and n != "diffusion"):
+        off = [m for m in MEMBERS if configs["ablation_quick", m].loss[name] == 0]
+        assert off, f"loss.{name}"
+
+
+def test_a_member_differs_from_full_in_what_it_is_about_alone(configs):
+    for member, prefix in itertools.product(MEMBERS, ABOUT):
+        if not member.startswith(prefix) or member[-2:] in ("_1", "_2"):
+            continue
+        mine, full = (OmegaConf.to_container(configs["ablation_quick", m]) for m in (member, "full"))
+        assert {k for k in mine if mine[k] != full[k]} == {ABOUT[prefix], "study"}, member
+
+
+def test_with_time_all_members_have_six_times_the_steps():
+    """Also those whose steps are their own: what `convergence` says must not be undone by a member, nor undo it."""
+
+    def counts(study: str, member: str) -> tuple[int, ...]:
+        stage = composed([f"+experiment={study}", f"member={member}"]).stage
+        return stage.coarse.steps, *((stage.refine.region_steps, stage.refine.steps) if "refine" in stage.run else ())
+
+    for member in ("full", "baseline"):
+        short, long = (counts(study, member) for study in ("ablation_quick", "convergence"))
+        assert long == tuple(6 * steps for steps in short), member

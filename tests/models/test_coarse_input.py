@@ -1,0 +1,99 @@
+"""A stage 2 that sees stage 1's latent: it starts as stage 1, trains on samples of stage 1, and samples with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ragaf_exp.assembly.model import adopt, make_model
+from ragaf_exp.config.compose import composed
+from ragaf_exp.config.schema import Loss
+from ragaf_exp.data.loader import collate
+from ragaf_exp.experiments.experiment import Experiment
+from ragaf_exp.inference.load import make_pipeline
+from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.training.losses.stage1_sample import Coarse
+from ragaf_exp.training.objective import Objective, draw
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny, tmp_path_factory) -> Experiment:
+    cfg = composed([*tiny, "stage.refine.coarse_input=true", f"runs={tmp_path_factory.mktemp('coarse')}"])
+    return Experiment(cfg, RunFolder.create(cfg))
+
+
+@pytest.fixture(scope="module")
+def batch(experiment):
+    return collate([experiment.train_examples[i] for i in range(3)])
+
+
+@pytest.fixture
+def models(experiment) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Stage 1, and a fresh stage 2 on it."""
+    coarse = make_model(experiment.parts, "coarse").eval()
+    torch.nn.init.normal_(coarse.backbone.head.last.weight, std=0.1)
+    return coarse, adopt(make_model(experiment.parts, "refine"), coarse.state_dict(), "full").eval()
+
+
+def opened(model: torch.nn.Module) -> torch.nn.Module:
+    torch.nn.init.normal_(model.coarse_in.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+@torch.no_grad()
+def test_a_fresh_stage_2_does_not_see_it_and_an_open_one_does(experiment, batch, models):
+    coarse, refine = models
+    x, t = torch.randn(experiment.parts.codec.encode(batch.image).shape), torch.tensor([50, 500, 950])
+    seen = torch.randn_like(x)
+    one, _ = coarse(batch, x, t)
+    two, _ = refine(batch, x, t, coarse=seen)
+    assert torch.equal(one.value, two.value)
+    other = [opened(refine)(batch, x, t, coarse=c)[0].value for c in (seen, seen + 1, None)]
+    assert not torch.allclose(other[0], other[1]) and torch.equal(other[2], one.value)
+
+
+def test_training_shows_samples_of_stage_1_and_nothing_of_the_image(experiment, batch, models):
+    sample = Coarse(experiment.parts.diffusion, models[0])
+    noise = torch.randn(experiment.parts.codec.encode(batch.image).shape)
+    first = sample(batch, noise)
+    assert torch.equal(first, sample(replace(batch, image=-batch.image), noise))
+    last = torch.full((3,), 999)
+    with torch.no_grad():
+        assert torch.equal(first, models[0](batch, noise, last)[0].value), "one step: what stage 1 says of pure noise"
+    assert not torch.allclose(first, sample(batch, noise.flip(0)))
+    assert not torch.allclose(first, sample(replace(batch, sketch=batch.sketch.roll(1, 0)), noise))
+    sample.steps = 3
+    assert sample(batch, noise).isfinite().all() and not torch.allclose(sample(batch, noise), first)
+
+
+def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, models):
+    coarse, refine = models
+    objective = Objective(experiment.parts.diffusion, Loss(), coarse)
+    x0 = experiment.parts.codec.encode(batch.image)
+    drawn = draw(x0.shape, 900, (0.0, 0.0), 0.0, torch.Generator().manual_seed(0), coarse=True)
+    objective(refine, batch, x0, drawn)["loss"].backward()
+    assert refine.coarse_in.weight.grad.any()
+    assert all(p.grad is None for p in coarse.parameters())
+    refine.zero_grad()
+    objective(refine, batch, x0, drawn, regions_only=True)["loss"].backward()
+    assert refine.coarse_in.weight.grad is None, "nothing is drawn for steps that don't run the denoiser"
+    assert not any(name.startswith("coarse") for name, _ in objective.named_parameters())
+
+
+def test_other_draws_stay_as_they_are(experiment):
+    shape = torch.Size((4, 3, 2, 2))
+    plain, more = (draw(shape, 900, (0.1, 0.1), 0.5, torch.Generator().manual_seed(0), coarse=c) for c in (False, True))
+    assert plain.coarse is None and more.coarse.shape == shape and not torch.equal(more.coarse, more.noise)
+    assert all(torch.equal(getattr(plain, k), getattr(more, k)) for k in ("noise", "t", "keep_text", "recolour"))
+    assert torch.equal(more.rows(slice(1, 3)).coarse, more.coarse[1:3])
+
+
+def test_sampling_shows_stage_2_what_stage_1_drew(experiment, batch, models):
+    coarse, refine = models
+    drawn = [make_pipeline(experiment.cfg, experiment.parts, coarse, m, experiment.compute)(batch) for m in (refine,)]
+    drawn.append(make_pipeline(experiment.cfg, experiment.parts, coarse, opened(refine), experiment.compute)(batch))
+    assert torch.equal(drawn[0].stage1, drawn[1].stage1) and not torch.equal(drawn[0].stage2, drawn[1].stage2)
+    alone = make_pipeline(experiment.cfg, experiment.parts, None, refine, experiment.compute)(batch)
+    assert alone.stage2.isfinite().all(), "without stage 1 there is nothing to see"

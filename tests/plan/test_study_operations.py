@@ -1,0 +1,51 @@
+"""Counted operations: what the meta device counts is what a processor does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ragaf_exp.assembly.model import make_model
+from ragaf_exp.compute.device import Compute
+from ragaf_exp.config.compose import composed
+from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.models.codecs.base import latent_shape
+from ragaf_exp.plan.dry_run import Rehearsal
+from ragaf_exp.plan.dummies import largest_batch
+from ragaf_exp.plan.flops import ROWS, counted, main
+
+
+@pytest.fixture(scope="module")
+def found(tiny):
+    return counted(composed(tiny))
+
+
+@pytest.mark.parametrize("stage", [COARSE, REFINE])
+def test_a_denoisers_operations_are_those_of_a_processor(stage, tiny, found):
+    cfg, items = composed(tiny), 3
+    rehearsal = Rehearsal(cfg, Compute("cpu", "no"))
+    model, batch = make_model(rehearsal.parts, stage), largest_batch(items, cfg.data.size, cfg.regions.max_regions)
+    latent = torch.zeros(latent_shape(batch, rehearsal.parts.codec))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        conditions = model.condition(batch)
+        with FlopCounterMode(display=False) as counter:
+            model.denoise(latent, torch.zeros(items), conditions)
+    assert counter.get_total_flops() / items == found[stage]["denoiser call"]
+
+
+def test_a_step_is_forward_and_twice_that_backward(found):
+    for counts in found.values():
+        forward = counts["denoiser call"] + counts["conditions"]
+        assert 2.5 * forward < counts["training step"] <= 4.5 * forward
+    assert found[REFINE]["denoiser call"] > found[COARSE]["denoiser call"]
+
+
+def test_the_table(tiny, cli, found):
+    status, out, _ = cli(main, *tiny)
+    head, *rows = out.splitlines()
+    assert status == 0 and head.split() == ["GFLOP", "an", "item", COARSE, REFINE, "ratio"]
+    for row, line in zip(ROWS, rows, strict=True):
+        ratio = found[REFINE][row] / found[COARSE][row]
+        assert line.startswith(row) and float(line.split()[-1]) == pytest.approx(ratio, abs=6e-4)

@@ -1,0 +1,95 @@
+"""The state that a sweep's table tells, from every combination of what a run says and what is known of its job."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragaf_exp.sweep.ledger import Record, start_of
+from ragaf_exp.sweep.slurm import Task, script_text
+from ragaf_exp.sweep.status import BAD, ENDED, LIVING, OPEN, Evidence, judge
+
+NOW = 1_000_000.0
+FRESH, OLD, FUTURE = NOW - 10, NOW - 300, NOW + 300  # the last: a clock that jumped back
+
+
+def said(state: str | None, updated: float = FRESH) -> dict:
+    return {} if state is None else {"state": state, "updated": updated, "error": "boom" if state == "failed" else None}
+
+
+@pytest.mark.parametrize(("status", "known", "state"), [
+    (said("done", OLD), Evidence(Task("RUNNING")), "done"),
+    (said(None), Evidence(Task("PENDING")), "queued"), (said("preempted"), Evidence(Task("PENDING")), "requeued"),
+    (said(None), Evidence(Task("RUNNING")), "starting"), (said("running"), Evidence(Task("RUNNING")), "running"),
+    (said("running", OLD), Evidence(Task("RUNNING")), "stalled"),
+    (said("running", FUTURE), Evidence(lives=True), "stalled"),
+    (said("failed"), Evidence(Task("RUNNING")), "starting"),  # tried again
+    (said("failed"), Evidence(Task("FAILED")), "failed"), (said("running"), Evidence(Task("FAILED")), "failed"),
+    (said("running"), Evidence(Task("TIMEOUT")), "failed"), (said("running"), Evidence(Task("NODE_FAIL")), "lost"),
+    (said("running"), Evidence(Task("COMPLETED")), "lost"), (said(None), Evidence(Task("OUT_OF_MEMORY")), "failed"),
+    (said("running"), Evidence(Task("CANCELLED")), "cancelled"),
+    (said("preempted"), Evidence(Task("CANCELLED")), "preempted"),
+    (said("preempted"), Evidence(Task("CANCELLED"), cancelled=True), "cancelled"),
+    (said("running"), Evidence(), "running"), (said("running", OLD), Evidence(), "lost"),  # another host's, no queue
+    (said("running", FUTURE), Evidence(), "lost"), (said("running"), Evidence(lives=False), "lost"),
+    (said("running"), Evidence(lives=False, exit=-9), "failed"), (said(None), Evidence(waiting=True), "queued"),
+    (said("running", OLD), Evidence(lives=False, waiting=True), "queued"), (said(None), Evidence(waiting=None), "queued"),
+    (said("failed"), Evidence(waiting=True), "queued"), (said("cancelled"), Evidence(waiting=True), "queued"),  # once more
+    (said("failed"), Evidence(waiting=True, cancelled=True), "failed"),
+    (said(None), Evidence(), "lost"), (said("preempted"), Evidence(), "preempted"),
+    (said("cancelled"), Evidence(), "cancelled"), (said("running"), Evidence(lives=False, cancelled=True), "cancelled"),
+])  # fmt: skip
+def test_state(status, known, state):
+    assert judge(status, known, NOW)[0] == state
+
+
+@given(
+    st.sampled_from([None, "running", "done", "failed", "preempted", "cancelled", "nonsense"]), st.floats(allow_nan=True),
+    st.sampled_from([None, "PENDING", "SPECIAL_EXIT", "", *LIVING, *ENDED]), st.sampled_from([None, True, False]),
+    st.sampled_from([None, True, False]), st.sampled_from([None, 0, 1, -9]), st.booleans(),
+)  # fmt: skip
+def test_every_combination_has_a_known_state_and_bad_ones_a_reason(state, updated, queue, lives, waiting, code, cancelled):
+    task = None if queue is None else Task(queue)
+    found, error = judge(said(state, updated), Evidence(task, lives, waiting, code, cancelled), NOW)
+    assert found in {*BAD, *OPEN, "done"}
+    assert error or found not in BAD or state == "cancelled"
+    assert (found == "done") == (state == "done")
+
+
+def test_a_process_is_told_from_a_later_one_of_its_number():
+    from ragaf_exp.sweep.ledger import alive
+
+    assert alive(os.getpid(), start_of(os.getpid())) and not alive(os.getpid(), 1.0) and not alive(2**22 + 5)
+
+
+def test_a_dead_process_of_this_host_is_lost_at_once(tmp_path):
+    from ragaf_exp.sweep.unmanaged import plain_rows
+
+    run = tmp_path / "0123456789ab"
+    run.mkdir()
+    status = {"state": "running", "updated": 4e9, "host": socket.gethostname(), "pid": 2**22 + 5}
+    (run / "status.json").write_text(json.dumps(status))
+    (row,) = plain_rows(tmp_path)
+    assert row.state == "lost" and row.error
+
+
+def test_the_batch_script_asks_for_what_the_config_says(tmp_path):
+    from ragaf_exp.config.schema import Cluster
+
+    record = Record(tmp_path / "my runs" / "name")
+    with record.locked():
+        job = record.new_job("slurm", ["a" * 12, "b" * 12], tmp_path / "code")
+    request = Cluster(partition="gpu", setup=["module load x"], gpus=2, tasks=2, parallel=8, extra=["--exclude=n7"])
+    text = script_text(record, job, request)
+    for line in ("partition=gpu", "array=0-1%8", "gpus-per-node=2", "ntasks-per-node=2", "requeue", "exclude=n7",
+                 "open-mode=append", "signal=USR1@60"):  # fmt: skip
+        assert f"#SBATCH --{line}\n" in text
+    assert "account" not in text and "qos" not in text
+    assert text.index("module load x") < text.index("exec srun") and f"'{record.job_file(job)}'" in text
+    alone = script_text(record, job, Cluster())
+    assert "--signal=B:USR1@60\n" in alone and "srun" not in alone
