@@ -39,8 +39,8 @@ def guard(
     """
     surveys = [survey(s) for s in (images, reference) if s is not None]
     for one in surveys:
-        refuse(one, skip_damaged)
-    warnings = [w for one in surveys for w in remarks(one)]
+        raise_if_damaged(one, skip_damaged)
+    warnings = [w for one in surveys for w in warnings_of(one)]
     if reference is not None:
         warnings += between(*surveys) + overlap(surveys[1], training)
     kept = [s.subset([look.place for look in one.looks]) for s, one in zip((images, reference), surveys, strict=False)]
@@ -50,7 +50,7 @@ def guard(
     return Guarded(kept[0], kept[1] if reference is not None else None, warnings, counts)
 
 
-def refuse(found: Survey, skip_damaged: bool = False) -> None:
+def raise_if_damaged(found: Survey, skip_damaged: bool = False) -> None:
     """UserError for what no figure should be made of."""
     name, count = found.name, len(found.looks)
     if found.damaged and not skip_damaged:
@@ -66,7 +66,7 @@ def refuse(found: Survey, skip_damaged: bool = False) -> None:
         raise UserError(f"{name}: no value is above 1; images in [0, 1] must be multiplied by 255 before they are saved")
 
 
-def remarks(found: Survey) -> list[str]:
+def warnings_of(found: Survey) -> list[str]:
     """What is odd about one set."""
     said = []
     if found.damaged:
@@ -85,7 +85,7 @@ def remarks(found: Survey) -> list[str]:
 def between(images: Survey, reference: Survey) -> list[str]:
     """What makes two sets hard to compare."""
     said = []
-    if shared := images.among(look.hash for look in reference.looks):
+    if shared := images.duplicates_of(look.hash for look in reference.looks):
         said.append(f"{len(shared)} of {len(images.looks)} images are in the reference {reference.name} too, pixel by "
                     f"pixel ({_some(shared)}); distances to it are too small")  # fmt: skip
     if images.sizes[0] != reference.sizes[0]:
@@ -98,7 +98,7 @@ def between(images: Survey, reference: Survey) -> list[str]:
 
 def overlap(reference: Survey, training: Iterable[str]) -> list[str]:
     """Whether the reference holds pictures of the training set, given by their pixel_hash."""
-    seen = reference.among(training)
+    seen = reference.duplicates_of(training)
     if not seen:
         return []
     return [f"{reference.name}: {len(seen)} of {len(reference.looks)} images are in the training set ({_some(seen)}); "
@@ -114,7 +114,7 @@ def tally(images: ImageSet, found: Survey) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def few(count: int, reference: int, dim: int) -> str | None:
+def small_sample_warning(count: int, reference: int, dim: int) -> str | None:
     """The warning that belongs beside a Frechet distance of so many images with features of so many dimensions."""
     fewest = min(count, reference)
     if fewest > dim and fewest >= ENOUGH:

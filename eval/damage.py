@@ -1,7 +1,11 @@
-"""Which metrics see which damage: python -m eval.damage images=DIR out=FILE.md [size=256] [items=N] [squeezenet=FILE]
+"""Tests which metrics detect which kind of image damage.
 
-Pictures are damaged more and more, and compared with what they were: a metric that claims to see a kind of damage must
-get worse at every step. The sketch that edges are compared with is the undamaged picture's own edges.
+    python -m eval.damage images=DIR out=FILE.md [size=256] [items=N] [squeezenet=FILE]
+
+Images are damaged in growing steps and compared with the originals: a metric that claims to detect a kind of damage must
+get worse at every step. The reference sketch is the edge map of the undamaged image. Example:
+
+    python -m eval.damage images=photos out=damage.md items=20
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from eval.checks import SHOWN, guard, matched, sizes_apart
 from eval.edges import reader_of
 from eval.images import ImageSet, ahead
 from eval.items import ItemRow, write_items
-from eval.networks import Found, Networks
+from eval.networks import Networks, NetworkScores
 from eval.results import SCHEMA, Result, groups_of, phrase_regions
 from eval.scan import Survey, survey
 from eval.sidecars import Caption, files_by_key, read_captions, scenes_of, sketches_of
@@ -157,7 +157,7 @@ class FolderScores:
         self.counts[name] = {"used": len(part), "images_without": len(self.images) - len(part)}
         return part
 
-    def _take(self, found: Found, keys: Sequence[str]) -> None:
+    def _take(self, found: NetworkScores, keys: Sequence[str]) -> None:
         self.result.take(replace(found, values=self._spread(found.values, keys)), self.facts)
 
     def _add(self, values: scoring.Values, facts: dict[str, dict[str, Any]], keys: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ BETTER = {"lpips": False, "clip_score": True, "clip_score_shuffled": True, "regi
 
 
 @dataclass
-class Found:
+class NetworkScores:
     """Figures of whole sets, values of items by metric with the facts beside them, and what could not be measured."""
 
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Found:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
 
-    def try_(self, names: Sequence[str], measure: Callable[[], None]) -> None:
+    def add_or_explain(self, names: Sequence[str], measure: Callable[[], None]) -> None:
         """Measure; where that is unavailable here, note why for each of these metrics."""
         try:
             measure()
@@ -60,16 +60,16 @@ class Networks:
 
         Libraries' own downloads are left to the metric that needs them.
         """
-        s, wanted, found = self.settings, set(self.settings.metrics), Found()
+        s, wanted, found = self.settings, set(self.settings.metrics), NetworkScores()
         if {"fid", "kid"} & wanted and s.resize not in MODES:
             raise UserError(f"eval.resize={s.resize}: must be one of {', '.join(MODES)}")
         files = {"inception": s.inception, "squeezenet": s.squeezenet}
         for name in (n for n, file in files.items() if file and wanted & set(DISTANCES[n])):
-            found.try_(DISTANCES[name], lambda n=name: self._network(n))
+            found.add_or_explain(DISTANCES[name], lambda n=name: self._network(n))
         if "lpips" in wanted and (s.lpips_backbone or s.lpips_heads):
-            found.try_(["lpips"], lambda: self._once("lpips", self._load_lpips))
+            found.add_or_explain(["lpips"], lambda: self._once("lpips", self._load_lpips))
         if {"clip", "region_clip"} & wanted:
-            found.try_(["clip"], self._check_clip)
+            found.add_or_explain(["clip"], self._check_clip)
 
     def _check_clip(self) -> None:
         from eval.clip.weights import local
@@ -80,32 +80,32 @@ class Networks:
     def measure(
         self, images: ImageSet, reference: ImageSet | None, captions: Sequence[str] | None = None,
         regions: Sequence[PhraseRegions] | None = None,
-    ) -> Found:  # fmt: skip
+    ) -> NetworkScores:  # fmt: skip
         """Of a set, what is asked for and can be said by what is given: distances to a reference, CLIP."""
-        found, wanted = Found(), self.settings.metrics
+        found, wanted = NetworkScores(), self.settings.metrics
         for network, of_it in DISTANCES.items() if reference is not None else ():
             names = [name for name in of_it if name in wanted]
             if names:
-                found.try_(names, lambda n=names, w=network: self._distances(found, n, w, images, reference))
+                found.add_or_explain(names, lambda n=names, w=network: self._distances(found, n, w, images, reference))
         if "clip" in wanted and captions is not None:
-            found.try_(["clip_score"], lambda: self._clip(found, images, captions))
+            found.add_or_explain(["clip_score"], lambda: self._clip(found, images, captions))
         if "region_clip" in wanted and regions is not None:
-            found.try_(["region_clip_accuracy"], lambda: self._region_clip(found, images, regions))
+            found.add_or_explain(["region_clip_accuracy"], lambda: self._region_clip(found, images, regions))
         self._evict()
         return found
 
-    def lpips(self, images: ImageSet, reference: ImageSet) -> Found:
+    def lpips(self, images: ImageSet, reference: ImageSet) -> NetworkScores:
         """Of each image, the distance to the reference in its place; nothing where it is not asked for."""
-        found = Found()
+        found = NetworkScores()
         if "lpips" in self.settings.metrics:
-            found.try_(["lpips"], lambda: self._lpips(found, images, reference))
+            found.add_or_explain(["lpips"], lambda: self._lpips(found, images, reference))
         return found
 
-    def edits(self, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> Found:
+    def edits(self, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> NetworkScores:
         """Of edited images, whether they moved as their captions (before, after) did; nothing without `clip`."""
-        found = Found()
+        found = NetworkScores()
         if "clip" in self.settings.metrics:
-            found.try_(["clip_directional"], lambda: self._edits(found, before, after, captions))
+            found.add_or_explain(["clip_directional"], lambda: self._edits(found, before, after, captions))
             self._evict()
         return found
 
@@ -114,19 +114,21 @@ class Networks:
             with suppress(OSError):  # a folder that can't be used, which was warned of
                 evict(self.folder, self.bound)
 
-    def _distances(self, found: Found, names: list[str], network: str, images: ImageSet, reference: ImageSet) -> None:
+    def _distances(
+        self, found: NetworkScores, names: list[str], network: str, images: ImageSet, reference: ImageSet
+    ) -> None:
         fewest = min(len(images), len(reference))
         if fewest < FEWEST:
             raise Unavailable(f"{names[0]}: {fewest} images; a distance between sets needs at least {FEWEST} in either")
         entries = distance_figures(images, reference, self._network(network), self.folder)
         found.metrics |= {name: entries[name] for name in names}
 
-    def _lpips(self, found: Found, images: ImageSet, reference: ImageSet) -> None:
+    def _lpips(self, found: NetworkScores, images: ImageSet, reference: ImageSet) -> None:
         lpips = self._once("lpips", self._load_lpips)
         found.values["lpips"] = lpips.scores(iter(images), iter(reference), len(images))
         found.facts["lpips"] = lpips.facts()
 
-    def _clip(self, found: Found, images: ImageSet, captions: Sequence[str]) -> None:
+    def _clip(self, found: NetworkScores, images: ImageSet, captions: Sequence[str]) -> None:
         from eval.clip.scores import caption_scores
 
         clip = self._once("clip", self._load_clip)
@@ -135,7 +137,7 @@ class Networks:
         found.values |= scored.values
         found.facts |= scored.facts
 
-    def _edits(self, found: Found, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> None:
+    def _edits(self, found: NetworkScores, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> None:
         from eval.clip.scores import edit_scores
 
         clip = self._once("clip", self._load_clip)
@@ -144,7 +146,7 @@ class Networks:
         found.values |= scored.values
         found.facts |= scored.facts
 
-    def _region_clip(self, found: Found, images: ImageSet, regions: Sequence[PhraseRegions]) -> None:
+    def _region_clip(self, found: NetworkScores, images: ImageSet, regions: Sequence[PhraseRegions]) -> None:
         from eval.clip.scores import region_scores
 
         scored = region_scores(self._once("clip", self._load_clip), images, regions, cache_folder=self.folder)

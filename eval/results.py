@@ -43,7 +43,7 @@ class Result:
                 known = {**measured_with, **facts.get(name, {})}
                 self.metrics[prefix + name] = figure_of(self.rows, prefix + name, higher_is_better=BETTER[name], **known)
 
-    def take(self, found: networks.Found, measured_with: dict[str, Any], prefix: str = "") -> None:
+    def take(self, found: networks.NetworkScores, measured_with: dict[str, Any], prefix: str = "") -> None:
         """Note what the networks found."""
         self.add(found.values, found.facts, measured_with, prefix)
         self.metrics |= {prefix + name: entry | measured_with for name, entry in found.metrics.items()}

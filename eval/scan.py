@@ -14,7 +14,7 @@ from ragaf_exp.core.errors import UserError
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageStats:
     """What is kept of one picture."""
 
     key: str
@@ -32,7 +32,7 @@ class Survey:
     """What one pass over a set found: of each picture that decodes, and why the others don't, by key."""
 
     name: str
-    looks: list[Look] = field(default_factory=list)
+    looks: list[ImageStats] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -53,7 +53,7 @@ class Survey:
         first: set[str] = set()
         return [look.key for look in self.looks if look.hash in first or first.add(look.hash)]
 
-    def among(self, hashes: Iterable[str]) -> list[str]:
+    def duplicates_of(self, hashes: Iterable[str]) -> list[str]:
         """Keys of pictures whose pixels are among others'."""
         known = set(hashes)
         return [look.key for look in self.looks if look.hash in known]
@@ -71,13 +71,13 @@ def survey(images: ImageSet) -> Survey:
     return found
 
 
-def _look(images: ImageSet, index: int) -> Look | str:
+def _look(images: ImageSet, index: int) -> ImageStats | str:
     try:
         picture = images[index]
     except WrongPicture:
         raise
     except UserError as error:
         return str(error)
-    return Look(images.keys[index], index, pixel_hash(picture), f"{picture.shape[1]}x{picture.shape[0]}",
+    return ImageStats(images.keys[index], index, pixel_hash(picture), f"{picture.shape[1]}x{picture.shape[0]}",
                 int(picture.min()), int(picture.max()), float(np.mean(picture == 0)),
                 bool((picture == picture[0, 0]).all()))  # fmt: skip

@@ -1,6 +1,11 @@
-"""What the README claims about speed, measured: python -m ragaf_exp.bench [only=NAME] [out=bench.json].
+"""Measures every speed claim of the README.
 
-Every row is measured beside its reference in one process, turn by turn, as medians: machines are shared and noisy.
+    python -m ragaf_exp.bench [only=NAME] [out=bench.json]
+
+Each row is measured next to its reference in one process, in alternation, and compared by medians: machines are shared
+and noisy. Example:
+
+    python -m ragaf_exp.bench only=regions_graph_512
 """
 
 from __future__ import annotations

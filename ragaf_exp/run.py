@@ -1,4 +1,15 @@
-"""Train -> evaluate -> report: python -m ragaf_exp.run [overrides]; any Hydra override and multirun works."""
+"""Trains, evaluates and reports one experiment, or a multirun of several.
+
+    python -m ragaf_exp.run [+experiment=NAME] [GROUP=OPTION ...] [KEY=VALUE ...] [-m] [--cfg job]
+
++experiment: a preset of conf/experiment/. GROUP=OPTION: an option of conf/GROUP/, e.g. graph=knn. KEY=VALUE: any key of
+the config, e.g. stage.batch=8. -m: a Hydra multirun over comma-separated values. +sweep=NAME: a file of sweeps/.
+--cfg job: print the composed config and stop. --hydra-help: Hydra's own options.
+
+The run folder is runs/NAME/HASH: the same command continues an interrupted run. Example:
+
+    python -m ragaf_exp.run +experiment=smoke seed=1
+"""
 
 from __future__ import annotations
 
@@ -12,13 +23,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ragaf_exp.config.command_line import explain, guarded
-from ragaf_exp.config.compose import AUTO, CONF, composed, settable
+from ragaf_exp.config.compose import AUTO, as_hydra_override, compose_config
 from ragaf_exp.config.grammar import check_flags
 from ragaf_exp.config.paths import expanded as expanded_path
 from ragaf_exp.config.paths import unquoted
 from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.core.imports import stub_optional_imports
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.runs.signals import STOP, Interrupted, Stopped
 
 
@@ -50,21 +62,25 @@ def member(cfg: DictConfig) -> None:
 def _checked(cfg: DictConfig) -> DictConfig:
     """The job's checked config; of memory=auto what this machine, which runs it, has room for."""
     words = list(HydraConfig.get().overrides.task)
-    return composed(words) if AUTO in words else validate(cfg)
+    if AUTO not in words:
+        return validate(cfg)
+    from ragaf_exp.plan.auto import chosen  # imports PyTorch
+
+    return compose_config(chosen(words))
 
 
 def job(cfg: DictConfig) -> None:
     """One run, or one member of a sweep."""
     with STOP.listening():
         try:
-            with quick_imports():  # heavy: only once the config is known to be good
+            with stub_optional_imports():  # heavy: only once the config is known to be good
                 from ragaf_exp.experiments.experiment import run
         except Stopped as stop:
-            from ragaf_exp.runs.folder import hand_on
+            from ragaf_exp.runs.folder import requeue
 
-            hand_on(cfg)
+            requeue(cfg)
             raise UserError(f"{stop} before it began; the same command continues") from stop
-        if (folder := run(cfg)).leads:
+        if (folder := run(cfg)).is_main:
             from ragaf_exp.report.terminal import print_summary  # with the report's names of figures, which no step needs
 
             print_summary(folder)
@@ -79,7 +95,7 @@ def command_line() -> None:
     if any(word.startswith("hydra/launcher=submitit") for word in words) and "RAGAF_SNAPSHOT" not in os.environ:
         _from_snapshot(words)
     check_flags(words)
-    sys.argv[1:] = [settable(word, sweeps=bool(MULTIRUN & set(words))) for word in words]
+    sys.argv[1:] = [as_hydra_override(word, sweeps=bool(MULTIRUN & set(words))) for word in words]
     main()
 
 

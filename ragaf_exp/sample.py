@@ -1,9 +1,15 @@
-"""Images from a sketch and a sentence: python -m ragaf_exp.sample run=DIR sketch=FILE 'prompt="..."' out=DIR.
+"""Samples images from a trained run, given a sketch and a prompt.
 
-Or many: batch=FILE, a CSV or JSONL of sketch and prompt; each gets a folder of its own under out. attention=true|false:
-whether to draw how much pixels attend to words over the timesteps, by default for one image, as it takes seconds.
-The config of a run that was made elsewhere may name networks, as backbone.source; they are used where these arguments
-repeat them.
+    python -m ragaf_exp.sample run=DIR sketch=FILE 'prompt="..."' out=DIR
+        [seed=0] [steps=20] [guidance=3] [strength=0.6] [attention=true|false]
+    python -m ragaf_exp.sample run=DIR batch=FILE out=DIR
+
+batch: a CSV or JSONL file with the columns sketch and prompt; each row gets a folder under out. strength: share of the
+noise schedule that stage 2 runs, in (0,1]. attention: whether to write attention maps over the timesteps; by default
+for a single image only, as it takes seconds. Networks that the config of a run made elsewhere names, such as
+backbone.source, are used where these arguments repeat them. Example:
+
+    python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' out=samples
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from typing import Any
 
 from ragaf_exp.config.command_line import guarded, parse_args
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.writable import check_folder
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.followed import split_followed
@@ -34,7 +40,7 @@ def main() -> None:
     check(args)
     check_folder(Path(args["out"]), "out")
     requests = batch_requests(args) if "batch" in args else [single_request(args)]
-    with quick_imports():  # heavy: only once the arguments are known to be good
+    with stub_optional_imports():  # heavy: only once the arguments are known to be good
         from ragaf_exp.commands.sample import sample_requests
 
     began = time.monotonic()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.core.imports import stub_optional_imports
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors; and the same in the processes that tests start
 CACHE = tempfile.TemporaryDirectory(prefix="ragaf_exp-")
@@ -34,7 +34,7 @@ TINY = """
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
     """Test modules are imported as command lines import what they need."""
-    with quick_imports():
+    with stub_optional_imports():
         return (yield)
 
 
@@ -58,10 +58,10 @@ def tiny() -> list[str]:
 @pytest.fixture(scope="session")
 def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished tiny run, for reading only; `run_copy` is for changing."""
-    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.compose import compose_config
     from ragaf_exp.experiments.experiment import run
 
-    return run(composed([*tiny, f"runs={tmp_path_factory.mktemp('finished')}"])).path
+    return run(compose_config([*tiny, f"runs={tmp_path_factory.mktemp('finished')}"])).path
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from eval.items import ItemRow, add_values, figure_of, write_items
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 
 PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention")
 
@@ -19,7 +19,7 @@ PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention")
 @functools.cache
 def config() -> str:
     """The defaults, resolved."""
-    return OmegaConf.to_yaml(composed([]), resolve=True)
+    return OmegaConf.to_yaml(compose_config([]), resolve=True)
 
 
 def build(place: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.checks import few
+from eval.checks import small_sample_warning
 from eval.features.base import Network
 from eval.features.cached import features_of
 from eval.images import ImageSet
@@ -35,7 +35,7 @@ def distance_figures(
     )
     name = "fid" if network.name == "inception" else f"fd_{network.name}"
     found = {name: _entry(frechet_interval(first, second), first, facts | {"interval": "influence function"})}
-    if warning := few(len(first), len(second), network.dim):
+    if warning := small_sample_warning(len(first), len(second), network.dim):
         found[name]["warning"] = warning
     if name == "fid":
         how = {"seed": seed, "subsets": kid_subsets, "subset_size": min(kid_subset_size, min(len(first), len(second)) // 2),

@@ -1,8 +1,13 @@
-"""Trains the network of fd_embedded: python -m eval.features.train_embedded [steps=1000 scenes=5000 seed=0 out=FILE].
+"""Trains the network behind fd_embedded.
 
-It learns what embedded scenes show (which colour on which shape, fills, how many objects, the background) and how a
-picture was blurred and made noisy, so that its features see both content and damage. About a minute, on one core: the
-order of sums hangs on the number of threads. The same bytes again from the same seed, PyTorch and kind of processor.
+    python -m eval.features.train_embedded [steps=1000] [scenes=5000] [seed=0] [out=FILE]
+
+It learns what embedded scenes show (which colour on which shape, fills, number of objects, background) and how an image
+was blurred and made noisy, so that its features respond to content and to damage. Takes about a minute, on one core: the
+order of sums depends on the number of threads. The same seed, PyTorch version and kind of processor give the same bytes.
+Example:
+
+    python -m eval.features.train_embedded out=embedded.safetensors
 """
 
 from __future__ import annotations

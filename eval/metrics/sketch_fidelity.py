@@ -72,8 +72,8 @@ def _match(strokes: Curve, edges: Curve) -> tuple[float, float, float, float]:
     """Precision, recall, F1 and Chamfer distance."""
     empty = not strokes.mask.any(), not edges.mask.any()
     if any(empty):
-        agree = float(all(empty))
-        return agree, agree, agree, 1.0 - agree
+        check_residual_shapes = float(all(empty))
+        return check_residual_shapes, check_residual_shapes, check_residual_shapes, 1.0 - check_residual_shapes
     to_stroke, to_edge = strokes.distance[edges.mask], edges.distance[strokes.mask]
     # 1e-3 px keeps distances that equal the tolerance on its side, whatever the rounding
     limit = tolerance_px(strokes.mask.shape) + 1e-3

@@ -40,8 +40,8 @@ def paired_differences(
     runs: of each, what the items scored, in one order for all: a number, or one for each object; None for an item that
     the metric does not concern. All values of a run weigh alike. Where values are all 0 or 1 and no item changed, or all
     changed alike, every resample says the same and the bootstrap would claim certainty: the open ends then come from the
-    exact binomial interval over the items, as in `eval.statistics.bootstrap.mean_interval`. Raises ValueError for less than two
-    runs, for runs of different lengths, no values at all, and items that one run scored and another did not.
+    exact binomial interval over the items, as in `mean_interval`. Raises ValueError for less than two runs,
+    for runs of different lengths, no values at all, and items that one run scored and another did not.
     """
     if len(runs) < 2 or len({len(run) for run in runs}) != 1:
         raise ValueError(f"runs of {', '.join(str(len(r)) for r in runs)} items: give two or more of as many items")

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import pick_device
+from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.config.build import build, locate
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.core.errors import UserError
@@ -36,7 +37,8 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
                         "of this codec")  # fmt: skip
     diffusion = build(cfg.diffusion, "diffusion")
     sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
-    parts = Parts(cfg, cached(preparer(cfg), cfg), diffusion, sampler, ghost, build(cfg.augment, "augment"))
+    prepare, augment = cached(preparer(cfg), cfg), build(cfg.augment, "augment")
+    parts = Parts(cfg, prepare, diffusion, sampler, ghost, augment, chunks=Chunks(cfg.eval.batch))
     parts.tokenizer = _tokenizer(parts, folder)
     with torch.device("meta"):  # whether all goes together, before any weight is read
         whole = REFINE if REFINE in cfg.stage.run else COARSE  # which holds the other's modules

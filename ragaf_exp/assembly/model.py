@@ -13,7 +13,7 @@ from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
 from ragaf_exp.models.loading.schedule import check_schedule
-from ragaf_exp.models.loading.tuning import LORA, add_lora, choose, fitted
+from ragaf_exp.models.loading.tuning import LORA, add_lora, map_lora_name, set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.regions.targets import asked
 
@@ -31,7 +31,7 @@ def make_model(parts: Parts, stage: str) -> Model:
     if size % (unit := codec.downscale * backbone.stride):
         unit *= cfg.data.size // size
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone, codec and stage")
-    backbone.keep_nothing(codec.blank, size)
+    backbone.set_full_inpaint_mask(codec.blank, size)
     shapes = backbone.shapes(side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
     common = (text, hint, backbone, shapes, parts.diffusion.timesteps)
@@ -48,19 +48,19 @@ def make_model(parts: Parts, stage: str) -> Model:
 STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1
 
 
-def adopt(model: Model, coarse: dict[str, torch.Tensor], memory: Memory | str) -> Model:
+def init_refine_from_coarse(model: Model, coarse: dict[str, torch.Tensor], memory: Memory | str) -> Model:
     """Start a refine model from stage 1's weights, and let it train what memory.tune (or `memory` itself) says.
 
     Weights that are not trained share the memory of stage 1's.
     """
     memory = Memory(tune=memory) if isinstance(memory, str) else memory
     known = set(model.state_dict())
-    coarse = {fitted(name, known): value for name, value in coarse.items()}
+    coarse = {map_lora_name(name, known): value for name, value in coarse.items()}
     missing, unexpected = model.load_state_dict(coarse, strict=False)
     stranger = [key for key in missing if not key.startswith(STAGE_2) and LORA not in key]
     if stranger or unexpected:
         raise UserError(f"init: that run's stage 1 does not fit this config ({(stranger + unexpected)[0]})")
-    choose(model, REFINE, memory)
+    set_trainable(model, REFINE, memory)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad and name in coarse and parameter.is_meta == coarse[name].is_meta:
             parameter.data = coarse[name]

@@ -1,11 +1,13 @@
-"""A contact sheet of every sketch extractor on the same pictures.
+"""Writes a contact sheet of every sketch extractor on the same images.
 
-    python -m ragaf_exp.commands.extractor_sheet out=sheet.png [images='[photo.jpg,chelsea]'] [drawings='[cat.png]'] [size=256]
-        [extractors='[canny,pidinet]'] [pidinet.weights=FILE canny.sigma=2 ...] [note=TEXT]
+    python -m ragaf_exp.commands.extractor_sheet out=FILE.png [images='[photo.jpg,chelsea]'] [drawings='[cat.png]']
+        [size=256] [extractors='[canny,pidinet]'] [EXTRACTOR.KEY=VALUE ...] [note=TEXT]
 
-images: files, or names of scikit-image's own photos. drawings: files of line drawings; one with the name of an image
-belongs to that image. extractors: options of conf/sketch/, all by default; one that can't run is left out, and its
-reason printed. EXTRACTOR.KEY=VALUE sets a key of one of them. note: a line underneath.
+images: files, or names of scikit-image's photos. drawings: line drawings; one with the name of an image belongs to that
+image. extractors: options of conf/sketch/, by default all; one that can't run is left out, with its reason printed.
+note: a line below the sheet. Example:
+
+    python -m ragaf_exp.commands.extractor_sheet out=sheet.png images='[chelsea]' extractors='[canny,xdog]'
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ from tqdm import tqdm
 
 from ragaf_exp.config.build import build
 from ragaf_exp.config.command_line import guarded, parse_args
-from ragaf_exp.config.compose import CONF, composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError, between
 from ragaf_exp.core.files import write_bytes
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.core.writable import check_file
 from ragaf_exp.data.fit import fit_drawing, fit_image
 from ragaf_exp.data.images import read_drawing, read_image, stroke_share, warn_of_odd
@@ -85,7 +88,7 @@ def chosen(names: list[str], settings: list[str]) -> list[str]:
 def made(name: str, settings: list[str]) -> Any:
     """The extractor with its settings. UserError where one of them is unknown or out of range."""
     mine = [f"sketch.{word.removeprefix(name + '.')}" for word in settings if word.startswith(name + ".")]
-    return build(composed([f"sketch={name}", *mine]).sketch, "sketch")
+    return build(compose_config([f"sketch={name}", *mine]).sketch, "sketch")
 
 
 def read_pictures(images: list[str], drawings: list[str], size: int) -> list[Picture]:

@@ -1,9 +1,11 @@
-"""What members' training steps cost, so that the baseline can be given full's time and size.
+"""Measures what training steps cost, so that a study's baseline can be given the same time as the full model.
 
     python -m ragaf_exp.commands.pace +experiment=ablation_quick [overrides]
 
-Steps of full and of baseline take turns on one batch each, in one process; what counts is the processor time of a step (on
-a GPU: wall time). Prints how many steps of stage 1 alone take as long as both stages together: alone_steps of conf/study.
+Steps of the full model and of the baseline alternate in one process; the cost is processor time, on a GPU wall time.
+Prints how many steps of stage 1 alone take as long as both stages together: alone_steps in conf/study. Example:
+
+    python -m ragaf_exp.commands.pace +experiment=ablation_quick stage.batch=8
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ragaf_exp.config.command_line import guarded
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 
 TURNS = 6
 ITEMS = 256  # of the training split, enough for a batch
@@ -50,11 +52,11 @@ def _steps(words: list[str]) -> tuple[dict[str, Callable[[], object]], int, dict
     """One training step of every kind on a fixed batch; parameters of the last stage; how many of each a run takes."""
     from ragaf_exp.config.schema import COARSE, REFINE
     from ragaf_exp.data.loader import collate
-    from ragaf_exp.experiments.experiment import Experiment
+    from ragaf_exp.experiments.training import Training
     from ragaf_exp.runs.folder import RunFolder
 
-    cfg = composed(words)
-    experiment = Experiment(cfg, RunFolder.create(cfg))
+    cfg = compose_config(words)
+    experiment = Training(cfg, RunFolder.create(cfg))
     pace, examples = cfg.stage, experiment.train_examples
     batch, regions = (collate([examples[i % len(examples)] for i in range(n)]).to(experiment.compute.device)
                       for n in (pace.batch, pace.refine.region_batch))  # fmt: skip

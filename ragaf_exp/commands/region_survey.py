@@ -1,8 +1,12 @@
-"""How a set of drawings falls into regions: python -m ragaf_exp.commands.region_survey drawings='[DIR,DIR]' [size=256] [regions.gap=0.05].
+"""Reports region statistics of a set of drawings.
 
-One line a folder: how many drawings, how many regions they have, the share of them with a figure apart from the
-background, and how many damaged files, which are named, were left out. Hidden names are passed over. out=FILE.png:
-pictures of the regions of the first drawings. Takes every override of the groups regions and graph.
+    python -m ragaf_exp.commands.region_survey drawings='[DIR,DIR]' [size=256] [out=FILE.png] [regions.KEY=VALUE ...]
+
+One line per folder: the number of drawings, their regions, the share with a region apart from the background, and the
+number of damaged files, which are named and left out. Hidden names are skipped. out: an image of the first drawings'
+regions. Takes every override of the groups regions and graph. Example:
+
+    python -m ragaf_exp.commands.region_survey drawings='[sketches]' regions.gap=0.05 out=regions.png
 """
 
 from __future__ import annotations
@@ -74,12 +78,12 @@ def look(folder: Path, size: int, overrides: list[str]) -> tuple[Survey, list[np
     from tqdm import tqdm
 
     from ragaf_exp.config.build import build
-    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.compose import compose_config
     from ragaf_exp.data.fit import fit_drawing
     from ragaf_exp.data.images import read_drawing, stroke_share, warn_of_odd
     from ragaf_exp.viz.regions import region_overlay
 
-    cfg = composed(overrides)
+    cfg = compose_config(overrides)
     find, connect = build(cfg.regions, "regions"), build(cfg.graph, "graph")
     counts, figures, times, pictures, damaged, shares = [], [], [], [], [], {}
     for path in tqdm(list(_pictures(folder)), desc=str(folder), unit="drawing"):

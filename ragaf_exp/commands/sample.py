@@ -16,9 +16,9 @@ from ragaf_exp.data.fit import fit_drawing
 from ragaf_exp.data.images import read_drawing, stroke_share, warn_of_odd
 from ragaf_exp.data.loader import collate
 from ragaf_exp.evaluation.overlap import check_finite
-from ragaf_exp.inference.attention_recorder import watched
+from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.load import load_run
-from ragaf_exp.inference.pipeline import Drawn, Pipeline
+from ragaf_exp.inference.pipeline import Pipeline, SampledImages
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.followed import follow
@@ -60,12 +60,12 @@ def _sample_batch(
     examples = [as_example(d, r.prompt, parts) for d, r in zip(drawings, requests, strict=True)]
     prepared = time.monotonic()
     model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
-    with watched(model, parts.diffusion) if attention else nullcontext() as watch:
+    with record_attention(model, parts.diffusion) if attention else nullcontext() as watch:
         generated = pipeline(collate(examples))
     for images in (generated.stage1, generated.stage2):
         if images is not None:
             check_finite(images.float().cpu().numpy(), [str(request.sketch) for request in requests])
-    drawn = generated.drawn()
+    drawn = generated.to_images()
     done = time.monotonic()
     timings = {"prepare_s": round(prepared - began, 3), "sample_s": round(done - prepared, 3), "batch": len(requests)}
     for row, (request, example) in enumerate(zip(requests, examples, strict=True)):
@@ -85,7 +85,7 @@ def as_example(drawing: np.ndarray, prompt: str, parts: Parts) -> Example:
 
 
 def write_files(
-    request: Request, example: Example, drawn: Drawn, row: int, parts: Parts, pipeline: Pipeline,
+    request: Request, example: Example, drawn: SampledImages, row: int, parts: Parts, pipeline: Pipeline,
     facts: dict[str, Any],
 ) -> None:  # fmt: skip
     """sketch, regions, stage1, stage2, attention and comparison as PNG; prompt.txt; result.json, written last."""

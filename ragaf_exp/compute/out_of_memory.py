@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +11,8 @@ from typing import TypeVar
 import torch
 
 from ragaf_exp.core.errors import OutOfMemory
-from ragaf_exp.training.oom_retry import log
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -38,8 +40,8 @@ def free() -> None:
 class Chunks:
     """How many items are taken at once where no gradient is needed; halves when memory runs out, and stays so."""
 
-    def __init__(self) -> None:
-        self.size: int | None = None  # None: as many as are given
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size  # None: as many as are given
 
     def over(self, items: int, call: Callable[[slice], T], what: str = "sampling") -> list[T]:
         """call(rows) for all items, in order. OutOfMemory where not even one item fits."""

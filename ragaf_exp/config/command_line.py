@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
 import os
 import signal
@@ -20,7 +21,8 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.omegaconf_errors import one_line
 from ragaf_exp.core.printable import printable
 
-MEND = {
+HELP = {"--help", "-h"}
+ERRNO_HINTS = {
     errno.EIO: "could not be written; check the device and run the same command again",
     errno.ENOSPC: "no space left on the device; free some and run the same command again",
     errno.EDQUOT: "disk quota exceeded; free some and run the same command again",
@@ -36,7 +38,13 @@ MEND = {
 
 
 def guarded(main: Callable[[], Any]) -> None:
-    """Run a command line: a user's mistake becomes one line on stderr and exit status 2."""
+    """Run a command line: a user's mistake becomes one line on stderr and exit status 2.
+
+    --help prints the docstring of the module that defines `main`.
+    """
+    if HELP & set(sys.argv[1:]):
+        print(inspect.cleandoc(sys.modules[main.__module__].__doc__ or ""))
+        return
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands its errors on instead of printing them
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a 4-bit kernel, which nothing here uses
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -45,9 +53,9 @@ def guarded(main: Callable[[], Any]) -> None:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _fail(explain(error))
     except OSError as error:
-        if error.errno not in MEND:
+        if error.errno not in ERRNO_HINTS:
             raise
-        _fail(f"{error.filename2 or error.filename or 'write failed'}: {MEND[error.errno]}")
+        _fail(f"{error.filename2 or error.filename or 'write failed'}: {ERRNO_HINTS[error.errno]}")
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would only add a traceback to what is over
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)

@@ -12,35 +12,35 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from ragaf_exp.config.moved import current, original
 from ragaf_exp.config.paths import quoted
 from ragaf_exp.config.plain import as_config, read_plain
 from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.resources import CONF
 
 # our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
 OmegaConf.register_new_resolver("or_null", lambda value: value or None, replace=True)  # of conf/hydra/launcher
-CONF = Path(__file__).resolve().parents[2] / "conf"
 AUTO = "memory=auto"
 LIMITS = ("budget", "enforce", "force", "shard")  # keys of group memory that change nothing of what is computed
-# where runs are kept and logged, what they are part of, whence they continue: nothing of what a config computes
-PLACE = ("runs", "logger", "cache", "cluster", "study", "extend")
+# where runs are stored and logged, what they are part of, what they continue: nothing of what a config computes
+OUTPUT_KEYS = ("runs", "logger", "cache", "cluster", "study", "extend")
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    """The checked config of one run, as the command line would compose it; memory=auto looks at this machine."""
-    if AUTO in overrides:
-        from ragaf_exp.plan.auto import chosen  # which imports PyTorch
+def compose_config(overrides: list[str]) -> DictConfig:
+    """The checked config of one run, as the command line would compose it.
 
-        overrides = chosen(overrides)
-    words = [settable(override) for override in overrides]
+    memory=auto is resolved before (ragaf_exp.plan.auto.chosen): it depends on the machine, and a config does not.
+    """
+    words = [as_hydra_override(override) for override in overrides]
     if GlobalHydra.instance().is_initialized():  # within a job of Hydra's
         return validate(compose("config", words))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return validate(compose("config", words))
 
 
-def settable(override: str, sweeps: bool = False) -> str:
+def as_hydra_override(override: str, sweeps: bool = False) -> str:
     """An override of a group's key in the form in which Hydra takes one that no YAML states; paths are quoted.
 
     Schemas hold more keys than the YAMLs; which of them are known, `validate` says. sweeps: commas separate the values
@@ -60,14 +60,14 @@ def settable(override: str, sweeps: bool = False) -> str:
 
 def config_hash(cfg: DictConfig) -> str:
     """12 hex digits of the full resolved config: the same config finds its own run again."""
-    content = {k: v for k, v in OmegaConf.to_container(cfg, resolve=True).items() if k not in PLACE}
+    content = {k: v for k, v in original(OmegaConf.to_container(cfg, resolve=True)).items() if k not in OUTPUT_KEYS}
     content["memory"] = {k: v for k, v in content["memory"].items() if k not in LIMITS}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def load_config(path: Path) -> DictConfig:
     """The checked config of a run folder, perhaps a stranger's: plain YAML, nothing is resolved or run."""
-    raw = as_config(read_plain(path), path)
+    raw = as_config(current(read_plain(path)), path)
     if OmegaConf.is_dict(raw.setdefault("cache", {})):
         raw.setdefault("study", {})  # runs of earlier versions were none's part
         raw.cache.folder = ""  # where this host keeps its cache is not for a run folder to say, perhaps a stranger's

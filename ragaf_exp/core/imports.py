@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quick_imports() -> Iterator[None]:
+def stub_optional_imports() -> Iterator[None]:
     """In here import what brings PyTorch and diffusers with it.
 
     Modules are no garbage, but so many objects that looking through them again and again takes a fifth of the time. And

@@ -46,8 +46,6 @@ class Examples(Dataset):
         self.kept: dict[int, Example] = {}
         self.room = cache_mb * 2**20  # bytes
 
-        self.collate: Callable[..., Batch] = collate
-
     def __len__(self) -> int:
         return len(self.items)
 
@@ -184,13 +182,14 @@ def step_loader(
     start: int = 0,
     spans: bool = False,
     pin: bool = False,
+    to_batch: Callable[..., Batch] = collate,
 ) -> StepLoader:
     """One batch per step from `start` on, of the items whose indices `order` gives.
 
-    spans: see collate. pin: for copies to a device.
+    spans: see collate. pin: for copies to a device. to_batch: collates examples, as `collate` does.
     """
     places = ([(step, index) for index in rows] for step, rows in enumerate(order, start))
-    whole = partial(_collated, partial(examples.collate, spans=spans))
+    whole = partial(_collated, partial(to_batch, spans=spans))
     return StepLoader(DataLoader(_Places(examples), batch_sampler=places, collate_fn=whole, num_workers=workers,
                                  pin_memory=pin, worker_init_fn=ignore_signals))  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
@@ -11,9 +11,8 @@ from torch import Tensor
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch
+from ragaf_exp.diffusion.denoiser import Denoiser
 from ragaf_exp.diffusion.process import Diffusion
-from ragaf_exp.models.conditioning import Conditioning
-from ragaf_exp.models.model import Model
 
 SCHEDULERS = {
     "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
@@ -47,15 +46,13 @@ class Sampler:
 
     @torch.no_grad()
     def sample(
-        self, model: Model, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0
-    ) -> tuple[Tensor, Conditioning]:
+        self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0
+    ) -> tuple[Tensor, Any]:
         """noise (B,C,h,w) standard normal -> latents (B,C,h,w), and the conditioning they were drawn with.
 
         coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is.
         """
-        conditions = self._conditions(model, batch)
-        if getattr(model, "coarse_in", None) is not None:
-            conditions = [(weight, replace(c, coarse=coarse)) for weight, c in conditions]
+        conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
         scheduler = self.kind(**self.diffusion.config, timestep_spacing="trailing", **self.options)
         scheduler.set_timesteps(self.steps, device=noise.device)
         timesteps, x = self._start(scheduler, noise, coarse, strength)
@@ -66,7 +63,7 @@ class Sampler:
         # where the steps don't divide the schedule, diffusers' DDIM stops short of its end, by a last trace of noise
         return out.get("pred_original_sample", x), conditions[0][1]
 
-    def _conditions(self, model: Model, batch: Batch) -> list[tuple[float, Conditioning]]:
+    def _conditions(self, model: Denoiser, batch: Batch) -> list[tuple[float, Any]]:
         """Weighted conditions whose predictions add up to the guided one; both given comes first."""
         yes = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
         text, sketch = self.guidance, self.sketch_guidance
@@ -88,6 +85,6 @@ class Sampler:
         return timesteps, scheduler.add_noise(coarse, noise, timesteps[:1].expand(len(noise)))
 
     @staticmethod
-    def _guided(model: Model, x_t: Tensor, t: Tensor, conditions: list[tuple[float, Conditioning]]) -> Tensor:
+    def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: list[tuple[float, Any]]) -> Tensor:
         times = torch.full((len(x_t),), float(t), device=x_t.device)
         return sum(weight * model.denoise(x_t, times, c).value.float() for weight, c in conditions)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, distributed, nn
 
-from ragaf_exp.distributed.launch import talk
+from ragaf_exp.distributed.launch import cpu_group
 
 BUCKET = 32 * 2**20  # bytes of gradients that are sent at once
 
@@ -20,12 +20,12 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def most(value: float) -> float:
+def all_reduce_max(value: float) -> float:
     """The largest of the processes' values."""
     if count() == 1:
         return value
     held = torch.tensor(value, dtype=torch.float64)
-    distributed.all_reduce(held, distributed.ReduceOp.MAX, talk())
+    distributed.all_reduce(held, distributed.ReduceOp.MAX, cpu_group())
     return float(held)
 
 
@@ -64,17 +64,17 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def item_before(means: Tensor) -> Tensor:
+def previous_item(means: Tensor) -> Tensor:
     """(B,N,C) of each item -> that of the item before it in the batch of all processes; the first has the last's.
 
     Row i of rank r is row i x ranks + r of that batch. N, padded with zeros or cut, stays this process's.
     """
     if count() == 1:
         return means.roll(1, 0)
-    regions = int(most(means.shape[1]))
+    regions = int(all_reduce_max(means.shape[1]))
     mine = torch.zeros(len(means), regions, means.shape[2])
     mine[:, : means.shape[1]] = means.detach().float().cpu()
     every = [torch.empty_like(mine) for _ in range(count())]
-    distributed.all_gather(every, mine, talk())
+    distributed.all_gather(every, mine, cpu_group())
     theirs = every[rank() - 1].roll(1, 0) if rank() == 0 else every[rank() - 1]
     return theirs[:, : means.shape[1]].to(means)

@@ -23,7 +23,7 @@ SIGNAL_NAMES = (None, "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
 WORK = timedelta(days=2)  # of waiting for another's validation; one that dies ends its connections, which is noticed
 
 
-def wire(place: Path, device: str) -> None:
+def init_process_group(place: Path, device: str) -> None:
     """Join the processes that share this run, if there are several: a SLURM step's, torchrun's, accelerate launch's.
 
     place: a folder that all of them see. device: auto, cpu or cuda.
@@ -48,50 +48,50 @@ def wire(place: Path, device: str) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """The run is over in all processes that share it, and their group ends in good order when this process does.
 
     Else gloo's threads may outlive what they use, and a process that did its work ends by SIGABRT (one in twenty did).
     Not after an error in one process: NCCL would wait for the others, which wait for this one.
     """
-    if several():
+    if is_distributed():
         from torch import distributed
 
         atexit.register(distributed.destroy_process_group)
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes: the first of those that share the run, or the only one."""
     return int(os.environ.get("WORLD_SIZE", 1)) == 1 or os.environ.get("RANK", "0") == "0"
 
 
-def together() -> None:
+def barrier() -> None:
     """Wait for all processes that share the run."""
-    agreed(None)
+    agree_on_stop(None)
 
 
 @contextmanager
-def leader_first() -> Iterator[None]:
+def main_process_first() -> Iterator[None]:
     """What is in here the leader does first, alone; the others find its files."""
-    if not leads():
-        together()
+    if not is_main_process():
+        barrier()
     yield
-    if leads():
-        together()
+    if is_main_process():
+        barrier()
 
 
 def mean(values: Any) -> Any:
     """A tensor's mean over the processes."""
     from torch import distributed
 
-    if not several():
+    if not is_distributed():
         return values
     values = values.cpu()
-    distributed.all_reduce(values, group=talk())
+    distributed.all_reduce(values, group=cpu_group())
     return values / distributed.get_world_size()
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether processes share this run."""
     from torch import distributed
 
@@ -117,20 +117,20 @@ def step_name() -> str:
     return "-".join(os.environ.get(key, "0") for key in keys)
 
 
-def agreed(asked: str | None) -> str | None:
+def agree_on_stop(asked: str | None) -> str | None:
     """The signal by which any of the run's processes was asked to stop: the same answer in all of them."""
-    if not several():
+    if not is_distributed():
         return asked
     import torch
     from torch import distributed
 
     number = torch.tensor([SIGNAL_NAMES.index(asked)])
-    distributed.all_reduce(number, distributed.ReduceOp.MAX, talk())
+    distributed.all_reduce(number, distributed.ReduceOp.MAX, cpu_group())
     return SIGNAL_NAMES[int(number)]
 
 
 @lru_cache(maxsize=1)
-def talk() -> Any:
+def cpu_group() -> Any:
     """A group for words between processes, which passes devices by."""
     from torch import distributed
 
@@ -146,7 +146,7 @@ def _node_store(count: int) -> Any:
     if folder.stat().st_uid != os.getuid():
         raise UserError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own")
     path = folder / f"rendezvous-{step_name()}"
-    if leads():
+    if is_main_process():
         atexit.register(path.unlink, missing_ok=True)
     return distributed.FileStore(str(path), count)
 

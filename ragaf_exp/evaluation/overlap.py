@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from eval.checks import between, overlap, remarks
+from eval.checks import between, overlap, warnings_of
 from eval.images import ImageSet, ahead, pixel_hash
 from eval.scan import survey
 from ragaf_exp.core.errors import UserError
@@ -28,13 +28,13 @@ def look(
     """
     real = survey(ImageSet.arrays(truth, keys, "test images"))
     drawn = [survey(ImageSet.arrays(images, keys, f"images of {stage}")) for stage, images in stages.items()]
-    warnings = [said for one in (*drawn, real) for said in remarks(one)] + between(drawn[0], real)
+    warnings = [said for one in (*drawn, real) for said in warnings_of(one)] + between(drawn[0], real)
     count = min(bound, len(training))
     places = [i * len(training) // count for i in range(count)]
     hashes = ahead(lambda place: _hash(training, place), places)
     found = list(tqdm(hashes, total=count, desc="training images", unit="image", disable=not count))
     known = [value for value in found if value]
-    shared = real.among(known)
+    shared = real.duplicates_of(known)
     counts = {"training": len(training), "compared": len(known), "unreadable": count - len(known), "shared": len(shared)}
     return warnings + overlap(real, known), counts
 

@@ -8,15 +8,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.assembly.parts import Parts
-from ragaf_exp.config.compose import PLACE
+from ragaf_exp.config.compose import OUTPUT_KEYS
+from ragaf_exp.config.moved import original
 from ragaf_exp.core.files import write_json
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.evaluation.fusion import fusion_curve
 from ragaf_exp.evaluation.readers import readers
-from ragaf_exp.evaluation.samples import Draws, fingerprint
-from ragaf_exp.evaluation.score import Judge, evaluate
+from ragaf_exp.evaluation.samples import SampleCache, fingerprint
+from ragaf_exp.evaluation.score import EvaluationContext, evaluate
 from ragaf_exp.evaluation.test_pictures import TestPictures
-from ragaf_exp.inference.attention_recorder import watched
+from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.inference.pipeline import Pipeline
 from ragaf_exp.models.model import Model
@@ -39,13 +40,13 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     examples = Examples(_Head(examples.items, cfg.eval.test_items), examples.prepare, EXAMPLES_MB)
     last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text)
-    draws = Draws(folder.samples / "drawn", _fingerprint(folder, cfg))
+    draws = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     judged = judge(cfg, parts, last)
     judged.networks.check()
     content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
-    draws.once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
+    draws.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
     if pipeline.refine is not None:
         batch = collate(examples.first(cfg.eval.batch)).to(pipeline.compute.device)
         with torch.no_grad():
@@ -58,25 +59,25 @@ def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, example
     """What words attend to over the timesteps, beside the first test items' other pictures."""
     if not examples:
         return
-    with watched(model, parts.diffusion) as watch:
+    with record_attention(model, parts.diffusion) as watch:
         pipeline(collate(examples))
     for row, example in enumerate(examples):
         place = folder.samples / "test" / f"{row:04d}"
         save_attention(place, example, watch.frames(), row, model.text, parts.codec, own=True)
 
 
-def judge(cfg: DictConfig, parts: Parts, model: Model) -> Judge:
+def judge(cfg: DictConfig, parts: Parts, model: Model) -> EvaluationContext:
     """What images are scored by, as the config has it."""
     weights = "raw" if cfg.memory.ema == "off" else "ema"
     measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
-    return Judge(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with)
+    return EvaluationContext(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with)
 
 
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:
     """Of all that decides the drawn images: weights, data, conditions and sampler."""
-    held = OmegaConf.to_container(cfg)
-    held = {key: value for key, value in held.items() if key not in (*PLACE, "eval", "optim", "loss")}
+    held = original(OmegaConf.to_container(cfg))
+    held = {key: value for key, value in held.items() if key not in (*OUTPUT_KEYS, "eval", "optim", "loss")}
     return fingerprint(held, cfg.eval.batch, newest_checksums(folder.checkpoints))
 
 

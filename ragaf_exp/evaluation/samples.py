@@ -22,9 +22,9 @@ from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.safe_files import BINARY, make_folder, names_in, read_bounded, remove_named
 from ragaf_exp.core.types import Example
-from ragaf_exp.inference.pipeline import Drawn
-from ragaf_exp.runs import restarts
+from ragaf_exp.inference.pipeline import SampledImages
 from ragaf_exp.runs.origin import seal
+from ragaf_exp.store.records import no_op
 
 log = logging.getLogger(__name__)
 FIELDS = ("stage1", "stage2", "region_text")
@@ -35,20 +35,20 @@ NAMES = re.compile(r"[0-9a-f]{16}\.safetensors|[a-z]+-[0-9]+\.done")  # of the f
 FEWEST = 4  # batches that stay in memory, whatever their size: two are read at a time
 
 
-class Draws:
+class SampleCache:
     """Batches under folder/<fingerprint>/. What an earlier fingerprint left there is of other weights, and is removed.
 
-    fingerprint: of all that decides the images (see `fingerprint`).
+    fingerprint: of all that decides the images (see `fingerprint`). on_write: called when some have reached the disk.
     """
 
-    def __init__(self, folder: Path, fingerprint: str):
-        self.folder = folder / fingerprint
+    def __init__(self, folder: Path, fingerprint: str, on_write: Callable[[], None] = no_op):
+        self.folder, self.on_write = folder / fingerprint, on_write
         for name in names_in(make_folder(folder)):
             if name != fingerprint and DIGEST.fullmatch(name):
                 remove_named(folder / name, NAMES)
         make_folder(self.folder)
 
-    def batch(self, keys: list[str], draw: Callable[[], Drawn]) -> Drawn:
+    def batch(self, keys: list[str], draw: Callable[[], SampledImages]) -> SampledImages:
         """The images of these items: read where they were drawn before, else drawn and kept."""
         name = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.safetensors"
@@ -57,32 +57,34 @@ class Draws:
             found = draw()
             arrays = {field: getattr(found, field) for field in FIELDS}
             write_bytes(path, _sealed({k: v for k, v in arrays.items() if v is not None}, path), own=True)
-            restarts.keeps()
+            self.on_write()
         return found
 
-    def once(self, name: str, make: Callable[[], None]) -> None:
+    def run_once(self, name: str, make: Callable[[], None]) -> None:
         """make(), whose result hangs on what decides these images alone, unless it was done for them before."""
         mark = self.folder / f"{name}.done"
         done = seal(_purpose(mark), b"").encode()
         if _bytes(mark) != done:
             make()
             write_bytes(mark, done, own=True)
-            restarts.keeps()
+            self.on_write()
 
 
-class DrawnItems:
+class CachedSamples:
     """The images of all items, in batches that lie on disk; as many as fit into HELD bytes stay in memory as well.
 
     draw: the examples of a batch -> its images. examples: all items', of which batch k starts at k * batch.
     """
 
-    def __init__(self, draws: Draws, draw: Callable[[list[Example]], Drawn], examples: Sequence[Example], batch: int):
+    def __init__(
+        self, draws: SampleCache, draw: Callable[[list[Example]], SampledImages], examples: Sequence[Example], batch: int
+    ):
         self.draws, self.draw, self.examples, self.batch = draws, draw, examples, batch
         self.keys: list[list[str]] = []  # of each batch
         held = max(FEWEST, HELD // max(1, batch * 6 * examples[0].item.image.shape[0] * examples[0].item.image.shape[1]))
         self._read = lru_cache(maxsize=held)(self._batch)
 
-    def add(self, keys: list[str]) -> Drawn:
+    def add(self, keys: list[str]) -> SampledImages:
         """The next batch, of the items with these keys."""
         self.keys.append(keys)
         return self._read(len(self.keys) - 1)
@@ -99,7 +101,7 @@ class DrawnItems:
 
         return LazyItems(of_item, sum(map(len, self.keys)))
 
-    def _batch(self, number: int) -> Drawn:
+    def _batch(self, number: int) -> SampledImages:
         start, keys = number * self.batch, self.keys[number]
         return self.draws.batch(keys, lambda: self.draw([self.examples[start + i] for i in range(len(keys))]))
 
@@ -109,7 +111,7 @@ def fingerprint(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read(path: Path) -> Drawn | None:
+def _read(path: Path) -> SampledImages | None:
     """None where there is no such file, or one that is damaged or somebody else's, which will be written again."""
     content = _bytes(path)
     if content is None:
@@ -123,7 +125,7 @@ def _read(path: Path) -> Drawn | None:
     if found is None or set(arrays) - set(FIELDS) or found.tobytes() != _seal_of(arrays, path):
         log.warning("%s: was made elsewhere, or has changed since; sampled again", path)
         return None
-    return Drawn(*(arrays.get(field) for field in FIELDS))
+    return SampledImages(*(arrays.get(field) for field in FIELDS))
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -22,13 +22,13 @@ from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.loader import Examples, collate, eval_batches
 from ragaf_exp.evaluation.overlap import check_finite, look
-from ragaf_exp.evaluation.samples import DrawnItems, Draws
-from ragaf_exp.inference.pipeline import Drawn, Generated, Pipeline
+from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
+from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors
 from ragaf_exp.runs.folder import RunFolder
 
 
 @dataclass
-class Judge:
+class EvaluationContext:
     """What images are scored by, and what stands beside every figure."""
 
     reader: EdgeReader
@@ -39,8 +39,8 @@ class Judge:
 
 
 def evaluate(
-    folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: Judge, draws: Draws,
-    show: Callable[[int, Example, Drawn, int], None], training: Sequence[Item] = (),
+    folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: EvaluationContext, draws: SampleCache,
+    show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Draw and score; returns and writes metrics.json. show: called with (place, example, its batch's images, row).
 
@@ -61,7 +61,7 @@ def evaluate(
 
 def score_stage(
     result: Result, examples: Sequence[Example], images: Sequence[np.ndarray], maps: Sequence[np.ndarray] | None,
-    judge: Judge, prefix: str,
+    judge: EvaluationContext, prefix: str,
 ) -> None:  # fmt: skip
     """Every metric of one stage's images, in the order of the items; all are read one by one."""
     items = LazyItems(lambda i: examples[i].item, len(examples))
@@ -83,12 +83,12 @@ def score_stage(
 
 
 def _draw(
-    pipeline: Pipeline, examples: Sequence[Example], batch: int, draws: Draws,
-    show: Callable[[int, Example, Drawn, int], None],
-) -> tuple[DrawnItems, list[ItemRow]]:  # fmt: skip
+    pipeline: Pipeline, examples: Sequence[Example], batch: int, draws: SampleCache,
+    show: Callable[[int, Example, SampledImages, int], None],
+) -> tuple[CachedSamples, list[ItemRow]]:  # fmt: skip
     """Every batch, drawn or found drawn."""
     facts: list[ItemRow] = []
-    drawn = DrawnItems(draws, lambda rows: _finite(pipeline(collate(rows)), rows).drawn(), examples, batch)
+    drawn = CachedSamples(draws, lambda rows: _finite(pipeline(collate(rows)), rows).to_images(), examples, batch)
     for rows in tqdm(eval_batches(examples, batch), total=-(-len(examples) // batch), desc="drawing", unit="batch"):
         start = len(facts)
         facts += [row_of(example) for example in rows]
@@ -98,14 +98,14 @@ def _draw(
     return drawn, facts
 
 
-def _finite(generated: Generated, rows: Sequence[Example]) -> Generated:
+def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensors:
     for images in (generated.stage1, generated.stage2):
         if images is not None:
             check_finite(images.float().cpu().numpy(), [example.item.key for example in rows])
     return generated
 
 
-def _facts(truth: Sequence[np.ndarray], judge: Judge) -> dict[str, dict[str, Any]]:
+def _facts(truth: Sequence[np.ndarray], judge: EvaluationContext) -> dict[str, dict[str, Any]]:
     tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3), "edges": judge.reader.name}
     seams = {"truth": round(float(np.mean([seam_ratio(image, judge.patch) for image in truth])), 4)}
     named = [name + chance for name in FIGURES for chance in ("", "_shuffled")]

@@ -10,7 +10,7 @@ from eval.scoring import bindings
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.safe_files import make_folder
 from ragaf_exp.core.types import Example
-from ragaf_exp.inference.pipeline import Drawn
+from ragaf_exp.inference.pipeline import SampledImages
 from ragaf_exp.models.text.tiny import TinyText
 from ragaf_exp.viz.grids import grid
 from ragaf_exp.viz.panels import COLUMNS, panels, save_png
@@ -26,7 +26,7 @@ class TestPictures:
         self.index: list[dict] = []
         self.panels: list[dict[str, np.ndarray]] = []
 
-    def __call__(self, place: int, example: Example, drawn: Drawn, row: int) -> None:
+    def __call__(self, place: int, example: Example, drawn: SampledImages, row: int) -> None:
         if place >= self.count:
             return
         here = self.folder / f"{place:04d}"

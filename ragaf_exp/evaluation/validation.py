@@ -10,12 +10,12 @@ from eval.edges import reader_of
 from eval.items import numbers
 from eval.scoring import binding_values, bindings, pixel_values, sketch_values
 from ragaf_exp.core.types import Example
-from ragaf_exp.inference.pipeline import Drawn
+from ragaf_exp.inference.pipeline import SampledImages
 
 NAMES = ("binding_accuracy", "leak_rate", "sketch_f1", "ssim")
 
 
-def validation_scores(examples: list[Example], drawn: Drawn, extractor: Any) -> dict[str, float]:
+def validation_scores(examples: list[Example], drawn: SampledImages, extractor: Any) -> dict[str, float]:
     """Means over a few items of the last stage's images. extractor: who made the sketches."""
     images = list(drawn.final)
     values = sketch_values([e.sketch for e in examples], images, reader_of(extractor))

@@ -16,9 +16,8 @@ from ragaf_exp.core.safe_files import is_folder, is_regular, read_bounded
 from ragaf_exp.experiments.shared_stage1 import link
 from ragaf_exp.runs import metrics_jsonl
 from ragaf_exp.runs.checkpoints import newest_whole
+from ragaf_exp.runs.flat_config import HASH, flat_config
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.sweep.reading import read_loosely
-from ragaf_exp.sweep.unmanaged import HASH, settings
 from ragaf_exp.training.optimizer import learning_rate
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ def continue_sibling(cfg: DictConfig, folder: RunFolder) -> None:
 
     UserError where extend=true and there is none, or where this run has begun from step 0.
     """
-    if not folder.leads or not (folder.path / "status.json").exists() or folder.state.get("extended"):
+    if not folder.is_main or not (folder.path / "status.json").exists() or folder.state.get("extended"):
         return
     resumes = "extends" in folder.state  # killed while it copied
     if not resumes and any(newest_whole(folder.checkpoints, stage) for stage in (COARSE, REFINE)):
@@ -56,17 +55,24 @@ def continue_sibling(cfg: DictConfig, folder: RunFolder) -> None:
 
 def finished_sibling(path: Path) -> Path | None:
     """The finished run beside `path` with the most steps of those that differ from it in fewer steps alone."""
-    mine, best, most = settings(path / "config.yaml"), None, -1
+    mine, best, most = flat_config(path / "config.yaml"), None, -1
     others = (p for p in path.parent.iterdir() if HASH.fullmatch(p.name) and p != path and not p.is_symlink())
     for other in sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)[:NEWEST]:
-        theirs = settings(other / "config.yaml")
+        theirs = flat_config(other / "config.yaml")
         if not set(STEPS) <= set(theirs) or _apart_from_steps(theirs) != _apart_from_steps(mine):
             continue
         fewer = all(int(theirs[key]) <= int(mine[key]) for key in STEPS)
         total = sum(int(theirs[key]) for key in STEPS)
-        if fewer and total > most and read_loosely(other / "status.json").get("trained"):
+        if fewer and total > most and _trained(other):
             best, most = other, total
     return best
+
+
+def _trained(path: Path) -> bool:
+    try:
+        return bool(RunFolder(path).state.get("trained"))
+    except UserError:  # a folder without a readable status
+        return False
 
 
 def _apart_from_steps(flat: dict[str, str]) -> dict[str, str]:
@@ -75,13 +81,13 @@ def _apart_from_steps(flat: dict[str, str]) -> dict[str, str]:
 
 
 def _difference(found: Path, path: Path) -> str:
-    theirs, mine = settings(found / "config.yaml"), settings(path / "config.yaml")
+    theirs, mine = flat_config(found / "config.yaml"), flat_config(path / "config.yaml")
     return ", ".join(f"{key}={theirs[key]}, here {mine[key]}" for key in STEPS if theirs[key] != mine[key])
 
 
 def _take_over(source: RunFolder, folder: RunFolder, cfg: DictConfig) -> None:
     """Link the checkpoints of the stages that can continue, and copy the tokenizer and their log lines."""
-    old = settings(source.path / "config.yaml")
+    old = flat_config(source.path / "config.yaml")
     stages = [COARSE] if old[STEPS[0]] != str(cfg.stage.coarse.steps) else [COARSE, REFINE]
     if old[STEPS[2]] != str(cfg.stage.refine.region_steps):  # they come first: none can be added in the middle
         stages = [COARSE]

@@ -19,7 +19,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ragaf_exp.config.compose import LIMITS, PLACE
+from ragaf_exp.config.compose import LIMITS, OUTPUT_KEYS
+from ragaf_exp.config.moved import original
 from ragaf_exp.config.schema import COARSE
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import remove_folder, write_folder, write_json, write_text
@@ -28,17 +29,29 @@ from ragaf_exp.distributed import launch
 from ragaf_exp.runs import metrics_jsonl
 from ragaf_exp.runs.checkpoints import newest_whole
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.runs.lock import Taken
+from ragaf_exp.runs.lock import LockHeld
 
 log = logging.getLogger(__name__)
-UNSEEN = (*PLACE, "name", "init", "eval", "sampler", "regions", "graph", "graph_backend", "ragaf", "fusion", "injection")
+UNSEEN = (
+    *OUTPUT_KEYS,
+    "name",
+    "init",
+    "eval",
+    "sampler",
+    "regions",
+    "graph",
+    "graph_backend",
+    "ragaf",
+    "fusion",
+    "injection",
+)
 UNSEEN_KEYS = {"stage": ("run", "refine"), "memory": ("tune", *LIMITS)}  # by stage 1, within groups that it sees
 SEEN_LOSSES = ("diffusion",)
 
 
 def needs(cfg: DictConfig) -> dict[str, Any]:
     """The part of a config that stage 1 depends on: all but what is known not to reach it."""
-    whole = OmegaConf.to_container(cfg, resolve=True)
+    whole = original(OmegaConf.to_container(cfg, resolve=True))
     content = {key: value for key, value in whole.items() if key not in UNSEEN}
     if cfg.stage.curriculum:  # the order of its items is by their regions
         content["regions"] = whole["regions"]
@@ -50,20 +63,20 @@ def needs(cfg: DictConfig) -> dict[str, Any]:
     return content
 
 
-def place_of(cfg: DictConfig) -> RunFolder:
+def folder_of(cfg: DictConfig) -> RunFolder:
     """Where the stage 1 that this config needs is trained."""
     name = hashlib.sha256(json.dumps(needs(cfg), sort_keys=True).encode()).hexdigest()[:16]
     return RunFolder(Path(cfg.runs).absolute() / cfg.name / "stage1" / name)
 
 
 @contextmanager
-def held(cfg: DictConfig) -> Iterator[RunFolder]:
+def lock_stage1(cfg: DictConfig) -> Iterator[RunFolder]:
     """The place of this config's stage 1, held by this run alone: others wait here until it is done or dead."""
-    place = place_of(cfg)
-    place.leads = launch.leads()
-    with launch.leader_first():
-        if place.leads:
-            _take(place)
+    place = folder_of(cfg)
+    place.is_main = launch.is_main_process()
+    with launch.main_process_first():
+        if place.is_main:
+            _acquire(place)
             write_json(place.path / "needs.json", needs(cfg))
             make_folder(place.samples)
             place.status("running")
@@ -73,19 +86,19 @@ def held(cfg: DictConfig) -> Iterator[RunFolder]:
         place.release()
 
 
-def _take(place: RunFolder) -> None:
+def _acquire(place: RunFolder) -> None:
     place.path.mkdir(parents=True, exist_ok=True)
     try:
         place.take(0.0)
-    except Taken:
+    except LockHeld:
         log.info("stage 1: another run is training it (%s); waiting", place.path)
         place.take(math.inf)
 
 
-def adopt(place: RunFolder, folder: RunFolder) -> None:
+def link_stage1(place: RunFolder, folder: RunFolder) -> None:
     """Link the trained stage 1 into a member's own folder, with its log lines and grids."""
-    with launch.leader_first():
-        if folder.leads:
+    with launch.main_process_first():
+        if folder.is_main:
             _link_all(place, folder)
 
 

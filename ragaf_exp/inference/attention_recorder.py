@@ -17,7 +17,7 @@ LARGEST = 32  # side to which maps of larger latents are shrunk
 
 
 @dataclass
-class Frame:
+class AttentionFrame:
     """One timestep of a batch."""
 
     t: int  # timestep, from the last (noise) to 0
@@ -26,16 +26,16 @@ class Frame:
 
 
 @dataclass
-class Watch:
+class AttentionRecorder:
     """The frames of everything that was sampled while it was open."""
 
     process: Diffusion
-    seen: list[Frame] = field(default_factory=list)
+    seen: list[AttentionFrame] = field(default_factory=list)
     layers: list[Tensor] = field(default_factory=list)  # of the call under way
 
-    def frames(self) -> list[Frame]:
+    def frames(self) -> list[AttentionFrame]:
         """By timestep, chunks of a batch joined; a chunk that was broken off, as by a lack of memory, is left out."""
-        chunks: list[list[Frame]] = []
+        chunks: list[list[AttentionFrame]] = []
         for frame in self.seen:
             if not chunks or frame.t > chunks[-1][-1].t:  # timesteps fall: a new chunk has begun
                 chunks.append([])
@@ -44,13 +44,13 @@ class Watch:
         longest = max(map(len, chunks), default=0)
         whole = [chunk for chunk in chunks if len(chunk) == longest]
         steps = zip(*whole, strict=True)
-        return [Frame(at[0].t, _cat([f.words for f in at]), torch.cat([f.x0 for f in at])) for at in steps]
+        return [AttentionFrame(at[0].t, _cat([f.words for f in at]), torch.cat([f.x0 for f in at])) for at in steps]
 
 
 @contextmanager
-def watched(model: nn.Module, process: Diffusion) -> Iterator[Watch]:
+def record_attention(model: nn.Module, process: Diffusion) -> Iterator[AttentionRecorder]:
     """Watch a model's backbone while it samples; what has no `unet` with this package's attention shows no frames."""
-    watch = Watch(process)
+    watch = AttentionRecorder(process)
     backbone = model.backbone
     unet = getattr(backbone, "unet", None)
     processors = [p for p in unet.attn_processors.values() if isinstance(p, BiasedAttention)] if unet else []
@@ -64,7 +64,7 @@ def watched(model: nn.Module, process: Diffusion) -> Iterator[Watch]:
         place = process.abar.device
         x_t, t = args[0].float().to(place), args[1].long().to(place)
         words = _joined(watch.layers, x_t.shape[2] / x_t.shape[3])
-        watch.seen.append(Frame(int(t[0]), words, process.to_x0(value.float().to(place), x_t, t).cpu()))
+        watch.seen.append(AttentionFrame(int(t[0]), words, process.to_x0(value.float().to(place), x_t, t).cpu()))
 
     handles = [backbone.register_forward_pre_hook(before), backbone.register_forward_hook(after)]
     for processor in processors:

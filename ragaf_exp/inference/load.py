@@ -12,7 +12,7 @@ from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.safe_files import is_folder, is_regular
 from ragaf_exp.inference.pipeline import Pipeline
-from ragaf_exp.models.loading.sources import hold_once, load_own
+from ragaf_exp.models.loading.sources import load_own, share_identical_weights
 from ragaf_exp.models.model import Model
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
@@ -56,6 +56,6 @@ def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
         if is_folder(folder.checkpoints / stage):
             model = load_stage(make_model(parts, stage), folder, stage)
             if models[COARSE] is not None:
-                hold_once(models[COARSE], model)
+                share_identical_weights(models[COARSE], model)
             models[stage] = model.to(compute.device)
     return parts, make_pipeline(cfg, parts, models[COARSE], models[REFINE], compute)

@@ -14,44 +14,43 @@ from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.core.randomness import item_noise
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.sampler import Sampler
-from ragaf_exp.models.codecs.base import latent_shape
-from ragaf_exp.models.codecs.pixel import Pixel
+from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.model import Model
 
 
 @dataclass(frozen=True)
-class Generated:
+class SampledTensors:
     """Images of one batch."""
 
     stage1: Tensor | None  # (B,3,H,W) in [-1,1]
     stage2: Tensor | None
     region_text: Tensor | None  # (B,N,T), of the last stage that ran: the regions' attention to the tokens
 
-    def drawn(self) -> Drawn:
+    def to_images(self) -> SampledImages:
         stages = (None if x is None else to_uint8(x) for x in (self.stage1, self.stage2))
-        return Drawn(*stages, None if self.region_text is None else self.region_text.float().cpu().numpy())
+        return SampledImages(*stages, None if self.region_text is None else self.region_text.float().cpu().numpy())
 
     @staticmethod
-    def joined(parts: list[Generated]) -> Generated:
+    def joined(parts: list[SampledTensors]) -> SampledTensors:
         """Parts of a batch as one; their captions may differ in length."""
         columns = [[getattr(part, name) for part in parts] for name in ("stage1", "stage2", "region_text")]
         if columns[2][0] is not None:
             longest = max(x.shape[2] for x in columns[2])
             columns[2] = [F.pad(x, (0, longest - x.shape[2])) for x in columns[2]]
-        return Generated(*(None if column[0] is None else torch.cat(column) for column in columns))
+        return SampledTensors(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledImages:
     """The same as plain arrays: what is scored, shown and kept. A stage that did not run is None."""
 
     stage1: np.ndarray | None  # (B,H,W,3) uint8
     stage2: np.ndarray | None
     region_text: np.ndarray | None  # (B,N,T) float32, the regions' attention to the tokens
 
-    def first(self, count: int) -> Drawn:
+    def first(self, count: int) -> SampledImages:
         """The same of the first items."""
-        return Drawn(*(x if x is None else x[:count] for x in (self.stage1, self.stage2, self.region_text)))
+        return SampledImages(*(x if x is None else x[:count] for x in (self.stage1, self.stage2, self.region_text)))
 
     @property
     def final(self) -> np.ndarray:
@@ -66,22 +65,22 @@ class Pipeline:
     """
 
     def __init__(
-        self, coarse: Model | None, refine: Model | None, codec: Pixel, sampler: Sampler, compute: Compute,
+        self, coarse: Model | None, refine: Model | None, codec: Codec, sampler: Sampler, compute: Compute,
         strength: float, seed: int, chunks: Chunks | None = None, scale: int = 1,
     ):  # fmt: skip
         self.coarse, self.refine, self.codec, self.sampler = coarse, refine, codec, sampler
         self.compute, self.strength, self.seed = compute, strength, seed
         self.chunks, self.scale = chunks or Chunks(), scale
 
-    def __call__(self, batch: Batch) -> Generated:
+    def __call__(self, batch: Batch) -> SampledTensors:
         """Noise is a function of (seed, stage, item key): figures depend on no batch size or order.
 
         Where memory runs out the batch is drawn in smaller chunks.
         """
-        return Generated.joined(self.chunks.over(len(batch), lambda rows: self._draw(batch.rows(rows))))
+        return SampledTensors.joined(self.chunks.over(len(batch), lambda rows: self._draw(batch.rows(rows))))
 
     @torch.no_grad()
-    def _draw(self, batch: Batch) -> Generated:
+    def _draw(self, batch: Batch) -> SampledTensors:
         batch = batch.to(self.compute.device)
         latent = stage1 = stage2 = conditioning = None
         with self.compute:
@@ -98,11 +97,11 @@ class Pipeline:
                 latent, conditioning = self.sampler.sample(self.refine, batch, noise, latent, strength)
                 stage2 = self.codec.decode(latent)
         regions = conditioning.regions
-        return Generated(stage1, stage2, None if regions is None else regions.region_text)
+        return SampledTensors(stage1, stage2, None if regions is None else regions.region_text)
 
     def _noise(self, stage: str, batch: Batch) -> Tensor:
         """(B,C,h,w) standard normal."""
-        shape = latent_shape(batch, self.codec)[1:]
+        shape = self.codec.latent_shape(batch)[1:]
         return item_noise(self.seed, stage, batch.keys, shape).to(self.compute.device)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def zero(module: nn.Module) -> nn.Module:
+def zero_module(module: nn.Module) -> nn.Module:
     """The module with all parameters at zero: it adds nothing until it is trained."""
     with torch.no_grad():
         for parameter in module.parameters():

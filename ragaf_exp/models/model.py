@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.backbones.taps import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
-from ragaf_exp.models.layers import zero
+from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.regions.contrast import Contrast
 from ragaf_exp.models.regions.encoder import Ragaf
 from ragaf_exp.models.regions.injection import Injection
@@ -54,7 +54,7 @@ class Model(nn.Module):
         self.contrast = Contrast(ragaf.width, text.width) if contrast else None
         self.coarse_in = None
         if coarse_channels:
-            self.coarse_in = zero(nn.Conv2d(coarse_channels, shapes[FIRST][0], 3, padding=1, bias=False))
+            self.coarse_in = zero_module(nn.Conv2d(coarse_channels, shapes[FIRST][0], 3, padding=1, bias=False))
 
     def forward(
         self, batch: Batch, x_t: Tensor | None, t: Tensor, keep_text: Tensor | None = None,
@@ -67,11 +67,11 @@ class Model(nn.Module):
         conditioning = replace(self.condition(batch, keep_text, keep_sketch, x_t is not None), coarse=coarse)
         if x_t is None:
             tokens, fusion = self.ragaf.fuse(conditioning.regions, t / self.timesteps)
-            prediction = Prediction(None, self._said(tokens), fusion)
+            prediction = Prediction(None, self._region_prediction(tokens), fusion)
         else:
             prediction = self.denoise(x_t, t, conditioning)
         if self.contrast is not None:
-            prediction = replace(prediction, alike=self.contrast(conditioning.regions, conditioning.text))
+            prediction = replace(prediction, contrastive_logits=self.contrast(conditioning.regions, conditioning.text))
         return prediction, conditioning
 
     def condition(
@@ -87,7 +87,11 @@ class Model(nn.Module):
         if self.ragaf is not None:
             regions = self._regions(batch, text, features, keep_sketch)
         hint = self.hint(features, keep_sketch) if denoises else {}
-        return Conditioning(text, hint, regions, spoken=self._spoken(batch, text))
+        return Conditioning(text, hint, regions, phrase_tokens=self._phrase_tokens(batch, text))
+
+    def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
+        """The conditioning with stage 1's latent (B,C,h,w), where this stage takes it as an input."""
+        return c if self.coarse_in is None else replace(c, coarse=coarse)
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
@@ -97,9 +101,9 @@ class Model(nn.Module):
         tokens, fusion = self.ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
         residuals = self.injection(tokens, c.regions, self._with_coarse(c, hint))
         value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions))
-        return Prediction(value, self._said(tokens), fusion)
+        return Prediction(value, self._region_prediction(tokens), fusion)
 
-    def _spoken(self, batch: Batch, text: Text) -> Tensor | None:
+    def _phrase_tokens(self, batch: Batch, text: Text) -> Tensor | None:
         """(B,N,T) bool: the tokens that lie within each region's span of the caption."""
         if batch.spans is None:
             return None
@@ -116,7 +120,7 @@ class Model(nn.Module):
         seen = self.coarse_in(c.coarse)
         return hint | {FIRST: hint[FIRST] + seen if FIRST in hint else seen}
 
-    def _said(self, tokens: Tensor) -> Tensor | None:
+    def _region_prediction(self, tokens: Tensor) -> Tensor | None:
         return None if self.region_latent is None else self.region_latent(tokens)
 
     def _regions(self, batch: Batch, text: Text, features: dict, keep_sketch: Tensor) -> RegionState:

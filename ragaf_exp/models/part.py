@@ -20,7 +20,7 @@ class Source:
         return asdict(self)
 
 
-class Part(nn.Module):
+class PretrainedModule(nn.Module):
     """A part of the model whose weights may come from elsewhere; those need not be in checkpoints.
 
     source: None where all weights are the run's own. changed: names of parameters that are not the source's any more.

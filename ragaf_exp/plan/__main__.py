@@ -1,7 +1,11 @@
-"""Peak memory before a launch: python -m ragaf_exp.plan memory=16gb [any override] [card=GIB] [out=FILE.json].
+"""Predicts the peak memory of a run before it is launched.
 
-Needs no device, no data and no weights. Figures are predicted, for a CUDA device. card: plan for one of so many GiB, all
-of them free, and not for what is here.
+    python -m ragaf_exp.plan memory=PROFILE [overrides] [card=GIB] [out=FILE.json]
+
+Needs no device, no data and no weights. Predictions are for a CUDA device. card: plan for a GPU of that many GiB instead
+of this machine's. memory=auto: choose the largest profile that fits. Example:
+
+    python -m ragaf_exp.plan memory=16gb stage.batch=4 card=24
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ragaf_exp.config.command_line import guarded, parse_args
-from ragaf_exp.config.compose import AUTO, composed
+from ragaf_exp.config.compose import AUTO, compose_config
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.core.imports import stub_optional_imports
 
 SCHEMA = 1
 OWN = ("out", "card")  # what isn't an override
@@ -25,7 +29,7 @@ def main() -> None:
     words = [word for word in sys.argv[1:] if word.partition("=")[0] not in OWN]
     own = parse_args([word for word in sys.argv[1:] if word not in words], dict.fromkeys(OWN, str))
     out, began = own.get("out", ""), time.monotonic()
-    content = planned(composed(_for_card(words, own["card"]) if "card" in own else words))
+    content = planned(compose_config(_for_card(words, own["card"]) if "card" in own else _for_this_machine(words)))
     print(table(content), f"predicted in {time.monotonic() - began:.0f} s", sep="\n")
     if out:
         from ragaf_exp.core.files import write_json
@@ -33,10 +37,18 @@ def main() -> None:
         write_json(Path(out), content)
 
 
+def _for_this_machine(words: list[str]) -> list[str]:
+    if AUTO not in words:
+        return words
+    from ragaf_exp.plan.auto import chosen  # imports PyTorch
+
+    return chosen(words)
+
+
 def _for_card(words: list[str], size: str) -> list[str]:
     """The overrides as for a card of `size` GiB."""
     from ragaf_exp.plan.auto import chosen
-    from ragaf_exp.plan.available import card
+    from ragaf_exp.plan.available import gpu_of_size
 
     try:
         gib = float(size)
@@ -45,13 +57,13 @@ def _for_card(words: list[str], size: str) -> list[str]:
     if not 0 < gib < math.inf:
         raise UserError(f"card={size}: must be a number of GiB above 0, as 24")
     if AUTO in words:
-        return chosen(words, card(gib))
+        return chosen(words, gpu_of_size(gib))
     return [*words, f"memory.budget={gib}"]
 
 
 def planned(cfg: Any) -> dict[str, Any]:
     """The plan of a config as plain data: GiB by phase and kind, whether it fits, and what would make it fit."""
-    with quick_imports():
+    with stub_optional_imports():
         from ragaf_exp.plan.budget import CONTEXT, FRAGMENTS, GIB, KERNELS, advice, needs, precision_of
         from ragaf_exp.plan.guard import capacity
 

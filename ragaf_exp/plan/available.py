@@ -14,7 +14,7 @@ from ragaf_exp.plan.budget import GIB
 
 
 @dataclass(frozen=True)
-class Room:
+class AvailableMemory:
     """Memory in GiB. what: whose it is, for people. cuda: of a card, or else main memory."""
 
     free: float
@@ -23,19 +23,19 @@ class Room:
     cuda: bool = True
 
 
-def look(device: str) -> Room:
+def query_available_memory(device: str) -> AvailableMemory:
     """What is free now where a run with this memory.device (auto, cpu or cuda) would be."""
     if pick_device(device).type == "cuda":
         free, total = torch.cuda.mem_get_info()
-        return Room(_floor(free), _floor(total), f"{torch.cuda.get_device_name()}")
+        return AvailableMemory(_round_down(free), _round_down(total), f"{torch.cuda.get_device_name()}")
     main = psutil.virtual_memory()
     free, total = min([(main.available, main.total), *_limits()])
-    return Room(_floor(free), _floor(total), "main memory", cuda=False)
+    return AvailableMemory(_round_down(free), _round_down(total), "main memory", cuda=False)
 
 
-def card(gib: float) -> Room:
+def gpu_of_size(gib: float) -> AvailableMemory:
     """A card that isn't here, all of it free."""
-    return Room(gib, gib, f"a card of {gib:g} GiB")
+    return AvailableMemory(gib, gib, f"a card of {gib:g} GiB")
 
 
 def _limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[tuple[int, int]]:
@@ -52,5 +52,5 @@ def _limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
     return found
 
 
-def _floor(size: float) -> float:
+def _round_down(size: float) -> float:
     return math.floor(size / GIB * 100) / 100

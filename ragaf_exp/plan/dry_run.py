@@ -5,63 +5,65 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from types import SimpleNamespace
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.build import build
-from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
+from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.core.types import Batch
-from ragaf_exp.experiments.experiment import Experiment
-from ragaf_exp.plan.dummies import LongCaptions, NoFolder, largest_batch
-from ragaf_exp.plan.fake_cuda import Pretended
+from ragaf_exp.models.model import Model
+from ragaf_exp.plan.dummies import DummyTokenizer, NullRunFolder, largest_batch
+from ragaf_exp.plan.fake_cuda import FakeCudaCompute
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
-from ragaf_exp.training.loggers import Silent
+from ragaf_exp.training.encoder_cache.features import CacheUse
 from ragaf_exp.training.optimizer import inner
+from ragaf_exp.training.setup import TrainerSetup
 from ragaf_exp.training.trainer import Trainer
 
 REGIONS = "regions"  # the steps of stage 2 that train the region path alone
 
 
-class Rehearsal(Experiment):
-    """An experiment without data, folder and weights. compute: a pretended device, or the real processor."""
+class DryRun:
+    """A run's parts and trainers without data, folder and weights. compute: a fake device, or the real processor."""
 
     def __init__(self, cfg: DictConfig, compute: Compute):
-        self.cfg, self.folder, self.compute = cfg, NoFolder(), compute
-        self.settings = {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
+        self.cfg = cfg
         diffusion = build(cfg.diffusion, "diffusion")
         sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
-        tokenizer = LongCaptions(cfg.text.get("vocabulary", 1), cfg.text.max_tokens - 1)
+        tokenizer = DummyTokenizer(cfg.text.get("vocabulary", 1), cfg.text.max_tokens - 1)
         self.parts = Parts(cfg, None, diffusion, sampler, build(cfg.codec, "codec"), None, tokenizer)
-        self.logger = Silent()
-        latents = cfg.memory.features != "none" and any(True for _ in self.parts.codec.parameters())
-        kept = SimpleNamespace(latents=latents or None, texts=cfg.memory.features == "all" or None)
-        self.train_examples = SimpleNamespace(collate=kept)
+        encodes = any(True for _ in self.parts.codec.parameters())
+        self.cached = CacheUse(cfg.memory.features != "none" and encodes, cfg.memory.features == "all")
+        self.setup = TrainerSetup(cfg, self.parts, compute, self.cached)
+
+    def trainer(self, stage: str, coarse: Model | None) -> Trainer:
+        """As the runner makes it."""
+        return self.setup.trainer(stage, coarse, NullRunFolder())
 
     def batch(self, items: int, text: nn.Module) -> Batch:
-        """The largest that the config allows, with the features that the config keeps on disk."""
+        """The largest that the config allows, with the encoder outputs that the config caches."""
         batch = largest_batch(items, self.cfg.data.size, self.cfg.regions.max_regions)
-        codec, kept, side = self.parts.codec, self.train_examples.collate, self.cfg.data.size
-        if kept.latents:
+        codec, side = self.parts.codec, self.cfg.data.size
+        if self.cached.latents:
             size = side // codec.downscale
             batch = replace(batch, latent=torch.zeros(items, codec.channels, size, size))
-        if kept.texts:
+        if self.cached.texts:
             with torch.no_grad():
                 batch = replace(batch, text=text(batch.captions), no_text=text([""]))
         return batch
 
 
-class Stand:
+class TrainingFixture:
     """Where a stage's training stands: model, trainer and batch, each counted as what it is."""
 
-    def __init__(self, cfg: DictConfig, phase: str, compute: Pretended, tracker: Tracker):
+    def __init__(self, cfg: DictConfig, phase: str, compute: FakeCudaCompute, tracker: Tracker):
         with tracker.of("codec"):
-            rehearsal = Rehearsal(cfg, compute)
+            rehearsal = DryRun(cfg, compute)
         self.parts, self.codec, self.coarse = rehearsal.parts, rehearsal.parts.codec, None
         if phase != COARSE:  # kept for validation, and what stage 2 starts from
             with tracker.of("stage 1"):
@@ -104,7 +106,7 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 
 
 @contextmanager
-def told_apart(tracker: Tracker, trainer: Trainer, codec: nn.Module) -> Iterator[None]:
+def track_allocations(tracker: Tracker, trainer: Trainer, codec: nn.Module) -> Iterator[None]:
     """While open, what a training step makes is told apart by the phase that makes it."""
     update, accelerator = trainer.update, trainer.accelerator
     with ExitStack() as stack:

@@ -19,7 +19,7 @@ class Encoding:
     offsets: list[tuple[int, int]]
 
 
-class LongCaptions:
+class DummyTokenizer:
     """A tokenizer whose every caption has `length` tokens. vocabulary: as configured."""
 
     def __init__(self, vocabulary: int, length: int):
@@ -35,7 +35,7 @@ class LongCaptions:
         return self.encoding
 
 
-class NoFolder:
+class NullRunFolder:
     """A run folder without a disk."""
 
     path = checkpoints = samples = None

@@ -82,7 +82,7 @@ class Kernels(TorchFunctionMode):
         return self.cache[id(x)]
 
 
-class Pretended(Compute):
+class FakeCudaCompute(Compute):
     """A CUDA device's number formats on the meta device. precision: no, bf16 or fp16."""
 
     def __init__(self, precision: str):
@@ -97,7 +97,7 @@ class Pretended(Compute):
         return self
 
 
-class InTheOpen(Pretended):
+class UnfusedAttentionCompute(FakeCudaCompute):
     """Attention as the matrix products that it is: for counting operations, not memory."""
 
     def __enter__(self) -> Compute:
@@ -105,7 +105,7 @@ class InTheOpen(Pretended):
         return self
 
 
-class EightBit(torch.optim.Optimizer):
+class FakeAdamW8bit(torch.optim.Optimizer):
     """The state of bitsandbytes' AdamW8bit, whose kernels the meta device has not; float32 below 4,096 values."""
 
     def __init__(self, groups: list[dict[str, Any]], **settings: Any):
@@ -123,14 +123,14 @@ class EightBit(torch.optim.Optimizer):
 
 
 @contextmanager
-def nowhere() -> Iterator[None]:
+def meta_device() -> Iterator[None]:
     """While open, tensors are on the meta device, with shapes and no values, and modules stay there."""
     to, check, autocast = nn.Module.to, adam._device_dtype_check_for_fused, torch.autocast
     eight, again = optimizer._adamw8bit, checkpointing.checkpoint
     torch.autocast = lambda kind, *args, **kwargs: (
         _autocast(**kwargs) if kind == "meta" else autocast(kind, *args, **kwargs)
     )
-    optimizer._adamw8bit = EightBit
+    optimizer._adamw8bit = FakeAdamW8bit
     checkpointing.checkpoint = memory.checkpoint = partial(_recomputed, again)
     nn.Module.to = _reformatted
     adam._device_dtype_check_for_fused = lambda *args, **kwargs: None  # it knows devices that have the fused kernel

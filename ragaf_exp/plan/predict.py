@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ragaf_exp.assembly.model import adopt, make_model, memory_of
+from ragaf_exp.assembly.model import init_refine_from_coarse, make_model, memory_of
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.model import Model
-from ragaf_exp.plan.dry_run import REGIONS, Rehearsal, Stand, told_apart, wrapped
+from ragaf_exp.plan.dry_run import REGIONS, DryRun, TrainingFixture, track_allocations, wrapped
 from ragaf_exp.plan.dummies import largest_batch
-from ragaf_exp.plan.fake_cuda import Pretended, nowhere
+from ragaf_exp.plan.fake_cuda import FakeCudaCompute, meta_device
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
 from ragaf_exp.training.condition_usage import condition_usage
 from ragaf_exp.training.losses.region_targets import train_regions
@@ -51,8 +51,8 @@ def predict(cfg: DictConfig, precision: str, phases: tuple[str, ...] | None = No
     """
     asked, found, short = phases or phases_of(cfg), [], planned_config(cfg)
     for phase in (phase for phase in PHASES if phase in asked):
-        with nowhere():
-            compute = Pretended(precision)
+        with meta_device():
+            compute = FakeCudaCompute(precision)
             if phase == SAMPLING:
                 found.append(sampling_peak(short, compute))
             elif phase == VALIDATION:
@@ -89,26 +89,26 @@ def _here(source: str) -> bool:
     return source != "" and Path(source).expanduser().is_dir()
 
 
-def training_peak(cfg: DictConfig, phase: str, compute: Pretended) -> Peak:
+def training_peak(cfg: DictConfig, phase: str, compute: FakeCudaCompute) -> Peak:
     """Of the second optimizer step of a stage: the first makes the optimizer's state."""
     tracker = Tracker(compute.device.type)
     with tracker:
-        at = Stand(cfg, phase, compute, tracker)
-        with told_apart(tracker, at.trainer, at.codec):
+        at = TrainingFixture(cfg, phase, compute, tracker)
+        with track_allocations(tracker, at.trainer, at.codec):
             at.step(tracker)
             tracker.start()
             at.trainer.step(at.number, at.batch)
     return Peak(phase, micro_batch(cfg, phase), _parts(tracker))
 
 
-def validation_peak(cfg: DictConfig, compute: Pretended) -> Peak:
+def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
     """Of a validation in the last stage that is trained: beside all that training holds, with every network awake."""
     cfg = OmegaConf.merge(cfg, {"memory": {"offload": False}})
     tracker, stage = Tracker(compute.device.type), REFINE if REFINE in cfg.stage.run else COARSE
     items = min(cfg.eval.batch, max(cfg.eval.grid, cfg.eval.validation_drawn))
     with tracker:
-        at = Stand(cfg, stage, compute, tracker)
-        with told_apart(tracker, at.trainer, at.codec):
+        at = TrainingFixture(cfg, stage, compute, tracker)
+        with track_allocations(tracker, at.trainer, at.codec):
             at.step(tracker)
         model = at.trainer.bare if cfg.memory.ema == "cpu" else at.trainer.ema.model  # see Ema.serving
         pipeline = make_pipeline(cfg, at.parts, *((at.coarse, model) if stage == REFINE else (model, None)), compute)
@@ -128,13 +128,13 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
     tracker = Tracker(compute.device.type)
     with tracker, torch.no_grad():
         with tracker.of("codec"):
-            rehearsal = Rehearsal(cfg, compute)
+            rehearsal = DryRun(cfg, compute)
         models: dict[str, Model | None] = {COARSE: None, REFINE: None}
         with tracker.of("weights"):
             for stage in (COARSE, REFINE) if REFINE in cfg.stage.run else (COARSE,):
                 models[stage] = make_model(rehearsal.parts, stage)
         if models[REFINE] is not None:  # weights that stage 2 leaves as they are count once
-            adopt(models[REFINE], models[COARSE].state_dict(), memory_of(cfg))
+            init_refine_from_coarse(models[REFINE], models[COARSE].state_dict(), memory_of(cfg))
         for model in filter(None, models.values()):
             model.requires_grad_(False).eval()
         with tracker.of("batch"):

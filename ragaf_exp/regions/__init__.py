@@ -1,7 +1,6 @@
-"""Regions of a sketch: enclosed areas between strokes, their soft masks and a picture of them."""
+"""Regions of a sketch: enclosed areas between strokes, and their soft masks."""
 
 from ragaf_exp.regions.enclosed import Enclosed
 from ragaf_exp.regions.soft_masks import soft_masks
-from ragaf_exp.viz.regions import region_overlay
 
-__all__ = ["Enclosed", "region_overlay", "soft_masks"]
+__all__ = ["Enclosed", "soft_masks"]

@@ -1,12 +1,14 @@
-"""Writes reports.
+"""Writes the report of a run, or a comparison of several.
 
     python -m ragaf_exp.report run=DIR [out=FILE.html]
     python -m ragaf_exp.report runs='[A,B,C]' [out=FILE.html] [tables=DIR] [items=same|common]
 
-The first writes a run's report again. The second compares runs with the first of them: a page, and its tables as
-Markdown and LaTeX beside it or in `tables`. A folder that holds run folders, as a sweep leaves it, stands for all of
-them. Runs of a study (study.member=) are grouped by member, their seeds together, with curves and grids as pictures.
-items=common: runs that were evaluated on different items are compared on those that they share.
+runs: compared with the first of them; a folder that holds run folders, such as a sweep's, stands for all of them. The
+tables are also written as Markdown and LaTeX, next to the page or in `tables`. Runs of a study (study.member=) are
+grouped by member over their seeds. items=common: compare runs that were evaluated on different items on those that they
+share. Example:
+
+    python -m ragaf_exp.report runs='[runs/ablation]' out=ablation.html
 """
 
 from __future__ import annotations

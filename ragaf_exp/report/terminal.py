@@ -41,11 +41,11 @@ def _print(content: dict, path: Path) -> None:
         table = summary_table(content["metrics"])
         said = [f"warning: {text}" for text in content.get("warnings", [])]
         said += [f"{name}: unavailable: {reason}" for name, reason in content.get("unavailable", {}).items()]
-        noted = {m["warning"]: plain(name) for name, m in content["metrics"].items() if "warning" in m}
+        deferred = {m["warning"]: plain(name) for name, m in content["metrics"].items() if "warning" in m}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: damaged; python -m eval writes it again") from error
     print(f"\n{table}\n")
-    for text in [*said, *(f"{name}: {text}" for text, name in noted.items())]:
+    for text in [*said, *(f"{name}: {text}" for text, name in deferred.items())]:
         print(text)
 
 

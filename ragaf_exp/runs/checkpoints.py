@@ -16,7 +16,6 @@ from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import checksum, read_json, remove_folder, write_folder, write_json
 from ragaf_exp.core.safe_files import is_regular, names_in
-from ragaf_exp.runs import restarts
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
@@ -42,7 +41,6 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     place = folder / checkpoint.stage / f"{checkpoint.step:08d}"
     remove_folder(place)  # only ever one that was found damaged
     write_folder(place, lambda temporary: _fill(temporary, checkpoint))
-    restarts.keeps()
     steps = _steps(folder, checkpoint.stage)
     newer = steps.index(place)  # damaged, as training went on from before them: they must not count as kept
     for passed in (*steps[:newer], *steps[newer + keep :]):

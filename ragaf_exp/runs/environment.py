@@ -37,9 +37,9 @@ def _version(name: str) -> str | None:
 
 def _commit() -> str | None:
     """Of the checkout this code runs from, with + where it was changed; None outside a checkout."""
-    noted = Path(__file__).parents[1] / ".commit"  # a sweep's snapshot says what it was taken of
-    if noted.exists():
-        return noted.read_text() or None
+    recorded = Path(__file__).parents[2] / ".commit"  # a sweep's snapshot says what it was taken of
+    if recorded.exists():
+        return recorded.read_text() or None
     git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,30 +49,29 @@ class RunFolder:
         self.checkpoints, self.samples = path / "checkpoints", path / "samples"
         self.metrics, self.curves = path / "metrics.json", path / "metrics.jsonl"
         self.tokenizer, self.report = path / "tokenizer.json", path / "report.html"
-        self.leads = True  # of the processes that share a run, the one that writes
+        self.is_main = True  # of the processes that share a run, the one that writes
         self.made: list[Path] = []  # folders that were made for a run that has not taken a step yet, the innermost first
         self._points = False  # whether runs/latest is yet to name this run
+        self.progressed = False  # whether this process wrote something that the next start need not do again
         self._lock: Lock | None = None  # of a folder that this process runs
         self._writing = threading.Lock()  # of the status
 
     @classmethod
-    def create(cls, cfg: DictConfig) -> RunFolder:
+    def create(cls, cfg: DictConfig, lacks: Callable[[DictConfig, RunFolder], str] = lambda cfg, folder: "") -> RunFolder:
         """The folder of this config, made where it is new. A run that isn't done is this process's own from here on.
 
         Taken (a UserError) where another process runs it. Of several processes that share the run, one owns it and
-        writes; the others read. What a finished run has lost since is to be made again.
+        writes; the others read. lacks: names what a finished run has lost since, "" for nothing; it is made again.
         """
         folder = cls(place_of(cfg))
-        folder.leads = launch.leads()
+        folder.is_main = launch.is_main_process()
         folder.followed = set(KEYS)  # this config comes from the command line
-        with launch.leader_first():
-            if folder.leads:
-                folder._create(cfg)
+        with launch.main_process_first():
+            if folder.is_main:
+                folder._create(cfg, lacks)
         return folder
 
-    def _create(self, cfg: DictConfig) -> None:
-        from ragaf_exp.experiments.finished import lacks  # which imports PyTorch
-
+    def _create(self, cfg: DictConfig, lacks: Callable[[DictConfig, RunFolder], str]) -> None:
         if not self.path.exists():
             self.made = [path for path in (self.path, *self.path.parents[:2]) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ class RunFolder:
 
     def saved(self) -> None:
         """A checkpoint of this run is there: runs/latest names it from the first on."""
-        if self._points and self.leads:
+        if self._points and self.is_main:
             self._points = False
             self._point_latest()
 
@@ -143,7 +143,7 @@ class RunFolder:
 
         UserError where another process took this folder over.
         """
-        if not self.leads:
+        if not self.is_main:
             return
         self.own()
         with self._writing:
@@ -185,18 +185,22 @@ class RunFolder:
     def state(self) -> dict:
         return read_mapping(self.path / "status.json", SCHEMA)
 
-    def give_up(self, why: str) -> None:
+    def mark_failed(self, why: str) -> None:
         """Fail a run that never came to be this process's own."""
         self.take(0.0)
         self.status("failed", error=why)
         self.release()
 
+    def mark_progress(self) -> None:
+        """Note that this process wrote something that a later start need not do again."""
+        self.progressed = True
+
     def append(self, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
-        if not self.leads:
+        if not self.is_main:
             return
         self.own()
-        restarts.keeps()
+        self.progressed = True
         metrics_jsonl.append(self.curves, line)
 
     def validated(self, stage: str, step: int) -> bool:
@@ -205,7 +209,7 @@ class RunFolder:
 
     def rewind(self, stage: str, step: int) -> None:
         """Drop lines of metrics.jsonl that training is about to write again: those of `stage` after `step`."""
-        if self.leads and is_regular(self.curves):
+        if self.is_main and is_regular(self.curves):
             metrics_jsonl.rewind(self.curves, stage, step)
 
     def take(self, wait: float) -> None:
@@ -231,13 +235,13 @@ class RunFolder:
         os.replace(temporary, latest)
 
 
-def hand_on(cfg: DictConfig) -> None:
+def requeue(cfg: DictConfig) -> None:
     """Queue a job again that was stopped before its run's folder was its own; UserError where that was in vain."""
-    if why := restarts.in_vain(place_of(cfg)):
+    if why := restarts.requeue_loop_reason(place_of(cfg), progressed=False):
         with suppress(UserError):  # another process runs it, and says how it goes
-            RunFolder(place_of(cfg)).give_up(why)
+            RunFolder(place_of(cfg)).mark_failed(why)
         raise UserError(why)
-    STOP.hand_on()
+    STOP.requeue()
 
 
 def is_stale(status: dict[str, Any], now: float | None = None) -> bool:

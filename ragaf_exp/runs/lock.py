@@ -30,7 +30,7 @@ LARGEST = 65_536  # bytes of an owner's file
 POLL_S = 0.5
 
 
-class Taken(UserError):
+class LockHeld(UserError):
     """Another process owns the run folder."""
 
 
@@ -62,7 +62,7 @@ class Lock:
                 if self._create(newest + 1):
                     return
             elif watch.lives and self.monotonic() >= end:
-                raise Taken(f"{self.folder}: {self._holder(newest)} is running this very config; wait for it")
+                raise LockHeld(f"{self.folder}: {self._holder(newest)} is running this very config; wait for it")
             else:
                 self.sleep(POLL_S)
 

@@ -10,24 +10,18 @@ from ragaf_exp.core.files import read_mapping, write_json
 from ragaf_exp.runs import slurm
 
 STARTS = 5  # in a row: a preemption or two in bad moments are none of the job's fault
-_kept = False
 
 
-def keeps() -> None:
-    """This process has kept something that a later start need not do again: a step, a checkpoint, images."""
-    global _kept
-    _kept = True
+def requeue_loop_reason(place: Path, progressed: bool) -> str | None:
+    """Why a job that was stopped should not be queued again, None where it may be. Called once, at its end.
 
-
-def in_vain(place: Path) -> str | None:
-    """Why a job that was asked to stop should not be queued again, None where it may be. Called once, at its end.
-
-    place: the run's folder, perhaps yet to be made, whose `.starts.json` counts this job's starts that kept nothing.
+    place: the run's folder, perhaps yet to be made, whose `.starts.json` counts this job's starts without progress.
+    progressed: whether this start wrote something that the next need not do again: a step, a checkpoint, images.
     """
     job, path = slurm.name(), place / ".starts.json"
-    if job is None or not slurm.leads():
+    if job is None or not slurm.is_first_task():
         return None
-    if _kept:
+    if progressed:
         path.unlink(missing_ok=True)
         return None
     known: dict = {}

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ragaf_exp.distributed.launch import agreed
+from ragaf_exp.distributed.launch import agree_on_stop
 from ragaf_exp.runs import slurm
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Stop:
             self._before = {}
 
     @contextmanager
-    def noted(self, only: bool = True) -> Iterator[None]:
+    def deferred(self, only: bool = True) -> Iterator[None]:
         """In here signals are noted only; only=False: in here, though within such a part, they raise Stopped."""
         outer, self._noted_only = self._noted_only, only
         try:
@@ -76,7 +76,7 @@ class Stop:
 
     def agreed(self) -> str | None:
         """By what any of the run's processes was asked to stop, the same in all of them, which call this together."""
-        if asked := agreed(self.asked):
+        if asked := agree_on_stop(self.asked):
             self.asked = self.asked or asked
         return asked
 
@@ -94,13 +94,13 @@ class Stop:
         job = slurm.name()
         return "cancelled" if self.asked and job and slurm.cancelled(job) else "preempted"
 
-    def hand_on(self) -> None:
+    def requeue(self) -> None:
         """Put the job back into the queue. Where a launcher (submitit) listened before, it does so in its own way."""
         self.obeyed = True
         theirs = [number for number in (signal.SIGUSR2, signal.SIGUSR1) if callable(self._before.get(number))]
         if theirs:
             self._before[theirs[0]](theirs[0], None)
-        elif (job := slurm.name()) and slurm.leads():
+        elif (job := slurm.name()) and slurm.is_first_task():
             slurm.requeue(job)
 
     def _handle(self, number: int, frame: Any) -> None:

@@ -29,7 +29,7 @@ def restarts() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
-def leads() -> bool:
+def is_first_task() -> bool:
     """Whether this is the first of a job step's processes, or the only one."""
     return int(os.environ.get("SLURM_PROCID", 0)) == 0
 

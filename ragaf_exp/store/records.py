@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,6 @@ import xxhash
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json
-from ragaf_exp.runs import restarts
 
 HEAD = 64  # bytes before a shard's first record
 MAGIC = b"RGFEAT1\n"  # the digit counts versions of the layout
@@ -26,14 +26,22 @@ SHARD = 2**30  # bytes after which a writer begins another shard
 KEY = 16  # bytes
 
 
+def no_op() -> None:
+    """The default callback."""
+
+
 class Records:
     """Named arrays by key. fields: name -> (dtype, shape), the same for all records of a folder.
 
-    folder: made when first written to. description: kept there as JSON, for people.
+    folder: made when first written to. description: stored there as JSON, for people.
+    on_write: called when records have reached the disk.
     """
 
-    def __init__(self, folder: Path, fields: dict[str, tuple[str, tuple[int, ...]]], description: dict[str, Any]):
-        self.folder, self.fields, self.description = folder, fields, description
+    def __init__(
+        self, folder: Path, fields: dict[str, tuple[str, tuple[int, ...]]], description: dict[str, Any],
+        on_write: Callable[[], None] = no_op,
+    ):  # fmt: skip
+        self.folder, self.fields, self.description, self.on_write = folder, fields, description, on_write
         parts = [("key", "u1", (KEY,)), *((name, *kind) for name, kind in fields.items()), ("sum", "<u8")]
         self.dtype = np.dtype(parts)
         self.place: dict[bytes, tuple[int, int]] = {}  # key -> shard, row
@@ -43,7 +51,7 @@ class Records:
 
     def __getstate__(self) -> dict[str, Any]:
         """For a loader's worker process, which maps the files itself."""
-        return {**self.__dict__, "place": {}, "shards": [], "seen": {}, "_file": None}
+        return {**self.__dict__, "place": {}, "shards": [], "seen": {}, "_file": None, "on_write": no_op}
 
     def __contains__(self, key: bytes) -> bool:
         return key in self.place
@@ -96,7 +104,7 @@ class Records:
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
-            restarts.keeps()
+            self.on_write()
         self.look()
 
     def forget(self) -> None:

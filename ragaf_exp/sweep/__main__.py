@@ -1,13 +1,16 @@
-"""Sweeps: many runs as one question.
+"""Runs a sweep: many runs as one question.
 
-    python -m ragaf_exp.sweep submit sweeps/fusion.yaml [launcher=slurm|local] [processes=2] [wait=true|false] [overrides]
+    python -m ragaf_exp.sweep submit FILE [launcher=slurm|local] [processes=2] [wait=true|false] [overrides]
     python -m ragaf_exp.sweep status DIR [format=text|html|json] [out=FILE] [live=true|false]
     python -m ragaf_exp.sweep retry DIR [launcher=...] [processes=2] [code=snapshot|now] [setup=site|recorded] [wait=...]
     python -m ragaf_exp.sweep cancel DIR
     python -m ragaf_exp.sweep report DIR [out=FILE.html]
-    python -m ragaf_exp.sweep search sweeps/rates.yaml trials=20 [launcher=...] [processes=2] [overrides]
+    python -m ragaf_exp.sweep search FILE trials=20 [launcher=...] [processes=2] [overrides]
 
-DIR is runs/<name of the sweep>. Exit status: 0 where nothing failed, 1 where a member failed, 2 for a mistake.
+FILE: a sweep file, e.g. sweeps/fusion.yaml. DIR: runs/NAME of the sweep. Exit status: 0 where nothing failed, 1 where a
+member failed, 2 for bad input. Example:
+
+    python -m ragaf_exp.sweep submit sweeps/fusion.yaml launcher=local processes=2
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from ragaf_exp.core.files import write_text
 from ragaf_exp.sweep.definition import read_sweep
 from ragaf_exp.sweep.ledger import open_record
 from ragaf_exp.sweep.members import compose_members
-from ragaf_exp.sweep.monitor import load, show, verdict, watch
+from ragaf_exp.sweep.monitor import exit_code, load, show, watch
 from ragaf_exp.sweep.report import write_sweep_report
 from ragaf_exp.sweep.submit import cancel, described, launcher_of, retry, submit
 
@@ -66,13 +69,13 @@ def command_status(arguments: Sequence[str]) -> int:
     table = load(home)
     if form == "text" and "out" not in known:
         show(table)
-        return verdict(table)
+        return exit_code(table)
     content = {"html": table.as_html, "json": lambda: json.dumps(table.as_json(), indent=1) + "\n",
                "text": lambda: table.summary + "\n"}[form]()  # fmt: skip
     if "out" in known:
         write_text(Path(known["out"]), content)
     print(known.get("out", content.rstrip()))
-    return verdict(table)
+    return exit_code(table)
 
 
 def command_cancel(arguments: Sequence[str]) -> int:

@@ -16,11 +16,11 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ragaf_exp.config.compose import CONF, settable
+from ragaf_exp.config.compose import as_hydra_override
 from ragaf_exp.config.paths import QUOTED
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.resources import SWEEPS
 
-SWEEPS = CONF.parent / "sweeps"
 KEYS = ("name", "overrides", "grid", "search")
 PLAIN = re.compile(r"[\w./+-]+", re.ASCII)  # values that Hydra's grammar takes as they are
 
@@ -102,7 +102,7 @@ def word(value: Any) -> str:
 def combinations(words: Iterable[str]) -> list[dict[str, str]]:
     """Every member as {key: override word}. A later word of a key takes the place of an earlier one."""
     axes: dict[str, list[str]] = {}
-    for override in parsed([settable(word, sweeps=True) for word in words]):
+    for override in parsed([as_hydra_override(word, sweeps=True) for word in words]):
         axes[override.get_key_element().lstrip("+")] = _values(override)
     return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*axes.values())]
 

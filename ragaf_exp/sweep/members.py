@@ -11,10 +11,11 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from ragaf_exp.config.compose import CONF, config_hash
+from ragaf_exp.config.compose import config_hash
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.sweep.definition import combinations, parsed, shown
 
 

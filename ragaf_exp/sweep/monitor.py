@@ -27,12 +27,12 @@ def load(home: Path) -> Table:
     return Table(printable(home.name), found, notes)
 
 
-def verdict(table: Table) -> int:
+def exit_code(table: Table) -> int:
     """Exit status: 1 where a member failed and nothing continues it."""
     return int(any(row.state in BAD for row in table.rows))
 
 
-def over(table: Table) -> bool:
+def all_finished(table: Table) -> bool:
     return all(row.state in (*BAD, "done") for row in table.rows)
 
 
@@ -44,14 +44,14 @@ def watch(home: Path) -> int:
     except KeyboardInterrupt:
         print(f"\nit goes on without this; python -m ragaf_exp.sweep status {home}, or cancel {home}")
         return 130
-    return verdict(table)
+    return exit_code(table)
 
 
 def _live(home: Path, table: Table) -> Table:
     from rich.live import Live
 
     with Live(table.as_rich(), auto_refresh=False) as live:
-        while not over(table):
+        while not all_finished(table):
             time.sleep(EVERY)
             table = load(home)
             live.update(table.as_rich(), refresh=True)
@@ -61,7 +61,7 @@ def _live(home: Path, table: Table) -> Table:
 def _lines(home: Path, table: Table) -> Table:
     """For a log: one line each time something changed, at most every QUIET seconds; the table at the end."""
     told, said = "", -QUIET
-    while not over(table):
+    while not all_finished(table):
         if table.summary != told and time.monotonic() - said >= QUIET:
             told, said = table.summary, time.monotonic()
             print(told, flush=True)

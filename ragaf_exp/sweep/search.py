@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ragaf_exp.config.command_line import explain
-from ragaf_exp.config.compose import settable
+from ragaf_exp.config.compose import as_hydra_override
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.sweep.definition import Sweep, word
 from ragaf_exp.sweep.ledger import Record
@@ -95,7 +95,7 @@ def _checked(sweep: Sweep) -> dict[str, Any]:
         if fault := _fault(values):
             raise UserError(f"{sweep.name}: search.space.{key}: {fault}")
         for value in values if isinstance(values, list) else ():
-            settable(f"{key}={word(value)}")
+            as_hydra_override(f"{key}={word(value)}")
     return found
 
 

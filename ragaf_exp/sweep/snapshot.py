@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import sync
+from ragaf_exp.core.resources import CONF, PACKAGE, SWEEPS
 
-ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("ragaf_exp", "eval", "conf", "sweeps")
+ROOT = PACKAGE.parent
 LIMIT = 5_000_000  # bytes
 NAME = re.compile("[0-9a-f]{16}")
 ENTRY = b"""from ragaf_exp.sweep.member import command_line
@@ -78,8 +78,8 @@ def _remove(cache: Path) -> None:
 
 
 def _sources() -> Iterator[Path]:
-    for part in PARTS:
-        for folder, inner, names in os.walk(ROOT / part):
+    for part in (PACKAGE, ROOT / "eval", *(path for path in (CONF, SWEEPS) if path.parent == ROOT)):
+        for folder, inner, names in os.walk(part):
             inner[:] = [name for name in inner if name != "__pycache__" and not name.startswith(".")]
             yield from (Path(folder, name) for name in names if not name.startswith(".") and not name.endswith(".pyc"))
 

@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class JobEvidence:
     """What is known of a member beside its status.json. None: can't be told."""
 
     queue: slurm.Task | None = None  # SLURM's word; None where it has none
@@ -65,7 +65,7 @@ class Evidence:
     cancelled: bool = False
 
 
-def judge(status: dict[str, Any], known: Evidence, now: float) -> tuple[str, str]:
+def job_status(status: dict[str, Any], known: JobEvidence, now: float) -> tuple[str, str]:
     """(state, error) of a member. status: its status.json, {} where it never began."""
     said, error = status.get("state"), str(status.get("error") or "")
     if said == "done":
@@ -75,7 +75,7 @@ def judge(status: dict[str, Any], known: Evidence, now: float) -> tuple[str, str
     beats = abs(now - _number(status.get("updated"))) <= STALE  # abs: a clock that jumped back is no heartbeat
     if known.lives or (known.queue is not None and known.queue.state in LIVING):
         return _living(said, beats, error)
-    return _over(said, beats, error, known)
+    return _finished(said, beats, error, known)
 
 
 def _living(said: str | None, beats: bool, error: str) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def _living(said: str | None, beats: bool, error: str) -> tuple[str, str]:
     return "starting", error
 
 
-def _over(said: str | None, beats: bool, error: str, known: Evidence) -> tuple[str, str]:
+def _finished(said: str | None, beats: bool, error: str, known: JobEvidence) -> tuple[str, str]:
     """No process is known to live."""
     if known.waiting and not known.cancelled:  # whatever it said at an earlier attempt
         return "queued", ""
@@ -131,7 +131,7 @@ def _row(record: Record, member: str, overrides: dict, latest: tuple | None, que
     path = record.home / member
     status = read_status(path)
     known, name, log = _evidence(record, member, status, latest, queued, local)
-    state, error = judge(status, known, now)
+    state, error = job_status(status, known, now)
     if state in ("failed", "lost") and not status.get("error") and log and (line := last_line(log)):
         error = f"{error}: {line}"
     return Row(member, path, overrides, state, error, name, status)
@@ -140,16 +140,16 @@ def _row(record: Record, member: str, overrides: dict, latest: tuple | None, que
 def _evidence(record: Record, member: str, status: dict, latest: tuple | None, queued, local):
     """(evidence, name of its job, its log)."""
     if latest is None:
-        return Evidence(lives=lives_here(status)), "", None
+        return JobEvidence(lives=lives_here(status)), "", None
     job, index = latest
     cancelled = job.cancelled is not None
     if job.launcher == "slurm":
         task = (queued or {}).get((job.job, index))
         lives = None if task is None else False
-        return Evidence(task, lives, cancelled=cancelled), f"{job.job}_{index}", record.log(job, index)
+        return JobEvidence(task, lives, cancelled=cancelled), f"{job.job}_{index}", record.log(job, index)
     here = local[job.number]
     over = member in here.ended
-    known = Evidence(None, False if over else here.runs(member), not over and here.supervised, here.ended.get(member),
+    known = JobEvidence(None, False if over else here.runs(member), not over and here.supervised, here.ended.get(member),
                      cancelled)  # fmt: skip
     return known, f"local {job.number}_{index}", record.log(job, index)
 

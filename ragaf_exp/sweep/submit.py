@@ -9,15 +9,15 @@ from pathlib import Path
 
 import yaml
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.runs.flat_config import LOADER
 from ragaf_exp.sweep import local, slurm, snapshot
 from ragaf_exp.sweep.ledger import Job, Record
 from ragaf_exp.sweep.members import Member
 from ragaf_exp.sweep.reading import MOST, open_plain
 from ragaf_exp.sweep.status import BAD, Row, rows
-from ragaf_exp.sweep.unmanaged import LOADER
 
 LAUNCHERS = ("slurm", "local")
 
@@ -139,7 +139,7 @@ def _check_setup(record: Record, members: list[str]) -> None:
     """UserError where jobs would run recorded shell lines that are not this checkout's: a record may be a stranger's."""
     for request, _ in _by_request(record, members):
         lines = [*request.setup, *request.extra]
-        if lines and lines != [*(here := composed([]).cluster).setup, *here.extra]:
+        if lines and lines != [*(here := compose_config([]).cluster).setup, *here.extra]:
             raise UserError(f"{record.home}: its jobs would run {'; '.join(lines)}, which is not conf/cluster/site.yaml's; "
                             "add setup=recorded if these are your lines")  # fmt: skip
 

@@ -13,9 +13,8 @@ from torch import nn
 from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch
-from ragaf_exp.models.codecs.base import latent_shape
-from ragaf_exp.models.codecs.pixel import Pixel
-from ragaf_exp.training.objective import Draw, Objective, draw
+from ragaf_exp.models.codecs.base import Codec
+from ragaf_exp.training.objective import Objective, StepNoise, draw
 
 REGIONS = ("labels", "nodes", "node_mask", "edges", "edge_mask")
 SHUFFLES = {"text_shuffled": ("captions",), "sketch_shuffled": ("sketch", *REGIONS), "regions_shuffled": REGIONS}
@@ -48,7 +47,7 @@ def fusion_weights(model: nn.Module, batch: Batch, last: int) -> dict[str, float
 
 @torch.no_grad()
 def condition_usage(
-    model: nn.Module, objective: Objective, codec: Pixel, batches: list[Batch], last: int, seed: int,
+    model: nn.Module, objective: Objective, codec: Codec, batches: list[Batch], last: int, seed: int,
     chunks: Chunks | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Mean denoising loss with the right conditions, and with each shuffled; the same noise for all.
@@ -60,11 +59,11 @@ def condition_usage(
     totals = dict.fromkeys(["right", *names], 0.0)
     for i, batch in enumerate(batches):
         noise = generator(seed, "usage", i)
-        drawn = draw(latent_shape(batch, codec), last, (0.0, 0.0), 0.0, noise, objective.coarse is not None)
+        drawn = draw(codec.latent_shape(batch), last, (0.0, 0.0), 0.0, noise, objective.coarse is not None)
         for name in totals:
             variant = batch if name == "right" else shuffled(batch, SHUFFLES[name])
 
-            def loss(rows: slice, variant: Batch = variant, drawn: Draw = drawn) -> float:
+            def loss(rows: slice, variant: Batch = variant, drawn: StepNoise = drawn) -> float:
                 some = variant.rows(rows)
                 x0 = codec.encode(some.image)
                 value = objective(model, some, x0, drawn.rows(rows).to(x0.device))["diffusion"]

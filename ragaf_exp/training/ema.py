@@ -67,10 +67,10 @@ class Ema:
             yield self.model.eval()
             return
         training = self.trained.training
-        with STOP.noted():  # a signal in the middle of a swap would leave a mixture of both
+        with STOP.deferred():  # a signal in the middle of a swap would leave a mixture of both
             self._swap()
             try:
-                with STOP.noted(only=False):
+                with STOP.deferred(only=False):
                     yield self.trained.eval()
             finally:
                 self._swap()

@@ -16,15 +16,15 @@ from ragaf_exp.distributed import launch
 from ragaf_exp.runs import checkpoints
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.oom_retry import held
-from ragaf_exp.training.schedule import Plan
+from ragaf_exp.training.schedule import StageSchedule
 from ragaf_exp.training.update import Update
 
 
-class Journal:
+class MetricsLogger:
     """Of one stage. on_log: called with (stage, step, figures). Of several processes the first writes."""
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, optim: Optim, update: Update, device: torch.device,
+        self, plan: StageSchedule, folder: RunFolder, optim: Optim, update: Update, device: torch.device,
         on_log: Callable[[str, int, dict[str, float]], None],
     ):  # fmt: skip
         self.plan, self.folder, self.optim, self.update, self.device = plan, folder, optim, update, device
@@ -72,7 +72,7 @@ class Journal:
         )
 
     def _write(self, done: int, figures: dict) -> None:
-        if self.folder.leads:
+        if self.folder.is_main:
             self.folder.append({"stage": self.plan.stage, "step": done, **figures})
             flat = figures.get("validation", figures)
             prefix = "validation_" if "validation" in figures else ""

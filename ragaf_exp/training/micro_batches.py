@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ragaf_exp.core.types import Batch
-from ragaf_exp.training.objective import Draw, Share
+from ragaf_exp.training.objective import MicroBatchWeight, StepNoise
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Work:
     batch: Batch
     x0: Tensor  # (B,C,h,w)
     origin: Tensor  # (B,C,h,w): what noise is added to, see objective.start
-    drawn: Draw
-    share: Share = Share()  # of the step's items and regions
+    drawn: StepNoise
+    share: MicroBatchWeight = MicroBatchWeight()  # of the step's items and regions
 
     def __len__(self) -> int:
         return len(self.x0)
@@ -31,7 +31,7 @@ class Work:
         every = mean(regions.sum().float()).clamp(min=1e-6)  # none at all: all shares are 0
         for begin in range(0, len(self), size):
             rows = slice(begin, begin + size)
-            share = Share(len(self.x0[rows]) / len(self), regions[rows].sum() / every)
+            share = MicroBatchWeight(len(self.x0[rows]) / len(self), regions[rows].sum() / every)
             yield replace(self, batch=self.batch.rows(rows), x0=self.x0[rows], origin=self.origin[rows],
                           drawn=self.drawn.rows(rows), share=share)  # fmt: skip
 

@@ -18,11 +18,11 @@ from ragaf_exp.models.regions.targets import asked
 from ragaf_exp.regions.soft_masks import soft_masks
 from ragaf_exp.training.losses.region_targets import target_losses
 from ragaf_exp.training.losses.region_text import contrastive, coverage, entropy, spans
-from ragaf_exp.training.losses.stage1_sample import Coarse
+from ragaf_exp.training.losses.stage1_sample import Stage1Sampler
 
 
 @dataclass(frozen=True)
-class Draw:
+class StepNoise:
     """The randomness of one step, drawn on the CPU so that it is the same on every device."""
 
     noise: Tensor  # (B,C,h,w) standard normal
@@ -32,25 +32,25 @@ class Draw:
     recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
     coarse: Tensor | None = None  # (B,C,h,w) standard normal: what stage 1's latent is made of, where stage 2 sees it
 
-    def to(self, device: torch.device) -> Draw:
+    def to(self, device: torch.device) -> StepNoise:
         return self._each(lambda x: x.to(device, non_blocking=True))
 
-    def rows(self, where: slice) -> Draw:
+    def rows(self, where: slice) -> StepNoise:
         return self._each(lambda x: x[where])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Draw:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> StepNoise:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Draw(**{name: None if value is None else change(value) for name, value in values.items()})
+        return StepNoise(**{name: None if value is None else change(value) for name, value in values.items()})
 
 
 def draw(
     shape: torch.Size, last: int, dropout: tuple[float, float], recolour: float, generator: Generator,
     coarse: bool = False,
-) -> Draw:  # fmt: skip
+) -> StepNoise:  # fmt: skip
     """last: timesteps are uniform in [0, last). dropout: of captions, of sketches. recolour: share of starts."""
     n = shape[0]
     text, sketch = dropout
-    return Draw(
+    return StepNoise(
         noise=torch.randn(shape, generator=generator),
         t=torch.randint(0, last, (n,), generator=generator),
         keep_text=torch.rand(n, generator=generator) >= text,
@@ -61,7 +61,7 @@ def draw(
 
 
 @dataclass(frozen=True)
-class Share:
+class MicroBatchWeight:
     """What part of a step's batch a micro-batch is: weighted by it, the micro-batches' losses add up to the batch's."""
 
     items: float = 1.0
@@ -78,19 +78,19 @@ class Objective(nn.Module):
         self, process: Diffusion, loss: Loss | None = None, stage1: nn.Module | None = None, coarse_steps: int = 1
     ):
         super().__init__()
-        self.coarse = None if stage1 is None else Coarse(process, stage1, coarse_steps)
+        self.coarse = None if stage1 is None else Stage1Sampler(process, stage1, coarse_steps)
         self.process = process
         self.weights = asdict(loss or Loss())
-        self.progress = 0.0  # share of the stage's steps that are behind us
 
     def forward(
-        self, model: nn.Module, batch: Batch, x0: Tensor, drawn: Draw, regions_only: bool = False,
-        origin: Tensor | None = None, share: Share = Share(),  # noqa: B008 - frozen
+        self, model: nn.Module, batch: Batch, x0: Tensor, drawn: StepNoise, regions_only: bool = False,
+        origin: Tensor | None = None, share: MicroBatchWeight = MicroBatchWeight(), progress: float = 0.0,  # noqa: B008 - frozen
     ) -> dict[str, Tensor]:  # fmt: skip
         """x0 (B,C,h,w) -> the losses by name, and their weighted sum as `loss`.
 
         regions_only: ask the region path alone, without running the denoiser.
-        origin (B,C,h,w): what noise is added to, where that was made of more items than these. share: see Share.
+        origin (B,C,h,w): what noise is added to, where that was made of more items than these. share: see MicroBatchWeight.
+        progress: share of the stage's steps that are done, in [0,1).
         """
         x_t = None
         if not regions_only:
@@ -107,29 +107,29 @@ class Objective(nn.Module):
             losses |= {name: value * share.regions for name, value in found.items()}
         if conditioning.regions is not None:
             losses |= self._region_text(prediction, conditioning, share)
-        total = sum(self.weight(name) * value for name, value in losses.items())
+        total = sum(self.weight(name, progress) * value for name, value in losses.items())
         return {"loss": total, **losses}
 
     def denoising(self, value: Tensor, target: Tensor, t: Tensor) -> Tensor:
         error = (value.float() - target.float()).square().mean(dim=(1, 2, 3))  # (B,)
         return (self.process.weight(t) * error).mean()
 
-    def weight(self, name: str) -> float:
-        """Of a loss, at this step."""
+    def weight(self, name: str, progress: float = 0.0) -> float:
+        """Of a loss, where `progress` of the stage's steps are done."""
         until = self.weights["contrastive_until"]
-        left = max(0.0, 1 - self.progress / until) if name == "contrastive" and until else 1.0
+        left = max(0.0, 1 - progress / until) if name == "contrastive" and until else 1.0
         return left * self.weights[name]
 
-    def _region_text(self, said: Prediction, c: Conditioning, share: Share) -> dict[str, Tensor]:
+    def _region_text(self, said: Prediction, c: Conditioning, share: MicroBatchWeight) -> dict[str, Tensor]:
         """A batch without spans, as validation's are, has no loss of them. Contrast is within a micro-batch."""
         losses = {}
         if self.weights["contrastive"] > 0:  # also once its weight has fallen to 0: all steps have the same losses
-            losses["contrastive"] = contrastive(said.alike, c) * share.items
+            losses["contrastive"] = contrastive(said.contrastive_logits, c) * share.items
         if self.weights["coverage"] > 0:
             losses["coverage"] = coverage(c) * share.items
         if self.weights["entropy"] > 0:
             losses["entropy"] = entropy(c) * share.regions
-        if self.weights["spans"] > 0 and c.spoken is not None:
+        if self.weights["spans"] > 0 and c.phrase_tokens is not None:
             losses["spans"] = spans(c) * share.regions
         return losses
 
@@ -139,7 +139,7 @@ class Objective(nn.Module):
         return target_losses(said, sizes, state.soft_masks[tuple(x0.shape[2:])], state.region_mask, x0)
 
 
-def start(x0: Tensor, batch: Batch, drawn: Draw, before: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def start(x0: Tensor, batch: Batch, drawn: StepNoise, before: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """What noise is added to: x0 (B,C,h,w), or x0 with each region's mean moved to that of the item before.
 
     Stage 2 samples from stage 1's output, which has the right strokes and often the wrong colours: it must take

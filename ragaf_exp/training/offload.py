@@ -9,23 +9,23 @@ import torch
 from torch import nn
 
 
-class Resting:
+class OffloadedModules:
     """networks: they rest in main memory, and are on the device while `awake`."""
 
     def __init__(self, networks: Sequence[nn.Module], device: torch.device):
         self.networks, self.device = networks, device
-        self._rest()
+        self._offload()
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
+    def on_device(self) -> Iterator[None]:
         """For validation, which needs them."""
         try:
             for network in self.networks:
                 network.to(self.device)
             yield
         finally:
-            self._rest()
+            self._offload()
 
-    def _rest(self) -> None:
+    def _offload(self) -> None:
         for network in self.networks:
             network.to("cpu")

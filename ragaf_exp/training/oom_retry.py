@@ -25,7 +25,7 @@ def held(device: torch.device) -> dict[str, float]:
     return {"memory_allocated": round(peaks[0] / 2**30, 3), "memory_reserved": round(peaks[1] / 2**30, 3)}
 
 
-class Recovery:
+class OomRetry:
     """Redoes a training step that ran out of memory, with half the micro-batch and twice the accumulation.
 
     What is found stays for later steps, and for a resumed run: status.json holds the step from which on it held, so
@@ -41,15 +41,15 @@ class Recovery:
     ):  # fmt: skip
         self.folder, self.stage, self.accumulate, self.processes = folder, stage, accumulate, processes
         self.changed, self.in_pieces = changed, in_pieces
-        self.retreats: list[dict] = []
+        self.oom_events: list[dict] = []
 
     def restore(self) -> None:
         """Go on from what earlier processes of this run found."""
-        self.retreats = [r for r in self.folder.state.get("retreats", ()) if r["stage"] == self.stage]
+        self.oom_events = [r for r in self.folder.state.get("retreats", ()) if r["stage"] == self.stage]
 
     def pieces(self, step: int, kind: str) -> int:
         """Micro-batches of a step. kind: of work; what one kind can't hold, another may."""
-        held = [r["accumulate"] for r in self.retreats if r["kind"] == kind and r["step"] <= step]
+        held = [r["accumulate"] for r in self.oom_events if r["kind"] == kind and r["step"] <= step]
         return max([self.accumulate, *held])
 
     def run(self, step: int, kind: str, items: int, attempt: Callable[[int], T]) -> T:
@@ -64,7 +64,7 @@ class Recovery:
                     raise
                 reason = _line(error)
             free()  # outside the except clause, which holds the failed attempt's tensors
-            self._retreat(step, kind, items, size, reason, before)
+            self._halve(step, kind, items, size, reason, before)
 
     def retry(self, step: int, update: Callable[[], None], changed: Callable[[], Iterable[Tensor]]) -> None:
         """An update that has no smaller form: once more, where it had changed nothing."""
@@ -77,25 +77,25 @@ class Recovery:
             reason = _line(error)
         free()
         if self._versions(changed) != before:
-            raise OutOfMemory(self._halfway(step, reason))
+            raise OutOfMemory(self._check_unchanged(step, reason))
         try:
             update()
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise OutOfMemory(self._halfway(step, reason)) from error
+                raise OutOfMemory(self._check_unchanged(step, reason)) from error
             raise
 
-    def _halfway(self, step: int, reason: str) -> str:
+    def _check_unchanged(self, step: int, reason: str) -> str:
         return (f"{self._place(step)} in the middle of an update ({reason}); the newest checkpoint is whole and the same "
                 "command continues from it; give it more room, as by a larger stage.accumulate")  # fmt: skip
 
     def _place(self, step: int) -> str:
         return f"stage {self.stage}, step {step + 1}: out of memory"
 
-    def _retreat(self, step: int, kind: str, items: int, size: int, reason: str, before: list[int]) -> None:
+    def _halve(self, step: int, kind: str, items: int, size: int, reason: str, before: list[int]) -> None:
         place = self._place(step)
         if self._versions(self.changed) != before:
-            raise OutOfMemory(self._halfway(step, reason))
+            raise OutOfMemory(self._check_unchanged(step, reason))
         if self.processes > 1:
             raise OutOfMemory(f"{place} in one of {self.processes} processes ({reason}), which can't redo a step alone")
         if not self.in_pieces:
@@ -106,9 +106,9 @@ class Recovery:
         smaller = math.ceil(size / 2)
         pieces = math.ceil(items / smaller)
         log.warning("%s with %d items at a time; redoing it with %d, accumulated %d times", place, size, smaller, pieces)
-        self.retreats.append({"stage": self.stage, "kind": kind, "step": step, "accumulate": pieces, "reason": reason})
+        self.oom_events.append({"stage": self.stage, "kind": kind, "step": step, "accumulate": pieces, "reason": reason})
         others = [r for r in self.folder.state.get("retreats", ()) if r["stage"] != self.stage]
-        self.folder.status("running", retreats=[*others, *self.retreats])
+        self.folder.status("running", oom_events=[*others, *self.oom_events])
 
     @staticmethod
     def _versions(changed: Callable[[], Iterable[Tensor]]) -> list[int]:

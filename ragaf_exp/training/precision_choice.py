@@ -62,7 +62,7 @@ def settled(compute: Compute, places: list[RunFolder], step: Callable[[Compute],
     """
     found = _agreed(next(filter(None, (_begun_in(place, compute.device) for place in places)), None))
     choice = Choice(found, compute.device.type) if found else chosen(compute.device, step)
-    if found is None and places[0].leads:
+    if found is None and places[0].is_main:
         log.info("%s", choice)
     for place in places:
         record(place, choice)
@@ -71,7 +71,7 @@ def settled(compute: Compute, places: list[RunFolder], step: Callable[[Compute],
 
 def chosen(device: torch.device, step: Callable[[Compute], None]) -> Choice:
     """By the instructions of a CUDA device, for whose bf16 memory is planned; by the clock on a processor."""
-    native = not collectives.most(float(not has_bf16(device)))  # in all processes
+    native = not collectives.all_reduce_max(float(not has_bf16(device)))  # in all processes
     if device.type == "cuda" or not native:
         return Choice("bf16" if native else "no", device.type)
     seconds = timed(step)
@@ -92,7 +92,7 @@ def timed(step: Callable[[Compute], None], clock: Callable[[], float] = time.pro
             found[key].append(clock() - began)
         least = launch.mean(torch.tensor([min(values) for values in found.values()], dtype=torch.float64))
         clear = turn > 0 and float(least.max() / least.min()) > CLEAR
-        if clear or collectives.most(sum(values[-1] for values in found.values())) > LONG_S:
+        if clear or collectives.all_reduce_max(sum(values[-1] for values in found.values())) > LONG_S:
             break
     return dict(zip(FORMATS, least.tolist(), strict=True))
 
@@ -120,7 +120,7 @@ def for_sampling(folder: RunFolder, device: str, precision: str) -> Compute:
 
 def record(folder: RunFolder, choice: Choice) -> None:
     """Add the choice to environment.json, which stays as it is where it holds one."""
-    if folder.leads and recorded(folder) is None:
+    if folder.is_main and recorded(folder) is None:
         folder.own()
         write_json(_path(folder), {**_environment(folder), "precision": asdict(choice)})
 
@@ -132,7 +132,7 @@ def _begun_in(folder: RunFolder, device: torch.device) -> str | None:
 
 def _agreed(found: str | None) -> str | None:
     """The recorded format, in every process where any of them reads one."""
-    number = int(collectives.most(float(FORMATS.index(found) + 1 if found else 0)))
+    number = int(collectives.all_reduce_max(float(FORMATS.index(found) + 1 if found else 0)))
     return FORMATS[number - 1] if number else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -10,13 +11,13 @@ from torch import nn
 from ragaf_exp.compute.device import Compute, kernels
 from ragaf_exp.config.schema import Stage
 from ragaf_exp.core.randomness import generator
-from ragaf_exp.data.loader import Examples
+from ragaf_exp.core.types import Batch
+from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.distributed import collectives
-from ragaf_exp.models.codecs.base import latent_shape
-from ragaf_exp.models.codecs.pixel import Pixel
+from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.training.micro_batches import Work
 from ragaf_exp.training.objective import Objective, draw
-from ragaf_exp.training.schedule import Plan
+from ragaf_exp.training.schedule import StageSchedule
 
 DISTINCT = 4  # items are prepared for it; the micro-batch repeats them
 
@@ -32,13 +33,15 @@ class Trial:
         plan: of the stage.
         pace: its batch, and in how many micro-batches.
         seed: of the run.
+        to_batch: collates examples.
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, codec: Pixel, examples: Examples, plan: Plan, pace: Stage,
-        seed: int,
+        self, model: nn.Module, objective: Objective, codec: Codec, examples: Examples, plan: StageSchedule, pace: Stage,
+        seed: int, to_batch: Callable[..., Batch] = collate,
     ):  # fmt: skip
         self.model, self.objective, self.codec, self.examples = model, objective, codec, examples
+        self.to_batch = to_batch
         self.plan, self.seed = plan, seed
         self.items = max(1, -(-pace.batch // (pace.accumulate * collectives.count())))
 
@@ -57,9 +60,9 @@ class Trial:
         """Made once, and only where steps are timed."""
         rows = self.examples.first(min(self.items, DISTINCT))
         rows = (rows * self.items)[: self.items]
-        batch = self.examples.collate(rows, spans=self.objective.weights["spans"] > 0).smaller(self.plan.scale)
+        batch = self.to_batch(rows, spans=self.objective.weights["spans"] > 0).smaller(self.plan.scale)
         x0 = self.codec.encode(batch.image) if batch.latent is None else batch.latent
         chance = generator(self.seed, "trial")
-        drawn = draw(latent_shape(batch, self.codec), self.plan.last, (0.0, 0.0), 0.0, chance,
+        drawn = draw(self.codec.latent_shape(batch), self.plan.last, (0.0, 0.0), 0.0, chance,
                      self.objective.coarse is not None)  # fmt: skip
         return Work(batch, x0, x0, drawn)

@@ -9,7 +9,7 @@ from ragaf_exp.training.optimizer import WARM_PART, learning_rate, warm_up
 
 
 @dataclass(frozen=True)
-class Plan:
+class StageSchedule:
     """Steps and rates. Each of its two parts has a warm-up and a cosine of its own."""
 
     stage: str

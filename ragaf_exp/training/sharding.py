@@ -151,4 +151,4 @@ def parts_of(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 def finite(model: nn.Module) -> bool:
     """Whether all parameters are finite, in all processes: the same answer in each."""
     local = (p.to_local() if isinstance(p, DTensor) else p for p in model.parameters())
-    return not collectives.most(float(not all(p.isfinite().all() for p in local)))
+    return not collectives.all_reduce_max(float(not all(p.isfinite().all() for p in local)))

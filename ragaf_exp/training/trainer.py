@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,10 +21,9 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch
 from ragaf_exp.data.curriculum import eased, easy_first
-from ragaf_exp.data.loader import Examples, batch_order, step_loader, workers_watched
+from ragaf_exp.data.loader import Examples, batch_order, collate, step_loader, workers_watched
 from ragaf_exp.distributed import collectives, launch
-from ragaf_exp.models.codecs.base import latent_shape
-from ragaf_exp.models.codecs.pixel import Pixel
+from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.loading.sources import load_own, own_state, sources_of
 from ragaf_exp.runs import checkpoints, metrics_jsonl
 from ragaf_exp.runs.checkpoints import Checkpoint
@@ -31,19 +31,19 @@ from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.signals import STOP, Interrupted, Stopped
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.memory import lay_out, save_memory
-from ragaf_exp.training.metrics_log import Journal
+from ragaf_exp.training.metrics_log import MetricsLogger
 from ragaf_exp.training.micro_batches import Work, parts
-from ragaf_exp.training.objective import Draw, Objective, draw, start
-from ragaf_exp.training.offload import Resting
-from ragaf_exp.training.oom_retry import Recovery
-from ragaf_exp.training.schedule import Plan
+from ragaf_exp.training.objective import Objective, StepNoise, draw, start
+from ragaf_exp.training.offload import OffloadedModules
+from ragaf_exp.training.oom_retry import OomRetry
+from ragaf_exp.training.schedule import StageSchedule
 from ragaf_exp.training.sharding import Sharded, finite, parts_of, shard, shards, whole
 from ragaf_exp.training.update import Update
 
 log = logging.getLogger(__name__)
 
 
-def check_shares(plan: Plan, pace: Stage) -> None:
+def check_shares(plan: StageSchedule, pace: Stage) -> None:
     """UserError unless every process takes as many items of a step as the others."""
     items = {"batch": pace.batch}
     if plan.region_steps:
@@ -53,29 +53,57 @@ def check_shares(plan: Plan, pace: Stage) -> None:
             raise UserError(f"stage.{key}={number}: must be a multiple of the {collectives.count()} processes")
 
 
-class Trainer:
-    """Trains one model by one plan. model: its parameters that require a gradient are trained.
+@dataclass(frozen=True)
+class Settings:
+    """Config groups as their dataclasses, and the seed."""
 
-    idle: networks, of the model or not, that no step uses and that may rest in main memory.
-    validate: called with (EMA model, step) every so often; returns figures to log.
-    on_log: called with (stage, step, figures).
+    stage: Stage
+    optim: Optim
+    task: Task
+    memory: Memory
+    seed: int
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a step runs. model: its parameters that require a gradient are trained.
+
+    idle: networks, of the model or not, that no step runs and that may be offloaded to main memory.
     """
 
+    model: nn.Module
+    objective: Objective
+    codec: Codec
+    idle: Sequence[nn.Module] = ()
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """validate: called with (EMA model, step) every so often; returns metrics to log.
+
+    on_log: called with (stage, step, metrics).
+    """
+
+    validate: Callable[[nn.Module, int], dict[str, float]]
+    on_log: Callable[[str, int, dict[str, float]], None]
+
+
+class Trainer:
+    """Trains the model of one stage."""
+
     def __init__(
-        self, plan: Plan, model: nn.Module, objective: Objective, codec: Pixel, folder: RunFolder, compute: Compute,
-        pace: Stage, optim: Optim, task: Task, memory: Memory, seed: int,
-        validate: Callable[[nn.Module, int], dict[str, float]], on_log: Callable[[str, int, dict[str, float]], None],
-        idle: Sequence[nn.Module] = (),
-    ):  # fmt: skip
-        self.plan, self.objective, self.codec, self.folder = plan, objective, codec, folder
-        self.compute, self.pace, self.optim, self.task, self.seed = compute, pace, optim, task, seed
-        self.validate = validate
+        self, plan: StageSchedule, networks: Networks, folder: RunFolder, compute: Compute, settings: Settings, hooks: Hooks
+    ):
+        optim, memory, model = settings.optim, settings.memory, networks.model
+        self.plan, self.objective, self.codec, self.folder = plan, networks.objective, networks.codec, folder
+        self.compute, self.stage_cfg, self.optim, self.task = compute, settings.stage, optim, settings.task
+        self.seed, self.validate = settings.seed, hooks.validate
         # a sweep's members, and a run and its plan, share a process, and may differ in precision and device
         AcceleratorState._reset_state(reset_partial_state=True)
         # accelerate scales losses on some devices only: in float16 `Update` does it on all
         mixed = "no" if compute.precision == "fp16" else compute.precision
         self.accelerator = Accelerator(cpu=compute.device.type != "cuda", mixed_precision=mixed)
-        check_shares(plan, pace)
+        check_shares(plan, self.stage_cfg)
         self.bare = lay_out(model, memory)
         self.sharded: Sharded | None = None
         if shards(memory):
@@ -84,13 +112,17 @@ class Trainer:
             self.ema = Ema(model, optim.ema, memory.ema).to(compute.device)
         self.update = Update(save_memory(model, memory), plan.lr, optim, memory, compute, self.accelerator)
         self.model = self.update.prepared
-        self.resting = Resting(idle if memory.offload else (), compute.device)
+        self.resting = OffloadedModules(networks.idle if memory.offload else (), compute.device)
         in_pieces = not memory.step_in_backward
-        self.recovery = Recovery(folder, plan.stage, pace.accumulate, collectives.count(), self.bare.parameters, in_pieces)
-        self.journal = Journal(plan, folder, optim, self.update, compute.device, on_log)
+        ranks, accumulate = collectives.count(), self.stage_cfg.accumulate
+        self.recovery = OomRetry(folder, plan.stage, accumulate, ranks, self.bare.parameters, in_pieces)
+        self.journal = MetricsLogger(plan, folder, optim, self.update, compute.device, hooks.on_log)
 
-    def fit(self, examples: Examples) -> nn.Module:
-        """Train from the newest checkpoint (or from the start) to the plan's last step; returns the EMA model."""
+    def fit(self, examples: Examples, to_batch: Callable[..., Batch] = collate) -> nn.Module:
+        """Train from the newest checkpoint (or from the start) to the last step; returns the EMA model.
+
+        to_batch: collates examples, as data.loader.collate does; the encoder cache adds its features.
+        """
         start = self._restore()
         if start and self._validates(start) and not self.folder.validated(self.plan.stage, start):
             self.ema.gather()
@@ -100,14 +132,14 @@ class Trainer:
         self.folder.rewind(self.plan.stage, start)
         order, spans = self._order(examples, start), self.objective.weights["spans"] > 0
         pin = self.compute.device.type == "cuda"
-        loader = step_loader(examples, order, self.pace.workers, start, spans, pin)
+        loader = step_loader(examples, order, self.stage_cfg.workers, start, spans, pin, to_batch)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
-                   disable=not self.folder.leads, unit="step")  # fmt: skip
-        if self.folder.leads:
+                   disable=not self.folder.is_main, unit="step")  # fmt: skip
+        if self.folder.is_main:
             self._introduce(examples)
         self.began = time.monotonic()
         self.journal.resume()
-        with STOP.noted(), workers_watched():
+        with STOP.deferred(), workers_watched():
             for step, batch in enumerate(bar, start):
                 self.step(step, batch.to(self.compute.device))
                 self._after(step + 1, bar)
@@ -124,35 +156,39 @@ class Trainer:
     def _order(self, examples: Examples, start: int) -> Iterator[list[int]]:
         """Indices of this process's share of every batch from step `start` on."""
         middle, end = self.plan.region_steps, self.plan.steps
-        parts = ((self.plan.region_batch, range(start, middle)), (self.pace.batch, range(max(start, middle), end)))
-        easy = easy_first(examples) if self.pace.curriculum else None
+        parts = ((self.plan.region_batch, range(start, middle)), (self.stage_cfg.batch, range(max(start, middle), end)))
+        easy = easy_first(examples) if self.stage_cfg.curriculum else None
         for batch, steps in parts:
             order = batch_order(len(examples), batch, self.seed, steps, collectives.rank(), collectives.count())
-            yield from order if easy is None else eased(order, steps, easy, self.pace.curriculum * end)
+            yield from order if easy is None else eased(order, steps, easy, self.stage_cfg.curriculum * end)
 
     def step(self, step: int, batch: Batch) -> None:
         """One optimizer step on this process's share of the batch, whose items are as the data gives them."""
         batch = batch.smaller(self.plan.scale)
         self.update.set_rate(self.plan.lr_at(step, self.optim))
-        drawn = self._draw(step, latent_shape(batch, self.codec)).to(batch.image.device)
+        drawn = self._draw(step, self.codec.latent_shape(batch)).to(batch.image.device)
         regions_only = step < self.plan.region_steps
-        self.objective.progress = step / self.plan.steps
+        progress = step / self.plan.steps
         kind = "regions" if regions_only else "whole"
-        losses = self.recovery.run(step, kind, len(batch), lambda size: self._attempt(batch, drawn, regions_only, size))
+        losses = self.recovery.run(
+            step, kind, len(batch), lambda size: self._step_in_micro_batches(batch, drawn, regions_only, size, progress)
+        )
         self.journal.recent.append(losses)
         self.recovery.retry(step, lambda: self.ema.update(step), self.ema.means)
 
-    def _attempt(self, batch: Batch, drawn: Draw, regions_only: bool, size: int) -> dict[str, Tensor]:
+    def _step_in_micro_batches(
+        self, batch: Batch, drawn: StepNoise, regions_only: bool, size: int, progress: float
+    ) -> dict[str, Tensor]:
         """Losses, gradients and update by micro-batches of `size` items; nothing is left of an attempt that failed."""
         self.update.discard()
         x0 = batch.latent
         if x0 is None:
             x0 = torch.cat([self.codec.encode(batch.image[rows]) for rows in parts(len(batch), size)])  # (B,C,h,w)
         total: dict[str, Tensor] = {}
-        origin = x0 if regions_only else start(x0, batch, drawn, collectives.item_before)
+        origin = x0 if regions_only else start(x0, batch, drawn, collectives.previous_item)
         for work in Work(batch, x0, origin, drawn).pieces(size, launch.mean):
             with self.compute:
-                losses = self._ask(work.batch, work.x0, work.drawn, regions_only, work.origin, work.share)
+                losses = self._ask(work.batch, work.x0, work.drawn, regions_only, work.origin, work.share, progress)
             self.update.backward(losses["loss"])
             total = {name: value.detach() + total.get(name, 0) for name, value in losses.items()}
         self.update.apply()
@@ -162,7 +198,7 @@ class Trainer:
         """The objective's losses of the model that is trained."""
         return self.objective(self.model, *inputs) if self.sharded is None else self.sharded(self.objective, *inputs)
 
-    def _draw(self, step: int, shape: torch.Size) -> Draw:
+    def _draw(self, step: int, shape: torch.Size) -> StepNoise:
         """Drawn for the batch of all processes, of which this one takes its rows."""
         whole = torch.Size((shape[0] * collectives.count(), *shape[1:]))
         dropout = (self.task.caption_dropout, self.task.sketch_dropout)
@@ -181,29 +217,32 @@ class Trainer:
         last = done == self.plan.steps
         switch = done == self.plan.region_steps  # the steps after it have other losses
         asked = STOP.agreed()
-        out_of_time = self.pace.max_seconds > 0 and collectives.most(time.monotonic() - self.began) > self.pace.max_seconds
-        save = last or asked or out_of_time or done % self.pace.checkpoint_every == 0
-        if switch or save or done % self.pace.log_every == 0:
+        out_of_time = (
+            self.stage_cfg.max_seconds > 0
+            and collectives.all_reduce_max(time.monotonic() - self.began) > self.stage_cfg.max_seconds
+        )
+        save = last or asked or out_of_time or done % self.stage_cfg.checkpoint_every == 0
+        if switch or save or done % self.stage_cfg.log_every == 0:
             figures = self.journal.losses(done)
             bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
         if not asked and self._validates(done):
             self.ema.gather()  # all processes together: only what the first does alone may be cut short
-            with suppress(Stopped), STOP.noted(only=False):
+            with suppress(Stopped), STOP.deferred(only=False):
                 self._validate(done)
             asked = STOP.agreed()
         if save or asked:
             self._save(done)
         if asked or (out_of_time and not last):
-            why = f"by {asked}" if asked else f"after {self.pace.max_seconds:g} s"
+            why = f"by {asked}" if asked else f"after {self.stage_cfg.max_seconds:g} s"
             raise Interrupted(f"stage {self.plan.stage} stopped at step {done} {why}")
 
     def _validates(self, done: int) -> bool:
-        return done == self.plan.steps or done % self.pace.validate_every == 0
+        return done == self.plan.steps or done % self.stage_cfg.validate_every == 0
 
     def _validate(self, done: int) -> None:
         """By the gathered average."""
-        if self.folder.leads:
-            with self.resting.awake(), self.compute, self.ema.serving() as model:
+        if self.folder.is_main:
+            with self.resting.on_device(), self.compute, self.ema.serving() as model:
                 figures = self.validate(model, done)
             self.journal.validation(done, figures)
         self.journal.resume()
@@ -213,23 +252,24 @@ class Trainer:
             self.journal.diverged(done)  # by the last gradient: the next loss would show it, no checkpoint must hold it
         self.folder.own()
         self.ema.gather()
-        leads = self.folder.leads
-        model, moments = whole(own_state(self.bare), leads), whole(self.update.tensors(), leads)
-        if leads:
+        is_main = self.folder.is_main
+        model, moments = whole(own_state(self.bare), is_main), whole(self.update.tensors(), is_main)
+        if is_main:
             content = Checkpoint(self.plan.stage, done, model, own_state(self.ema.model), moments,
                                  sources_of(self.bare), self.update.numbers())  # fmt: skip
             metrics_jsonl.keep(self.folder.curves)
-            checkpoints.save(self.folder.checkpoints, content, self.pace.keep)
+            checkpoints.save(self.folder.checkpoints, content, self.stage_cfg.keep)
             self.folder.saved()
-        launch.together()
+            self.folder.mark_progress()
+        launch.barrier()
 
     def _restore(self) -> int:
         self.recovery.restore()
         found = checkpoints.load_newest(self.folder.checkpoints, self.plan.stage)
         if found is None:
             return 0
-        if self.folder.leads:
-            checkpoints.prune(self.folder.checkpoints, found, self.pace.keep)
+        if self.folder.is_main:
+            checkpoints.prune(self.folder.checkpoints, found, self.stage_cfg.keep)
         try:
             load_own(self.bare, parts_of(found.model, self.bare), found.sources)
             load_own(self.ema.model, found.ema, found.sources)
@@ -238,6 +278,6 @@ class Trainer:
                             f"train again in another folder (name=...)") from error  # fmt: skip
         self.ema.scatter()
         self.update.restore(found.optimizer, found.numbers)
-        level = logging.INFO if self.folder.leads else logging.DEBUG
+        level = logging.INFO if self.folder.is_main else logging.DEBUG
         log.log(level, "stage %s: continuing from step %d of %d", self.plan.stage, found.step, self.plan.steps)
         return found.step

@@ -14,9 +14,9 @@ from PIL import Image
 
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.types import Example
-from ragaf_exp.inference.attention_recorder import Frame
+from ragaf_exp.inference.attention_recorder import AttentionFrame
 from ragaf_exp.inference.pipeline import to_uint8
-from ragaf_exp.models.codecs.pixel import Pixel
+from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.text.tiny import TinyText
 from ragaf_exp.viz.attention import attention_figure
 from ragaf_exp.viz.grids import PAPER, captioned, grid
@@ -29,7 +29,7 @@ PLAIN = ("a", "an", "the", "of", "on", "with", "and", "background", ",", ".")  #
 
 
 @dataclass(frozen=True)
-class Moment:
+class AttentionStep:
     """One timestep of one item."""
 
     t: int
@@ -39,8 +39,8 @@ class Moment:
 
 
 def moments(
-    example: Example, frames: Sequence[Frame], row: int, text: TinyText, codec: Pixel
-) -> tuple[list[str], list[Moment]]:
+    example: Example, frames: Sequence[AttentionFrame], row: int, text: TinyText, codec: Codec
+) -> tuple[list[str], list[AttentionStep]]:
     """The caption's words, and what was seen of one row of a watched batch."""
     words: list[str] = []
     found = []
@@ -52,7 +52,7 @@ def moments(
         maps = [cv2.resize(m.reshape(of_item.shape[1:]).astype(np.float32), (width, height)) for m in shares.T]
         maps = np.stack(maps) if maps else np.zeros((0, height, width), np.float32)
         image = to_uint8(codec.decode(frame.x0[row : row + 1]))[0]
-        found.append(Moment(frame.t, image, maps, region_means(maps, example.regions.labels, example.regions.count)))
+        found.append(AttentionStep(frame.t, image, maps, region_means(maps, example.regions.labels, example.regions.count)))
     return words, found
 
 
@@ -64,26 +64,28 @@ def region_means(maps: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray
     return (np.stack(sums, 1) if sums else np.zeros((count, 0))) / np.maximum(pixels, 1)[:, None]
 
 
-def chosen(words: Sequence[str], seen: Sequence[Moment]) -> list[int]:
+def chosen(words: Sequence[str], seen: Sequence[AttentionStep]) -> list[int]:
     """Places of the words to show: those that name something, the most attended where there are too many."""
     named = [i for i, word in enumerate(words) if word.lower() not in PLAIN] or list(range(len(words)))
     peak = {i: max(float(m.maps[i].max()) for m in seen) for i in named}
     return sorted(sorted(named, key=lambda i: -peak[i])[:WORDS])
 
 
-def attention_grid(words: Sequence[str], seen: Sequence[Moment]) -> np.ndarray:
+def attention_grid(words: Sequence[str], seen: Sequence[AttentionStep]) -> np.ndarray:
     """Rows are timesteps from noise to image, columns the image so far and the words; (h,w,3) uint8."""
     shown = chosen(words, seen)
-    rows = [_cells(m, shown, _peaks(seen)) for m in thinned(seen, ROWS)]
-    return grid(rows, ["image so far", *(words[i] for i in shown)], [f"timestep {m.t}" for m in thinned(seen, ROWS)], CELL)
+    rows = [_cells(m, shown, _peaks(seen)) for m in subsample(seen, ROWS)]
+    return grid(
+        rows, ["image so far", *(words[i] for i in shown)], [f"timestep {m.t}" for m in subsample(seen, ROWS)], CELL
+    )
 
 
-def animation(example: Example, words: Sequence[str], seen: Sequence[Moment]) -> list[np.ndarray]:
+def animation(example: Example, words: Sequence[str], seen: Sequence[AttentionStep]) -> list[np.ndarray]:
     """A frame for each timestep: image so far and word maps, above the regions' shares of the words."""
     shown, overlay = chosen(words, seen), region_overlay(example.sketch, example.regions, example.graph)
     top = max(float(m.regions.max(initial=0.0)) for m in seen)
     frames = []
-    for moment in thinned(seen, FRAMES):
+    for moment in subsample(seen, FRAMES):
         above = grid([_cells(moment, shown, _peaks(seen))], ["image so far", *(words[i] for i in shown)], cell=CELL)
         below = attention_figure(
             words, moment.regions, overlay, example.regions.labels, f"timestep {moment.t}: {example.item.caption}", top
@@ -93,7 +95,13 @@ def animation(example: Example, words: Sequence[str], seen: Sequence[Moment]) ->
 
 
 def save_attention(
-    folder: Path, example: Example, frames: Sequence[Frame], row: int, text: TinyText, codec: Pixel, own: bool = False
+    folder: Path,
+    example: Example,
+    frames: Sequence[AttentionFrame],
+    row: int,
+    text: TinyText,
+    codec: Codec,
+    own: bool = False,
 ) -> None:
     """attention_steps.png and attention.gif of one row of a watched batch. own: in a run folder, as for `write_bytes`."""
     if not frames or row >= len(frames[0].words):  # nothing of it was seen
@@ -117,18 +125,18 @@ def indexed(frames: Sequence[np.ndarray]) -> list[Image.Image]:
     return [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
-def thinned(seen: Sequence[Moment], count: int) -> list[Moment]:
+def subsample(seen: Sequence[AttentionStep], count: int) -> list[AttentionStep]:
     """At most so many, evenly, the first and the last among them."""
     places = np.unique(np.linspace(0, len(seen) - 1, min(count, len(seen))).round().astype(int))
     return [seen[i] for i in places]
 
 
-def _peaks(seen: Sequence[Moment]) -> np.ndarray:
+def _peaks(seen: Sequence[AttentionStep]) -> np.ndarray:
     """(words,) the largest share that each word ever gets: its own scale."""
     return np.maximum(np.max([m.maps.max((1, 2)) for m in seen], axis=0), 1e-6)
 
 
-def _cells(moment: Moment, shown: Sequence[int], peaks: np.ndarray) -> list[np.ndarray]:
+def _cells(moment: AttentionStep, shown: Sequence[int], peaks: np.ndarray) -> list[np.ndarray]:
     return [moment.image, *(_heat(moment.image, moment.maps[i] / peaks[i]) for i in shown)]
 
 

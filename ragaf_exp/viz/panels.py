@@ -8,7 +8,7 @@ import numpy as np
 
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.types import Example
-from ragaf_exp.inference.pipeline import Drawn
+from ragaf_exp.inference.pipeline import SampledImages
 from ragaf_exp.models.text.tiny import TinyText
 from ragaf_exp.viz.attention import attention_figure
 from ragaf_exp.viz.grids import grid, png
@@ -30,7 +30,7 @@ def save_png(path: Path, picture: np.ndarray, own: bool = False) -> None:
     write_bytes(path, png(picture), own)
 
 
-def panels(example: Example, drawn: Drawn, row: int, text: TinyText) -> dict[str, np.ndarray]:
+def panels(example: Example, drawn: SampledImages, row: int, text: TinyText) -> dict[str, np.ndarray]:
     """One item's pictures by name: sketch, regions, stage1, stage2, attention; what does not apply is left out."""
     overlay = region_overlay(example.sketch, example.regions, example.graph)
     found = {"sketch": example.sketch, "regions": overlay}
@@ -63,7 +63,7 @@ def by_word(caption: str, attention: np.ndarray, text: TinyText) -> tuple[list[s
     return words, np.stack(columns, 1) if columns else np.zeros((len(attention), 0), np.float32)
 
 
-def validation_grid(rows: list[Example], drawn: Drawn) -> np.ndarray:
+def validation_grid(rows: list[Example], drawn: SampledImages) -> np.ndarray:
     """One row per item: sketch, regions, stage 1, stage 2, truth."""
     columns = {
         "sketch": [e.sketch for e in rows],

@@ -12,19 +12,19 @@ import pytest
 
 from ragaf_exp.commands import region_survey
 from ragaf_exp.config import build as building
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.runs import environment
 from ragaf_exp.sweep import snapshot
 
 
 def test_the_smoke_preset_goes_with_any_data():
-    assert composed(["+experiment=smoke"]).data.train == 128
+    assert compose_config(["+experiment=smoke"]).data.train == 128
     for source in ("folder", "openmoji"):
-        cfg = composed(["+experiment=smoke", f"data={source}", "data.root=photos"])
+        cfg = compose_config(["+experiment=smoke", f"data={source}", "data.root=photos"])
         assert cfg.data.root == "photos" and cfg.stage.coarse.steps == 12
     with pytest.raises(UserError, match=r"data\.train: unknown key"):
-        composed(["+experiment=smoke", "data=folder", "data.train=3"])
+        compose_config(["+experiment=smoke", "data=folder", "data.train=3"])
 
 
 def test_a_survey_of_one_file_does_not_count_compiling(tmp_path, monkeypatch):

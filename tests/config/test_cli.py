@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import eval.__main__ as scoring
 from ragaf_exp import report, sample
+from ragaf_exp.commands import evaluate as scoring
 from ragaf_exp.config import command_line as command_lines
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.report import __main__ as reporting
@@ -109,7 +109,7 @@ def test_a_folder_without_permission(refused, tiny, tmp_path):
     refused(command_line, *tiny, f"runs={tmp_path / 'mine'}", says=("permission denied",))
 
 
-@pytest.mark.parametrize("code", command_lines.MEND)
+@pytest.mark.parametrize("code", command_lines.ERRNO_HINTS)
 def test_what_the_system_refuses_is_one_line(code, refused, tiny, tmp_path, monkeypatch):
     made = Path.mkdir
 
@@ -119,7 +119,7 @@ def test_what_the_system_refuses_is_one_line(code, refused, tiny, tmp_path, monk
         made(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
-    refused(command_line, *tiny, f"runs={tmp_path}", says=(str(tmp_path), command_lines.MEND[code].split(";")[0]))
+    refused(command_line, *tiny, f"runs={tmp_path}", says=(str(tmp_path), command_lines.ERRNO_HINTS[code].split(";")[0]))
 
 
 @pytest.mark.parametrize("at", [1, 9])
@@ -146,7 +146,7 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(at, cli, tiny, finished
     found = checkpoints.load_newest(folder.checkpoints, "coarse")
     assert (found.step if found else None) == (None if at == 1 else 6)
     if at > 1:
-        run(composed([*tiny, f"runs={tmp_path}"]))
+        run(compose_config([*tiny, f"runs={tmp_path}"]))
         same = "checkpoints/refine/00000009/model.safetensors"
         assert (folder.path / same).read_bytes() == (finished / same).read_bytes()
 
@@ -305,14 +305,14 @@ def test_eval_and_report_of_a_run(cli, run_copy, finished, tmp_path):
 def test_stages_one_after_the_other_are_both_at_once(tiny, finished, run_copy, cli, tmp_path, figures):
     """stage=refine from another run's stage 1 ends as stage=both does; the new run stands on its own."""
     words = [*tiny, f"runs={tmp_path / 'new'}", "stage=refine", f"init={run_copy}"]
-    refine = run(composed(words)).path
+    refine = run(compose_config(words)).path
     for stage, step in (("coarse", 8), ("refine", 9)):
         for part in ("model", "ema"):
             place = f"checkpoints/{stage}/{step:08d}/{part}.safetensors"
             assert (refine / place).read_bytes() == (finished / place).read_bytes()
     assert figures(refine) == pytest.approx(figures(finished), rel=1e-6)
     shutil.rmtree(run_copy)
-    assert run(composed(words)).state["state"] == "done"
+    assert run(compose_config(words)).state["state"] == "done"
     status, _, err = cli(scoring.main, f"run={refine}", "items=2")
     assert status == 0, err
 
@@ -337,7 +337,7 @@ def test_init_that_is_no_start(refused, tiny, run_copy, tmp_path):
 
 
 def test_a_kill_while_stage_1_is_copied_can_be_continued(tiny, finished, tmp_path, monkeypatch):
-    cfg = composed([*tiny, "stage=refine", f"runs={tmp_path}", f"init={finished}", "stage.refine.steps=1"])
+    cfg = compose_config([*tiny, "stage=refine", f"runs={tmp_path}", f"init={finished}", "stage.refine.steps=1"])
 
     def dies(*args):
         raise KeyboardInterrupt
@@ -375,7 +375,7 @@ def test_a_report_is_written_for_every_run(finished):
 
 def test_the_environment_names_the_command_as_it_was_typed(monkeypatch, tiny, tmp_path):
     monkeypatch.setattr(sys, "argv", ["run.py", "++data.size=32", "seed=3"])
-    folder = RunFolder.create(composed([*tiny, f"runs={tmp_path}"]))
+    folder = RunFolder.create(compose_config([*tiny, f"runs={tmp_path}"]))
     assert json.loads((folder.path / "environment.json").read_text())["command"] == ["run.py", "data.size=32", "seed=3"]
 
 

@@ -13,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.build import build, locate
-from ragaf_exp.config.compose import CONF, composed, config_hash, load_config, settable
+from ragaf_exp.config.compose import as_hydra_override, compose_config, config_hash, load_config
 from ragaf_exp.config.schema import BUILT, NESTED, PLAIN
 from ragaf_exp.config.validate import constructor_schema, validate
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.runs.folder import RunFolder
 
 PRESETS = ("experiment", "hydra", "member")  # of whole configs
@@ -108,11 +109,11 @@ def flat(node: dict, prefix: str = "") -> dict:
 @pytest.fixture(scope="module")
 def every_option() -> dict[str, dict]:
     """`group=option` -> the checked config with it, for all of conf/."""
-    base = OmegaConf.to_container(composed([]))
+    base = OmegaConf.to_container(compose_config([]))
 
     def checked(path: Path, group: str) -> DictConfig:
         if "@package _global_" in path.read_text():  # it chooses from other groups too
-            return composed([f"{group}={path.stem}"])
+            return compose_config([f"{group}={path.stem}"])
         return validate(OmegaConf.create({**base, KEY.get(group, group): OmegaConf.load(path)}))
 
     return {f"{KEY.get(group, group)}={path.stem}": OmegaConf.to_container(checked(path, group))
@@ -128,7 +129,7 @@ def test_every_number_of_every_option_has_a_range_checked_here(every_option):
 
 @pytest.fixture(scope="module")
 def small(tiny) -> dict:
-    return OmegaConf.to_container(composed(tiny))
+    return OmegaConf.to_container(compose_config(tiny))
 
 
 @pytest.mark.parametrize("key", OUT_OF_RANGE)
@@ -183,16 +184,16 @@ def test_out_of_range_is_one_line_before_any_work(key, small, tmp_path):
 )
 def test_a_wrong_key_or_type_is_one_line_with_the_known_ones(override, says):
     with pytest.raises(UserError) as refusal:
-        composed([override])
+        compose_config([override])
     line = str(refusal.value)
     assert "\n" not in line and all(text in line for text in says), line
 
 
 def test_keys_that_no_yaml_states_can_be_set():
-    cfg = composed(["stage.coarse.steps=7", "optim.final_lr=0.5", "text.vocabulary=99", "+eval.bootstrap=12"])
+    cfg = compose_config(["stage.coarse.steps=7", "optim.final_lr=0.5", "text.vocabulary=99", "+eval.bootstrap=12"])
     assert (cfg.stage.coarse.steps, cfg.optim.final_lr, cfg.text.vocabulary, cfg.eval.bootstrap) == (7, 0.5, 99, 12)
     kept = ["+experiment=smoke", "graph=knn", "~logger", "++a.b=1", "hydra.mode=RUN", "hydra/launcher=x", "--help"]
-    assert [settable(word) for word in kept] == kept
+    assert [as_hydra_override(word) for word in kept] == kept
 
 
 def test_schemas_fill_in_what_an_option_leaves_out(every_option):
@@ -206,16 +207,17 @@ def test_schemas_fill_in_what_an_option_leaves_out(every_option):
 @pytest.mark.parametrize(
     "target",
     ["os.system", "builtins.eval", "hydra.utils.instantiate", "ragaf_exp.run.hydra.utils.instantiate", "ragaf_exp",
-     "ragaf_exp.config.command_line.os.system", "ragaf_exp.config.build.instantiate", "ragaf_exp.core.files.write_bytes", "ragaf_exp.config.command_line.os",
-     "ragaf_exp.runs.folder.subprocess.run", "ragaf_exp.models.codecs.pixel.nn.Module", "ragaf_exp.models.codecs.pixel.Tensor",
-     "ragaf_exp.data.sources.scenes.Nothing", "ragaf_exp.nowhere.Scenes", "ragaf_exp..Scenes", "ragaf_exp.", "", "ragaf_expx.A",
-     "ragaf_exp.runs.folder.RunFolder.create"],
+     "ragaf_exp.config.command_line.os.system", "ragaf_exp.config.build.instantiate",
+     "ragaf_exp.core.files.write_bytes", "ragaf_exp.config.command_line.os", "ragaf_exp.runs.folder.subprocess.run",
+     "ragaf_exp.models.codecs.pixel.nn.Module", "ragaf_exp.models.codecs.pixel.Tensor",
+     "ragaf_exp.data.sources.scenes.Nothing", "ragaf_exp.nowhere.Scenes", "ragaf_exp..Scenes", "ragaf_exp.", "",
+     "ragaf_expx.A", "ragaf_exp.runs.folder.RunFolder.create"],
 )  # fmt: skip
 def test_targets_outside_the_package_are_refused(target):
     with pytest.raises(UserError, match=r"data\._target_"):
         locate(target, "data")
     with pytest.raises(UserError, match=r"data\._target_"):
-        composed([f"data._target_='{target}'"])
+        compose_config([f"data._target_='{target}'"])
 
 
 def test_a_nested_target_is_refused_without_running(tmp_path):
@@ -235,37 +237,39 @@ def test_a_nested_target_is_refused_without_running(tmp_path):
 def test_hydras_own_keys_are_refused_in_a_group():
     for key, value in (("_args_", "[1]"), ("_partial_", "true"), ("_recursive_", "true"), ("_convert_", "all")):
         with pytest.raises(UserError, match=f"data.{key}"):
-            composed([f"+data.{key}={value}"])
+            compose_config([f"+data.{key}={value}"])
 
 
 def test_the_hash_is_of_all_that_a_run_computes():
-    same = [composed(words) for words in ([], ["runs=elsewhere"], ["logger=none"], ["cache=none"])]
+    same = [compose_config(words) for words in ([], ["runs=elsewhere"], ["logger=none"], ["cache=none"])]
     assert len({config_hash(cfg) for cfg in same}) == 1
-    changed = [composed([word]) for word in ("seed=3", "graph=none", "graph/backend=pyg", "data.size=32", "optim.clip=2")]
+    changed = [
+        compose_config([word]) for word in ("seed=3", "graph=none", "graph/backend=pyg", "data.size=32", "optim.clip=2")
+    ]
     assert len({config_hash(cfg) for cfg in [same[0], *changed]}) == 6
 
 
 def test_the_hash_does_not_depend_on_how_a_default_is_said():
-    default = composed([])
+    default = compose_config([])
     keys = ("stage.coarse.lr", "stage.refine.strength", "data.heldout_share", "optim.clip", "hint.width")
     said = [f"{key}={OmegaConf.select(default, key)}" for key in keys]
-    assert config_hash(composed([*said, "optim.clip=1"])) == config_hash(default)
+    assert config_hash(compose_config([*said, "optim.clip=1"])) == config_hash(default)
 
 
 def test_a_config_survives_its_file(tiny, tmp_path):
-    cfg = composed([*tiny, f"runs={tmp_path}"])
+    cfg = compose_config([*tiny, f"runs={tmp_path}"])
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     read = load_config(tmp_path / "config.yaml")
     assert read == cfg and config_hash(read) == config_hash(cfg)
 
 
 def test_a_run_folder_does_not_say_where_this_host_keeps_its_cache(tmp_path):
-    cfg = composed(["cache.folder=/a/strangers", "cache.gigabytes=3"])
+    cfg = compose_config(["cache.folder=/a/strangers", "cache.gigabytes=3"])
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     assert load_config(tmp_path / "config.yaml").cache == {"enabled": True, "folder": "", "gigabytes": 3.0}
     del cfg.cache  # as in runs from before there was one
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
-    assert load_config(tmp_path / "config.yaml").cache == composed([]).cache
+    assert load_config(tmp_path / "config.yaml").cache == compose_config([]).cache
 
 
 @pytest.mark.parametrize(

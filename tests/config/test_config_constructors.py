@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from ragaf_exp.config.build import locate
-from ragaf_exp.config.compose import CONF
 from ragaf_exp.config.constructors import Unreadable, read_constructor
 from ragaf_exp.config.validate import constructor_schema, schema_of
+from ragaf_exp.core.resources import CONF
 
 TARGETS = sorted({text["_target_"] for path in CONF.glob("*/**/*.yaml") if "hydra" not in path.parts
                   and isinstance(text := yaml.safe_load(path.read_text()), dict) and "_target_" in text})  # fmt: skip
@@ -44,7 +44,7 @@ def test_few_constructors_need_an_import():
 
 def test_no_heavy_library_for_a_checked_config():
     code = (
-        "from ragaf_exp.config.compose import composed; import ragaf_exp.sweep.__main__, sys; composed([]);"
+        "from ragaf_exp.config.compose import compose_config; import ragaf_exp.sweep.__main__, sys; compose_config([]);"
         "heavy = [m for m in ('torch', 'numpy', 'cv2', 'diffusers', 'scipy') if m in sys.modules]; assert not heavy, heavy"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.assemble import assemble
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.doubts import doubts
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.experiments.experiment import run
@@ -26,13 +26,13 @@ from ragaf_exp.runs.folder import RunFolder
     ],
 )
 def test_one_line_each_with_the_remedy(overrides, says):
-    lines = doubts(composed(overrides))
+    lines = doubts(compose_config(overrides))
     assert len(lines) == 1 and "\n" not in lines[0] and all(text in lines[0] for text in says), lines
 
 
 @pytest.mark.parametrize("overrides", [[], ["+experiment=smoke"], ["optim=adamw"], ["stage=coarse"], ["memory=4gb"]])
 def test_no_doubt_about_what_is_shipped(overrides):
-    found = doubts(composed(overrides))
+    found = doubts(compose_config(overrides))
     assert found == [] or overrides == ["+experiment=smoke"] and all("optim.warmup" in line for line in found)
 
 
@@ -40,9 +40,9 @@ def test_a_run_warns_before_it_trains(tiny, tmp_path, caplog, monkeypatch):
     def ends(cfg, folder):
         raise UserError("before training")
 
-    monkeypatch.setattr("ragaf_exp.experiments.experiment.Experiment", ends)
+    monkeypatch.setattr("ragaf_exp.experiments.training.continue_sibling", ends)
     with pytest.raises(UserError, match="before training"):
-        run(composed([*tiny, f"runs={tmp_path}", "stage.run=[coarse]", "stage.coarse.steps=2", "optim.warmup=9"]))
+        run(compose_config([*tiny, f"runs={tmp_path}", "stage.run=[coarse]", "stage.coarse.steps=2", "optim.warmup=9"]))
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any("optim.warmup=9" in line for line in lines), lines
 
@@ -56,7 +56,7 @@ def test_a_run_warns_before_it_trains(tiny, tmp_path, caplog, monkeypatch):
 )
 def test_what_reaches_nothing_or_fits_nowhere_is_refused(overrides, says, tiny, tmp_path):
     with pytest.raises(UserError) as refusal:
-        assemble(composed([*tiny, *overrides]), RunFolder(tmp_path))
+        assemble(compose_config([*tiny, *overrides]), RunFolder(tmp_path))
     assert "\n" not in str(refusal.value) and all(text in str(refusal.value) for text in says)
 
 
@@ -77,10 +77,10 @@ def test_what_reaches_nothing_or_fits_nowhere_is_refused(overrides, says, tiny, 
 )
 def test_a_range_is_said_with_its_reason(override, says):
     with pytest.raises(UserError) as refusal:
-        composed([override])
+        compose_config([override])
     assert "\n" not in str(refusal.value) and all(text in str(refusal.value) for text in says), str(refusal.value)
 
 
 def test_the_ends_of_a_range_are_in_it():
-    cfg = composed(["stage.batch=65536", "sampler.guidance=0", "optim.ema=1", "seed=4294967295"])
+    cfg = compose_config(["stage.batch=65536", "sampler.guidance=0", "optim.ema=1", "seed=4294967295"])
     assert OmegaConf.select(cfg, "stage.batch") == 65536 and cfg.seed == 4294967295

@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
-from ragaf_exp.config.command_line import MEND
-from ragaf_exp.config.compose import CONF, composed
+from ragaf_exp.config.command_line import ERRNO_HINTS
+from ragaf_exp.config.compose import CONF, compose_config
 from ragaf_exp.config.ranges import Range, limit_of
 from ragaf_exp.config.schema import NESTED
 from ragaf_exp.config.validate import validate
@@ -37,7 +37,7 @@ KEY = {folder: key for key, folder in NESTED.items()}
 
 @pytest.fixture(scope="module")
 def small(tiny) -> dict:
-    return OmegaConf.to_container(composed(tiny))
+    return OmegaConf.to_container(compose_config(tiny))
 
 
 def changed(small: dict, odd: Odd) -> DictConfig:
@@ -57,8 +57,8 @@ def refusal(call: Callable[[], object]) -> str | None:
     try:
         call()
     except OSError as error:
-        assert error.errno in MEND, error
-        return f"{error.filename}: {MEND[error.errno]}"  # as command lines say it
+        assert error.errno in ERRNO_HINTS, error
+        return f"{error.filename}: {ERRNO_HINTS[error.errno]}"  # as command lines say it
     except UserError as error:
         line = str(error)
         assert line and "\n" not in line and len(line) < 10_000

@@ -8,16 +8,17 @@ import sys
 
 import pytest
 
-from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.core.imports import stub_optional_imports
 
 LOADS = """
 import gc, importlib.util, sys
-from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.core.imports import stub_optional_imports
 known = importlib.util.find_spec("bitsandbytes")
-with quick_imports():
+with stub_optional_imports():
     import ragaf_exp.experiments.experiment
 print([name for name in ("bitsandbytes", "torch._inductor.compile_fx") if name in sys.modules])
-print([name for name in ("eval", "matplotlib", "skimage", "ragaf_exp.report", "ragaf_exp.viz.grids") if name in sys.modules])
+LATER = ("eval", "matplotlib", "skimage", "ragaf_exp.report", "ragaf_exp.viz.grids")
+print([name for name in LATER if name in sys.modules])
 print(gc.isenabled(), importlib.util.find_spec("bitsandbytes") == known)
 """
 
@@ -29,11 +30,11 @@ def test_a_run_imports_no_compiler_and_no_quantisation():
 
 def test_what_is_hidden_is_there_again(monkeypatch):
     monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
-    with pytest.raises(ZeroDivisionError), quick_imports():
+    with pytest.raises(ZeroDivisionError), stub_optional_imports():
         assert not gc.isenabled() and sys.modules["bitsandbytes"] is None
         _ = 1 / 0
     assert gc.isenabled() and "bitsandbytes" not in sys.modules
     known = object()
     monkeypatch.setitem(sys.modules, "bitsandbytes", known)
-    with quick_imports():
+    with stub_optional_imports():
         assert sys.modules["bitsandbytes"] is known

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from ragaf_exp.config import command_line as command_lines
-from ragaf_exp.config.compose import composed, config_hash, settable
+from ragaf_exp.config.compose import as_hydra_override, compose_config, config_hash
 from ragaf_exp.config.paths import KEYS, quoted, split, unquoted
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.plan import __main__ as planning
@@ -26,37 +26,37 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("key", ["data.root", "runs", "init", "name", "+data.drawings", "++sketch.weights"])
 def test_a_path_of_any_characters_is_read_as_typed(key, name):
-    (override,) = OverridesParser.create().parse_overrides([settable(f"{key}={name}")])
+    (override,) = OverridesParser.create().parse_overrides([as_hydra_override(f"{key}={name}")])
     assert override.value() == name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_of_any_name_is_found(name, tmp_path):
-    cfg = composed(["data=folder", f"data.root={tmp_path / name}", f"runs={tmp_path / name}"])
+    cfg = compose_config(["data=folder", f"data.root={tmp_path / name}", f"runs={tmp_path / name}"])
     assert (cfg.data.root, cfg.runs) == (str(tmp_path / name),) * 2
-    assert composed(["data=folder", settable(f"data.root={tmp_path / name}")]).data.root == cfg.data.root
+    assert compose_config(["data=folder", as_hydra_override(f"data.root={tmp_path / name}")]).data.root == cfg.data.root
 
 
 def test_quotes_null_and_other_keys_stay():
     kept = ["init=null", "data.root=", "data.root='a b'", 'runs="a b"', "seed=1", "data.size=a(b", "--help", "data=folder"]
     assert [quoted(override) for override in kept] == kept
-    assert composed(["init=null"]).init is None
+    assert compose_config(["init=null"]).init is None
 
 
 def test_every_path_key_is_in_some_config():
     options = {"data": "folder", "sketch": "pidinet", "backbone": "sd15", "text": "clip", "codec": "kl",
                "diffusion": "folder", "hint": "controlnet"}  # fmt: skip
-    cfg = composed([f"{group}={option}" for group, option in options.items()])
+    cfg = compose_config([f"{group}={option}" for group, option in options.items()])
     assert all(OmegaConf.select(cfg, key, default=1) != 1 for key in KEYS)
 
 
 def test_a_home_folder_is_expanded_everywhere(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    cfg = composed(["data=folder", "data.root=~/photos", "runs=~/runs", "cache.folder=~", "init=~nobody-here/x"])
+    cfg = compose_config(["data=folder", "data.root=~/photos", "runs=~/runs", "cache.folder=~", "init=~nobody-here/x"])
     assert (cfg.data.root, cfg.runs, cfg.cache.folder) == (f"{tmp_path}/photos", f"{tmp_path}/runs", str(tmp_path))
     assert cfg.init == "~nobody-here/x"
-    whole = composed(["data=folder", f"data.root={tmp_path}/photos"])
-    assert config_hash(whole) == config_hash(composed(["data=folder", "data.root=~/photos"])), "the same run"
+    whole = compose_config(["data=folder", f"data.root={tmp_path}/photos"])
+    assert config_hash(whole) == config_hash(compose_config(["data=folder", "data.root=~/photos"])), "the same run"
     found = command_lines.parse_args(
         ["run=~/a", "images=[~/a.png,b~c.png]", 'out="~/x y"', "prompt=~/a"],
         {"run": str, "images": list, "out": str, "prompt": str},
@@ -72,14 +72,14 @@ def test_commas_separate_the_members_of_a_sweep():
     members = combinations(["data.root='a,b',photos (1),写真", "seed=0,1", "init=choice(x,y)"])
     roots = list(dict.fromkeys(shown(member["data.root"]) for member in members))
     assert roots == ["a,b", "photos (1)", "写真"] and len(members) == 12
-    assert all(composed(["data=folder", member["data.root"]]).data.root in roots for member in members)
+    assert all(compose_config(["data=folder", member["data.root"]]).data.root in roots for member in members)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_value_of_a_sweep_file_is_the_members_value(name):
     (member,) = combinations([f"data.root={word(name)}"])
     assert shown(member["data.root"]) == name
-    assert composed(["data=folder", member["data.root"]]).data.root == name
+    assert compose_config(["data=folder", member["data.root"]]).data.root == name
 
 
 def test_multirun_takes_paths_with_commas_for_several(monkeypatch):
@@ -168,4 +168,4 @@ def test_an_unknown_option_is_one_line(flag, refused):
 
 def test_a_key_is_needed():
     with pytest.raises(UserError, match="KEY=VALUE"):
-        composed(["=3"])
+        compose_config(["=3"])

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.assemble import preparer
-from ragaf_exp.config.compose import CONF, composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.validate import validate
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.cache import fingerprint as naming
 from ragaf_exp.data.cache.entry import KINDS, Unreadable, pack, unpack
@@ -31,7 +32,7 @@ NAME = "0" * 16 + "-" + "7" * 32
 
 @pytest.fixture(scope="module")
 def parts() -> Preparer:
-    return preparer(composed(["regions.max_regions=64"]))
+    return preparer(compose_config(["regions.max_regions=64"]))
 
 
 class Counting(Preparer):
@@ -206,8 +207,8 @@ def test_an_augmented_sketch_goes_past_it(parts, tmp_path):
 
 
 def test_disabled_it_is_not_there(parts, tmp_path):
-    assert cached(parts, composed(["cache=none"])) is parts
-    cached(parts, composed([f"cache.folder={tmp_path / 'new'}"]))
+    assert cached(parts, compose_config(["cache=none"])) is parts
+    cached(parts, compose_config([f"cache.folder={tmp_path / 'new'}"]))
     assert not (tmp_path / "new").exists()  # made when first written to
 
 
@@ -241,7 +242,7 @@ def changed(value: object) -> object:
 
 @pytest.mark.parametrize("group", naming.GROUPS)
 def test_the_name_changes_with_every_value_of_every_option(group):
-    base = composed([])
+    base = compose_config([])
     seen, wanted = {described(base)}, 1
     for path in sorted((CONF / group).glob("*.yaml")):
         cfg = validate(OmegaConf.create({**base, group: OmegaConf.load(path)}))
@@ -257,19 +258,19 @@ def test_the_name_changes_with_every_value_of_every_option(group):
 
 def test_the_name_does_not_hang_on_the_rest():
     same = ([], ["seed=3"], ["data.size=32"], ["cache.gigabytes=2"], ["optim.clip=3"], ["graph/backend=pyg"])
-    assert len({described(composed(words)) for words in same}) == 1
+    assert len({described(compose_config(words)) for words in same}) == 1
 
 
 def test_the_name_changes_with_a_weights_files_content(tmp_path):
     names = []
     for file, content in (("a", b"1"), ("b", b"1"), ("a", b"2")):
         (tmp_path / file).write_bytes(content)
-        names.append(described(composed(["sketch=pidinet", f"sketch.weights={tmp_path / file}"])))
+        names.append(described(compose_config(["sketch=pidinet", f"sketch.weights={tmp_path / file}"])))
     assert names[0] == names[1] != names[2]
 
 
 def test_the_name_changes_with_the_code_and_the_libraries(monkeypatch, tmp_path):
-    before = described(composed([]))
+    before = described(compose_config([]))
     (tmp_path / "sketch").mkdir()
     (tmp_path / "sketch" / "new.py").write_text("LOW = 1\n")
     for name, kept in (("PACKAGE", tmp_path), ("sources", lambda: [tmp_path / "sketch" / "new.py"])):
@@ -278,12 +279,12 @@ def test_the_name_changes_with_the_code_and_the_libraries(monkeypatch, tmp_path)
     for content in ("LOW = 1\n", "LOW = 2\n"):
         (tmp_path / "sketch" / "new.py").write_text(content)
         naming.code_version.cache_clear()
-        versions.append(described(composed([])))
+        versions.append(described(compose_config([])))
     naming.code_version.cache_clear()
     monkeypatch.undo()
-    assert described(composed([])) == before and len({before, *versions}) == 3
+    assert described(compose_config([])) == before and len({before, *versions}) == 3
     monkeypatch.setattr("importlib.metadata.version", lambda name: "99")
-    assert described(composed([])) != before
+    assert described(compose_config([])) != before
 
 
 def imports(path: Path) -> set[Path]:
@@ -305,5 +306,5 @@ def test_the_code_that_counts_is_all_there():
         path = ahead.pop()
         seen.add(path)
         ahead |= imports(path) - seen
-    assert naming.PACKAGE / "types.py" in seen and len(seen) > 10
-    assert seen - {naming.PACKAGE / "errors.py"} <= set(naming.sources())
+    assert naming.PACKAGE / "core/types.py" in seen and len(seen) > 10
+    assert seen - {naming.PACKAGE / "core/errors.py"} <= set(naming.sources())

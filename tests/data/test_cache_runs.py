@@ -11,24 +11,25 @@ import time
 from pathlib import Path
 
 import pytest
+from run_files import train_all
 
 from ragaf_exp.commands.cache.__main__ import main
 from ragaf_exp.commands.cache.inspect import BOUND
-from ragaf_exp.config.compose import composed
-from ragaf_exp.experiments.experiment import Experiment
+from ragaf_exp.config.compose import compose_config
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.folder import RunFolder
 
 SHORT = "stage.coarse.steps=4 stage.refine.steps=2 stage.refine.region_steps=2 data.train=16".split()
 FEW = "data.size=32 data.train=24 data.val=3 data.test=2".split()
 
 
-def trained(words: list[str], runs: Path, *more: str) -> tuple[dict[str, bytes], Experiment]:
+def trained(words: list[str], runs: Path, *more: str) -> tuple[dict[str, bytes], Training]:
     """Bytes of all checkpoints after a short training of both stages."""
     taken = {word.partition("=")[0] for word in [*SHORT, *more]}
     words = [*(w for w in words if w.partition("=")[0] not in taken), *SHORT, *more, f"runs={runs}"]
-    cfg = composed(words)
-    experiment = Experiment(cfg, RunFolder.create(cfg))
-    experiment.train()
+    cfg = compose_config(words)
+    experiment = Training(cfg, RunFolder.create(cfg))
+    train_all(experiment)
     folder = experiment.folder.path
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.safetensors")}, experiment
 

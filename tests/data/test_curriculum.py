@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.data.curriculum import OPEN, eased, easy_first
 from ragaf_exp.data.loader import batch_order
-from ragaf_exp.experiments.experiment import Experiment
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.folder import RunFolder
 
 
@@ -39,8 +39,8 @@ def test_each_open_item_comes_as_often():
 
 def test_training_starts_with_few_regions(tiny, tmp_path, monkeypatch):
     words = [w for w in tiny if not w.startswith(("stage.coarse.steps", "stage.batch"))]
-    cfg = composed([*words, "stage.coarse.steps=40", "stage.batch=8", "stage.curriculum=1", f"runs={tmp_path}"])
-    experiment = Experiment(cfg, RunFolder.create(cfg))
+    cfg = compose_config([*words, "stage.coarse.steps=40", "stage.batch=8", "stage.curriculum=1", f"runs={tmp_path}"])
+    experiment = Training(cfg, RunFolder.create(cfg))
     examples = experiment.train_examples
     counts = np.array([examples[i].regions.count for i in range(len(examples))])
     assert (np.diff(counts[easy_first(examples)]) >= 0).all()
@@ -49,5 +49,5 @@ def test_training_starts_with_few_regions(tiny, tmp_path, monkeypatch):
     means = [counts[row].mean() for row in rows]
     assert max(counts[i] for i in rows[0]) < counts.max() and np.mean(means[:10]) < np.mean(means[30:]) - 0.5
     assert list(trainer._order(examples, 25)) == rows[25:]
-    trainer.pace.curriculum = 0.0
+    trainer.stage_cfg.curriculum = 0.0
     assert list(trainer._order(examples, 0)) == list(batch_order(len(examples), 8, cfg.seed, range(40))), "off"

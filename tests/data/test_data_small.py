@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ragaf_exp.assembly.parts import Parts
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.sources.folder import Folder
 from ragaf_exp.data.split import FEW, SPLITS, hash_share, split_lists, split_of, working_shares
@@ -100,8 +100,8 @@ def test_the_advice_names_keys_and_values_that_work(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos", 12)
     words = ["data=folder", f"data.root={root}", "data.size=32", "data.val_share=0", "data.test_share=0.01"]
     with pytest.raises(UserError, match="no items in the val split; set data.val_share=.* or give more images") as caught:
-        Parts(composed(words), lambda item: None, *[None] * 4).check_splits()
+        Parts(compose_config(words), lambda item: None, *[None] * 4).check_splits()
     advised = re.search(r"set (data.val_share=\S+) (data.test_share=\S+),", str(caught.value)).groups()
-    Parts(composed([*words, *advised]), lambda item: None, *[None] * 4).check_splits()
+    Parts(compose_config([*words, *advised]), lambda item: None, *[None] * 4).check_splits()
     with pytest.raises(UserError, match=r"no items in the val split; raise data\.val$"):
-        Parts(composed(["data.size=32", "data.val=0"]), lambda item: None, *[None] * 4).check_splits()
+        Parts(compose_config(["data.size=32", "data.val=0"]), lambda item: None, *[None] * 4).check_splits()

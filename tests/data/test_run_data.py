@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.sources.folder import Folder
 from ragaf_exp.data.sources.openmoji import OpenMoji
@@ -146,7 +146,7 @@ def test_openmoji_has_a_record_too(tmp_path: Path) -> None:
 
 
 def test_features_of_other_data_are_not_taken_for_complete(root: Path, tmp_path: Path) -> None:
-    cfg = composed(["data=folder", f"data.root={root}"])
+    cfg = compose_config(["data=folder", f"data.root={root}"])
     before = marker(cfg, tmp_path, COUNT, digest_of(source(root)))
     assert before == marker(cfg, tmp_path, COUNT, digest_of(source(root)))
     write(root, seed=100)
@@ -156,7 +156,9 @@ def test_features_of_other_data_are_not_taken_for_complete(root: Path, tmp_path:
 
 def test_a_run_and_its_data(root: Path, tmp_path: Path, tiny: list[str], caplog: pytest.LogCaptureFixture) -> None:
     words = [word for word in tiny if not word.startswith(("data.train", "data.val", "data.test"))]
-    cfg = composed([*words, f"runs={tmp_path / 'runs'}", "data=folder", f"data.root={root}", "data.drawings=drawings"])
+    cfg = compose_config(
+        [*words, f"runs={tmp_path / 'runs'}", "data=folder", f"data.root={root}", "data.drawings=drawings"]
+    )
     folder = run(cfg)
     assert folder.done() and (folder.path / "data.json").is_file()
     copy = shutil.copytree(root, tmp_path / "copy")

@@ -190,7 +190,7 @@ def test_stages_seeds_and_strengths_differ(loaded):
     batch = collate([parts.examples("test")[i] for i in range(2)])
     first, again = pipeline(batch), pipeline(batch)
     assert torch.equal(first.stage1, again.stage1) and torch.equal(first.stage2, again.stage2)
-    assert not torch.equal(first.stage1, first.stage2) and (first.drawn().final == first.drawn().stage2).all()
+    assert not torch.equal(first.stage1, first.stage2) and (first.to_images().final == first.to_images().stage2).all()
     pipeline.seed += 1
     other = pipeline(batch)
     pipeline.seed -= 1

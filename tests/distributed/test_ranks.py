@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
@@ -20,7 +20,7 @@ from ragaf_exp.runs.folder import RunFolder
 LAUNCH = """
 import os, shutil, socket, sys, traceback
 import ragaf_exp.run
-from ragaf_exp import experiment
+from ragaf_exp.experiments import experiment
 from ragaf_exp.config.command_line import guarded
 
 def launch(argv, count=2):
@@ -115,7 +115,7 @@ def test_a_batch_that_processes_cant_share_is_one_line(story):
 
 def test_two_processes_train_to_the_loss_of_one(story, tmp_path):
     """One process takes both shares as one micro-batch."""
-    folder = run(composed([*story["words"], f"runs={tmp_path}"])).path
+    folder = run(compose_config([*story["words"], f"runs={tmp_path}"])).path
     for one, two in zip(rows(folder), rows(story["folder"]), strict=True):
         assert (one["stage"], one["step"]) == (two["stage"], two["step"])
         losses = [name for name in one if name.startswith("loss")]

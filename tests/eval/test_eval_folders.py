@@ -10,19 +10,19 @@ import pytest
 import tiny_clip
 from PIL import Image
 
-import eval.__main__ as command
 from eval.clip.scores import Clip, edit_scores
 from eval.images import ImageSet
 from eval.items import read_items
+from ragaf_exp.commands import evaluate as command
 from ragaf_exp.config.build import build
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 
 COUNT = 12
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    items = build(composed(["data.test=16"]).data, "data").split("test")
+    items = build(compose_config(["data.test=16"]).data, "data").split("test")
     return [items[i] for i in range(COUNT)]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.checks import few, guard, matched
+from eval.checks import guard, matched, small_sample_warning
 from eval.images import ImageSet, pixel_hash
 from eval.scan import survey
 from ragaf_exp.core.errors import UserError
@@ -168,11 +168,13 @@ def test_mixed_and_different_sizes_are_named():
 
 
 def test_few_images_for_a_distance():
-    assert few(2048, 5000, 512) is None and few(10_000, 10_000, 2048) is None
+    assert small_sample_warning(2048, 5000, 512) is None and small_sample_warning(10_000, 10_000, 2048) is None
     for counts in ((2047, 9000), (9000, 2047)):
-        assert "2,047 images" in few(*counts, 512) and "singular" not in few(*counts, 512)
-    assert "fewer than 2,049 leave the covariance of 2,048 features singular" in few(2048, 2048, 2048)
-    assert "fewer than 513" in few(512, 4000, 512) and "singular" not in few(513, 4000, 512)
+        assert "2,047 images" in small_sample_warning(*counts, 512) and "singular" not in small_sample_warning(*counts, 512)
+    assert "fewer than 2,049 leave the covariance of 2,048 features singular" in small_sample_warning(2048, 2048, 2048)
+    assert "fewer than 513" in small_sample_warning(512, 4000, 512) and "singular" not in small_sample_warning(
+        513, 4000, 512
+    )
 
 
 def test_pairs_go_by_name(tmp_path):

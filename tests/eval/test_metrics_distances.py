@@ -97,9 +97,9 @@ def test_of_a_set_with_itself_it_is_0(count):
 
 
 def test_sets_without_spread_differ_by_their_means():
-    zero = np.zeros((3, 3))
-    assert frechet(np.zeros(3), zero, np.array([1.0, 2.0, 2.0]), zero) == pytest.approx(9)
-    assert frechet(np.zeros(3), zero, np.zeros(3), np.eye(3)) == pytest.approx(3)
+    zero_module = np.zeros((3, 3))
+    assert frechet(np.zeros(3), zero_module, np.array([1.0, 2.0, 2.0]), zero_module) == pytest.approx(9)
+    assert frechet(np.zeros(3), zero_module, np.zeros(3), np.eye(3)) == pytest.approx(3)
 
 
 @pytest.mark.parametrize(("first", "second"), [(400, 300), (50, 300), (50, 40)], ids=["full", "one singular", "both"])

@@ -60,14 +60,14 @@ def real(shared_data: Path) -> list[np.ndarray]:
 @pytest.mark.parametrize("deviation", [5, 20, 60])
 def test_torchmetrics_agrees(deviation):
     pairs = [(photo(seed), noisy(photo(seed), deviation, seed)) for seed in range(4)] + [(photo(0), photo(1))]
-    agree(pairs)
+    check_residual_shapes(pairs)
 
 
 def test_torchmetrics_agrees_on_photos(real):
-    agree([(image, noisy(image, deviation)) for image in real for deviation in (5, 20, 60)])
+    check_residual_shapes([(image, noisy(image, deviation)) for image in real for deviation in (5, 20, 60)])
 
 
-def agree(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def check_residual_shapes(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     """PSNR is the same. SSIM is where the definitions agree: over windows that lie wholly inside, and with torchmetrics'
     constant k2 set so that its covariance over 49 pixels says what skimage's over 48 does; without that, within 0.002.
     """

@@ -1,30 +1,30 @@
-"""Drawn images are kept: a killed evaluation goes on where it was, and never takes another run's images."""
+"""SampledImages images are kept: a killed evaluation goes on where it was, and never takes another run's images."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from ragaf_exp.evaluation.samples import Draws, fingerprint
-from ragaf_exp.inference.pipeline import Drawn
+from ragaf_exp.evaluation.samples import SampleCache, fingerprint
+from ragaf_exp.inference.pipeline import SampledImages
 
 
-def drawing(seed: int, stages: str = "both") -> Drawn:
+def drawing(seed: int, stages: str = "both") -> SampledImages:
     rng = np.random.default_rng(seed)
     pictures = [rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8) for _ in range(2)]
     if stages == "coarse":
-        return Drawn(pictures[0], None, None)
-    return Drawn(*pictures, rng.random((2, 3, 5)).astype(np.float32))
+        return SampledImages(pictures[0], None, None)
+    return SampledImages(*pictures, rng.random((2, 3, 5)).astype(np.float32))
 
 
-def never() -> Drawn:
+def never() -> SampledImages:
     raise AssertionError("drawn again")
 
 
 @pytest.mark.parametrize("stages", ["both", "coarse"])
 def test_a_batch_is_drawn_once(tmp_path, stages):
-    first = Draws(tmp_path, "a").batch(["x", "y"], lambda: drawing(0, stages))
-    again = Draws(tmp_path, "a").batch(["x", "y"], never)
+    first = SampleCache(tmp_path, "a").batch(["x", "y"], lambda: drawing(0, stages))
+    again = SampleCache(tmp_path, "a").batch(["x", "y"], never)
     for name in ("stage1", "stage2", "region_text"):
         one, two = getattr(first, name), getattr(again, name)
         assert (one is None) == (two is None)
@@ -34,7 +34,7 @@ def test_a_batch_is_drawn_once(tmp_path, stages):
 
 
 def test_other_items_are_drawn(tmp_path):
-    draws = Draws(tmp_path, "a")
+    draws = SampleCache(tmp_path, "a")
     draws.batch(["x", "y"], lambda: drawing(0))
     other = draws.batch(["x", "z"], lambda: drawing(1))
     np.testing.assert_array_equal(other.stage2, drawing(1).stage2)
@@ -42,18 +42,18 @@ def test_other_items_are_drawn(tmp_path):
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
 def test_a_damaged_file_is_drawn_again(tmp_path, length):
-    Draws(tmp_path, "a").batch(["x"], lambda: drawing(0))
+    SampleCache(tmp_path, "a").batch(["x"], lambda: drawing(0))
     (path,) = (tmp_path / "a").iterdir()
     path.write_bytes(path.read_bytes()[:length])
-    found = Draws(tmp_path, "a").batch(["x"], lambda: drawing(2))
+    found = SampleCache(tmp_path, "a").batch(["x"], lambda: drawing(2))
     np.testing.assert_array_equal(found.stage1, drawing(2).stage1)
-    Draws(tmp_path, "a").batch(["x"], never)
+    SampleCache(tmp_path, "a").batch(["x"], never)
 
 
 def test_images_of_other_weights_are_removed(tmp_path):
     first, second = fingerprint("a"), fingerprint("b")
-    Draws(tmp_path, first).batch(["x"], lambda: drawing(0))
-    found = Draws(tmp_path, second).batch(["x"], lambda: drawing(1))
+    SampleCache(tmp_path, first).batch(["x"], lambda: drawing(0))
+    found = SampleCache(tmp_path, second).batch(["x"], lambda: drawing(1))
     np.testing.assert_array_equal(found.stage1, drawing(1).stage1)
     assert [path.name for path in tmp_path.iterdir()] == [second]
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import eval.__main__ as command
 from eval.items import flat, read_items
+from ragaf_exp.commands import evaluate as command
 from ragaf_exp.config.compose import load_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems

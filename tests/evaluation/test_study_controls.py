@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragaf_exp.assembly.assemble import preparer
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.sources.palette import OBJECT_COLOURS
 from ragaf_exp.data.sources.scenes import Scenes
@@ -95,7 +95,7 @@ def test_a_colour_that_its_phrase_lacks_is_an_error():
 
 @pytest.fixture(scope="module")
 def examples():
-    prepare = preparer(composed([]))
+    prepare = preparer(compose_config([]))
     return [prepare(TEST[i]) for i in range(16)]
 
 

@@ -7,19 +7,20 @@ import shutil
 
 import pytest
 
-from ragaf_exp.config.compose import composed, config_hash
+from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.experiments.experiment import Experiment, run
+from ragaf_exp.experiments.experiment import run
 from ragaf_exp.experiments.extend import finished_sibling
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.folder import RunFolder
 
 
 def started(words: list[str], runs) -> RunFolder:
     """A run as far as before its first step."""
-    cfg = composed([*words, f"runs={runs}"])
+    cfg = compose_config([*words, f"runs={runs}"])
     folder = RunFolder.create(cfg)
     try:
-        Experiment(cfg, folder)
+        Training(cfg, folder)
     finally:
         folder.release()
     return folder
@@ -30,13 +31,13 @@ def steps_of(folder: RunFolder) -> dict[str, list[str]]:
 
 
 def test_extend_is_no_part_of_a_runs_hash(tiny):
-    assert config_hash(composed([*tiny, "extend=true"])) == config_hash(composed(tiny))
+    assert config_hash(compose_config([*tiny, "extend=true"])) == config_hash(compose_config(tiny))
 
 
 def test_stage_2_continues_from_its_last_checkpoint(tiny, run_copy, caplog):
     runs = run_copy.parents[1]
     with caplog.at_level("INFO"):
-        folder = run(composed([*tiny, f"runs={runs}", "stage.refine.steps=8", "extend=true"]))
+        folder = run(compose_config([*tiny, f"runs={runs}", "stage.refine.steps=8", "extend=true"]))
     assert folder.path != run_copy and folder.state["extended"] and folder.state["state"] == "done"
     said = [r.getMessage() for r in caplog.records]
     assert any("continues from step 6" in line and "to step 8" in line for line in said)
@@ -69,7 +70,7 @@ def test_more_steps_of_stage_1_train_stage_2_from_the_start(tiny, run_copy, capl
 
 @pytest.mark.parametrize("other", ["stage.coarse.steps=7", "seed=1", "stage.batch=8"])
 def test_other_runs_are_no_siblings(other, tiny, run_copy):
-    folder = RunFolder.create(composed([*tiny, f"runs={run_copy.parents[1]}", other]))
+    folder = RunFolder.create(compose_config([*tiny, f"runs={run_copy.parents[1]}", other]))
     folder.release()
     assert finished_sibling(folder.path) is None
     with pytest.raises(UserError, match="extend=true: no finished run"):

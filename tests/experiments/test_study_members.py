@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
-from ragaf_exp.config.compose import CONF, composed, config_hash
+from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.core.randomness import generator, item_noise
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.data.loader import batch_order
 from ragaf_exp.experiments import shared_stage1
 from ragaf_exp.runs.folder import RunFolder
@@ -34,7 +35,7 @@ ABOUT = {"graph": "graph", "fusion": "fusion", "with_words": "injection", "bottl
 
 @pytest.fixture(scope="module")
 def configs() -> dict[tuple[str, str], object]:
-    return {(study, m): composed([f"+experiment={study}", f"member={m}"]) for study in STUDIES for m in MEMBERS}
+    return {(study, m): compose_config([f"+experiment={study}", f"member={m}"]) for study in STUDIES for m in MEMBERS}
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -72,7 +73,7 @@ def test_the_streams_of_a_seed_are_the_same_numbers(study, configs):
 
 def test_members_that_share_stage_1_are_those_that_do_not_change_it(configs):
     for study in STUDIES:
-        places = {m: shared_stage1.place_of(configs[study, m]).path for m in MEMBERS}
+        places = {m: shared_stage1.folder_of(configs[study, m]).path for m in MEMBERS}
         for member, place in places.items():
             suffix = member[-2:] if member[-2:] in ("_1", "_2") else ""
             assert (place == places["full" + suffix]) != member.startswith(OWN_STAGE_1), member
@@ -80,10 +81,10 @@ def test_members_that_share_stage_1_are_those_that_do_not_change_it(configs):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_baseline_has_as_many_parameters_and_no_fewer(study, tmp_path):
-    cfg = composed([f"+experiment={study}", "data.train=64"])
+    cfg = compose_config([f"+experiment={study}", "data.train=64"])
     parts, sizes = assemble(cfg, RunFolder(tmp_path)), {}
     for member, stage in (("full", "refine"), ("baseline", "coarse")):
-        parts.cfg = composed([f"+experiment={study}", f"member={member}", "data.train=64"])
+        parts.cfg = compose_config([f"+experiment={study}", f"member={member}", "data.train=64"])
         with torch.device("meta"):
             sizes[member] = sum(p.numel() for p in make_model(parts, stage).parameters())
     assert 1.0 <= sizes["baseline"] / sizes["full"] < 1.03
@@ -117,7 +118,7 @@ def test_with_time_all_members_have_six_times_the_steps():
     """Also those whose steps are their own: what `convergence` says must not be undone by a member, nor undo it."""
 
     def counts(study: str, member: str) -> tuple[int, ...]:
-        stage = composed([f"+experiment={study}", f"member={member}"]).stage
+        stage = compose_config([f"+experiment={study}", f"member={member}"]).stage
         return stage.coarse.steps, *((stage.refine.region_steps, stage.refine.steps) if "refine" in stage.run else ())
 
     for member in ("full", "baseline"):

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from test_resume import rows, tensors
+from run_files import rows, tensors
 
-from ragaf_exp.config.compose import composed, config_hash
+from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.config.schema import COARSE, Loss
 from ragaf_exp.data.loader import collate
 from ragaf_exp.experiments import shared_stage1
-from ragaf_exp.experiments.experiment import Experiment, run
+from ragaf_exp.experiments.experiment import run
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.report.compare.runs import sweep_members
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
@@ -35,8 +36,8 @@ SEEN = ["seed=1", "data.train=63", "hint.width=8", "text.layers=2", "backbone.he
 
 def two_steps(words: list[str], place: Path) -> dict[str, bytes]:
     """Stage 1's weights after its first two steps."""
-    cfg = composed([*words, f"runs={place}"])
-    experiment = Experiment(cfg, RunFolder.create(cfg))
+    cfg = compose_config([*words, f"runs={place}"])
+    experiment = Training(cfg, RunFolder.create(cfg))
     trainer = experiment.trainer(COARSE, None)
     for step, indices in zip(range(2), trainer._order(experiment.train_examples, 0), strict=False):
         trainer.step(step, collate([experiment.train_examples.at(step, i) for i in indices]))
@@ -45,7 +46,9 @@ def two_steps(words: list[str], place: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("change", UNSEEN)
 def test_what_stage_1_does_not_see_leaves_it_shared(change, tiny):
-    assert shared_stage1.place_of(composed([*tiny, change])).path == shared_stage1.place_of(composed(tiny)).path
+    assert (
+        shared_stage1.folder_of(compose_config([*tiny, change])).path == shared_stage1.folder_of(compose_config(tiny)).path
+    )
 
 
 def test_it_is_to_the_byte_the_same_whatever_it_does_not_see(tiny, tmp_path):
@@ -54,27 +57,34 @@ def test_it_is_to_the_byte_the_same_whatever_it_does_not_see(tiny, tmp_path):
 
 @pytest.mark.parametrize("change", SEEN)
 def test_what_stage_1_sees_makes_another(change, tiny):
-    assert shared_stage1.place_of(composed([*tiny, change])).path != shared_stage1.place_of(composed(tiny)).path
+    assert (
+        shared_stage1.folder_of(compose_config([*tiny, change])).path != shared_stage1.folder_of(compose_config(tiny)).path
+    )
 
 
 def test_a_curriculum_orders_items_by_regions(tiny):
     words = [*tiny, "stage.curriculum=0.5"]
     assert (
-        shared_stage1.place_of(composed([*words, "regions.max_regions=2"])).path
-        != shared_stage1.place_of(composed(words)).path
+        shared_stage1.folder_of(compose_config([*words, "regions.max_regions=2"])).path
+        != shared_stage1.folder_of(compose_config(words)).path
     )
-    assert shared_stage1.place_of(composed([*words, "graph=none"])).path == shared_stage1.place_of(composed(words)).path
+    assert (
+        shared_stage1.folder_of(compose_config([*words, "graph=none"])).path
+        == shared_stage1.folder_of(compose_config(words)).path
+    )
 
 
 def test_a_group_that_is_new_is_seen_until_it_is_known_not_to_be(tiny):
-    cfg = composed(tiny)
-    before = shared_stage1.place_of(cfg).path
+    cfg = compose_config(tiny)
+    before = shared_stage1.folder_of(cfg).path
     OmegaConf.update(cfg, "something_new", {"key": 1}, force_add=True)
-    assert shared_stage1.place_of(cfg).path != before
+    assert shared_stage1.folder_of(cfg).path != before
 
 
 def test_sharing_is_no_part_of_a_config_s_hash(tiny):
-    assert config_hash(composed([*tiny, "study.share=true", "study.member=full"])) == config_hash(composed(tiny))
+    assert config_hash(compose_config([*tiny, "study.share=true", "study.member=full"])) == config_hash(
+        compose_config(tiny)
+    )
 
 
 # --- two members at the same time, and a kill
@@ -91,7 +101,7 @@ def story(tiny, tmp_path_factory) -> dict:
     place = tmp_path_factory.mktemp("study")
     words = [*tiny, "study.share=true", f"runs={place}"]
     told, steps = {"waited": False}, []
-    shared = shared_stage1.place_of(composed(words))
+    shared = shared_stage1.folder_of(compose_config(words))
     first = start(words, place / "first.txt")
     while not rows(shared.path):
         assert first.poll() is None, (place / "first.txt").read_text()
@@ -110,9 +120,9 @@ def story(tiny, tmp_path_factory) -> dict:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared_stage1.log, "info", waits)
-        told["other"] = run(composed([*words, "fusion=cosine", "study.member=other"])).path
+        told["other"] = run(compose_config([*words, "fusion=cosine", "study.member=other"])).path
         patch.setattr(Trainer, "step", counted)
-        told["again"] = run(composed([*words, "study.member=full"])).path
+        told["again"] = run(compose_config([*words, "study.member=full"])).path
     return told | {"place": place, "shared": shared.path, "steps": steps}
 
 
@@ -157,5 +167,5 @@ def test_a_file_system_without_links_gets_copies(monkeypatch, tmp_path):
 
     (tmp_path / "a").write_text("content")
     monkeypatch.setattr(os, "link", refuses)
-    shared_stage1._link(tmp_path / "a", tmp_path / "b")
+    shared_stage1.link(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "content" and (tmp_path / "b").stat().st_ino != (tmp_path / "a").stat().st_ino

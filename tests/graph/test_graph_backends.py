@@ -17,8 +17,9 @@ from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.commands.benches.graph_attention import graph_attention
 from ragaf_exp.config.build import build
-from ragaf_exp.config.compose import CONF, composed, load_config
+from ragaf_exp.config.compose import compose_config, load_config
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.data.loader import collate
 from ragaf_exp.graph.backends.base import Backend, wide
 from ragaf_exp.graph.backends.dense import Dense
@@ -177,7 +178,7 @@ def test_float64_is_not_rounded_to_float32():
 
 @pytest.mark.parametrize("name", SPARSE)
 def test_a_model_reads_the_weights_of_another_backend(name, tiny, tmp_path):
-    cfgs = [composed([*tiny, "graph=knn", "ragaf.layers=2", f"graph/backend={key}"]) for key in ("dense", name)]
+    cfgs = [compose_config([*tiny, "graph=knn", "ragaf.layers=2", f"graph/backend={key}"]) for key in ("dense", name)]
     models = [make_model(assemble(cfg, RunFolder(tmp_path)), "refine").eval() for cfg in cfgs]
     assert models[0].state_dict().keys() == models[1].state_dict().keys()
     models[1].load_state_dict(models[0].state_dict())
@@ -214,7 +215,7 @@ def test_dgl_refuses_tensors_that_are_not_in_the_processors_memory(name):
 def test_dgl_on_a_cuda_device_is_refused_before_training(name, device, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     words = [word for word in tiny if not word.startswith("memory.device")]
-    cfg = composed([*words, f"memory.device={device}", f"graph/backend={name}"])
+    cfg = compose_config([*words, f"memory.device={device}", f"graph/backend={name}"])
     if name == "dgl":
         with pytest.raises(UserError, match="graph/backend=dgl: .* not on cuda; .*memory.device=cpu"):
             assemble(cfg, RunFolder(tmp_path))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragaf_exp.assembly.assemble import assemble
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import collate
 from ragaf_exp.graph.backends.dgl_backend import load_dgl
@@ -70,7 +70,7 @@ def test_more_padding_than_needed_is_cut_to_the_largest_graph(there, back):
 
 @BOTH
 def test_a_batch_of_real_scenes(there, back, tiny, tmp_path):
-    examples = assemble(composed([*tiny, "graph=adjacency"]), RunFolder(tmp_path)).examples("train")
+    examples = assemble(compose_config([*tiny, "graph=adjacency"]), RunFolder(tmp_path)).examples("train")
     batch = collate([examples[i] for i in range(6)])
     fields = batch.nodes, batch.node_mask, batch.edges, batch.edge_mask
     assert same(back(there(*fields)), fields)

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from ragaf_exp.data.loader import collate
-from ragaf_exp.inference.attention_recorder import Frame, Watch, watched
+from ragaf_exp.inference.attention_recorder import AttentionFrame, AttentionRecorder, record_attention
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.viz.attention_steps import Moment, chosen, indexed, region_means, save_attention, thinned
+from ragaf_exp.viz.attention_steps import AttentionStep, chosen, indexed, region_means, save_attention, subsample
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,8 @@ def run(finished):
     folder, cfg = RunFolder.read(finished)
     parts, pipeline = load_run(folder, cfg)
     examples = [parts.examples("test")[i] for i in range(3)]
-    with watched(pipeline.refine, parts.diffusion) as watch:
-        drawn = pipeline(collate(examples)).drawn()
+    with record_attention(pipeline.refine, parts.diffusion) as watch:
+        drawn = pipeline(collate(examples)).to_images()
     return parts, pipeline, examples, watch.frames(), drawn
 
 
@@ -43,17 +43,17 @@ def test_shares_of_a_pixel_sum_to_one_and_padding_gets_none(run):
 
 def test_watching_changes_nothing_and_ends(run):
     parts, pipeline, examples, frames, drawn = run
-    again = pipeline(collate(examples)).drawn()
+    again = pipeline(collate(examples)).to_images()
     assert (again.final == drawn.final).all()
     assert all(p.watch is None for p in pipeline.refine.backbone.unet.attn_processors.values())
     assert not pipeline.refine.backbone._forward_hooks and not pipeline.refine.backbone._forward_pre_hooks
 
 
 def test_guidance_and_broken_chunks_leave_one_frame_a_timestep():
-    def seen(t: int, rows: int, tokens: int) -> Frame:
-        return Frame(t, torch.full((rows, tokens, 2, 2), float(t)), torch.zeros(rows, 1, 2, 2))
+    def seen(t: int, rows: int, tokens: int) -> AttentionFrame:
+        return AttentionFrame(t, torch.full((rows, tokens, 2, 2), float(t)), torch.zeros(rows, 1, 2, 2))
 
-    watch = Watch(None)
+    watch = AttentionRecorder(None)
     watch.seen = [seen(t, 2, tokens) for tokens in (3, 4) for t in (9, 9, 5, 5)] + [seen(9, 1, 3)]
     frames = watch.frames()
     assert [f.t for f in frames] == [9, 5] and all(f.words.shape == (4, 4, 2, 2) for f in frames)
@@ -70,14 +70,14 @@ def test_words_that_name_something_are_shown_in_their_order():
     words = ["a", "red", "star", "on", "a", "mint", "background"]
     maps = np.zeros((7, 2, 2), np.float32)
     maps[[1, 5]] = 1.0
-    seen = [Moment(9, np.zeros((2, 2, 3), np.uint8), maps, np.zeros((1, 7)))]
+    seen = [AttentionStep(9, np.zeros((2, 2, 3), np.uint8), maps, np.zeros((1, 7)))]
     assert chosen(words, seen) == [1, 2, 5] and chosen(["the"], [seen[0]]) == [0]
 
 
 def test_first_and_last_are_kept():
-    seen = [Moment(t, None, None, None) for t in range(20, 0, -1)]
-    assert [m.t for m in thinned(seen, 3)] == [20, 10, 1]
-    assert len(thinned(seen, 50)) == 20
+    seen = [AttentionStep(t, None, None, None) for t in range(20, 0, -1)]
+    assert [m.t for m in subsample(seen, 3)] == [20, 10, 1]
+    assert len(subsample(seen, 50)) == 20
 
 
 def test_files_are_a_grid_and_an_animation(run, tmp_path):

@@ -16,7 +16,7 @@ from tiny_sd import WIDTH, save_sd
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import collate
 from ragaf_exp.models.backbones import taps
@@ -155,7 +155,7 @@ def test_an_inpainting_unet_is_told_that_all_is_to_be_painted(tmp_path):
     sd = save_sd(tmp_path / "sd", inpaint=True)
     backbone = StableUNet(4, WIDTH, str(sd), inpaint=True)
     x, grey = torch.randn(2, 4, 8, 8), torch.randn(1, 4, 8, 8)
-    backbone.keep_nothing(lambda side: grey, 64)
+    backbone.set_full_inpaint_mask(lambda side: grey, 64)
     given = backbone.inputs(x)
     assert given.shape == (2, 9, 8, 8) and torch.equal(given[:, :4], x) and (given[:, 4] == 1).all()
     assert torch.equal(given[:, 5:], grey.expand(2, -1, -1, -1)) and "kept" not in backbone.state_dict()
@@ -166,7 +166,7 @@ def test_wider_text_as_stable_diffusion_2s(tiny, tmp_path):
     sd = save_sd(tmp_path / "sd", width=64, prediction="v_prediction")
     mine = [word for word in tiny if not word.startswith(("backbone.", "text."))]
     words = ["backbone=sd15", f"backbone.source={sd}", "text=clip", "codec=kl", "diffusion=folder", "hint=lite"]
-    parts = assemble(composed([*mine, *words]), RunFolder(tmp_path))
+    parts = assemble(compose_config([*mine, *words]), RunFolder(tmp_path))
     assert parts.diffusion.prediction == "v" and parts.codec.downscale == 8
     model = make_model(parts, "refine")
     batch = collate([parts.examples("train")[0]])
@@ -208,7 +208,7 @@ def no_weights(monkeypatch):
 def test_parts_that_do_not_fit_are_refused_with_the_shapes(words, says, on_sd, no_weights, tmp_path):
     failure = AssertionError if says is None else UserError
     with pytest.raises(failure) as refusal:
-        assemble(composed([*on_sd, *words]), RunFolder(tmp_path))
+        assemble(compose_config([*on_sd, *words]), RunFolder(tmp_path))
     line = str(refusal.value)
     assert "\n" not in line and all(text in line for text in says or ("weights are read",)), line
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_sd import WIDTH, real_merges, save_sd
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.models.text.clip import ClipText
 
 START, END = 49406, 49407
@@ -27,7 +27,7 @@ def clip(shared_data, tmp_path_factory) -> ClipText:
         pytest.skip(f"no weights/clip_bpe beside {shared_data}")
     place: Path = tmp_path_factory.mktemp("clip")
     sd = save_sd(place / "sd", merges=real_merges(file))
-    cfg = composed(["text=clip", f"text.source={sd}"]).text
+    cfg = compose_config(["text=clip", f"text.source={sd}"]).text
     (place / "tokenizer.json").write_text(ClipText.tokenizer_for(cfg, list).to_str())
     return ClipText(ClipText.load(place / "tokenizer.json"), str(sd))
 

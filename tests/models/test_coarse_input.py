@@ -7,21 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ragaf_exp.assembly.model import adopt, make_model
-from ragaf_exp.config.compose import composed
+from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.data.loader import collate
-from ragaf_exp.experiments.experiment import Experiment
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training.losses.stage1_sample import Coarse
+from ragaf_exp.training.losses.stage1_sample import Stage1Sampler
 from ragaf_exp.training.objective import Objective, draw
 
 
 @pytest.fixture(scope="module")
-def experiment(tiny, tmp_path_factory) -> Experiment:
-    cfg = composed([*tiny, "stage.refine.coarse_input=true", f"runs={tmp_path_factory.mktemp('coarse')}"])
-    return Experiment(cfg, RunFolder.create(cfg))
+def experiment(tiny, tmp_path_factory) -> Training:
+    cfg = compose_config([*tiny, "stage.refine.coarse_input=true", f"runs={tmp_path_factory.mktemp('coarse')}"])
+    return Training(cfg, RunFolder.create(cfg))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def models(experiment) -> tuple[torch.nn.Module, torch.nn.Module]:
     """Stage 1, and a fresh stage 2 on it."""
     coarse = make_model(experiment.parts, "coarse").eval()
     torch.nn.init.normal_(coarse.backbone.head.last.weight, std=0.1)
-    return coarse, adopt(make_model(experiment.parts, "refine"), coarse.state_dict(), "full").eval()
+    return coarse, init_refine_from_coarse(make_model(experiment.parts, "refine"), coarse.state_dict(), "full").eval()
 
 
 def opened(model: torch.nn.Module) -> torch.nn.Module:
@@ -55,7 +55,7 @@ def test_a_fresh_stage_2_does_not_see_it_and_an_open_one_does(experiment, batch,
 
 
 def test_training_shows_samples_of_stage_1_and_nothing_of_the_image(experiment, batch, models):
-    sample = Coarse(experiment.parts.diffusion, models[0])
+    sample = Stage1Sampler(experiment.parts.diffusion, models[0])
     noise = torch.randn(experiment.parts.codec.encode(batch.image).shape)
     first = sample(batch, noise)
     assert torch.equal(first, sample(replace(batch, image=-batch.image), noise))

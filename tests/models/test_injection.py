@@ -9,7 +9,7 @@ import torch
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import collate
 from ragaf_exp.models.conditioning import RegionState, Text
@@ -83,9 +83,9 @@ def test_the_hint_comes_first_and_where_nothing_is_injected_it_is_passed_on(kind
     assert residuals["mid"] is hint["mid"]
     features = torch.randn(1, *SHAPES["in"])
     assert torch.equal(features + residuals["in"], features + hint["in"])
-    awake = through(opened(kind), tokens_for(2), state(), hint)
+    on_device = through(opened(kind), tokens_for(2), state(), hint)
     alone = through(opened(kind), tokens_for(2), state())
-    assert not any(torch.equal(awake[p], alone[p]) for p in SHAPES)
+    assert not any(torch.equal(on_device[p], alone[p]) for p in SHAPES)
 
 
 def test_a_pixel_attends_most_to_its_own_region_and_more_slots_are_more_to_attend_to():
@@ -111,11 +111,11 @@ def test_what_cannot_be_split_into_heads_is_refused():
 
 @pytest.fixture(scope="module")
 def world(tiny, tmp_path_factory):
-    return assemble(composed(tiny), RunFolder(tmp_path_factory.mktemp("world")))
+    return assemble(compose_config(tiny), RunFolder(tmp_path_factory.mktemp("world")))
 
 
 def model_of(world, tiny: list[str], *words: str) -> torch.nn.Module:
-    return make_model(replace(world, cfg=composed([*tiny, *words])), "refine")
+    return make_model(replace(world, cfg=compose_config([*tiny, *words])), "refine")
 
 
 OPTIONS = ["injection=film", "injection=cross injection.slots=2", "ragaf.pooled_levels=0", "ragaf.timestep=true",

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from ragaf_exp.assembly.assemble import assemble
-from ragaf_exp.assembly.model import adopt, make_model
+from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.compose import CONF, composed
+from ragaf_exp.config.compose import compose_config
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.core.types import Batch, Item
 from ragaf_exp.data.loader import Preparer, collate
 from ragaf_exp.models.backbones import taps
@@ -30,7 +31,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 @pytest.fixture(scope="module")
 def world(tiny, tmp_path_factory):
     """Everything but the networks."""
-    return assemble(composed(tiny), RunFolder(tmp_path_factory.mktemp("world")))
+    return assemble(compose_config(tiny), RunFolder(tmp_path_factory.mktemp("world")))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def batch(world) -> Batch:
     return collate([world.examples("train")[i] for i in range(6)])
 
 
-def awake(model: torch.nn.Module) -> torch.nn.Module:
+def on_device(model: torch.nn.Module) -> torch.nn.Module:
     """The model with every zero-initialised gate open, so that each path has its say."""
     torch.manual_seed(1)
     with torch.no_grad():
@@ -51,7 +52,7 @@ def awake(model: torch.nn.Module) -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def models(world) -> dict[str, torch.nn.Module]:
     """A model of each stage with open gates, for reading only."""
-    return {stage: awake(make_model(world, stage)) for stage in STAGES}
+    return {stage: on_device(make_model(world, stage)) for stage in STAGES}
 
 
 def noised(world, batch: Batch, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,7 +112,7 @@ def test_every_trained_parameter_gets_a_gradient(stage, world, batch):
 
 def test_frozen_stage_1_gets_no_gradient_and_the_region_path_does(world, batch):
     coarse = make_model(world, "coarse")
-    model = adopt(make_model(world, "refine"), coarse.state_dict(), "frozen")
+    model = init_refine_from_coarse(make_model(world, "refine"), coarse.state_dict(), "frozen")
     prediction, _ = model(batch, *noised(world, batch))
     prediction.value.square().mean().backward()
     for name, parameter in model.named_parameters():
@@ -127,10 +128,10 @@ def test_frozen_stage_1_gets_no_gradient_and_the_region_path_does(world, batch):
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("injection", sorted(p.stem for p in (CONF / "injection").glob("*.yaml")))
 def test_fresh_gates_leave_stage_1_as_it_is_to_the_bit(injection, precision, tiny, world, batch):
-    cfg = composed([*tiny, f"injection={injection}"])
+    cfg = compose_config([*tiny, f"injection={injection}"])
     parts = replace(world, cfg=cfg)
-    coarse = awake(make_model(parts, "coarse"))
-    refine = adopt(make_model(parts, "refine"), coarse.state_dict(), "full").eval()
+    coarse = on_device(make_model(parts, "coarse"))
+    refine = init_refine_from_coarse(make_model(parts, "refine"), coarse.state_dict(), "full").eval()
     x_t, t = noised(world, batch)
     for text, sketch in ((True, True), (False, True), (True, False), (False, False)):
         with Compute("cpu", precision):
@@ -315,7 +316,7 @@ def test_bf16_is_close_to_fp32_and_trains(stage, world, batch, models):
         rough, _ = predict(models[stage], batch, x_t, t)
     scale = float(exact.value.std())
     assert float((rough.value.float() - exact.value).abs().mean()) < 0.03 * scale
-    model = awake(make_model(world, stage)).train()
+    model = on_device(make_model(world, stage)).train()
     with Compute("cpu", "bf16"):
         prediction, _ = model(batch, x_t, t)
         loss = prediction.value.float().square().mean()
@@ -328,7 +329,7 @@ def test_bf16_is_close_to_fp32_and_trains(stage, world, batch, models):
 
 @pytest.mark.parametrize("option", sorted(p.stem for p in (CONF / "fusion").glob("*.yaml")))
 def test_fusion_weights(option, tiny, world):
-    model = make_model(replace(world, cfg=composed([*tiny, f"fusion={option}"])), "refine")
+    model = make_model(replace(world, cfg=compose_config([*tiny, f"fusion={option}"])), "refine")
     t = torch.tensor([0.0, 0.5, 1.0])
     weights = model.ragaf.fusion(t, torch.randn(3, 4, model.ragaf.width))
     each = (model.ragaf.width,) if option == "gated" else ()
@@ -344,7 +345,7 @@ def test_fusion_weights(option, tiny, world):
 @pytest.mark.parametrize("per_region", [True, False])
 @pytest.mark.parametrize("kind", [Learned, Hybrid, Gated])
 def test_learned_fusion_depends_on_timestep_and_region(kind, per_region):
-    fusion = awake(kind(16, per_region=per_region))
+    fusion = on_device(kind(16, per_region=per_region))
     regions = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1)
     with torch.no_grad():
         weights = fusion(torch.tensor([0.1, 0.9]), regions)
@@ -395,6 +396,6 @@ def test_the_word_bias_is_highest_for_a_regions_own_word():
     region_text = torch.tensor([[[0.1, 0.9, 0.0], [0.1, 0.0, 0.9]]])
     state = RegionState(masks, masks, region_text, torch.ones(1, 2, dtype=torch.bool), {(2, 3): masks})
     log_map = injection.words(state).log_map[6].view(2, 3, 3)
-    left, right, nowhere = log_map[0]
+    left, right, meta_device = log_map[0]
     assert left.argmax() == 1 and right.argmax() == 2 and left[1] == right[2] == 0
-    assert left[2] < -5 and right[1] < -5 and not nowhere.any()
+    assert left[2] < -5 and right[1] < -5 and not meta_device.any()

@@ -11,11 +11,12 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors.torch import load_file
 from tiny_sd import save_sd
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import read_json, write_json
-from ragaf_exp.experiments.experiment import Experiment, run
+from ragaf_exp.experiments.experiment import run
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.runs.folder import RunFolder
 
@@ -42,7 +43,7 @@ def words(tiny, sd: Path, runs: Path, tune: str) -> list[str]:
 def runs(tiny, sd, tmp_path_factory) -> dict[str, Path]:
     """A finished run with frozen weights, and one with LoRA."""
     place = tmp_path_factory.mktemp("runs")
-    return {tune: run(composed(words(tiny, sd, place / tune, tune))).path for tune in ("frozen", "lora")}
+    return {tune: run(compose_config(words(tiny, sd, place / tune, tune))).path for tune in ("frozen", "lora")}
 
 
 def newest(folder: Path, stage: str) -> Path:
@@ -51,8 +52,8 @@ def newest(folder: Path, stage: str) -> Path:
 
 @pytest.mark.parametrize("tune", TUNES)
 def test_what_is_trained_in_each_stage(tune, tiny, sd, tmp_path):
-    cfg = composed(words(tiny, sd, tmp_path, tune))
-    experiment = Experiment(cfg, RunFolder.create(cfg))
+    cfg = compose_config(words(tiny, sd, tmp_path, tune))
+    experiment = Training(cfg, RunFolder.create(cfg))
     coarse = experiment.trainer(COARSE, None)
     refine = experiment.trainer(REFINE, coarse.ema.model).bare
     for stage, model in ((COARSE, coarse.bare), (REFINE, refine)):
@@ -72,8 +73,8 @@ def test_what_is_trained_in_each_stage(tune, tiny, sd, tmp_path):
 
 
 def test_self_attention_alone(tiny, sd, tmp_path):
-    cfg = composed([*words(tiny, sd, tmp_path, "attention"), "memory.attention=self"])
-    model = Experiment(cfg, RunFolder.create(cfg)).trainer(COARSE, None).bare
+    cfg = compose_config([*words(tiny, sd, tmp_path, "attention"), "memory.attention=self"])
+    model = Training(cfg, RunFolder.create(cfg)).trainer(COARSE, None).bare
     trained = {name for name, p in model.backbone.named_parameters() if p.requires_grad}
     assert trained and all(".attn1." in name for name in trained)
 
@@ -97,7 +98,7 @@ def test_resuming_ends_at_the_same_bytes(tune, runs, tiny, sd, tmp_path):
     shutil.rmtree(newest(copy, REFINE))
     state = read_json(copy / "status.json")
     write_json(copy / "status.json", {**state, "state": "running", "trained": False})
-    again = run(composed(words(tiny, sd, tmp_path, tune))).path
+    again = run(compose_config(words(tiny, sd, tmp_path, tune))).path
     assert again == copy
     for part in ("model", "ema", "optimizer"):
         file = f"{part}.safetensors"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from run_files import train_all
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.experiments.experiment import Experiment
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
 
@@ -27,11 +28,11 @@ def words(tiny, tmp_path):
 @pytest.mark.parametrize("size", [64, 72, 104])
 def test_an_epoch_in_both_stages(size, words):
     """Latents of 8x8, 9x9 and 13x13, which the four levels halve to 1x1, 2x2 and 2x2."""
-    cfg = composed([*words, f"data.size={size}"])
-    experiment, seen = Experiment(cfg, RunFolder.create(cfg)), set()
+    cfg = compose_config([*words, f"data.size={size}"])
+    experiment, seen = Training(cfg, RunFolder.create(cfg)), set()
     at = experiment.train_examples.at
     experiment.train_examples.at = lambda step, index: (seen.add(index), at(step, index))[1]
-    experiment.train()
+    train_all(experiment)
     assert seen == set(range(ITEMS)), "every item was trained on"
     for stage in (COARSE, REFINE):
         found = load_newest(experiment.folder.checkpoints, stage)
@@ -40,6 +41,6 @@ def test_an_epoch_in_both_stages(size, words):
 
 @pytest.mark.parametrize("size", [100, 65])
 def test_a_size_that_is_no_whole_number_of_latent_pixels_is_refused(size, words):
-    cfg = composed([*words, f"data.size={size}"])
+    cfg = compose_config([*words, f"data.size={size}"])
     with pytest.raises(UserError, match=f"data.size={size}: must be a multiple of 8"):
-        Experiment(cfg, RunFolder.create(cfg))
+        Training(cfg, RunFolder.create(cfg))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ragaf_exp.config.compose import composed, config_hash
+from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.plan import auto, available
 from ragaf_exp.plan.__main__ import main
 from ragaf_exp.plan.auto import chosen
-from ragaf_exp.plan.available import Room, card
+from ragaf_exp.plan.available import AvailableMemory, gpu_of_size
 from ragaf_exp.plan.budget import GIB, Need
 from ragaf_exp.plan.predict import SAMPLING, Peak, micro_batch
 from ragaf_exp.run import command_line
@@ -44,8 +44,8 @@ def plain(monkeypatch):
 )  # fmt: skip
 def test_a_card_gets_the_largest_profile_that_fits_and_then_the_largest_micro_batch(plain, caplog, gib, profile, items):
     caplog.set_level(logging.INFO)
-    words = chosen([AUTO, "seed=3"], card(gib))
-    cfg = composed(words)
+    words = chosen([AUTO, "seed=3"], gpu_of_size(gib))
+    cfg = compose_config(words)
     assert f"memory={profile}" in words and micro_batch(cfg) == items and cfg.seed == 3
     assert cfg.memory.budget == gib and cfg.stage.batch == 16
     (said,) = caplog.messages
@@ -54,46 +54,46 @@ def test_a_card_gets_the_largest_profile_that_fits_and_then_the_largest_micro_ba
 
 
 def test_what_the_command_line_gives_is_kept(plain):
-    words = chosen([AUTO, "stage.accumulate=8", "++memory.budget=20.5"], card(80))
-    cfg = composed(words)
+    words = chosen([AUTO, "stage.accumulate=8", "++memory.budget=20.5"], gpu_of_size(80))
+    cfg = compose_config(words)
     assert "memory=32gb" in words and micro_batch(cfg) == 2 and cfg.memory.budget == 20.5
-    assert "memory=16gb" in chosen([AUTO, "memory.budget=12"], card(80)), "a budget is a smaller card"
+    assert "memory=16gb" in chosen([AUTO, "memory.budget=12"], gpu_of_size(80)), "a budget is a smaller card"
 
 
 def test_without_a_card_it_is_the_processor(plain, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(available, "_limits", lambda: [(2.6 * GIB, 8 * GIB)])  # what a job of SLURM's may have
     words = chosen([AUTO, "memory.device=cpu"])
-    cfg = composed(words)
+    cfg = compose_config(words)
     assert "memory=cpu" in words and micro_batch(cfg) == 2 and cfg.memory.budget == 2.6
     assert "no CUDA device" in caplog.messages[0] and "main memory" in caplog.messages[0]
-    words = chosen([AUTO], Room(1.0, 12.0, "a full card"))
+    words = chosen([AUTO], AvailableMemory(1.0, 12.0, "a full card"))
     assert "memory=cpu" in words and "memory.device=cpu" in words
     with pytest.raises(UserError, match="nothing fits the 0.40 GiB.*cpu would take 1.5") as refusal:
-        chosen([AUTO], Room(0.4, 8, "main memory", cuda=False))
+        chosen([AUTO], AvailableMemory(0.4, 8, "main memory", cuda=False))
     assert "\n" not in str(refusal.value)
 
 
 def test_a_run_goes_on_as_it_began_whatever_is_free_now(plain, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     free = [24.1]
-    monkeypatch.setattr(auto, "look", lambda device: Room(free[0], 24.1, "a card"))
+    monkeypatch.setattr(auto, "query_available_memory", lambda device: AvailableMemory(free[0], 24.1, "a card"))
     words = [AUTO, f"runs={tmp_path}", "name=x"]
-    began = composed(words)
+    began = compose_config(chosen(words))
     place = tmp_path / "x" / config_hash(began)
     place.mkdir(parents=True)
     (place / "config.yaml").write_text(f"memory: {{budget: {began.memory.budget}}}\n")
     free[0] = 11.0
-    assert config_hash(composed(words)) == place.name and "goes on" in caplog.messages[-1]
+    assert config_hash(compose_config(chosen(words))) == place.name and "goes on" in caplog.messages[-1]
     assert "memory=16gb" in chosen([*words, "seed=1"]), "another run looks at what is free"
-    monkeypatch.setattr(auto, "look", lambda device: Room(11.0, 12.0, "a smaller card"))
+    monkeypatch.setattr(auto, "query_available_memory", lambda device: AvailableMemory(11.0, 12.0, "a smaller card"))
     assert "memory=16gb" in chosen(words), "of another machine"
 
 
 def test_where_it_cannot_choose(refused, tiny, monkeypatch, tmp_path):
     from hydra import compose, initialize_config_dir
 
-    from ragaf_exp.config.compose import CONF
+    from ragaf_exp.core.resources import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UserError, match="name a profile"):
         validate(compose("config", [AUTO]))  # as a sweep's members are composed, on whatever machine
@@ -134,5 +134,5 @@ def test_a_run_by_the_command_line_is_the_chosen_profiles(plain, cli, tiny, tmp_
     monkeypatch.setattr(run, "job", seen.append)
     status, _, err = cli(command_line, *tiny, AUTO, f"runs={tmp_path}")
     assert status == 0 and len(seen) == 1, err
-    assert seen[0] == composed([*tiny, f"runs={tmp_path}", "memory=cpu", f"memory.budget={seen[0].memory.budget}"])
+    assert seen[0] == compose_config([*tiny, f"runs={tmp_path}", "memory=cpu", f"memory.budget={seen[0].memory.budget}"])
     assert Path(seen[0].runs) == tmp_path and seen[0].memory.budget > 0

@@ -11,14 +11,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.compose import composed, config_hash
+from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.models.loading.sources import hold_once
+from ragaf_exp.models.loading.sources import share_identical_weights
 from ragaf_exp.plan import budget, guard
 from ragaf_exp.plan.__main__ import left_out, main
 from ragaf_exp.plan.budget import GIB, Need
-from ragaf_exp.plan.dry_run import REGIONS, Rehearsal
+from ragaf_exp.plan.dry_run import REGIONS, DryRun
 from ragaf_exp.plan.dummies import largest_batch
 from ragaf_exp.plan.predict import SAMPLING, VALIDATION, Peak, phases_of, predict
 from ragaf_exp.plan.tracker import BLOCK, Tracker
@@ -34,7 +34,7 @@ def storages(*things) -> int:
 
 def measured(cfg, stage: str) -> int:
     """Bytes at the peak of a real second step on this processor, as PyTorch's allocator reports them."""
-    rehearsal = Rehearsal(cfg, Compute("cpu", "no"))
+    rehearsal = DryRun(cfg, Compute("cpu", "no"))
     coarse = make_model(rehearsal.parts, COARSE).requires_grad_(False).eval() if stage == REFINE else None
     trainer = rehearsal.trainer(stage, coarse)
     batch = largest_batch(cfg.stage.batch, cfg.data.size, cfg.regions.max_regions)
@@ -60,7 +60,7 @@ def measured(cfg, stage: str) -> int:
      (REFINE, ("stage.accumulate=2",)), (REFINE, ("memory.tune=frozen", "memory.offload=true"))],
 )  # fmt: skip
 def test_a_predicted_peak_is_the_measured_one_within_ten_per_cent(tiny, stage, more):
-    cfg = composed([*tiny, *more])
+    cfg = compose_config([*tiny, *more])
     found = predict(cfg, "no", (stage,))[0].bytes
     assert found == pytest.approx(measured(cfg, stage), rel=0.1)
 
@@ -68,7 +68,7 @@ def test_a_predicted_peak_is_the_measured_one_within_ten_per_cent(tiny, stage, m
 @pytest.mark.parametrize("run", ["[coarse]", "[coarse,refine]"])
 def test_a_smaller_stage_1_is_planned_smaller_in_every_phase(tiny, run):
     def peaks(scale):
-        cfg = composed([*tiny, f"stage.run={run}", f"stage.coarse.scale={scale}"])
+        cfg = compose_config([*tiny, f"stage.run={run}", f"stage.coarse.scale={scale}"])
         return {peak.phase: peak.parts["activations"] for peak in predict(cfg, "no")}
 
     whole, half = peaks(1), peaks(2)
@@ -98,13 +98,13 @@ def test_the_tracker_follows_storages_from_birth_to_death():
 
 
 def parts(words, phase: str = COARSE) -> dict[str, int]:
-    return predict(composed(words), "no", (phase,))[0].parts
+    return predict(compose_config(words), "no", (phase,))[0].parts
 
 
 def test_what_a_plan_depends_on(tiny):
     base = parts(tiny)
     words = [*tiny, "backbone.widths=[32,64]", "stage.batch=16", "stage.accumulate=2"]
-    other = predict(composed(words), "no", (COARSE,))[0]
+    other = predict(compose_config(words), "no", (COARSE,))[0]
     assert other.parts["weights"] > base["weights"] and other.parts["activations"] > 1.5 * base["activations"]
     assert other.micro_batch == 8 and other.parts["gradients"] > 0, "they stay while the second half runs"
     assert base["optimizer"] < 1.95 * base["weights"], "Muon has one moment where AdamW has two"
@@ -125,23 +125,23 @@ def test_what_savers_save(tiny):
 
 
 def test_all_that_a_run_does_is_planned(tiny):
-    assert phases_of(composed(tiny)) == (COARSE, REFINE, REGIONS, VALIDATION, SAMPLING)
-    assert phases_of(composed([*tiny, "stage.refine.region_steps=0"])) == (COARSE, REFINE, VALIDATION, SAMPLING)
-    (regions,) = predict(composed([*tiny, "stage.refine.region_batch=64", "stage.accumulate=2"]), "no", (REGIONS,))
+    assert phases_of(compose_config(tiny)) == (COARSE, REFINE, REGIONS, VALIDATION, SAMPLING)
+    assert phases_of(compose_config([*tiny, "stage.refine.region_steps=0"])) == (COARSE, REFINE, VALIDATION, SAMPLING)
+    (regions,) = predict(compose_config([*tiny, "stage.refine.region_batch=64", "stage.accumulate=2"]), "no", (REGIONS,))
     assert regions.phase == REGIONS and regions.micro_batch == 32 and regions.parts["activations"] > 0
 
 
 def test_a_validation_needs_what_training_holds_and_what_sampling_takes(tiny):
     words = [*tiny, "eval.batch=3", "stage.refine.region_steps=0"]
-    training, validation, sampling = predict(composed(words), "no", (REFINE, VALIDATION, SAMPLING))
+    training, validation, sampling = predict(compose_config(words), "no", (REFINE, VALIDATION, SAMPLING))
     assert validation.phase == VALIDATION and validation.micro_batch == 3
     for kind in ("optimizer", "average", "weights", "stage 1"):
         assert validation.parts[kind] == training.parts[kind], kind
     assert validation.bytes > sampling.bytes and "gradients" not in validation.parts
-    (rested,) = predict(composed([*words, "memory.offload=true"]), "no", (VALIDATION,))
+    (rested,) = predict(compose_config([*words, "memory.offload=true"]), "no", (VALIDATION,))
     assert rested.parts == validation.parts, "all networks are awake"
     more = [*words, "memory.compile=true", "cluster.tasks=2", "eval.metrics=[fid]"]
-    assert len(left_out(composed(more))) == 3 and left_out(composed(words)) == []
+    assert len(left_out(compose_config(more))) == 3 and left_out(compose_config(words)) == []
 
 
 def test_the_command_line_says_what_fits_and_what_would(cli, tiny, tmp_path, monkeypatch):
@@ -170,7 +170,7 @@ def test_advice_looks_at_every_phase(tiny, monkeypatch):
         return GIB if (cfg.eval.batch < 4 if draws else cfg.memory.checkpointing) else 4 * GIB
 
     monkeypatch.setattr(budget, "needs", needing(sizes))
-    cfg = composed([*tiny, "stage.refine.region_steps=0"])
+    cfg = compose_config([*tiny, "stage.refine.region_steps=0"])
     found = budget.needs(cfg)
     (both,) = budget.advice(cfg, 3 * GIB, found)  # training and sampling exceed: neither saver is enough alone
     assert both.fits and "memory.checkpointing=true" in both.override and "eval.batch=2" in both.override
@@ -178,7 +178,7 @@ def test_advice_looks_at_every_phase(tiny, monkeypatch):
     assert not nothing.fits and nothing.total > GIB
     assert "no saver makes it fit" in guard.refusal(cfg, found, 1.0)
     monkeypatch.setattr(budget, "needs", needing(lambda cfg, phase: (1 if cfg.memory.checkpointing else 4) * GIB))
-    cfg = composed([*tiny, "stage.run=[coarse]", "eval.batch=1"])
+    cfg = compose_config([*tiny, "stage.run=[coarse]", "eval.batch=1"])
     found = [Need(Peak(COARSE, 1, {"weights": 4 * GIB})), Need(Peak(SAMPLING, 1, {"weights": GIB}))]
     (alone,) = budget.advice(cfg, 3 * GIB, found)
     assert alone.fits and alone.override == "memory.checkpointing=true"
@@ -190,23 +190,23 @@ def test_a_run_that_will_not_fit_is_refused_before_it_trains(refused, tiny, tmp_
     for module in (budget, guard):
         monkeypatch.setattr(module, "needs", needing(lambda cfg, phase: GIB))
     refused(command_line, *words, says=("memory: ", "predicted to take", "of 0.50", "memory.force=true"))
-    forced = composed([*words, "memory.force=true"])
-    assert config_hash(forced) == config_hash(composed([w for w in words if not w.startswith("memory.budget")]))
+    forced = compose_config([*words, "memory.force=true"])
+    assert config_hash(forced) == config_hash(compose_config([w for w in words if not w.startswith("memory.budget")]))
     monkeypatch.setattr(guard, "needs", lambda *_: pytest.fail("it plans"))
     guard.check(forced)
-    guard.check(composed([*tiny, "memory.budget=0"]))
+    guard.check(compose_config([*tiny, "memory.budget=0"]))
 
 
 def test_weights_that_stage_2_left_as_they_were_are_held_once():
     one, two = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
     two.load_state_dict({**two.state_dict(), "weight": one.weight})
-    hold_once(one, two)
+    share_identical_weights(one, two)
     assert one.weight.data_ptr() == two.weight.data_ptr() and one.bias.data_ptr() != two.bias.data_ptr()
 
 
 def test_a_wrong_budget_is_refused():
     with pytest.raises(UserError, match="memory.budget"):
-        composed(["memory.budget=-1"])
+        compose_config(["memory.budget=-1"])
 
 
 def test_missing_weights_are_said_before_a_plan_is_made(refused, tiny, tmp_path, monkeypatch):
@@ -218,5 +218,5 @@ def test_missing_weights_are_said_before_a_plan_is_made(refused, tiny, tmp_path,
     profile = [*mine, "memory=16gb", "data.size=64", "codec.weights=none", f"runs={tmp_path}"]
     refused(command_line, *profile, says=("source=: missing", "weights=none"))
     refused(command_line, *profile, f"backbone.source={folder}", says=("backbone.source=", "unet holds no weights"))
-    cfg = composed([*profile, f"backbone.source={folder}", "memory.device=cpu"])
+    cfg = compose_config([*profile, f"backbone.source={folder}", "memory.device=cpu"])
     assert predict(cfg, "no", (SAMPLING,))[0].bytes > 0, "a plan needs a config.json alone"

@@ -9,25 +9,24 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import COARSE, REFINE
-from ragaf_exp.models.codecs.base import latent_shape
-from ragaf_exp.plan.dry_run import Rehearsal
+from ragaf_exp.plan.dry_run import DryRun
 from ragaf_exp.plan.dummies import largest_batch
 from ragaf_exp.plan.flops import ROWS, counted, main
 
 
 @pytest.fixture(scope="module")
 def found(tiny):
-    return counted(composed(tiny))
+    return counted(compose_config(tiny))
 
 
 @pytest.mark.parametrize("stage", [COARSE, REFINE])
 def test_a_denoisers_operations_are_those_of_a_processor(stage, tiny, found):
-    cfg, items = composed(tiny), 3
-    rehearsal = Rehearsal(cfg, Compute("cpu", "no"))
+    cfg, items = compose_config(tiny), 3
+    rehearsal = DryRun(cfg, Compute("cpu", "no"))
     model, batch = make_model(rehearsal.parts, stage), largest_batch(items, cfg.data.size, cfg.regions.max_regions)
-    latent = torch.zeros(latent_shape(batch, rehearsal.parts.codec))
+    latent = torch.zeros(rehearsal.parts.codec.latent_shape(batch))
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         conditions = model.condition(batch)
         with FlopCounterMode(display=False) as counter:

@@ -65,8 +65,8 @@ def test_sketches_beyond_the_longest_keep_their_regions(factor):
     regions, small = Enclosed()(enlarged), Enclosed()(house())
     assert regions.labels.shape == enlarged.shape and regions.count == small.count == 6
     assert regions.parent.tolist() == small.parent.tolist()
-    agree = regions.labels[12 * factor :: 24 * factor, 12 * factor :: 24 * factor] == small.labels
-    assert agree[house() == 0].mean() > 0.99
+    check_residual_shapes = regions.labels[12 * factor :: 24 * factor, 12 * factor :: 24 * factor] == small.labels
+    assert check_residual_shapes[house() == 0].mean() > 0.99
 
 
 @pytest.mark.parametrize("shape", [(8000, 30), (30, 8000), (1601, 1537), (1537, 1)])

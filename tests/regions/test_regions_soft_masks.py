@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragaf_exp.graph import Adjacency
-from ragaf_exp.regions import Enclosed, region_overlay, soft_masks
+from ragaf_exp.regions import Enclosed, soft_masks
+from ragaf_exp.viz.regions import region_overlay
 
 SIDES = st.sampled_from([1, 2, 3, 8, 12, 17])
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core import files
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.runs import checkpoints
@@ -241,7 +241,7 @@ def test_missing_newer_and_undecodable_mappings(tmp_path):
 
 @pytest.fixture
 def folder(tiny, tmp_path) -> RunFolder:
-    return RunFolder.create(composed([*tiny, f"runs={tmp_path}"]))
+    return RunFolder.create(compose_config([*tiny, f"runs={tmp_path}"]))
 
 
 def test_a_new_run_folder(folder, tmp_path, tiny):
@@ -258,7 +258,7 @@ def test_a_new_run_folder(folder, tmp_path, tiny):
 
 
 def test_a_kill_while_a_run_folder_is_made_can_be_continued(folder, tmp_path, tiny):
-    cfg = composed([*tiny, f"runs={tmp_path}"])
+    cfg = compose_config([*tiny, f"runs={tmp_path}"])
     folder.release()
     for names in (["status.json"], ["status.json", "environment.json"], ["status.json", "config.yaml"]):
         for name in names:  # not yet written when the kill came
@@ -270,7 +270,7 @@ def test_a_kill_while_a_run_folder_is_made_can_be_continued(folder, tmp_path, ti
 
 def test_a_second_process_is_refused(folder, tiny, tmp_path):
     with pytest.raises(UserError, match="another process"):
-        RunFolder.create(composed([*tiny, f"runs={tmp_path}"]))
+        RunFolder.create(compose_config([*tiny, f"runs={tmp_path}"]))
 
 
 def test_the_log_is_rewound_to_a_step(folder):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from report_run import build, member
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.report import write_report
@@ -50,7 +50,7 @@ def test_the_log_is_synced_before_the_checkpoint_that_it_leads_to(tiny, tmp_path
     monkeypatch.setattr("ragaf_exp.training.trainer.runlog.keep", lambda path: order.append(path.name))
     monkeypatch.setattr("ragaf_exp.training.trainer.checkpoint.save", lambda *args: order.append("checkpoint"))
     with pytest.raises(UserError):  # no checkpoint to evaluate
-        run(composed([*tiny, f"runs={tmp_path}", "stage=coarse"]))
+        run(compose_config([*tiny, f"runs={tmp_path}", "stage=coarse"]))
     assert order and order == ["metrics.jsonl", "checkpoint"] * (len(order) // 2)
 
 
@@ -60,7 +60,7 @@ def test_a_power_cut_after_the_last_checkpoint(run_copy, tiny, finished):
     log.write_bytes(log.read_bytes()[:-30])
     status = json.loads((run_copy / "status.json").read_text())
     (run_copy / "status.json").write_text(json.dumps({**status, "state": "running"}))
-    cfg = composed([*tiny, f"runs={run_copy.parents[1]}"])
+    cfg = compose_config([*tiny, f"runs={run_copy.parents[1]}"])
     for _ in range(2):
         assert run(cfg).state["state"] == "done"
     steps = [(row["stage"], row["step"]) for row in map(json.loads, log.read_text().splitlines())]
@@ -98,7 +98,7 @@ def test_a_shared_stage_1_with_half_a_line(run_copy, tmp_path):
     with open(run_copy / "metrics.jsonl", "a") as file:
         file.write('nonsense\n{"stage": "coa')
     place = RunFolder(run_copy)
-    place.leads = False  # nothing but its files is of interest
+    place.is_main = False  # nothing but its files is of interest
     folder = RunFolder(Path(shutil.copytree(run_copy, tmp_path / "member")))
     shutil.rmtree(folder.checkpoints / "coarse")
     folder._write_status({"state": "running"})

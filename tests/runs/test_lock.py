@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.runs import folder as runfolder
 from ragaf_exp.runs import owner as owners
 from ragaf_exp.runs import slurm
 from ragaf_exp.runs.folder import RunFolder, is_stale
-from ragaf_exp.runs.lock import KEPT, Lock, Taken
+from ragaf_exp.runs.lock import KEPT, Lock, LockHeld
 from ragaf_exp.runs.owner import Owner
 
 TAKE_AND_WAIT = """
@@ -68,7 +68,7 @@ ELSEWHERE = {"host": "node7", "boot": "another"}
 def test_one_owner_at_a_time(tmp_path):
     first, second = lock(tmp_path), lock(tmp_path)
     first.take()
-    with pytest.raises(Taken, match=f"another process .*process {os.getpid()} on"):
+    with pytest.raises(LockHeld, match=f"another process .*process {os.getpid()} on"):
         second.take(wait=2)
     assert first.held() and not second.held()
     first.release()
@@ -81,7 +81,7 @@ def test_one_owner_at_a_time(tmp_path):
 def test_a_killed_owner_is_followed_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", TAKE_AND_WAIT, tmp_path], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"taken\n"
-    with pytest.raises(Taken, match=str(process.pid)):
+    with pytest.raises(LockHeld, match=str(process.pid)):
         lock(tmp_path).take()
     process.kill()  # until it is waited for, its entry stays: that is no life
     clock = Clock(lambda: time.sleep(0.01))
@@ -118,7 +118,7 @@ def test_a_clock_that_jumps_neither_kills_nor_revives_an_owner(tmp_path, jump):
     second = tmp_path / "second"
     path = held_by(second, **ELSEWHERE)
     clock = Clock(lambda: os.utime(path, (time.time() + jump - clock.now,) * 2))  # each beat earlier than the last
-    with pytest.raises(Taken, match="node7"):
+    with pytest.raises(LockHeld, match="node7"):
         lock(second, clock).take()
     assert clock.now < 5  # one heartbeat tells
 
@@ -161,7 +161,7 @@ def test_of_many_takers_one_wins(tmp_path):
             ready.wait()
             try:
                 taker.take()
-            except Taken:
+            except LockHeld:
                 return False
             return True
 
@@ -205,7 +205,7 @@ def test_a_forked_child_does_not_release_its_parents_lock(tmp_path):
         mine.release()
         os._exit(0)
     os.waitpid(child, 0)
-    with pytest.raises(Taken):
+    with pytest.raises(LockHeld):
         lock(tmp_path).take()
 
 
@@ -213,7 +213,7 @@ def test_a_forked_child_does_not_release_its_parents_lock(tmp_path):
 
 
 def test_a_run_that_was_taken_over_writes_no_more(tiny, tmp_path):
-    folder = RunFolder.create(composed([*tiny, f"runs={tmp_path}"]))
+    folder = RunFolder.create(compose_config([*tiny, f"runs={tmp_path}"]))
     folder.status("running", step=3)
     (folder.path / ".owners" / "00000002.json").write_text(
         json.dumps({**replace(Owner.me(), **ELSEWHERE).as_dict(), "released": False})
@@ -229,7 +229,7 @@ def test_a_run_that_was_taken_over_writes_no_more(tiny, tmp_path):
 
 def test_the_heartbeat_is_told_by_itself(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(runfolder, "BEAT_S", 0.05)
-    folder = RunFolder.create(composed([*tiny, f"runs={tmp_path}"]))
+    folder = RunFolder.create(compose_config([*tiny, f"runs={tmp_path}"]))
     folder.status("running", step=3)
     end = time.monotonic() + 10
     first, beat = folder.state["updated"], os.stat(folder.path / ".owners" / "00000001.json").st_mtime_ns
@@ -241,7 +241,7 @@ def test_the_heartbeat_is_told_by_itself(tiny, tmp_path, monkeypatch):
     time.sleep(0.2)
     assert folder.state["state"] == "failed" and folder.state["error"] == "it"  # no beat says otherwise
     folder.release()
-    RunFolder.create(composed([*tiny, f"runs={tmp_path}"])).release()
+    RunFolder.create(compose_config([*tiny, f"runs={tmp_path}"])).release()
 
 
 def test_a_status_that_nobody_keeps_up_is_recognised():

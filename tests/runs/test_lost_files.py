@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.inference.load import load_run
@@ -52,7 +52,7 @@ LOST: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("lost", LOST)
 def test_the_training_command_makes_it_again(lost, run_copy, finished, tiny, figures):
     LOST[lost](run_copy)
-    folder = run(composed([*tiny, f"runs={run_copy.parents[1]}"]))
+    folder = run(compose_config([*tiny, f"runs={run_copy.parents[1]}"]))
     assert folder.path == run_copy and folder.state["state"] == "done" and folder.state["trained"]
     for name in ("environment.json", "metrics.json", "report.html", "tokenizer.json"):
         assert (run_copy / name).stat().st_size
@@ -78,7 +78,7 @@ def test_a_config_edited_by_hand(run_copy, tiny, finished, caplog):
             read(run_copy)
     assert RunFolder.read(run_copy, edited=True)[1].sampler.guidance == 7
     caplog.set_level(logging.WARNING)
-    run(composed([*tiny, f"runs={run_copy.parents[1]}"]))
+    run(compose_config([*tiny, f"runs={run_copy.parents[1]}"]))
     assert "written again" in caplog.text and RunFolder.read(run_copy)[1].sampler.guidance == 1
     content["sampler"]["guidance"], content["runs"] = 1.0, "/elsewhere"  # nothing that is computed
     path.write_text(yaml.safe_dump(content))
@@ -102,7 +102,7 @@ def test_a_checkpoint_too_many_goes_at_the_next_start(run_copy, tiny):
         (stage / f"{step:08d}" / "state.json").write_text(json.dumps({**state, "step": step}))
     (stage / ".00000003.tmp").mkdir()
     RunFolder(run_copy)._write_status({"state": "running"})
-    run(composed([*tiny, f"runs={run_copy.parents[1]}"]))
+    run(compose_config([*tiny, f"runs={run_copy.parents[1]}"]))
     assert sorted(place.name for place in stage.iterdir()) == ["00000006", "00000009"]
 
 
@@ -138,9 +138,9 @@ def test_nor_a_folder_of_runs(refused, tiny, tmp_path):
 
 def test_what_was_there_before_a_refusal_stays(run_copy, tiny, monkeypatch):
     RunFolder(run_copy)._write_status({"state": "preempted"})
-    monkeypatch.setattr("ragaf_exp.experiments.experiment.check_readers", _refuse)
+    monkeypatch.setattr("ragaf_exp.experiments.training.check_readers", _refuse)
     with pytest.raises(UserError, match="refused"):
-        run(composed([*tiny, f"runs={run_copy.parents[1]}"]))
+        run(compose_config([*tiny, f"runs={run_copy.parents[1]}"]))
     assert (run_copy / "checkpoints").is_dir() and RunFolder(run_copy).state["state"] == "failed"
 
 
@@ -159,15 +159,15 @@ def test_latest_is_the_newest_run_with_a_checkpoint(run_copy, tiny, monkeypatch)
         return step(self, *args)
 
     monkeypatch.setattr(Trainer, "step", steps)
-    cfg = composed([*tiny, f"runs={runs}", "seed=5"])
-    monkeypatch.setattr("ragaf_exp.training.trainer.checkpoint.save", _refuse)
+    cfg = compose_config([*tiny, f"runs={runs}", "seed=5"])
+    monkeypatch.setattr("ragaf_exp.training.trainer.checkpoints.save", _refuse)
     with pytest.raises(UserError):
         run(cfg)
     assert seen == [True] * 3 and RunFolder(runs / "latest").state["state"] == "done"
-    monkeypatch.setattr("ragaf_exp.training.trainer.checkpoint.save", save)
-    monkeypatch.setattr("ragaf_exp.experiments.experiment.evaluate_run", _refuse)
+    monkeypatch.setattr("ragaf_exp.training.trainer.checkpoints.save", save)
+    monkeypatch.setattr("ragaf_exp.evaluation.run.evaluate_run", _refuse)
     with pytest.raises(UserError):
         run(cfg)
     assert (runs / "latest").resolve().name != run_copy.name
-    run(composed([*tiny, f"runs={runs}"]))  # a finished run, found again
+    run(compose_config([*tiny, f"runs={runs}"]))  # a finished run, found again
     assert (runs / "latest").resolve() == run_copy

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.core.types import Batch
 from ragaf_exp.data.loader import collate
@@ -58,7 +58,7 @@ def without_autocast(monkeypatch):
 
 @pytest.fixture(scope="module")
 def world(tiny, tmp_path_factory):
-    return assemble(composed(tiny), RunFolder(tmp_path_factory.mktemp("waiting")))
+    return assemble(compose_config(tiny), RunFolder(tmp_path_factory.mktemp("waiting")))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def more(batch: Batch, items: int = 1, regions: int = 0) -> Batch:
 
 def operations(world, tiny, words: list[str], batch: Batch, regions_only: bool = False) -> tuple[list[str], list[str]]:
     """Of the forward and the backward pass of a training step of stage 2, on the meta device."""
-    cfg = composed([*tiny, *words])
+    cfg = compose_config([*tiny, *words])
     with META:
         model = make_model(replace(world, cfg=cfg), "refine")
         objective = Objective(Diffusion(), Loss(**cfg.loss))

@@ -13,30 +13,30 @@ import pytest
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.distributed import launch
-from ragaf_exp.distributed.launch import agreed, first_host, leads, step_name, wire
+from ragaf_exp.distributed.launch import agree_on_stop, first_host, init_process_group, is_main_process, step_name
 
 PROCESS = """
 import json, os, sys, time
 from pathlib import Path
 import torch
-from ragaf_exp.runs import processes
+from ragaf_exp.distributed import launch
 
 place = Path(sys.argv[1])
-processes.wire(place, "cpu")
+launch.init_process_group(place, "cpu")
 rank = torch.distributed.get_rank()
-with processes.leader_first():
-    if processes.leads():
+with launch.main_process_first():
+    if launch.is_main_process():
         time.sleep(0.3)
         (place / "made").touch()
     there = (place / "made").exists()
-heard = [processes.agreed("SIGUSR1" if rank == 1 else None), processes.agreed(None)]
-mean = processes.mean(torch.tensor([rank + 1.0])).tolist()
-told = {"there": there, "heard": heard, "leads": processes.leads(), "mean": mean}
+heard = [launch.agree_on_stop("SIGUSR1" if rank == 1 else None), launch.agree_on_stop(None)]
+mean = launch.mean(torch.tensor([rank + 1.0])).tolist()
+told = {"there": there, "heard": heard, "leads": launch.is_main_process(), "mean": mean}
 inodes = {row.split()[9]: row.split()[1] for name in ("tcp", "tcp6") for row in open(f"/proc/net/{name}") if " 0A " in row}
 own = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
 told["listening"] = [inodes[link[8:-1]] for link in own if link.startswith("socket:[") and link[8:-1] in inodes]
-processes.together()
-processes.leave()
+launch.barrier()
+launch.destroy_process_group()
 (place / f"told{rank}").write_text(json.dumps(told))
 """
 LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")  # as /proc has them
@@ -85,8 +85,8 @@ def test_alone(tmp_path, monkeypatch):
     for key in ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("SLURM_NTASKS", "2")
-    wire(tmp_path, "cpu")
-    assert leads() and agreed("SIGTERM") == "SIGTERM" and agreed(None) is None
+    init_process_group(tmp_path, "cpu")
+    assert is_main_process() and agree_on_stop("SIGTERM") == "SIGTERM" and agree_on_stop(None) is None
 
 
 def test_each_start_of_a_step_has_a_name_of_its_own(monkeypatch):

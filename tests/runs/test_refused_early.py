@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eval.networks import Networks
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Eval
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.experiments.experiment import run
@@ -37,7 +37,7 @@ def test_what_the_evaluation_would_refuse_costs_no_training(words, says, tiny, t
     monkeypatch.setattr(Trainer, "fit", lambda *args: pytest.fail("it trained"))
     words = [word.format(tmp_path) for word in words]
     with pytest.raises(UserError, match=says):
-        run(composed([*tiny, *words, f"runs={tmp_path / 'runs'}"]))
+        run(compose_config([*tiny, *words, f"runs={tmp_path / 'runs'}"]))
     assert not list((tmp_path / "runs").rglob("status.json"))
 
 
@@ -45,7 +45,7 @@ def test_a_share_of_stage_2_is_checked_before_stage_1(tiny, tmp_path, monkeypatc
     monkeypatch.setattr("ragaf_exp.distributed.collectives.count", lambda: 4)
     monkeypatch.setattr(Trainer, "fit", lambda *args: pytest.fail("it trained"))
     with pytest.raises(UserError, match="stage.refine.region_batch=6: must be a multiple of the 4 processes"):
-        run(composed([*tiny, "stage.refine.region_batch=6", f"runs={tmp_path}"]))
+        run(compose_config([*tiny, "stage.refine.region_batch=6", f"runs={tmp_path}"]))
     assert check_shares.__doc__
 
 

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from run_files import rows, tensors
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.run import command_line
 from ragaf_exp.runs.folder import RunFolder
@@ -23,9 +24,9 @@ DIES_IN_A_WRITE = """
 import os, signal
 from ragaf_exp.config.command_line import guarded
 from ragaf_exp.run import command_line
-from ragaf_exp.training import checkpoint
+from ragaf_exp.runs import checkpoints
 
-write, seen = checkpoint.write_json, []
+write, seen = checkpoints.write_json, []
 
 def write_json(path, content):
     seen.append(content["stage"])
@@ -33,22 +34,9 @@ def write_json(path, content):
         os.kill(os.getpid(), signal.SIGKILL)  # the tensors are written, what makes them a checkpoint isn't
     write(path, content)
 
-checkpoint.write_json = write_json
+checkpoints.write_json = write_json
 guarded(command_line)
 """
-
-
-def rows(folder: Path) -> list[dict]:
-    """Whole lines of metrics.jsonl, but for the rate, which is of the clock."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    found = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{k: v for k, v in row.items() if k != "rate"} for row in found]
-
-
-def tensors(folder: Path) -> dict[str, bytes]:
-    """The bytes of every checkpoint that a run kept."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "checkpoints").rglob("*.safetensors")}
 
 
 def start(arguments: list[str], errors: Path, code: str | None = None) -> subprocess.Popen:
@@ -138,14 +126,14 @@ def test_a_finished_run_says_so_at_once(story, cli, caplog):
 def test_a_kill_between_the_last_figure_and_the_report(run_copy, tiny):
     """The run is done, its report isn't there: the same command writes it."""
     (run_copy / "report.html").unlink()
-    cfg = composed([*tiny, f"runs={run_copy.parents[1]}"])
+    cfg = compose_config([*tiny, f"runs={run_copy.parents[1]}"])
     assert run(cfg).path == run_copy and (run_copy / "report.html").exists()
 
 
 def test_what_a_kill_in_a_write_left_is_removed(run_copy, tiny):
     left = run_copy / ".status.json.4711.tmp"
     left.write_text("{")
-    run(composed([*tiny, f"runs={run_copy.parents[1]}"]))
+    run(compose_config([*tiny, f"runs={run_copy.parents[1]}"]))
     assert not left.exists()
 
 
@@ -160,7 +148,7 @@ def test_a_kill_during_evaluation(removed, run_copy, tiny, finished, figures):
     folder = RunFolder(run_copy)
     folder.status("running")
     before = tensors(run_copy), rows(run_copy)
-    assert run(composed([*tiny, f"runs={run_copy.parents[1]}"])).state["state"] == "done"
+    assert run(compose_config([*tiny, f"runs={run_copy.parents[1]}"])).state["state"] == "done"
     assert (tensors(run_copy), rows(run_copy)) == before
     assert figures(run_copy) == pytest.approx(figures(finished), rel=1e-6)
     assert (run_copy / "samples/test/0001/stage2.png").exists()

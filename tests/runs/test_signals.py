@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import StepLoader, step_loader, workers_watched
 from ragaf_exp.distributed import launch
@@ -49,7 +49,7 @@ def words(tiny, tmp_path) -> list[str]:
 
 
 def state_of(words: list[str]) -> dict:
-    return json.loads((place_of(composed(words)) / "status.json").read_text())
+    return json.loads((place_of(compose_config(words)) / "status.json").read_text())
 
 
 def test_ctrl_c_three_times(words):
@@ -62,7 +62,7 @@ def test_ctrl_c_three_times(words):
 def test_a_terminal_that_is_gone(words):
     """As of an ssh connection that drops: SIGHUP, and every write to the terminal fails from then on."""
     words = [*words, "stage.coarse.steps=2000", "stage.validate_every=5000"]
-    place = place_of(composed(words))
+    place = place_of(compose_config(words))
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-m", "ragaf_exp.run", *words])
@@ -109,7 +109,7 @@ def test_a_killed_loader_worker(words, monkeypatch):
         return step(self, number, batch)
 
     monkeypatch.setattr(Trainer, "step", kill)
-    cfg = composed([*words, "stage.workers=1", "stage.coarse.steps=40"])
+    cfg = compose_config([*words, "stage.workers=1", "stage.coarse.steps=40"])
     with pytest.raises(UserError, match="worker.*killed.*fewer stage.workers; the same command continues") as error:
         run(cfg)
     assert "\n" not in str(error.value) and killed
@@ -132,7 +132,7 @@ def test_signals_to_the_whole_group_leave_the_workers_at_work(words, monkeypatch
 
     monkeypatch.setattr(Trainer, "step", stop)
     with pytest.raises(UserError, match="stopped at step 5 by SIGTERM"):
-        run(composed([*words, "stage.workers=1", "stage.coarse.steps=40"]))
+        run(compose_config([*words, "stage.workers=1", "stage.coarse.steps=40"]))
 
 
 class Bad:

@@ -12,20 +12,22 @@ import time
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.evaluation.samples import Draws
+from ragaf_exp.evaluation.samples import SampleCache
 from ragaf_exp.experiments import experiment
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.run import job
-from ragaf_exp.runs import checkpoints, restarts, slurm
+from ragaf_exp.runs import restarts, slurm
 from ragaf_exp.runs import signals as stop_module
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder, place_of
 from ragaf_exp.runs.signals import SIGNALS, STOP, Stop, Stopped
+from ragaf_exp.store.records import Records, key_of
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.trainer import Trainer
 from ragaf_exp.viz import panels
@@ -42,7 +44,7 @@ def validations(folder):
 
 @pytest.fixture
 def arguments(tiny, tmp_path):
-    return composed([*tiny, f"runs={tmp_path}"])
+    return compose_config([*tiny, f"runs={tmp_path}"])
 
 
 def stopped(cfg, finished) -> RunFolder:
@@ -109,7 +111,7 @@ def test_in_a_job_slurm_is_asked_why(says, state, arguments, finished, monkeypat
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setattr(slurm, "_ask", lambda *command: answer)
     monkeypatch.setattr(slurm, "requeue", queued.append)
-    monkeypatch.setattr(experiment, "Experiment", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(experiment, "Training", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     folder = stopped(arguments, finished)
     assert folder.state["state"] == state and folder.state["job"] == "77"
     assert queued == (["77"] if state == "preempted" else [])
@@ -131,7 +133,6 @@ def test_a_job_whose_limit_is_shorter_than_its_start_is_not_queued_for_ever(argu
     """The fifth start in a row that keeps nothing fails, wherever in its start the signal finds it."""
     queued, folder = [], RunFolder(place_of(arguments))
     monkeypatch.setenv("SLURM_JOB_ID", "9")
-    monkeypatch.setattr(restarts, "_kept", False)
     monkeypatch.setattr(slurm, "requeue", queued.append)
     monkeypatch.setattr(slurm, "cancelled", lambda job: False)
     monkeypatch.setattr(slurm, "_ask", lambda *c: subprocess.CompletedProcess(c, 0, "JobId=9 TimeLimit=00:01:00\n", ""))
@@ -142,7 +143,7 @@ def test_a_job_whose_limit_is_shorter_than_its_start_is_not_queued_for_ever(argu
     if when == "importing":  # an import that takes long, as the first of a node does
         monkeypatch.setitem(sys.modules, "ragaf_exp.experiments.experiment", Importing(signalled))
     else:
-        owner, name = (RunFolder, "create") if when == "starting" else (experiment, "Experiment")
+        owner, name = (RunFolder, "create") if when == "starting" else (experiment, "Training")
         monkeypatch.setattr(owner, name, staticmethod(signalled))
     said = []
     for _ in range(restarts.STARTS):
@@ -170,30 +171,31 @@ class Importing(types.ModuleType):
 def test_starts_that_keep_something_are_not_counted(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     monkeypatch.setattr(slurm, "_ask", lambda *c: None)
-    monkeypatch.setattr(restarts, "_kept", False)
-    assert [restarts.in_vain(tmp_path) for _ in range(4)] == [None] * 4
-    restarts.keeps()
-    assert restarts.in_vain(tmp_path) is None
-    monkeypatch.setattr(restarts, "_kept", False)
-    assert [restarts.in_vain(tmp_path) for _ in range(4)] == [None] * 4
+    assert [restarts.requeue_loop_reason(tmp_path, False) for _ in range(4)] == [None] * 4
+    assert restarts.requeue_loop_reason(tmp_path, True) is None
+    assert [restarts.requeue_loop_reason(tmp_path, False) for _ in range(4)] == [None] * 4
     monkeypatch.setenv("SLURM_JOB_ID", "10")  # submitted again, with more time perhaps
-    assert [bool(restarts.in_vain(tmp_path)) for _ in range(5)] == [False] * 4 + [True]
+    assert [bool(restarts.requeue_loop_reason(tmp_path, False)) for _ in range(5)] == [False] * 4 + [True]
     monkeypatch.setenv("SLURM_PROCID", "1")
-    assert restarts.in_vain(tmp_path) is None  # one of a job's processes counts
+    assert restarts.requeue_loop_reason(tmp_path, False) is None  # one of a job's processes counts
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert restarts.in_vain(tmp_path) is None
+    assert restarts.requeue_loop_reason(tmp_path, False) is None
 
 
-@pytest.mark.parametrize("what", ["checkpoint", "line", "images"])
-def test_what_is_kept(monkeypatch, tmp_path, what):
-    monkeypatch.setattr(restarts, "_kept", False)
-    if what == "checkpoint":
-        checkpoints.save(tmp_path, checkpoints.Checkpoint("coarse", 1, {}, {}, {}), 1)
-    elif what == "line":
-        RunFolder(tmp_path).append({"step": 1})
+@pytest.mark.parametrize("what", ["line", "images", "features"])
+def test_what_counts_as_progress(tmp_path, what):
+    folder = RunFolder(tmp_path)
+    assert not folder.progressed
+    if what == "line":
+        folder.append({"step": 1})
+    elif what == "images":
+        SampleCache(folder.samples, "f", folder.mark_progress).run_once("some", lambda: None)
     else:
-        Draws(tmp_path, "f").once("some", lambda: None)
-    assert restarts._kept
+        records = Records(tmp_path / "features", {"x": ("<f4", (1,))}, {}, folder.mark_progress)
+        records.write(key_of("a"), {"x": np.zeros(1, np.float32)})
+        assert not folder.progressed, "it has not reached the disk"
+        records.flush()
+    assert folder.progressed
 
 
 def test_times_as_slurm_tells_them():
@@ -216,7 +218,7 @@ def test_a_task_of_an_array_is_asked_for_alone(monkeypatch):
     assert slurm.name() == "9"
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "9")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
-    STOP.hand_on()
+    STOP.requeue()
     assert asked[-1] == ("scontrol", "requeue", "9_2")
 
 
@@ -249,7 +251,7 @@ def test_an_orphan_of_a_job_stops(arguments, finished, monkeypatch):
         monkeypatch.setattr(os, "getppid", lambda: 1)
         STOP.watch_parent()
 
-    monkeypatch.setattr(experiment, "Experiment", orphaned)
+    monkeypatch.setattr(experiment, "Training", orphaned)
     folder = stopped(arguments, finished)
     assert folder.state["state"] == "failed" and "is gone" in folder.state["error"]
 
@@ -263,7 +265,7 @@ def test_a_launchers_own_handler_queues_the_job(monkeypatch):
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
             finally:
-                stop.hand_on()
+                stop.requeue()
         assert calls == [signal.SIGUSR2]
     finally:
         signal.signal(signal.SIGUSR2, before)
@@ -300,7 +302,7 @@ def test_what_is_noted_is_not_forgotten():
     stop = Stop()
     with stop.listening(), pytest.raises(Stopped, match="SIGUSR1"):
         try:
-            with stop.noted():
+            with stop.deferred():
                 os.kill(os.getpid(), signal.SIGUSR1)
                 assert stop.asked == "SIGUSR1"
         except Exception:
@@ -345,7 +347,7 @@ def test_a_signal_while_the_average_changes_places_with_the_weights(at):
     before = [(mean.clone(), value.detach().clone()) for mean, value in ema.pairs]
     ema.pairs, served = Disturbed(ema.pairs, at), []
     with STOP.listening():
-        with pytest.raises(Stopped), STOP.noted(only=False), ema.serving() as model:
+        with pytest.raises(Stopped), STOP.deferred(only=False), ema.serving() as model:
             served.append(next(model.parameters()).detach().clone())
         STOP.obeyed = True
     assert [torch.equal(weight, before[0][0]) for weight in served] == ([] if at == 1 else [True])

@@ -14,7 +14,7 @@ from eval.features import cached, load
 from eval.features.cached import features_of
 from eval.images import ImageSet
 from eval.networks import Networks
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Eval
 from ragaf_exp.evaluation.run import evaluate_run
 from ragaf_exp.runs.folder import RunFolder
@@ -99,7 +99,7 @@ def test_an_evaluation_of_a_run(kind, run_copy, tiny, tmp_path, monkeypatch, cap
     monkeypatch.setenv("RAGAF_CACHE", place)
     folder, cfg = RunFolder.read(run_copy)
     cfg.eval.metrics = ["fd_embedded"]
-    cfg.cache = composed(["cache=default" if kind else "cache=none"]).cache
+    cfg.cache = compose_config(["cache=default" if kind else "cache=none"]).cache
     assert "fd_embedded" in evaluate_run(folder, cfg)["metrics"]
     told = [record.message for record in caplog.records if "without being stored" in record.message]
     assert len(told) == bool(kind) and not Path(tmp_path / "untouched").exists()

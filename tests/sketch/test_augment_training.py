@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ragaf_exp.assembly.assemble import assemble
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.data.loader import Augmented, batch_order, step_loader
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.runs.folder import RunFolder
@@ -21,7 +21,7 @@ WORDS = ["augment=drawing", "stage.run=[coarse]"]
 def made(tiny: list[str], place: Path, *words: str):
     """Parts of a tiny run."""
     place.mkdir(parents=True, exist_ok=True)
-    return assemble(composed([*tiny, *WORDS, f"runs={place}", *words]), RunFolder(place))
+    return assemble(compose_config([*tiny, *WORDS, f"runs={place}", *words]), RunFolder(place))
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def tensors(folder: RunFolder) -> dict[str, bytes]:
 def test_a_run_that_is_stopped_ends_as_the_undisturbed_one(tiny, finished, tmp_path, monkeypatch):
     """The second is stopped between two checkpoints, and a worker makes its batches."""
     words = [*tiny, *WORDS]
-    whole = tensors(run(composed([*words, f"runs={tmp_path / 'a'}"])))
-    cfg = composed([*words, f"runs={tmp_path / 'b'}", "stage.workers=1"])
+    whole = tensors(run(compose_config([*words, f"runs={tmp_path / 'a'}"])))
+    cfg = compose_config([*words, f"runs={tmp_path / 'b'}", "stage.workers=1"])
     step = Trainer.step
 
     def stopped(self, at, batch):

@@ -82,11 +82,11 @@ def test_settings_reach_their_extractor(pictures, cli):
     status, *_ = cli(main, f"out={pictures}/one.png", *words, "canny.high=0.9", "drawn.thin=true", "note=what it is")
     assert status == 0
     plain, *_ = cli(main, f"out={pictures}/two.png", *words)
-    noted = np.asarray(Image.open(pictures / "one.png"))
+    deferred = np.asarray(Image.open(pictures / "one.png"))
     without = np.asarray(Image.open(pictures / "two.png"))
-    foot = noted[without.shape[0] :]
+    foot = deferred[without.shape[0] :]
     assert plain == 0 and len(foot) > 10 and (foot < 128).any(), "the note"
-    assert (noted[: len(without)] != without).any()
+    assert (deferred[: len(without)] != without).any()
 
 
 @pytest.mark.parametrize(

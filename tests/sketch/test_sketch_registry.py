@@ -33,8 +33,9 @@ def test_a_new_extractor_is_one_file_and_one_yaml(tmp_path):
     image = np.full((32, 32, 3), 140, np.uint8)
     image[8:24, 8:24] = 90  # on both sides of 0.4
     Image.fromarray(image).save(tmp_path / "square.png")
-    command = [sys.executable, "-m", "ragaf_exp.commands.extractor_sheet", "out=sheet.png", "images=[square.png]", "extractors=[threshold]",
-               "size=32"]  # fmt: skip
+    module = "ragaf_exp.commands.extractor_sheet"
+    options = ["out=sheet.png", "images=[square.png]", "extractors=[threshold]", "size=32"]
+    command = [sys.executable, "-m", module, *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "1 extractors (threshold)" in done.stdout, done.stderr
     bottom = np.asarray(Image.open(tmp_path / "sheet.png"))[-38:-6]  # the row of pictures, 6 px from the edge

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragaf_exp.assembly.assemble import preparer
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.cache.prepare import CachedPreparer
 from ragaf_exp.store import entries as storing
@@ -156,7 +156,7 @@ def test_several_processes_at_once(shards_of, tmp_path):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EIO])
 def test_what_cant_be_written_is_told_once_and_computed(code, tmp_path, monkeypatch, caplog):
-    compute = preparer(composed([]))
+    compute = preparer(compose_config([]))
     cache = CachedPreparer(compute, small(tmp_path), {})
     tries = []
 
@@ -174,7 +174,7 @@ def test_what_cant_be_written_is_told_once_and_computed(code, tmp_path, monkeypa
 
 def test_a_file_where_the_folder_should_be(tmp_path, caplog):
     (tmp_path / "file").write_text("mine")
-    cache = CachedPreparer(preparer(composed([])), Store(tmp_path / "file" / "cache", 1e9), {})
+    cache = CachedPreparer(preparer(compose_config([])), Store(tmp_path / "file" / "cache", 1e9), {})
     for _ in range(3):
         cache(drawing())
     assert cache.computed == 3 and len(lines(caplog)) == 1 and (tmp_path / "file").read_text() == "mine"

@@ -12,9 +12,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ragaf_exp.config.compose import CONF, composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.run import expanded
 from ragaf_exp.sweep.definition import SWEEPS, combinations, read_sweep
 from ragaf_exp.sweep.members import compose_members
@@ -35,7 +36,7 @@ def test_every_sweep(path):
         told = next(line for line in header if line.startswith("# Members: "))
         assert f" {len(members)}" in told
         for member in (members[0], members[-1]):
-            assert composed(list(member.values())).name == path.stem
+            assert compose_config(list(member.values())).name == path.stem
     else:
         assert sweep.search
 
@@ -62,7 +63,7 @@ def test_members_are_what_hydra_composes(tmp_path):
     members = compose_members(words)
     assert len({m.hash for m in members}) == 8
     for member, chosen in zip(members, combinations(words), strict=True):
-        assert OmegaConf.to_container(member.cfg) == OmegaConf.to_container(composed(list(chosen.values())))
+        assert OmegaConf.to_container(member.cfg) == OmegaConf.to_container(compose_config(list(chosen.values())))
 
 
 def test_an_experiment_that_sweeps_by_itself_does_so_here():
@@ -92,8 +93,8 @@ def test_launchers_take_what_the_cluster_group_says(name):
 def test_every_memory_profile_says_what_its_jobs_ask_for():
     """An option of conf/cluster/ by the profile's name; where there is none, the defaults hold."""
     for path in (p for p in (CONF / "memory").glob("*.yaml") if p.stem != "auto"):  # which stands for one of them
-        OmegaConf.merge(Cluster, composed([f"memory={path.stem}"]).cluster)
-    assert composed([]).cluster == composed(["cluster=cpu"]).cluster
+        OmegaConf.merge(Cluster, compose_config([f"memory={path.stem}"]).cluster)
+    assert compose_config([]).cluster == compose_config(["cluster=cpu"]).cluster
 
 
 def test_a_snapshot_is_quick_and_small(tmp_path):
@@ -108,7 +109,7 @@ def test_a_snapshot_is_quick_and_small(tmp_path):
 def many(tmp_path_factory) -> Path:
     """Synthetic run folders, without a record, in the worst order for a reader."""
     home = tmp_path_factory.mktemp("many") / "runs" / "many"
-    config = OmegaConf.to_yaml(composed(["name=many"]))
+    config = OmegaConf.to_yaml(compose_config(["name=many"]))
     entry = {"value": 0.5, "n": 100, "ci95": [0.4, 0.6], "higher_is_better": True, "weights": "ema", "seed": 0}
     metrics = json.dumps({"schema": 1, "metrics": {f"stage1/{i}": entry for i in range(20)} | {"binding_accuracy": entry}})
     for i in range(MANY):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hydra import compose, initialize_config_dir
 
-from ragaf_exp.config.compose import CONF, composed
+from ragaf_exp.config.compose import CONF, compose_config
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.runs import slurm as this_job
@@ -196,9 +196,9 @@ def test_an_option_of_extra_takes_the_place_of_ours(settings, has, lacks, tmp_pa
 
 
 def test_no_memory_is_requested_where_memory_gb_is_0():
-    assert composed(["cluster.memory_gb=0"]).cluster.memory_gb == 0
+    assert compose_config(["cluster.memory_gb=0"]).cluster.memory_gb == 0
     with pytest.raises(UserError, match="cluster.memory_gb=-1"):
-        composed(["cluster.memory_gb=-1"])
+        compose_config(["cluster.memory_gb=-1"])
 
 
 @pytest.mark.parametrize("name", ["submitit_local", "submitit_slurm"])

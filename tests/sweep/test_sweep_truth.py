@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ragaf_exp.sweep.ledger import Record, start_of
 from ragaf_exp.sweep.slurm import Task, script_text
-from ragaf_exp.sweep.status import BAD, ENDED, LIVING, OPEN, Evidence, judge
+from ragaf_exp.sweep.status import BAD, ENDED, LIVING, OPEN, JobEvidence, job_status
 
 NOW = 1_000_000.0
 FRESH, OLD, FUTURE = NOW - 10, NOW - 300, NOW + 300  # the last: a clock that jumped back
@@ -23,29 +23,32 @@ def said(state: str | None, updated: float = FRESH) -> dict:
 
 
 @pytest.mark.parametrize(("status", "known", "state"), [
-    (said("done", OLD), Evidence(Task("RUNNING")), "done"),
-    (said(None), Evidence(Task("PENDING")), "queued"), (said("preempted"), Evidence(Task("PENDING")), "requeued"),
-    (said(None), Evidence(Task("RUNNING")), "starting"), (said("running"), Evidence(Task("RUNNING")), "running"),
-    (said("running", OLD), Evidence(Task("RUNNING")), "stalled"),
-    (said("running", FUTURE), Evidence(lives=True), "stalled"),
-    (said("failed"), Evidence(Task("RUNNING")), "starting"),  # tried again
-    (said("failed"), Evidence(Task("FAILED")), "failed"), (said("running"), Evidence(Task("FAILED")), "failed"),
-    (said("running"), Evidence(Task("TIMEOUT")), "failed"), (said("running"), Evidence(Task("NODE_FAIL")), "lost"),
-    (said("running"), Evidence(Task("COMPLETED")), "lost"), (said(None), Evidence(Task("OUT_OF_MEMORY")), "failed"),
-    (said("running"), Evidence(Task("CANCELLED")), "cancelled"),
-    (said("preempted"), Evidence(Task("CANCELLED")), "preempted"),
-    (said("preempted"), Evidence(Task("CANCELLED"), cancelled=True), "cancelled"),
-    (said("running"), Evidence(), "running"), (said("running", OLD), Evidence(), "lost"),  # another host's, no queue
-    (said("running", FUTURE), Evidence(), "lost"), (said("running"), Evidence(lives=False), "lost"),
-    (said("running"), Evidence(lives=False, exit=-9), "failed"), (said(None), Evidence(waiting=True), "queued"),
-    (said("running", OLD), Evidence(lives=False, waiting=True), "queued"), (said(None), Evidence(waiting=None), "queued"),
-    (said("failed"), Evidence(waiting=True), "queued"), (said("cancelled"), Evidence(waiting=True), "queued"),  # once more
-    (said("failed"), Evidence(waiting=True, cancelled=True), "failed"),
-    (said(None), Evidence(), "lost"), (said("preempted"), Evidence(), "preempted"),
-    (said("cancelled"), Evidence(), "cancelled"), (said("running"), Evidence(lives=False, cancelled=True), "cancelled"),
+    (said("done", OLD), JobEvidence(Task("RUNNING")), "done"),
+    (said(None), JobEvidence(Task("PENDING")), "queued"), (said("preempted"), JobEvidence(Task("PENDING")), "requeued"),
+    (said(None), JobEvidence(Task("RUNNING")), "starting"), (said("running"), JobEvidence(Task("RUNNING")), "running"),
+    (said("running", OLD), JobEvidence(Task("RUNNING")), "stalled"),
+    (said("running", FUTURE), JobEvidence(lives=True), "stalled"),
+    (said("failed"), JobEvidence(Task("RUNNING")), "starting"),  # tried again
+    (said("failed"), JobEvidence(Task("FAILED")), "failed"), (said("running"), JobEvidence(Task("FAILED")), "failed"),
+    (said("running"), JobEvidence(Task("TIMEOUT")), "failed"), (said("running"), JobEvidence(Task("NODE_FAIL")), "lost"),
+    (said("running"), JobEvidence(Task("COMPLETED")), "lost"), (said(None), JobEvidence(Task("OUT_OF_MEMORY")), "failed"),
+    (said("running"), JobEvidence(Task("CANCELLED")), "cancelled"),
+    (said("preempted"), JobEvidence(Task("CANCELLED")), "preempted"),
+    (said("preempted"), JobEvidence(Task("CANCELLED"), cancelled=True), "cancelled"),
+    (said("running"), JobEvidence(), "running"), (said("running", OLD), JobEvidence(), "lost"),  # another host's, no queue
+    (said("running", FUTURE), JobEvidence(), "lost"), (said("running"), JobEvidence(lives=False), "lost"),
+    (said("running"), JobEvidence(lives=False, exit=-9), "failed"), (said(None), JobEvidence(waiting=True), "queued"),
+    (said("running", OLD), JobEvidence(lives=False, waiting=True), "queued"),
+    (said(None), JobEvidence(waiting=None), "queued"),
+    (said("failed"), JobEvidence(waiting=True), "queued"),
+    (said("cancelled"), JobEvidence(waiting=True), "queued"),  # once more
+    (said("failed"), JobEvidence(waiting=True, cancelled=True), "failed"),
+    (said(None), JobEvidence(), "lost"), (said("preempted"), JobEvidence(), "preempted"),
+    (said("cancelled"), JobEvidence(), "cancelled"),
+    (said("running"), JobEvidence(lives=False, cancelled=True), "cancelled"),
 ])  # fmt: skip
 def test_state(status, known, state):
-    assert judge(status, known, NOW)[0] == state
+    assert job_status(status, known, NOW)[0] == state
 
 
 @given(
@@ -55,7 +58,7 @@ def test_state(status, known, state):
 )  # fmt: skip
 def test_every_combination_has_a_known_state_and_bad_ones_a_reason(state, updated, queue, lives, waiting, code, cancelled):
     task = None if queue is None else Task(queue)
-    found, error = judge(said(state, updated), Evidence(task, lives, waiting, code, cancelled), NOW)
+    found, error = job_status(said(state, updated), JobEvidence(task, lives, waiting, code, cancelled), NOW)
     assert found in {*BAD, *OPEN, "done"}
     assert error or found not in BAD or state == "cancelled"
     assert (found == "done") == (state == "done")

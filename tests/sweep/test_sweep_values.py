@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sweep_checkout import call, make_checkout, sweep
 
-from ragaf_exp.config.compose import settable
+from ragaf_exp.config.compose import as_hydra_override
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.run import expanded
 from ragaf_exp.sweep import search
@@ -113,8 +113,11 @@ def test_text_is_quoted_as_hydra_reads_it(value):
 def test_one_refused_option_among_several():
     for given in ("graph=complete,null", "graph=true,complete", "graph=null"):
         with pytest.raises(UserError, match="no option of the group conf/graph/"):
-            settable(given)
-    assert settable("graph=complete,none") == "graph=complete,none" and settable("seed=1,null") == "seed=1,null"
+            as_hydra_override(given)
+    assert (
+        as_hydra_override("graph=complete,none") == "graph=complete,none"
+        and as_hydra_override("seed=1,null") == "seed=1,null"
+    )
 
 
 def test_a_sweep_of_any_name_for_hydras_own_multirun(checkout):

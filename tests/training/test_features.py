@@ -12,13 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_files import train_all
 from torch import Tensor, nn
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import Examples, collate, step_loader
 from ragaf_exp.data.variants import Varied, pictures
-from ragaf_exp.experiments.experiment import Experiment
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.runs.folder import RunFolder
@@ -135,10 +136,10 @@ def test_keys_are_of_content():
 
 
 @pytest.fixture(scope="module")
-def experiment(tiny, tmp_path_factory) -> Experiment:
+def experiment(tiny, tmp_path_factory) -> Training:
     """A tiny one whose codec and text encoder are frozen."""
-    cfg = composed([*tiny, f"runs={tmp_path_factory.mktemp('features')}"])
-    made = Experiment(cfg, RunFolder.create(cfg))
+    cfg = compose_config([*tiny, f"runs={tmp_path_factory.mktemp('features')}"])
+    made = Training(cfg, RunFolder.create(cfg))
     made.parts.codec = Little()
     return made
 
@@ -164,7 +165,6 @@ def prepare(experiment, tmp_path, monkeypatch) -> Callable[..., Featured]:
 def test_losses_with_features_are_those_without(experiment, prepare):
     """Both stages, captions dropped and not, to the bit."""
     featured, words = prepare(), prepare.words
-    experiment.train_examples.collate = collate
     chosen = [experiment.train_examples[i] for i in range(4)]
     for stage in ("coarse", "refine"):
         coarse = experiment.trainer("coarse", None)
@@ -227,8 +227,8 @@ def test_mirrored_and_cropped_pictures_have_latents_of_their_own(experiment, pre
 
 def test_workers_read_them_too(experiment, prepare):
     examples = Examples(experiment.parts.source.split("train"), experiment.parts.prepare)
-    examples.collate = prepare()
-    alone, worker = (next(iter(step_loader(examples, [[0, 1, 2]], workers))) for workers in (0, 1))
+    featured = prepare()
+    alone, worker = (next(iter(step_loader(examples, [[0, 1, 2]], workers, to_batch=featured))) for workers in (0, 1))
     assert torch.equal(alone.latent, worker.latent) and torch.equal(alone.text.tokens, worker.text.tokens)
     some = alone.rows(slice(1, 3))
     assert torch.equal(some.latent, alone.latent[1:3]) and torch.equal(some.text.mask, alone.text.mask[1:3])
@@ -258,6 +258,6 @@ def test_what_is_trained_cant_be_kept(experiment, prepare, tiny, tmp_path):
     with pytest.raises(UserError, match="cache=default"):
         prepare(cache_enabled=False)
     assert prepare(memory_features="none") is None and prepare(memory_features="latents").texts is None
-    cfg = composed([*tiny, "memory.features=all", f"runs={tmp_path}"])
+    cfg = compose_config([*tiny, "memory.features=all", f"runs={tmp_path}"])
     with pytest.raises(UserError, match="text=TinyText"):
-        Experiment(cfg, RunFolder.create(cfg)).train()
+        train_all(Training(cfg, RunFolder.create(cfg)))

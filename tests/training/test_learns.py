@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from run_files import train_all
 
-from ragaf_exp.config.compose import composed
-from ragaf_exp.experiments.experiment import Experiment
+from ragaf_exp.config.compose import compose_config
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.folder import RunFolder
 
 LONGER = """
@@ -24,9 +25,9 @@ def usage(tiny, tmp_path_factory) -> dict[tuple[str, int], dict[str, float]]:
     """(stage, step) -> the validation losses."""
     set_here = {word.partition("=")[0] for word in LONGER}
     words = [word for word in tiny if word.partition("=")[0] not in set_here]
-    cfg = composed([*words, *LONGER, f"runs={tmp_path_factory.mktemp('learns')}"])
+    cfg = compose_config([*words, *LONGER, f"runs={tmp_path_factory.mktemp('learns')}"])
     folder = RunFolder.create(cfg)
-    Experiment(cfg, folder).train()
+    train_all(Training(cfg, folder))
     rows = [json.loads(line) for line in folder.curves.read_text().splitlines()]
     return {(row["stage"], row["step"]): row["validation"] for row in rows if "validation" in row}
 

@@ -14,11 +14,13 @@ from PIL import Image, ImageDraw
 from tiny_sd import save_sd
 
 from ragaf_exp.assembly.model import make_model
-from ragaf_exp.config.compose import CONF, composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import BUILT, COARSE, NESTED, PLAIN, REFINE
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.data.loader import collate
 from ragaf_exp.evaluation.run import evaluate_run
-from ragaf_exp.experiments.experiment import Experiment, run
+from ragaf_exp.experiments.experiment import run
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_stage, make_pipeline
 from ragaf_exp.runs.folder import RunFolder
 
@@ -127,7 +129,7 @@ def step(trainer, batch) -> None:
 
 def through_both_stages(cfg) -> None:
     """Loss, backward and step of every stage that the config runs, then a sample of them."""
-    experiment = Experiment(cfg, RunFolder.create(cfg))
+    experiment = Training(cfg, RunFolder.create(cfg))
     batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)])
     models = {COARSE: None, REFINE: None}
     if COARSE not in cfg.stage.run:
@@ -152,13 +154,13 @@ def test_one_batch_through_both_stages(option, tiny, finished, tmp_path):
         pytest.skip(f"{LIBRARY[option]} is not installed")
     wandb = ["logger.mode=offline"] if option == "logger=wandb" else []
     init = [f"init={finished}"] if option == "stage=refine" else []
-    through_both_stages(composed([*overrides(option, tiny, tmp_path), *wandb, *init]))
+    through_both_stages(compose_config([*overrides(option, tiny, tmp_path), *wandb, *init]))
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith("eval=")])
 def test_every_evaluation(option, tiny, run_copy):
     words = [word for word in tiny if not word.startswith("eval.test_items")]
-    cfg = composed([*words, option, "data.test=6"])
+    cfg = compose_config([*words, option, "data.test=6"])
     metrics = evaluate_run(RunFolder(run_copy), cfg)["metrics"]
     wanted = min(cfg.eval.test_items, 6) if cfg.eval.test_items else 6
     assert metrics["mse"]["n"] == metrics["stage1/mse"]["n"] == wanted
@@ -167,7 +169,7 @@ def test_every_evaluation(option, tiny, run_copy):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment(name, tiny, tmp_path):
     words = overrides("data=openmoji" if name == "openmoji" else "", tiny, tmp_path)
-    through_both_stages(composed([f"+experiment={name}", *words]))
+    through_both_stages(compose_config([f"+experiment={name}", *words]))
 
 
 def test_every_group_has_an_option_here():
@@ -179,6 +181,6 @@ def test_every_group_has_an_option_here():
 def test_a_whole_run_on_ones_own_files(option, tiny, tmp_path):
     short = ["stage.coarse.steps=1", "stage.refine.steps=1", "stage.refine.region_steps=1"]
     words = [word for word in tiny if word.partition("=")[0] not in {s.partition("=")[0] for s in short}]
-    folder = run(composed([*overrides(option, words, tmp_path), *short]))
+    folder = run(compose_config([*overrides(option, words, tmp_path), *short]))
     assert folder.state["state"] == "done" and folder.report.exists()
     assert "sketch_f1" in json.loads(folder.metrics.read_text())["metrics"]

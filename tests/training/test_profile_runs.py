@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_sd import save_sd
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.evaluation.run import evaluate_run
 from ragaf_exp.experiments.experiment import run
@@ -41,7 +41,9 @@ def stories(tmp_path_factory):
             pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes: this profile's optimizer")
         place = tmp_path_factory.mktemp(profile)
         own = SCRATCH if profile == "4gb" else [f"backbone.source={sd}", "memory.precision=bf16"]
-        cfg = composed([f"memory={profile}", *SMALL, *own, f"runs={place / 'runs'}", f"cache.folder={place / 'cache'}"])
+        cfg = compose_config(
+            [f"memory={profile}", *SMALL, *own, f"runs={place / 'runs'}", f"cache.folder={place / 'cache'}"]
+        )
         step, starts = Trainer.step, []
 
         def counted(self, at, batch):

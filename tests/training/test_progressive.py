@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
 
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import collate
 from ragaf_exp.experiments.experiment import run
@@ -20,7 +20,7 @@ from ragaf_exp.runs.folder import RunFolder
 @pytest.fixture(scope="module")
 def config(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
     words = [word for word in tiny if not word.startswith(("runs=", "stage.refine.coarse_input"))]
-    return composed([*words, "stage.coarse.scale=2", f"runs={tmp_path_factory.mktemp('progressive')}"])
+    return compose_config([*words, "stage.coarse.scale=2", f"runs={tmp_path_factory.mktemp('progressive')}"])
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,11 @@ def test_stage_1_is_drawn_small_and_handed_on_enlarged(config, finished):
     seen: dict[str, tuple] = {}
     sample = pipeline.sampler.sample
 
-    def watched(model, given, noise, coarse=None, strength=1.0):
+    def record_attention(model, given, noise, coarse=None, strength=1.0):
         seen["stage 1" if coarse is None else "stage 2"] = (given.image.shape, noise.shape, coarse, strength)
         return sample(model, given, noise, coarse, strength)
 
-    pipeline.sampler.sample = watched
+    pipeline.sampler.sample = record_attention
     made = pipeline(batch)
     side, cell = batch.image.shape[-1], parts.codec.downscale
     assert seen["stage 1"][0][-1] == side // 2 and seen["stage 1"][1][-1] == side // 2 // cell
@@ -68,10 +68,10 @@ def test_another_scale_is_another_stage_1(config, finished):
     words = Path(finished.path / "config.yaml").read_text()
     assert "scale: 2" in words
     with pytest.raises(UserError, match=r"data.size=\d+: must be a multiple of \d+"):
-        run(composed([f"runs={config.runs}", "data.size=64", "stage.coarse.scale=5", "logger=none"]))
+        run(compose_config([f"runs={config.runs}", "data.size=64", "stage.coarse.scale=5", "logger=none"]))
 
 
 @pytest.mark.parametrize("word", ["stage.refine.coarse_input=true", "memory.features=latents"])
 def test_what_has_latents_of_one_size_is_refused(word):
     with pytest.raises(UserError, match="set stage.coarse.scale=1"):
-        composed(["stage.coarse.scale=2", word])
+        compose_config(["stage.coarse.scale=2", word])

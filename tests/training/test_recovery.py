@@ -9,22 +9,23 @@ import pytest
 import torch
 
 from ragaf_exp.compute.out_of_memory import Chunks, is_out_of_memory
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import OutOfMemory
 from ragaf_exp.data.loader import collate
-from ragaf_exp.experiments.experiment import Experiment, run
+from ragaf_exp.experiments.experiment import run
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training.oom_retry import Recovery
+from ragaf_exp.training.oom_retry import OomRetry
 from ragaf_exp.training.optimizer import inner
 
 SAYS = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which ..."
 
 
 @pytest.fixture
-def experiment(tiny, tmp_path) -> Experiment:
-    cfg = composed([*tiny, f"runs={tmp_path}"])
-    return Experiment(cfg, RunFolder.create(cfg))
+def experiment(tiny, tmp_path) -> Training:
+    cfg = compose_config([*tiny, f"runs={tmp_path}"])
+    return Training(cfg, RunFolder.create(cfg))
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def batch(experiment):
     return collate([experiment.train_examples[i] for i in range(4)])
 
 
-def fresh(experiment: Experiment, stage: str):
+def fresh(experiment: Training, stage: str):
     coarse = None if stage == "coarse" else experiment.trainer("coarse", None).bare
     return experiment.trainer(stage, coarse)
 
@@ -151,15 +152,15 @@ def test_a_first_update_that_ran_out_while_moments_were_made_is_redone(experimen
 
 
 def test_where_each_piece_is_a_step_none_is_redone_in_pieces(tmp_path):
-    folder = RunFolder.create(composed([f"runs={tmp_path}"]))
-    recovery = Recovery(folder, "coarse", 1, 1, lambda: [], in_pieces=False)
+    folder = RunFolder.create(compose_config([f"runs={tmp_path}"]))
+    recovery = OomRetry(folder, "coarse", 1, 1, lambda: [], in_pieces=False)
 
     def attempt(size: int) -> None:
         raise torch.OutOfMemoryError(SAYS)
 
     with pytest.raises(OutOfMemory, match="memory.step_in_backward=true takes no step in pieces") as refusal:
         recovery.run(0, "whole", 4, attempt)
-    assert recovery.retreats == [] and "\n" not in str(refusal.value)
+    assert recovery.oom_events == [] and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("phase", ["optimizer", "average"])
@@ -193,7 +194,7 @@ def test_an_average_that_did_not_begin_is_made_once_more(experiment, batch, monk
     trainer.step(0, batch)
     pairs = zip(trainer.bare.parameters(), trainer.ema.model.parameters(), strict=True)
     assert any(p._version for p in trainer.ema.model.parameters()) and any(not torch.equal(p, e) for p, e in pairs)
-    assert trainer.recovery.retreats == [], "smaller micro-batches would not have helped"
+    assert trainer.recovery.oom_events == [], "smaller micro-batches would not have helped"
 
 
 def test_one_item_that_does_not_fit_ends_the_run(experiment, batch, monkeypatch):
@@ -207,8 +208,8 @@ def test_one_item_that_does_not_fit_ends_the_run(experiment, batch, monkeypatch)
 
 
 def test_what_was_found_is_kept_for_a_resumed_run(tmp_path):
-    folder = RunFolder.create(composed([f"runs={tmp_path}"]))
-    recovery = Recovery(folder, "coarse", 2, 1, lambda: [])
+    folder = RunFolder.create(compose_config([f"runs={tmp_path}"]))
+    recovery = OomRetry(folder, "coarse", 2, 1, lambda: [])
 
     def attempt(size: int) -> int:
         if size > 3:
@@ -216,7 +217,7 @@ def test_what_was_found_is_kept_for_a_resumed_run(tmp_path):
         return size
 
     assert recovery.run(7, "whole", 16, attempt) == 2, "8, then 4, then 2"
-    resumed, other = Recovery(folder, "coarse", 2, 1, lambda: []), Recovery(folder, "refine", 2, 1, lambda: [])
+    resumed, other = OomRetry(folder, "coarse", 2, 1, lambda: []), OomRetry(folder, "refine", 2, 1, lambda: [])
     for again in (resumed, other):
         again.restore()
     assert resumed.pieces(7, "whole") == resumed.pieces(99, "whole") == 8
@@ -227,16 +228,16 @@ def test_what_was_found_is_kept_for_a_resumed_run(tmp_path):
 
 
 def test_other_errors_and_several_processes_are_not_redone(tmp_path):
-    folder = RunFolder.create(composed([f"runs={tmp_path}"]))
+    folder = RunFolder.create(compose_config([f"runs={tmp_path}"]))
 
     def attempt(error: Exception) -> None:
         raise error
 
     with pytest.raises(RuntimeError, match="shapes"):
-        Recovery(folder, "coarse", 1, 1, lambda: []).run(0, "whole", 4, lambda size: attempt(RuntimeError("shapes")))
+        OomRetry(folder, "coarse", 1, 1, lambda: []).run(0, "whole", 4, lambda size: attempt(RuntimeError("shapes")))
     with pytest.raises(OutOfMemory, match="2 processes"):
         oom = torch.OutOfMemoryError(SAYS)
-        Recovery(folder, "coarse", 1, 2, lambda: []).run(0, "whole", 4, lambda size: attempt(oom))
+        OomRetry(folder, "coarse", 1, 2, lambda: []).run(0, "whole", 4, lambda size: attempt(oom))
     host = RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried")
     assert is_out_of_memory(host) and not is_out_of_memory(ValueError("not enough memory"))
 
@@ -248,7 +249,7 @@ def test_sampling_goes_on_in_smaller_chunks(finished, monkeypatch, caplog):
     folder, cfg = RunFolder.read(finished)
     parts, pipeline = load_run(folder, cfg)
     batch = collate([parts.examples("test")[i] for i in range(5)])
-    whole = pipeline(batch).drawn()
+    whole = pipeline(batch).to_images()
     for owner, name in ((pipeline.sampler, "sample"), (pipeline.codec, "decode")):
         parts.chunks.size, call, tried = None, getattr(owner, name), []
 
@@ -261,7 +262,7 @@ def test_sampling_goes_on_in_smaller_chunks(finished, monkeypatch, caplog):
 
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, limited)
-            pieces = pipeline(batch).drawn()
+            pieces = pipeline(batch).to_images()
         assert parts.chunks.size == 2 and tried[:3] == [5, 3, 2] and tried[-1] == 1
         for field in ("stage1", "stage2"):
             assert abs(getattr(whole, field).astype(int) - getattr(pieces, field)).max() <= 1
@@ -291,7 +292,7 @@ def test_a_run_out_of_memory_in_every_phase_finishes(tiny, tmp_path, monkeypatch
 
     monkeypatch.setattr(Model, "denoise", limited)
     short = ["stage.coarse.steps=2", "stage.refine.steps=2", "stage.refine.region_steps=1", "stage.validate_every=2"]
-    folder = run(composed([*tiny, *short, f"runs={tmp_path}"]))
+    folder = run(compose_config([*tiny, *short, f"runs={tmp_path}"]))
     assert folder.state["state"] == "done" and Path(folder.report).exists()
     assert {(r["stage"], r["kind"], r["accumulate"]) for r in folder.state["retreats"]} == {
         ("coarse", "whole", 2), ("refine", "whole", 2)

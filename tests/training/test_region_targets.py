@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.data.loader import collate
-from ragaf_exp.experiments.experiment import Experiment, plan
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.models.regions.targets import TARGETS, asked, mean, moments, texture
 from ragaf_exp.regions.soft_masks import soft_masks
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.losses.region_targets import target_losses
 from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.setup import plan
 
 NAMES = list(TARGETS)
 
@@ -108,8 +109,8 @@ def test_a_target_is_finite_of_its_size_and_of_its_region_alone(name):
 
 def test_texture_tells_fills_of_embedded_scenes_better_than_the_mean(tiny, tmp_path):
     """Nearest class mean, of the region that each object has; a third of the items is held out."""
-    cfg = composed([w for w in tiny if not w.startswith("data.size")] + [f"runs={tmp_path}"])
-    experiment = Experiment(cfg, RunFolder.create(cfg))
+    cfg = compose_config([w for w in tiny if not w.startswith("data.size")] + [f"runs={tmp_path}"])
+    experiment = Training(cfg, RunFolder.create(cfg))
     examples = [experiment.train_examples[i] for i in range(48)]
     batch = collate(examples)
     x0 = experiment.parts.codec.encode(batch.image)
@@ -133,13 +134,13 @@ def test_texture_tells_fills_of_embedded_scenes_better_than_the_mean(tiny, tmp_p
 
 
 @pytest.fixture(scope="module")
-def experiment(tiny, tmp_path_factory) -> Experiment:
+def experiment(tiny, tmp_path_factory) -> Training:
     words = ["loss=all_targets", f"runs={tmp_path_factory.mktemp('targets')}"]
-    cfg = composed([*tiny, *words])
-    return Experiment(cfg, RunFolder.create(cfg))
+    cfg = compose_config([*tiny, *words])
+    return Training(cfg, RunFolder.create(cfg))
 
 
-def losses(experiment: Experiment, **weights: float) -> dict[str, torch.Tensor]:
+def losses(experiment: Training, **weights: float) -> dict[str, torch.Tensor]:
     loss = Loss(**{"region_latent": 0.0} | weights)
     experiment.cfg.loss = vars(loss)
     model = make_model(experiment.parts, "refine")
@@ -158,8 +159,10 @@ def losses(experiment: Experiment, **weights: float) -> dict[str, torch.Tensor]:
 def test_only_what_has_a_weight_is_computed(names, experiment, monkeypatch):
     called = []
     for name, target in TARGETS.items():
-        watched = type(target)(target.values, lambda *args, name=name, of=target.of: (called.append(name), of(*args))[1])
-        monkeypatch.setitem(TARGETS, name, watched)
+        record_attention = type(target)(
+            target.values, lambda *args, name=name, of=target.of: (called.append(name), of(*args))[1]
+        )
+        monkeypatch.setitem(TARGETS, name, record_attention)
     found = losses(experiment, **dict.fromkeys(names, 2.0))
     assert set(found) == {"loss", "diffusion", *names} and called == names
     torch.testing.assert_close(found["loss"], found["diffusion"] + sum(2 * found[name] for name in names))

@@ -10,28 +10,31 @@ import pytest
 import torch
 
 from ragaf_exp.assembly.model import make_model
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.data.loader import collate, region_spans
-from ragaf_exp.experiments.experiment import Experiment, plan
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.regions.contrast import Contrast
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.losses.region_text import contrastive, coverage, entropy, spans
 from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.setup import plan
 
 LOSSES = ("contrastive", "coverage", "entropy", "spans")
 
 
-def attention(rows: list, real: list | None = None, words: int | None = None, spoken: list | None = None) -> Conditioning:
+def attention(
+    rows: list, real: list | None = None, words: int | None = None, phrase_tokens: list | None = None
+) -> Conditioning:
     """One item whose regions attend to START and the words as `rows` say."""
     region_text = torch.tensor([rows], dtype=torch.float)
     _, n, t = region_text.shape
     mask = torch.arange(t)[None] < (t if words is None else 1 + words)
     state = RegionState(torch.zeros(1, n, 2), torch.zeros(1, n, 2), region_text, torch.tensor([real or [True] * n]), {})
-    told = None if spoken is None else torch.tensor([spoken])
-    return Conditioning(Text(torch.zeros(1, t, 2), mask), {}, state, spoken=told)
+    told = None if phrase_tokens is None else torch.tensor([phrase_tokens])
+    return Conditioning(Text(torch.zeros(1, t, 2), mask), {}, state, phrase_tokens=told)
 
 
 def word(place: int, share: float = 1.0, length: int = 9) -> list[float]:
@@ -66,9 +69,9 @@ def test_entropy_is_of_the_words_and_nothing():
 def test_spans_are_the_log_of_the_attention_to_ones_own_words():
     rows = [[0.0, 0.3, 0.2, 0.5], [0.0, 0.9, 0.0, 0.0]]
     own, none = [False, True, True, False], [False] * 4
-    assert float(spans(attention(rows, spoken=[own, none]))) == pytest.approx(-math.log(0.5))
-    assert float(spans(attention(rows, spoken=[none, none]))) == 0
-    assert float(spans(attention([[0.0] * 4], spoken=[own]))) == pytest.approx(-math.log(1e-4)), "finite"
+    assert float(spans(attention(rows, phrase_tokens=[own, none]))) == pytest.approx(-math.log(0.5))
+    assert float(spans(attention(rows, phrase_tokens=[none, none]))) == 0
+    assert float(spans(attention([[0.0] * 4], phrase_tokens=[own]))) == pytest.approx(-math.log(1e-4)), "finite"
 
 
 def many(count: int, seed: int = 0) -> tuple[RegionState, Text]:
@@ -121,9 +124,9 @@ def test_padding_and_items_without_regions_or_words_take_no_part_in_contrast():
 
 
 @pytest.fixture(scope="module")
-def experiment(tiny, tmp_path_factory) -> Experiment:
-    cfg = composed([*tiny, "loss=attention", f"runs={tmp_path_factory.mktemp('text')}"])
-    return Experiment(cfg, RunFolder.create(cfg))
+def experiment(tiny, tmp_path_factory) -> Training:
+    cfg = compose_config([*tiny, "loss=attention", f"runs={tmp_path_factory.mktemp('text')}"])
+    return Training(cfg, RunFolder.create(cfg))
 
 
 def test_a_regions_span_is_that_of_the_object_it_lies_in(experiment):
@@ -150,24 +153,24 @@ def test_the_tokens_of_a_span_are_those_of_its_phrase(experiment):
     model = make_model(experiment.parts, "refine")
     batch = collate([experiment.train_examples[i] for i in range(3)], spans=True)
     conditioning = model.condition(batch)
-    assert model.condition(replace(batch, spans=None)).spoken is None
+    assert model.condition(replace(batch, spans=None)).phrase_tokens is None
     offsets = [model.text.token_spans(caption) for caption in batch.captions]
     for i, region in zip(*torch.nonzero(batch.spans[..., 1], as_tuple=True), strict=True):
         low, high = batch.spans[i, region].tolist()
-        tokens = conditioning.spoken[i, region].nonzero()[:, 0].tolist()
+        tokens = conditioning.phrase_tokens[i, region].nonzero()[:, 0].tolist()
         text = "".join(batch.captions[i][slice(*offsets[i][t])] for t in tokens)
         assert text == batch.captions[i][low:high].replace(" ", "")
 
 
-def losses(experiment: Experiment, progress: float = 0.0, **weights: float) -> dict[str, torch.Tensor]:
+def losses(experiment: Training, progress: float = 0.0, **weights: float) -> dict[str, torch.Tensor]:
     loss = Loss(**{"region_latent": 0.0} | weights)
     experiment.cfg.loss = vars(loss)
     model = make_model(experiment.parts, "refine")
     batch = collate([experiment.train_examples[i] for i in range(4)], spans=loss.spans > 0)
     x0 = experiment.parts.codec.encode(batch.image)
     objective = Objective(experiment.parts.diffusion, loss)
-    objective.progress = progress
-    found = objective(model, batch, x0, draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x")), True)
+    drawn = draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    found = objective(model, batch, x0, drawn, True, progress=progress)
     found["loss"].backward()
     assert (model.contrast is None) == (loss.contrastive == 0)
     if model.contrast is not None and not progress:

@@ -16,19 +16,20 @@ from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Optim
 from ragaf_exp.core.errors import Diverged, UserError
 from ragaf_exp.data.loader import collate
 from ragaf_exp.evaluation.run import judge
-from ragaf_exp.experiments.experiment import Experiment, plan
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.objective import Objective
-from ragaf_exp.training.offload import Resting
+from ragaf_exp.training.offload import OffloadedModules
 from ragaf_exp.training.optimizer import make_optimizer, optimizer_state, restore_optimizer
-from ragaf_exp.training.trainer import Trainer
+from ragaf_exp.training.setup import plan
+from ragaf_exp.training.trainer import Hooks, Networks, Settings, Trainer
 
 EIGHT_BIT = pytest.mark.skipif("not installed()", reason="bitsandbytes is not installed")
 SHORT = "stage.coarse.steps=4 stage.refine.steps=3 stage.refine.region_steps=1 stage.checkpoint_every=2".split()
@@ -40,15 +41,15 @@ def installed() -> bool:
 
 
 @pytest.fixture(scope="module")
-def experiment(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+def experiment(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Training:
     taken = {word.partition("=")[0] for word in SHORT}
     words = [w for w in tiny if w.partition("=")[0] not in taken]
-    cfg = composed([*words, *SHORT, f"runs={tmp_path_factory.mktemp('savers')}"])
-    return Experiment(cfg, RunFolder.create(cfg))
+    cfg = compose_config([*words, *SHORT, f"runs={tmp_path_factory.mktemp('savers')}"])
+    return Training(cfg, RunFolder.create(cfg))
 
 
 @pytest.fixture
-def trainer(experiment: Experiment, tmp_path: Path) -> Callable[..., Trainer]:
+def trainer(experiment: Training, tmp_path: Path) -> Callable[..., Trainer]:
     """trainer(stage, precision, clip, settings of memory) -> a fresh one, of this test's own folder."""
 
     def make(stage: str = "refine", precision: str = "no", clip: float = 1.0, **memory) -> Trainer:
@@ -57,11 +58,11 @@ def trainer(experiment: Experiment, tmp_path: Path) -> Callable[..., Trainer]:
         asked, objective = plan(experiment.cfg, stage, parts), Objective(parts.diffusion, s["loss"])
         folder = RunFolder(tmp_path)
         folder.status("running")
-        made = Trainer(
-            asked, model, objective, parts.codec, folder, Compute("cpu", precision), s["stage"],
-            replace(s["optim"], clip=clip), s["task"], replace(s["memory"], **memory), 0,
-            lambda model, step: {"right": 0.5}, lambda stage, step, figures: None,
-        )  # fmt: skip
+        optim, saving = replace(s["optim"], clip=clip), replace(s["memory"], **memory)
+        settings = Settings(s["stage"], optim, s["task"], saving, 0)
+        hooks = Hooks(lambda model, step: {"right": 0.5}, lambda stage, step, figures: None)
+        networks = Networks(model, objective, parts.codec)
+        made = Trainer(asked, networks, folder, Compute("cpu", precision), settings, hooks)
         made.examples = experiment.train_examples
         return made
 
@@ -198,9 +199,9 @@ class Moved(torch.nn.Module):
 
 def test_what_no_step_uses_is_on_the_device_for_validation_alone(trainer):
     network = Moved()
-    resting = Resting([network], torch.device("cuda"))
+    resting = OffloadedModules([network], torch.device("cuda"))
     assert network.places == ["cpu"]
-    with pytest.raises(ValueError), resting.awake():
+    with pytest.raises(ValueError), resting.on_device():
         assert network.places == ["cpu", "cuda"]
         raise ValueError
     assert network.places == ["cpu", "cuda", "cpu"]
@@ -238,7 +239,7 @@ def test_the_step_within_the_backward_pass_is_the_plain_one(trainer):
 )  # fmt: skip
 def test_what_needs_gradients_is_refused_with_the_step_in_backward(more, says):
     with pytest.raises(UserError, match=says):
-        composed(["memory.step_in_backward=true", *more])
+        compose_config(["memory.step_in_backward=true", *more])
 
 
 @EIGHT_BIT

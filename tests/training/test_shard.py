@@ -13,7 +13,7 @@ import torch
 from test_ranks import LAUNCH, rows
 from torch import distributed, nn
 
-from ragaf_exp.config.compose import composed, config_hash
+from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.runs.checkpoints import load_newest
@@ -63,7 +63,7 @@ def story(words, tmp_path_factory) -> dict:
 @pytest.fixture(scope="module")
 def alone(words, tmp_path_factory) -> Path:
     """The same run by one process."""
-    return run(composed([*words, f"runs={tmp_path_factory.mktemp('alone')}"])).path
+    return run(compose_config([*words, f"runs={tmp_path_factory.mktemp('alone')}"])).path
 
 
 def tensors(place: Path) -> dict[str, torch.Tensor]:
@@ -106,8 +106,8 @@ def test_one_process_goes_on_from_what_two_left(story):
 
 
 def test_one_process_is_refused_and_the_folder_is_the_unsharded_runs(words, tmp_path):
-    sharded = composed([*words, "memory.shard=true", f"runs={tmp_path}"])
-    assert config_hash(sharded) == config_hash(composed(words))
+    sharded = compose_config([*words, "memory.shard=true", f"runs={tmp_path}"])
+    assert config_hash(sharded) == config_hash(compose_config(words))
     with pytest.raises(UserError, match="memory.shard=true: needs several processes"):
         run(sharded)
 
@@ -158,4 +158,4 @@ def test_the_average_wherever_it_lies(group, place):
 ])  # fmt: skip
 def test_what_can_t_be_sharded_is_refused(more):
     with pytest.raises(UserError, match=r"memory.shard=true: not with (memory|optim).*take (memory\.|optim)"):
-        composed(["memory.shard=true", *more.split()])
+        compose_config(["memory.shard=true", *more.split()])

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import COARSE
-from ragaf_exp.experiments.experiment import Experiment
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training import precision_choice, precision_trial
@@ -105,17 +105,17 @@ def test_a_cuda_device_computes_in_what_its_memory_was_planned_for(processor):
 
 
 def test_a_run_records_its_choice_and_keeps_it_on_another_processor(auto, processor, caplog):
-    cfg, clock = composed(auto), processor(no=1.0, half=0.5)
+    cfg, clock = compose_config(auto), processor(no=1.0, half=0.5)
     folder = RunFolder.create(cfg)
     with caplog.at_level("INFO"):
-        trainer = Experiment(cfg, folder).trainer(COARSE, None)
+        trainer = Training(cfg, folder).trainer(COARSE, None)
     assert trainer.compute.precision == "bf16" and len(clock.steps) == 4
     assert [line for line in caplog.messages if line.startswith("precision: bf16, as timed here: 0.50 s")]
     content = json.loads((folder.path / "environment.json").read_text())
     assert content["precision"] == {"precision": "bf16", "device": "cpu", "seconds": {"no": 1.0, "bf16": 0.5}}
     assert "packages" in content, "the rest is as it was"
     for other in (processor(no=0.1, half=1.0), processor(bf16=False)):
-        assert Experiment(cfg, folder).trainer(COARSE, None).compute.precision == "bf16"
+        assert Training(cfg, folder).trainer(COARSE, None).compute.precision == "bf16"
         assert not other.steps
     folder.release()
 
@@ -123,7 +123,7 @@ def test_a_run_records_its_choice_and_keeps_it_on_another_processor(auto, proces
 def test_both_stages_and_the_evaluation_compute_in_it(auto, processor):
     from ragaf_exp.experiments.experiment import run
 
-    clock, cfg = processor(no=1.0, half=0.5), composed(auto)
+    clock, cfg = processor(no=1.0, half=0.5), compose_config(auto)
     folder = run(cfg)
     assert len(clock.steps) == 4, "timed once"
     assert folder.done() and load_run(folder, cfg)[1].compute.precision == "bf16"
@@ -145,21 +145,21 @@ def test_a_shared_stage_1_decides_for_the_members_that_start_from_it(tmp_path, p
 
 
 def test_a_given_format_is_not_timed(auto, processor):
-    clock, cfg = processor(half=0.1), composed([*auto, "memory.precision=no"])
+    clock, cfg = processor(half=0.1), compose_config([*auto, "memory.precision=no"])
     folder = RunFolder.create(cfg)
-    assert Experiment(cfg, folder).trainer(COARSE, None).compute.precision == "no"
+    assert Training(cfg, folder).trainer(COARSE, None).compute.precision == "no"
     assert not clock.steps and recorded(folder) is None
     folder.release()
 
 
 def test_a_timed_step_changes_nothing(auto):
-    cfg = composed([*auto, "memory.precision=no"])
+    cfg = compose_config([*auto, "memory.precision=no"])
     folder = RunFolder.create(cfg)
-    trainer = (experiment := Experiment(cfg, folder)).trainer(COARSE, None)
+    trainer = (experiment := Training(cfg, folder)).trainer(COARSE, None)
     before = {name: value.clone() for name, value in trainer.bare.state_dict().items()}
     random = torch.get_rng_state()
     step = precision_trial.Trial(trainer.bare, trainer.objective, trainer.codec, experiment.train_examples, trainer.plan,
-                       trainer.pace, 0)  # fmt: skip
+                       trainer.stage_cfg, 0)  # fmt: skip
     for precision in ("no", "bf16"):
         step(Compute("cpu", precision))
     assert len(step._work) == cfg.stage.batch, "as many items as a step of the run has: fewer rank otherwise"
@@ -198,13 +198,13 @@ PROCESS = """
 import os, sys
 from pathlib import Path
 import torch
-from ragaf_exp.runs import processes
+from ragaf_exp.distributed import launch
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training import timed
+from ragaf_exp.training import precision_choice as timed
 from ragaf_exp.compute.device import Compute
 
 place = Path(sys.argv[1])
-processes.wire(place, "cpu")
+launch.init_process_group(place, "cpu")
 rank, found = torch.distributed.get_rank(), []
 fast, slow = {"no": 1.0, "bf16": 0.2}, {"no": 1.0, "bf16": 1.1}
 for case, seconds in {"mean": (fast, slow), "lacking": (fast, fast), "late": (fast, fast)}.items():
@@ -214,14 +214,14 @@ for case, seconds in {"mean": (fast, slow), "lacking": (fast, fast), "late": (fa
     timed.timed.__defaults__ = (lambda: now[0],)
     timed.has_bf16 = lambda device: case != "lacking" or rank == 0
     folder = RunFolder(place / (case if rank == 0 or case != "late" else "not there yet"))
-    folder.leads = rank == 0
+    folder.is_main = rank == 0
     folder.path.mkdir(exist_ok=True)
     if case == "late" and rank == 0:  # a file system shows it to one process first
         timed.record(folder, timed.Choice("no", "cpu"))
     found.append(timed.settled(Compute("cpu"), [folder], step).precision)
 (place / f"found{rank}").write_text(" ".join(found))
-processes.together()
-processes.leave()
+launch.barrier()
+launch.destroy_process_group()
 """
 
 
@@ -244,7 +244,7 @@ def test_a_start_says_in_one_line_what_it_trains_on_what(tiny, tmp_path, caplog)
     from ragaf_exp.experiments.experiment import run
 
     with caplog.at_level("INFO"):
-        run(composed([*tiny, f"runs={tmp_path}"]))
+        run(compose_config([*tiny, f"runs={tmp_path}"]))
     found = [line for line in caplog.messages if "parameters trained" in line]
     assert len(found) == 2, "one a stage"
     numbers = [re.fullmatch(r"stage (\w+): 64 items, ([\d,]+) parameters trained, cpu, float32", line) for line in found]

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragaf_exp.compute.device import Compute, pick_precision
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Loss, Optim
 from ragaf_exp.core.errors import Diverged, UserError
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.data.loader import batch_order, collate
 from ragaf_exp.diffusion.process import Diffusion
-from ragaf_exp.experiments.experiment import Experiment, run
+from ragaf_exp.experiments.experiment import run
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.run import command_line
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
@@ -28,7 +29,7 @@ from ragaf_exp.training.condition_usage import SHUFFLES, condition_usage, shuffl
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.objective import Objective, draw, start
 from ragaf_exp.training.optimizer import learning_rate, make_optimizer, optimizer_state
-from ragaf_exp.training.schedule import Plan
+from ragaf_exp.training.schedule import StageSchedule
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -67,15 +68,15 @@ def test_learning_rate(steps, warmup, final, peak):
 
 
 def test_a_warm_up_longer_than_a_fifth_is_shortened_and_the_log_says_it():
-    short = Plan("coarse", 30, 1.0, 10)
+    short = StageSchedule("coarse", 30, 1.0, 10)
     assert max(short.lr_at(step, Optim(warmup=50)) for step in range(30)) > 0.9, "not 2 % of it"
     assert short.shortened(Optim(warmup=50)) == (
         "stage coarse: warm-up takes 6 of 30 steps, not optim.warmup=50: 1/5 of the steps at most")  # fmt: skip
-    both = Plan("refine", 320, 1.0, 10, region_steps=20)
+    both = StageSchedule("refine", 320, 1.0, 10, region_steps=20)
     assert "warm-up takes 4 of 20 steps, not optim.warmup=5:" in both.shortened(Optim(warmup=5))
-    defaults = composed([])
+    defaults = compose_config([])
     for steps in (defaults.stage.coarse.steps, defaults.stage.refine.region_steps, defaults.stage.refine.steps):
-        assert not Plan("coarse", steps, 1.0, 10).shortened(defaults.optim), "the defaults warm up as ever"
+        assert not StageSchedule("coarse", steps, 1.0, 10).shortened(defaults.optim), "the defaults warm up as ever"
 
 
 @settings(deadline=None, max_examples=20)
@@ -142,9 +143,9 @@ def test_batches_are_a_function_of_seed_step_and_rank(length, batch, first, rank
 
 
 @pytest.fixture(scope="module")
-def experiment(tiny, tmp_path_factory) -> Experiment:
-    cfg = composed([*tiny, f"runs={tmp_path_factory.mktemp('training')}"])
-    return Experiment(cfg, RunFolder.create(cfg))
+def experiment(tiny, tmp_path_factory) -> Training:
+    cfg = compose_config([*tiny, f"runs={tmp_path_factory.mktemp('training')}"])
+    return Training(cfg, RunFolder.create(cfg))
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,7 @@ def test_recoloured_starts_move_regions_of_their_items_alone(experiment, batch):
 # --- a step
 
 
-def gradient(experiment: Experiment, stage: str, batch, accumulate: int) -> dict[str, torch.Tensor]:
+def gradient(experiment: Training, stage: str, batch, accumulate: int) -> dict[str, torch.Tensor]:
     """What one step's gradient left in AdamW: a tenth of it, clipped."""
     coarse = None if stage == "coarse" else experiment.trainer("coarse", None).bare
     trainer = experiment.trainer(stage, coarse)
@@ -233,13 +234,13 @@ def test_both_parts_of_a_plan_warm_up(experiment):
 
 def test_the_same_seed_is_the_same_run_and_another_is_not(tiny, finished, tmp_path, figures):
     """A worker process prepares the examples of the second: who does it changes nothing."""
-    folder = run(composed([*tiny, f"runs={tmp_path}", "stage.workers=1"])).path
+    folder = run(compose_config([*tiny, f"runs={tmp_path}", "stage.workers=1"])).path
     assert weights(folder) == weights(finished)
     assert without_rate(lines(folder)) == without_rate(lines(finished))
     assert figures(folder) == pytest.approx(figures(finished), rel=1e-6)
-    cfg = composed([*tiny, f"runs={tmp_path}", "seed=1"])
-    other = Experiment(cfg, RunFolder.create(cfg)).trainer("coarse", None)
-    same = Experiment(composed([*tiny, f"runs={tmp_path}"]), RunFolder(tmp_path)).trainer("coarse", None)
+    cfg = compose_config([*tiny, f"runs={tmp_path}", "seed=1"])
+    other = Training(cfg, RunFolder.create(cfg)).trainer("coarse", None)
+    same = Training(compose_config([*tiny, f"runs={tmp_path}"]), RunFolder(tmp_path)).trainer("coarse", None)
     first = load_newest(finished / "checkpoints", "coarse").model
     assert not any(torch.equal(p, q) for p, q in zip(other.bare.parameters(), same.bare.parameters(), strict=True)
                    if p.ndim > 1 and p.any())  # fmt: skip
@@ -365,7 +366,7 @@ def broken_at(monkeypatch: pytest.MonkeyPatch, step: int, stage: str, gradient_o
 def test_a_nan_stops_at_its_step_and_the_last_good_checkpoint_goes_on(
     stage, step, kept, tiny, finished, tmp_path, monkeypatch
 ):
-    cfg = composed([*tiny, f"runs={tmp_path}"])
+    cfg = compose_config([*tiny, f"runs={tmp_path}"])
     with monkeypatch.context() as patch:
         broken_at(patch, step, stage)
         line = diverged(cfg)
@@ -395,7 +396,7 @@ def test_weights_that_a_bad_gradient_spoilt_are_never_saved(tiny, finished, cli,
 
 
 def test_time_that_runs_out_is_an_interruption(tiny, tmp_path):
-    cfg = composed([*tiny, f"runs={tmp_path}", "stage.max_seconds=0.001", "stage.run=[coarse]"])
+    cfg = compose_config([*tiny, f"runs={tmp_path}", "stage.max_seconds=0.001", "stage.run=[coarse]"])
     for step in (1, 2):
         with pytest.raises(UserError, match=f"stopped at step {step} .*the same command continues"):
             run(cfg)
@@ -407,14 +408,14 @@ def test_time_that_runs_out_is_an_interruption(tiny, tmp_path):
 def test_an_empty_split_is_refused_before_training(split, key, tiny, tmp_path):
     words = [w for w in tiny if not w.startswith(f"{key}=")]
     with pytest.raises(UserError, match=f"no items in the {split} split"):
-        run(composed([*words, f"{key}=0", f"runs={tmp_path}"]))
+        run(compose_config([*words, f"{key}=0", f"runs={tmp_path}"]))
 
 
 @pytest.mark.parametrize("override", ["injection.points=[nowhere]", "ragaf.width=33", "data.size=36"])
 def test_what_cannot_be_built_is_refused_before_training(override, tiny, tmp_path):
     words = [w for w in tiny if w.partition("=")[0] != override.partition("=")[0]]
     with pytest.raises(UserError, match=override.partition("=")[0]):
-        run(composed([*words, override, f"runs={tmp_path}"]))
+        run(compose_config([*words, override, f"runs={tmp_path}"]))
     assert not list(tmp_path.rglob("metrics.jsonl"))
 
 

@@ -19,11 +19,11 @@ READS = 100  # entries read in a turn
 def cache() -> list[dict[str, Any]]:
     """Milliseconds and graphs a second, with hashing the picture; the files are in the system's memory, as a rule."""
     from ragaf_exp.config.build import build
-    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.compose import compose_config
 
-    cfg = composed([])
+    cfg = compose_config([])
     scenes = build(cfg.data, "data").split("train")
-    photos = composed(["sketch=canny", "graph=hybrid", "regions.max_regions=64"])
+    photos = compose_config(["sketch=canny", "graph=hybrid", "regions.max_regions=64"])
     return [
         *_rows("64", cfg, [scenes[i] for i in range(READS)], "embedded scenes, 64x64"),
         *_rows("512", photos, [photo(name, 512) for name in PHOTOS], "scikit-image's photos, 512x512, Canny, hybrid"),

@@ -30,10 +30,10 @@ def _layer(name: str) -> Callable[[], None]:
     import torch
 
     from ragaf_exp.config.build import build
-    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.compose import compose_config
     from ragaf_exp.models.regions.encoder import GraphAttention
 
-    backend = build(composed([f"graph/backend={name}"]).graph_backend, "graph_backend")
+    backend = build(compose_config([f"graph/backend={name}"]).graph_backend, "graph_backend")
     generator = torch.Generator().manual_seed(0)
     nodes = torch.randn(GRAPHS, NODES, WIDTH, generator=generator, requires_grad=True)
     mask = torch.rand(GRAPHS, NODES, NODES, generator=generator) < DENSITY

@@ -20,10 +20,10 @@ def regions_graph() -> list[dict[str, Any]]:
     Reference: the floor, one 3x3 morphological closing and one cv2.connectedComponentsWithStats of the complement.
     """
     from ragaf_exp.config.build import build
-    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.compose import compose_config
     from ragaf_exp.sketch.canny import Canny
 
-    scenes = build(composed([]).data, "data").split("test")
+    scenes = build(compose_config([]).data, "data").split("test")
     extract = Canny()
     sketches = {f"512/{name}": extract(photo(name, 512).image, None) for name in PHOTOS}
     sketches |= {f"64/scene_{i}": scenes[i].drawing for i in range(4)}

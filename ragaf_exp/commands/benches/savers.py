@@ -46,16 +46,16 @@ class _Step:
     """A joint step of stage 2 with some options."""
 
     def __init__(self, words: list[str]):
-        from ragaf_exp.config.compose import composed
+        from ragaf_exp.config.compose import compose_config
         from ragaf_exp.config.schema import COARSE, REFINE
         from ragaf_exp.data.loader import collate
-        from ragaf_exp.experiments.experiment import Experiment
+        from ragaf_exp.experiments.training import Training
         from ragaf_exp.runs.folder import RunFolder
 
         fixed = ["data.train=64", "data.val=8", "data.test=8", "logger=none", "memory.device=cpu"]
         precision = [] if any("precision" in word for word in words) else ["memory.precision=no"]
-        cfg = composed([*fixed, *precision, *words, f"runs={tempfile.mkdtemp()}"])
-        experiment = Experiment(cfg, RunFolder.create(cfg))
+        cfg = compose_config([*fixed, *precision, *words, f"runs={tempfile.mkdtemp()}"])
+        experiment = Training(cfg, RunFolder.create(cfg))
         self.trainer = experiment.trainer(REFINE, experiment.trainer(COARSE, None).bare)
         self.batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)])
 

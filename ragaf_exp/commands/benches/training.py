@@ -24,9 +24,9 @@ def scenes() -> list[dict[str, Any]]:
     """Embedded scenes a second on one core, and with sketch, regions and graph."""
     from ragaf_exp.assembly.assemble import preparer
     from ragaf_exp.config.build import build
-    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.compose import compose_config
 
-    cfg = composed([])
+    cfg = compose_config([])
     items, prepare = build(cfg.data, "data").split("train"), preparer(cfg)
     count = 100
     drawn, prepared = medians([
@@ -44,14 +44,14 @@ def stage_steps() -> tuple[list[Callable[[], object]], int]:
     import tempfile
     from functools import partial
 
-    from ragaf_exp.config.compose import composed
+    from ragaf_exp.config.compose import compose_config
     from ragaf_exp.config.schema import COARSE, REFINE
     from ragaf_exp.data.loader import collate
-    from ragaf_exp.experiments.experiment import Experiment
+    from ragaf_exp.experiments.training import Training
     from ragaf_exp.runs.folder import RunFolder
 
-    cfg = composed([f"runs={tempfile.mkdtemp()}", "data.train=256", "data.val=8", "data.test=8", "logger=none"])
-    experiment = Experiment(cfg, RunFolder.create(cfg))
+    cfg = compose_config([f"runs={tempfile.mkdtemp()}", "data.train=256", "data.val=8", "data.test=8", "logger=none"])
+    experiment = Training(cfg, RunFolder.create(cfg))
     coarse = experiment.trainer(COARSE, None)
     refine = experiment.trainer(REFINE, coarse.ema.model)
     batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)]).to(experiment.compute.device)

@@ -1,9 +1,13 @@
-"""The cache of sketches, regions and graphs: python -m ragaf_exp.commands.cache show|warm|prune.
+"""Inspects, fills and prunes the cache of sketches, regions and graphs.
 
-show [folder=DIR]                                   entries, size, age, by config
-warm [overrides as ragaf_exp.run's] [workers=N]     fills it with all splits of a config's data
-prune [folder=DIR] [gigabytes=X|all]                removes the least recently used entries beyond X, or all; the
-                                                    evaluation's features, likewise
+    python -m ragaf_exp.commands.cache show [folder=DIR]
+    python -m ragaf_exp.commands.cache warm [overrides as of ragaf_exp.run] [workers=N]
+    python -m ragaf_exp.commands.cache prune [folder=DIR] [gigabytes=X|all]
+
+show: entries, size and age by config. warm: compute all splits of a config's data. prune: remove the least recently used
+entries beyond X GB, or all; of the evaluation's features likewise. Example:
+
+    python -m ragaf_exp.commands.cache warm data=openmoji workers=2
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
-"""Computes the features of a config's training data: python -m ragaf_exp.training.encoder_cache [overrides as ragaf_exp.run's]
+"""Fills the cache of encoder outputs (latents and text features) before training.
 
-What is there already is not computed again; an interrupted pass goes on where it was. Several processes, also of
-torchrun or accelerate launch, may work on one folder.
+    python -m ragaf_exp.commands.cache.features [overrides as of ragaf_exp.run]
+
+Entries that exist are not computed again; an interrupted pass continues. Several processes, also of torchrun or
+accelerate launch, may fill one folder. Example:
+
+    python -m ragaf_exp.commands.cache.features memory=16gb data=folder data.root=photos
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from ragaf_exp.config.command_line import guarded
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 
 
 def main() -> None:
@@ -23,13 +27,13 @@ def main() -> None:
 
     words = sys.argv[1:]
     asked = [] if any(word.startswith("memory.features=") for word in words) else ["memory.features=all"]
-    cfg = composed([*words, *asked])
-    launch.wire(Path(cfg.runs).absolute(), cfg.memory.device)
+    cfg = compose_config([*words, *asked])
+    launch.init_process_group(Path(cfg.runs).absolute(), cfg.memory.device)
     device = Compute(cfg.memory.device, cfg.memory.precision).device
     with tempfile.TemporaryDirectory() as folder:
         found = prepare(cfg, assemble(cfg, RunFolder(Path(folder))), device)
-    launch.leave()
-    for kind in (found.latents, found.texts) if found and launch.leads() else ():
+    launch.destroy_process_group()
+    for kind in (found.latents, found.texts) if found and launch.is_main_process() else ():
         if kind is not None:
             print(f"{kind.records.folder}: {len(kind.records):,} records of {kind.records.dtype.itemsize:,} bytes")
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ragaf_exp.assembly.assemble import preparer
 from ragaf_exp.config.build import build
 from ragaf_exp.config.command_line import parse_args
-from ragaf_exp.config.compose import composed
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.cache.prepare import CachedPreparer, cached
 from ragaf_exp.data.loader import ignore_signals, workers_watched
@@ -66,7 +66,7 @@ def warm(words: list[str]) -> None:
     workers = parse_args(mine, {"workers": int}).get("workers", 0)
     if workers < 0:
         raise UserError(f"workers={workers}: must be at least 0; take 0 to use this process alone")
-    cfg = composed([word for word in words if word not in mine])
+    cfg = compose_config([word for word in words if word not in mine])
     if not cfg.cache.enabled:
         raise UserError("cache.enabled=False: there is no cache to warm; take cache=default")
     folder = place(cfg.cache.folder)

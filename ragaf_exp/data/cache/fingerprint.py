@@ -21,8 +21,8 @@ from ragaf_exp.core.files import checksum
 from ragaf_exp.core.types import Item
 
 GROUPS = ("sketch", "regions", "graph")  # config groups, and packages of ragaf_exp
-SHARED = ("types.py", "jit.py", "weights.py")  # files of the package that they build on
-PACKAGE = Path(__file__).resolve().parents[1]
+SHARED = ("core/types.py", "core/jit.py", "core/tensors.py")  # files of the package that they build on
+PACKAGE = Path(__file__).resolve().parents[2]
 LIBRARIES = ("numpy", "opencv-python-headless", "scikit-image", "scipy", "numba", "torch", "timm", "controlnet-aux")
 
 

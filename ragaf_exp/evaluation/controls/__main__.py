@@ -1,10 +1,12 @@
-"""Controls on a trained run: does it paint what the caption says, where it says so, and nothing else?
+"""Tests with interventions whether a trained run follows its conditions, region by region.
 
-    python -m ragaf_exp.evaluation.controls.__main__ run=DIR [out=FILE.json] [items=100]
+    python -m ragaf_exp.evaluation.controls run=DIR [out=FILE.json] [items=100]
 
-The same test items are drawn again with the same noise, each time with one thing changed. Writes the figures as JSON, by
-default controls.json in the run folder, and beside it a table in Markdown and a picture of the first items under every
-change.
+The same test items are sampled again with the same noise, each time with one condition changed: shuffled captions,
+exchanged colours, one word changed. Writes JSON, by default controls.json in the run folder, and next to it a Markdown
+table and an image of the first items under every change. Example:
+
+    python -m ragaf_exp.evaluation.controls run=runs/latest items=50
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from ragaf_exp.config.command_line import guarded, parse_args
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.imports import quick_imports
+from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.writable import check_file, check_folder
 from ragaf_exp.runs.followed import split_followed
 
@@ -33,7 +35,7 @@ def main() -> None:
         check_file(Path(args["out"]), "out")
     elif Path(args["run"]).is_dir():
         check_folder(Path(args["run"]), "run", "give out=FILE.json")
-    with quick_imports():  # heavy: only once the arguments are known to be good
+    with stub_optional_imports():  # heavy: only once the arguments are known to be good
         from ragaf_exp.evaluation.controls.score import run_controls
 
     written = run_controls(Path(args["run"]), Path(args["out"]) if "out" in args else None, items, followed)

@@ -33,7 +33,7 @@ from ragaf_exp.viz.panels import save_png
 
 SCHEMA = 1
 SHOWN = 8  # items in the picture
-Drawn = list[np.ndarray | None]  # of one control, by item; None where the change can't be made
+SampledImages = list[np.ndarray | None]  # of one control, by item; None where the change can't be made
 Values = dict[str, list[list[float] | None]]  # of each figure, by item: one value for each object or region, or None
 BETTER = {"binding_accuracy": True, "leak_rate": False, "followed": True, "kept_old": False, "others_bound": True,
           "others_changed": False, "change_outside": False, "change_inside": True}  # fmt: skip
@@ -97,13 +97,13 @@ def _changed(name: str, examples: list[Example], seed: int) -> list[Changed | No
             for e, before in zip(examples, befores, strict=True)]  # fmt: skip
 
 
-def draw(pipeline: Pipeline, changed: list[Changed | None], batch: int, name: str) -> Drawn:
+def draw(pipeline: Pipeline, changed: list[Changed | None], batch: int, name: str) -> SampledImages:
     """The last stage's images (H,W,3) uint8. The noise is the item's own, whatever was changed."""
     there = [i for i, c in enumerate(changed) if c is not None]
-    found: Drawn = [None] * len(changed)
+    found: SampledImages = [None] * len(changed)
     for begin in tqdm(range(0, len(there), batch), desc=f"drawing {name}", unit="batch"):
         rows = there[begin : begin + batch]
-        images = pipeline(collate([changed[i].example for i in rows])).drawn().final
+        images = pipeline(collate([changed[i].example for i in rows])).to_images().final
         for i, image in zip(rows, images, strict=True):
             found[i] = image
     return found
@@ -117,7 +117,7 @@ def chance(examples: list[Example]) -> float:
 
 
 def judge(
-    examples: list[Example], changed: dict[str, list[Changed | None]], drawn: dict[str, Drawn], resamples: int
+    examples: list[Example], changed: dict[str, list[Changed | None]], drawn: dict[str, SampledImages], resamples: int
 ) -> dict[str, Any]:
     """Figures of every control, and of those that are wanted of the same objects their paired difference to `right`."""
     keys = [e.item.key for e in examples]
@@ -193,7 +193,9 @@ def markdown(content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def picture(examples: list[Example], changed: dict[str, list[Changed | None]], drawn: dict[str, Drawn]) -> np.ndarray:
+def picture(
+    examples: list[Example], changed: dict[str, list[Changed | None]], drawn: dict[str, SampledImages]
+) -> np.ndarray:
     """Rows are items, columns controls, with the caption of `right`."""
     cells = [[example.sketch, *(images[i] for images in drawn.values())] for i, example in enumerate(examples[:SHOWN])]
     told = [_told(i, changed) for i in range(len(cells))]

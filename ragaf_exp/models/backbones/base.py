@@ -11,10 +11,10 @@ from torch import Tensor
 from ragaf_exp.models.backbones import taps
 from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.part import Part
+from ragaf_exp.models.part import PretrainedModule
 
 
-class Backbone(Part):
+class Backbone(PretrainedModule):
     """A denoiser around diffusers' UNet2DConditionModel, which its subclasses build as `unet`.
 
     pretrained: it has seen images before, so memory.tune decides in stage 1 too what of it is trained. stride: the
@@ -30,7 +30,7 @@ class Backbone(Part):
         """Channels and resolution at every injection point, for latents of side x side."""
         return taps.trace(self.unet, side, side)
 
-    def keep_nothing(self, blank: Callable[[int], Tensor], side: int) -> None:
+    def set_full_inpaint_mask(self, blank: Callable[[int], Tensor], side: int) -> None:
         """Tell a backbone that paints into images that all is to be painted. blank: side in pixels -> latent."""
 
     def inputs(self, x_t: Tensor) -> Tensor:

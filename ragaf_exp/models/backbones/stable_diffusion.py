@@ -47,7 +47,7 @@ class StableUNet(Backbone):
         self.inpaint = inpaint
         self.register_buffer("kept", None, persistent=False)  # (1,C,h,w) latent of an image of which nothing is kept
 
-    def keep_nothing(self, blank: Callable[[int], Tensor], side: int) -> None:
+    def set_full_inpaint_mask(self, blank: Callable[[int], Tensor], side: int) -> None:
         """As diffusers' pipelines: what is kept of an image to be painted wholly is a grey one."""
         if self.inpaint and not on_meta():
             self.kept = blank(side)

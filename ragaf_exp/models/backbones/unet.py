@@ -16,7 +16,7 @@ from ragaf_exp.models.backbones import attention, taps
 from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.layers import zero
+from ragaf_exp.models.layers import zero_module
 
 
 class PixelHead(nn.Module):
@@ -30,7 +30,7 @@ class PixelHead(nn.Module):
         self.patch = patch
         self.first = nn.Conv2d(6, width, 3, padding=1)
         self.middle = nn.Conv2d(width, width, 3, padding=1)
-        self.last = zero(nn.Conv2d(width, 3, 3, padding=1))
+        self.last = zero_module(nn.Conv2d(width, 3, 3, padding=1))
 
     def forward(self, prediction: Tensor, x_t: Tensor, added: Tensor | None) -> Tensor:
         """prediction, x_t (B,3p^2,h,w), added (B,width,H,W) -> (B,3p^2,h,w)."""

@@ -24,7 +24,7 @@ SD_VAE = {
 CENTRE = 0.5  # TAESD's own range of images is [0,1]
 
 
-class Trained(Codec):
+class PretrainedAutoencoder(Codec):
     """What both have in common. Latents are (z - shift) x scale, by the numbers of the model's config.
 
     net: frozen, in float32 whatever the run's precision, so that latents are the same everywhere.
@@ -71,7 +71,7 @@ class Trained(Codec):
         raise NotImplementedError
 
 
-class Taesd(Trained):
+class Taesd(PretrainedAutoencoder):
     """TAESD: 2.4 million parameters, latents of Stable Diffusion 1.x and 2.x (madebyollin/taesd; taesdxl for others).
 
     source: a folder or hub id in diffusers' layout, or a folder that holds taesd_encoder.safetensors and
@@ -121,7 +121,7 @@ def from_original(folder: Path, origin: Origin) -> AutoencoderTiny:
     return net
 
 
-class KL(Trained):
+class KL(PretrainedAutoencoder):
     """Stable Diffusion's autoencoder.
 
     source: a folder or hub id; subfolder: of it that holds the network, "" = the folder itself. The other settings are

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 from ragaf_exp.core.types import Batch
-from ragaf_exp.models.codecs.pixel import Pixel
 from ragaf_exp.models.loading.hub import fingerprint
 
 
-class Codec(nn.Module):
-    """channels: of the latents. downscale: image pixels per latent pixel. fingerprint: of all that decides latents."""
+class Codec(nn.Module, ABC):
+    """Frozen: not trained, not in checkpoints.
+
+    channels: of the latents. downscale: image pixels per latent pixel. fingerprint: of all that decides latents.
+    """
 
     channels: int
     downscale: int
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> Tensor:
+        """(B,3,H,W) in [-1,1] -> latents (B,channels,H/downscale,W/downscale)."""
+
+    @abstractmethod
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B,channels,h,w) -> images (B,3,h downscale,w downscale), clamped to [-1,1]."""
+
+    def latent_shape(self, batch: Batch) -> torch.Size:
+        """(B,C,h,w) of the batch's latents, without encoding it."""
+        height, width = (side // self.downscale for side in batch.image.shape[2:])
+        return torch.Size((len(batch), self.channels, height, width))
 
     def blank(self, side: int) -> Tensor:
         """(1,C,h,w), on the CPU: the latent of a grey image of side x side pixels."""
@@ -24,9 +41,3 @@ class Codec(nn.Module):
     @property
     def fingerprint(self) -> str:
         return fingerprint(self, type(self).__name__, self.channels, self.downscale)
-
-
-def latent_shape(batch: Batch, codec: Pixel) -> torch.Size:
-    """(B,C,h,w) of the batch's latents, before they are there."""
-    height, width = (side // codec.downscale for side in batch.image.shape[2:])
-    return torch.Size((len(batch), codec.channels, height, width))

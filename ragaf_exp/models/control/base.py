@@ -7,10 +7,10 @@ from torch import Tensor
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.backbones.taps import Shape
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.part import Part
+from ragaf_exp.models.part import PretrainedModule
 
 
-class Hint(Part):
+class Hint(PretrainedModule):
     """What every sketch encoder gives. width: channels of its features at the latent's resolution."""
 
     width: int
@@ -27,7 +27,7 @@ class Hint(Part):
         return given
 
 
-def agree(key: str, what: str, given: dict[str, Shape], taken: dict[str, Shape]) -> list[str]:
+def check_residual_shapes(key: str, what: str, given: dict[str, Shape], taken: dict[str, Shape]) -> list[str]:
     """The injection points, where an encoder's outputs fit the UNet's; else UserError with the shapes that disagree."""
     if len(given) != len(taken):
         raise UserError(f"{key}: gives {len(given)} {what} outputs, and the backbone takes {len(taken)}")

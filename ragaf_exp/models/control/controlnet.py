@@ -16,7 +16,7 @@ from ragaf_exp.models.backbones import taps
 from ragaf_exp.models.backbones.attention import BiasedAttention
 from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.control.base import Hint, agree
+from ragaf_exp.models.control.base import Hint, check_residual_shapes
 from ragaf_exp.models.loading.hub import Origin, network, on_meta
 
 UNSEEN = -1e4  # as diffusers masks
@@ -68,7 +68,7 @@ class ControlNetHint(Hint):
             self.net = ControlNetModel.from_unet(
                 unet, conditioning_embedding_out_channels=tuple(channels), load_weights_from_unet=not on_meta()
             )
-        agree(f"hint.source={source}" if source else "hint", "skip", _trace(self.net, side, downscale),
+        check_residual_shapes(f"hint.source={source}" if source else "hint", "skip", _trace(self.net, side, downscale),
               taps.trace_skips(unet, side, side))  # fmt: skip
         self.net.controlnet_cond_embedding.__class__ = Embedding
         names = list(self.net.attn_processors)

@@ -9,7 +9,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import at_least
 from ragaf_exp.models.backbones.taps import OUT, Shape
 from ragaf_exp.models.control.base import Hint
-from ragaf_exp.models.layers import zero
+from ragaf_exp.models.layers import zero_module
 
 
 class LiteHint(Hint):
@@ -34,7 +34,7 @@ class LiteHint(Hint):
         self.levels = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in self.sizes)
         self.out = nn.ModuleDict({p.replace(".", "_"): self._output(p, s[0]) for p, s in self.shapes.items()})
         if zero_init:
-            zero(self.out)
+            zero_module(self.out)
 
     def _output(self, point: str, channels: int) -> nn.Conv2d:
         return nn.Conv2d(1, channels, 3, padding=1) if point == OUT else nn.Conv2d(self.width, channels, 1)

@@ -11,7 +11,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.models.backbones import taps
 from ragaf_exp.models.backbones.base import Backbone
-from ragaf_exp.models.control.base import Hint, agree
+from ragaf_exp.models.control.base import Hint, check_residual_shapes
 from ragaf_exp.models.loading.hub import Origin, network
 
 STRIDE = {"full_adapter": 1, "full_adapter_xl": 2, "light_adapter": 1}  # latent pixels per pixel of the first output
@@ -47,8 +47,8 @@ class T2IHint(Hint):
         if c.downscale_factor != self.stride * downscale:
             raise UserError(f"hint.source={source}: reads 1/{c.downscale_factor} of an image's resolution, and a "
                             f"{c.adapter_type} of the codec's latents reads 1/{self.stride * downscale}")  # fmt: skip
-        self.points = agree(f"hint.source={source}" if source else "hint", "intra", _trace(self.net, side * downscale),
-                            taps.trace_intra(backbone.unet, side, side))  # fmt: skip
+        key, given = f"hint.source={source}" if source else "hint", _trace(self.net, side * downscale)
+        self.points = check_residual_shapes(key, "intra", given, taps.trace_intra(backbone.unet, side, side))
         self.width = c.channels[0]
 
     def features(self, sketch: Tensor) -> dict:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.models.loading.tuning import fitted
-from ragaf_exp.models.part import Part
+from ragaf_exp.models.loading.tuning import map_lora_name
+from ragaf_exp.models.part import PretrainedModule
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
@@ -32,11 +32,11 @@ def load_own(model: nn.Module, state: dict[str, Tensor], sources: dict[str, dict
         part.changed = part.changed | {key[len(name) + 1 :] for key in state if key.startswith(f"{name}.")}
 
 
-def hold_once(one: nn.Module, two: nn.Module) -> None:
+def share_identical_weights(one: nn.Module, two: nn.Module) -> None:
     """Let weights of `two` that equal those of the same name in `one` share their memory, on one's device."""
     known = dict(two.named_parameters())
     names = set(known)
-    held = {fitted(name, names): parameter for name, parameter in one.named_parameters()}
+    held = {map_lora_name(name, names): parameter for name, parameter in one.named_parameters()}
     for name, parameter in known.items():
         other = held.get(name)
         if other is not None and other.shape == parameter.shape and torch.equal(other, parameter.to(other.device)):
@@ -44,15 +44,19 @@ def hold_once(one: nn.Module, two: nn.Module) -> None:
 
 
 def sources_of(model: nn.Module) -> dict[str, dict[str, str]]:
-    """Part -> where its weights came from."""
+    """PretrainedModule -> where its weights came from."""
     return {name: part.source.facts() for name, part in _sourced(model)}
 
 
-def _sourced(model: nn.Module) -> list[tuple[str, Part]]:
-    return [(name, part) for name, part in model.named_children() if isinstance(part, Part) and part.source is not None]
+def _sourced(model: nn.Module) -> list[tuple[str, PretrainedModule]]:
+    return [
+        (name, part)
+        for name, part in model.named_children()
+        if isinstance(part, PretrainedModule) and part.source is not None
+    ]
 
 
-def _check(name: str, part: Part, told: dict[str, str] | None) -> None:
+def _check(name: str, part: PretrainedModule, told: dict[str, str] | None) -> None:
     if told is not None and told["sha256"] != part.source.sha256:
         raise UserError(f"{name}.source={part.source.source}: its weights are not those that this run was trained with "
                         f"(sha256 {told['sha256'][:12]}, now {part.source.sha256[:12]}); restore them")  # fmt: skip

@@ -34,7 +34,7 @@ def add_lora(backbone: Backbone, stage: str, memory: Memory) -> None:
     backbone.unet.requires_grad_(True)  # peft freezes the rest, which `choose` decides
 
 
-def choose(model: nn.Module, stage: str, memory: Memory) -> None:
+def set_trainable(model: nn.Module, stage: str, memory: Memory) -> None:
     """Let gradients reach what this stage trains, and nothing else."""
     text, hint, backbone = model.text, model.hint, model.backbone
     later = stage == REFINE and memory.tune != "full"
@@ -51,19 +51,19 @@ def choose(model: nn.Module, stage: str, memory: Memory) -> None:
         part.changed = part.changed | {name for name, p in part.named_parameters() if p.requires_grad}
 
 
-def fitted(name: str, known: set[str]) -> str:
+def map_lora_name(name: str, known: set[str]) -> str:
     """A parameter's name in a model that has LoRA where the other had none."""
     module, _, last = name.rpartition(".")
     under = f"{module}{BASE}{last}"
     return under if name not in known and under in known else name
 
 
-def carry(coarse: nn.Module, refine: nn.Module) -> None:
+def copy_tuned_weights(coarse: nn.Module, refine: nn.Module) -> None:
     """Which of a source's weights stage 1 has changed, stage 2 must keep as its own."""
     for name in ("text", "hint", "backbone"):
         one, two = getattr(coarse, name), getattr(refine, name)
         known = set(two.state_dict())
-        two.changed = two.changed | {fitted(parameter, known) for parameter in one.changed}
+        two.changed = two.changed | {map_lora_name(parameter, known) for parameter in one.changed}
 
 
 def save_lora(model: nn.Module, folder: Path) -> Path | None:

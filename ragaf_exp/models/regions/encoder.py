@@ -15,8 +15,8 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.graph.backends.base import Backend, Edges
 from ragaf_exp.models.conditioning import RegionState, Text
-from ragaf_exp.models.layers import zero
-from ragaf_exp.models.regions.fusion import Waves
+from ragaf_exp.models.layers import zero_module
+from ragaf_exp.models.regions.fusion import FourierTimeEmbedding
 from ragaf_exp.models.regions.pooling import pool
 
 MASKED = -1e4  # far below any logit, and finite in half precision: a fully masked row stays free of NaN
@@ -106,8 +106,8 @@ class TimeFilm(nn.Module):
 
     def __init__(self, width: int, frequencies: int = 8):
         super().__init__()
-        self.waves = Waves(frequencies)
-        self.mlp = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), zero(nn.Linear(width, 2 * width)))
+        self.waves = FourierTimeEmbedding(frequencies)
+        self.mlp = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), zero_module(nn.Linear(width, 2 * width)))
 
     def forward(self, tokens: Tensor, t: Tensor) -> Tensor:
         """tokens (B,N,R), t (B,) in [0,1] -> (B,N,R)."""

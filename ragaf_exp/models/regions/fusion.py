@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
-from ragaf_exp.models.layers import zero
+from ragaf_exp.models.layers import zero_module
 
 
 def _weights(sketch: Tensor, regions: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def _weights(sketch: Tensor, regions: Tensor) -> Tensor:
     return torch.stack([sketch, 1 - sketch], dim=-1)
 
 
-class Waves(nn.Module):
+class FourierTimeEmbedding(nn.Module):
     """Sines and cosines of the timestep."""
 
     def __init__(self, frequencies: int):
@@ -43,10 +43,10 @@ class Learned(nn.Module):
     def __init__(self, width: int, hidden: limits.Width = 64, frequencies: limits.Frequencies = 8, per_region: bool = True):
         super().__init__()
         at_least("fusion", 1, hidden=hidden)
-        self.waves = Waves(frequencies)
+        self.waves = FourierTimeEmbedding(frequencies)
         self.time = nn.Linear(2 * frequencies, hidden)
         self.region = nn.Linear(width, hidden) if per_region else None
-        self.out = zero(nn.Linear(hidden, self._outputs(width)))
+        self.out = zero_module(nn.Linear(hidden, self._outputs(width)))
 
     @staticmethod
     def _outputs(width: int) -> int:

@@ -17,7 +17,7 @@ from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.backbones.taps import OUT, Shape
 from ragaf_exp.models.conditioning import RegionState
-from ragaf_exp.models.layers import zero
+from ragaf_exp.models.layers import zero_module
 
 FLOOR = 1e-3  # of p(token | pixel): bounds the bias, and lets a wrong region map be unlearnt
 NEVER = -1e4  # far below any logit, and finite in half precision
@@ -71,7 +71,7 @@ class Injection(nn.Module):
         return WordBias(maps, self.gates)
 
     def _output(self, point: str, width: int, channels: int) -> nn.Module:
-        return zero(nn.Linear(width, self.outputs * channels))
+        return zero_module(nn.Linear(width, self.outputs * channels))
 
     def _inject(self, point: str, tokens: Tensor, state: RegionState, hint: Tensor | None) -> Tensor | Change:
         added = self._spread(point, tokens, state)
@@ -104,7 +104,7 @@ class Film(Injection):
         return Change(apply)
 
 
-class Attend(nn.Module):
+class RegionCrossAttention(nn.Module):
     """Pixels attend to region tokens; a pixel far from any region attends to nothing. Its output starts at zero."""
 
     def __init__(self, width: int, channels: int, heads: int, slots: int):
@@ -114,7 +114,7 @@ class Attend(nn.Module):
         self.q = nn.Linear(channels, width)
         self.kv = nn.Linear(width, 2 * slots * width)
         self.null = nn.Parameter(torch.zeros(width))  # key of nothing, whose value is zero
-        self.out = zero(nn.Linear(width, channels, bias=False))
+        self.out = zero_module(nn.Linear(width, channels, bias=False))
 
     def forward(self, features: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
         """features (B,C,h,w), tokens (B,N,R), bias (B,hw,1+N): of nothing, then of each region -> (B,C,h,w)."""
@@ -158,7 +158,7 @@ class Cross(Injection):
     def _output(self, point: str, width: int, channels: int) -> nn.Module:
         if point == OUT:
             return super()._output(point, width, channels)
-        return Attend(width, channels, self.heads, self.slots)
+        return RegionCrossAttention(width, channels, self.heads, self.slots)
 
     def _attending(self, point: str, tokens: Tensor, bias: Tensor, hint: Tensor | None) -> Change:
         attend = self.out[_key(point)]

@@ -22,7 +22,7 @@ from ragaf_exp.core.tensors import brief
 from ragaf_exp.data.lengths import LONGEST
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.loading.hub import fingerprint
-from ragaf_exp.models.part import Part
+from ragaf_exp.models.part import PretrainedModule
 from ragaf_exp.models.text.vocabulary import fitting, unknown_words, warn_cut, warn_unknown
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
@@ -85,7 +85,7 @@ def panics() -> Iterator[None]:
         raise
 
 
-class TinyText(Part):
+class TinyText(PretrainedModule):
     """A small transformer encoder over byte-pair tokens, trained jointly with the denoiser.
 
     tokenizer: trained on the data, or read from the run folder.

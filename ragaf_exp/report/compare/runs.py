@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.items import ItemRow, flat, read_counted
-from ragaf_exp.config.compose import PLACE
+from ragaf_exp.config.compose import OUTPUT_KEYS
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.safe_files import is_regular
 from ragaf_exp.data.listing import visible
@@ -43,7 +43,7 @@ class Member:
     def settings(self) -> dict[str, Any]:
         """Its config by full keys, without what says only where things are kept."""
         content = self.run.settings if self.run else {}
-        return dict(_flattened({k: v for k, v in content.items() if k not in (*PLACE, "name")}))
+        return dict(_flattened({k: v for k, v in content.items() if k not in (*OUTPUT_KEYS, "name")}))
 
 
 def find_folders(named: list[str]) -> list[Path]:

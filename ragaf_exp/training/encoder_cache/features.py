@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example
 from ragaf_exp.data.loader import collate
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.store.records import MAGIC, Records, key_of
+from ragaf_exp.store.records import MAGIC, Records, key_of, no_op
 
 EMPTY = ""  # the caption of a dropped one
 NUMPY = {torch.float32: "<f4", torch.bool: "?"}
@@ -30,12 +30,12 @@ NUMPY = {torch.float32: "<f4", torch.bool: "?"}
 class Latents:
     """Latents of pictures (H,W,3) uint8 by a frozen codec. size: H and W."""
 
-    def __init__(self, place: Path, codec: nn.Module, size: int):
+    def __init__(self, place: Path, codec: nn.Module, size: int, on_write: Callable[[], None] = no_op):
         self.codec = codec
         side = size // codec.downscale
         shape = (codec.channels, side, side)
         about = {"kind": "latent", "by": codec.fingerprint, "size": size}
-        self.records = _records(place, about, {"latent": ("<f4", shape)})
+        self.records = _records(place, about, {"latent": ("<f4", shape)}, on_write)
 
     @torch.no_grad()
     def compute(self, images: list[np.ndarray], device: torch.device) -> None:
@@ -53,12 +53,12 @@ class Latents:
 class Texts:
     """Text features of captions by a frozen encoder."""
 
-    def __init__(self, place: Path, text: nn.Module):
+    def __init__(self, place: Path, text: nn.Module, on_write: Callable[[], None] = no_op):
         self.text = text
         with torch.no_grad():
             shape = _arrays(text([EMPTY]))
         layout = {name: (array.dtype.str, array.shape) for name, array in shape.items()}
-        self.records = _records(place, {"kind": "text", "by": text.fingerprint}, layout)
+        self.records = _records(place, {"kind": "text", "by": text.fingerprint}, layout, on_write)
         self.records.look()
 
     @torch.no_grad()
@@ -72,11 +72,23 @@ class Texts:
         return Text(**{name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]})
 
 
+@dataclass(frozen=True)
+class CacheUse:
+    """Which encoders' outputs training reads from the cache."""
+
+    latents: bool = False
+    texts: bool = False
+
+
 class Featured:
     """Collates examples to a batch that holds the features of its items. Either kind may be None."""
 
     def __init__(self, latents: Latents | None, texts: Texts | None):
         self.latents, self.texts = latents, texts
+
+    @property
+    def use(self) -> CacheUse:
+        return CacheUse(self.latents is not None, self.texts is not None)
 
     def __call__(self, examples: list[Example], spans: bool = False) -> Batch:
         batch = collate(examples, spans)
@@ -100,7 +112,9 @@ def _arrays(text: Text) -> dict[str, np.ndarray]:
     return {name: value[0].cpu().numpy() for name, value in found.items() if value is not None}
 
 
-def _records(place: Path, about: dict[str, Any], layout: dict[str, tuple[str, tuple[int, ...]]]) -> Records:
+def _records(
+    place: Path, about: dict[str, Any], layout: dict[str, tuple[str, tuple[int, ...]]], on_write: Callable[[], None]
+) -> Records:
     about = {"version": MAGIC.decode().strip(), **about, "layout": {k: list(v) for k, v in layout.items()}}
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    return Records(place / "features" / f"{about['kind']}-{name}", layout, about).look()
+    return Records(place / "features" / f"{about['kind']}-{name}", layout, about, on_write).look()

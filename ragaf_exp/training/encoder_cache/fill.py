@@ -1,11 +1,11 @@
-"""The pass that computes what is missing: before training, or by python -m ragaf_exp.training.encoder_cache."""
+"""The pass that computes what is missing: before training, or by python -m ragaf_exp.commands.cache.features."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,25 @@ from tqdm import tqdm
 
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.build import build
+from ragaf_exp.config.moved import original
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.variants import pictures
 from ragaf_exp.distributed import collectives, launch
 from ragaf_exp.store.entries import place
-from ragaf_exp.store.records import key_of
+from ragaf_exp.store.records import key_of, no_op
 from ragaf_exp.training.encoder_cache.features import EMPTY, Featured, Latents, Texts
 
 log = logging.getLogger(__name__)
 FLUSH = 64  # items after which what was computed is safe from a kill
 
 
-def prepare(cfg: DictConfig, parts: Parts, device: torch.device) -> Featured | None:
+def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Callable[[], None] = no_op) -> Featured | None:
     """Features of the training split, all there; None where config's memory.features says none.
 
-    The text encoder is on the device while it works, and not before or after. UserError where one of them is trained.
+    The text encoder is on the device while it works, and not before or after. on_write: called when some have reached
+    the disk. UserError where an encoder is trained.
     """
     if cfg.memory.features == "none":
         return None
@@ -47,12 +49,12 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device) -> Featured | N
         codec = _frozen(parts.codec, "codec", cfg.codec._target_)
         home = next(codec.parameters()).device
         codec.to(device)
-        latents = Latents(folder, codec, cfg.data.size)
+        latents = Latents(folder, codec, cfg.data.size, on_write)
         once(latents.records.folder, fill=lambda: _encode(latents, [*plain, *mirrored], device))
         codec.to(home)
     if cfg.memory.features == "all":
         text = _frozen(build(cfg.text, "text", tokenizer=parts.tokenizer), "text", cfg.text._target_).to(device)
-        texts = Texts(folder, text)
+        texts = Texts(folder, text, on_write)
         once(texts.records.folder, fill=lambda: _read(texts, items))
         texts.text = None
     for kind in (latents, texts):
@@ -69,7 +71,8 @@ def digest_of(source: Any) -> str:
 def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
     """The file that says that a folder holds the features of all items of a config's data, with this digest."""
     crops = [cfg.task.crops, cfg.seed if cfg.task.crops else 0]
-    about = {"data": OmegaConf.to_container(cfg.data), "mirror": cfg.task.mirror > 0, "crops": crops, "count": count}
+    data = original(OmegaConf.to_container(cfg.data))
+    about = {"data": data, "mirror": cfg.task.mirror > 0, "crops": crops, "count": count}
     about |= {"digest": digest} if digest else {}
     return folder / f"{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}.whole.json"
 
@@ -77,10 +80,10 @@ def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
 def _once(cfg: DictConfig, folder: Path, count: int, digest: str, fill: Any) -> None:
     """The pass, unless an earlier one came to its end; every process takes its share of the items."""
     done = marker(cfg, folder, count, digest)
-    if collectives.most(float(not done.exists())):
+    if collectives.all_reduce_max(float(not done.exists())):
         fill()
-        launch.together()
-        if launch.leads():
+        launch.barrier()
+        if launch.is_main_process():
             write_json(done, {"items": count})
 
 
@@ -113,7 +116,7 @@ def _read(texts: Texts, items: Sequence[Item]) -> None:
 def _bar(items: Sequence[Item], what: str, kind: Latents | Texts) -> Any:
     """Indices of this process's items, with a progress bar; what was computed is kept every so often."""
     mine = range(collectives.rank(), len(items), collectives.count())
-    with tqdm(total=len(mine), desc=what, unit="item", mininterval=1.0, disable=not launch.leads()) as bar:
+    with tqdm(total=len(mine), desc=what, unit="item", mininterval=1.0, disable=not launch.is_main_process()) as bar:
         for done, i in enumerate(mine, 1):
             yield i
             bar.update()

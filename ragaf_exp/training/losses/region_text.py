@@ -38,8 +38,8 @@ def entropy(c: Conditioning) -> Tensor:
 
 def spans(c: Conditioning) -> Tensor:
     """-log of the attention that an annotated region gives to the words of its own phrase; mean over such regions."""
-    own = (c.regions.region_text.float() * c.spoken).sum(-1)  # (B,N)
-    return over_regions(-own.clamp(min=LEAST).log(), c.spoken.any(-1) & c.regions.region_mask)
+    own = (c.regions.region_text.float() * c.phrase_tokens).sum(-1)  # (B,N)
+    return over_regions(-own.clamp(min=LEAST).log(), c.phrase_tokens.any(-1) & c.regions.region_mask)
 
 
 def contrastive(alike: tuple[Tensor, Tensor], c: Conditioning) -> Tensor:
@@ -47,10 +47,10 @@ def contrastive(alike: tuple[Tensor, Tensor], c: Conditioning) -> Tensor:
 
     alike: of models/contrast.py. Items without regions or without a caption take no part.
     """
-    taking_part = _complete(c)
-    place = torch.arange(len(taking_part), device=taking_part.device)
-    losses = [F.cross_entropy(logits.masked_fill(~taking_part[None], SHUT), place, reduction="none") for logits in alike]
-    return over_regions((losses[0] + losses[1]) / 2, taking_part)
+    valid = _complete(c)
+    place = torch.arange(len(valid), device=valid.device)
+    losses = [F.cross_entropy(logits.masked_fill(~valid[None], SHUT), place, reduction="none") for logits in alike]
+    return over_regions((losses[0] + losses[1]) / 2, valid)
 
 
 def _complete(c: Conditioning) -> Tensor:

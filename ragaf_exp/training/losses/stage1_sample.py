@@ -9,7 +9,7 @@ from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.process import Diffusion
 
 
-class Coarse:
+class Stage1Sampler:
     """A cheap sample of the trained stage 1, drawn anew for every batch.
 
     Not a degraded x0: whatever of x0 a degradation left, stage 2 would learn to read off it, and at sampling time it

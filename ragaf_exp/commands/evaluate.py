@@ -1,0 +1,117 @@
+"""Computes the metrics of a run, or of any folder of images.
+
+    python -m eval run=DIR [out=FOLDER] [items=N] [eval=quick|full] [eval.KEY=VALUE ...] [data.root=DIR]
+        [backbone.source=DIR]
+    python -m eval images=DIR [reference=DIR] [captions=FILE] [sketches=DIR] [masks=DIR] out=FILE.json
+        [training=DIR] [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
+
+out: of a run whose folder can't be written to; metrics, images and report go there. eval, eval.KEY: overrides of the
+config group conf/eval/. Paths and hub names in the config of a run that was made elsewhere, such as data.root and
+backbone.source, are used where the command line repeats them. Files are paired by name without suffix. captions: a .csv
+or .jsonl file with file_name and text; in .jsonl also the phrases that masks belong to; for edited images also
+text_before, the caption before the edit. training: the training images, to detect references that were trained on.
+Example:
+
+    python -m eval images=samples reference=photos captions=captions.csv out=metrics.json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.imports import stub_optional_imports
+from ragaf_exp.core.safe_files import is_folder
+from ragaf_exp.core.writable import check_file, check_folder
+from ragaf_exp.runs.followed import split_followed
+
+KNOWN = {"run": str, "items": int, "images": str, "reference": str, "captions": str, "sketches": str, "masks": str,
+         "training": str, "out": str, "on_error": str}  # fmt: skip
+FOLDERS = ("reference", "captions", "sketches", "masks")
+
+
+def main() -> None:
+    overrides = [word for word in sys.argv[1:] if word.partition("=")[0].split(".")[0] in ("eval", "memory", "cache")]
+    arguments, followed = split_followed([word for word in sys.argv[1:] if word not in overrides])
+    args = parse_args(arguments, KNOWN)
+    if ("run" in args) == ("images" in args):
+        raise UserError("run=, images=: give one of them, as run=runs/latest or images=DIR reference=DIR out=FILE.json")
+    if args.get("items", 1) < 0:
+        raise UserError(f"items={args['items']}: must be at least 0 (0 = all)")
+    if followed and "run" not in args:
+        raise UserError(f"{next(iter(followed))}=: belongs to run=DIR")
+    _run(args, overrides, followed) if "run" in args else _images(args, overrides)
+
+
+def _run(args: dict[str, Any], overrides: list[str], followed: dict[str, str]) -> None:
+    others = sorted(set(args) - {"run", "items", "out"})
+    if others:
+        raise UserError(f"{others[0]}=: belongs to images=DIR; a run has its own")
+    with stub_optional_imports():
+        from ragaf_exp.config.compose import compose_config
+        from ragaf_exp.evaluation.run import evaluate_run
+        from ragaf_exp.report import write_report
+        from ragaf_exp.report.terminal import print_summary
+        from ragaf_exp.runs.folder import RunFolder
+        from ragaf_exp.runs.followed import follow, named_by
+        from ragaf_exp.runs.metrics_folder import figures_folder
+
+    folder, cfg = RunFolder.read(args["run"])
+    cfg = follow(folder, cfg, followed)
+    if "out" in args:
+        check_folder(Path(args["out"]), "out")
+        folder = figures_folder(folder, Path(args["out"]))
+    else:
+        for place in (folder.path, folder.samples, *filter(is_folder, folder.samples.glob("*"))):
+            check_folder(place, "run", "give out=FOLDER for the figures")
+    if overrides:
+        folder.followed |= named_by(overrides)
+        cfg = composed_over(cfg, compose_config(overrides), overrides)
+    cfg.eval.test_items = args.get("items", cfg.eval.test_items)
+    evaluate_run(folder, cfg)
+    write_report(folder.path)
+    print_summary(folder)
+
+
+def composed_over(cfg: Any, asked: Any, overrides: list[str]) -> Any:
+    """The run's config with what the overrides say: a whole group where they choose one, else their keys alone."""
+    from omegaconf import OmegaConf
+
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+")
+        OmegaConf.update(cfg, key, OmegaConf.select(asked, key), merge=False)
+    return cfg
+
+
+def _images(args: dict[str, Any], overrides: list[str]) -> None:
+    if "out" not in args or not any(name in args for name in FOLDERS):
+        missing = "out=" if "out" not in args else "reference="
+        raise UserError(f"{missing}: missing; as in images=DIR reference=DIR out=FILE.json")
+    if args.get("on_error", "raise") not in ("raise", "skip"):
+        raise UserError(f"on_error={args['on_error']}: must be raise or skip")
+    from omegaconf import OmegaConf
+
+    from eval.folders import Sources, evaluate_folders
+    from eval.networks import Networks
+    from ragaf_exp.config.compose import compose_config
+    from ragaf_exp.config.schema import Eval
+    from ragaf_exp.report.terminal import print_figures
+
+    cfg = compose_config(overrides)
+    settings = OmegaConf.to_object(OmegaConf.merge(Eval, cfg.eval))
+    paths = {name: Path(args[name]) for name in ("images", "training", *FOLDERS) if name in args}
+    sources = Sources(**paths, skip_damaged=args.get("on_error") == "skip")
+    out = Path(args["out"])
+    check_file(out, "out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = cfg.cache.folder if cfg.cache.enabled else None
+    networks = Networks(settings, cfg.memory.device, folder, cfg.cache.gigabytes)
+    content = evaluate_folders(sources, settings, networks, out)
+    print_figures(content, out)
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,30 @@
+"""What the sampler needs of a network, whatever its kind."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ragaf_exp.core.types import Batch
+
+
+class Output(Protocol):
+    """A denoiser's output."""
+
+    @property
+    def value(self) -> Tensor | None:
+        """(B,C,h,w), of the process's prediction type."""
+
+
+class Denoiser(Protocol):
+    """A conditional denoiser D(x_t, t, c)."""
+
+    def condition(self, batch: Batch, keep_text: Tensor | None = None, keep_sketch: Tensor | None = None) -> Any:
+        """Encode the conditions of a batch once; keep_* (B,) bool, False drops that condition of an item."""
+
+    def with_coarse(self, conditioning: Any, coarse: Tensor | None) -> Any:
+        """The conditioning with stage 1's latent (B,C,h,w), where the network takes it as an input."""
+
+    def denoise(self, x_t: Tensor, t: Tensor, c: Any) -> Output:
+        """x_t (B,C,h,w), timesteps t (B,), conditioning c -> prediction."""

@@ -1,0 +1,146 @@
+"""The stages of one run: built from config, trained in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from omegaconf import DictConfig, OmegaConf
+
+from ragaf_exp.assembly.assemble import assemble
+from ragaf_exp.assembly.model import make_model
+from ragaf_exp.compute.device import Compute, pick_device
+from ragaf_exp.config.build import build
+from ragaf_exp.config.doubts import doubts
+from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.core.types import Batch
+from ragaf_exp.data.loader import collate
+from ragaf_exp.distributed import launch
+from ragaf_exp.evaluation.readers import check_readers
+from ragaf_exp.experiments import shared_stage1
+from ragaf_exp.experiments.extend import continue_sibling
+from ragaf_exp.experiments.inherit import inherit
+from ragaf_exp.experiments.validation import Validation
+from ragaf_exp.inference.load import load_stage
+from ragaf_exp.models.loading.tuning import save_lora
+from ragaf_exp.models.model import Model
+from ragaf_exp.runs import data_record
+from ragaf_exp.runs.checkpoints import load_newest
+from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.training.encoder_cache import fill
+from ragaf_exp.training.encoder_cache.features import CacheUse
+from ragaf_exp.training.loggers import Silent
+from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.precision_choice import settled
+from ragaf_exp.training.precision_trial import Trial
+from ragaf_exp.training.schedule import StageSchedule
+from ragaf_exp.training.setup import TrainerSetup, plan, settings_of
+from ragaf_exp.training.trainer import Trainer, check_shares
+
+log = logging.getLogger(__name__)
+
+
+def check_memory(cfg: DictConfig) -> None:
+    """UserError where the predicted peak exceeds the device or memory.budget; caps what this process may allocate."""
+    if cfg.memory.budget > 0 or pick_device(cfg.memory.device).type == "cuda":
+        from ragaf_exp.plan import guard  # imports the planner, which most runs do without
+
+        guard.check(cfg)
+        guard.cap(cfg)
+
+
+class Training:
+    """The training half of a run. stages: the names of those that are trained, in order."""
+
+    def __init__(self, cfg: DictConfig, folder: RunFolder):
+        self.cfg, self.folder = cfg, folder
+        self.stages = [stage for stage in (COARSE, REFINE) if stage in cfg.stage.run]
+        self.compute = Compute(cfg.memory.device, cfg.memory.precision)
+        for doubt in doubts(cfg) if folder.is_main else ():
+            log.warning("%s", doubt)
+        with launch.main_process_first():
+            continue_sibling(cfg, folder)
+            inherit(cfg, folder)
+            self.parts = assemble(cfg, folder)
+        data_record.check(folder.path, self.parts.source)  # in every process, so that all of them end where it differs
+        self.parts.codec.to(self.compute.device)
+        self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
+        self.parts.check_splits()
+        self._check_ahead()
+        self.logger = build(cfg.logger, "logger") if folder.is_main else Silent()
+        self.to_batch: Callable[..., Batch] = collate
+        self.setup = self._setup(CacheUse())
+        self._record_data(folder)
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Fill the encoder cache and open the loggers, which are closed when the block ends."""
+        self.logger.open(self.folder.path, OmegaConf.to_container(self.cfg))
+        features = fill.prepare(self.cfg, self.parts, self.compute.device, self.folder.mark_progress)
+        if features is not None:
+            self.to_batch, self.setup = features, self._setup(features.use)
+        self.folder.made = []  # from here on there is something to continue
+        yield
+        self.logger.close()
+        self._record_data(self.folder)
+
+    def inherited(self) -> dict[str, Model]:
+        """Stage 1's model of another run, where this one starts at stage 2; no model otherwise."""
+        if COARSE in self.stages:
+            return {}
+        return {COARSE: load_stage(make_model(self.parts, COARSE), self.folder, COARSE).to(self.compute.device)}
+
+    def train(self, stage: str, models: dict[str, Model]) -> Model:
+        """The EMA model of a trained stage. models: of the stages before."""
+        if stage == COARSE and self.cfg.study.share:
+            self._share()
+        trained = self.trainer(stage, models.get(COARSE)).fit(self.train_examples, self.to_batch)
+        if self.folder.is_main:
+            save_lora(trained, self.folder.path / "lora" / stage)
+        return trained
+
+    def trainer(self, stage: str, coarse: Model | None) -> Trainer:
+        """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts."""
+        return self.setup.trainer(stage, coarse, self.folder)
+
+    @property
+    def settings(self) -> dict:
+        """The config groups that have a dataclass of their own, as objects by group."""
+        return self.setup.settings
+
+    def _setup(self, cached: CacheUse, folder: RunFolder | None = None) -> TrainerSetup:
+        validation = Validation(self.cfg, self.parts, self.val_examples, folder or self.folder)
+        settle = self._settle if self.cfg.memory.precision == "auto" else None
+        return TrainerSetup(self.cfg, self.parts, self.compute, cached, validation, self.logger.log, settle)
+
+    def _settle(self, model: Model, objective: Objective, schedule: StageSchedule, folder: RunFolder) -> Compute:
+        """The precision that this run's folder records, or the faster one of a few timed steps."""
+        folders = [folder] if folder is self.folder else [folder, self.folder]
+        pace, seed = self.settings["stage"], self.cfg.seed
+        trial = Trial(model, objective, self.parts.codec, self.train_examples, schedule, pace, seed, self.to_batch)
+        self.compute = settled(self.compute, folders, trial)
+        return self.compute
+
+    def _check_ahead(self) -> None:
+        """What a later stage or the evaluation would refuse after hours of training is refused before the first step."""
+        for stage in self.stages:
+            check_shares(plan(self.cfg, stage, self.parts), settings_of(self.cfg)["stage"])
+        check_readers(self.cfg, self.parts)
+
+    def _record_data(self, folder: RunFolder) -> None:
+        """Record the data's file names and sizes, and the checksums of what was read so far."""
+        if folder.is_main:
+            data_record.record(folder.path, self.parts.source)
+
+    def _share(self) -> None:
+        """Train stage 1 once for all members of the study that need the same, and link it into this run."""
+        newest = load_newest(self.folder.checkpoints, COARSE, parts=())
+        if newest is not None and newest.step == self.cfg.stage.coarse.steps:
+            return
+        with shared_stage1.lock_stage1(self.cfg) as shared:
+            data_record.check(shared.path, self.parts.source)
+            self._record_data(shared)
+            setup = self._setup(self.setup.cached, shared)
+            setup.trainer(COARSE, None, shared).fit(self.train_examples, self.to_batch)
+            shared_stage1.link_stage1(shared, self.folder)

@@ -1,0 +1,65 @@
+"""What a stage's training measures every so often: a grid of samples with their scores, and condition usage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+from torch import nn
+
+from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.compute.device import Compute
+from ragaf_exp.config.schema import COARSE
+from ragaf_exp.core.safe_files import make_folder
+from ragaf_exp.data.loader import Examples, collate
+from ragaf_exp.experiments.later import later_modules
+from ragaf_exp.inference.load import make_pipeline
+from ragaf_exp.models.model import Model
+from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.training.condition_usage import condition_usage, fusion_weights
+from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.setup import plan
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The trainer's validation hook. folder: of the run, or of a stage 1 that several runs share."""
+
+    cfg: DictConfig
+    parts: Parts
+    examples: Examples
+    folder: RunFolder
+
+    def __call__(
+        self, stage: str, ema: nn.Module, coarse: Model | None, objective: Objective, compute: Compute, step: int
+    ) -> dict[str, float]:
+        """Metrics to log.
+
+        Args:
+            stage: coarse or refine.
+            ema: the averaged model of this stage.
+            coarse: stage 1's model, None in stage 1.
+            objective: the stage's training objective, whose denoising loss is compared with shuffled conditions.
+            compute: the device and the precision of the stage's training.
+            step: optimizer steps done, for the grid's file name.
+        """
+        later, shown = later_modules(), self.cfg.eval.grid
+        rows = self.examples.first(max(shown, self.cfg.eval.validation_drawn))
+        models = (ema, None) if stage == COARSE else (coarse, ema)
+        drawn = make_pipeline(self.cfg, self.parts, *models, compute)(collate(rows)).to_images()
+        grid = later.panels.validation_grid(rows[:shown], drawn.first(shown))
+        later.panels.save_png(make_folder(self.folder.samples) / f"{stage}-{step:06d}.png", grid, own=True)
+        scores = {}
+        if self.cfg.eval.validation_metrics:
+            scores = later.validation.validation_scores(rows, drawn, self.parts.prepare.sketch)
+        return self._usage(stage, ema, objective, compute) | scores
+
+    def _usage(self, stage: str, ema: nn.Module, objective: Objective, compute: Compute) -> dict[str, float]:
+        """Denoising loss with the right and with shuffled conditions; in stage 2 also the fusion weights."""
+        rows, size = self.examples.first(self.cfg.eval.validation_items), self.cfg.eval.batch
+        schedule = plan(self.cfg, stage, self.parts)
+        batches = [collate(rows[i : i + size]).to(compute.device) for i in range(0, len(rows), size)]
+        batches = [batch.smaller(schedule.scale) for batch in batches]
+        args = (batches, schedule.last, self.cfg.seed, self.parts.chunks)
+        losses = condition_usage(ema, objective, self.parts.codec, *args)
+        return losses | ({} if ema.ragaf is None else fusion_weights(ema, batches[0], schedule.last))

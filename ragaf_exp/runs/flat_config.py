@@ -1,0 +1,53 @@
+"""A run's config.yaml as text by full keys, read in milliseconds: what differs between runs, without checking it."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ragaf_exp.config.compose import OUTPUT_KEYS
+from ragaf_exp.core.printable import printable
+
+HASH = re.compile(r"[0-9a-f]{12}")  # a run folder's name
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def flat_config(path: Path) -> dict[str, str]:
+    """The config by full keys, as text; {} where it is missing or damaged.
+
+    Runs of a sweep share most top-level blocks of their configs, each of which is parsed once.
+    """
+    try:
+        blocks = re.split(r"\n(?=\S)", path.read_text())
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found: dict[str, str] = {}
+    for block in blocks:
+        found.update(_block(block))
+    return {printable(key): printable(value) for key, value in found.items()
+            if key.partition(".")[0] not in (*OUTPUT_KEYS, "name")}  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _block(text: str) -> dict[str, str]:
+    try:
+        content = yaml.load(text, Loader=LOADER)  # noqa: S506 - a safe loader: plain values only
+    except yaml.YAMLError:
+        return {}
+    return dict(_flat(content)) if isinstance(content, dict) else {}
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in content.items():
+        full = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            found += _flat(value, f"{full}.")
+        else:
+            text = str(value)
+            found.append((full.removesuffix("._target_"), text.rpartition(".")[2] if key == "_target_" else text))
+    return found
