@@ -36,7 +36,7 @@ MORE = ["memory.precision=bf16 memory.checkpointing=true memory.ema=cpu", "memor
         "stage.accumulate=2 task.mirror=0.5 task.crops=1", "stage.refine.coarse_input=true memory.offload=true",
         "data.scenes=true data.recolour=true data=openmoji", "data.drawings=drawn data=folder",
         "task.caption_dropout=1 task.sketch_dropout=1", "regions.max_regions=1"]  # fmt: skip
-PROFILE = ["memory.budget=0", "stage.accumulate=2"]  # whether full-size ones fit, tests/test_profiles.py asks
+PROFILE = ["memory.budget=0", "stage.accumulate=2"]  # whether full-size ones fit, tests/training/test_profiles.py asks
 
 
 def photos(root: Path) -> list[str]:
