@@ -15,6 +15,7 @@ from eval.checks import SHOWN, guard, matched, sizes_apart
 from eval.edges import reader_of
 from eval.images import ImageSet, ahead
 from eval.items import ItemRow, write_items
+from eval.metrics.image import check_window
 from eval.networks import Networks, NetworkScores
 from eval.results import SCHEMA, Result, groups_of, phrase_regions
 from eval.scan import Survey, survey
@@ -97,6 +98,7 @@ class FolderScores:
             asked = [name for name in PAIRED if name != "lpips" or name in self.settings.metrics]
             self.result.unavailable |= dict.fromkeys(asked, reason)
             return None
+        check_window(first[0])
         self.counts["pairs"] = counts
         return first, second
 

@@ -50,10 +50,15 @@ def ssim(image: np.ndarray, reference: np.ndarray) -> float:
     counts windows over mirrored borders too. Compare SSIM only where the window is the same.
     """
     _checked(image, reference)
+    check_window(image)
+    return float(structural_similarity(reference, image, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW))
+
+
+def check_window(image: np.ndarray) -> None:
+    """TooSmall where an image (H,W,3) is smaller than SSIM's window."""
     if min(image.shape[:2]) < _SSIM_WINDOW:
         raise TooSmall(f"images: image {image.shape} is smaller than SSIM's {_SSIM_WINDOW}x{_SSIM_WINDOW} window; "
                        "give larger ones")  # fmt: skip
-    return float(structural_similarity(reference, image, channel_axis=2, data_range=255, win_size=_SSIM_WINDOW))
 
 
 def seam_ratio(image: np.ndarray, patch: int) -> float:

@@ -17,7 +17,6 @@ from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.core.types import Batch
 from ragaf_exp.data.loader import collate
 from ragaf_exp.distributed import launch
-from ragaf_exp.evaluation.readers import check_readers
 from ragaf_exp.experiments import shared_stage1
 from ragaf_exp.experiments.extend import continue_sibling
 from ragaf_exp.experiments.inherit import inherit
@@ -35,7 +34,7 @@ from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.precision_choice import settled
 from ragaf_exp.training.precision_trial import Trial
 from ragaf_exp.training.schedule import StageSchedule
-from ragaf_exp.training.setup import TrainerSetup, plan, settings_of
+from ragaf_exp.training.setup import TrainerSetup, steps_of
 from ragaf_exp.training.trainer import Trainer, check_shares
 
 log = logging.getLogger(__name__)
@@ -57,6 +56,8 @@ class Training:
         self.cfg, self.folder = cfg, folder
         self.stages = [stage for stage in (COARSE, REFINE) if stage in cfg.stage.run]
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
+        for stage in self.stages:  # before the folder is read: the process that writes may discard it at once
+            check_shares(steps_of(cfg, stage) - cfg.stage[stage].steps, cfg.stage)
         for doubt in doubts(cfg) if folder.is_main else ():
             log.warning("%s", doubt)
         with launch.main_process_first():
@@ -123,9 +124,9 @@ class Training:
         return self.compute
 
     def _check_ahead(self) -> None:
-        """What a later stage or the evaluation would refuse after hours of training is refused before the first step."""
-        for stage in self.stages:
-            check_shares(plan(self.cfg, stage, self.parts), settings_of(self.cfg)["stage"])
+        """What the evaluation would refuse after hours of training is refused before the first step."""
+        from ragaf_exp.evaluation.readers import check_readers  # imports scikit-image: not before a config is checked
+
         check_readers(self.cfg, self.parts)
 
     def _record_data(self, folder: RunFolder) -> None:

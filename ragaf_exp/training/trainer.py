@@ -43,11 +43,11 @@ from ragaf_exp.training.update import Update
 log = logging.getLogger(__name__)
 
 
-def check_shares(plan: StageSchedule, pace: Stage) -> None:
+def check_shares(region_steps: int, stage_cfg: Stage) -> None:
     """UserError unless every process takes as many items of a step as the others."""
-    items = {"batch": pace.batch}
-    if plan.region_steps:
-        items["refine.region_batch"] = plan.region_batch
+    items = {"batch": stage_cfg.batch}
+    if region_steps:
+        items["refine.region_batch"] = stage_cfg.refine.region_batch
     for key, number in items.items():
         if number % collectives.count():
             raise UserError(f"stage.{key}={number}: must be a multiple of the {collectives.count()} processes")
@@ -103,7 +103,7 @@ class Trainer:
         # accelerate scales losses on some devices only: in float16 `Update` does it on all
         mixed = "no" if compute.precision == "fp16" else compute.precision
         self.accelerator = Accelerator(cpu=compute.device.type != "cuda", mixed_precision=mixed)
-        check_shares(plan, self.stage_cfg)
+        check_shares(plan.region_steps, self.stage_cfg)
         self.bare = lay_out(model, memory)
         self.sharded: Sharded | None = None
         if shards(memory):

@@ -17,6 +17,7 @@ from ragaf_exp.commands import evaluate as scoring
 from ragaf_exp.config import command_line as command_lines
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import checksum
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.report import __main__ as reporting
 from ragaf_exp.run import command_line
@@ -77,7 +78,7 @@ def test_a_mistake_is_one_line_and_status_2(module, arguments, says, process, tm
         (["data=openmoji"], ("data.root",)),
         (["data=openmoji", "data.root=nowhere"], ("nowhere",)),
         (["sampler.steps=0"], ("sampler.steps=0",)),
-        (["stage.refine.strength=1.2"], ("stage.refine.strength=1.2", "between")),
+        (["stage.refine.strength=1.2"], ("stage.refine.strength=1.2", "must be from 0.001 to 1")),
         (["sampler.guidance=-1"], ("sampler.guidance=-1",)),
         (["text.width=30", "text.heads=4"], ("text.width=30", "text.heads=4")),
         (["backbone.widths=[48,64]"], ("backbone.widths=[48, 64]", "32")),
@@ -201,6 +202,9 @@ def _reconfigure(run: Path, group: str, key: str, value: object) -> None:
     content = yaml.safe_load((run / "config.yaml").read_text())
     content[group][key] = value
     (run / "config.yaml").write_text(yaml.safe_dump(content))
+    status = json.loads((run / "status.json").read_text())
+    status["config"] = checksum(run / "config.yaml")  # as a run of that config has it
+    (run / "status.json").write_text(json.dumps(status))
 
 
 @pytest.fixture
@@ -259,15 +263,17 @@ def test_a_strangers_run_folder_runs_no_code(target, nested, refused, run_copy, 
 
 
 def test_damaged_figures(cli, refused, run_copy, tiny):
-    """eval writes them again; the run's own command names them."""
+    """A report names them; eval writes them again, and so does the run's own command where nothing can be read."""
     command = [*tiny, f"runs={run_copy.parents[1]}"]
     for content in ("", "[]", '{"schema": 1, "metrics": {"mse": 3}}'):
         (run_copy / "metrics.json").write_text(content)
-        refused(command_line, *command, says=("metrics.json", "damaged"))
         refused(reporting.main, f"run={run_copy}", says=("metrics.json",))
+    refused(command_line, *command, says=("metrics.json", "damaged"))
     status, out, _ = cli(scoring.main, f"run={run_copy}")
     assert status == 0 and "sketch_f1" in out
+    (run_copy / "metrics.json").write_text("[]")
     assert cli(command_line, *command)[0] == 0
+    assert "sketch_f1" in json.loads((run_copy / "metrics.json").read_text())["metrics"]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +293,9 @@ def test_mistakes_of_eval_and_report(main, arguments, says, refused):
 
 def test_a_report_that_cannot_be_written(refused, finished, tmp_path):
     refused(reporting.main, f"run={finished}", f"out={tmp_path}", says=(str(tmp_path), "a folder stands"))
-    refused(reporting.main, f"run={finished}", f"out={tmp_path / 'none' / 'r.html'}", says=("r.html",))
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "r.html"
+    refused(reporting.main, f"run={finished}", f"out={out}", says=("r.html", "a file stands where a folder is needed"))
 
 
 def test_eval_and_report_of_a_run(cli, run_copy, finished, tmp_path):
@@ -364,8 +372,12 @@ def test_the_ablation_sweeps_by_itself(process, tiny, tmp_path, name="ablation")
     assert [p.name for p in tmp_path.iterdir()] == ["runs"]
 
 
-def test_a_sweep_over_a_key_that_no_yaml_states(refused, tiny, tmp_path):
-    refused(command_line, "-m", *tiny, f"runs={tmp_path}", "stage.keep=0,1", says=("stage.keep=0",))
+def test_a_sweep_over_a_key_that_no_yaml_states(cli, tiny, tmp_path):
+    """The refused member is named, and the other runs all the same."""
+    status, _, err = cli(command_line, "-m", *tiny, f"runs={tmp_path}", "stage.keep=0,1")
+    assert status == 2 and err.startswith("error: stage.keep=0: must be from 1"), err
+    (run,) = (path for path in (tmp_path / "tiny").iterdir() if path.is_dir())
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
 
 
 def test_a_report_is_written_for_every_run(finished):

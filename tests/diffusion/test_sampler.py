@@ -47,6 +47,9 @@ class Oracle:
     def condition(self, batch, keep_text, keep_sketch):
         return "conditions"
 
+    def with_coarse(self, conditions, coarse):
+        return conditions
+
     def denoise(self, x_t, t, conditions):
         self.asked.append((x_t, t))
         abar = self.process.abar[t.long()][:, None, None, None].to(x_t.dtype)
@@ -107,6 +110,9 @@ class Conditional:
     def condition(self, batch, keep_text, keep_sketch):
         assert keep_text.unique().numel() == keep_sketch.unique().numel() == 1
         return bool(keep_text[0]), bool(keep_sketch[0])
+
+    def with_coarse(self, conditions, coarse):
+        return conditions
 
     def denoise(self, x_t, t, conditions):
         self.passes += 1

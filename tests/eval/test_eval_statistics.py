@@ -116,15 +116,15 @@ def test_a_killed_process_is_continued(tmp_path):
     script = "\n".join([
         "import os, signal, sys",
         "sys.path.insert(0, sys.argv[2])",
-        "from test_eval_statistics import Means, images_of, statistics",
-        "statistics.PIECE, replace = 10, os.replace",
+        "from test_eval_statistics import Means, cached, images_of",
+        "cached.PIECE, replace = 10, os.replace",
         "def dying(source, target):",
         "    if 'piece000002' in str(target): os.kill(os.getpid(), signal.SIGKILL)",
         "    replace(source, target)",
         "os.replace = dying",
-        "statistics.features_of(images_of(37), Means(), sys.argv[1])",
+        "cached.features_of(images_of(37), Means(), sys.argv[1])",
     ])  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parents[1])], timeout=200)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)], timeout=200)
     assert done.returncode == -signal.SIGKILL
     assert [path.name[:11] for path in kept(tmp_path)] == ["piece000000", "piece000001"]
     network = Means()

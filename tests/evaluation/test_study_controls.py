@@ -107,7 +107,7 @@ class Painter:
 
     def __call__(self, batch):
         images = [self.paint(self.items[k], c) for k, c in zip(batch.keys, batch.captions, strict=True)]
-        return SimpleNamespace(drawn=lambda: SimpleNamespace(final=np.stack(images)))
+        return SimpleNamespace(to_images=lambda: SimpleNamespace(final=np.stack(images)))
 
     def paint(self, item, caption):
         image = np.full((64, 64, 3), 250, np.uint8)

@@ -247,7 +247,7 @@ def test_loading_a_library_is_silent_and_leaves_nothing_behind(name, tmp_path):
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("graph/backend=nope", ("graph/backend/nope", "dense dgl pyg")),
+        ("graph/backend=nope", ("graph/backend=nope", "dense, dgl, pyg")),
         ("graph/backend=3", ("graph/backend=3", "conf/graph/backend/", "dense, dgl, pyg")),
         ("graph_backend=dgl", ("graph_backend=dgl", "conf/graph/backend/", "graph/backend=OPTION")),
         ("~graph/backend", ("graph_backend: missing", "conf/graph/backend/")),

@@ -111,7 +111,7 @@ def test_captions_are_cut_at_10000_characters_with_one_warning(caplog, tmp_path)
     rows = [{"file_name": f"{i}.png", "text": "x" * length} for i, length in enumerate((5, LONGEST, LONGEST + 1, 10**6))]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with caplog.at_level(logging.WARNING):
-        assert [len(row.text) for row in read_rows(tmp_path)] == [5, LONGEST, LONGEST, LONGEST]
+        assert [len(text) for row in read_rows(tmp_path) for text in row.texts] == [5, LONGEST, LONGEST, LONGEST]
     (line,) = warnings(caplog)
     assert "2 of 4 captions" in line and "number 3" in line and "metadata.jsonl" in line
 

@@ -138,7 +138,7 @@ def test_nor_a_folder_of_runs(refused, tiny, tmp_path):
 
 def test_what_was_there_before_a_refusal_stays(run_copy, tiny, monkeypatch):
     RunFolder(run_copy)._write_status({"state": "preempted"})
-    monkeypatch.setattr("ragaf_exp.experiments.training.check_readers", _refuse)
+    monkeypatch.setattr("ragaf_exp.evaluation.readers.check_readers", _refuse)
     with pytest.raises(UserError, match="refused"):
         run(compose_config([*tiny, f"runs={run_copy.parents[1]}"]))
     assert (run_copy / "checkpoints").is_dir() and RunFolder(run_copy).state["state"] == "failed"
