@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.diffusion.process import Diffusion
-from ragaf_exp.models.backbones.attention import BiasedAttention
 
 LARGEST = 32  # side to which maps of larger latents are shrunk
 
@@ -49,11 +48,9 @@ class AttentionRecorder:
 
 @contextmanager
 def record_attention(model: nn.Module, process: Diffusion) -> Iterator[AttentionRecorder]:
-    """Watch a model's backbone while it samples; what has no `unet` with this package's attention shows no frames."""
+    """Record a model's image-to-text attention while it samples; a backbone that shows none gives no frames."""
     watch = AttentionRecorder(process)
     backbone = model.backbone
-    unet = getattr(backbone, "unet", None)
-    processors = [p for p in unet.attn_processors.values() if isinstance(p, BiasedAttention)] if unet else []
 
     def before(module: nn.Module, args: tuple) -> None:
         watch.layers.clear()
@@ -67,13 +64,10 @@ def record_attention(model: nn.Module, process: Diffusion) -> Iterator[Attention
         watch.seen.append(AttentionFrame(int(t[0]), words, process.to_x0(value.float().to(place), x_t, t).cpu()))
 
     handles = [backbone.register_forward_pre_hook(before), backbone.register_forward_hook(after)]
-    for processor in processors:
-        processor.watch = watch.layers.append
     try:
-        yield watch
+        with backbone.watch_attention(watch.layers.append):
+            yield watch
     finally:
-        for processor in processors:
-            processor.watch = None
         for handle in handles:
             handle.remove()
 

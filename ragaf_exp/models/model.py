@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ragaf_exp.core.types import Batch
-from ragaf_exp.models.backbones.taps import Shape
+from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.regions.contrast import Contrast
@@ -29,7 +29,7 @@ class Prediction:
     value: Tensor | None  # (B,C,h,w), of the diffusion's prediction type; None where only the regions were asked
     region_latent: Tensor | None = None  # (B,N,region_values): what each region's token says of x0 there
     fusion: Tensor | None = None  # (B,N,2)
-    alike: tuple[Tensor, Tensor] | None = None  # of models/contrast.py, each (B,B)
+    contrastive_logits: tuple[Tensor, Tensor] | None = None  # of regions to captions and back, each (B,B)
 
 
 class Model(nn.Module):
@@ -99,8 +99,9 @@ class Model(nn.Module):
         if c.regions is None:
             return Prediction(self.backbone(x_t, t, c.text, hint))
         tokens, fusion = self.ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
-        residuals = self.injection(tokens, c.regions, self._with_coarse(c, hint))
-        value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions))
+        injected = self.injection(tokens, c.regions, self._with_coarse(c, hint))
+        words = self.injection.words(c.regions)
+        value = self.backbone(x_t, t, c.text, injected.residuals, words, injected.modulations)
         return Prediction(value, self._region_prediction(tokens), fusion)
 
     def _phrase_tokens(self, batch: Batch, text: Text) -> Tensor | None:

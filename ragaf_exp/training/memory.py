@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ragaf_exp.config.schema import Memory
-from ragaf_exp.models.backbones.blocks import COMPILED, RECOMPUTED
+from ragaf_exp.models.blocks import recomputed_blocks, repeated_blocks
 
 
 def lay_out(model: nn.Module, memory: Memory) -> nn.Module:
@@ -22,9 +22,8 @@ def save_memory(model: nn.Module, memory: Memory) -> nn.Module:
     if memory.checkpointing:
         _checkpoint(model)
     if memory.compile:
-        for module in model.modules():
-            if isinstance(module, COMPILED):
-                module.compile()
+        for block in repeated_blocks(model):
+            block.compile()
     return model
 
 
@@ -33,8 +32,8 @@ def _checkpoint(model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "_supports_gradient_checkpointing", False):
             module.enable_gradient_checkpointing()
-        elif isinstance(module, RECOMPUTED):
-            module.forward = partial(_recomputed, module.forward)
+    for block in recomputed_blocks(model):
+        vars(block)["forward"] = partial(_recomputed, block.forward)
 
 
 def _recomputed(forward, *args):

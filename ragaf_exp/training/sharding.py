@@ -20,24 +20,23 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ragaf_exp.config.schema import Memory
 from ragaf_exp.distributed import collectives
-from ragaf_exp.models.backbones.blocks import COMPILED
+from ragaf_exp.models.blocks import repeated_blocks
 from ragaf_exp.training.ema import Ema
 
 
 class Sharded(nn.Module):
     """The root of a sharded model: who calls it has all weights while it computes, the blocks' one after the other.
 
-    model: on any device, the same in all processes. Its parameters become parts on `device`; blocks as in
-    savers.COMPILED come and go by themselves, the rest of the model together.
+    model: on any device, the same in all processes. Its parameters become parts on `device`; its
+    repeated blocks come and go by themselves, the rest of the model together.
     """
 
     def __init__(self, model: nn.Module, device: torch.device):
         super().__init__()
         self.model = model
         mesh = init_device_mesh(device.type, (collectives.count(),))
-        for module in model.modules():
-            if isinstance(module, COMPILED):
-                fully_shard(module, mesh=mesh)
+        for block in repeated_blocks(model):
+            fully_shard(block, mesh=mesh)
         fully_shard(self, mesh=mesh)
 
     def forward(self, objective: nn.Module, *inputs: Any) -> dict[str, Tensor]:

@@ -14,9 +14,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.unets import unet_2d_blocks
 from torch import Tensor, nn
 
-Shape = tuple[int, int, int]  # channels, height, width
-OUT = "out"  # the injection point at full resolution, of a backbone that has a pixel head
-
+from ragaf_exp.models.backbones.points import Shape
 
 SKIP, INTRA = "skip.", "intra."
 SKIP_MID = "skip.mid"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.models.backbones.taps import Shape
+from ragaf_exp.models.backbones.base import Backbone
+from ragaf_exp.models.backbones.points import Shape
+from ragaf_exp.models.backbones.unet_backbone import UNetBackbone
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.part import PretrainedModule
 
@@ -25,6 +27,13 @@ class Hint(PretrainedModule):
         x (B,C,h,w): what the UNet's first layer takes.
         """
         return given
+
+
+def require_unet(backbone: Backbone, hint: str) -> UNetBackbone:
+    """The backbone, where it is a UNet; UserError for another. hint: the option that is made for UNets."""
+    if not isinstance(backbone, UNetBackbone):
+        raise UserError(f"hint={hint}: made for UNets, and backbone={type(backbone).__name__} is none; take hint=lite")
+    return backbone
 
 
 def check_residual_shapes(key: str, what: str, given: dict[str, Shape], taken: dict[str, Shape]) -> list[str]:

@@ -16,22 +16,14 @@ from ragaf_exp.core.files import remove_folder, write_folder
 from ragaf_exp.models.backbones.base import Backbone
 
 TUNES = ("full", "frozen", "attention", "lora")
-ATTENTION = {"all": (".attn1.", ".attn2."), "self": (".attn1.",), "cross": (".attn2.",)}
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 BASE, LORA = ".base_layer.", ".lora_"
 
 
 def add_lora(backbone: Backbone, stage: str, memory: Memory) -> None:
-    """Give the UNet its low-rank additions where this stage trains them; they add nothing until they are trained."""
+    """Give the backbone its low-rank additions where this stage trains them; they add nothing until they are trained."""
     if memory.tune != "lora" or not (backbone.pretrained or stage == REFINE):
         return
-    from peft import LoraConfig  # seconds to import, and few runs need it
-
-    wanted = [name for name, _ in backbone.unet.named_modules() if name.endswith(PROJECTIONS)
-              and any(part in name for part in ATTENTION[memory.attention])]  # fmt: skip
-    rank = memory.lora_rank
-    backbone.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=wanted))
-    backbone.unet.requires_grad_(True)  # peft freezes the rest, which `choose` decides
+    backbone.add_lora(memory.lora_rank, memory.attention)
 
 
 def set_trainable(model: nn.Module, stage: str, memory: Memory) -> None:
@@ -45,7 +37,7 @@ def set_trainable(model: nn.Module, stage: str, memory: Memory) -> None:
     if later or (backbone.pretrained and memory.tune != "full"):
         backbone.requires_grad_(False)
         for name, parameter in backbone.named_parameters():
-            attends = memory.tune == "attention" and any(part in name for part in ATTENTION[memory.attention])
+            attends = memory.tune == "attention" and backbone.is_attention(name, memory.attention)
             parameter.requires_grad_(attends or (memory.tune == "lora" and LORA in name))
     for part in (text, hint, backbone):
         part.changed = part.changed | {name for name, p in part.named_parameters() if p.requires_grad}
@@ -68,15 +60,11 @@ def copy_tuned_weights(coarse: nn.Module, refine: nn.Module) -> None:
 
 def save_lora(model: nn.Module, folder: Path) -> Path | None:
     """Write pytorch_lora_weights.safetensors, as diffusers' load_lora_weights reads it; None where there is none."""
-    unet = model.backbone.unet
-    if not getattr(unet, "peft_config", None):
+    layers = model.backbone.lora_layers()
+    if not layers:
         return None
     from diffusers import StableDiffusionPipeline
-    from diffusers.utils import convert_state_dict_to_diffusers
-    from peft import get_peft_model_state_dict
 
-    state = {name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(unet).items()}
-    layers = convert_state_dict_to_diffusers(state)
     remove_folder(folder)
     write_folder(folder, lambda place: StableDiffusionPipeline.save_lora_weights(place, unet_lora_layers=layers))
     return folder

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.models.conditioning import Conditioning, RegionState
-from ragaf_exp.models.regions.contrast import SHUT, words_of
+from ragaf_exp.models.regions.contrast import words_of
 
 PHRASE = 5  # tokens that speak of one thing: a word is covered where some region attends to it or to its neighbours
 COVERED = 0.5  # with at least this probability
@@ -49,7 +50,7 @@ def contrastive(alike: tuple[Tensor, Tensor], c: Conditioning) -> Tensor:
     """
     valid = _complete(c)
     place = torch.arange(len(valid), device=valid.device)
-    losses = [F.cross_entropy(logits.masked_fill(~valid[None], SHUT), place, reduction="none") for logits in alike]
+    losses = [F.cross_entropy(logits.masked_fill(~valid[None], MASK_VALUE), place, reduction="none") for logits in alike]
     return over_regions((losses[0] + losses[1]) / 2, valid)
 
 
