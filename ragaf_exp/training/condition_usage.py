@@ -14,7 +14,8 @@ from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.codecs.base import Codec
-from ragaf_exp.training.objective import Objective, StepNoise, draw
+from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.step_noise import StepNoise, sample_step_noise
 
 REGIONS = ("labels", "nodes", "node_mask", "edges", "edge_mask")
 SHUFFLES = {"text_shuffled": ("captions",), "sketch_shuffled": ("sketch", *REGIONS), "regions_shuffled": REGIONS}
@@ -58,15 +59,16 @@ def condition_usage(
     names = [n for n in SHUFFLES if n != "regions_shuffled" or getattr(model, "ragaf", None) is not None]
     totals = dict.fromkeys(["right", *names], 0.0)
     for i, batch in enumerate(batches):
-        noise = generator(seed, "usage", i)
-        drawn = draw(codec.latent_shape(batch), last, (0.0, 0.0), 0.0, noise, objective.coarse is not None)
+        rng = generator(seed, "usage", i)
+        shape = codec.latent_shape(batch)
+        noise = sample_step_noise(objective.process, shape, last, (0.0, 0.0), 0.0, rng, objective.coarse is not None)
         for name in totals:
             variant = batch if name == "right" else shuffled(batch, SHUFFLES[name])
 
-            def loss(rows: slice, variant: Batch = variant, drawn: StepNoise = drawn) -> float:
+            def loss(rows: slice, variant: Batch = variant, noise: StepNoise = noise) -> float:
                 some = variant.rows(rows)
-                x0 = codec.encode(some.image)
-                value = objective(model, some, x0, drawn.rows(rows).to(x0.device))["diffusion"]
+                x_0 = codec.encode(some.image)
+                value = objective(model, some, x_0, noise.rows(rows).to(x_0.device))["diffusion"]
                 return float(value) * len(some) / len(variant)
 
             totals[name] += sum((chunks or Chunks()).over(len(batch), loss, "validation"))

@@ -16,7 +16,8 @@ from ragaf_exp.models.conditioning import RegionState, Text
 from ragaf_exp.models.regions.encoder import RegionTextAttention, TimeFilm
 from ragaf_exp.models.regions.injection import Cross, Film, Injection
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.step_noise import sample_step_noise
 
 SHAPES = {"in": (6, 4, 8), "mid": (8, 2, 4), "out": (3, 8, 16)}
 WIDTH = 8
@@ -132,7 +133,8 @@ def test_every_parameter_of_an_option_gets_a_gradient(option, tiny, world):
     for seed in range(4):  # what a zero-initialised gate hides, shows once the gates before it have moved
         optimizer.zero_grad()
         generator = torch.Generator().manual_seed(seed)
-        objective(model, batch, x0, draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator))["loss"].backward()
+        noise = sample_step_noise(world.diffusion, x0.shape, 1000, (0.0, 0.0), 0.0, generator)
+        objective(model, batch, x0, noise)["loss"].backward()
         optimizer.step()
     largest = max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None)
     assert [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9 * largest] == []

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ragaf_exp.core.types import Batch
-from ragaf_exp.diffusion.process import Diffusion
+from ragaf_exp.diffusion.base import Process
 
 
 class Stage1Sampler:
@@ -19,7 +19,7 @@ class Stage1Sampler:
     process: stage 1's. steps: evaluations of stage 1; one costs about a third of a training step.
     """
 
-    def __init__(self, process: Diffusion, model: nn.Module, steps: int = 1):
+    def __init__(self, process: Process, model: nn.Module, steps: int = 1):
         self.process, self.model, self.steps = process, model, steps
 
     @torch.no_grad()
