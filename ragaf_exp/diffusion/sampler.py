@@ -11,7 +11,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.base import Process
-from ragaf_exp.diffusion.denoiser import Denoiser
+from ragaf_exp.diffusion.denoiser import Denoiser, prediction_of
 
 
 class Sampler:
@@ -79,4 +79,7 @@ class Sampler:
     @staticmethod
     def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: list[tuple[float, Any]]) -> Tensor:
         times = torch.full((len(x_t),), float(t), device=x_t.device)
-        return sum(weight * model.denoise(x_t, times, c).value.float() for weight, c in conditions)
+        guided = torch.zeros_like(x_t, dtype=torch.float32)
+        for weight, c in conditions:
+            guided = guided + weight * prediction_of(model.denoise(x_t, times, c)).float()
+        return guided

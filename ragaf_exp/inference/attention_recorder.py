@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.diffusion.base import Process
+from ragaf_exp.models.model import Model
 
 LARGEST = 32  # side to which maps of larger latents are shrunk
 
@@ -47,7 +48,7 @@ class AttentionRecorder:
 
 
 @contextmanager
-def record_attention(model: nn.Module, process: Process) -> Iterator[AttentionRecorder]:
+def record_attention(model: Model, process: Process) -> Iterator[AttentionRecorder]:
     """Record a model's image-to-text attention while it samples; a backbone that shows none gives no frames."""
     watch = AttentionRecorder(process)
     backbone = model.backbone

@@ -14,6 +14,7 @@ from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.codecs.base import Codec
+from ragaf_exp.models.model import Model
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.step_noise import StepNoise, sample_step_noise
 
@@ -34,14 +35,15 @@ FUSION_AT = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the timesteps that a stage 
 
 
 @torch.no_grad()
-def fusion_weights(model: nn.Module, batch: Batch, last: int) -> dict[str, float]:
+def fusion_weights(model: Model, batch: Batch, last: int) -> dict[str, float]:
     """Mean over regions of the fusion's sketch weight at some timesteps, as `fusion_sketch_<timestep>`."""
-    regions = model.condition(batch).regions
+    regions, ragaf = model.condition(batch).region_state, model.ragaf
+    assert ragaf is not None
     real, found = regions.region_mask, {}
     for share in FUSION_AT:
         t = round(share * (last - 1))
         times = torch.full((len(batch),), t / model.timesteps, device=real.device)
-        sketch = model.ragaf.fuse(regions, times)[1][..., 0].float()  # (B,N)
+        sketch = ragaf.fuse(regions, times)[1][..., 0].float()  # (B,N)
         found[f"fusion_sketch_{t:03d}"] = float((sketch * real).sum() / real.sum().clamp(min=1))
     return found
 

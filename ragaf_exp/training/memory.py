@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +31,8 @@ def save_memory(model: nn.Module, memory: Memory) -> nn.Module:
 
 def _checkpoint(model: nn.Module) -> None:
     """Inner activations of each block are not kept: backward computes them again from the block's input."""
-    for module in model.modules():
+    networks: Iterable[Any] = model.modules()
+    for module in networks:
         if getattr(module, "_supports_gradient_checkpointing", False):
             module.enable_gradient_checkpointing()
     for block in recomputed_blocks(model):

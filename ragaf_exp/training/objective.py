@@ -14,6 +14,7 @@ from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.base import Process
+from ragaf_exp.diffusion.denoiser import Denoiser
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.losses.stage1_sample import Stage1Sampler
 from ragaf_exp.training.losses.weighted import LossWeights, region_losses
@@ -29,7 +30,7 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, process: Process, loss: Loss | None = None, stage1: nn.Module | None = None, coarse_steps: int = 1
+        self, process: Process, loss: Loss | None = None, stage1: Denoiser | None = None, coarse_steps: int = 1
     ):
         super().__init__()
         self.coarse = None if stage1 is None else Stage1Sampler(process, stage1, coarse_steps)
@@ -55,7 +56,7 @@ class Objective(nn.Module):
         timesteps, x_t = noise.timesteps, None
         if not regions_only:
             x_t = self.process.add_noise(x_start(x_0, batch, noise) if start is None else start, noise.noise, timesteps)
-        stage1_latent = None if self.coarse is None or regions_only else self.coarse(batch, noise.coarse)
+        stage1_latent = None if self.coarse is None or regions_only else self.coarse(batch, noise.stage1_noise())
         prediction, conditioning = model(batch, x_t, timesteps, noise.keep_text, noise.keep_sketch, stage1_latent)
         losses = {}
         if prediction.value is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -54,7 +54,8 @@ class ShardedEma(Ema):
         self.decay, self.place, self.trained, self.device = decay, place, trained, device
         self.model = whole.requires_grad_(False).eval()
         both = zip(whole.parameters(), trained.parameters(), strict=True)
-        self.parts = [(target, self._start(value), value) for target, value in both if value.requires_grad]
+        pairs = [(target, cast(DTensor, value)) for target, value in both if value.requires_grad]
+        self.parts = [(target, self._start(value), value) for target, value in pairs]
 
     @property
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
@@ -66,7 +67,7 @@ class ShardedEma(Ema):
         if self.place == "off":
             return value
         mean = value.detach().clone()
-        return mean.cpu() if self.place == "cpu" else mean
+        return cast(DTensor, mean.cpu() if self.place == "cpu" else mean)
 
     @torch.no_grad()
     def gather(self) -> None:
@@ -77,7 +78,7 @@ class ShardedEma(Ema):
     def scatter(self) -> None:
         for target, mean, value in self.parts:
             if self.place != "off":
-                mean.to_local().copy_(part_of(target, value).to_local())
+                mean.to_local().copy_(cast(DTensor, part_of(target, value)).to_local())
 
     @contextmanager
     def serving(self) -> Iterator[nn.Module]:
@@ -128,7 +129,7 @@ def _joined(part: Tensor, like: Tensor) -> Tensor:
 
 def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
     """Scale all gradients so that their norm, over all processes' parts, is `most` or less (Pascanu et al. 2013)."""
-    gradients = [p.grad.to_local() for p in parameters if p.grad is not None]
+    gradients = [cast(DTensor, p.grad).to_local() for p in parameters if p.grad is not None]
     squares = torch.stack([gradient.float().square().sum() for gradient in gradients]).sum()
     distributed.all_reduce(squares)
     torch._foreach_mul_(gradients, (most / (squares.sqrt() + 1e-6)).clamp(max=1.0))

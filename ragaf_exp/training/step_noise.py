@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Generator, Tensor
@@ -25,6 +25,11 @@ class StepNoise:
     recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
     coarse: Tensor | None = None  # (B,C,h,w) standard normal: stage 1's noise, where stage 2 takes its latent as input
 
+    def stage1_noise(self) -> Tensor:
+        """(B,C,h,w), for a stage 2 that takes stage 1's latent as input."""
+        assert self.coarse is not None, "sampled with coarse=True"
+        return self.coarse
+
     def to(self, device: torch.device) -> StepNoise:
         return self._each(lambda x: x.to(device, non_blocking=True))
 
@@ -33,7 +38,7 @@ class StepNoise:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> StepNoise:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return StepNoise(**{name: None if value is None else change(value) for name, value in values.items()})
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
 
 
 def sample_step_noise(

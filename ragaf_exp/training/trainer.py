@@ -107,6 +107,7 @@ class Trainer:
         check_shares(plan, self.stage_cfg)
         self.bare = lay_out(model, memory)
         self.sharded: Sharded | None = None
+        self.ema: Ema
         if shards(memory):
             self.sharded, self.ema = shard(model, optim.ema, memory.ema, compute.device)
         else:

@@ -47,6 +47,9 @@ class Oracle:
     def condition(self, batch, keep_text, keep_sketch):
         return "conditions"
 
+    def with_coarse(self, conditioning, coarse):
+        return conditioning
+
     def denoise(self, x_t, t, conditions):
         self.asked.append((x_t, t))
         abar = self.process.abar[t.long()][:, None, None, None].to(x_t.dtype)

@@ -12,6 +12,11 @@ Shape = tuple[int, int, int]  # channels, height, width
 OUT = "out"  # the injection point at full resolution, of a backbone that has a pixel head
 
 
+def shape_of(features: Tensor) -> Shape:
+    """Of a feature map (B,C,h,w)."""
+    return (features.shape[1], features.shape[2], features.shape[3])
+
+
 class Modulation(Protocol):
     """Changes the features at one injection point."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ragaf_exp.core.errors import UserError
@@ -16,6 +18,7 @@ class Hint(PretrainedModule):
     """What every sketch encoder gives. width: channels of its features at the latent's resolution."""
 
     width: int
+    net: Any  # of diffusers, where it is built on one
 
     def features(self, sketch: Tensor) -> dict:
         """(B,1,H,W) in [0,1] -> features, among them those at the latent's resolution (h,w): (B,width,h,w)."""

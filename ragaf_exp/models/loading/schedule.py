@@ -29,7 +29,7 @@ class FolderDiffusion(Diffusion):
         snr_offset: limits.SnrOffset = 0.0,
     ):  # fmt: skip
         origin = Origin("diffusion", source, revision, offline)
-        c = settings(read_config(origin, FOLDER, FILE)) if source else SD15
+        c: dict[str, Any] = settings(read_config(origin, FOLDER, FILE)) if source else SD15
         ours = {theirs: name for name, theirs in PREDICTIONS.items()}
         if c["prediction_type"] not in ours:
             raise UserError(f"{origin.key}: {FILE} says prediction_type={c['prediction_type']}; known are {sorted(ours)}")

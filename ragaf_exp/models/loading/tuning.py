@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 from ragaf_exp.config.schema import REFINE, Memory
 from ragaf_exp.core.files import remove_folder, write_folder
 from ragaf_exp.models.backbones.base import Backbone
+from ragaf_exp.models.model import Model
+from ragaf_exp.models.part import PretrainedModule
 
 TUNES = ("full", "frozen", "attention", "lora")
 BASE, LORA = ".base_layer.", ".lora_"
@@ -26,7 +26,7 @@ def add_lora(backbone: Backbone, stage: str, memory: Memory) -> None:
     backbone.add_lora(memory.lora_rank, memory.attention)
 
 
-def set_trainable(model: nn.Module, stage: str, memory: Memory) -> None:
+def set_trainable(model: Model, stage: str, memory: Memory) -> None:
     """Let gradients reach what this stage trains, and nothing else."""
     text, hint, backbone = model.text, model.hint, model.backbone
     later = stage == REFINE and memory.tune != "full"
@@ -39,7 +39,8 @@ def set_trainable(model: nn.Module, stage: str, memory: Memory) -> None:
         for name, parameter in backbone.named_parameters():
             attends = memory.tune == "attention" and backbone.is_attention(name, memory.attention)
             parameter.requires_grad_(attends or (memory.tune == "lora" and LORA in name))
-    for part in (text, hint, backbone):
+    parts: tuple[PretrainedModule, ...] = (text, hint, backbone)
+    for part in parts:
         part.changed = part.changed | {name for name, p in part.named_parameters() if p.requires_grad}
 
 
@@ -50,7 +51,7 @@ def map_lora_name(name: str, known: set[str]) -> str:
     return under if name not in known and under in known else name
 
 
-def copy_tuned_weights(coarse: nn.Module, refine: nn.Module) -> None:
+def copy_tuned_weights(coarse: Model, refine: Model) -> None:
     """Which of a source's weights stage 1 has changed, stage 2 must keep as its own."""
     for name in ("text", "hint", "backbone"):
         one, two = getattr(coarse, name), getattr(refine, name)
@@ -58,7 +59,7 @@ def copy_tuned_weights(coarse: nn.Module, refine: nn.Module) -> None:
         two.changed = two.changed | {map_lora_name(parameter, known) for parameter in one.changed}
 
 
-def save_lora(model: nn.Module, folder: Path) -> Path | None:
+def save_lora(model: Model, folder: Path) -> Path | None:
     """Write pytorch_lora_weights.safetensors, as diffusers' load_lora_weights reads it; None where there is none."""
     layers = model.backbone.lora_layers()
     if not layers:

@@ -126,6 +126,8 @@ class Ragaf(nn.Module):
     which starts there.
     """
 
+    frequency: Tensor
+
     def __init__(
         self, node_features: int, edge_features: int, hint_width: int, hint_sizes: list[tuple[int, int]],
         text_width: int, fusion: nn.Module, backend: Backend, width: limits.Width = 128, layers: limits.Layers = 2,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import reduce
+from operator import add
 
 from torch import Tensor
 
@@ -30,7 +32,7 @@ class LossWeights(dict[str, float]):
 
     def total(self, losses: Mapping[str, Tensor], progress: float) -> Tensor:
         """The weighted sum."""
-        return sum(self.at(name, progress) * value for name, value in losses.items())
+        return reduce(add, (self.at(name, progress) * value for name, value in losses.items()))
 
 
 def region_losses(
@@ -47,7 +49,7 @@ def region_losses(
     """
     if c.regions is None:
         return {}
-    losses = {}
+    losses: dict[str, Tensor] = {}
     if prediction.region_latent is not None:
         targets = _region_targets(prediction.region_latent, c.regions, x_0, weights)
         losses |= {name: value * share.regions for name, value in targets.items()}
@@ -66,6 +68,7 @@ def _region_text(
     """A batch without spans, as validation's are, has no loss of them. Contrast is within a micro-batch."""
     losses = {}
     if weights["contrastive"] > 0:  # also once its weight has fallen to 0: all steps have the same losses
+        assert prediction.contrastive_logits is not None, "a model with this loss has them"
         losses["contrastive"] = contrastive(prediction.contrastive_logits, c) * share.items
     if weights["coverage"] > 0:
         losses["coverage"] = coverage(c) * share.items
