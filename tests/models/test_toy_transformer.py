@@ -102,10 +102,9 @@ def as_backbone(monkeypatch):
     monkeypatch.setattr(assembly, "build", toy)
 
 
-@pytest.mark.parametrize("injection", ["multiscale", "film injection.words=true", "cross"])
-def test_a_run_of_both_stages_trains_samples_and_reports_with_a_transformer(injection, tiny, as_backbone, tmp_path):
-    words = [*tiny, *f"injection={injection} injection.points=[in,block] memory.checkpointing=true".split()]
-    folder = run(compose_config([*words, f"runs={tmp_path}"])).path
+def test_a_run_of_both_stages_trains_samples_and_reports_with_a_transformer(tiny, as_backbone, tmp_path):
+    options = "injection=film injection.words=true injection.points=[in,block] memory.checkpointing=true".split()
+    folder = run(compose_config([*tiny, *options, f"runs={tmp_path}"])).path
     assert (folder / "metrics.json").is_file() and (folder / "report.html").is_file()
     assert {path.name for path in (folder / "checkpoints").iterdir()} >= {"coarse", "refine"}
     assert list(folder.rglob("attention_steps*.png")), "the attention of its layers is recorded"
