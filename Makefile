@@ -32,8 +32,9 @@ eval: $(READY) ## score a run again: make eval RUN=runs/latest
 bench: $(READY) ## measure what the README claims about speed
 	$(BIN)/python -m ragaf_exp.bench $(ARGS)
 
-lint: $(READY) ## ruff
+lint: $(READY) ## ruff, and mypy over models, training, diffusion and inference
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

@@ -12,7 +12,6 @@ from ragaf_exp.config.schema import COARSE, REFINE, Memory
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
-from ragaf_exp.models.loading.schedule import check_schedule
 from ragaf_exp.models.loading.tuning import LORA, add_lora, map_lora_name, set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.regions.targets import asked
@@ -27,7 +26,8 @@ def make_model(parts: Parts, stage: str) -> Model:
     text = build(cfg.text, "text", tokenizer=parts.tokenizer)
     wiring = {"channels": codec.channels, "text_width": text.width, "patch": codec.downscale}
     backbone = build(cfg.backbone, "backbone", **wiring)
-    check_schedule(backbone.schedule, parts.diffusion)
+    if backbone.schedule is not None:
+        parts.diffusion.check_pretrained(backbone.schedule)
     if size % (unit := codec.downscale * backbone.stride):
         unit *= cfg.data.size // size
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone, codec and stage")

@@ -15,7 +15,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
 from ragaf_exp.data.variants import Varied, pictures
-from ragaf_exp.diffusion.process import Diffusion
+from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.sampler import Sampler
 from ragaf_exp.models.codecs.base import Codec
 
@@ -26,7 +26,7 @@ class Parts:
 
     cfg: DictConfig
     prepare: Preparer
-    diffusion: Diffusion
+    diffusion: Process
     sampler: Sampler
     codec: Codec
     augment: Any  # (sketch, generator) -> sketch, of the training split

@@ -9,7 +9,8 @@ The config is checked against them before any work. Whether values go together, 
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from ragaf_exp.config.ranges import Length, Range
 
@@ -69,10 +70,16 @@ Reach = Annotated[int, Range(0, 64, "cells around a region; no grid is wider")]
 Patch = Annotated[int, Range(1, 32, "pixels; a latent pixel holds 3 patch^2 channels")]
 Tile = Annotated[int, Range(0, 8_192, "pixels; larger than any picture is no tiling, as is 0")]
 Multiplier = Annotated[int, Range(1, 32, "times the base's channels; Stable Diffusion goes up to 4")]
-UNetWidths = Annotated[list[UNetWidth], Length(2, 8, "[64,128]")]
-Widths = Annotated[list[Width], Length(1, 8, "[64,128]")]
-Multipliers = Annotated[list[Multiplier], Length(2, 8, "[1,2,4,4]")]
-Points = Annotated[list[str], Length(0, 64, "[in,mid]", distinct=True)]
+if TYPE_CHECKING:  # a config gives lists, and constructors have tuples as defaults
+    UNetWidths = Sequence[int]
+    Widths = Sequence[int]
+    Multipliers = Sequence[int]
+    Points = Sequence[str]
+else:
+    UNetWidths = Annotated[list[UNetWidth], Length(2, 8, "[64,128]")]
+    Widths = Annotated[list[Width], Length(1, 8, "[64,128]")]
+    Multipliers = Annotated[list[Multiplier], Length(2, 8, "[1,2,4,4]")]
+    Points = Annotated[list[str], Length(0, 64, "[in,mid]", distinct=True)]
 
 # diffusion and sampling
 Timesteps = Annotated[int, Range(2, 10_000, "of the noise schedule; models are trained with 1000")]

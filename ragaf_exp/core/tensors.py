@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ragaf_exp.core.errors import UserError
 
+MASK_VALUE = -1e4  # of a masked logit: far below any other, and finite in half precision, so that no row becomes NaN
+
 
 def read_tensors(where: Path, key: str) -> Any:
     """What a .pth or .safetensors file holds; key: of the config, for messages.

@@ -17,6 +17,12 @@ class Output(Protocol):
         """(B,C,h,w), of the process's prediction type."""
 
 
+def prediction_of(output: Output) -> Tensor:
+    """The prediction of a denoiser that was given latents."""
+    assert output.value is not None, "only a pass without latents has no prediction"
+    return output.value
+
+
 class Denoiser(Protocol):
     """A conditional denoiser D(x_t, t, c)."""
 

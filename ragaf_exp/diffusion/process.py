@@ -6,17 +6,25 @@ arXiv 2305.08891. Min-SNR weighting: Hang et al. 2023, arXiv 2303.09556.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from diffusers import DDPMScheduler
-from torch import Tensor, nn
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from torch import Tensor
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least, between
+from ragaf_exp.diffusion.base import Process
 
 PREDICTIONS = {"x0": "sample", "v": "v_prediction", "eps": "epsilon"}  # ours -> diffusers'
+SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
+    "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "euler": (EulerDiscreteScheduler, {}),
+}
 
 
-class Diffusion(nn.Module):
+class Diffusion(Process):
     """A discrete variance-preserving process.
 
     timesteps: T. beta_start, beta_end: of the schedules that have them (not squaredcos_cap_v2). schedule: of diffusers,
@@ -24,6 +32,9 @@ class Diffusion(nn.Module):
     zero_terminal_snr: the last timestep is pure noise. min_snr: gamma; 0 = no weighting. snr_offset: the weight of
     x0's squared error is min(SNR + offset, gamma), so that 1 keeps the noisiest steps in training.
     """
+
+    abar: Tensor  # (T,) float64
+    schedulers = tuple(SCHEDULERS)
 
     def __init__(
         self, timesteps: limits.Timesteps = 1000, schedule: str = "squaredcos_cap_v2", prediction: str = "x0",
@@ -40,7 +51,7 @@ class Diffusion(nn.Module):
         if zero_terminal_snr and prediction == "eps":
             raise UserError("diffusion.prediction=eps: says nothing of x0 at zero terminal SNR; "
                             "set diffusion.zero_terminal_snr=false, or take x0 or v")  # fmt: skip
-        self.config = {
+        self.config: dict[str, Any] = {
             "num_train_timesteps": timesteps, "beta_schedule": schedule, "prediction_type": PREDICTIONS[prediction],
             "rescale_betas_zero_snr": zero_terminal_snr, "beta_start": beta_start, "beta_end": beta_end,
         }  # fmt: skip
@@ -52,26 +63,26 @@ class Diffusion(nn.Module):
             raise UserError(f"diffusion.schedule={schedule}: not one of diffusers' beta schedules") from error
         self.register_buffer("abar", abar.double().clamp(0, 1 - 1e-8), persistent=False)
 
-    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x0, noise (B,C,h,w), t (B,) -> x_t (B,C,h,w)."""
-        a, s = self._scales(t, x0)
-        return a * x0 + s * noise
+    def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(abar) x_0 + sqrt(1 - abar) noise; x_0, noise (B,C,h,w), t (B,)."""
+        a, s = self._scales(t, x_0)
+        return a * x_0 + s * noise
 
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should say of x_t: x0, the noise, or v = sqrt(abar) noise - sqrt(1 - abar) x0."""
+    def target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network predicts from x_t: x_0, the noise, or v = sqrt(abar) noise - sqrt(1 - abar) x_0."""
         if self.prediction == "x0":
-            return x0
+            return x_0
         if self.prediction == "eps":
             return noise
-        a, s = self._scales(t, x0)
-        return a * noise - s * x0
+        a, s = self._scales(t, x_0)
+        return a * noise - s * x_0
 
-    def to_x0(self, value: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The estimate of x0 that a prediction holds."""
+    def to_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The estimate of x_0 that a prediction amounts to."""
         if self.prediction == "x0":
-            return value
+            return prediction
         a, s = self._scales(t, x_t)
-        return a * x_t - s * value if self.prediction == "v" else (x_t - s * value) / a
+        return a * x_t - s * prediction if self.prediction == "v" else (x_t - s * prediction) / a
 
     def weight(self, t: Tensor) -> Tensor:
         """Weight (B,) of the squared error of the prediction at timesteps t (B,)."""
@@ -81,6 +92,20 @@ class Diffusion(nn.Module):
         weight = (snr + self.snr_offset).clamp(max=self.min_snr)
         per_x0 = {"x0": torch.ones_like(snr), "v": snr + 1, "eps": snr}[self.prediction]
         return (weight / per_x0).float()
+
+    def scheduler(self, name: str) -> Any:
+        """A fresh one of diffusers' schedulers, on this process's timesteps. name: ddim, dpm or euler."""
+        kind, options = SCHEDULERS[name]
+        return kind(**self.config, timestep_spacing="trailing", **options)
+
+    def check_pretrained(self, wanted: dict[str, Any]) -> None:
+        """UserError where a backbone was trained with another process. wanted: settings of its scheduler_config.json."""
+        free = ("beta_start", "beta_end") if wanted["beta_schedule"] == "squaredcos_cap_v2" else ()
+        for name, value in wanted.items():
+            if name not in free and self.config[name] != value:
+                ours, file = self.config[name], "scheduler/scheduler_config.json"
+                raise UserError(f"diffusion: {name}={ours}, and the backbone was trained with {value} (its {file}); "
+                                "take diffusion=folder, which reads them there")  # fmt: skip
 
     def _scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.abar[t][:, None, None, None]

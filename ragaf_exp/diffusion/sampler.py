@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch
-from ragaf_exp.diffusion.denoiser import Denoiser
-from ragaf_exp.diffusion.process import Diffusion
-
-SCHEDULERS = {
-    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
-    "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
-    "euler": (EulerDiscreteScheduler, {}),
-}
+from ragaf_exp.diffusion.base import Process
+from ragaf_exp.diffusion.denoiser import Denoiser, prediction_of
 
 
 class Sampler:
@@ -30,18 +23,17 @@ class Sampler:
     """
 
     def __init__(
-        self, diffusion: Diffusion, scheduler: str = "ddim", steps: limits.SamplingSteps = 20,
+        self, diffusion: Process, scheduler: str = "ddim", steps: limits.SamplingSteps = 20,
         guidance: limits.Guidance = 1.0, sketch_guidance: limits.Guidance = 1.0,
     ):  # fmt: skip
-        if scheduler not in SCHEDULERS:
-            raise UserError(f"sampler.scheduler={scheduler}: must be one of {sorted(SCHEDULERS)}")
+        if scheduler not in diffusion.schedulers:
+            raise UserError(f"sampler.scheduler={scheduler}: must be one of {sorted(diffusion.schedulers)}")
         if not 1 <= steps <= diffusion.timesteps:
             raise UserError(f"sampler.steps={steps}: must be between 1 and {diffusion.timesteps}")
         for key, value in {"guidance": guidance, "sketch_guidance": sketch_guidance}.items():
             if not 0 <= value <= 100:
                 raise UserError(f"sampler.{key}={value}: must be between 0 and 100")
-        self.diffusion, self.steps = diffusion, steps
-        self.kind, self.options = SCHEDULERS[scheduler]
+        self.diffusion, self.steps, self.scheduler = diffusion, steps, scheduler
         self.guidance, self.sketch_guidance = guidance, sketch_guidance
 
     @torch.no_grad()
@@ -53,7 +45,7 @@ class Sampler:
         coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is.
         """
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
-        scheduler = self.kind(**self.diffusion.config, timestep_spacing="trailing", **self.options)
+        scheduler = self.diffusion.scheduler(self.scheduler)
         scheduler.set_timesteps(self.steps, device=noise.device)
         timesteps, x = self._start(scheduler, noise, coarse, strength)
         for t in timesteps:
@@ -87,4 +79,7 @@ class Sampler:
     @staticmethod
     def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: list[tuple[float, Any]]) -> Tensor:
         times = torch.full((len(x_t),), float(t), device=x_t.device)
-        return sum(weight * model.denoise(x_t, times, c).value.float() for weight, c in conditions)
+        guided = torch.zeros_like(x_t, dtype=torch.float32)
+        for weight, c in conditions:
+            guided = guided + weight * prediction_of(model.denoise(x_t, times, c)).float()
+        return guided

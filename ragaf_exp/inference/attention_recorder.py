@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ragaf_exp.diffusion.process import Diffusion
-from ragaf_exp.models.backbones.attention import BiasedAttention
+from ragaf_exp.diffusion.base import Process
+from ragaf_exp.models.model import Model
 
 LARGEST = 32  # side to which maps of larger latents are shrunk
 
@@ -29,7 +29,7 @@ class AttentionFrame:
 class AttentionRecorder:
     """The frames of everything that was sampled while it was open."""
 
-    process: Diffusion
+    process: Process
     seen: list[AttentionFrame] = field(default_factory=list)
     layers: list[Tensor] = field(default_factory=list)  # of the call under way
 
@@ -48,12 +48,10 @@ class AttentionRecorder:
 
 
 @contextmanager
-def record_attention(model: nn.Module, process: Diffusion) -> Iterator[AttentionRecorder]:
-    """Watch a model's backbone while it samples; what has no `unet` with this package's attention shows no frames."""
+def record_attention(model: Model, process: Process) -> Iterator[AttentionRecorder]:
+    """Record a model's image-to-text attention while it samples; a backbone that shows none gives no frames."""
     watch = AttentionRecorder(process)
     backbone = model.backbone
-    unet = getattr(backbone, "unet", None)
-    processors = [p for p in unet.attn_processors.values() if isinstance(p, BiasedAttention)] if unet else []
 
     def before(module: nn.Module, args: tuple) -> None:
         watch.layers.clear()
@@ -61,19 +59,16 @@ def record_attention(model: nn.Module, process: Diffusion) -> Iterator[Attention
     def after(module: nn.Module, args: tuple, value: Tensor) -> None:
         if not watch.layers:  # a backbone without image-to-text attention of this kind shows nothing
             return
-        place = process.abar.device
-        x_t, t = args[0].float().to(place), args[1].long().to(place)
+        device = next(process.buffers(), args[0]).device
+        x_t, t = args[0].float().to(device), args[1].long().to(device)
         words = _joined(watch.layers, x_t.shape[2] / x_t.shape[3])
-        watch.seen.append(AttentionFrame(int(t[0]), words, process.to_x0(value.float().to(place), x_t, t).cpu()))
+        watch.seen.append(AttentionFrame(int(t[0]), words, process.to_x0(value.float().to(device), x_t, t).cpu()))
 
     handles = [backbone.register_forward_pre_hook(before), backbone.register_forward_hook(after)]
-    for processor in processors:
-        processor.watch = watch.layers.append
     try:
-        yield watch
+        with backbone.watch_attention(watch.layers.append):
+            yield watch
     finally:
-        for processor in processors:
-            processor.watch = None
         for handle in handles:
             handle.remove()
 

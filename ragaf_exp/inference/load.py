@@ -55,7 +55,7 @@ def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
     for stage in models:
         if is_folder(folder.checkpoints / stage):
             model = load_stage(make_model(parts, stage), folder, stage)
-            if models[COARSE] is not None:
-                share_identical_weights(models[COARSE], model)
+            if (coarse := models[COARSE]) is not None:
+                share_identical_weights(coarse, model)
             models[stage] = model.to(compute.device)
     return parts, make_pipeline(cfg, parts, models[COARSE], models[REFINE], compute)

@@ -27,8 +27,8 @@ class SampledTensors:
     region_text: Tensor | None  # (B,N,T), of the last stage that ran: the regions' attention to the tokens
 
     def to_images(self) -> SampledImages:
-        stages = (None if x is None else to_uint8(x) for x in (self.stage1, self.stage2))
-        return SampledImages(*stages, None if self.region_text is None else self.region_text.float().cpu().numpy())
+        stage1, stage2 = (None if x is None else to_uint8(x) for x in (self.stage1, self.stage2))
+        return SampledImages(stage1, stage2, None if self.region_text is None else self.region_text.float().cpu().numpy())
 
     @staticmethod
     def joined(parts: list[SampledTensors]) -> SampledTensors:
@@ -54,7 +54,9 @@ class SampledImages:
 
     @property
     def final(self) -> np.ndarray:
-        return self.stage1 if self.stage2 is None else self.stage2
+        last = self.stage1 if self.stage2 is None else self.stage2
+        assert last is not None, "a pipeline has at least one stage"
+        return last
 
 
 class Pipeline:
@@ -96,7 +98,7 @@ class Pipeline:
                 noise = self._noise("refine", batch)
                 latent, conditioning = self.sampler.sample(self.refine, batch, noise, latent, strength)
                 stage2 = self.codec.decode(latent)
-        regions = conditioning.regions
+        regions = None if conditioning is None else conditioning.regions
         return SampledTensors(stage1, stage2, None if regions is None else regions.region_text)
 
     def _noise(self, stage: str, batch: Batch) -> Tensor:

@@ -6,7 +6,7 @@ Shapes: B batch, T text tokens, D text width, N regions, R region width, h w lat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,17 +24,13 @@ class Text:
         """These features, and those of the empty caption, `empty` (1,T,D), where keep (B,) is False."""
         if keep is None:
             return self
-        return Text(*(
-            None if value is None else torch.where(keep.reshape(-1, *(1,) * (value.ndim - 1)), value, other)
-            for value, other in zip(self._values(), empty._values(), strict=True)
-        ))  # fmt: skip
+        kept = keep[:, None]
+        seen = None if self.seen is None or empty.seen is None else torch.where(kept, self.seen, empty.seen)
+        return Text(torch.where(kept[..., None], self.tokens, empty.tokens), torch.where(kept, self.mask, empty.mask), seen)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Text:
         """With every tensor changed alike."""
-        return Text(*(None if value is None else change(value) for value in self._values()))
-
-    def _values(self) -> list[Tensor | None]:
-        return [getattr(self, f.name) for f in fields(self)]
+        return Text(change(self.tokens), change(self.mask), None if self.seen is None else change(self.seen))
 
 
 @dataclass(frozen=True)
@@ -57,3 +53,9 @@ class Conditioning:
     regions: RegionState | None = None  # None in stage 1
     coarse: Tensor | None = None  # (B,C,h,w): stage 1's latent, for a stage 2 that sees it
     phrase_tokens: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, where the batch has spans
+
+    @property
+    def region_state(self) -> RegionState:
+        """`regions`, where the model has a region path."""
+        assert self.regions is not None, "stage 1 has no regions"
+        return self.regions

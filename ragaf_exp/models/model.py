@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ragaf_exp.core.types import Batch
-from ragaf_exp.models.backbones.taps import Shape
+from ragaf_exp.models.backbones.base import Backbone
+from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
+from ragaf_exp.models.control.base import Hint
 from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.regions.contrast import Contrast
 from ragaf_exp.models.regions.encoder import Ragaf
 from ragaf_exp.models.regions.injection import Injection
+from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.regions.soft_masks import soft_masks
 
 FIRST = "in"  # the injection point after the UNet's first convolution
@@ -29,7 +32,7 @@ class Prediction:
     value: Tensor | None  # (B,C,h,w), of the diffusion's prediction type; None where only the regions were asked
     region_latent: Tensor | None = None  # (B,N,region_values): what each region's token says of x0 there
     fusion: Tensor | None = None  # (B,N,2)
-    alike: tuple[Tensor, Tensor] | None = None  # of models/contrast.py, each (B,B)
+    contrastive_logits: tuple[Tensor, Tensor] | None = None  # of regions to captions and back, each (B,B)
 
 
 class Model(nn.Module):
@@ -41,7 +44,7 @@ class Model(nn.Module):
     """
 
     def __init__(
-        self, text: nn.Module, hint: nn.Module, backbone: nn.Module, shapes: dict[str, Shape], timesteps: int,
+        self, text: TextEncoder, hint: Hint, backbone: Backbone, shapes: dict[str, Shape], timesteps: int,
         region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
         coarse_channels: int = 0,
     ):  # fmt: skip
@@ -50,8 +53,8 @@ class Model(nn.Module):
         self.sizes = {s[1:] for s in shapes.values()}  # resolutions at which soft masks are needed
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection
-        self.region_latent = nn.Linear(ragaf.width, region_values) if region_values else None
-        self.contrast = Contrast(ragaf.width, text.width) if contrast else None
+        self.region_latent = nn.Linear(ragaf.width, region_values) if ragaf is not None and region_values else None
+        self.contrast = Contrast(ragaf.width, text.width) if ragaf is not None and contrast else None
         self.coarse_in = None
         if coarse_channels:
             self.coarse_in = zero_module(nn.Conv2d(coarse_channels, shapes[FIRST][0], 3, padding=1, bias=False))
@@ -66,12 +69,13 @@ class Model(nn.Module):
         """
         conditioning = replace(self.condition(batch, keep_text, keep_sketch, x_t is not None), coarse=coarse)
         if x_t is None:
-            tokens, fusion = self.ragaf.fuse(conditioning.regions, t / self.timesteps)
+            ragaf, _ = self._region_path()
+            tokens, fusion = ragaf.fuse(conditioning.region_state, t / self.timesteps)
             prediction = Prediction(None, self._region_prediction(tokens), fusion)
         else:
             prediction = self.denoise(x_t, t, conditioning)
         if self.contrast is not None:
-            prediction = replace(prediction, contrastive_logits=self.contrast(conditioning.regions, conditioning.text))
+            prediction = replace(prediction, contrastive_logits=self.contrast(conditioning.region_state, conditioning.text))
         return prediction, conditioning
 
     def condition(
@@ -85,7 +89,7 @@ class Model(nn.Module):
         features = self.hint.features(batch.sketch)
         regions = None
         if self.ragaf is not None:
-            regions = self._regions(batch, text, features, keep_sketch)
+            regions = self._regions(self.ragaf, batch, text, features, keep_sketch)
         hint = self.hint(features, keep_sketch) if denoises else {}
         return Conditioning(text, hint, regions, phrase_tokens=self._phrase_tokens(batch, text))
 
@@ -98,9 +102,11 @@ class Model(nn.Module):
         hint = self.hint.at(c.hint, self.backbone.inputs(x_t), t, c.text)
         if c.regions is None:
             return Prediction(self.backbone(x_t, t, c.text, hint))
-        tokens, fusion = self.ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
-        residuals = self.injection(tokens, c.regions, self._with_coarse(c, hint))
-        value = self.backbone(x_t, t, c.text, residuals, self.injection.words(c.regions))
+        ragaf, injection = self._region_path()
+        tokens, fusion = ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
+        injected = injection(tokens, c.regions, self._with_coarse(c, hint))
+        words = injection.words(c.regions)
+        value = self.backbone(x_t, t, c.text, injected.residuals, words, injected.modulations)
         return Prediction(value, self._region_prediction(tokens), fusion)
 
     def _phrase_tokens(self, batch: Batch, text: Text) -> Tensor | None:
@@ -123,10 +129,14 @@ class Model(nn.Module):
     def _region_prediction(self, tokens: Tensor) -> Tensor | None:
         return None if self.region_latent is None else self.region_latent(tokens)
 
-    def _regions(self, batch: Batch, text: Text, features: dict, keep_sketch: Tensor) -> RegionState:
+    def _region_path(self) -> tuple[Ragaf, Injection]:
+        assert self.ragaf is not None and self.injection is not None, "only stage 2 has a region path"
+        return self.ragaf, self.injection
+
+    def _regions(self, ragaf: Ragaf, batch: Batch, text: Text, features: dict, keep_sketch: Tensor) -> RegionState:
         masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in self.sizes}
         kept = keep_sketch[:, None]
         masks = {size: m * kept[..., None, None] for size, m in masks.items()}
-        hint = [features[size] * kept[..., None, None] for size in self.ragaf.levels]
+        hint = [features[size] * kept[..., None, None] for size in ragaf.levels]
         edge_mask = batch.edge_mask & kept[..., None]
-        return self.ragaf(batch.nodes, batch.node_mask & kept, batch.edges, edge_mask, masks, hint, text)
+        return ragaf(batch.nodes, batch.node_mask & kept, batch.edges, edge_mask, masks, hint, text)

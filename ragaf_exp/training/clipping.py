@@ -36,9 +36,9 @@ def clipped(model: nn.Module, optimizer: Any, most: float) -> Iterator[None]:
     if left := [gradient for gradient in others if gradient is not None]:
         torch._foreach_div_(left, divisor)
     for part in fused:
-        part.grad_scale = divisor
+        vars(part)["grad_scale"] = divisor
     try:
         yield
     finally:
         for part in fused:
-            del part.grad_scale
+            del vars(part)["grad_scale"]

@@ -14,7 +14,9 @@ from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.codecs.base import Codec
-from ragaf_exp.training.objective import Objective, StepNoise, draw
+from ragaf_exp.models.model import Model
+from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.step_noise import StepNoise, sample_step_noise
 
 REGIONS = ("labels", "nodes", "node_mask", "edges", "edge_mask")
 SHUFFLES = {"text_shuffled": ("captions",), "sketch_shuffled": ("sketch", *REGIONS), "regions_shuffled": REGIONS}
@@ -33,14 +35,15 @@ FUSION_AT = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the timesteps that a stage 
 
 
 @torch.no_grad()
-def fusion_weights(model: nn.Module, batch: Batch, last: int) -> dict[str, float]:
+def fusion_weights(model: Model, batch: Batch, last: int) -> dict[str, float]:
     """Mean over regions of the fusion's sketch weight at some timesteps, as `fusion_sketch_<timestep>`."""
-    regions = model.condition(batch).regions
+    regions, ragaf = model.condition(batch).region_state, model.ragaf
+    assert ragaf is not None
     real, found = regions.region_mask, {}
     for share in FUSION_AT:
         t = round(share * (last - 1))
         times = torch.full((len(batch),), t / model.timesteps, device=real.device)
-        sketch = model.ragaf.fuse(regions, times)[1][..., 0].float()  # (B,N)
+        sketch = ragaf.fuse(regions, times)[1][..., 0].float()  # (B,N)
         found[f"fusion_sketch_{t:03d}"] = float((sketch * real).sum() / real.sum().clamp(min=1))
     return found
 
@@ -58,15 +61,16 @@ def condition_usage(
     names = [n for n in SHUFFLES if n != "regions_shuffled" or getattr(model, "ragaf", None) is not None]
     totals = dict.fromkeys(["right", *names], 0.0)
     for i, batch in enumerate(batches):
-        noise = generator(seed, "usage", i)
-        drawn = draw(codec.latent_shape(batch), last, (0.0, 0.0), 0.0, noise, objective.coarse is not None)
+        rng = generator(seed, "usage", i)
+        shape = codec.latent_shape(batch)
+        noise = sample_step_noise(objective.process, shape, last, (0.0, 0.0), 0.0, rng, objective.coarse is not None)
         for name in totals:
             variant = batch if name == "right" else shuffled(batch, SHUFFLES[name])
 
-            def loss(rows: slice, variant: Batch = variant, drawn: StepNoise = drawn) -> float:
+            def loss(rows: slice, variant: Batch = variant, noise: StepNoise = noise) -> float:
                 some = variant.rows(rows)
-                x0 = codec.encode(some.image)
-                value = objective(model, some, x0, drawn.rows(rows).to(x0.device))["diffusion"]
+                x_0 = codec.encode(some.image)
+                value = objective(model, some, x_0, noise.rows(rows).to(x_0.device))["diffusion"]
                 return float(value) * len(some) / len(variant)
 
             totals[name] += sum((chunks or Chunks()).over(len(batch), loss, "validation"))

@@ -23,13 +23,19 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float, place: str = "device"):
         self.decay, self.place, self.trained = decay, place, model
-        self.model, self.pairs = model, []
+        self.model = model
+        self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         if place == "off":
             return
         shared = {id(p): p for p in model.parameters() if not p.requires_grad}
         self.model = copy.deepcopy(model, dict(shared)).requires_grad_(False).eval()
         both = zip(self.model.parameters(), model.parameters(), strict=True)
-        self.pairs = [(mean, value) for mean, value in both if mean is not value]
+        self._pairs = [(mean, value) for mean, value in both if mean is not value]
+
+    @property
+    def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Each averaged weight and the trained one."""
+        return self._pairs
 
     def to(self, device: torch.device) -> Ema:
         """The average beside the model that is trained on `device`, unless it has a place of its own."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ragaf_exp.config.schema import Memory
-from ragaf_exp.models.backbones.blocks import COMPILED, RECOMPUTED
+from ragaf_exp.models.blocks import recomputed_blocks, repeated_blocks
 
 
 def lay_out(model: nn.Module, memory: Memory) -> nn.Module:
@@ -22,19 +24,19 @@ def save_memory(model: nn.Module, memory: Memory) -> nn.Module:
     if memory.checkpointing:
         _checkpoint(model)
     if memory.compile:
-        for module in model.modules():
-            if isinstance(module, COMPILED):
-                module.compile()
+        for block in repeated_blocks(model):
+            block.compile()
     return model
 
 
 def _checkpoint(model: nn.Module) -> None:
     """Inner activations of each block are not kept: backward computes them again from the block's input."""
-    for module in model.modules():
+    networks: Iterable[Any] = model.modules()
+    for module in networks:
         if getattr(module, "_supports_gradient_checkpointing", False):
             module.enable_gradient_checkpointing()
-        elif isinstance(module, RECOMPUTED):
-            module.forward = partial(_recomputed, module.forward)
+    for block in recomputed_blocks(model):
+        vars(block)["forward"] = partial(_recomputed, block.forward)
 
 
 def _recomputed(forward, *args):

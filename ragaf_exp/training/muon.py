@@ -23,9 +23,11 @@ class Muon(torch.optim.Muon):
         super().__init__(groups, nesterov=True, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
         for group in self.param_groups:
-            matrices, gradients, means = [], [], []
+            matrices: list[Tensor] = []
+            gradients: list[Tensor] = []
+            means: list[Tensor] = []
             self._init_group(group, matrices, gradients, means)
             if not matrices:
                 continue

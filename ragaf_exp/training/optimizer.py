@@ -48,9 +48,9 @@ def make_optimizer(
     return Optimizers(parts) if matrices else parts[0]
 
 
-def _matrices(model: nn.Module) -> set[nn.Parameter]:
+def _matrices(model: nn.Module) -> set[Tensor]:
     """Trained weights of linear layers, which map features to features; no embeddings, whose rows are unrelated."""
-    found = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
+    found: set[Tensor] = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
     found |= {m.in_proj_weight for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
     return {weight for weight in found if weight.requires_grad}
 

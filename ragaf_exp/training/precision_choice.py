@@ -138,8 +138,7 @@ def _agreed(found: str | None) -> str | None:
 
 def _known(folder: RunFolder) -> dict[str, Any]:
     found = _environment(folder).get("precision")
-    whole = isinstance(found, dict) and found.get("precision") in FORMATS
-    return found if whole else {}
+    return found if isinstance(found, dict) and found.get("precision") in FORMATS else {}
 
 
 def _environment(folder: RunFolder) -> dict[str, Any]:

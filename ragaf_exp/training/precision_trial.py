@@ -15,9 +15,10 @@ from ragaf_exp.core.types import Batch
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.distributed import collectives
 from ragaf_exp.models.codecs.base import Codec
-from ragaf_exp.training.micro_batches import Work
-from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.micro_batches import MicroBatch
+from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.schedule import StageSchedule
+from ragaf_exp.training.step_noise import sample_step_noise
 
 DISTINCT = 4  # items are prepared for it; the micro-batch repeats them
 
@@ -47,22 +48,22 @@ class Trial:
 
     def __call__(self, compute: Compute) -> None:
         """One step in the given number format; gradients are dropped, torch's random numbers stay as they were."""
-        work = self._work
+        micro_batch = self._micro_batch
         with torch.random.fork_rng(devices=[]):
             with compute:
-                losses = self.objective(self.model, work.batch, work.x0, work.drawn, False, work.origin)
+                losses = self.objective(self.model, *micro_batch)
             with kernels(compute.device, compute.precision):
                 losses["loss"].backward()
         self.model.zero_grad(set_to_none=True)
 
     @cached_property
-    def _work(self) -> Work:
+    def _micro_batch(self) -> MicroBatch:
         """Made once, and only where steps are timed."""
         rows = self.examples.first(min(self.items, DISTINCT))
         rows = (rows * self.items)[: self.items]
         batch = self.to_batch(rows, spans=self.objective.weights["spans"] > 0).smaller(self.plan.scale)
-        x0 = self.codec.encode(batch.image) if batch.latent is None else batch.latent
-        chance = generator(self.seed, "trial")
-        drawn = draw(self.codec.latent_shape(batch), self.plan.last, (0.0, 0.0), 0.0, chance,
-                     self.objective.coarse is not None)  # fmt: skip
-        return Work(batch, x0, x0, drawn)
+        x_0 = self.codec.encode(batch.image) if batch.latent is None else batch.latent
+        rng, shape = generator(self.seed, "trial"), self.codec.latent_shape(batch)
+        coarse = self.objective.coarse is not None
+        noise = sample_step_noise(self.objective.process, shape, self.plan.last, (0.0, 0.0), 0.0, rng, coarse)
+        return MicroBatch(batch, x_0, noise, False, x_0)

@@ -48,6 +48,7 @@ class TrainerSetup:
         s, refine = self.settings, self.cfg.stage.refine
         model = make_model(self.parts, stage)
         if stage == REFINE:
+            assert coarse is not None, "stage 2 starts from stage 1"
             copy_tuned_weights(coarse, model)
             model = init_refine_from_coarse(model, coarse.state_dict(), s["memory"])
         set_trainable(model, stage, s["memory"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,24 +20,23 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ragaf_exp.config.schema import Memory
 from ragaf_exp.distributed import collectives
-from ragaf_exp.models.backbones.blocks import COMPILED
+from ragaf_exp.models.blocks import repeated_blocks
 from ragaf_exp.training.ema import Ema
 
 
 class Sharded(nn.Module):
     """The root of a sharded model: who calls it has all weights while it computes, the blocks' one after the other.
 
-    model: on any device, the same in all processes. Its parameters become parts on `device`; blocks as in
-    savers.COMPILED come and go by themselves, the rest of the model together.
+    model: on any device, the same in all processes. Its parameters become parts on `device`; its
+    repeated blocks come and go by themselves, the rest of the model together.
     """
 
     def __init__(self, model: nn.Module, device: torch.device):
         super().__init__()
         self.model = model
         mesh = init_device_mesh(device.type, (collectives.count(),))
-        for module in model.modules():
-            if isinstance(module, COMPILED):
-                fully_shard(module, mesh=mesh)
+        for block in repeated_blocks(model):
+            fully_shard(block, mesh=mesh)
         fully_shard(self, mesh=mesh)
 
     def forward(self, objective: nn.Module, *inputs: Any) -> dict[str, Tensor]:
@@ -55,7 +54,8 @@ class ShardedEma(Ema):
         self.decay, self.place, self.trained, self.device = decay, place, trained, device
         self.model = whole.requires_grad_(False).eval()
         both = zip(whole.parameters(), trained.parameters(), strict=True)
-        self.parts = [(target, self._start(value), value) for target, value in both if value.requires_grad]
+        pairs = [(target, cast(DTensor, value)) for target, value in both if value.requires_grad]
+        self.parts = [(target, self._start(value), value) for target, value in pairs]
 
     @property
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
@@ -67,7 +67,7 @@ class ShardedEma(Ema):
         if self.place == "off":
             return value
         mean = value.detach().clone()
-        return mean.cpu() if self.place == "cpu" else mean
+        return cast(DTensor, mean.cpu() if self.place == "cpu" else mean)
 
     @torch.no_grad()
     def gather(self) -> None:
@@ -78,7 +78,7 @@ class ShardedEma(Ema):
     def scatter(self) -> None:
         for target, mean, value in self.parts:
             if self.place != "off":
-                mean.to_local().copy_(part_of(target, value).to_local())
+                mean.to_local().copy_(cast(DTensor, part_of(target, value)).to_local())
 
     @contextmanager
     def serving(self) -> Iterator[nn.Module]:
@@ -129,7 +129,7 @@ def _joined(part: Tensor, like: Tensor) -> Tensor:
 
 def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
     """Scale all gradients so that their norm, over all processes' parts, is `most` or less (Pascanu et al. 2013)."""
-    gradients = [p.grad.to_local() for p in parameters if p.grad is not None]
+    gradients = [cast(DTensor, p.grad).to_local() for p in parameters if p.grad is not None]
     squares = torch.stack([gradient.float().square().sum() for gradient in gradients]).sum()
     distributed.all_reduce(squares)
     torch._foreach_mul_(gradients, (most / (squares.sqrt() + 1e-6)).clamp(max=1.0))

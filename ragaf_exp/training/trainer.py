@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from ragaf_exp.compute.device import Compute
@@ -32,12 +32,13 @@ from ragaf_exp.runs.signals import STOP, Interrupted, Stopped
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.memory import lay_out, save_memory
 from ragaf_exp.training.metrics_log import MetricsLogger
-from ragaf_exp.training.micro_batches import Work, parts
-from ragaf_exp.training.objective import Objective, StepNoise, draw, start
+from ragaf_exp.training.micro_batches import StepBatch
+from ragaf_exp.training.objective import Objective, TrainingStep
 from ragaf_exp.training.offload import OffloadedModules
 from ragaf_exp.training.oom_retry import OomRetry
 from ragaf_exp.training.schedule import StageSchedule
 from ragaf_exp.training.sharding import Sharded, finite, parts_of, shard, shards, whole
+from ragaf_exp.training.step_noise import StepNoise, sample_step_noise
 from ragaf_exp.training.update import Update
 
 log = logging.getLogger(__name__)
@@ -106,12 +107,16 @@ class Trainer:
         check_shares(plan.region_steps, self.stage_cfg)
         self.bare = lay_out(model, memory)
         self.sharded: Sharded | None = None
+        self.ema: Ema
         if shards(memory):
             self.sharded, self.ema = shard(model, optim.ema, memory.ema, compute.device)
         else:
             self.ema = Ema(model, optim.ema, memory.ema).to(compute.device)
         self.update = Update(save_memory(model, memory), plan.lr, optim, memory, compute, self.accelerator)
         self.model = self.update.prepared
+        # a sharded model's root has to be called itself, and calls the objective
+        losses = partial(self.objective, self.model) if self.sharded is None else partial(self.sharded, self.objective)
+        self.training_step = TrainingStep(losses, self.update, self.ema, compute)
         self.resting = OffloadedModules(networks.idle if memory.offload else (), compute.device)
         in_pieces = not memory.step_in_backward
         ranks, accumulate = collectives.count(), self.stage_cfg.accumulate
@@ -166,51 +171,26 @@ class Trainer:
         """One optimizer step on this process's share of the batch, whose items are as the data gives them."""
         batch = batch.smaller(self.plan.scale)
         self.update.set_rate(self.plan.lr_at(step, self.optim))
-        drawn = self._draw(step, self.codec.latent_shape(batch)).to(batch.image.device)
         regions_only = step < self.plan.region_steps
-        progress = step / self.plan.steps
+        noise = self._sample_noise(step, self.codec.latent_shape(batch)).to(batch.image.device)
+        whole = StepBatch(batch, noise, self.codec.encode, regions_only, step / self.plan.steps, launch.mean,
+                          collectives.previous_item)  # fmt: skip
         kind = "regions" if regions_only else "whole"
         losses = self.recovery.run(
-            step, kind, len(batch), lambda size: self._step_in_micro_batches(batch, drawn, regions_only, size, progress)
+            step, kind, len(batch), lambda size: self.training_step.descend(whole.micro_batches(size))
         )
         self.journal.recent.append(losses)
-        self.recovery.retry(step, lambda: self.ema.update(step), self.ema.means)
+        self.recovery.retry(step, lambda: self.training_step.average(step), self.ema.means)
 
-    def _step_in_micro_batches(
-        self, batch: Batch, drawn: StepNoise, regions_only: bool, size: int, progress: float
-    ) -> dict[str, Tensor]:
-        """Losses, gradients and update by micro-batches of `size` items; nothing is left of an attempt that failed."""
-        self.update.discard()
-        x0 = batch.latent
-        if x0 is None:
-            x0 = torch.cat([self.codec.encode(batch.image[rows]) for rows in parts(len(batch), size)])  # (B,C,h,w)
-        total: dict[str, Tensor] = {}
-        origin = x0 if regions_only else start(x0, batch, drawn, collectives.previous_item)
-        for work in Work(batch, x0, origin, drawn).pieces(size, launch.mean):
-            with self.compute:
-                losses = self._ask(work.batch, work.x0, work.drawn, regions_only, work.origin, work.share, progress)
-            self.update.backward(losses["loss"])
-            total = {name: value.detach() + total.get(name, 0) for name, value in losses.items()}
-        self.update.apply()
-        return total
-
-    def _ask(self, *inputs: Any) -> dict[str, Tensor]:
-        """The objective's losses of the model that is trained."""
-        return self.objective(self.model, *inputs) if self.sharded is None else self.sharded(self.objective, *inputs)
-
-    def _draw(self, step: int, shape: torch.Size) -> StepNoise:
-        """Drawn for the batch of all processes, of which this one takes its rows."""
-        whole = torch.Size((shape[0] * collectives.count(), *shape[1:]))
+    def _sample_noise(self, step: int, shape: torch.Size) -> StepNoise:
+        """Sampled for the batch of all processes, of which this one takes its rows."""
+        every = torch.Size((shape[0] * collectives.count(), *shape[1:]))
         dropout = (self.task.caption_dropout, self.task.sketch_dropout)
-        drawn = draw(
-            whole,
-            self.plan.last,
-            dropout,
-            self.plan.recolour,
-            generator(self.seed, "train", self.plan.stage, step),
-            self.objective.coarse is not None,
-        )
-        return drawn.rows(slice(collectives.rank(), None, collectives.count()))
+        rng = generator(self.seed, "train", self.plan.stage, step)
+        coarse = self.objective.coarse is not None
+        process = self.objective.process
+        noise = sample_step_noise(process, every, self.plan.last, dropout, self.plan.recolour, rng, coarse)
+        return noise.rows(slice(collectives.rank(), None, collectives.count()))
 
     def _after(self, done: int, bar: tqdm) -> None:
         """Log, validate, save; `done` steps are behind us. A validation that a signal cuts short is for the next start."""

@@ -14,8 +14,8 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive, item_noise
 from ragaf_exp.core.types import Batch
 from ragaf_exp.data.loader import collate
-from ragaf_exp.diffusion.process import Diffusion
-from ragaf_exp.diffusion.sampler import SCHEDULERS, Sampler
+from ragaf_exp.diffusion.process import SCHEDULERS, Diffusion
+from ragaf_exp.diffusion.sampler import Sampler
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.inference.pipeline import to_uint8
 from ragaf_exp.models.model import Prediction

@@ -14,9 +14,10 @@ from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.core.randomness import generator, item_noise
 from ragaf_exp.core.resources import CONF
 from ragaf_exp.data.loader import batch_order
+from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments import shared_stage1
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training.objective import draw
+from ragaf_exp.training.step_noise import sample_step_noise
 
 MEMBERS = sorted(path.stem for path in (CONF / "member").glob("*.yaml"))
 STUDIES = ("ablation", "ablation_quick")
@@ -65,9 +66,10 @@ def test_the_streams_of_a_seed_are_the_same_numbers(study, configs):
         for name in ("full", "baseline", "graph_none"):
             cfg = configs[study, name + suffix]
             order = [list(batch_order(cfg.data.train, cfg.stage.batch, cfg.seed, range(s, s + 1))) for s in (0, 77)]
-            drawn = draw(torch.Size((4, 3, 8, 8)), 1000, (0.1, 0.1), 0.0, generator(cfg.seed, "train", "coarse", 5))
+            rng, shape = generator(cfg.seed, "train", "coarse", 5), torch.Size((4, 3, 8, 8))
+            drawn = sample_step_noise(Diffusion(), shape, 1000, (0.1, 0.1), 0.0, rng)
             noise = item_noise(cfg.seed, "coarse", ["scenes0-test-3"], (3, 8, 8))
-            streams.append((order, drawn.noise.tolist(), drawn.t.tolist(), noise.tolist()))
+            streams.append((order, drawn.noise.tolist(), drawn.timesteps.tolist(), noise.tolist()))
         assert streams[0] == streams[1] == streams[2]
 
 

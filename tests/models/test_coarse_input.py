@@ -11,11 +11,13 @@ from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.data.loader import collate
+from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.losses.stage1_sample import Stage1Sampler
-from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.step_noise import sample_step_noise
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, mo
     coarse, refine = models
     objective = Objective(experiment.parts.diffusion, Loss(), coarse)
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = draw(x0.shape, 900, (0.0, 0.0), 0.0, torch.Generator().manual_seed(0), coarse=True)
+    drawn = sample_step_noise(Diffusion(), x0.shape, 900, (0.0, 0.0), 0.0, torch.Generator().manual_seed(0), coarse=True)
     objective(refine, batch, x0, drawn)["loss"].backward()
     assert refine.coarse_in.weight.grad.any()
     assert all(p.grad is None for p in coarse.parameters())
@@ -84,9 +86,12 @@ def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, mo
 
 def test_other_draws_stay_as_they_are(experiment):
     shape = torch.Size((4, 3, 2, 2))
-    plain, more = (draw(shape, 900, (0.1, 0.1), 0.5, torch.Generator().manual_seed(0), coarse=c) for c in (False, True))
+    plain, more = (
+        sample_step_noise(Diffusion(), shape, 900, (0.1, 0.1), 0.5, torch.Generator().manual_seed(0), coarse=c)
+        for c in (False, True)
+    )
     assert plain.coarse is None and more.coarse.shape == shape and not torch.equal(more.coarse, more.noise)
-    assert all(torch.equal(getattr(plain, k), getattr(more, k)) for k in ("noise", "t", "keep_text", "recolour"))
+    assert all(torch.equal(getattr(plain, k), getattr(more, k)) for k in ("noise", "timesteps", "keep_text", "recolour"))
     assert torch.equal(more.rows(slice(1, 3)).coarse, more.coarse[1:3])
 
 

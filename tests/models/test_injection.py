@@ -14,9 +14,10 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import collate
 from ragaf_exp.models.conditioning import RegionState, Text
 from ragaf_exp.models.regions.encoder import RegionTextAttention, TimeFilm
-from ragaf_exp.models.regions.injection import Change, Cross, Film, Injection
+from ragaf_exp.models.regions.injection import Cross, Film, Injection
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.step_noise import sample_step_noise
 
 SHAPES = {"in": (6, 4, 8), "mid": (8, 2, 4), "out": (3, 8, 16)}
 WIDTH = 8
@@ -46,8 +47,8 @@ def opened(kind: type[Injection], **options) -> Injection:
 @torch.no_grad()
 def through(injection: Injection, tokens: torch.Tensor, regions: RegionState, hint: dict | None = None) -> dict:
     """What constant features become at every point."""
-    residuals = injection(tokens, regions, hint or {})
-    return {p: torch.ones(1, *SHAPES[p]) + residuals[p] for p in residuals}
+    injected = injection(tokens, regions, hint or {})
+    return {p: injected.on_map(p, torch.ones(1, *SHAPES[p])) for p in {*injected.residuals, *injected.modulations}}
 
 
 def tokens_for(count: int) -> torch.Tensor:
@@ -79,10 +80,10 @@ def test_padding_has_no_say(kind):
 def test_the_hint_comes_first_and_where_nothing_is_injected_it_is_passed_on(kind):
     hint = {p: torch.randn(1, *s, generator=torch.Generator().manual_seed(2)) for p, s in SHAPES.items()}
     fresh = kind(SHAPES, WIDTH, cross_layers=1, points=["in", "out"])
-    residuals = fresh(tokens_for(2), state(), hint)
-    assert residuals["mid"] is hint["mid"]
+    injected = fresh(tokens_for(2), state(), hint)
+    assert injected.residuals["mid"] is hint["mid"] and "mid" not in injected.modulations
     features = torch.randn(1, *SHAPES["in"])
-    assert torch.equal(features + residuals["in"], features + hint["in"])
+    assert torch.equal(injected.on_map("in", features), features + hint["in"])
     on_device = through(opened(kind), tokens_for(2), state(), hint)
     alone = through(opened(kind), tokens_for(2), state())
     assert not any(torch.equal(on_device[p], alone[p]) for p in SHAPES)
@@ -98,7 +99,8 @@ def test_a_pixel_attends_most_to_its_own_region_and_more_slots_are_more_to_atten
         f"out.{p}.kv.{x}" for p in ("in", "mid") for x in ("weight", "bias")
     }
     assert through(two, tokens_for(2), state())["in"].isfinite().all()
-    assert isinstance(one(tokens_for(2), state(), {})["in"], Change)
+    injected = one(tokens_for(2), state(), {})
+    assert set(injected.modulations) == {"in", "mid"} and set(injected.residuals) == {"out"}, "full resolution is added to"
 
 
 def test_what_cannot_be_split_into_heads_is_refused():
@@ -131,7 +133,8 @@ def test_every_parameter_of_an_option_gets_a_gradient(option, tiny, world):
     for seed in range(4):  # what a zero-initialised gate hides, shows once the gates before it have moved
         optimizer.zero_grad()
         generator = torch.Generator().manual_seed(seed)
-        objective(model, batch, x0, draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator))["loss"].backward()
+        noise = sample_step_noise(world.diffusion, x0.shape, 1000, (0.0, 0.0), 0.0, generator)
+        objective(model, batch, x0, noise)["loss"].backward()
         optimizer.step()
     largest = max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None)
     assert [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9 * largest] == []

@@ -24,7 +24,8 @@ from ragaf_exp.graph.backends.dense import DenseEdges, PaddedEdges
 from ragaf_exp.models.regions.encoder import GraphAttention
 from ragaf_exp.regions.soft_masks import soft_masks
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.objective import Objective
+from ragaf_exp.training.step_noise import sample_step_noise
 
 META = torch.device("meta")
 EVERYTHING = """
@@ -84,7 +85,7 @@ def operations(world, tiny, words: list[str], batch: Batch, regions_only: bool =
         model = make_model(replace(world, cfg=cfg), "refine")
         objective = Objective(Diffusion(), Loss(**cfg.loss))
     x0 = world.codec.encode(batch.image)
-    drawn = draw(x0.shape, 900, (0.1, 0.1), 0.5, torch.Generator().manual_seed(0)).to(META)
+    drawn = sample_step_noise(Diffusion(), x0.shape, 900, (0.1, 0.1), 0.5, torch.Generator().manual_seed(0)).to(META)
     with Counted() as forward:
         loss = objective(model, batch.to(META), x0.to(META), drawn, regions_only)["loss"]
     with Counted() as backward:

@@ -17,13 +17,15 @@ from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.data.loader import collate
+from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.models.regions.targets import TARGETS, asked, mean, moments, texture
 from ragaf_exp.regions.soft_masks import soft_masks
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.losses.region_targets import target_losses
-from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.setup import plan
+from ragaf_exp.training.step_noise import sample_step_noise
 
 NAMES = list(TARGETS)
 
@@ -146,7 +148,7 @@ def losses(experiment: Training, **weights: float) -> dict[str, torch.Tensor]:
     model = make_model(experiment.parts, "refine")
     batch = collate([experiment.train_examples[i] for i in range(4)])
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
     found = Objective(experiment.parts.diffusion, loss)(model, batch, x0, drawn)
     if model.region_latent is not None:
         found["loss"].backward()
@@ -188,7 +190,7 @@ def test_a_region_learns_to_say_its_texture(experiment, tmp_path: Path):
     objective = Objective(experiment.parts.diffusion, loss)
     batch = collate([experiment.train_examples[i] for i in range(4)])
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
     seen = []
     for _ in range(30):
         optimizer.zero_grad()

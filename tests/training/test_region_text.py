@@ -14,13 +14,16 @@ from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.data.loader import collate, region_spans
+from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.regions.contrast import Contrast
 from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.training.losses import weighted
 from ragaf_exp.training.losses.region_text import contrastive, coverage, entropy, spans
-from ragaf_exp.training.objective import Objective, draw
+from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.setup import plan
+from ragaf_exp.training.step_noise import sample_step_noise
 
 LOSSES = ("contrastive", "coverage", "entropy", "spans")
 
@@ -169,7 +172,7 @@ def losses(experiment: Training, progress: float = 0.0, **weights: float) -> dic
     batch = collate([experiment.train_examples[i] for i in range(4)], spans=loss.spans > 0)
     x0 = experiment.parts.codec.encode(batch.image)
     objective = Objective(experiment.parts.diffusion, loss)
-    drawn = draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
     found = objective(model, batch, x0, drawn, True, progress=progress)
     found["loss"].backward()
     assert (model.contrast is None) == (loss.contrastive == 0)
@@ -181,7 +184,7 @@ def losses(experiment: Training, progress: float = 0.0, **weights: float) -> dic
 @pytest.mark.parametrize("names", [[name] for name in LOSSES] + [list(LOSSES)])
 def test_only_what_has_a_weight_is_computed(names, experiment, monkeypatch):
     for name in set(LOSSES) - set(names):
-        monkeypatch.setattr(f"ragaf_exp.training.objective.{name}", lambda *_: pytest.fail("computed without a weight"))
+        monkeypatch.setattr(weighted, name, lambda *_: pytest.fail("computed without a weight"))
     found = losses(experiment, **dict.fromkeys(names, 2.0))
     assert set(found) == {"loss", *names}
     torch.testing.assert_close(found["loss"], sum(2 * found[name] for name in names))
@@ -210,7 +213,7 @@ def test_a_loss_can_be_learnt(name, experiment):
     objective = Objective(experiment.parts.diffusion, loss)
     batch = collate([experiment.train_examples[i] for i in range(4)], spans=True)
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
     seen = []
     for _ in range(30):
         optimizer.zero_grad()

@@ -27,9 +27,10 @@ from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.condition_usage import SHUFFLES, condition_usage, shuffled
 from ragaf_exp.training.ema import Ema
-from ragaf_exp.training.objective import Objective, draw, start
+from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.optimizer import learning_rate, make_optimizer, optimizer_state
 from ragaf_exp.training.schedule import StageSchedule
+from ragaf_exp.training.step_noise import sample_step_noise, x_start
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -111,17 +112,17 @@ def test_weight_decay_is_of_matrices_alone():
 
 def test_a_draw_is_of_its_seed_and_in_range():
     shape = torch.Size((4000, 1, 2, 2))
-    one = draw(shape, 300, (0.1, 0.4), 0.25, generator(0, "train", "coarse", 3))
-    again = draw(shape, 300, (0.1, 0.4), 0.25, generator(0, "train", "coarse", 3))
-    other = draw(shape, 300, (0.1, 0.4), 0.25, generator(0, "train", "coarse", 4))
-    assert torch.equal(one.noise, again.noise) and torch.equal(one.t, again.t)
+    one = sample_step_noise(Diffusion(), shape, 300, (0.1, 0.4), 0.25, generator(0, "train", "coarse", 3))
+    again = sample_step_noise(Diffusion(), shape, 300, (0.1, 0.4), 0.25, generator(0, "train", "coarse", 3))
+    other = sample_step_noise(Diffusion(), shape, 300, (0.1, 0.4), 0.25, generator(0, "train", "coarse", 4))
+    assert torch.equal(one.noise, again.noise) and torch.equal(one.timesteps, again.timesteps)
     assert not torch.equal(one.noise, other.noise)
-    assert one.t.min() == 0 and one.t.max() == 299
+    assert one.timesteps.min() == 0 and one.timesteps.max() == 299
     shares = [float(x.float().mean()) for x in (one.keep_text, one.keep_sketch, one.recolour)]
     assert shares == pytest.approx([0.9, 0.6, 0.25], abs=0.03)
     both = float((~one.keep_text & ~one.keep_sketch).float().mean())
     assert both == pytest.approx(0.04, abs=0.015), "each is dropped independently of the other"
-    none = draw(shape, 300, (0.0, 0.0), 0.0, generator(0, "x"))
+    none = sample_step_noise(Diffusion(), shape, 300, (0.0, 0.0), 0.0, generator(0, "x"))
     assert none.keep_text.all() and none.keep_sketch.all() and none.recolour is None
 
 
@@ -166,7 +167,7 @@ def test_weights_of_losses(experiment, batch):
     model = experiment.trainer("refine", experiment.trainer("coarse", None).bare).bare
     process = experiment.parts.diffusion
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
     plain = Objective(process)(model, batch, x0, drawn)
     weighted = Objective(process, Loss(diffusion=0.5, region_latent=3.0))
     other = weighted(model, batch, x0, drawn)
@@ -179,9 +180,9 @@ def test_weights_of_losses(experiment, batch):
 
 def test_recoloured_starts_move_regions_of_their_items_alone(experiment, batch):
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = draw(x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
-    assert torch.equal(start(x0, batch, drawn), x0)
-    damaged = start(x0, batch, replace(drawn, recolour=torch.tensor([True, False, False, True])))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    assert torch.equal(x_start(x0, batch, drawn), x0)
+    damaged = x_start(x0, batch, replace(drawn, recolour=torch.tensor([True, False, False, True])))
     assert torch.equal(damaged[1:3], x0[1:3])
     assert not torch.allclose(damaged[0], x0[0]) and not torch.allclose(damaged[3], x0[3])
     assert torch.equal(batch.image, batch.image.clamp(-1, 1))

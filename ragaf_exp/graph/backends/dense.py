@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.graph.backends.base import Backend, Edges, wide
-
-MASKED = -1e4  # far below any logit, and finite in half precision: a fully masked row stays free of NaN
 
 
 class Dense(Backend):
@@ -40,9 +39,9 @@ class DenseEdges(Edges):
         return y.flatten(-2), seen.flatten(-2)
 
     def _masked(self, bias: Tensor) -> Tensor:
-        """(M,H) -> (B,N,N,H), MASKED where there is no edge."""
+        """(M,H) -> (B,N,N,H), MASK_VALUE where there is no edge."""
         pairs, heads = self.edges.shape[:3], bias.shape[-1]
-        masked = bias.new_full((pairs.numel(), heads), MASKED).index_copy(0, self.place, bias)
+        masked = bias.new_full((pairs.numel(), heads), MASK_VALUE).index_copy(0, self.place, bias)
         return masked.view(*pairs, heads)
 
 
@@ -56,4 +55,4 @@ class PaddedEdges(DenseEdges):
 
     def _masked(self, bias: Tensor) -> Tensor:
         bias = bias.view(*self.mask.shape, -1)
-        return bias.masked_fill(~self.mask[..., None], MASKED)
+        return bias.masked_fill(~self.mask[..., None], MASK_VALUE)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.backbones import attention
-from ragaf_exp.models.backbones.base import Backbone
+from ragaf_exp.models.backbones.unet_backbone import UNetBackbone
 from ragaf_exp.models.loading.hub import PRETRAINED, Origin, network, on_meta
 from ragaf_exp.models.loading.schedule import schedule_of
 
@@ -22,7 +22,7 @@ SD15 = {
 MORE_CONDITIONS = ("addition_embed_type", "class_embed_type", "encoder_hid_dim", "time_cond_proj_dim")
 
 
-class StableUNet(Backbone):
+class StableUNet(UNetBackbone):
     """The UNet of Stable Diffusion 1.x, 2.x or of its fine-tunes; what of it is trained, memory.tune says.
 
     channels: latent channels, text_width: D (wiring). source: a folder or hub id that holds unet/. revision, variant:

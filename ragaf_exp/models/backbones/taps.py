@@ -14,9 +14,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.unets import unet_2d_blocks
 from torch import Tensor, nn
 
-Shape = tuple[int, int, int]  # channels, height, width
-OUT = "out"  # the injection point at full resolution, of a backbone that has a pixel head
-
+from ragaf_exp.models.backbones.points import Shape, shape_of
 
 SKIP, INTRA = "skip.", "intra."
 SKIP_MID = "skip.mid"
@@ -71,7 +69,7 @@ def _by_layout(unet: UNet2DConditionModel, height: int, width: int) -> dict[str,
         inner = [(resnet.out_channels, *size) for resnet in block.resnets]
         attended = inner[-1] if getattr(block, "attentions", None) else None
         if block.downsamplers:  # of stride 2 with a padding of 1; channels stay
-            size = tuple(-(-side // 2) for side in size)
+            size = (-(-size[0] // 2), -(-size[1] // 2))
             inner.append((inner[-1][0], *size))
         skips += inner
         shapes[f"{INTRA}{i}"] = attended or skips[-1]
@@ -95,7 +93,7 @@ def _trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Sha
     skips: list[Tensor] = []
 
     def record(name: str, features: Tensor) -> Tensor:
-        shapes[name] = tuple(features.shape[1:])
+        shapes[name] = shape_of(features)
         return features
 
     x = torch.empty(1, ghost.config.in_channels, height, width, device="meta")
@@ -104,7 +102,7 @@ def _trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Sha
     handles.append(ghost.conv_in.register_forward_hook(lambda m, a, out: skips.append(out)))
     with torch.no_grad(), tapped(ghost, record), adapted(ghost, record):
         ghost(x, torch.zeros(1, device="meta"), tokens)
-    found = shapes | {f"{SKIP}{i}": tuple(skip.shape[1:]) for i, skip in enumerate(skips)}
+    found = shapes | {f"{SKIP}{i}": shape_of(skip) for i, skip in enumerate(skips)}
     return found | ({SKIP_MID: shapes["mid"]} if "mid" in shapes else {})
 
 

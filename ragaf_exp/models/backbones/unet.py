@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +14,11 @@ from torch import Tensor, nn
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.tensors import brief
-from ragaf_exp.models.backbones import attention, taps
+from ragaf_exp.models.backbones import attention
 from ragaf_exp.models.backbones.attention import WordBias
-from ragaf_exp.models.backbones.base import Backbone
+from ragaf_exp.models.backbones.base import NO_MODULATIONS
+from ragaf_exp.models.backbones.points import OUT, Injected, Modulation, Shape
+from ragaf_exp.models.backbones.unet_backbone import UNetBackbone
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.layers import zero_module
 
@@ -32,11 +36,10 @@ class PixelHead(nn.Module):
         self.middle = nn.Conv2d(width, width, 3, padding=1)
         self.last = zero_module(nn.Conv2d(width, 3, 3, padding=1))
 
-    def forward(self, prediction: Tensor, x_t: Tensor, added: Tensor | None) -> Tensor:
-        """prediction, x_t (B,3p^2,h,w), added (B,width,H,W) -> (B,3p^2,h,w)."""
+    def forward(self, prediction: Tensor, x_t: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """prediction, x_t (B,3p^2,h,w), change: of the hidden features (B,width,H,W) -> (B,3p^2,h,w)."""
         pixels = torch.cat([F.pixel_shuffle(x, self.patch) for x in (prediction, x_t)], dim=1)  # (B,6,H,W)
-        x = self.first(pixels) if added is None else self.first(pixels) + added
-        x = self.last(F.silu(self.middle(F.silu(x))))  # (B,3,H,W)
+        x = self.last(F.silu(self.middle(F.silu(change(self.first(pixels))))))  # (B,3,H,W)
         return prediction + F.pixel_unshuffle(x, self.patch)
 
 
@@ -48,7 +51,7 @@ def build_unet(**config: Any) -> UNet2DConditionModel:
         raise UserError(f"backbone: no UNet can have these numbers ({brief(error)})") from error
 
 
-class TinyUNet(Backbone):
+class TinyUNet(UNetBackbone):
     """diffusers' UNet2DConditionModel, small enough to train on two CPU cores in minutes.
 
     channels: latent channels, text_width: D, patch: of the codec (all wiring).
@@ -83,21 +86,27 @@ class TinyUNet(Backbone):
         self.patch, self.head_width = patch, head_width
         self.stride = 2**lower
 
-    def shapes(self, side: int) -> dict[str, taps.Shape]:
+    def shapes(self, side: int) -> dict[str, Shape]:
         """Channels and resolution at every injection point, for latents of side x side."""
         found = super().shapes(side)
         pixels = side * self.patch
-        return found if self.head is None else found | {taps.OUT: (self.head_width, pixels, pixels)}
+        return found if self.head is None else found | {OUT: (self.head_width, pixels, pixels)}
 
     def forward(
-        self, x_t: Tensor, t: Tensor, text: Text, residuals: dict[str, Tensor], words: WordBias | None = None
-    ) -> Tensor:
-        """As Backbone's; the head adds its residual at full resolution."""
-        out = super().forward(x_t, t, text, residuals, words)
-        return out if self.head is None else self.head(out, x_t, residuals.get(taps.OUT))
+        self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,
+        modulations: Mapping[str, Modulation] = NO_MODULATIONS,
+    ) -> Tensor:  # fmt: skip
+        """As UNetBackbone's; the head adds its residual at full resolution."""
+        out = super().forward(x_t, t, text, residuals, words, modulations)
+        change = partial(Injected(residuals, modulations).on_map, OUT)
+        return out if self.head is None else self.head(out, x_t, change)
+
+    def recomputed_blocks(self) -> list[nn.Module]:
+        """The head: diffusers checkpoints its UNet's blocks itself."""
+        return [] if self.head is None else [self.head]
 
 
-class ScratchUNet(Backbone):
+class ScratchUNet(UNetBackbone):
     """A UNet of Stable Diffusion's layout and any size, trained from scratch: every level but the last attends.
 
     channels: latent channels, text_width: D (wiring). base: channels of the first level, multipliers: of the others.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from torch import Tensor, nn
+from torch import Tensor
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
@@ -27,10 +27,12 @@ CENTRE = 0.5  # TAESD's own range of images is [0,1]
 class PretrainedAutoencoder(Codec):
     """What both have in common. Latents are (z - shift) x scale, by the numbers of the model's config.
 
-    net: frozen, in float32 whatever the run's precision, so that latents are the same everywhere.
+    net: of diffusers; frozen, in float32 whatever the run's precision, so that latents are the same everywhere.
     """
 
-    def __init__(self, net: nn.Module, slicing: bool, tiling: int):
+    net: Any
+
+    def __init__(self, net: Any, slicing: bool, tiling: int):
         super().__init__()
         at_least("codec", 0, tiling=tiling)
         self.net = net.requires_grad_(False).eval()
@@ -51,7 +53,7 @@ class PretrainedAutoencoder(Codec):
     def fingerprint(self) -> str:
         return fingerprint(self.net, type(self).__name__, self.scale, self.shift)
 
-    def train(self, mode: bool = True) -> Codec:
+    def train(self, mode: bool = True) -> PretrainedAutoencoder:
         """It is never trained."""
         return self
 

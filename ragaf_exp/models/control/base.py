@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.models.backbones.taps import Shape
+from ragaf_exp.models.backbones.base import Backbone
+from ragaf_exp.models.backbones.points import Shape
+from ragaf_exp.models.backbones.unet_backbone import UNetBackbone
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.part import PretrainedModule
 
@@ -14,6 +18,7 @@ class Hint(PretrainedModule):
     """What every sketch encoder gives. width: channels of its features at the latent's resolution."""
 
     width: int
+    net: Any  # of diffusers, where it is built on one
 
     def features(self, sketch: Tensor) -> dict:
         """(B,1,H,W) in [0,1] -> features, among them those at the latent's resolution (h,w): (B,width,h,w)."""
@@ -25,6 +30,13 @@ class Hint(PretrainedModule):
         x (B,C,h,w): what the UNet's first layer takes.
         """
         return given
+
+
+def require_unet(backbone: Backbone, hint: str) -> UNetBackbone:
+    """The backbone, where it is a UNet; UserError for another. hint: the option that is made for UNets."""
+    if not isinstance(backbone, UNetBackbone):
+        raise UserError(f"hint={hint}: made for UNets, and backbone={type(backbone).__name__} is none; take hint=lite")
+    return backbone
 
 
 def check_residual_shapes(key: str, what: str, given: dict[str, Shape], taken: dict[str, Shape]) -> list[str]:

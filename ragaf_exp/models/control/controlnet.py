@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.models.backbones import taps
 from ragaf_exp.models.backbones.attention import BiasedAttention
 from ragaf_exp.models.backbones.base import Backbone
+from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.control.base import Hint, check_residual_shapes
-from ragaf_exp.models.loading.hub import Origin, network, on_meta
-
-UNSEEN = -1e4  # as diffusers masks
+from ragaf_exp.models.control.base import Hint, check_residual_shapes, require_unet
+from ragaf_exp.models.loading.hub import Origin, network
 
 
 class Embedding(ControlNetConditioningEmbedding):
@@ -58,18 +58,16 @@ class ControlNetHint(Hint):
         offline: bool = False, variant: str = "", channels: limits.Widths = (16, 32, 96, 256),
     ):  # fmt: skip
         super().__init__()
-        unet = backbone.unet
+        unet = require_unet(backbone, "controlnet")
         if any(c < 1 for c in channels) or 2 ** (len(channels) - 1) != downscale:
             raise UserError(f"hint.channels={list(channels)}: halves the image {max(0, len(channels) - 1)} times, and the "
                             f"codec's latents are 1/{downscale} of it; give log2({downscale}) + 1 numbers")  # fmt: skip
         if source:
             self.net, self.source = network(ControlNetModel, Origin("hint", source, revision, offline, variant), "", {})
         else:
-            self.net = ControlNetModel.from_unet(
-                unet, conditioning_embedding_out_channels=tuple(channels), load_weights_from_unet=not on_meta()
-            )
-        check_residual_shapes(f"hint.source={source}" if source else "hint", "skip", _trace(self.net, side, downscale),
-              taps.trace_skips(unet, side, side))  # fmt: skip
+            self.net = unet.controlnet(tuple(channels))
+        key = f"hint.source={source}" if source else "hint"
+        check_residual_shapes(key, "skip", _trace(self.net, side, downscale), unet.skip_shapes(side))
         self.net.controlnet_cond_embedding.__class__ = Embedding
         names = list(self.net.attn_processors)
         self.net.set_attn_processor({n: TextMasked(0 if ".attn2." in n else None) for n in names})
@@ -89,7 +87,7 @@ class ControlNetHint(Hint):
     def at(self, given: dict[str, Tensor], x: Tensor, t: Tensor, text: Text) -> dict[str, Tensor]:
         """x (B,C,h,w): the UNet's own input -> residuals of its skip connections and of its middle."""
         seen = text.mask if text.seen is None else text.seen
-        bias = torch.zeros_like(seen, dtype=x.dtype).masked_fill(~seen, UNSEEN)[:, None]  # (B,1,T)
+        bias = torch.zeros_like(seen, dtype=x.dtype).masked_fill(~seen, MASK_VALUE)[:, None]  # (B,1,T)
         skips, middle = self.net(
             x[:, : self.inputs], t, text.tokens, given["hidden"], cross_attention_kwargs={"text_bias": bias},
             return_dict=False,
@@ -98,7 +96,7 @@ class ControlNetHint(Hint):
         return {point: residual * given["keep"] for point, residual in found.items()}
 
 
-def _trace(net: ControlNetModel, side: int, downscale: int) -> dict[str, taps.Shape]:
+def _trace(net: ControlNetModel, side: int, downscale: int) -> dict[str, Shape]:
     """The residuals' shapes, on the meta device."""
     c: Any = net.config
     with torch.device("meta"), torch.no_grad():

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import at_least
-from ragaf_exp.models.backbones.taps import OUT, Shape
+from ragaf_exp.models.backbones.points import OUT, Shape
 from ragaf_exp.models.control.base import Hint
 from ragaf_exp.models.layers import zero_module
 

@@ -11,7 +11,8 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.models.backbones import taps
 from ragaf_exp.models.backbones.base import Backbone
-from ragaf_exp.models.control.base import Hint, check_residual_shapes
+from ragaf_exp.models.backbones.points import Shape
+from ragaf_exp.models.control.base import Hint, check_residual_shapes, require_unet
 from ragaf_exp.models.loading.hub import Origin, network
 
 STRIDE = {"full_adapter": 1, "full_adapter_xl": 2, "light_adapter": 1}  # latent pixels per pixel of the first output
@@ -31,13 +32,14 @@ class T2IHint(Hint):
         offline: bool = False, variant: str = "", layers: limits.Blocks = 2, kind: str = "full_adapter",
     ):  # fmt: skip
         super().__init__()
+        unet = require_unet(backbone, "t2i")
         at_least("hint", 1, layers=layers)
         if kind not in STRIDE:
             raise UserError(f"hint.kind={kind}: must be one of {', '.join(STRIDE)}")
         if source:
             self.net, self.source = network(T2IAdapter, Origin("hint", source, revision, offline, variant), "", {})
         else:
-            widths = list(backbone.unet.config.block_out_channels)
+            widths = unet.level_widths
             self.net = T2IAdapter(  # by name: diffusers forgets what is given by place
                 in_channels=1, channels=widths, num_res_blocks=layers, downscale_factor=STRIDE[kind] * downscale,
                 adapter_type=kind,
@@ -48,7 +50,7 @@ class T2IHint(Hint):
             raise UserError(f"hint.source={source}: reads 1/{c.downscale_factor} of an image's resolution, and a "
                             f"{c.adapter_type} of the codec's latents reads 1/{self.stride * downscale}")  # fmt: skip
         key, given = f"hint.source={source}" if source else "hint", _trace(self.net, side * downscale)
-        self.points = check_residual_shapes(key, "intra", given, taps.trace_intra(backbone.unet, side, side))
+        self.points = check_residual_shapes(key, "intra", given, unet.intra_shapes(side))
         self.width = c.channels[0]
 
     def features(self, sketch: Tensor) -> dict:
@@ -61,7 +63,7 @@ class T2IHint(Hint):
         return {point: features[point] * keep[:, None, None, None] for point in self.points}
 
 
-def _trace(net: T2IAdapter, side: int) -> dict[str, taps.Shape]:
+def _trace(net: T2IAdapter, side: int) -> dict[str, Shape]:
     with torch.device("meta"), torch.no_grad():
         ghost = T2IAdapter.from_config(net.config)
         found = ghost(torch.empty(1, net.config.in_channels, side, side))

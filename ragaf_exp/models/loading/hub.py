@@ -67,7 +67,7 @@ def network(kind: type, origin: Origin, subfolder: str, builtin: dict[str, Any])
     return load(kind, origin, subfolder)
 
 
-def _untrained(kind: type, config: dict[str, Any], origin: Origin) -> nn.Module:
+def _untrained(kind: Any, config: dict[str, Any], origin: Origin) -> nn.Module:
     """With random weights. diffusers' classes take a config, transformers' have a class for it."""
     try:
         if hasattr(kind, "from_config"):
@@ -77,7 +77,7 @@ def _untrained(kind: type, config: dict[str, Any], origin: Origin) -> nn.Module:
         raise UserError(f"{origin.key}: its config.json is none of a {kind.__name__} ({brief(error)})") from error
 
 
-def load(kind: type, origin: Origin, subfolder: str) -> tuple[nn.Module, Source]:
+def load(kind: Any, origin: Origin, subfolder: str) -> tuple[nn.Module, Source]:
     """The network (float32) with the weights of its folder, all of them and no others."""
     wanted = [f"{subfolder}/*" if subfolder else "*"]
     folder = fetch(origin, [f"{w}.{end}" for w in wanted for end in ("json", "safetensors", "bin")])

@@ -29,7 +29,7 @@ class FolderDiffusion(Diffusion):
         snr_offset: limits.SnrOffset = 0.0,
     ):  # fmt: skip
         origin = Origin("diffusion", source, revision, offline)
-        c = settings(read_config(origin, FOLDER, FILE)) if source else SD15
+        c: dict[str, Any] = settings(read_config(origin, FOLDER, FILE)) if source else SD15
         ours = {theirs: name for name, theirs in PREDICTIONS.items()}
         if c["prediction_type"] not in ours:
             raise UserError(f"{origin.key}: {FILE} says prediction_type={c['prediction_type']}; known are {sorted(ours)}")
@@ -51,14 +51,3 @@ def schedule_of(origin: Origin) -> dict[str, Any] | None:
     if not (fetch(origin, [f"{FOLDER}/{FILE}"]) / FOLDER / FILE).is_file():
         return None
     return settings(read_config(origin, FOLDER, FILE))
-
-
-def check_schedule(wanted: dict[str, Any] | None, diffusion: Diffusion) -> None:
-    """UserError where a pretrained backbone was trained with another process. wanted: of schedule_of."""
-    if wanted is None:
-        return
-    free = ("beta_start", "beta_end") if wanted["beta_schedule"] == "squaredcos_cap_v2" else ()
-    for name, value in wanted.items():
-        if name not in free and diffusion.config[name] != value:
-            raise UserError(f"diffusion: {name}={diffusion.config[name]}, and the backbone was trained with {value} (its "
-                            f"{FOLDER}/{FILE}); take diffusion=folder, which reads them there")  # fmt: skip

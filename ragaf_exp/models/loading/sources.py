@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.loading.tuning import map_lora_name
-from ragaf_exp.models.part import PretrainedModule
+from ragaf_exp.models.part import PretrainedModule, Source
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
@@ -22,7 +22,8 @@ def load_own(model: nn.Module, state: dict[str, Tensor], sources: dict[str, dict
     RuntimeError where the state is another model's; UserError where a source's weights are not those of the run.
     """
     for name, part in _sourced(model):
-        _check(name, part, sources.get(name))
+        if part.source is not None:
+            _check(name, part.source, sources.get(name))
     missing, unexpected = model.load_state_dict(state, strict=False)
     roots = tuple(f"{name}." for name, _ in _sourced(model))
     absent = [key for key in missing if not key.startswith(roots)] if roots else missing
@@ -45,7 +46,7 @@ def share_identical_weights(one: nn.Module, two: nn.Module) -> None:
 
 def sources_of(model: nn.Module) -> dict[str, dict[str, str]]:
     """PretrainedModule -> where its weights came from."""
-    return {name: part.source.facts() for name, part in _sourced(model)}
+    return {name: source.facts() for name, part in _sourced(model) if (source := part.source) is not None}
 
 
 def _sourced(model: nn.Module) -> list[tuple[str, PretrainedModule]]:
@@ -56,7 +57,7 @@ def _sourced(model: nn.Module) -> list[tuple[str, PretrainedModule]]:
     ]
 
 
-def _check(name: str, part: PretrainedModule, told: dict[str, str] | None) -> None:
-    if told is not None and told["sha256"] != part.source.sha256:
-        raise UserError(f"{name}.source={part.source.source}: its weights are not those that this run was trained with "
-                        f"(sha256 {told['sha256'][:12]}, now {part.source.sha256[:12]}); restore them")  # fmt: skip
+def _check(name: str, source: Source, recorded: dict[str, str] | None) -> None:
+    if recorded is not None and recorded["sha256"] != source.sha256:
+        raise UserError(f"{name}.source={source.source}: its weights are not those that this run was trained with "
+                        f"(sha256 {recorded['sha256'][:12]}, now {source.sha256[:12]}); restore them")  # fmt: skip

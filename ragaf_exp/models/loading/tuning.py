@@ -9,32 +9,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 from ragaf_exp.config.schema import REFINE, Memory
 from ragaf_exp.core.files import remove_folder, write_folder
 from ragaf_exp.models.backbones.base import Backbone
+from ragaf_exp.models.model import Model
+from ragaf_exp.models.part import PretrainedModule
 
 TUNES = ("full", "frozen", "attention", "lora")
-ATTENTION = {"all": (".attn1.", ".attn2."), "self": (".attn1.",), "cross": (".attn2.",)}
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 BASE, LORA = ".base_layer.", ".lora_"
 
 
 def add_lora(backbone: Backbone, stage: str, memory: Memory) -> None:
-    """Give the UNet its low-rank additions where this stage trains them; they add nothing until they are trained."""
+    """Give the backbone its low-rank additions where this stage trains them; they add nothing until they are trained."""
     if memory.tune != "lora" or not (backbone.pretrained or stage == REFINE):
         return
-    from peft import LoraConfig  # seconds to import, and few runs need it
-
-    wanted = [name for name, _ in backbone.unet.named_modules() if name.endswith(PROJECTIONS)
-              and any(part in name for part in ATTENTION[memory.attention])]  # fmt: skip
-    rank = memory.lora_rank
-    backbone.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=wanted))
-    backbone.unet.requires_grad_(True)  # peft freezes the rest, which `choose` decides
+    backbone.add_lora(memory.lora_rank, memory.attention)
 
 
-def set_trainable(model: nn.Module, stage: str, memory: Memory) -> None:
+def set_trainable(model: Model, stage: str, memory: Memory) -> None:
     """Let gradients reach what this stage trains, and nothing else."""
     text, hint, backbone = model.text, model.hint, model.backbone
     later = stage == REFINE and memory.tune != "full"
@@ -45,9 +37,10 @@ def set_trainable(model: nn.Module, stage: str, memory: Memory) -> None:
     if later or (backbone.pretrained and memory.tune != "full"):
         backbone.requires_grad_(False)
         for name, parameter in backbone.named_parameters():
-            attends = memory.tune == "attention" and any(part in name for part in ATTENTION[memory.attention])
+            attends = memory.tune == "attention" and backbone.is_attention(name, memory.attention)
             parameter.requires_grad_(attends or (memory.tune == "lora" and LORA in name))
-    for part in (text, hint, backbone):
+    parts: tuple[PretrainedModule, ...] = (text, hint, backbone)
+    for part in parts:
         part.changed = part.changed | {name for name, p in part.named_parameters() if p.requires_grad}
 
 
@@ -58,7 +51,7 @@ def map_lora_name(name: str, known: set[str]) -> str:
     return under if name not in known and under in known else name
 
 
-def copy_tuned_weights(coarse: nn.Module, refine: nn.Module) -> None:
+def copy_tuned_weights(coarse: Model, refine: Model) -> None:
     """Which of a source's weights stage 1 has changed, stage 2 must keep as its own."""
     for name in ("text", "hint", "backbone"):
         one, two = getattr(coarse, name), getattr(refine, name)
@@ -66,17 +59,13 @@ def copy_tuned_weights(coarse: nn.Module, refine: nn.Module) -> None:
         two.changed = two.changed | {map_lora_name(parameter, known) for parameter in one.changed}
 
 
-def save_lora(model: nn.Module, folder: Path) -> Path | None:
+def save_lora(model: Model, folder: Path) -> Path | None:
     """Write pytorch_lora_weights.safetensors, as diffusers' load_lora_weights reads it; None where there is none."""
-    unet = model.backbone.unet
-    if not getattr(unet, "peft_config", None):
+    layers = model.backbone.lora_layers()
+    if not layers:
         return None
     from diffusers import StableDiffusionPipeline
-    from diffusers.utils import convert_state_dict_to_diffusers
-    from peft import get_peft_model_state_dict
 
-    state = {name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(unet).items()}
-    layers = convert_state_dict_to_diffusers(state)
     remove_folder(folder)
     write_folder(folder, lambda place: StableDiffusionPipeline.save_lora_weights(place, unet_lora_layers=layers))
     return folder

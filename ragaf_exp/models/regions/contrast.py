@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.models.conditioning import RegionState, Text
-
-SHUT = -1e4  # far below any similarity, and finite in half precision
 
 
 class Contrast(nn.Module):
@@ -32,8 +31,8 @@ class Contrast(nn.Module):
         region, word = F.normalize(self.region(state.structure), dim=-1), F.normalize(self.word(text.tokens), dim=-1)
         alike = torch.einsum("ind,jtd->ijnt", region, word).float()  # (B,B,N,T)
         real = state.region_mask
-        best_word = alike.masked_fill(~words[None, :, None], SHUT).amax(-1)  # (B,B,N)
-        best_region = alike.masked_fill(~real[:, None, :, None], SHUT).amax(2).transpose(0, 1)  # (B,B,T)
+        best_word = alike.masked_fill(~words[None, :, None], MASK_VALUE).amax(-1)  # (B,B,N)
+        best_region = alike.masked_fill(~real[:, None, :, None], MASK_VALUE).amax(2).transpose(0, 1)  # (B,B,T)
         scale = self.log_scale.exp()
         return scale * _mean(best_word, real[:, None]), scale * _mean(best_region, words[:, None])
 

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.graph.backends.base import Backend, Edges
 from ragaf_exp.models.conditioning import RegionState, Text
 from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.regions.fusion import FourierTimeEmbedding
 from ragaf_exp.models.regions.pooling import pool
-
-MASKED = -1e4  # far below any logit, and finite in half precision: a fully masked row stays free of NaN
 
 
 class GraphAttention(nn.Module):
@@ -69,7 +68,7 @@ class RegionTextAttention(nn.Module):
         logits = (q @ k.transpose(-1, -2)).float() / (self.temperature * math.sqrt(q.shape[-1]))  # (B,H,N,1+T)
         if self.log_sharpness is not None:
             logits = logits * self.log_sharpness.exp()[:, None, None]
-        attention = logits.masked_fill(~mask[:, None, None], MASKED).softmax(-1)
+        attention = logits.masked_fill(~mask[:, None, None], MASK_VALUE).softmax(-1)
         read = self.out((attention.to(v.dtype) @ v).transpose(1, 2).flatten(-2))  # (B,N,R)
         return read, attention.mean(1)[..., 1:]
 
@@ -126,6 +125,8 @@ class Ragaf(nn.Module):
     region tokens. temperature: of the regions' attention to the caption; learn_temperature: each head has its own,
     which starts there.
     """
+
+    frequency: Tensor
 
     def __init__(
         self, node_features: int, edge_features: int, hint_width: int, hint_sizes: list[tuple[int, int]],

@@ -26,6 +26,8 @@ def _weights(sketch: Tensor, regions: Tensor) -> Tensor:
 class FourierTimeEmbedding(nn.Module):
     """Sines and cosines of the timestep."""
 
+    frequency: Tensor
+
     def __init__(self, frequencies: int):
         super().__init__()
         at_least("fusion", 1, frequencies=frequencies)

@@ -6,32 +6,20 @@ tokens. All of them may bias image-to-text attention.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.models.backbones.attention import WordBias
-from ragaf_exp.models.backbones.taps import OUT, Shape
+from ragaf_exp.models.backbones.points import OUT, Injected, Modulation, Shape
 from ragaf_exp.models.conditioning import RegionState
 from ragaf_exp.models.layers import zero_module
 
 FLOOR = 1e-3  # of p(token | pixel): bounds the bias, and lets a wrong region map be unlearnt
-NEVER = -1e4  # far below any logit, and finite in half precision
 POINTS = ("in", "down", "mid", "up", "out")
-
-
-class Change:
-    """A residual that depends on the features it is added to: `features + Change(f)` is f(features)."""
-
-    def __init__(self, apply: Callable[[Tensor], Tensor]):
-        self.apply = apply
-
-    def __radd__(self, features: Tensor) -> Tensor:
-        return self.apply(features)
 
 
 class Injection(nn.Module):
@@ -59,9 +47,19 @@ class Injection(nn.Module):
         self.attended = {s[1:] for p, s in shapes.items() if p != OUT}  # resolutions of the UNet
         self.gates = nn.Parameter(torch.zeros(cross_layers)) if words else None
 
-    def forward(self, tokens: Tensor, state: RegionState, hint: dict[str, Tensor]) -> dict[str, Tensor | Change]:
-        """tokens (B,N,R), hint: injection point -> (B,C,h,w) -> what is to be added at each point, hint included."""
-        return hint | {p: self._inject(p, tokens, state, hint.get(p)) for p in self.shapes}
+    def forward(self, tokens: Tensor, state: RegionState, hint: dict[str, Tensor]) -> Injected:
+        """What changes the features at each injection point.
+
+        Args:
+            tokens: of the regions, (B,N,R).
+            state: the regions' soft masks and their attention to the text.
+            hint: injection point -> residual (B,C,h,w) of the sketch encoder.
+
+        Returns:
+            Residuals, the hint's included, and modulations of the features that these were added to.
+        """
+        spread = {p: self._spread(p, tokens, state) for p in self.shapes}
+        return Injected(hint | {p: hint[p] + added if p in hint else added for p, added in spread.items()})
 
     def words(self, state: RegionState) -> WordBias | None:
         """log p(token | pixel), relative to the pixel's likeliest token; a pixel that no word speaks of has no bias."""
@@ -72,10 +70,6 @@ class Injection(nn.Module):
 
     def _output(self, point: str, width: int, channels: int) -> nn.Module:
         return zero_module(nn.Linear(width, self.outputs * channels))
-
-    def _inject(self, point: str, tokens: Tensor, state: RegionState, hint: Tensor | None) -> Tensor | Change:
-        added = self._spread(point, tokens, state)
-        return added if hint is None else hint + added
 
     def _spread(self, point: str, tokens: Tensor, state: RegionState) -> Tensor:
         """What the tokens say at each pixel: (B,outputs C,h,w)."""
@@ -94,14 +88,15 @@ class Film(Injection):
 
     outputs = 2
 
-    def _inject(self, point: str, tokens: Tensor, state: RegionState, hint: Tensor | None) -> Change:
-        scale, shift = self._spread(point, tokens, state).chunk(2, dim=1)
+    def forward(self, tokens: Tensor, state: RegionState, hint: dict[str, Tensor]) -> Injected:
+        """As Injection's: the hint's residuals, and at each point a scale and a shift."""
+        return Injected(hint, {p: self._film(self._spread(p, tokens, state)) for p in self.shapes})
 
-        def apply(features: Tensor) -> Tensor:
-            features = features if hint is None else features + hint
-            return features * (1 + scale) + shift
-
-        return Change(apply)
+    @staticmethod
+    def _film(values: Tensor) -> Modulation:
+        """values (B,2C,h,w): scale, then shift."""
+        scale, shift = values.chunk(2, dim=1)
+        return lambda features: features * (1 + scale) + shift
 
 
 class RegionCrossAttention(nn.Module):
@@ -148,33 +143,29 @@ class Cross(Injection):
         self.heads, self.slots, self.reach = heads, slots, reach
         super().__init__(shapes, width, cross_layers, points, words)
 
-    def forward(self, tokens: Tensor, state: RegionState, hint: dict[str, Tensor]) -> dict[str, Tensor | Change]:
-        sizes = {s[1:] for p, s in self.shapes.items() if p != OUT}
-        bias = {size: self._bias(state.soft_masks[size], state.region_mask) for size in sizes}
-        attending = {p: self._attending(p, tokens, bias[s[1:]], hint.get(p)) for p, s in self.shapes.items() if p != OUT}
-        added = {p: super(Cross, self)._inject(p, tokens, state, hint.get(p)) for p in self.shapes if p == OUT}
-        return hint | attending | added
+    def forward(self, tokens: Tensor, state: RegionState, hint: dict[str, Tensor]) -> Injected:
+        """As Injection's: attention modulates the features of the network, and at full resolution tokens are added."""
+        inner = {p: s[1:] for p, s in self.shapes.items() if p != OUT}
+        bias = {size: self._bias(state.soft_masks[size], state.region_mask) for size in set(inner.values())}
+        attending = {p: self._attending(p, tokens, bias[size]) for p, size in inner.items()}
+        added = {p: self._spread(p, tokens, state) for p in self.shapes if p == OUT}
+        return Injected(hint | {p: hint[p] + x if p in hint else x for p, x in added.items()}, attending)
 
     def _output(self, point: str, width: int, channels: int) -> nn.Module:
         if point == OUT:
             return super()._output(point, width, channels)
         return RegionCrossAttention(width, channels, self.heads, self.slots)
 
-    def _attending(self, point: str, tokens: Tensor, bias: Tensor, hint: Tensor | None) -> Change:
+    def _attending(self, point: str, tokens: Tensor, bias: Tensor) -> Modulation:
         attend = self.out[_key(point)]
-
-        def apply(features: Tensor) -> Tensor:
-            features = features if hint is None else features + hint
-            return features + attend(features, tokens, bias)
-
-        return Change(apply)
+        return lambda features: features + attend(features, tokens, bias)
 
     def _bias(self, masks: Tensor, real: Tensor) -> Tensor:
         """masks (B,N,h,w), real (B,N) -> (B,hw,1+N): log of how near a pixel is to each region, of nothing first."""
         side = 2 * self.reach + 1
         near = F.max_pool2d(masks.float(), side, stride=1, padding=self.reach) / 2  # the pixel's own region counts most
         near = (near + masks.float() / 2).flatten(2).transpose(1, 2)  # (B,hw,N)
-        bias = torch.where((near > 0) & real[:, None], near.clamp(min=FLOOR).log(), NEVER)
+        bias = torch.where((near > 0) & real[:, None], near.clamp(min=FLOOR).log(), MASK_VALUE)
         return F.pad(bias, (1, 0), value=0.0)
 
 

@@ -82,4 +82,5 @@ def _places(weight: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
     away = grid - centre[..., None]  # (B,N,2,hw)
     # a cell has a width of its own: a region one cell wide has no place to vary over
     spread = (weight[:, :, None] * away.square()).sum(-1, keepdim=True) + 1 / 12
-    return (away / spread.sqrt()).unbind(2)
+    u, v = (away / spread.sqrt()).unbind(2)
+    return u, v

@@ -19,7 +19,7 @@ from ragaf_exp.core.tensors import brief
 from ragaf_exp.data.lengths import LONGEST
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.loading.hub import PRETRAINED, Origin, fetch, fingerprint, network, read_config
-from ragaf_exp.models.part import PretrainedModule
+from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.models.text.tiny import encoded, read_tokenizer
 from ragaf_exp.models.text.vocabulary import unknown_words, warn_cut, warn_unknown
 
@@ -32,7 +32,7 @@ KINDS = {"clip_text_model": CLIPTextModel, "clip": CLIPTextModel, "t5": T5Encode
 TOKENIZER_FILES = ["*.json", "*.txt", "*.model"]
 
 
-class ClipText(PretrainedModule):
+class ClipText(TextEncoder):
     """A text encoder of transformers; frozen unless `train`.
 
     Stable Diffusion was trained with captions padded to 77 tokens that its UNet all attends to, so that is what the
@@ -42,6 +42,8 @@ class ClipText(PretrainedModule):
     itself, as for openai/clip-vit-large-patch14). revision, offline, variant, weights: as in the group `backbone`.
     max_tokens: captions are padded to so many, and cut with a warning.
     """
+
+    net: Any  # of transformers
 
     def __init__(
         self, tokenizer: Tokenizer, source: str = "", revision: str = "", offline: bool = False, variant: str = "",

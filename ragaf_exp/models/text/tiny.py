@@ -22,7 +22,7 @@ from ragaf_exp.core.tensors import brief
 from ragaf_exp.data.lengths import LONGEST
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.loading.hub import fingerprint
-from ragaf_exp.models.part import PretrainedModule
+from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.models.text.vocabulary import fitting, unknown_words, warn_cut, warn_unknown
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
@@ -85,7 +85,7 @@ def panics() -> Iterator[None]:
         raise
 
 
-class TinyText(PretrainedModule):
+class TinyText(TextEncoder):
     """A small transformer encoder over byte-pair tokens, trained jointly with the denoiser.
 
     tokenizer: trained on the data, or read from the run folder.
@@ -120,10 +120,10 @@ class TinyText(PretrainedModule):
         """sha256 of all that decides the tokens of a caption."""
         return fingerprint(self, type(self).__name__, self.tokenizer.to_str())
 
-    @classmethod
-    def tokenizer_for(cls, settings: DictConfig, captions: Callable[[], list[str]]) -> Tokenizer:
+    @staticmethod
+    def tokenizer_for(settings: DictConfig, captions: Callable[[], list[str]]) -> Tokenizer:
         """The tokenizer of a new run: fitted to its captions."""
-        return cls.fit(captions(), settings.vocabulary)
+        return TinyText.fit(captions(), settings.vocabulary)
 
     @staticmethod
     def fit(captions: Iterable[str], vocabulary: int = 2048) -> Tokenizer:
@@ -180,7 +180,9 @@ class TinyText(PretrainedModule):
         limit = self.max_tokens - 1
         if len(known) > limit:
             warn_cut(self.tokenizer, self.max_tokens, caption[known[limit][1][0] :])
-        return [self.tokenizer.token_to_id(START), *(i for i, _ in known[:limit])]
+        start = self.tokenizer.token_to_id(START)
+        assert start is not None, "fit adds it, and load checks it"
+        return [start, *(i for i, _ in known[:limit])]
 
     def _known(self, caption: str) -> tuple[list[tuple[int, tuple[int, int]]], list[str]]:
         """(id, [start, end) characters) of each token of the known words; the unknown words."""

@@ -44,8 +44,8 @@ def unknown_words(tokenizer: Tokenizer, encoding: Encoding, caption: str) -> dic
     unknown = {word for i, word, special in marks if i == token and word is not None and not special}
     found = {}
     for word in sorted(unknown):
-        start, end = encoding.word_to_chars(word)
-        found[word] = caption[start:end]
+        if (span := encoding.word_to_chars(word)) is not None:
+            found[word] = caption[span[0] : span[1]]
     return found
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example
 from ragaf_exp.data.loader import collate
+from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.store.records import MAGIC, Records, key_of, no_op
 
 EMPTY = ""  # the caption of a dropped one
@@ -30,7 +31,7 @@ NUMPY = {torch.float32: "<f4", torch.bool: "?"}
 class Latents:
     """Latents of pictures (H,W,3) uint8 by a frozen codec. size: H and W."""
 
-    def __init__(self, place: Path, codec: nn.Module, size: int, on_write: Callable[[], None] = no_op):
+    def __init__(self, place: Path, codec: Codec, size: int, on_write: Callable[[], None] = no_op):
         self.codec = codec
         side = size // codec.downscale
         shape = (codec.channels, side, side)
@@ -53,8 +54,8 @@ class Latents:
 class Texts:
     """Text features of captions by a frozen encoder."""
 
-    def __init__(self, place: Path, text: nn.Module, on_write: Callable[[], None] = no_op):
-        self.text = text
+    def __init__(self, place: Path, text: TextEncoder, on_write: Callable[[], None] = no_op):
+        self.text: TextEncoder | None = text
         with torch.no_grad():
             shape = _arrays(text([EMPTY]))
         layout = {name: (array.dtype.str, array.shape) for name, array in shape.items()}
@@ -64,6 +65,7 @@ class Texts:
     @torch.no_grad()
     def compute(self, captions: list[str]) -> None:
         """Encode and keep captions."""
+        assert self.text is not None, "captions are encoded before the encoder is dropped"
         for caption in captions:
             self.records.write(key_of(caption), _arrays(self.text([caption])))
 

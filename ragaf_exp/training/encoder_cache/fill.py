@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +28,7 @@ from ragaf_exp.store.records import key_of, no_op
 from ragaf_exp.training.encoder_cache.features import EMPTY, Featured, Latents, Texts
 
 log = logging.getLogger(__name__)
+Encoder = TypeVar("Encoder", bound=nn.Module)
 FLUSH = 64  # items after which what was computed is safe from a kill
 
 
@@ -87,7 +88,7 @@ def _once(cfg: DictConfig, folder: Path, count: int, digest: str, fill: Any) -> 
             write_json(done, {"items": count})
 
 
-def _frozen(encoder: nn.Module, group: str, target: str) -> nn.Module:
+def _frozen(encoder: Encoder, group: str, target: str) -> Encoder:
     if any(p.requires_grad for p in encoder.parameters()) or not hasattr(encoder, "fingerprint"):
         other = "take memory.features=latents, or none" if group == "text" else "take memory.features=none"
         raise UserError(f"memory.features: {group}={target.rpartition('.')[2]} is trained with the denoiser, so that "

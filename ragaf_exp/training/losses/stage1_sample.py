@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ragaf_exp.core.types import Batch
-from ragaf_exp.diffusion.process import Diffusion
+from ragaf_exp.diffusion.base import Process
+from ragaf_exp.diffusion.denoiser import Denoiser, prediction_of
 
 
 class Stage1Sampler:
@@ -19,7 +20,7 @@ class Stage1Sampler:
     process: stage 1's. steps: evaluations of stage 1; one costs about a third of a training step.
     """
 
-    def __init__(self, process: Diffusion, model: nn.Module, steps: int = 1):
+    def __init__(self, process: Process, model: Denoiser, steps: int = 1):
         self.process, self.model, self.steps = process, model, steps
 
     @torch.no_grad()
@@ -31,5 +32,6 @@ class Stage1Sampler:
         for i in range(self.steps):
             t = torch.full((len(noise),), last * (self.steps - i) // self.steps, device=noise.device)
             x_t = self.process.add_noise(latent, noise, t) if i else noise
-            latent = self.process.to_x0(self.model.denoise(x_t, t, conditioning).value, x_t, t).to(noise.dtype)
+            prediction = prediction_of(self.model.denoise(x_t, t, conditioning))
+            latent = self.process.to_x0(prediction, x_t, t).to(noise.dtype)
         return latent

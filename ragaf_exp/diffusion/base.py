@@ -1,0 +1,46 @@
+"""What every diffusion process provides; a new one is a class of its own, and nothing else knows which it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+
+class Process(nn.Module, ABC):
+    """A path from data x_0 to noise, and what a network predicts along it.
+
+    timesteps: T; they are numbered from 0 (data) to T - 1 (noise). schedulers: the names of its samplers.
+    """
+
+    timesteps: int
+    schedulers: tuple[str, ...]
+
+    def sample_timesteps(self, count: int, last: int, generator: Generator) -> Tensor:
+        """(count,) int64 on the CPU, uniform in [0, last)."""
+        return torch.randint(0, last, (count,), generator=generator)
+
+    @abstractmethod
+    def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_0, noise (B,C,h,w), timesteps t (B,) -> x_t (B,C,h,w)."""
+
+    @abstractmethod
+    def target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network learns to predict from x_t, (B,C,h,w)."""
+
+    @abstractmethod
+    def to_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The estimate of x_0 that a prediction amounts to, (B,C,h,w)."""
+
+    @abstractmethod
+    def weight(self, t: Tensor) -> Tensor:
+        """Weight (B,) of the squared error of the prediction at timesteps t (B,)."""
+
+    @abstractmethod
+    def scheduler(self, name: str) -> Any:
+        """A fresh sampler of diffusers' kind. name: one of `schedulers`."""
+
+    def check_pretrained(self, wanted: dict[str, Any]) -> None:
+        """UserError where a backbone was trained with another process. wanted: its scheduler's settings."""

@@ -1,0 +1,96 @@
+"""Backbones that are diffusers' UNet2DConditionModel: what all of them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor, nn
+
+from ragaf_exp.models.backbones import taps
+from ragaf_exp.models.backbones.attention import BiasedAttention, WordBias
+from ragaf_exp.models.backbones.base import NO_MODULATIONS, Backbone
+from ragaf_exp.models.backbones.blocks import COMPILED
+from ragaf_exp.models.backbones.points import Injected, Modulation, Shape
+from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.loading.hub import on_meta
+
+
+class UNetBackbone(Backbone):
+    """A denoiser around diffusers' UNet, which its subclasses build as `unet`; it takes latents of any side."""
+
+    unet: UNet2DConditionModel
+    attention_layers = {"all": (".attn1.", ".attn2."), "self": (".attn1.",), "cross": (".attn2.",)}
+    projections = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def shapes(self, side: int) -> dict[str, Shape]:
+        """Channels and resolution at every injection point, for latents of side x side."""
+        return taps.trace(self.unet, side, side)
+
+    def skip_shapes(self, side: int) -> dict[str, Shape]:
+        """The same where a ControlNet's residuals are added."""
+        return taps.trace_skips(self.unet, side, side)
+
+    def intra_shapes(self, side: int) -> dict[str, Shape]:
+        """The same where a T2I-Adapter's features are added."""
+        return taps.trace_intra(self.unet, side, side)
+
+    @property
+    def level_widths(self) -> list[int]:
+        """Channels of the UNet's levels, the finest first."""
+        return list(self.unet.config.block_out_channels)
+
+    def controlnet(self, channels: tuple[int, ...]) -> ControlNetModel:
+        """A ControlNet that starts as a copy of the UNet's encoder. channels: of its embedding of the sketch."""
+        return ControlNetModel.from_unet(
+            self.unet, conditioning_embedding_out_channels=channels, load_weights_from_unet=not on_meta()
+        )
+
+    def blocks(self) -> list[nn.Module]:
+        return [module for module in self.unet.modules() if isinstance(module, COMPILED)]
+
+    def recomputed_blocks(self) -> list[nn.Module]:
+        """None: diffusers checkpoints its UNet's blocks itself."""
+        return []
+
+    def add_lora(self, rank: int, kind: str) -> None:
+        from peft import LoraConfig  # seconds to import, and few runs need it
+
+        targets = self.lora_targets(self.unet, kind)
+        self.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
+        self.unet.requires_grad_(True)  # peft freezes the rest, which `set_trainable` decides
+
+    def lora_layers(self) -> dict[str, Tensor]:
+        if not getattr(self.unet, "peft_config", None):
+            return {}
+        from diffusers.utils import convert_state_dict_to_diffusers
+        from peft import get_peft_model_state_dict
+
+        state = get_peft_model_state_dict(self.unet)
+        return convert_state_dict_to_diffusers({name: x.detach().cpu().contiguous() for name, x in state.items()})
+
+    @contextmanager
+    def watch_attention(self, watch: Callable[[Tensor], object]) -> Iterator[None]:
+        processors = [p for p in self.unet.attn_processors.values() if isinstance(p, BiasedAttention)]
+        for processor in processors:
+            processor.watch = watch
+        try:
+            yield
+        finally:
+            for processor in processors:
+                processor.watch = None
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,
+        modulations: Mapping[str, Modulation] = NO_MODULATIONS,
+    ) -> Tensor:  # fmt: skip
+        """As Backbone's; residuals at `skip.i` and `skip.mid` go where diffusers adds a ControlNet's."""
+        change = Injected(residuals, modulations).on_map
+        skips = [residuals[f"{taps.SKIP}{i}"] for i in range(sum(p.startswith(taps.SKIP) for p in residuals) - 1)]
+        with taps.adapted(self.unet, change), taps.tapped(self.unet, change):
+            return self.unet(
+                self.inputs(x_t), t, text.tokens, encoder_attention_mask=text.mask if text.seen is None else text.seen,
+                cross_attention_kwargs={"word_bias": words}, down_block_additional_residuals=skips or None,
+                mid_block_additional_residual=residuals.get(taps.SKIP_MID),
+            ).sample  # fmt: skip

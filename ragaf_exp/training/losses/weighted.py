@@ -1,0 +1,79 @@
+"""The weights of a stage's losses, and the losses of its region path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import reduce
+from operator import add
+
+from torch import Tensor
+
+from ragaf_exp.config.schema import Loss
+from ragaf_exp.models.conditioning import Conditioning, RegionState
+from ragaf_exp.models.model import Prediction
+from ragaf_exp.models.regions.targets import asked
+from ragaf_exp.training.losses.region_targets import target_losses
+from ragaf_exp.training.losses.region_text import contrastive, coverage, entropy, spans
+from ragaf_exp.training.micro_batches import MicroBatchWeight
+
+
+class LossWeights(dict[str, float]):
+    """Config group `loss` by name."""
+
+    def __init__(self, loss: Loss):
+        super().__init__(asdict(loss))
+
+    def at(self, name: str, progress: float = 0.0) -> float:
+        """Weight of a loss where the share `progress` of the stage's steps is done."""
+        until = self["contrastive_until"]
+        left = max(0.0, 1 - progress / until) if name == "contrastive" and until else 1.0
+        return left * self[name]
+
+    def total(self, losses: Mapping[str, Tensor], progress: float) -> Tensor:
+        """The weighted sum."""
+        return reduce(add, (self.at(name, progress) * value for name, value in losses.items()))
+
+
+def region_losses(
+    prediction: Prediction, c: Conditioning, x_0: Tensor, weights: LossWeights, share: MicroBatchWeight
+) -> dict[str, Tensor]:
+    """Losses of the region path by name, as parts of the step's; empty for a model without regions.
+
+    Args:
+        prediction: holds what each region token predicts of x_0.
+        c: holds the regions' masks and attention.
+        x_0: latents, (B,C,h,w).
+        weights: losses without a weight are not computed.
+        share: what part of the step's batch this is.
+    """
+    if c.regions is None:
+        return {}
+    losses: dict[str, Tensor] = {}
+    if prediction.region_latent is not None:
+        targets = _region_targets(prediction.region_latent, c.regions, x_0, weights)
+        losses |= {name: value * share.regions for name, value in targets.items()}
+    return losses | _region_text(prediction, c, weights, share)
+
+
+def _region_targets(predicted: Tensor, state: RegionState, x_0: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+    """predicted (B,N,values of all targets)."""
+    sizes = asked(weights, x_0.shape[1])
+    return target_losses(predicted, sizes, state.soft_masks[x_0.shape[2], x_0.shape[3]], state.region_mask, x_0)
+
+
+def _region_text(
+    prediction: Prediction, c: Conditioning, weights: LossWeights, share: MicroBatchWeight
+) -> dict[str, Tensor]:
+    """A batch without spans, as validation's are, has no loss of them. Contrast is within a micro-batch."""
+    losses = {}
+    if weights["contrastive"] > 0:  # also once its weight has fallen to 0: all steps have the same losses
+        assert prediction.contrastive_logits is not None, "a model with this loss has them"
+        losses["contrastive"] = contrastive(prediction.contrastive_logits, c) * share.items
+    if weights["coverage"] > 0:
+        losses["coverage"] = coverage(c) * share.items
+    if weights["entropy"] > 0:
+        losses["entropy"] = entropy(c) * share.regions
+    if weights["spans"] > 0 and c.phrase_tokens is not None:
+        losses["spans"] = spans(c) * share.regions
+    return losses

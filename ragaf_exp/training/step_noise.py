@@ -1,0 +1,94 @@
+"""The randomness of one training step, and the latents that its noise is added to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Generator, Tensor
+
+from ragaf_exp.core.types import Batch
+from ragaf_exp.diffusion.base import Process
+from ragaf_exp.models.regions.pooling import pool
+from ragaf_exp.regions.soft_masks import soft_masks
+
+
+@dataclass(frozen=True)
+class StepNoise:
+    """The randomness of one step, sampled on the CPU so that it is the same on every device."""
+
+    noise: Tensor  # (B,C,h,w) standard normal
+    timesteps: Tensor  # (B,), of the diffusion process
+    keep_text: Tensor  # (B,) bool
+    keep_sketch: Tensor  # (B,) bool
+    recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
+    coarse: Tensor | None = None  # (B,C,h,w) standard normal: stage 1's noise, where stage 2 takes its latent as input
+
+    def stage1_noise(self) -> Tensor:
+        """(B,C,h,w), for a stage 2 that takes stage 1's latent as input."""
+        assert self.coarse is not None, "sampled with coarse=True"
+        return self.coarse
+
+    def to(self, device: torch.device) -> StepNoise:
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def rows(self, where: slice) -> StepNoise:
+        return self._each(lambda x: x[where])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> StepNoise:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
+
+
+def sample_step_noise(
+    process: Process, shape: torch.Size, last: int, dropout: tuple[float, float], recolour: float, generator: Generator,
+    coarse: bool = False,
+) -> StepNoise:  # fmt: skip
+    """Sample everything random in a training step.
+
+    Args:
+        process: samples the timesteps.
+        shape: (B,C,h,w) of the latents.
+        last: timesteps are sampled below it.
+        dropout: probability of dropping an item's caption, and its sketch.
+        recolour: probability of a wrongly coloured start, see `x_start`.
+        generator: on the CPU.
+        coarse: whether stage 1's noise is sampled too.
+    """
+    n = shape[0]
+    text, sketch = dropout
+    return StepNoise(
+        noise=torch.randn(shape, generator=generator),
+        timesteps=process.sample_timesteps(n, last, generator),
+        keep_text=torch.rand(n, generator=generator) >= text,
+        keep_sketch=torch.rand(n, generator=generator) >= sketch,
+        recolour=torch.rand(n, generator=generator) < recolour if recolour else None,
+        coarse=torch.randn(shape, generator=generator) if coarse else None,
+    )
+
+
+def x_start(
+    x_0: Tensor, batch: Batch, noise: StepNoise, previous: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """The latents that noise is added to: x_0, or x_0 with each region's mean moved to that of the previous item.
+
+    Stage 2 samples from stage 1's output, which has the right strokes and often the wrong colours: it must take
+    colours from the regions, not from x_t. Stage 1 has no recoloured starts.
+
+    Args:
+        x_0: latents, (B,C,h,w).
+        batch: holds the regions' labels.
+        noise: says which items are recoloured.
+        previous: means (B,N,C) of each item -> of the item before it, where these are one process's share of a batch.
+
+    Returns:
+        (B,C,h,w).
+    """
+    if noise.recolour is None:
+        return x_0
+    masks = soft_masks(batch.labels, batch.nodes.shape[1], (x_0.shape[2], x_0.shape[3]))  # (B,N,h,w)
+    means = pool(x_0, masks)  # (B,N,C)
+    theirs = means.roll(1, 0) if previous is None else previous(means)
+    offset = (theirs - means) * batch.node_mask[..., None] * noise.recolour[:, None, None]
+    return x_0 + torch.einsum("bnc,bnhw->bchw", offset, masks.to(x_0.dtype))
