@@ -15,7 +15,6 @@ from ragaf_exp.config.schema import REFINE, Memory
 from ragaf_exp.core.files import remove_folder, write_folder
 from ragaf_exp.models.backbones.base import Backbone
 
-TUNES = ("full", "frozen", "attention", "lora")
 ATTENTION = {"all": (".attn1.", ".attn2."), "self": (".attn1.",), "cross": (".attn2.",)}
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 BASE, LORA = ".base_layer.", ".lora_"
