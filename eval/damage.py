@@ -29,6 +29,7 @@ from eval.registry import SKETCH, higher_is_better, image_scores, in_group
 from ragaf_exp.config.command_line import guarded, parse_args
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
+from ragaf_exp.core.markdown import table as markdown_table
 from ragaf_exp.core.writable import check_file
 
 LPIPS, FRECHET = "lpips", "fd_squeezenet"
@@ -132,16 +133,15 @@ def worsens(values: np.ndarray, better_if_higher: bool) -> bool:
 def table(found: dict[str, np.ndarray], damage: Damage) -> str:
     """Markdown: a row for each metric, with the means at every level and how often a single picture's figure worsens."""
     levels = ["none", *(f"{level:g}" for level in damage.levels)]
-    lines = [f"| {damage.what} | {' | '.join(levels)} | claims to see it | worse at every step | single pictures |",
-             "|---" * (len(levels) + 4) + "|"]  # fmt: skip
+    header = [damage.what, *levels, "claims to see it", "worse at every step", "single pictures"]
+    rows = []
     for name, values in found.items():
         better = higher_is_better(name)
-        means = " | ".join(_number(mean) for mean in values.mean(1))
         single = np.mean([worsens(values[:, [i]], better) for i in range(values.shape[1])])
         share = f"{single:.0%}" if values.shape[1] > 1 else ""
-        says = [("no", "yes")[fact] for fact in (name in damage.seen_by, worsens(values, better))]
-        lines.append(f"| `{name}` | {means} | {' | '.join(says)} | {share} |")
-    return "\n".join(lines) + "\n"
+        verdicts = [("no", "yes")[fact] for fact in (name in damage.seen_by, worsens(values, better))]
+        rows.append([f"`{name}`", *map(_number, values.mean(1)), *verdicts, share])
+    return markdown_table(header, rows, text=len(header)) + "\n"
 
 
 def _number(value: float) -> str:

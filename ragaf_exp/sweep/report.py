@@ -3,13 +3,13 @@ fit a page, the comparison of runs beside it."""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from eval.registry import SWEEP, shown
+from eval.statistics.bootstrap import student_interval
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
 from ragaf_exp.sweep.monitor import load
@@ -18,7 +18,6 @@ from ragaf_exp.sweep.status import Row
 from ragaf_exp.sweep.table import Table, render
 
 COMPARED = 26  # members that the comparison of runs still shows side by side
-T975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
 
 
 def write_sweep_report(home: Path, out: Path | None = None) -> list[Path]:
@@ -79,9 +78,5 @@ def _groups(table: Table, figures: dict[str, Any], names: list[str]) -> dict[str
 def _mean(values: list[float]) -> str:
     if not values:
         return "–"
-    mean, n = math.fsum(values) / len(values), len(values)
-    if n < 2:
-        return f"{mean:.3f}"
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = (T975[n - 2] if n - 2 < len(T975) else 1.96 + 2.6 / (n - 1)) * deviation / math.sqrt(n)
-    return f"{mean:.3f} ± {half:.3f}"
+    mean, half = student_interval(values)
+    return f"{mean:.3f} ± {half:.3f}" if len(values) > 1 else f"{mean:.3f}"

@@ -20,6 +20,7 @@ from eval.statistics.bootstrap import figure
 from eval.statistics.paired import paired_differences
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json, write_text
+from ragaf_exp.core.markdown import table
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example
 from ragaf_exp.data.loader import collate
@@ -170,19 +171,20 @@ def _figure(values: list[list[float] | None], keys: list[str], better: bool, res
 
 def markdown(content: dict[str, Any]) -> str:
     """The figures as a table."""
-    lines = [f"Controls of {content['run']}: {content['items']} test items with the same noise, seed {content['seed']}, "
-             f"EMA weights; binding by chance {content['chance']:.3f}. Intervals are 95 %, differences paired to `right`.",
-             "", "| control | figure | value | n | difference to right |", "| --- | --- | --: | --: | --: |"]  # fmt: skip
+    head = (f"Controls of {content['run']}: {content['items']} test items with the same noise, seed {content['seed']}, "
+            f"EMA weights; binding by chance {content['chance']:.3f}. "
+            "Intervals are 95 %, differences paired to `right`.")  # fmt: skip
+    rows = []
     for name, control in content["controls"].items():
         label = f"**{name}**: {control['what']}"
         for f, entry in control["figures"].items():
             low, high = entry["ci95"]
             gap = control["difference"].get(f)
-            shown = f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
-            said = f"{f} ({METRICS[f].meaning})"
-            lines.append(f"| {label} | {said} | {entry['value']:.3f} [{low:.3f}, {high:.3f}] | {entry['n']} | {shown} |")
+            change = f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
+            value = f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]"
+            rows.append([label, f"{f} ({METRICS[f].meaning})", value, str(entry["n"]), change])
             label = ""
-    return "\n".join(lines) + "\n"
+    return f"{head}\n\n{table(['control', 'figure', 'value', 'n', 'difference to right'], rows, text=2)}\n"
 
 
 def picture(

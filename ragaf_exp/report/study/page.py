@@ -15,15 +15,17 @@ from markupsafe import Markup
 from omegaconf import OmegaConf
 
 from eval.registry import RATIO, STUDY, higher_is_better, shown
-from eval.statistics.crossed import Estimate, Scores, difference, mean, ratio
+from eval.statistics.crossed import Scores, SeedEstimate, difference, mean, ratio
 from ragaf_exp.config.compose import load_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
+from ragaf_exp.core.markdown import bullets, escape
+from ragaf_exp.core.markdown import table as markdown_table
 from ragaf_exp.report.catalogue import head, number
 from ragaf_exp.report.compare import side_by_side
 from ragaf_exp.report.compare.comparable import refuse_unlike
 from ragaf_exp.report.compare.runs import Member, find_folders, read_members
-from ragaf_exp.report.compare.tables import ARROWS, escape_markdown
+from ragaf_exp.report.compare.tables import ARROWS
 from ragaf_exp.report.render import render
 from ragaf_exp.report.study.curves import learning_charts, learning_picture
 from ragaf_exp.report.study.members import BASELINE, FULL, Group, group, named, study_name
@@ -35,7 +37,7 @@ class Table:
 
     title: str
     signed: bool  # differences
-    rows: list[tuple[Group, list[Estimate | None]]]
+    rows: list[tuple[Group, list[SeedEstimate | None]]]
 
 
 def is_study(runs: Sequence[str | Path]) -> bool:
@@ -86,7 +88,7 @@ def study_tables(groups: list[Group]) -> list[Table]:
     return tables
 
 
-def _difference(of: Scores | None, reference: Scores | None) -> Estimate | None:
+def _difference(of: Scores | None, reference: Scores | None) -> SeedEstimate | None:
     return None if of is None or reference is None else difference(of, reference)
 
 
@@ -115,7 +117,7 @@ def notes(groups: list[Group], missing: list[Member]) -> list[str]:
     return told + [f"Missing: {named(m) or m.name}: {m.missing or 'items.jsonl is not there'}." for m in missing]
 
 
-def text(name: str, of: Estimate | None, signed: bool) -> tuple[str, str]:
+def text(name: str, of: SeedEstimate | None, signed: bool) -> tuple[str, str]:
     """An estimate and its interval."""
     if of is None:
         return "–", ""
@@ -139,22 +141,18 @@ def markdown(tables: list[Table], lines: list[str]) -> str:
         names = columns([of for of, _ in tables[0].rows])
         titles = [f"{head(n)['title']} {ARROWS[higher_is_better(n)][0]}" for n in names]
         extra = list(FACTS) if not table.signed else ["seeds"]
-        body = [_line(["member", *titles, *extra]), _line(["---", *["--:"] * (len(titles) + len(extra))])]
+        body = []
         for of, cells in table.rows:
             texts = [_cell(name, cell, table.signed) for name, cell in zip(names, cells, strict=True)]
             seeds = facts(of) if not table.signed else [str(max((c.seeds for c in cells if c), default=0))]
-            body.append(_line([escape_markdown(of.name), *texts, *seeds]))
-        parts.append("\n".join([f"## {table.title}", "", *body]))
-    return "\n\n".join([*parts, "\n".join(f"- {escape_markdown(line)}" for line in lines)]) + "\n"
+            body.append([escape(of.name), *texts, *seeds])
+        parts.append(f"## {table.title}\n\n{markdown_table(['member', *titles, *extra], body)}")
+    return "\n\n".join([*parts, bullets(lines)]) + "\n"
 
 
-def _cell(name: str, of: Estimate | None, signed: bool) -> str:
-    value, interval = map(escape_markdown, text(name, of, signed))
+def _cell(name: str, of: SeedEstimate | None, signed: bool) -> str:
+    value, interval = map(escape, text(name, of, signed))
     return f"**{value}** {interval}" if signed and of is not None and of.clear else f"{value} {interval}".strip()
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _content(
@@ -177,7 +175,7 @@ def _content(
     }  # fmt: skip
 
 
-def _row(of: Group, cells: list[Estimate | None], names: list[str], signed: bool) -> dict[str, Any]:
+def _row(of: Group, cells: list[SeedEstimate | None], names: list[str], signed: bool) -> dict[str, Any]:
     texts = []
     for name, cell in zip(names, cells, strict=True):
         value, interval = text(name, cell, signed)
