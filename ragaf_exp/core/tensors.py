@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ragaf_exp.core.errors import UserError
+
+SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own switch, for libraries that don't say weights_only themselves
 
 
 def read_tensors(where: Path, key: str) -> Any:
@@ -38,6 +41,20 @@ def state_of(content: Any, where: Path, key: str, file: str) -> dict[str, Tensor
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise UserError(f"{key}={where}: holds no network's weights; it should be a {file}")
     return content
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """In here torch.load unpickles tensors alone, whatever a library asks of it."""
+    before = os.environ.get(SAFE)
+    os.environ[SAFE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE]
+        else:
+            os.environ[SAFE] = before
 
 
 @contextmanager
