@@ -24,21 +24,15 @@ from tqdm import tqdm
 from eval.edges import edge_curve
 from eval.images import ImageSet, ahead
 from eval.metrics.distances import frechet, moments
-from eval.metrics.image import mse, psnr, ssim
-from eval.metrics.sketch_fidelity import FIGURES, compare
+from eval.metrics.sketch_fidelity import compare
+from eval.registry import SKETCH, higher_is_better, image_scores, in_group
 from ragaf_exp.config.command_line import guarded, parse_args
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
+from ragaf_exp.core.markdown import table as markdown_table
 from ragaf_exp.core.writable import check_file
 
-PIXELS = {"mse": (mse, False), "psnr": (psnr, True), "ssim": (ssim, True)}
 LPIPS, FRECHET = "lpips", "fd_squeezenet"
-HIGHER_IS_BETTER = {
-    **{name: better for name, (_, better) in PIXELS.items()},
-    LPIPS: False,
-    FRECHET: False,
-    **{name: better for name, (_, better) in FIGURES.items()},
-}
 EVERYWHERE = ("mse", "psnr", "ssim", LPIPS)
 
 
@@ -88,7 +82,7 @@ DAMAGES = {
         (*EVERYWHERE, FRECHET, "sketch_f1", "sketch_precision", "chamfer", "edge_ms_ssim"),
     ),
     "colour": Damage("colour shift, CIE76", (5, 10, 20, 40), recoloured, (*EVERYWHERE, FRECHET)),
-    "shift": Damage("shift, px", (2, 4, 8, 16), shifted, (*EVERYWHERE, *FIGURES)),
+    "shift": Damage("shift, px", (2, 4, 8, 16), shifted, (*EVERYWHERE, *in_group(SKETCH))),
 }  # fmt: skip
 
 
@@ -112,38 +106,42 @@ def scores(images: ImageSet, damage: Damage, lpips: Any = None, network: Any = N
     if features:
         whole, *levels = (moments(np.stack(of_level)) for of_level in zip(*features, strict=True))
         result[FRECHET] = np.array([[frechet(*whole, *level)] for level in (whole, *levels)])
-    return {name: result[name] for name in HIGHER_IS_BETTER if name in result}
+    return {name: result[name] for name in measured() if name in result}
 
 
 def _judged(images: ImageSet, damage: Damage, number: int) -> tuple[list[np.ndarray], dict[str, list[float]]]:
     """A picture undamaged and at every level, and what each scores without a network."""
     image = images[number]
     states = [image, *(damage.apply(image, level, number) for level in damage.levels)]
-    found = {name: [metric(state, image) for state in states] for name, (metric, _) in PIXELS.items()}
+    found = {name: [score(state, image) for state in states] for name, score in image_scores().items()}
     strokes = edge_curve(image)
-    kept = [compare(strokes, edge_curve(state)) for state in states]
-    return states, found | {name: [getattr(f, field) for f in kept] for name, (field, _) in FIGURES.items()}
+    fidelity = [compare(strokes, edge_curve(state)).values() for state in states]
+    return states, found | {name: [values[name] for values in fidelity] for name in fidelity[0]}
 
 
-def worsens(values: np.ndarray, higher_is_better: bool) -> bool:
+def measured() -> list[str]:
+    """Names of the metrics of the table, in its order."""
+    return [*image_scores(), LPIPS, FRECHET, *in_group(SKETCH)]
+
+
+def worsens(values: np.ndarray, better_if_higher: bool) -> bool:
     """Whether the mean (levels,N) gets worse at every step."""
     step = np.diff(values.mean(1))
-    return bool((step < 0 if higher_is_better else step > 0).all())
+    return bool((step < 0 if better_if_higher else step > 0).all())
 
 
 def table(found: dict[str, np.ndarray], damage: Damage) -> str:
     """Markdown: a row for each metric, with the means at every level and how often a single picture's figure worsens."""
     levels = ["none", *(f"{level:g}" for level in damage.levels)]
-    lines = [f"| {damage.what} | {' | '.join(levels)} | claims to see it | worse at every step | single pictures |",
-             "|---" * (len(levels) + 4) + "|"]  # fmt: skip
+    header = [damage.what, *levels, "claims to see it", "worse at every step", "single pictures"]
+    rows = []
     for name, values in found.items():
-        better = HIGHER_IS_BETTER[name]
-        means = " | ".join(_number(mean) for mean in values.mean(1))
+        better = higher_is_better(name)
         single = np.mean([worsens(values[:, [i]], better) for i in range(values.shape[1])])
         share = f"{single:.0%}" if values.shape[1] > 1 else ""
-        says = [("no", "yes")[fact] for fact in (name in damage.seen_by, worsens(values, better))]
-        lines.append(f"| `{name}` | {means} | {' | '.join(says)} | {share} |")
-    return "\n".join(lines) + "\n"
+        verdicts = [("no", "yes")[fact] for fact in (name in damage.seen_by, worsens(values, better))]
+        rows.append([f"`{name}`", *map(_number, values.mean(1)), *verdicts, share])
+    return markdown_table(header, rows, text=len(header)) + "\n"
 
 
 def _number(value: float) -> str:
@@ -153,7 +151,7 @@ def _number(value: float) -> str:
 def failures(found: dict[str, np.ndarray], damage: Damage) -> Sequence[str]:
     """The metrics that claim to see the damage and did not get worse at every step."""
     return [name for name, values in found.items()
-            if name in damage.seen_by and not worsens(values, HIGHER_IS_BETTER[name])]  # fmt: skip
+            if name in damage.seen_by and not worsens(values, higher_is_better(name))]  # fmt: skip
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from eval.images import ImageSet, ahead
 from eval.items import ItemRow, write_items
 from eval.metrics.image import check_window
 from eval.networks import Networks, NetworkScores
+from eval.registry import image_scores
 from eval.results import SCHEMA, Result, groups_of, phrase_regions
 from eval.scan import Survey, survey
 from eval.sidecars import Caption, files_by_key, read_captions, scenes_of, sketches_of
@@ -26,8 +27,6 @@ from ragaf_exp.core.files import write_json
 from ragaf_exp.data.decode import read_labels
 from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.listing import in_short
-
-PAIRED = ("mse", "psnr", "ssim", "lpips")  # figures of an image and the reference's picture of its name
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class FolderScores:
             return None
         first, second, counts = matched(self.images, self.reference, alike=False)
         if reason := sizes_apart(first, second):
-            asked = [name for name in PAIRED if name != "lpips" or name in self.settings.metrics]
+            asked = [name for name in (*image_scores(), "lpips") if name != "lpips" or name in self.settings.metrics]
             self.result.unavailable |= dict.fromkeys(asked, reason)
             return None
         check_window(first[0])

@@ -10,9 +10,10 @@ from typing import Any
 from eval.clip.crops import PhraseRegions
 from eval.features import load
 from eval.features.cached import features_of
-from eval.features.distances import FEWEST, distance_figures
+from eval.features.distances import distance_figures
 from eval.features.inception import MODES
 from eval.images import ImageSet
+from eval.registry import METRICS
 from eval.unavailable import Unavailable
 from ragaf_exp.config.schema import Cache, Eval
 from ragaf_exp.core.errors import UserError
@@ -20,8 +21,6 @@ from ragaf_exp.store.entries import GIGABYTE, place
 from ragaf_exp.store.eviction import FOLDER, evict
 
 DISTANCES = {"embedded": ["fd_embedded"], "squeezenet": ["fd_squeezenet"], "inception": ["fid", "kid"]}  # of sets
-BETTER = {"lpips": False, "clip_score": True, "clip_score_shuffled": True, "region_clip_accuracy": True,
-          "region_clip_chance": True, "clip_directional": True, "clip_directional_shuffled": True}  # fmt: skip
 
 
 @dataclass
@@ -117,9 +116,9 @@ class Networks:
     def _distances(
         self, found: NetworkScores, names: list[str], network: str, images: ImageSet, reference: ImageSet
     ) -> None:
-        fewest = min(len(images), len(reference))
-        if fewest < FEWEST:
-            raise Unavailable(f"{names[0]}: {fewest} images; a distance between sets needs at least {FEWEST} in either")
+        fewest, needed = min(len(images), len(reference)), max(METRICS[name].min_n for name in names)
+        if fewest < needed:
+            raise Unavailable(f"{names[0]}: {fewest} images; a distance between sets needs at least {needed} in either")
         entries = distance_figures(images, reference, self._network(network), self.folder)
         found.metrics |= {name: entries[name] for name in names}
 

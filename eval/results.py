@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from eval import networks, scoring
+from eval import networks
 from eval.clip.crops import PhraseRegions
 from eval.difficulty import group_figures
 from eval.items import ItemRow, add_values, figure_of, flat
+from eval.registry import DIFFICULTY, grouped, higher_is_better
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
 
 SCHEMA = 1
-
-
-GROUPED = ("binding_accuracy", "leak_rate", "sketch_f1", "pointing_accuracy", "fill_accuracy", "lpips", "ssim")
-
-
-BETTER = scoring.BETTER | networks.BETTER
 
 
 @dataclass
@@ -40,8 +35,8 @@ class Result:
         for name, of_items in values.items():
             add_values(self.rows, prefix + name, of_items)
             if flat(self.rows, prefix + name)[0]:
-                known = {**measured_with, **facts.get(name, {})}
-                self.metrics[prefix + name] = figure_of(self.rows, prefix + name, higher_is_better=BETTER[name], **known)
+                known = {"higher_is_better": higher_is_better(name), **measured_with, **facts.get(name, {})}
+                self.metrics[prefix + name] = figure_of(self.rows, prefix + name, **known)
 
     def take(self, found: networks.NetworkScores, measured_with: dict[str, Any], prefix: str = "") -> None:
         """Note what the networks found."""
@@ -67,5 +62,5 @@ def _objects(item: Item) -> PhraseRegions:
 
 def groups_of(result: Result, resamples: int) -> dict[str, dict[str, Any]]:
     """Figures by difficulty."""
-    grouped = {name: BETTER[name] for name in GROUPED if name in result.metrics}
-    return group_figures(result.rows, grouped, resamples=resamples) | result.splits
+    better = {name: higher_is_better(name) for name in grouped(DIFFICULTY) if name in result.metrics}
+    return group_figures(result.rows, better, resamples=resamples) | result.splits

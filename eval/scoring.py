@@ -9,26 +9,21 @@ import numpy as np
 from eval.edges import EdgeReader
 from eval.metrics import attention as attention_metrics
 from eval.metrics import binding
-from eval.metrics import image as image_metrics
 from eval.metrics.binding import ObjectBinding, bind
 from eval.metrics.image import seam_ratio
-from eval.metrics.sketch_fidelity import FIGURES, sketch_fidelity_set
+from eval.metrics.sketch_fidelity import sketch_fidelity_set
+from eval.registry import image_scores
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
 
 Values = dict[str, list]  # of each metric, in the order of items: a number, a list of one for each object, or None
-BETTER = {
-    "mse": False, "psnr": True, "ssim": True, "seam_ratio": False, **binding.HIGHER_IS_BETTER,
-    **attention_metrics.HIGHER_IS_BETTER, "pointing_accuracy_repeated": True,
-    **{name + chance: better for name, (_, better) in FIGURES.items() for chance in ("", "_shuffled")},
-}  # fmt: skip
 
 
 def pixel_values(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> Values:
-    """mse, psnr and ssim of each image (H,W,3) uint8 to its reference."""
-    rows = [[getattr(image_metrics, name)(*pair) for name in ("mse", "psnr", "ssim")]
-            for pair in zip(images, references, strict=True)]  # fmt: skip
-    return dict(zip(("mse", "psnr", "ssim"), map(list, zip(*rows, strict=True)), strict=True))
+    """mse, psnr, ssim and any other `score` of eval.registry, of each image (H,W,3) uint8 to its reference."""
+    functions = image_scores()
+    rows = [[score(*pair) for score in functions.values()] for pair in zip(images, references, strict=True)]
+    return dict(zip(functions, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def seam_values(images: Sequence[np.ndarray], patch: int) -> Values:
@@ -46,9 +41,9 @@ def sketch_values(
     """
     right, shuffled = sketch_fidelity_set(sketches, images, reader, done=done)
     values: Values = {}
-    for name, (field, _) in FIGURES.items():
-        values[name] = [getattr(f, field) for f in right]
-        values[f"{name}_shuffled"] = [getattr(f, field) for f in shuffled] or [None] * len(right)
+    for name in right[0].values() if right else ():
+        values[name] = [f.values()[name] for f in right]
+        values[f"{name}_shuffled"] = [f.values()[name] for f in shuffled] or [None] * len(right)
     return values
 
 
@@ -67,7 +62,8 @@ def binding_values(scenes: Sequence[list[ObjectBinding] | None]) -> Values:
     if all(scene is None for scene in scenes):
         return {}
     by_scene = [scene and binding.binding_values(scene) for scene in scenes]
-    return {name: [values and values[name] for values in by_scene] for name in binding.HIGHER_IS_BETTER}
+    names = next(values for values in by_scene if values)
+    return {name: [values and values[name] for values in by_scene] for name in names}
 
 
 def attention_values(

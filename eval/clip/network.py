@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,10 +20,9 @@ from eval.features.base import Network
 from eval.unavailable import Unavailable
 from ragaf_exp.core.errors import UserError, between
 from ragaf_exp.core.files import checksum
-from ragaf_exp.core.tensors import brief, no_remote_code
+from ragaf_exp.core.tensors import brief, no_remote_code, weights_only
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # open_clip asks for it, but tries again without where that raises TypeError
 
 
 class Clip(Network):
@@ -138,10 +136,8 @@ def _loaded(source: Source, precision: str, device: str) -> tuple[nn.Module, Cal
 
 def _fill(network: nn.Module, source: Source) -> None:
     """Load the weights by open_clip's own function, which also knows older and others' layouts."""
-    before = os.environ.get(SAFE)
-    os.environ[SAFE] = "1"
-    try:
-        with hushed():
+    try:  # open_clip asks for weights_only, but tries again without where that raises TypeError
+        with hushed(), weights_only():
             library().load_checkpoint(network, str(source.weights), weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{PRETRAINED}={source.weights}: holds more than tensors, or is damaged; it is not read; "
@@ -149,8 +145,3 @@ def _fill(network: nn.Module, source: Source) -> None:
     except Exception as error:  # what a damaged file makes a reader raise is of any type
         raise UserError(f"{PRETRAINED}={source.weights}: is damaged, or holds no weights of {source.name} "
                         f"({brief(error)}); fetch it again or name its model") from error  # fmt: skip
-    finally:
-        if before is None:
-            del os.environ[SAFE]
-        else:
-            os.environ[SAFE] = before

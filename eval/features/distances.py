@@ -13,6 +13,7 @@ from eval.features.cached import features_of
 from eval.images import ImageSet
 from eval.metrics.distances import Estimate, kid
 from eval.metrics.influence import FEWEST, frechet_interval
+from eval.registry import higher_is_better
 from ragaf_exp.core.errors import UserError
 
 
@@ -34,16 +35,16 @@ def distance_figures(
         | measured_with
     )
     name = "fid" if network.name == "inception" else f"fd_{network.name}"
-    found = {name: _entry(frechet_interval(first, second), first, facts | {"interval": "influence function"})}
+    found = {name: _entry(name, frechet_interval(first, second), first, facts | {"interval": "influence function"})}
     if warning := small_sample_warning(len(first), len(second), network.dim):
         found[name]["warning"] = warning
     if name == "fid":
         how = {"seed": seed, "subsets": kid_subsets, "subset_size": min(kid_subset_size, min(len(first), len(second)) // 2),
                "interval": "delete-d jackknife"}  # fmt: skip
-        found["kid"] = _entry(kid(first, second, kid_subsets, kid_subset_size, seed), first, facts | how)
+        found["kid"] = _entry("kid", kid(first, second, kid_subsets, kid_subset_size, seed), first, facts | how)
     return found
 
 
-def _entry(estimate: Estimate, features: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
+def _entry(name: str, estimate: Estimate, features: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
     return {"value": estimate.value, "n": len(features), "ci95": [estimate.low, estimate.high],
-            "higher_is_better": False} | facts  # fmt: skip
+            "higher_is_better": higher_is_better(name)} | facts  # fmt: skip

@@ -18,11 +18,6 @@ import numpy as np
 
 FOUND = 0.5  # of the largest score: regions from there on are what a map found
 TIED = 1e-5  # relative: scores that differ by less share the first place
-HIGHER_IS_BETTER = {
-    **{f"pointing_accuracy{chance}": True for chance in ("", "_uniform", "_shuffled")},
-    **{f"attention_iou{chance}": True for chance in ("", "_uniform", "_shuffled")},
-    "attention_entropy": False,
-}
 
 
 @dataclass(frozen=True)
@@ -112,7 +107,7 @@ def shuffled_scores(item: RegionText, other: RegionText) -> list[PhraseAttention
 
 
 def attention_values(items: Sequence[RegionText], seed: int = 0) -> dict[str, list[list[float] | float | None]]:
-    """What every item scored, by the names of HIGHER_IS_BETTER: a number for each phrase, or one entropy for the item.
+    """What every item scored, by the names of eval.registry: a number for each phrase, or one entropy for the item.
 
     None for an item without phrases; nothing at all where no item has any. "_shuffled" needs a second item; the seed
     decides who borrows from whom. The entropy of a uniform map is 1 and that of a shuffled map is some item's own, so

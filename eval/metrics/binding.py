@@ -19,19 +19,12 @@ import cv2
 import numpy as np
 
 from eval.metrics.fills import fill_of, hole, interior, rim_px
+from eval.registry import SCENES, grouped, higher_is_better
 from eval.statistics.bootstrap import figure
 from ragaf_exp.core.types import SceneObject
 
 BACKGROUND = "background"
 Palette = Mapping[str, Sequence[int]]  # name -> sRGB, 0 to 255
-HIGHER_IS_BETTER = {
-    "binding_accuracy": True,
-    "binding_accuracy_heldout": True,
-    "binding_accuracy_repeated": True,
-    "leak_rate": False,
-    "fill_accuracy": True,
-}
-IN_SPLITS = ("binding_accuracy", "leak_rate", "fill_accuracy")
 
 
 @dataclass(frozen=True)
@@ -128,10 +121,10 @@ def _rank(group: str) -> int:
 def _group(name: str, parts: list[list[ObjectBinding]], measured_with: dict[str, Any]) -> dict[str, Any]:
     """Figures of one group, by the objects of each scene that fall into it."""
     values, metrics = [binding_values(part) for part in parts], {}
-    for metric in IN_SPLITS:
+    for metric in grouped(SCENES):
         rows = [(i, v) for i, of in enumerate(values) for v in of[metric] if v is not None]
         if rows:
-            better, clusters = HIGHER_IS_BETTER[metric], [i for i, _ in rows]
+            better, clusters = higher_is_better(metric), [i for i, _ in rows]
             metrics[metric] = figure([v for _, v in rows], clusters=clusters, higher_is_better=better, **measured_with)
     return {"group": name, "items": len(parts), "metrics": metrics}
 

@@ -28,16 +28,7 @@ from eval.metrics.curves import STROKE_LEVEL, Curve, diagonal, tolerance_px
 from eval.metrics.soft_edges import ms_ssim
 from ragaf_exp.data.fit import resize_strokes
 
-__all__ = ["FIGURES", "STROKE_LEVEL", "Fidelity", "compare", "sketch_fidelity", "sketch_fidelity_set", "tolerance_px"]
-
-# name in metrics.json: (field of Fidelity, whether higher is better)
-FIGURES = {
-    "sketch_f1": ("f1", True),
-    "sketch_precision": ("precision", True),
-    "sketch_recall": ("recall", True),
-    "chamfer": ("chamfer", False),
-    "edge_ms_ssim": ("ms_ssim", True),
-}
+__all__ = ["STROKE_LEVEL", "Fidelity", "compare", "sketch_fidelity", "sketch_fidelity_set", "tolerance_px"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +41,11 @@ class Fidelity:
     chamfer: float  # mean of both directions' mean distances, as a share of the diagonal; 0 is best
     ms_ssim: float  # of the soft edges, 0 to 1
     tolerance: float  # px, the one used
+
+    def values(self) -> dict[str, float]:
+        """The scores by the names of metrics.json."""
+        return {"sketch_f1": self.f1, "sketch_precision": self.precision, "sketch_recall": self.recall,
+                "chamfer": self.chamfer, "edge_ms_ssim": self.ms_ssim}  # fmt: skip
 
 
 def compare(strokes: Curve, edges: Curve) -> Fidelity:

@@ -1,8 +1,10 @@
-"""Means with bootstrap 95 % confidence intervals, and the figures of metrics.json built of them."""
+"""Means with 95 % confidence intervals, by a bootstrap or Student's t, and the figures of metrics.json built of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +12,22 @@ import numpy as np
 
 _CHUNK = 2_000_000  # clusters drawn at once: 16 MB of indices
 _KEPT = 10_000_000  # up to so many draws in all are kept for the next call: 80 MB
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, or the difference of two, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int  # values: objects or items
+    items: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether 0 lies outside the interval."""
+        return self.low > 0 or self.high < 0
 
 
 def mean_interval(
@@ -38,8 +56,29 @@ def mean_interval(
         reach = certain_reach(len(sums))
         return (mean, reach, 1.0) if mean else (mean, 0.0, 1.0 - reach)
     means = _resampled(sums, counts, np.random.default_rng(seed), resamples)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return mean, float(low), float(high)
+    return mean, *percentile_interval(means)
+
+
+def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval (low, high) of what the resamples (R,) gave."""
+    low, high = np.percentile(resampled, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of a few values, such as one for each seed, and half the width of its 95 % interval by Student's t.
+
+    The half width of a single value is NaN. Raises ValueError for no values.
+    """
+    from scipy.stats import t  # slow to import
+
+    if not values:
+        raise ValueError("no values: there must be at least 1")
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return mean, math.nan
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    return mean, float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
 
 
 def _per_cluster(values: np.ndarray, clusters: Sequence[Any] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

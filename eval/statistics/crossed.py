@@ -14,24 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eval.items import ItemRow, numbers
-from eval.statistics.bootstrap import certain_reach
+from eval.statistics.bootstrap import Estimate, certain_reach, percentile_interval
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A figure of a member, or its difference to another member's."""
+class SeedEstimate(Estimate):
+    """A figure of a member, or its difference to another member's; n counts the values of all seeds."""
 
-    value: float
-    low: float  # 95 % interval
-    high: float
-    n: int  # values: objects or items, over all seeds
-    items: int
     seeds: int
-
-    @property
-    def clear(self) -> bool:
-        """Whether 0 lies outside the interval."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ def scores(runs: dict[int, Sequence[ItemRow]], name: str) -> Scores | None:
     return Scores(tuple(tables), keys, sums, counts)
 
 
-def mean(of: Scores, seed: int = 0, resamples: int = 2000) -> Estimate:
+def mean(of: Scores, seed: int = 0, resamples: int = 2000) -> SeedEstimate:
     """The mean over all values of all seeds. With one seed the interval is over items alone."""
     (drawn,) = _resampled([of], seed, resamples)
     found = _estimate(_mean(of), drawn, of)
@@ -63,7 +53,7 @@ def mean(of: Scores, seed: int = 0, resamples: int = 2000) -> Estimate:
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if shares else found
 
 
-def difference(member: Scores, reference: Scores, seed: int = 0, resamples: int = 2000) -> Estimate | None:
+def difference(member: Scores, reference: Scores, seed: int = 0, resamples: int = 2000) -> SeedEstimate | None:
     """member less reference, on the seeds and items that both have; None where they share none."""
     pair = _shared(member, reference)
     if pair is None:
@@ -72,7 +62,7 @@ def difference(member: Scores, reference: Scores, seed: int = 0, resamples: int 
     return _estimate(_mean(pair[0]) - _mean(pair[1]), drawn[0] - drawn[1], pair[0])
 
 
-def ratio(member: Scores, reference: Scores, seed: int = 0, resamples: int = 2000) -> Estimate | None:
+def ratio(member: Scores, reference: Scores, seed: int = 0, resamples: int = 2000) -> SeedEstimate | None:
     """member over reference, likewise; None also where resamples of the reference are 0."""
     pair = _shared(member, reference)
     if pair is None:
@@ -108,9 +98,9 @@ def _resampled(members: list[Scores], seed: int, resamples: int) -> list[np.ndar
     return [((of_seeds @ m.sums) * of_items).sum(1) / ((of_seeds @ m.counts) * of_items).sum(1) for m in members]
 
 
-def _estimate(value: float, drawn: np.ndarray, of: Scores) -> Estimate:
-    low, high = (float(v) for v in np.percentile(drawn, (2.5, 97.5)))
+def _estimate(value: float, drawn: np.ndarray, of: Scores) -> SeedEstimate:
+    low, high = percentile_interval(drawn)
     if low == high:  # all items say the same: others may occur at a rate that so many items can't rule out
         rare = 1.0 - certain_reach(len(of.keys))
         low, high = value - rare, value + rare
-    return Estimate(value, low, high, int(of.counts.sum()), len(of.keys), len(of.seeds))
+    return SeedEstimate(value, low, high, int(of.counts.sum()), len(of.keys), len(of.seeds))

@@ -8,33 +8,16 @@ resample (Efron, Tibshirani 1993; Koehn 2004 for the comparison of systems).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from eval.items import ItemRow, Values, numbers
-from eval.statistics.bootstrap import certain_reach, resampled_sums
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A run's mean less the first run's."""
-
-    value: float
-    low: float  # 95 % interval
-    high: float
-    n: int  # values of the run: objects or items
-    items: int  # that were drawn
-
-    @property
-    def clear(self) -> bool:
-        """Whether 0, no difference, lies outside the interval."""
-        return self.low > 0 or self.high < 0
+from eval.statistics.bootstrap import Estimate, certain_reach, percentile_interval, resampled_sums
 
 
 def paired_differences(
     runs: Sequence[Sequence[Values | None]], *, seed: int = 0, resamples: int = 2000
-) -> list[Difference]:
+) -> list[Estimate]:
     """Differences of every later run to the first.
 
     runs: of each, what the items scored, in one order for all: a number, or one for each object; None for an item that
@@ -58,7 +41,7 @@ def paired_differences(
     return [_difference(sums[[0, i]], counts[[0, i]], binary, seed, resamples) for i in range(1, len(runs))]
 
 
-def _difference(sums: np.ndarray, counts: np.ndarray, binary: bool, seed: int, resamples: int) -> Difference:
+def _difference(sums: np.ndarray, counts: np.ndarray, binary: bool, seed: int, resamples: int) -> Estimate:
     """Of two runs, from the sums and counts (2,I) of their items' values."""
     first, other = sums.sum(1) / counts.sum(1)
     items, value = sums.shape[1], float(other - first)
@@ -69,11 +52,11 @@ def _difference(sums: np.ndarray, counts: np.ndarray, binary: bool, seed: int, r
     elif same:  # the difference of equal sums is 0 itself, not a rounding error beside it
         drawn = resampled_sums(np.stack([sums[1] - sums[0], counts[0]], 1), seed=seed, resamples=resamples)
         value = float((sums[1] - sums[0]).sum() / counts[0].sum())
-        low, high = np.percentile(drawn[:, 0] / drawn[:, 1], (2.5, 97.5))
+        low, high = percentile_interval(drawn[:, 0] / drawn[:, 1])
     else:
         drawn = resampled_sums(np.concatenate([sums, counts]).T, seed=seed, resamples=resamples)
-        low, high = np.percentile(drawn[:, 1] / drawn[:, 3] - drawn[:, 0] / drawn[:, 2], (2.5, 97.5))
-    return Difference(value, float(low), float(high), int(counts[1].sum()), items)
+        low, high = percentile_interval(drawn[:, 1] / drawn[:, 3] - drawn[:, 0] / drawn[:, 2])
+    return Estimate(value, float(low), float(high), int(counts[1].sum()), items)
 
 
 def _open_ends(change: float, items: int) -> tuple[float, float]:

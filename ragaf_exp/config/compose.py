@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import warnings
 from pathlib import Path
@@ -17,6 +15,7 @@ from ragaf_exp.config.paths import quoted
 from ragaf_exp.config.plain import as_config, read_plain
 from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.resources import CONF
 
 # our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
@@ -62,7 +61,7 @@ def config_hash(cfg: DictConfig) -> str:
     """12 hex digits of the full resolved config: the same config finds its own run again."""
     content = {k: v for k, v in original(OmegaConf.to_container(cfg, resolve=True)).items() if k not in OUTPUT_KEYS}
     content["memory"] = {k: v for k, v in content["memory"].items() if k not in LIMITS}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return json_digest(content, 12)
 
 
 def load_config(path: Path) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor
 from ragaf_exp.core.errors import UserError
 
 MASK_VALUE = -1e4  # of a masked logit: far below any other, and finite in half precision, so that no row becomes NaN
+SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own switch, for libraries that don't say weights_only themselves
 
 
 def read_tensors(where: Path, key: str) -> Any:
@@ -40,6 +42,20 @@ def state_of(content: Any, where: Path, key: str, file: str) -> dict[str, Tensor
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise UserError(f"{key}={where}: holds no network's weights; it should be a {file}")
     return content
+
+
+@contextmanager
+def weights_only() -> Iterator[None]:
+    """In here torch.load unpickles tensors alone, whatever a library asks of it."""
+    before = os.environ.get(SAFE)
+    os.environ[SAFE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE]
+        else:
+            os.environ[SAFE] = before
 
 
 @contextmanager

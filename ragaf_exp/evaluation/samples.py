@@ -6,7 +6,6 @@ Each file is sealed (origin.py): what this user didn't write, or what changed si
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from safetensors.numpy import load, save
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_bytes
+from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.safe_files import BINARY, make_folder, names_in, read_bounded, remove_named
 from ragaf_exp.core.types import Example
@@ -108,7 +108,7 @@ class CachedSamples:
 
 def fingerprint(*facts: object) -> str:
     """16 hex digits of JSON-like facts."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(facts)
 
 
 def _read(path: Path) -> SampledImages | None:

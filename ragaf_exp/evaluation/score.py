@@ -15,7 +15,8 @@ from eval.images import ImageSet
 from eval.items import ItemRow, row_of, write_items
 from eval.metrics.binding import binding_splits
 from eval.metrics.image import seam_ratio
-from eval.metrics.sketch_fidelity import FIGURES, tolerance_px
+from eval.metrics.sketch_fidelity import tolerance_px
+from eval.registry import SKETCH, in_group
 from eval.results import SCHEMA, Result, groups_of, phrase_regions
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.lazy import LazyItems
@@ -108,8 +109,8 @@ def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensor
 def _facts(truth: Sequence[np.ndarray], judge: EvaluationContext) -> dict[str, dict[str, Any]]:
     tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3), "edges": judge.reader.name}
     seams = {"truth": round(float(np.mean([seam_ratio(image, judge.patch) for image in truth])), 4)}
-    named = [name + chance for name in FIGURES for chance in ("", "_shuffled")]
-    return {**dict.fromkeys(named, tolerance), "seam_ratio": seams, "ssim": {"window": "uniform 7x7"}}
+    sketch = in_group(SKETCH, chance=True)
+    return {**dict.fromkeys(sketch, tolerance), "seam_ratio": seams, "ssim": {"window": "uniform 7x7"}}
 
 
 def _write(

@@ -8,11 +8,10 @@ import numpy as np
 
 from eval.edges import reader_of
 from eval.items import numbers
+from eval.registry import VALIDATION, shown
 from eval.scoring import binding_values, bindings, pixel_values, sketch_values
 from ragaf_exp.core.types import Example
 from ragaf_exp.inference.pipeline import SampledImages
-
-NAMES = ("binding_accuracy", "leak_rate", "sketch_f1", "ssim")
 
 
 def validation_scores(examples: list[Example], drawn: SampledImages, extractor: Any) -> dict[str, float]:
@@ -21,5 +20,5 @@ def validation_scores(examples: list[Example], drawn: SampledImages, extractor: 
     values = sketch_values([e.sketch for e in examples], images, reader_of(extractor))
     values |= pixel_values(images, [e.item.image for e in examples])
     values |= binding_values([bindings(image, e.item) for image, e in zip(images, examples, strict=True)])
-    found = {name: [v for value in values[name] for v in numbers(value)] for name in NAMES if name in values}
+    found = {name: [v for value in values[name] for v in numbers(value)] for name in shown(VALIDATION) if name in values}
     return {name: float(np.mean(of_items)) for name, of_items in found.items() if of_items}

@@ -6,8 +6,6 @@ stands on its own. Who waits takes over where a trainer was killed, from its new
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -24,6 +22,7 @@ from ragaf_exp.config.moved import original
 from ragaf_exp.config.schema import COARSE
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import remove_folder, write_folder, write_json, write_text
+from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.safe_files import make_folder
 from ragaf_exp.distributed import launch
 from ragaf_exp.runs import metrics_jsonl
@@ -65,7 +64,7 @@ def needs(cfg: DictConfig) -> dict[str, Any]:
 
 def folder_of(cfg: DictConfig) -> RunFolder:
     """Where the stage 1 that this config needs is trained."""
-    name = hashlib.sha256(json.dumps(needs(cfg), sort_keys=True).encode()).hexdigest()[:16]
+    name = json_digest(needs(cfg))
     return RunFolder(Path(cfg.runs).absolute() / cfg.name / "stage1" / name)
 
 

@@ -1,65 +1,17 @@
-"""How each figure of metrics.json is called, explained and written."""
+"""How figures of metrics.json are written in reports, by what eval.registry says of their metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from eval.registry import GROUPS, METRICS, Metric, metric_of
+
 FIRST = "stage1/"  # prefix in metrics.json of stage 1's figures where stage 2 has some too
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How one figure is shown."""
-
-    title: str
-    meaning: str
-    group: str
-    share: bool = True  # lies in [0, 1] and gets a bar
-    unit: str = ""
-    digits: int = 3
-
-
-COLOURS, SKETCH, ATTENTION, IMAGE = "Colours and fills", "Sketch", "Attention", "Image"
-METRICS = {
-    "binding_accuracy": Metric("Binding accuracy", "objects with the colour the caption gives them", COLOURS),
-    "binding_accuracy_heldout": Metric("Binding, held-out", "colour-shape pairs never seen in training", COLOURS),
-    "binding_accuracy_repeated": Metric("Binding, repeated", "objects whose shape the scene holds twice", COLOURS),
-    "leak_rate": Metric("Leak rate", "objects that took another object's colour", COLOURS),
-    "fill_accuracy": Metric("Fill accuracy", "plain, striped, dotted, hollow as the caption says", COLOURS),
-    "sketch_f1": Metric("Sketch F1", "agreement of the image's edges with the strokes", SKETCH),
-    "sketch_f1_shuffled": Metric("Sketch F1, chance", "the same against another item's sketch", SKETCH),
-    "sketch_precision": Metric("Sketch precision", "edges of the image that lie on a stroke", SKETCH),
-    "sketch_recall": Metric("Sketch recall", "strokes that an edge of the image lies on", SKETCH),
-    "edge_ms_ssim": Metric("Soft edges, MS-SSIM", "likeness of strokes and edges over scales", SKETCH),
-    "chamfer": Metric("Chamfer distance", "gap of edges and strokes, in diagonals", SKETCH, False, digits=4),
-    "pointing_accuracy": Metric("Pointing accuracy", "a phrase's strongest region is its object", ATTENTION),
-    "pointing_accuracy_repeated": Metric("Pointing, repeated", "objects whose shape the scene holds twice", ATTENTION),
-    "attention_iou": Metric("Attention IoU", "overlap of a phrase's map with its object", ATTENTION),
-    "attention_entropy": Metric("Attention entropy", "0: all on one word, 1: even on all", ATTENTION),
-    "fid": Metric("FID", "distance of Inception features", IMAGE, False, digits=2),
-    "kid": Metric("KID", "kernel distance of Inception features", IMAGE, False, digits=4),
-    "fd_squeezenet": Metric("FD, SqueezeNet", "distance of SqueezeNet features", IMAGE, False, digits=2),
-    "fd_embedded": Metric("FD, embedded", "distance of a small network's features", IMAGE, False, digits=2),
-    "clip_score": Metric("CLIP score", "agreement of image and caption, of 100", IMAGE, False, digits=2),
-    "clip_score_shuffled": Metric("CLIP score, chance", "the same for another item's caption", IMAGE, False, digits=2),
-    "clip_directional": Metric("CLIP, direction of the edit", "agreement of both changes, -1 to 1", IMAGE, False),
-    "region_clip_accuracy": Metric("Region CLIP", "regions whose crop ranks its own phrase first", COLOURS),
-    "region_clip_chance": Metric("Region CLIP, chance", "the same by guessing", COLOURS),
-    "lpips": Metric("LPIPS", "perceptual distance to the truth", IMAGE, False),
-    "ssim": Metric("SSIM", "structural similarity to the truth", IMAGE),
-    "psnr": Metric("PSNR", "signal-to-noise ratio against the truth", IMAGE, False, " dB", 2),
-    "mse": Metric("MSE", "mean squared error on [0, 1]", IMAGE, False, digits=4),
-    "seam_ratio": Metric("Seam ratio", "change across patch borders over change within", IMAGE, False),
-}
-HEADLINES = (
-    "binding_accuracy", "binding_accuracy_heldout", "leak_rate", "sketch_f1", "pointing_accuracy",
-    "fill_accuracy", "fid", "clip_score", "ssim", "psnr",
-)  # fmt: skip
 # endings of what a figure is held against
 BASELINES = {"_shuffled": ", chance", "_uniform": ", of a uniform map", "_chance": ", chance"}
-_UNKNOWN = Metric("", "", "Other", False)
+_UNKNOWN = Metric("", "", "", "Other", share=False)
 
 
 def plain(name: str) -> str:
@@ -68,18 +20,21 @@ def plain(name: str) -> str:
 
 
 def base(name: str) -> str:
-    """The name of the figure that a baseline belongs to, or the plain name itself."""
-    ending = next((e for e in BASELINES if name.endswith(e)), "")
-    return plain(name).removesuffix(ending)
+    """The name of the metric that a chance level belongs to, or the plain name itself."""
+    known = metric_of(plain(name))
+    return known.name if known else plain(name).removesuffix(_ending(name))
+
+
+def _ending(name: str) -> str:
+    return next((e for e in BASELINES if name.endswith(e)), "")
 
 
 def metric(name: str) -> Metric:
-    """How the figure of this name is shown; a baseline that is not in the catalogue as the figure it belongs to."""
-    known = METRICS.get(plain(name)) or METRICS.get(base(name), _UNKNOWN)
-    if plain(name) in METRICS or known is _UNKNOWN:
+    """How the figure of this name is shown: a chance level as its metric, with a title and meaning of its own."""
+    known = metric_of(plain(name)) or METRICS.get(base(name), _UNKNOWN)
+    if known is _UNKNOWN or plain(name) == known.name:
         return known
-    ending = plain(name).removeprefix(base(name))
-    return replace(known, title=known.title + BASELINES[ending], meaning="")
+    return replace(known, title=known.title + BASELINES[_ending(name)], meaning=known.chance.get(plain(name), ""))
 
 
 def head(name: str) -> dict[str, str]:
@@ -97,9 +52,10 @@ def number(name: str, value: float, unit: bool = True, sign: bool = False) -> st
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Plain names in the catalogue's order, each figure before its baselines, then those that it does not know."""
-    place = {name: i for i, name in enumerate(METRICS)}
-    return sorted(set(names), key=lambda n: (place.get(n, place.get(base(n), len(place))), n))
+    """Plain names by group and in the registry's order, each metric before its chance levels, then unknown ones."""
+    place = {name: (GROUPS.index(known.group), i) for i, (name, known) in enumerate(METRICS.items())}
+    last = (len(GROUPS), 0)
+    return sorted(set(names), key=lambda n: (place.get(base(n), last), n))
 
 
 def better(name: str, entry: dict[str, Any]) -> bool | None:

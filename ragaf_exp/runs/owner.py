@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.core import processes
 from ragaf_exp.runs import slurm
 
-PROC = Path("/proc")
 JOB = re.compile(r"[0-9][\w.+]{0,63}")  # SLURM's name for a job
 
 
@@ -35,7 +35,7 @@ class Owner:
     @classmethod
     def of(cls, pid: int) -> Owner:
         """A process of this machine."""
-        return cls(socket.gethostname(), pid, _started(pid) or 0, _boot())
+        return cls(socket.gethostname(), pid, processes.start_of(pid) or 0, processes.boot())
 
     @classmethod
     def read(cls, content: Any) -> Owner | None:
@@ -59,11 +59,11 @@ class Owner:
 
     def alive(self) -> bool | None:
         """None where it can't be told from here: then only its heartbeat says."""
-        mine = _boot()
+        mine = processes.boot()
         if self.boot and self.boot == mine:
-            return _started(self.pid) == self.started
+            return processes.start_of(self.pid) == self.started
         if not self.boot and not mine and self.host == socket.gethostname():
-            return _exists(self.pid)
+            return processes.exists(self.pid)
         if self.job and self.cluster == slurm.cluster() and slurm.state(self.job) in slurm.ENDED:
             return False
         return None
@@ -87,29 +87,3 @@ class Owner:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f" (SLURM job {self.job})" if self.job else "")
-
-
-def _boot() -> str:
-    try:
-        return (PROC / "sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink(PROC / "self/ns/pid")
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> int | None:
-    """None where there is no such process, or only its entry waits to be collected. Unaffected by the clock."""
-    try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # another user's: it lives
-    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,10 @@ from torch import Tensor, nn
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.hub import at_hand
-from ragaf_exp.core.tensors import brief, read_tensors, state_of
+from ragaf_exp.core.tensors import brief, read_tensors, state_of, weights_only
 
 log = logging.getLogger(__name__)
 KEY = "sketch.weights"
-SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own switch: controlnet_aux doesn't say weights_only itself
 
 
 def library(module: str = "") -> ModuleType:
@@ -41,25 +39,12 @@ def from_hub(detector: str, repo: str, file: str) -> Any:
     kind = getattr(library(), detector)
     log.info("sketch: %s from the hub's %s, unless it is here already", file, repo)
     try:  # building a network draws weights, which must not move a run's generator
-        with _weights_only(), _quiet("huggingface_hub"), at_hand(), torch.random.fork_rng(devices=[]):
+        with weights_only(), _quiet("huggingface_hub"), at_hand(), torch.random.fork_rng(devices=[]):
             return kind.from_pretrained(repo, filename=file)
     except Exception as error:  # no network, no such host, a cut download: each library below has errors of its own
         raise UserError(f"{KEY}: {file} could not be had from the hub ({brief(error)}); fetch "
                         f"https://huggingface.co/{repo}/resolve/main/{file} elsewhere, put it anywhere on this machine "
                         f"and set sketch.weights=PATH/{file}") from error  # fmt: skip
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    before = os.environ.get(SAFE)
-    os.environ[SAFE] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[SAFE]
-        else:
-            os.environ[SAFE] = before
 
 
 @contextmanager

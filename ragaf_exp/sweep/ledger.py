@@ -177,22 +177,3 @@ def _fault(job: Job, path: Path) -> str:
         "processes, threads": all(type(number) is int and number > 0 for number in (job.processes, job.threads)),
     }  # fmt: skip
     return next((f"{name}: not what a submission writes" for name, holds in right.items() if not holds), "")
-
-
-def alive(pid: int, started: float | None = None) -> bool:
-    """Whether a process of this machine lives. started: its start in clock ticks since boot, as `start_of` gives it."""
-    found = start_of(pid)
-    return found is not None and (started is None or found == started)
-
-
-def start_of(pid: int) -> float | None:
-    """When a process began, by which a later process of the same number is told from it; None where it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        try:
-            os.kill(pid, 0)  # no /proc, as on macOS
-        except (ProcessLookupError, PermissionError, OverflowError):
-            return None
-        return 0.0 if not Path("/proc/self").exists() else None
-    return None if fields[0] in "ZX" else float(fields[19])

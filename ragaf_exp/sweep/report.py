@@ -3,12 +3,13 @@ fit a page, the comparison of runs beside it."""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from eval.registry import SWEEP, shown
+from eval.statistics.bootstrap import student_interval
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
 from ragaf_exp.sweep.monitor import load
@@ -16,12 +17,7 @@ from ragaf_exp.sweep.reading import figures as figures_of
 from ragaf_exp.sweep.status import Row
 from ragaf_exp.sweep.table import Table, render
 
-FIGURES = (
-    "binding_accuracy", "binding_accuracy_heldout", "leak_rate", "sketch_f1", "pointing_accuracy", "fid", "fd_embedded",
-    "clip_score", "lpips",
-)  # fmt: skip
 COMPARED = 26  # members that the comparison of runs still shows side by side
-T975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
 
 
 def write_sweep_report(home: Path, out: Path | None = None) -> list[Path]:
@@ -32,7 +28,7 @@ def write_sweep_report(home: Path, out: Path | None = None) -> list[Path]:
     table = load(home)
     figures = {row.hash: figures_of(row.path) for row in table.rows}
     path = out or home / "sweep.html"
-    names = [name for name in FIGURES if any(name in found for found in figures.values())]
+    names = [name for name in shown(SWEEP) if any(name in found for found in figures.values())]
     members = [_member(row, table, figures[row.hash], names) for row in table.rows]
     write_text(path, render("sweep.html", title=table.title, summary=table.summary, names=names, keys=table.keys,
                             notes=table.notes, members=members, groups=_groups(table, figures, names)))  # fmt: skip
@@ -82,9 +78,5 @@ def _groups(table: Table, figures: dict[str, Any], names: list[str]) -> dict[str
 def _mean(values: list[float]) -> str:
     if not values:
         return "–"
-    mean, n = math.fsum(values) / len(values), len(values)
-    if n < 2:
-        return f"{mean:.3f}"
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = (T975[n - 2] if n - 2 < len(T975) else 1.96 + 2.6 / (n - 1)) * deviation / math.sqrt(n)
-    return f"{mean:.3f} ± {half:.3f}"
+    mean, half = student_interval(values)
+    return f"{mean:.3f} ± {half:.3f}" if len(values) > 1 else f"{mean:.3f}"

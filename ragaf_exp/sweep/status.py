@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ragaf_exp.core.printable import printable
+from ragaf_exp.core.processes import alive
 from ragaf_exp.sweep import slurm
-from ragaf_exp.sweep.ledger import Job, Record, alive
+from ragaf_exp.sweep.ledger import Job, Record
 from ragaf_exp.sweep.local import Local
 from ragaf_exp.sweep.reading import last_line, read_loosely
 

@@ -11,8 +11,6 @@ from torch import nn
 
 from ragaf_exp.runs.signals import STOP
 
-PLACES = ("device", "cpu", "off")
-
 
 class Ema:
     """decay: of the average at the end; it starts lower, min(decay, (1 + n) / (10 + n)) after n updates.

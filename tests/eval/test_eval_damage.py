@@ -14,10 +14,10 @@ from skimage import data
 from eval import damage
 from eval.damage import (
     DAMAGES,
-    HIGHER_IS_BETTER,
     Damage,
     blurred,
     failures,
+    measured,
     noised,
     recoloured,
     scores,
@@ -53,7 +53,7 @@ def test_photos(photos, kind):
 def test_real_photos(shared_data, folder, kind):
     images = ImageSet.folder(shared_data / folder, 256)[::8][:12]
     found = scores(images, DAMAGES[kind])
-    assert set(found) == set(HIGHER_IS_BETTER) - {"lpips", "fd_squeezenet"}
+    assert set(found) == set(measured()) - {"lpips", "fd_squeezenet"}
     assert not failures(found, DAMAGES[kind]), table(found, DAMAGES[kind])
 
 
@@ -66,7 +66,7 @@ def test_networks(photos, shared_data, kind):
     pytest.importorskip("lpips")
     small = ImageSet.arrays([cv2.resize(p, (128, 128), interpolation=cv2.INTER_AREA) for p in photos])
     found = scores(small, DAMAGES[kind], **damage._networks(str(weights)))
-    assert set(found) == set(HIGHER_IS_BETTER)
+    assert set(found) == set(measured())
     assert found["lpips"].shape == (5, len(small)) and found["fd_squeezenet"].shape == (5, 1)
     assert np.allclose(found["lpips"][0], 0, atol=1e-6) and found["fd_squeezenet"][0] < 1e-3
     seen = [name for name in ("lpips", "fd_squeezenet") if name in DAMAGES[kind].seen_by]
@@ -185,15 +185,14 @@ def test_the_documented_table_holds():
     text = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
     for kind in DAMAGES.values():
         part = text.partition(f"| {kind.what} | none |")[2].partition("\n\n")[0]
-        for name in HIGHER_IS_BETTER:
+        for name in measured():
             (row,) = [line for line in part.splitlines() if line.startswith(f"| `{name}` |")]
             assert row.split(" | ")[6:8] == ["yes" if name in kind.seen_by else "no", row.split(" | ")[7]]
             assert name not in kind.seen_by or row.split(" | ")[7] == "yes", row
 
 
 def test_every_figure_is_documented():
-    from eval.results import BETTER
+    from eval.registry import METRICS
 
     text = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
-    bases = {name.removesuffix("_shuffled").removesuffix("_uniform").removesuffix("_chance") for name in BETTER}
-    assert not [name for name in bases if f"`{name}`" not in text and f"`{name}_accuracy`" not in text]
+    assert not [name for name in METRICS if f"`{name}`" not in text]

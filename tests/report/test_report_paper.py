@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_run import dump, member
 
+from ragaf_exp.core.markdown import escape
 from ragaf_exp.report.catalogue import metric, number
 from ragaf_exp.report.compare.compare import compare
-from ragaf_exp.report.compare.tables import _tex, escape_markdown, latex, markdown
+from ragaf_exp.report.compare.tables import _tex, latex, markdown
 
 SPECIAL = "50% of a_b & c#d ~ {x} $y^2$ <z> [w] | `v` *u* \\end"
 
@@ -99,5 +100,5 @@ def test_no_text_escapes(text):
     bare = re.sub(r"\\(?:[{}$&#%_]|[a-z]+\{\})", "", tex)  # without what is escaped
     bare = bare.replace("{[}", "").replace("{]}", "")
     assert not set(bare) & set("\\{}$&#%_~^<>[]\n\r")
-    md = escape_markdown(text)
+    md = escape(text)
     assert not re.search(r"(?<!\\)(?:\\\\)*[|`*_\[\]{}~#$]", re.sub(r"\\.", "", md)) and "<" not in md and "\n" not in md

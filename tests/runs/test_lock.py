@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from ragaf_exp.config.compose import compose_config
+from ragaf_exp.core import processes
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.runs import folder as runfolder
-from ragaf_exp.runs import owner as owners
 from ragaf_exp.runs import slurm
 from ragaf_exp.runs.folder import RunFolder, is_stale
 from ragaf_exp.runs.lock import KEPT, Lock, LockHeld
@@ -134,7 +134,7 @@ def test_a_job_that_slurm_says_has_ended_is_dead(tmp_path, monkeypatch):
 
 
 def test_where_the_system_tells_less(monkeypatch, tmp_path):
-    monkeypatch.setattr(owners, "PROC", tmp_path)
+    monkeypatch.setattr(processes, "PROC", tmp_path)
     me = Owner.me()
     assert me.boot == "" and me.alive() is True
     gone = subprocess.Popen(["true"])

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.tensors import SAFE
 from ragaf_exp.sketch import neural
 from ragaf_exp.sketch.lineart import LineArt
-from ragaf_exp.sketch.loading import SAFE, library
+from ragaf_exp.sketch.loading import library
 from ragaf_exp.sketch.neural import Neural
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragaf_exp.sweep.ledger import Record, start_of
+from ragaf_exp.core.processes import alive, start_of
+from ragaf_exp.sweep.ledger import Record
 from ragaf_exp.sweep.slurm import Task, script_text
 from ragaf_exp.sweep.status import BAD, ENDED, LIVING, OPEN, JobEvidence, job_status
 
@@ -65,7 +66,6 @@ def test_every_combination_has_a_known_state_and_bad_ones_a_reason(state, update
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number():
-    from ragaf_exp.sweep.ledger import alive
 
     assert alive(os.getpid(), start_of(os.getpid())) and not alive(os.getpid(), 1.0) and not alive(2**22 + 5)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import xxhash
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.core.files import checksum
+from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.types import Item
 
 GROUPS = ("sketch", "regions", "graph")  # config groups, and packages of ragaf_exp
@@ -40,7 +40,7 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
 
 def fingerprint(description: dict[str, Any]) -> str:
     """16 hex digits of what `describe` gave."""
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(description)
 
 
 def content_hash(item: Item) -> str:

@@ -14,11 +14,13 @@ from tqdm import tqdm
 
 from eval.metrics.binding import ObjectBinding
 from eval.metrics.fills import rim_px
+from eval.registry import METRICS, higher_is_better
 from eval.scoring import bindings, can_bind
 from eval.statistics.bootstrap import figure
 from eval.statistics.paired import paired_differences
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json, write_text
+from ragaf_exp.core.markdown import table
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example
 from ragaf_exp.data.loader import collate
@@ -35,15 +37,6 @@ SCHEMA = 1
 SHOWN = 8  # items in the picture
 SampledImages = list[np.ndarray | None]  # of one control, by item; None where the change can't be made
 Values = dict[str, list[list[float] | None]]  # of each figure, by item: one value for each object or region, or None
-BETTER = {"binding_accuracy": True, "leak_rate": False, "followed": True, "kept_old": False, "others_bound": True,
-          "others_changed": False, "change_outside": False, "change_inside": True}  # fmt: skip
-MEANING = {
-    "binding_accuracy": "objects with the colour that their own caption wants",
-    "leak_rate": "objects with another's colour", "followed": "objects with a new colour word that took the new colour",
-    "kept_old": "objects with a new colour word that kept the old colour",
-    "others_bound": "other objects, with their colour", "others_changed": "other objects whose colour changed",
-    "change_outside": "mean absolute change of pixels outside the object, of 1", "change_inside": "the same inside it",
-}  # fmt: skip
 
 
 def run_controls(run: Path, out: Path | None, count: int, followed: dict[str, str] | None = None) -> list[Path]:
@@ -134,7 +127,7 @@ def judge(
         for f, of_items in values.items():
             if not any(of_items):  # as where every scene has two objects, both of which were touched
                 continue
-            entry["figures"][f] = _figure(of_items, keys, BETTER[f], resamples)
+            entry["figures"][f] = _figure(of_items, keys, higher_is_better(f), resamples)
             same = known["right"].get(f)
             if name != "right" and same is not None and all(v is not None for v in of_items):
                 entry["difference"][f] = asdict(paired_differences([same, of_items], resamples=resamples)[0])
@@ -178,19 +171,20 @@ def _figure(values: list[list[float] | None], keys: list[str], better: bool, res
 
 def markdown(content: dict[str, Any]) -> str:
     """The figures as a table."""
-    lines = [f"Controls of {content['run']}: {content['items']} test items with the same noise, seed {content['seed']}, "
-             f"EMA weights; binding by chance {content['chance']:.3f}. Intervals are 95 %, differences paired to `right`.",
-             "", "| control | figure | value | n | difference to right |", "| --- | --- | --: | --: | --: |"]  # fmt: skip
+    head = (f"Controls of {content['run']}: {content['items']} test items with the same noise, seed {content['seed']}, "
+            f"EMA weights; binding by chance {content['chance']:.3f}. "
+            "Intervals are 95 %, differences paired to `right`.")  # fmt: skip
+    rows = []
     for name, control in content["controls"].items():
         label = f"**{name}**: {control['what']}"
         for f, entry in control["figures"].items():
             low, high = entry["ci95"]
             gap = control["difference"].get(f)
-            shown = f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
-            said = f"{f} ({MEANING[f]})"
-            lines.append(f"| {label} | {said} | {entry['value']:.3f} [{low:.3f}, {high:.3f}] | {entry['n']} | {shown} |")
+            change = f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
+            value = f"{entry['value']:.3f} [{low:.3f}, {high:.3f}]"
+            rows.append([label, f"{f} ({METRICS[f].meaning})", value, str(entry["n"]), change])
             label = ""
-    return "\n".join(lines) + "\n"
+    return f"{head}\n\n{table(['control', 'figure', 'value', 'n', 'difference to right'], rows, text=2)}\n"
 
 
 def picture(

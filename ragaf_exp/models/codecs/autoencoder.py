@@ -21,7 +21,6 @@ SD_VAE = {
     "up_block_types": ("UpDecoderBlock2D",) * 4, "layers_per_block": 2, "latent_channels": 4, "sample_size": 512,
     "scaling_factor": 0.18215,
 }  # fmt: skip
-CENTRE = 0.5  # TAESD's own range of images is [0,1]
 
 
 class PretrainedAutoencoder(Codec):

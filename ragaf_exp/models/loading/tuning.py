@@ -15,7 +15,6 @@ from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.part import PretrainedModule
 
-TUNES = ("full", "frozen", "attention", "lora")
 BASE, LORA = ".base_layer.", ".lora_"
 
 

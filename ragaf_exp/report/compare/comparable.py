@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
+from eval.registry import SKETCH
 from eval.statistics.paired import shared_items
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.report.catalogue import SKETCH, head, metric
+from ragaf_exp.report.catalogue import head, metric
 from ragaf_exp.report.compare.runs import Member
 
 SIZES = ("n", "items")  # how much was measured

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.items import ItemRow, figure_of, numbers
-from eval.statistics.paired import Difference, paired_differences, shared_items
+from eval.statistics.bootstrap import Estimate
+from eval.statistics.paired import paired_differences, shared_items
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.report.catalogue import FIRST, base, better, metric, ordered, plain
 from ragaf_exp.report.compare.comparable import measured_differently, refuse_unlike, sizes_differ
@@ -20,7 +21,7 @@ class Cell:
     """One run's figure."""
 
     entry: dict[str, Any]  # as in metrics.json
-    difference: Difference | None = None  # to the first run's, paired
+    difference: Estimate | None = None  # to the first run's, paired
     gap: float | None = None  # the same without an interval, where items can't be paired
     note: str = ""  # why there is neither
 

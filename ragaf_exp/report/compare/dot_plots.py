@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from ragaf_exp.report.catalogue import HEADLINES, head
+from eval.registry import HEADLINE, shown
+from ragaf_exp.report.catalogue import head
 from ragaf_exp.report.compare.compare import Comparison, Row
 from ragaf_exp.report.svg import BAD, GOOD, INK, RULE, SERIES, WIDTH, chart
 
@@ -18,7 +19,7 @@ def dot_charts(found: Comparison) -> list[str]:
     """One for each headline figure that two runs or more have."""
     rows = {row.name: row for row in found.rows if sum(cell is not None for cell in row.cells) > 1}
     letters = [member.letter for member in found.members]
-    return [_dots(rows[name], letters) for name in HEADLINES if name in rows][:CHARTS]
+    return [_dots(rows[name], letters) for name in shown(HEADLINE) if name in rows][:CHARTS]
 
 
 def _dots(row: Row, letters: list[str]) -> str:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ragaf_exp.core.markdown import bullets, escape
+from ragaf_exp.core.markdown import table as markdown_table
 from ragaf_exp.report.catalogue import head, number
 from ragaf_exp.report.compare.compare import Cell, Comparison
 from ragaf_exp.report.compare.notes import measured_with, notes
@@ -83,33 +85,22 @@ def legend(found: Comparison) -> list[str]:
 
 def markdown(found: Comparison) -> str:
     """Tables of GitHub's flavour; a difference whose interval excludes 0 is bold."""
-    parts = []
-    for table in text_tables(found):
-        lines = [f"## {escape_markdown(table.title)}", "", _line(["", *map(escape_markdown, table.columns), "n"])]
-        lines.append(_line(["---", *["--:"] * (len(table.columns) + 1)]))
-        for group, rows in table.groups.items():
-            lines.append(_line([f"**{escape_markdown(group)}**", *[""] * (len(table.columns) + 1)]))
-            for title, sense, cells, n in rows:
-                label = f"{escape_markdown(title)} {ARROWS[sense][0]}".rstrip()
-                lines.append(_line([label, *map(_md_cell, cells), n]))
-        parts.append("\n".join(lines))
-    parts.append("\n".join(f"- {escape_markdown(line)}" for line in legend(found)))
-    return "\n\n".join(parts) + "\n"
+    parts = [f"## {escape(table.title)}\n\n{_md_table(table)}" for table in text_tables(found)]
+    return "\n\n".join([*parts, bullets(legend(found))]) + "\n"
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _md_table(table: TextTable) -> str:
+    lines: list[list[str]] = []
+    for group, rows in table.groups.items():
+        lines.append([f"**{escape(group)}**", *[""] * (len(table.columns) + 1)])
+        for title, sense, cells, n in rows:
+            lines.append([f"{escape(title)} {ARROWS[sense][0]}".rstrip(), *map(_md_cell, cells), n])
+    return markdown_table(["", *map(escape, table.columns), "n"], lines)
 
 
 def _md_cell(cell: TextCell) -> str:
-    value = f"**{escape_markdown(cell.value)}**" if cell.strong else escape_markdown(cell.value)
-    return f"{value} {escape_markdown(f'[{cell.interval}]' if cell.interval else cell.note)}".strip()
-
-
-def escape_markdown(text: str) -> str:
-    """Text that Markdown and the HTML in it take as it stands."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|~#$])", r"\\\1", text)
+    value = f"**{escape(cell.value)}**" if cell.strong else escape(cell.value)
+    return f"{value} {escape(f'[{cell.interval}]' if cell.interval else cell.note)}".strip()
 
 
 def latex(found: Comparison) -> str:

@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ragaf_exp.report.catalogue import FIRST, HEADLINES, better, head, metric, number, ordered, plain
+from eval.registry import DIFFICULTY, HEADLINE, grouped, shown
+from ragaf_exp.report.catalogue import FIRST, better, head, metric, number, ordered, plain
 from ragaf_exp.report.run.parse import is_number
 from ragaf_exp.report.run.read import RunData
 
 STANDARD = ("value", "n", "ci95", "higher_is_better", "items", "warning")
 CARDS = 6
-DIFFICULTY = ("binding_accuracy", "leak_rate", "sketch_f1", "pointing_accuracy", "fill_accuracy", "lpips", "ssim")
 COLUMNS = 6
 FACTS = {  # how a difficulty group's fact is called, and whether it is a share of the image
     "stroke_density": ("Sketch density: pixels that are stroke", True),
@@ -43,7 +43,7 @@ def last_stage(run: RunData) -> str:
 def cards(run: RunData) -> list[dict[str, Any]]:
     """The headline figures of the last stage, with what they are to be held against."""
     found = []
-    for name in [n for n in HEADLINES if n in run.metrics][:CARDS]:
+    for name in [n for n in shown(HEADLINE) if n in run.metrics][:CARDS]:
         beside = []
         if FIRST + name in run.metrics:
             beside.append(f"stage 1: {number(name, run.metrics[FIRST + name]['value'])}")
@@ -74,7 +74,7 @@ def table(run: RunData) -> list[dict[str, Any]]:
 def difficulty(run: RunData) -> dict[str, Any]:
     """The groups of metrics.json: columns of the main figures, and for each fact a row per group."""
     there = {name for fact in run.groups.values() for group in fact["groups"] for name in group["metrics"]}
-    names = [name for name in DIFFICULTY if name in there][:COLUMNS]
+    names = [name for name in grouped(DIFFICULTY) if name in there][:COLUMNS]
     facts = []
     for fact, content in run.groups.items():
         title, share = FACTS.get(fact, (fact.replace("_", " "), False))
@@ -143,7 +143,7 @@ def _titles(names: list[str]) -> str:
 def cell(name: str, entry: dict[str, Any]) -> dict[str, Any]:
     """A figure as text, with its place on a bar in percent where it is a share."""
     interval = entry.get("ci95")
-    shown = {
+    texts = {
         "value": number(name, entry["value"]),
         "interval": " – ".join(number(name, v, unit=False) for v in interval) if interval else "",
         "n": f"{entry['n']:,}" if is_number(entry.get("n")) else "",
@@ -153,5 +153,5 @@ def cell(name: str, entry: dict[str, Any]) -> dict[str, Any]:
     if metric(name).share and 0 <= entry["value"] <= 1:
         low, high = interval or (entry["value"], entry["value"])
         low, high = max(0.0, low), min(1.0, high)
-        shown["bar"] = {"at": 100 * entry["value"], "low": 100 * low, "width": 100 * (high - low)}
-    return shown
+        texts["bar"] = {"at": 100 * entry["value"], "low": 100 * low, "width": 100 * (high - low)}
+    return texts

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
+from eval.registry import CURVE, shown
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.report.catalogue import head
 from ragaf_exp.report.run.parse import is_number
@@ -19,21 +20,20 @@ from ragaf_exp.report.study.members import Group, training_seconds, training_ste
 from ragaf_exp.report.svg import SERIES, WIDTH, chart
 from ragaf_exp.viz.fonts import lettering
 
-CURVES = ("binding_accuracy", "leak_rate", "sketch_f1")
 AXES = {"optimizer steps": training_steps, "training seconds": training_seconds}
 COLOURS = ("#1f6fb4", "#d1662a", "#3c8c4a", "#7b5ea7", "#808080")  # of the picture that needs no page
 
 
 def learning_charts(groups: Sequence[Group]) -> list[str]:
     """An SVG per figure: over steps, and over seconds beside it."""
-    there = [name for name in CURVES if any(_points(g, name) for g in groups)]
+    there = [name for name in shown(CURVE) if any(_points(g, name) for g in groups)]
     size = (2 * WIDTH, 2.75)
     return [chart(f"learning-{name}", head(name)["title"], _drawer(groups, name, SERIES), size, 2) for name in there]
 
 
 def learning_picture(path: Path, groups: Sequence[Group]) -> Path | None:
     """The same as one PNG; None where no member has a curve."""
-    there = [name for name in CURVES if any(_points(g, name) for g in groups)]
+    there = [name for name in shown(CURVE) if any(_points(g, name) for g in groups)]
     if not there:
         return None
     with matplotlib.rc_context({"text.parse_math": False}):
@@ -43,8 +43,8 @@ def learning_picture(path: Path, groups: Sequence[Group]) -> Path | None:
             _drawer(groups, name, COLOURS)(row)
             row[0].set_ylabel(head(name)["title"])
             for label in row[0].get_legend().get_texts():  # names of runs, in any script
-                font, shown = lettering(label.get_text())
-                label.set(text=shown, font=FontProperties(fname=font, size=label.get_fontsize()))
+                font, text = lettering(label.get_text())
+                label.set(text=text, font=FontProperties(fname=font, size=label.get_fontsize()))
             for axes in row:
                 axes.grid(alpha=0.3)
         buffer = io.BytesIO()

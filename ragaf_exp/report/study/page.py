@@ -14,23 +14,21 @@ from typing import Any
 from markupsafe import Markup
 from omegaconf import OmegaConf
 
-from eval.statistics.crossed import Estimate, Scores, difference, mean, ratio
+from eval.registry import RATIO, STUDY, higher_is_better, shown
+from eval.statistics.crossed import Scores, SeedEstimate, difference, mean, ratio
 from ragaf_exp.config.compose import load_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
+from ragaf_exp.core.markdown import bullets, escape
+from ragaf_exp.core.markdown import table as markdown_table
 from ragaf_exp.report.catalogue import head, number
 from ragaf_exp.report.compare import side_by_side
 from ragaf_exp.report.compare.comparable import refuse_unlike
 from ragaf_exp.report.compare.runs import Member, find_folders, read_members
-from ragaf_exp.report.compare.tables import ARROWS, escape_markdown
+from ragaf_exp.report.compare.tables import ARROWS
 from ragaf_exp.report.render import render
 from ragaf_exp.report.study.curves import learning_charts, learning_picture
 from ragaf_exp.report.study.members import BASELINE, FULL, Group, group, named, study_name
-
-SHOWN = ("binding_accuracy", "binding_accuracy_heldout", "binding_accuracy_repeated", "leak_rate", "sketch_f1",
-         "pointing_accuracy", "pointing_accuracy_repeated", "fill_accuracy")  # fmt: skip
-DOWN = ("leak_rate",)  # lower is better
-RATIOS = ("leak_rate",)  # told as a share of the reference's too
 
 
 @dataclass
@@ -39,7 +37,7 @@ class Table:
 
     title: str
     signed: bool  # differences
-    rows: list[tuple[Group, list[Estimate | None]]]
+    rows: list[tuple[Group, list[SeedEstimate | None]]]
 
 
 def is_study(runs: Sequence[str | Path]) -> bool:
@@ -76,7 +74,7 @@ def write_study(
 
 def columns(groups: list[Group]) -> list[str]:
     """The figures that two members or more have."""
-    return [name for name in SHOWN if sum(g.scores(name) is not None for g in groups) > 1]
+    return [name for name in shown(STUDY) if sum(g.scores(name) is not None for g in groups) > 1]
 
 
 def study_tables(groups: list[Group]) -> list[Table]:
@@ -90,7 +88,7 @@ def study_tables(groups: list[Group]) -> list[Table]:
     return tables
 
 
-def _difference(of: Scores | None, reference: Scores | None) -> Estimate | None:
+def _difference(of: Scores | None, reference: Scores | None) -> SeedEstimate | None:
     return None if of is None or reference is None else difference(of, reference)
 
 
@@ -110,7 +108,7 @@ def notes(groups: list[Group], missing: list[Member]) -> list[str]:
         full, baseline = by_name[FULL], by_name[BASELINE]
         told.append(f"Training took {full.seconds:.0f} s for full and {baseline.seconds:.0f} s for baseline, stage 1 "
                     f"included ({baseline.seconds / max(full.seconds, 1e-9):.2f} times).")  # fmt: skip
-        for name in RATIOS:
+        for name in shown(RATIO):
             pair = full.scores(name), baseline.scores(name)
             found = ratio(*pair) if all(pair) else None
             if found is not None:
@@ -119,7 +117,7 @@ def notes(groups: list[Group], missing: list[Member]) -> list[str]:
     return told + [f"Missing: {named(m) or m.name}: {m.missing or 'items.jsonl is not there'}." for m in missing]
 
 
-def text(name: str, of: Estimate | None, signed: bool) -> tuple[str, str]:
+def text(name: str, of: SeedEstimate | None, signed: bool) -> tuple[str, str]:
     """An estimate and its interval."""
     if of is None:
         return "–", ""
@@ -141,38 +139,34 @@ def markdown(tables: list[Table], lines: list[str]) -> str:
     parts = []
     for table in tables:
         names = columns([of for of, _ in tables[0].rows])
-        titles = [f"{head(n)['title']} {ARROWS[n not in DOWN][0]}" for n in names]
+        titles = [f"{head(n)['title']} {ARROWS[higher_is_better(n)][0]}" for n in names]
         extra = list(FACTS) if not table.signed else ["seeds"]
-        body = [_line(["member", *titles, *extra]), _line(["---", *["--:"] * (len(titles) + len(extra))])]
+        body = []
         for of, cells in table.rows:
-            shown = [_cell(name, cell, table.signed) for name, cell in zip(names, cells, strict=True)]
+            texts = [_cell(name, cell, table.signed) for name, cell in zip(names, cells, strict=True)]
             seeds = facts(of) if not table.signed else [str(max((c.seeds for c in cells if c), default=0))]
-            body.append(_line([escape_markdown(of.name), *shown, *seeds]))
-        parts.append("\n".join([f"## {table.title}", "", *body]))
-    return "\n\n".join([*parts, "\n".join(f"- {escape_markdown(line)}" for line in lines)]) + "\n"
+            body.append([escape(of.name), *texts, *seeds])
+        parts.append(f"## {table.title}\n\n{markdown_table(['member', *titles, *extra], body)}")
+    return "\n\n".join([*parts, bullets(lines)]) + "\n"
 
 
-def _cell(name: str, of: Estimate | None, signed: bool) -> str:
-    value, interval = map(escape_markdown, text(name, of, signed))
+def _cell(name: str, of: SeedEstimate | None, signed: bool) -> str:
+    value, interval = map(escape, text(name, of, signed))
     return f"**{value}** {interval}" if signed and of is not None and of.clear else f"{value} {interval}".strip()
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _content(
     tables: list[Table], groups: list[Group], lines: list[str], everyone: list[Member], common: bool
 ) -> dict[str, Any]:  # fmt: skip
     names = columns(groups)
-    shown = [{"title": table.title, "facts": FACTS if not table.signed else (),
-              "rows": [_row(of, cells, names, table.signed) for of, cells in table.rows]} for table in tables]  # fmt: skip
+    blocks = [{"title": table.title, "facts": FACTS if not table.signed else (),
+               "rows": [_row(of, cells, names, table.signed) for of, cells in table.rows]} for table in tables]  # fmt: skip
     first = [g.runs[0] for g in groups]
     words = ["python", "-m", "ragaf_exp.report", f"runs=[{','.join(m.place for m in everyone)}]"]
     return {
         "title": f"{len(groups)} members, {sum(len(g.runs) for g in groups)} runs",
-        "columns": [{"title": head(name)["title"], "better": name not in DOWN} for name in names],
-        "tables": shown,
+        "columns": [{"title": head(name)["title"], "better": higher_is_better(name)} for name in names],
+        "tables": blocks,
         "notes": lines,
         "charts": [Markup(svg) for svg in learning_charts(_held_against(groups))],
         "pictures": side_by_side.titles([g.name for g in groups]),
@@ -181,11 +175,11 @@ def _content(
     }  # fmt: skip
 
 
-def _row(of: Group, cells: list[Estimate | None], names: list[str], signed: bool) -> dict[str, Any]:
-    shown = []
+def _row(of: Group, cells: list[SeedEstimate | None], names: list[str], signed: bool) -> dict[str, Any]:
+    texts = []
     for name, cell in zip(names, cells, strict=True):
         value, interval = text(name, cell, signed)
         known = signed and cell is not None and cell.clear
-        mark = ["down", "up"][(cell.value > 0) == (name not in DOWN)] if known else ""
-        shown.append({"value": value, "interval": interval, "mark": mark})
-    return {"name": of.name, "cells": shown, "facts": facts(of) if not signed else []}
+        mark = ["down", "up"][(cell.value > 0) == higher_is_better(name)] if known else ""
+        texts.append({"value": value, "interval": interval, "mark": mark})
+    return {"name": of.name, "cells": texts, "facts": facts(of) if not signed else []}

@@ -6,8 +6,6 @@ Folders are named by the encoder's weights and settings, the size and the versio
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.types import Batch, Example
 from ragaf_exp.data.loader import collate
 from ragaf_exp.models.codecs.base import Codec
@@ -25,7 +24,6 @@ from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.store.records import MAGIC, Records, key_of, no_op
 
 EMPTY = ""  # the caption of a dropped one
-NUMPY = {torch.float32: "<f4", torch.bool: "?"}
 
 
 class Latents:
@@ -118,5 +116,5 @@ def _records(
     place: Path, about: dict[str, Any], layout: dict[str, tuple[str, tuple[int, ...]]], on_write: Callable[[], None]
 ) -> Records:
     about = {"version": MAGIC.decode().strip(), **about, "layout": {k: list(v) for k, v in layout.items()}}
-    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    name = json_digest(about)
     return Records(place / "features" / f"{about['kind']}-{name}", layout, about, on_write).look()

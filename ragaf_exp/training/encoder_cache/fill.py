@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +18,7 @@ from ragaf_exp.config.build import build
 from ragaf_exp.config.moved import original
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json
+from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.variants import pictures
 from ragaf_exp.distributed import collectives, launch
@@ -75,7 +74,7 @@ def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
     data = original(OmegaConf.to_container(cfg.data))
     about = {"data": data, "mirror": cfg.task.mirror > 0, "crops": crops, "count": count}
     about |= {"digest": digest} if digest else {}
-    return folder / f"{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]}.whole.json"
+    return folder / f"{json_digest(about)}.whole.json"
 
 
 def _once(cfg: DictConfig, folder: Path, count: int, digest: str, fill: Any) -> None:
