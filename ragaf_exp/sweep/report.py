@@ -1,5 +1,7 @@
-"""The report of a sweep: every member with its main figures, what is missing marked, and means over seeds; for sweeps that
-fit a page, the comparison of runs beside it."""
+"""The report of a sweep: the main metrics of every member, missing ones marked, and means over seeds.
+
+A sweep that fits on a page also gets the comparison of its runs.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +22,19 @@ FIGURES = (
     "binding_accuracy", "binding_accuracy_heldout", "leak_rate", "sketch_f1", "pointing_accuracy", "fid", "fd_embedded",
     "clip_score", "lpips",
 )  # fmt: skip
-COMPARED = 26  # members that the comparison of runs still shows side by side
+COMPARED = 26  # the most members that the comparison of runs can show
 T975 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
 
 
 def write_sweep_report(home: Path, out: Path | None = None) -> list[Path]:
-    """Write sweep.html and, where figures of 2 to 26 members are there, comparison.html with its tables.
+    """Write sweep.html and, if 2 to 26 members have metrics, comparison.html with its tables.
 
-    Returns what was written; says on stderr why there is no comparison. UserError where there is no sweep.
+    Returns the files written; prints to stderr why there is no comparison. Raises UserError if there is no sweep.
     """
     table = load(home)
     figures = {row.hash: figures_of(row.path) for row in table.rows}
     path = out or home / "sweep.html"
-    names = [name for name in FIGURES if any(name in found for found in figures.values())]
+    names = [name for name in FIGURES if any(name in of_member for of_member in figures.values())]
     members = [_member(row, table, figures[row.hash], names) for row in table.rows]
     write_text(path, render("sweep.html", title=table.title, summary=table.summary, names=names, keys=table.keys,
                             notes=table.notes, members=members, groups=_groups(table, figures, names)))  # fmt: skip
@@ -44,14 +46,14 @@ def write_sweep_report(home: Path, out: Path | None = None) -> list[Path]:
     compared = [row.path for row in table.rows if row.path.is_dir()][:COMPARED]
     try:
         return [path, *write_comparison(compared, path.with_name("comparison.html"))]
-    except UserError as error:  # the sweep's own page stands
-        print(f"no comparison side by side: {error}", file=sys.stderr)
+    except UserError as error:  # the sweep's page has been written
+        print(f"no comparison: {error}", file=sys.stderr)
         return [path]
 
 
 def _member(row: Row, table: Table, figures: dict[str, Any], names: list[str]) -> dict[str, Any]:
     cells = table.cells(row)
-    missing = "" if figures else row.error or f"no figures: {row.state}"
+    missing = "" if figures else row.error or f"no metrics: {row.state}"
     return {"hash": row.hash, "state": row.state, "missing": missing, "differs": [cells[key] for key in table.keys],
             "figures": [_figure(figures.get(name)) for name in names]}  # fmt: skip
 
@@ -64,7 +66,7 @@ def _figure(entry: Any) -> str:
 
 
 def _groups(table: Table, figures: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """One row for members that differ by their seed alone: the mean over seeds with its 95 % interval (Student's t)."""
+    """One row for members that differ only in their seed: mean over seeds with 95 % interval (Student's t)."""
     keys = [key for key in table.keys if key != "seed"]
     if len(keys) == len(table.keys):
         return {"keys": keys, "rows": []}

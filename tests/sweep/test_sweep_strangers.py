@@ -126,12 +126,12 @@ def test_slurm_ends_only_jobs_whose_script_is_the_sweeps(job, members, monkeypat
 def test_only_a_snapshot_with_its_digest_is_run(tmp_path):
     runs = tmp_path / "runs"
     path = snapshot.take(runs)
-    assert snapshot.known(runs, f"/elsewhere/{path.name}") == path  # a record's folder is not followed, its name is
-    assert snapshot.known(runs, "/tmp/evil") is None and snapshot.known(runs, "0" * 16) is None
+    assert snapshot.find(runs, f"/elsewhere/{path.name}") == path  # a record's folder is not followed, its name is
+    assert snapshot.find(runs, "/tmp/evil") is None and snapshot.find(runs, "0" * 16) is None
     cache = path / "ragaf_exp" / "__pycache__"
     cache.mkdir()
     (cache / "errors.cpython-311.pyc").write_bytes(b"evil")
-    assert snapshot.known(runs, str(path)) == path and not cache.exists()
+    assert snapshot.find(runs, str(path)) == path and not cache.exists()
     empty = path / "ragaf_exp" / "config" / "__init__.py"
     assert empty.read_bytes() == b""
     (tmp_path / "evil.py").write_text("")
@@ -139,7 +139,7 @@ def test_only_a_snapshot_with_its_digest_is_run(tmp_path):
                    lambda: empty.symlink_to(tmp_path / "evil.py")):  # fmt: skip
         change()
         with pytest.raises(UserError, match="changed since it was taken.*code=now"):
-            snapshot.known(runs, str(path))
+            snapshot.find(runs, str(path))
 
 
 def test_retry_runs_the_snapshot_of_this_folder(job, members, tmp_path, monkeypatch):
