@@ -64,9 +64,9 @@ def _checked(cfg: DictConfig) -> DictConfig:
     words = list(HydraConfig.get().overrides.task)
     if AUTO not in words:
         return validate(cfg)
-    from ragaf_exp.plan.auto import chosen  # imports PyTorch
+    from ragaf_exp.plan.auto import select_profile  # imports PyTorch
 
-    return compose_config(chosen(words))
+    return compose_config(select_profile(words))
 
 
 def job(cfg: DictConfig) -> None:
