@@ -1,7 +1,7 @@
 """Shares stage 1 between all members of a study with the same stage 1 config: the first trains it, the others wait.
 
-It is stored in runs/<name>/stage1/<hash of its config>. Each member links the checkpoint into its run folder and does not depend
-on the shared one. If the process that trains it is killed, a waiting one resumes from the newest checkpoint.
+It is stored in runs/<name>/stage1/<hash of its config>. Each member links the checkpoint into its run folder and does not
+depend on the shared one. If the process that trains it is killed, a waiting one resumes from the newest checkpoint.
 """
 
 from __future__ import annotations
