@@ -122,12 +122,12 @@ def survey_folder(folder: Path, size: int, overrides: list[str]) -> tuple[Survey
     return Survey(folder, counts, objects, float(np.median(times)), damaged), pictures
 
 
-def _report(folder: Path, damaged: list[str], whole: int) -> None:
+def _report(folder: Path, damaged: list[str], readable: int) -> None:
     """Warn about damaged files. Raises UserError if no file is readable."""
     from ragaf_exp.data.listing import in_short
 
-    text = f"drawings={folder}: {len(damaged)} of {len(damaged) + whole} files are damaged: {in_short(damaged, '; ')}"
-    if not whole:
+    text = f"drawings={folder}: {len(damaged)} of {len(damaged) + readable} files are damaged: {in_short(damaged, '; ')}"
+    if not readable:
         raise UserError(text)
     if damaged:
         log.warning("%s; they are left out", text)

@@ -51,14 +51,14 @@ STAGE1_LOSSES = ("diffusion",)
 
 def needs(cfg: DictConfig) -> dict[str, Any]:
     """The part of a config that stage 1 depends on: everything except groups and keys known to have no effect on it."""
-    whole = original(OmegaConf.to_container(cfg, resolve=True))
-    content = {key: value for key, value in whole.items() if key not in IRRELEVANT_GROUPS}
+    full = original(OmegaConf.to_container(cfg, resolve=True))
+    content = {key: value for key, value in full.items() if key not in IRRELEVANT_GROUPS}
     if cfg.stage.curriculum:  # it orders items by their regions
-        content["regions"] = whole["regions"]
+        content["regions"] = full["regions"]
     for group, keys in IRRELEVANT_KEYS.items():
         content[group] = {key: value for key, value in content[group].items() if key not in keys}
-    if "source" in whole["backbone"]:  # with a pretrained backbone, memory.tune also selects what stage 1 trains
-        content["memory"]["tune"] = whole["memory"]["tune"]
+    if "source" in full["backbone"]:  # with a pretrained backbone, memory.tune also selects what stage 1 trains
+        content["memory"]["tune"] = full["memory"]["tune"]
     content["loss"] = {key: content["loss"][key] for key in STAGE1_LOSSES}
     return content
 

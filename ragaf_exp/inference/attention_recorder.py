@@ -21,7 +21,7 @@ class AttentionFrame:
     """The attention of a batch at one timestep."""
 
     t: int  # from the last timestep (noise) to 0
-    words: Tensor  # (B,T,h,w) float32: attention of each pixel to each token, mean over layers and heads
+    attention: Tensor  # (B,T,h,w) float32: attention of each pixel to each token, mean over layers and heads
     x0: Tensor  # (B,C,h',w') prediction of x_0
 
 
@@ -44,7 +44,7 @@ class AttentionRecorder:
         longest = max(map(len, chunks), default=0)
         complete = [chunk for chunk in chunks if len(chunk) == longest]
         steps = zip(*complete, strict=True)
-        return [AttentionFrame(s[0].t, _cat([f.words for f in s]), torch.cat([f.x0 for f in s])) for s in steps]
+        return [AttentionFrame(s[0].t, _cat([f.attention for f in s]), torch.cat([f.x0 for f in s])) for s in steps]
 
 
 @contextmanager
@@ -63,9 +63,9 @@ def record_attention(model: nn.Module, process: Diffusion) -> Iterator[Attention
             return
         device = process.abar.device
         x_t, t = args[0].float().to(device), args[1].long().to(device)
-        words = _joined(recorder.layers, x_t.shape[2] / x_t.shape[3])
+        attention = _joined(recorder.layers, x_t.shape[2] / x_t.shape[3])
         x_0 = process.to_x0(value.float().to(device), x_t, t).cpu()
-        recorder.recorded.append(AttentionFrame(int(t[0]), words, x_0))
+        recorder.recorded.append(AttentionFrame(int(t[0]), attention, x_0))
 
     handles = [backbone.register_forward_pre_hook(before), backbone.register_forward_hook(after)]
     for processor in processors:
@@ -79,10 +79,10 @@ def record_attention(model: nn.Module, process: Diffusion) -> Iterator[Attention
             handle.remove()
 
 
-def _cat(words: list[Tensor]) -> Tensor:
+def _cat(chunks: list[Tensor]) -> Tensor:
     """Concatenate chunks (B,T,h,w) whose captions may differ in length."""
-    longest = max(w.shape[1] for w in words)
-    return torch.cat([F.pad(w, (0, 0, 0, 0, 0, longest - w.shape[1])) for w in words])
+    longest = max(chunk.shape[1] for chunk in chunks)
+    return torch.cat([F.pad(chunk, (0, 0, 0, 0, 0, longest - chunk.shape[1])) for chunk in chunks])
 
 
 def _joined(layers: list[Tensor], aspect: float) -> Tensor:

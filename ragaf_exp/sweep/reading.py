@@ -38,7 +38,7 @@ def read_loosely(path: Path) -> dict[str, Any]:
     return mapping(content)
 
 
-def figures(run: Path) -> dict[str, dict[str, Any]]:
+def metrics_of(run: Path) -> dict[str, dict[str, Any]]:
     """The metrics in a run's metrics.json by name: `value`, and `ci95` or None without an interval; {} without metrics."""
     metrics = {}
     for name, entry in mapping(read_loosely(run / "metrics.json").get("metrics")).items():

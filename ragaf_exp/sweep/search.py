@@ -24,7 +24,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.sweep.definition import Sweep, hydra_value
 from ragaf_exp.sweep.ledger import Record
 from ragaf_exp.sweep.members import Member, compose_members
-from ragaf_exp.sweep.reading import figures
+from ragaf_exp.sweep.reading import metrics_of
 from ragaf_exp.sweep.status import BAD, rows
 from ragaf_exp.sweep.submit import submit
 
@@ -237,7 +237,7 @@ def _report_ended(study: Any, record: Record, active: dict[int, Member], metric:
 
 def metric_of(run: Path, metric: str) -> float | None:
     """A metric of a run, None if it was not measured."""
-    return figures(run).get(metric, {}).get("value")
+    return metrics_of(run).get(metric, {}).get("value")
 
 
 def _conclude(study: Any, metric: str) -> int:

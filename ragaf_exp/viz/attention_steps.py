@@ -56,7 +56,7 @@ def steps_of_item(
     words: list[str] = []
     steps = []
     for frame in frames:
-        of_item = frame.words[row].numpy()  # (T,h,w)
+        of_item = frame.attention[row].numpy()  # (T,h,w)
         flat = of_item.reshape(len(of_item), -1).T  # (h w,T), as by_word takes regions
         words, shares = by_word(example.item.caption, flat, text)
         height, width = example.sketch.shape
@@ -143,7 +143,7 @@ def save_attention(
         codec: Decodes the predictions of x_0.
         own: Whether the folder belongs to a run folder, as for `write_bytes`.
     """
-    if not frames or row >= len(frames[0].words):  # no attention was recorded
+    if not frames or row >= len(frames[0].attention):  # no attention was recorded
         return
     words, steps = steps_of_item(example, frames, row, text, codec)
     if not words:

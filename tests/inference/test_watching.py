@@ -36,9 +36,9 @@ def test_shares_of_a_pixel_sum_to_one_and_padding_gets_none(run):
     _, pipeline, examples, frames, _ = run
     text = pipeline.refine.text
     for frame in frames:
-        assert torch.allclose(frame.words.sum(1), torch.ones(()), atol=1e-4)
+        assert torch.allclose(frame.attention.sum(1), torch.ones(()), atol=1e-4)
         for row, example in enumerate(examples):
-            assert not frame.words[row, len(text.token_spans(example.item.caption)) :].any()
+            assert not frame.attention[row, len(text.token_spans(example.item.caption)) :].any()
 
 
 def test_watching_changes_nothing_and_ends(run):
@@ -56,7 +56,7 @@ def test_guidance_and_broken_chunks_leave_one_frame_a_timestep():
     watch = AttentionRecorder(None)
     watch.recorded = [seen(t, 2, tokens) for tokens in (3, 4) for t in (9, 9, 5, 5)] + [seen(9, 1, 3)]
     frames = watch.frames()
-    assert [f.t for f in frames] == [9, 5] and all(f.words.shape == (4, 4, 2, 2) for f in frames)
+    assert [f.t for f in frames] == [9, 5] and all(f.attention.shape == (4, 4, 2, 2) for f in frames)
 
 
 def test_region_means():

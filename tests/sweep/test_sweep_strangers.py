@@ -24,7 +24,7 @@ from ragaf_exp.sweep.ledger import Job, Record, read_job
 from ragaf_exp.sweep.member import config_of
 from ragaf_exp.sweep.members import Member, compose_members
 from ragaf_exp.sweep.monitor import load, show
-from ragaf_exp.sweep.reading import figures, last_line
+from ragaf_exp.sweep.reading import last_line, metrics_of
 from ragaf_exp.sweep.report import write_sweep_report
 
 ESCAPE = "\x1b[2J\x9b31m\u202egpj\ud800\r\n"
@@ -202,7 +202,7 @@ def test_a_records_texts_and_values_reach_no_terminal_and_break_nothing(members,
     shown = capsys.readouterr().out + table.as_html() + (record.home / "sweep.html").read_text()
     assert "\\x1b[2J" in shown and not set(ESCAPE) - set("[2J31mgpj\n") & set(shown)
     assert json.loads(json.dumps(table.as_json()))["members"][0]["rate"] is None
-    assert figures(record.home / members[0].hash)["sketch_f1"] == {"value": 1.0, "ci95": None}
+    assert metrics_of(record.home / members[0].hash)["sketch_f1"] == {"value": 1.0, "ci95": None}
 
 
 def test_members_of_odd_names_are_refused(job, members):
