@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sweep_checkout import call, make_checkout, sweep
+from sweep_checkout import STUBBED, call, make_checkout, sweep
 
 from ragaf_exp.sweep import search
 from ragaf_exp.sweep.ledger import Record
@@ -60,7 +60,7 @@ def test_edits_after_submission_change_nothing(checkout, tmp_path):
     member = _finished(checkout, "frozen")["0"]
     (Path(member["path"]) / "status.json").unlink()  # as if it had not begun
     job = checkout / "runs" / "frozen" / ".sweep" / "jobs" / "1.json"
-    edited = {checkout / "ragaf_exp" / "experiment.py": ("original", "edited"),
+    edited = {checkout / STUBBED: ("original", "edited"),
               checkout / "conf" / "optim" / "adamw.yaml": ("warmup: 50", "warmup: 51"), path: ("=5", "=6")}  # fmt: skip
     before = {file: file.read_text() for file in edited}
     try:
