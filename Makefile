@@ -1,4 +1,4 @@
-# Everything happens in .venv inside this clone; `make help` lists the targets.
+# All targets use the virtual environment .venv in this clone; `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -6,11 +6,11 @@ READY := .venv/.ready
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(READY) ## make .venv with the package and the tests' extras; CONSTRAINTS=constraints.txt: as the figures were measured
+setup: $(READY) ## create .venv with the package and test dependencies; CONSTRAINTS=constraints.txt: versions of the published results
 
 $(READY): setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
-	  || { echo "error: $(PYTHON) must be Python 3.10 to 3.12; name one with make PYTHON=python3.11" >&2; exit 2; }
+	  || { echo "error: $(PYTHON) must be Python 3.10 to 3.12; choose one with make PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]' $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
@@ -19,24 +19,24 @@ $(READY): setup.cfg pyproject.toml
 run: $(READY) ## train both stages on the embedded scenes, evaluate, report (about 6 minutes on 2 cores)
 	$(BIN)/python -m ragaf_exp.run $(ARGS)
 
-test: $(READY) ## run the tests; ARGS='-m slow': those that take an hour, and no others
+test: $(READY) ## run the tests; ARGS='-m slow': only those that take an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
-slurm-test: $(READY) ## run a fault matrix on a real one-node SLURM, set up for it: root on Debian, 6 minutes
+slurm-test: $(READY) ## install a one-node SLURM and run a fault matrix on it: needs root on Debian, 6 minutes
 	tests/slurm/install.sh
 	RAGAF_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm --timeout=600 $(ARGS)
 
-eval: $(READY) ## score a run again: make eval RUN=runs/latest
+eval: $(READY) ## evaluate a run again: make eval RUN=runs/latest
 	$(BIN)/python -m eval run=$(or $(RUN),runs/latest) $(ARGS)
 
-bench: $(READY) ## measure what the README claims about speed
+bench: $(READY) ## measure the speeds in the README
 	$(BIN)/python -m ragaf_exp.bench $(ARGS)
 
-lint: $(READY) ## ruff, and mypy over models, training, diffusion and inference
+lint: $(READY) ## check the code with ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-clean: ## remove .venv and caches; runs/ stays
+clean: ## remove .venv and caches, but not runs/
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
 
 .PHONY: help setup run test slurm-test eval bench lint clean

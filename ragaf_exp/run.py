@@ -64,9 +64,9 @@ def _checked(cfg: DictConfig) -> DictConfig:
     words = list(HydraConfig.get().overrides.task)
     if AUTO not in words:
         return validate(cfg)
-    from ragaf_exp.plan.auto import chosen  # imports PyTorch
+    from ragaf_exp.plan.auto import select_profile  # imports PyTorch
 
-    return compose_config(chosen(words))
+    return compose_config(select_profile(words))
 
 
 def job(cfg: DictConfig) -> None:
@@ -109,7 +109,8 @@ def expanded(words: list[str]) -> list[str]:
     names = [word.partition("=")[2] for word in words if word.startswith("+sweep=")]
     given = [word for word in words if not word.startswith("+sweep=")]
     keys = {word.partition("=")[0].lstrip("+") for word in given}
-    swept = [word for name in names for word in read_sweep(name).words if word.partition("=")[0].lstrip("+") not in keys]
+    of_sweeps = [word for name in names for word in read_sweep(name).all_overrides]
+    swept = [word for word in of_sweeps if word.partition("=")[0].lstrip("+") not in keys]
     return [*(["-m"] if names else []), *swept, *given]
 
 

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests."""
+"""Shared test fixtures."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 from ragaf_exp.core.imports import stub_optional_imports
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors; and the same in the processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are tiny; child processes inherit this
 CACHE = tempfile.TemporaryDirectory(prefix="ragaf_exp-")
-os.environ["RAGAF_CACHE"] = CACHE.name  # and not the user's own
+os.environ["RAGAF_CACHE"] = CACHE.name  # do not use the user's cache
 
 TINY = """
     name=tiny data.size=32 data.train=64 data.val=8 data.test=8
@@ -33,14 +33,14 @@ TINY = """
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """Test modules are imported as command lines import what they need."""
+    """Import test modules with the stubs that command lines use."""
     with stub_optional_imports():
         return (yield)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real test data: $RAGAF_TEST_DATA, or ../shared beside the checkout; skips where neither is."""
+    """Real test data: $RAGAF_TEST_DATA, or ../shared next to the checkout. Skips the test if neither exists."""
     given = os.environ.get("RAGAF_TEST_DATA")
     base = Path(given) if given else Path(__file__).resolve().parents[2] / "shared"
     for folder in (base / "data", base):
@@ -51,13 +51,13 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
-    """Overrides of the smallest run that has everything: both stages, validation, checkpoints, a report."""
+    """Overrides of the smallest run with both stages, validation, checkpoints and a report."""
     return list(TINY)
 
 
 @pytest.fixture(scope="session")
 def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished tiny run, for reading only; `run_copy` is for changing."""
+    """The folder of a finished tiny run, read-only; use `run_copy` to change files."""
     from ragaf_exp.config.compose import compose_config
     from ragaf_exp.experiments.experiment import run
 
@@ -66,7 +66,7 @@ def finished(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def figures() -> Callable:
-    """figures(run folder) -> metrics.json's values by name; OpenCV's distances vary in their last digits."""
+    """figures(run folder) -> the values in metrics.json by name. OpenCV's distances vary in their last digits."""
 
     def call(folder: Path) -> dict[str, float]:
         metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
@@ -77,13 +77,13 @@ def figures() -> Callable:
 
 @pytest.fixture
 def run_copy(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run, in a runs folder of its own."""
+    """A copy of the finished run in a separate runs folder."""
     return shutil.copytree(finished, tmp_path / "runs" / finished.parent.name / finished.name)
 
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
-    """cli(main, *arguments) -> (exit status, stdout, stderr) of a command line, in this process."""
+    """cli(main, *arguments) -> (exit status, stdout, stderr) of a command line, run in this process."""
     from ragaf_exp.config.command_line import guarded
 
     def call(main: Callable, *arguments: object) -> tuple[int, str, str]:
@@ -103,7 +103,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Calla
 
 @pytest.fixture
 def refused(cli: Callable) -> Callable:
-    """refused(main, *arguments, says=...): the command line ends with status 2 and one line on stderr."""
+    """refused(main, *arguments, says=...) checks that a command line exits with status 2 and one line on stderr."""
 
     def call(main: Callable, *arguments: object, says: tuple[str, ...] = ()) -> str:
         status, out, err = cli(main, *arguments)
@@ -119,7 +119,7 @@ def refused(cli: Callable) -> Callable:
 
 @pytest.fixture(scope="session")
 def process() -> Callable:
-    """process(module, *arguments) -> a finished `python -m module arguments`, in an interpreter of its own."""
+    """process(module, *arguments) -> the completed `python -m module arguments` in a new interpreter."""
 
     def call(module: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", module, *map(str, arguments)]

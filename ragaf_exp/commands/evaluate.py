@@ -5,12 +5,11 @@
     python -m eval images=DIR [reference=DIR] [captions=FILE] [sketches=DIR] [masks=DIR] out=FILE.json
         [training=DIR] [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
 
-out: of a run whose folder can't be written to; metrics, images and report go there. eval, eval.KEY: overrides of the
-config group conf/eval/. Paths and hub names in the config of a run that was made elsewhere, such as data.root and
-backbone.source, are used where the command line repeats them. Files are paired by name without suffix. captions: a .csv
-or .jsonl file with file_name and text; in .jsonl also the phrases that masks belong to; for edited images also
-text_before, the caption before the edit. training: the training images, to detect references that were trained on.
-Example:
+out: for a run in a read-only folder; receives metrics, images and report. eval, eval.KEY: overrides of the config group
+conf/eval/. Paths and hub names in the config of a run from elsewhere, such as data.root and backbone.source, are used only
+if the command line repeats them. Files are paired by name without suffix. captions: a .csv or .jsonl file with file_name
+and text; in .jsonl also the phrases of the masks; for edited images also text_before, the caption before the edit.
+training: the training images, to detect references that were trained on. Example:
 
     python -m eval images=samples reference=photos captions=captions.csv out=metrics.json
 """
@@ -34,22 +33,23 @@ FOLDERS = ("reference", "captions", "sketches", "masks")
 
 
 def main() -> None:
-    overrides = [word for word in sys.argv[1:] if word.partition("=")[0].split(".")[0] in ("eval", "memory", "cache")]
-    arguments, followed = split_followed([word for word in sys.argv[1:] if word not in overrides])
+    groups = ("eval", "memory", "cache")
+    overrides = [text for text in sys.argv[1:] if text.partition("=")[0].split(".")[0] in groups]
+    arguments, followed = split_followed([text for text in sys.argv[1:] if text not in overrides])
     args = parse_args(arguments, KNOWN)
     if ("run" in args) == ("images" in args):
-        raise UserError("run=, images=: give one of them, as run=runs/latest or images=DIR reference=DIR out=FILE.json")
+        raise UserError("run=, images=: give one of them, e.g. run=runs/latest or images=DIR reference=DIR out=FILE.json")
     if args.get("items", 1) < 0:
         raise UserError(f"items={args['items']}: must be at least 0 (0 = all)")
     if followed and "run" not in args:
-        raise UserError(f"{next(iter(followed))}=: belongs to run=DIR")
+        raise UserError(f"{next(iter(followed))}=: only with run=DIR")
     _run(args, overrides, followed) if "run" in args else _images(args, overrides)
 
 
 def _run(args: dict[str, Any], overrides: list[str], followed: dict[str, str]) -> None:
     others = sorted(set(args) - {"run", "items", "out"})
     if others:
-        raise UserError(f"{others[0]}=: belongs to images=DIR; a run has its own")
+        raise UserError(f"{others[0]}=: only with images=DIR; a run records its own")
     with stub_optional_imports():
         from ragaf_exp.config.compose import compose_config
         from ragaf_exp.evaluation.run import evaluate_run
@@ -65,8 +65,8 @@ def _run(args: dict[str, Any], overrides: list[str], followed: dict[str, str]) -
         check_folder(Path(args["out"]), "out")
         folder = figures_folder(folder, Path(args["out"]))
     else:
-        for place in (folder.path, folder.samples, *filter(is_folder, folder.samples.glob("*"))):
-            check_folder(place, "run", "give out=FOLDER for the figures")
+        for path in (folder.path, folder.samples, *filter(is_folder, folder.samples.glob("*"))):
+            check_folder(path, "run", "give out=FOLDER for the metrics")
     if overrides:
         folder.followed |= named_by(overrides)
         cfg = composed_over(cfg, compose_config(overrides), overrides)
@@ -76,20 +76,29 @@ def _run(args: dict[str, Any], overrides: list[str], followed: dict[str, str]) -
     print_summary(folder)
 
 
-def composed_over(cfg: Any, asked: Any, overrides: list[str]) -> Any:
-    """The run's config with what the overrides say: a whole group where they choose one, else their keys alone."""
+def composed_over(cfg: Any, composed: Any, overrides: list[str]) -> Any:
+    """Apply overrides to a run's config: whole groups that they select, else single keys.
+
+    Args:
+        cfg: The run's config; it is changed.
+        composed: The default config composed with the overrides.
+        overrides: The overrides.
+
+    Returns:
+        The run's config.
+    """
     from omegaconf import OmegaConf
 
-    for word in overrides:
-        key = word.partition("=")[0].lstrip("+")
-        OmegaConf.update(cfg, key, OmegaConf.select(asked, key), merge=False)
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        OmegaConf.update(cfg, key, OmegaConf.select(composed, key), merge=False)
     return cfg
 
 
 def _images(args: dict[str, Any], overrides: list[str]) -> None:
     if "out" not in args or not any(name in args for name in FOLDERS):
         missing = "out=" if "out" not in args else "reference="
-        raise UserError(f"{missing}: missing; as in images=DIR reference=DIR out=FILE.json")
+        raise UserError(f"{missing}: missing; give images=DIR reference=DIR out=FILE.json")
     if args.get("on_error", "raise") not in ("raise", "skip"):
         raise UserError(f"on_error={args['on_error']}: must be raise or skip")
     from omegaconf import OmegaConf

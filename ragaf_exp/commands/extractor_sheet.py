@@ -3,9 +3,9 @@
     python -m ragaf_exp.commands.extractor_sheet out=FILE.png [images='[photo.jpg,chelsea]'] [drawings='[cat.png]']
         [size=256] [extractors='[canny,pidinet]'] [EXTRACTOR.KEY=VALUE ...] [note=TEXT]
 
-images: files, or names of scikit-image's photos. drawings: line drawings; one with the name of an image belongs to that
-image. extractors: options of conf/sketch/, by default all; one that can't run is left out, with its reason printed.
-note: a line below the sheet. Example:
+images: files, or names of scikit-image's photos. drawings: line drawings, paired with images by name. extractors: options
+of conf/sketch/, by default all; one that cannot run is left out, and the reason is printed. note: a line below the sheet.
+Example:
 
     python -m ragaf_exp.commands.extractor_sheet out=sheet.png images='[chelsea]' extractors='[canny,xdog]'
 """
@@ -38,7 +38,7 @@ from ragaf_exp.sketch.drawn import Drawn
 from ragaf_exp.viz.grids import captioned, grid
 
 KNOWN = {"out": str, "images": list, "drawings": list, "extractors": list, "size": int, "note": str}
-PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")  # those that scikit-image's package itself holds
+PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")  # those bundled with scikit-image's package
 DEFAULT = ["astronaut", "coffee", "chelsea", "camera"]
 
 
@@ -51,15 +51,15 @@ class Picture:
 
 
 def main() -> None:
-    settings = [word for word in sys.argv[1:] if re.match(r"\w+\.\w+=", word)]
-    args = parse_args([word for word in sys.argv[1:] if word not in settings], KNOWN)
+    overrides = [argument for argument in sys.argv[1:] if re.match(r"\w+\.\w+=", argument)]
+    args = parse_args([argument for argument in sys.argv[1:] if argument not in overrides], KNOWN)
     if "out" not in args:
         raise UserError("out: missing; give out=FILE.png")
     check_file(Path(args["out"]), "out")
     size = args.get("size", 256)
     between("size", size, 16, 2048, 256)
     names = args.get("extractors", options())
-    extractors = {name: made(name, settings) for name in chosen(names, settings)}
+    extractors = {name: build_extractor(name, overrides) for name in checked_names(names, overrides)}
     images, drawings = args.get("images", []), args.get("drawings", [])
     pictures = read_pictures(images if images or drawings else DEFAULT, drawings, size)
     columns = run(extractors, pictures)
@@ -70,32 +70,41 @@ def main() -> None:
 
 
 def options() -> list[str]:
-    """All options of the group `sketch`."""
+    """All options of the config group `sketch`."""
     return [path.stem for path in visible((CONF / "sketch").glob("*.yaml"))]
 
 
-def chosen(names: list[str], settings: list[str]) -> list[str]:
-    """The names, checked, as are those that settings are for."""
+def checked_names(names: list[str], overrides: list[str]) -> list[str]:
+    """The names. Raises UserError if one is unknown, or an override is for an extractor that is not among them."""
     for name in names:
         if name not in options():
             raise UserError(f"extractors={name}: unknown extractor; known are {', '.join(options())}")
-    for word in settings:
-        if word.partition(".")[0] not in names:
-            raise UserError(f"{word}: not of an extractor on this sheet; those are {', '.join(names)}")
+    for override in overrides:
+        if override.partition(".")[0] not in names:
+            raise UserError(f"{override}: not for an extractor on this sheet; these are {', '.join(names)}")
     return names
 
 
-def made(name: str, settings: list[str]) -> Any:
-    """The extractor with its settings. UserError where one of them is unknown or out of range."""
-    mine = [f"sketch.{word.removeprefix(name + '.')}" for word in settings if word.startswith(name + ".")]
-    return build(compose_config([f"sketch={name}", *mine]).sketch, "sketch")
+def build_extractor(name: str, overrides: list[str]) -> Any:
+    """Build an extractor with its overrides. Raises UserError if one of them is unknown or out of range."""
+    own = [f"sketch.{text.removeprefix(name + '.')}" for text in overrides if text.startswith(name + ".")]
+    return build(compose_config([f"sketch={name}", *own]).sketch, "sketch")
 
 
 def read_pictures(images: list[str], drawings: list[str], size: int) -> list[Picture]:
-    """The sheet's rows: images in their order, each with the drawing of its name, then the drawings left over."""
+    """Read the rows of the sheet.
+
+    Args:
+        images: Image files or names in PHOTOS.
+        drawings: Drawing files; one with the name of an image is paired with it.
+        size: Side of the pictures, in px.
+
+    Returns:
+        The images in order, each with its drawing, then the unpaired drawings.
+    """
     lines = {Path(drawing).stem: drawing for drawing in drawings}
-    found = [_picture(image, lines.pop(Path(image).stem, None), size) for image in images]
-    return found + [_picture(drawing, drawing, size) for drawing in lines.values()]
+    rows = [_picture(image, lines.pop(Path(image).stem, None), size) for image in images]
+    return rows + [_picture(drawing, drawing, size) for drawing in lines.values()]
 
 
 def _picture(image: str, drawing: str | None, size: int) -> Picture:
@@ -109,7 +118,7 @@ def _picture(image: str, drawing: str | None, size: int) -> Picture:
 
 
 def bundled_photo(name: str) -> np.ndarray:
-    """One of scikit-image's own, uint8 RGB (H,W,3)."""
+    """A photo bundled with scikit-image, uint8 RGB (H,W,3)."""
     import skimage.data
 
     photo = getattr(skimage.data, name)()
@@ -117,7 +126,7 @@ def bundled_photo(name: str) -> np.ndarray:
 
 
 def run(extractors: dict[str, Any], pictures: list[Picture]) -> dict[str, list[np.ndarray | None]]:
-    """Sketches of all pictures by extractor; one that can't run is told of and left out."""
+    """Extract the sketches of all pictures, by extractor. One that cannot run is left out, and the reason is printed."""
     columns = {}
     bar = tqdm(extractors.items(), unit="extractor")
     for name, extractor in bar:
@@ -130,14 +139,15 @@ def run(extractors: dict[str, Any], pictures: list[Picture]) -> dict[str, list[n
 
 
 def _sketches(extractor: Any, pictures: list[Picture]) -> Iterable[np.ndarray | None]:
-    """None where the extractor passes drawings on and the picture has none, unless that is so of all."""
-    some = any(p.drawing is not None for p in pictures)
+    """Sketches; None if the extractor returns the given drawing and only other pictures have one."""
+    any_drawing = any(p.drawing is not None for p in pictures)
     for p in pictures:
-        skipped = isinstance(extractor, Drawn) and p.drawing is None and some
+        skipped = isinstance(extractor, Drawn) and p.drawing is None and any_drawing
         yield None if skipped else extractor(p.image, p.drawing)
 
 
 def save(path: Path, sheet: np.ndarray) -> None:
+    """Write the sheet (h,w,3) uint8 as PNG."""
     content = io.BytesIO()
     Image.fromarray(sheet).save(content, "PNG", optimize=True)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Sampling from a finished run, and the files that each image leaves."""
+"""Samples from a finished run and writes the files of each image."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ BATCH = 16
 
 
 def sample_requests(requests: list[Request], args: dict[str, Any], followed: dict[str, str] | None = None) -> None:
-    """Write the files of every request under its folder.
+    """Sample every request and write its files.
 
     Args:
-        requests: the images to make.
-        args: of the command line, checked.
-        followed: config keys that name files or networks, which the command line repeats, and their values.
+        requests: the images to sample.
+        args: the checked arguments of the command line.
+        followed: config keys of files or networks that the command line repeats, and their values.
     """
-    folder, cfg = RunFolder.read(args["run"], edited=True)  # its weights refuse a config that they don't fit
+    folder, cfg = RunFolder.read(args["run"], edited=True)  # loading the weights fails if the config does not fit
     cfg = follow(folder, cfg, followed or {})
     for key in ("steps", "guidance", "sketch_guidance", "scheduler"):
         if key in args:
             OmegaConf.update(cfg, f"sampler.{key}", args[key])
     cfg.stage.refine.strength = args.get("strength", cfg.stage.refine.strength)
     cfg.seed = args.get("seed", 0)
-    drawings = [read_drawing(r.sketch, args.get("polarity", "auto")) for r in requests]  # all, before any work
+    drawings = [read_drawing(r.sketch, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
     warn_of_odd({r.sketch: stroke_share(drawing) for r, drawing in zip(requests, drawings, strict=True)})
     parts, pipeline = load_run(folder, cfg)
     for begin in range(0, len(requests), BATCH):
@@ -60,41 +60,60 @@ def _sample_batch(
     examples = [as_example(d, r.prompt, parts) for d, r in zip(drawings, requests, strict=True)]
     prepared = time.monotonic()
     model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
-    with record_attention(model, parts.diffusion) if attention else nullcontext() as watch:
+    with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:
         generated = pipeline(collate(examples))
     for images in (generated.stage1, generated.stage2):
         if images is not None:
             check_finite(images.float().cpu().numpy(), [str(request.sketch) for request in requests])
-    drawn = generated.to_images()
+    sampled = generated.to_images()
     done = time.monotonic()
     timings = {"prepare_s": round(prepared - began, 3), "sample_s": round(done - prepared, 3), "batch": len(requests)}
     for row, (request, example) in enumerate(zip(requests, examples, strict=True)):
-        write_files(request, example, drawn, row, parts, pipeline, {"run": str(folder.path), **timings})
-        if watch is not None:
-            save_attention(request.out, example, watch.frames(), row, model.text, parts.codec)
+        write_files(request, example, sampled, row, parts, pipeline, {"run": str(folder.path), **timings})
+        if recorder is not None:
+            save_attention(request.out, example, recorder.frames(), row, model.text, parts.codec)
 
 
 def as_example(drawing: np.ndarray, prompt: str, parts: Parts) -> Example:
-    """A drawing (H,W) of any size and a prompt, as the run's data would give them; the image is not known."""
+    """Prepare a drawing and a prompt like an item of the run's data, with a black image.
+
+    Args:
+        drawing: (H,W) float in [0,1], of any size.
+        prompt: The prompt.
+        parts: The components of the run.
+
+    Returns:
+        The example, at the run's size.
+    """
     size = parts.cfg.data.size
     sketch = fit_drawing(drawing, size)
     regions = parts.prepare.regions(sketch)
-    # the key seeds the noise: the same sketch and prompt with the same seed are the same image
+    # the key seeds the noise: the same sketch, prompt and seed give the same image
     item = Item("sample", np.zeros((size, size, 3), np.uint8), prompt, drawing=sketch)
     return Example(item, sketch, regions, parts.prepare.graph(regions))
 
 
 def write_files(
-    request: Request, example: Example, drawn: SampledImages, row: int, parts: Parts, pipeline: Pipeline,
+    request: Request, example: Example, sampled: SampledImages, row: int, parts: Parts, pipeline: Pipeline,
     facts: dict[str, Any],
 ) -> None:  # fmt: skip
-    """sketch, regions, stage1, stage2, attention and comparison as PNG; prompt.txt; result.json, written last."""
+    """Write sketch, regions, stage1, stage2, attention and comparison as PNG, prompt.txt and, last, result.json.
+
+    Args:
+        request: The request, with its output folder.
+        example: The prepared sketch and prompt.
+        sampled: The samples of the batch.
+        row: The index of the request in the batch.
+        parts: The components of the run.
+        pipeline: The pipeline that sampled.
+        facts: Further entries of result.json.
+    """
     request.out.mkdir(parents=True, exist_ok=True)
     model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
-    found = panels(example, drawn, row, model.text)
-    shown = {name: found[name] for name in ("sketch", "regions", "stage1", "stage2") if name in found}
-    found["comparison"] = comparison(shown, example.item.caption)
-    for name, picture in found.items():
+    images = panels(example, sampled, row, model.text)
+    shown = {name: images[name] for name in ("sketch", "regions", "stage1", "stage2") if name in images}
+    images["comparison"] = comparison(shown, example.item.caption)
+    for name, picture in images.items():
         save_png(request.out / f"{name}.png", picture)
     write_text(request.out / "prompt.txt", request.prompt + "\n")
     cfg = parts.cfg

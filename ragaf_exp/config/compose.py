@@ -30,7 +30,7 @@ OUTPUT_KEYS = ("runs", "logger", "cache", "cluster", "study", "extend")
 def compose_config(overrides: list[str]) -> DictConfig:
     """The checked config of one run, as the command line would compose it.
 
-    memory=auto is resolved before (ragaf_exp.plan.auto.chosen): it depends on the machine, and a config does not.
+    memory=auto is resolved before (ragaf_exp.plan.auto.select_profile): it depends on the machine, and a config does not.
     """
     words = [as_hydra_override(override) for override in overrides]
     if GlobalHydra.instance().is_initialized():  # within a job of Hydra's

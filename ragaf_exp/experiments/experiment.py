@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> RunFolder:
-    """Train, evaluate and report; continues whatever an earlier process of the same config left unfinished."""
+    """Train, evaluate and report. Resumes a run of the same config that an earlier process left unfinished."""
     with job(cfg) as folder:  # the run folder, its lock and heartbeat, signals, the process group, requeueing
         if folder.done():
             return _finished(folder, cfg)
@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> RunFolder:
 def _finished(folder: RunFolder, cfg: DictConfig) -> RunFolder:
     if folder.is_main:
         data_record.check_finished(folder.path, cfg.data)
-    log.info("%s: already finished; another seed or name makes a new run", folder.path)
+    log.info("%s: already finished; change the seed or the name for a new run", folder.path)
     if folder.is_main and not (folder.report.exists() and folder.report.stat().st_size):
         later_modules().report.write_report(folder.path)
     return folder

@@ -1,4 +1,4 @@
-"""What a finished run has lost since: its training command makes it again, as the messages about it say."""
+"""Checks whether a finished run has lost files, which its training command then restores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ragaf_exp.training.setup import steps_of
 
 
 def lacks(cfg: DictConfig, folder: RunFolder) -> str:
-    """What is missing or damaged of a finished run, "" where it is whole. A tokenizer that is empty is removed."""
+    """Describe the first missing or damaged file of a finished run, "" if it is intact. Removes an empty tokenizer."""
     if not folder.tokenizer.exists() or not folder.tokenizer.stat().st_size:
         folder.tokenizer.unlink(missing_ok=True)
         return f"{folder.tokenizer.name} is missing or empty"

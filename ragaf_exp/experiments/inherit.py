@@ -1,4 +1,4 @@
-"""Stage 1 taken over from another run."""
+"""Copies stage 1 from another run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from ragaf_exp.runs.folder import RunFolder
 
 
 def inherit(cfg: DictConfig, folder: RunFolder) -> None:
-    """Copy stage 1 and the tokenizer of the run that init= names, so that this run stands on its own."""
+    """Copy stage 1 and the tokenizer of the run in init=, so that this run does not depend on it.
+
+    Raises UserError if init is missing, or that run lacks a checkpoint or its tokenizer.
+    """
     if COARSE in cfg.stage.run or load_newest(folder.checkpoints, COARSE, parts=()) is not None:
         return
     if cfg.init is None:
-        raise UserError("stage=refine: give init=<run folder> whose stage 1 to start from, or take stage=both")
+        raise UserError("stage=refine: give init=<run folder> with the stage 1 to start from, or use stage=both")
     other, _ = RunFolder.read(cfg.init, finished=False)
-    found = load_newest(other.checkpoints, COARSE)
-    if found is None:
-        raise UserError(f"init={cfg.init}: holds no whole checkpoint of stage 1; train it with stage=coarse")
+    checkpoint = load_newest(other.checkpoints, COARSE)
+    if checkpoint is None:
+        raise UserError(f"init={cfg.init}: holds no intact checkpoint of stage 1; train it with stage=coarse")
     if not is_regular(other.tokenizer):
         raise UserError(f"{other.tokenizer}: missing; restore it, or train that run again")
     write_bytes(folder.tokenizer, read_bounded(other.tokenizer))
-    save(folder.checkpoints, found, keep=1)
+    save(folder.checkpoints, checkpoint, keep=1)

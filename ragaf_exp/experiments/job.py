@@ -1,4 +1,4 @@
-"""A process's hold on one run: its folder, lock, status, signals and process group, and requeueing on SLURM."""
+"""Runs a job: owns the run folder, its lock and status, signals, the process group, and requeueing on SLURM."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def job(cfg: DictConfig) -> Iterator[RunFolder]:
-    """The run's folder, owned by this process and those that train with it until the block ends.
+    """Own the run folder until the block ends, together with the processes of the same job.
 
-    The folder's status says how the block ended: failed, preempted or cancelled; done is for the block to say. A run
-    that was finished before is neither locked nor changed. Raises UserError where another process runs it, and where
-    a signal stopped it, after its job was requeued.
+    If the block fails or is interrupted, the status becomes failed, preempted or cancelled; the block itself sets done. A
+    finished run is neither locked nor changed. Raises UserError if another process runs it, or a signal stopped it, after
+    its job was requeued.
     """
     with STOP.listening():
         folder = _acquire(cfg)
@@ -46,9 +46,9 @@ def _acquire(cfg: DictConfig) -> RunFolder:
     try:
         launch.init_process_group(Path(cfg.runs).absolute(), cfg.memory.device)
         if cfg.memory.shard and not launch.is_distributed():
-            raise UserError("memory.shard=true: needs several processes; see cluster.tasks, or torchrun, or leave it out")
+            raise UserError("memory.shard=true: needs several processes; use cluster.tasks or torchrun, or leave it out")
         return RunFolder.create(cfg, lacks)
-    except Interrupted as stop:  # no folder is there yet that could say it
+    except Interrupted as stop:  # there is no folder yet to record it
         if _requeues(STOP.state()):
             requeue(cfg)
         raise UserError(f"{cfg.runs}: {stop} while it started; the same command continues") from stop
@@ -64,22 +64,22 @@ def _status_of_the_end(folder: RunFolder) -> Iterator[None]:
         STOP.obeyed = True
         if isinstance(error, UserError) and folder.discard():  # refused before the first step
             raise
-        with suppress(OSError):  # on a full disk the status can't be written, and the error itself says more
+        with suppress(OSError):  # on a full disk the status cannot be written; the error itself matters more
             folder.status("preempted" if isinstance(error, KeyboardInterrupt) else "failed", error=str(error))
         raise
 
 
 def _interrupted(folder: RunFolder, stop: Interrupted) -> None:
     """Write the status, release the run, and requeue its job where SLURM preempted it."""
-    state, error = STOP.state(), "what started its process is gone" if STOP.orphaned else None
+    state, error = STOP.state(), "its parent process has ended" if STOP.orphaned else None
     requeues = _requeues(state)
-    if requeues and (why := restarts.requeue_loop_reason(folder.path, folder.progressed)):
-        folder.status("failed", error=why)
-        raise UserError(why) from stop
+    if requeues and (reason := restarts.requeue_loop_reason(folder.path, folder.progressed)):
+        folder.status("failed", error=reason)
+        raise UserError(reason) from stop
     log.info("%s: %s: %s", folder.path, state, stop)
     folder.status(state, error=error)
     folder.release()
-    if not isinstance(stop, Stopped):  # agreed on at a step's end
+    if not isinstance(stop, Stopped):  # processes agree on a stop at the end of a step
         launch.destroy_process_group()
     if requeues:
         STOP.requeue()
@@ -87,5 +87,5 @@ def _interrupted(folder: RunFolder, stop: Interrupted) -> None:
 
 
 def _requeues(state: str) -> bool:
-    """Whether this process is to requeue its job: of several that share a run, one does."""
+    """Whether this process must requeue its job: only the main process of a run does."""
     return bool(STOP.asked) and state == "preempted" and launch.is_main_process()

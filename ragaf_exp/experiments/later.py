@@ -1,6 +1,6 @@
-"""The modules of validation, evaluation and report, imported at the first validation: training steps need none of them.
+"""Imports validation, evaluation and report at the first validation, since training steps do not need them.
 
-All at once, so that a run evaluates with the code that it trained with, whether that was edited since or not.
+They are imported together, so that a run evaluates with the code that it trained with, even if that is edited later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ragaf_exp.core.imports import stub_optional_imports
 
 
 def later_modules() -> SimpleNamespace:
-    """validation, evaluation, panels and report."""
+    """The modules validation, evaluation, panels and report."""
     with stub_optional_imports():
         from ragaf_exp import report
         from ragaf_exp.evaluation import run, validation

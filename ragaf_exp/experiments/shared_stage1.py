@@ -1,7 +1,7 @@
-"""One stage 1 for all members of a study that need the same: trained by the first, waited for by the others.
+"""Shares stage 1 between all members of a study with the same stage 1 config: the first trains it, the others wait.
 
-It lies under runs/<name>/stage1/<hash of what it depends on>. Each member links its checkpoint into its own folder, which
-stands on its own. Who waits takes over where a trainer was killed, from its newest checkpoint.
+It is stored in runs/<name>/stage1/<hash of its config>. Each member links the checkpoint into its run folder and does not
+depend on the shared one. If the process that trains it is killed, a waiting one resumes from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.lock import LockHeld
 
 log = logging.getLogger(__name__)
-UNSEEN = (
+IRRELEVANT_GROUPS = (
     *OUTPUT_KEYS,
     "name",
     "init",
@@ -44,84 +44,84 @@ UNSEEN = (
     "fusion",
     "injection",
 )
-UNSEEN_KEYS = {"stage": ("run", "refine"), "memory": ("tune", *LIMITS)}  # by stage 1, within groups that it sees
-SEEN_LOSSES = ("diffusion",)
+IRRELEVANT_KEYS = {"stage": ("run", "refine"), "memory": ("tune", *LIMITS)}  # keys without effect on stage 1, by group
+STAGE1_LOSSES = ("diffusion",)
 
 
 def needs(cfg: DictConfig) -> dict[str, Any]:
-    """The part of a config that stage 1 depends on: all but what is known not to reach it."""
-    whole = original(OmegaConf.to_container(cfg, resolve=True))
-    content = {key: value for key, value in whole.items() if key not in UNSEEN}
-    if cfg.stage.curriculum:  # the order of its items is by their regions
-        content["regions"] = whole["regions"]
-    for group, keys in UNSEEN_KEYS.items():
+    """The part of a config that stage 1 depends on: everything except groups and keys known to have no effect on it."""
+    full = original(OmegaConf.to_container(cfg, resolve=True))
+    content = {key: value for key, value in full.items() if key not in IRRELEVANT_GROUPS}
+    if cfg.stage.curriculum:  # it orders items by their regions
+        content["regions"] = full["regions"]
+    for group, keys in IRRELEVANT_KEYS.items():
         content[group] = {key: value for key, value in content[group].items() if key not in keys}
-    if "source" in whole["backbone"]:  # of a pretrained backbone memory.tune says what stage 1 trains, too
-        content["memory"]["tune"] = whole["memory"]["tune"]
-    content["loss"] = {key: content["loss"][key] for key in SEEN_LOSSES}
+    if "source" in full["backbone"]:  # with a pretrained backbone, memory.tune also selects what stage 1 trains
+        content["memory"]["tune"] = full["memory"]["tune"]
+    content["loss"] = {key: content["loss"][key] for key in STAGE1_LOSSES}
     return content
 
 
 def folder_of(cfg: DictConfig) -> RunFolder:
-    """Where the stage 1 that this config needs is trained."""
+    """The folder in which the stage 1 of this config is trained."""
     name = json_digest(needs(cfg))
     return RunFolder(Path(cfg.runs).absolute() / cfg.name / "stage1" / name)
 
 
 @contextmanager
 def lock_stage1(cfg: DictConfig) -> Iterator[RunFolder]:
-    """The place of this config's stage 1, held by this run alone: others wait here until it is done or dead."""
-    place = folder_of(cfg)
-    place.is_main = launch.is_main_process()
+    """Lock the shared folder of this config's stage 1. Other runs wait until its owner is done or has died."""
+    shared = folder_of(cfg)
+    shared.is_main = launch.is_main_process()
     with launch.main_process_first():
-        if place.is_main:
-            _acquire(place)
-            write_json(place.path / "needs.json", needs(cfg))
-            make_folder(place.samples)
-            place.status("running")
+        if shared.is_main:
+            _acquire(shared)
+            write_json(shared.path / "needs.json", needs(cfg))
+            make_folder(shared.samples)
+            shared.status("running")
     try:
-        yield place
+        yield shared
     finally:
-        place.release()
+        shared.release()
 
 
-def _acquire(place: RunFolder) -> None:
-    place.path.mkdir(parents=True, exist_ok=True)
+def _acquire(shared: RunFolder) -> None:
+    shared.path.mkdir(parents=True, exist_ok=True)
     try:
-        place.take(0.0)
+        shared.take(0.0)
     except LockHeld:
-        log.info("stage 1: another run is training it (%s); waiting", place.path)
-        place.take(math.inf)
+        log.info("stage 1: another run is training it (%s); waiting", shared.path)
+        shared.take(math.inf)
 
 
-def link_stage1(place: RunFolder, folder: RunFolder) -> None:
-    """Link the trained stage 1 into a member's own folder, with its log lines and grids."""
+def link_stage1(shared: RunFolder, folder: RunFolder) -> None:
+    """Link the trained stage 1, its metrics and grids from the shared folder into a member's run folder."""
     with launch.main_process_first():
         if folder.is_main:
-            _link_all(place, folder)
+            _link_all(shared, folder)
 
 
-def _link_all(place: RunFolder, folder: RunFolder) -> None:
-    trained = newest_whole(place.checkpoints, COARSE)
+def _link_all(shared: RunFolder, folder: RunFolder) -> None:
+    trained = newest_whole(shared.checkpoints, COARSE)
     if trained is None:
-        raise UserError(f"{place.checkpoints}: no whole checkpoint of stage 1; run the same command again")
-    here = folder.checkpoints / COARSE / trained.name
-    remove_folder(here)  # only ever one that was found damaged
-    write_folder(here, lambda temporary: [link(file, temporary / file.name) for file in trained.iterdir()])
+        raise UserError(f"{shared.checkpoints}: no intact checkpoint of stage 1; run the same command again")
+    target = folder.checkpoints / COARSE / trained.name
+    remove_folder(target)  # if it exists, it is damaged
+    write_folder(target, lambda temporary: [link(file, temporary / file.name) for file in trained.iterdir()])
     make_folder(folder.samples)
-    for grid in place.samples.glob(f"{COARSE}-*.png"):
+    for grid in shared.samples.glob(f"{COARSE}-*.png"):
         link(grid, folder.samples / grid.name)
-    lines, _ = metrics_jsonl.read(place.curves) if place.curves.exists() else ([], [])
+    lines, _ = metrics_jsonl.read(shared.curves) if shared.curves.exists() else ([], [])
     folder.rewind(COARSE, -1)
     after = folder.curves.read_text() if folder.curves.exists() else ""
     write_text(folder.curves, "".join(line.text for line in lines) + after)
-    place.status("done")
+    shared.status("done")
     folder.saved()
-    folder.status("running", stage1=os.path.relpath(place.path, folder.path))
+    folder.status("running", stage1=os.path.relpath(shared.path, folder.path))
 
 
 def link(source: Path, target: Path) -> None:
-    """A hard link: files of runs are replaced, never changed in place. A copy where the file system has no links."""
+    """Hard-link a file, as files of runs are never changed in place; copy it if the file system has no links."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

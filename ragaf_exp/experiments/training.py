@@ -41,16 +41,16 @@ log = logging.getLogger(__name__)
 
 
 def check_memory(cfg: DictConfig) -> None:
-    """UserError where the predicted peak exceeds the device or memory.budget; caps what this process may allocate."""
+    """Cap the memory of this process. Raises UserError if the predicted peak exceeds the device or memory.budget."""
     if cfg.memory.budget > 0 or pick_device(cfg.memory.device).type == "cuda":
-        from ragaf_exp.plan import guard  # imports the planner, which most runs do without
+        from ragaf_exp.plan import guard  # imports the planner, which most runs do not need
 
         guard.check(cfg)
         guard.cap(cfg)
 
 
 class Training:
-    """The training half of a run. stages: the names of those that are trained, in order."""
+    """The training part of a run. stages: the names of the trained stages, in order."""
 
     def __init__(self, cfg: DictConfig, folder: RunFolder):
         self.cfg, self.folder = cfg, folder
@@ -64,11 +64,11 @@ class Training:
             continue_sibling(cfg, folder)
             inherit(cfg, folder)
             self.parts = assemble(cfg, folder)
-        data_record.check(folder.path, self.parts.source)  # in every process, so that all of them end where it differs
+        data_record.check(folder.path, self.parts.source)  # in every process, so that all of them exit if it differs
         self.parts.codec.to(self.compute.device)
         self.train_examples, self.val_examples = self.parts.examples("train"), self.parts.examples("val")
         self.parts.check_splits()
-        self._check_ahead()
+        self._check_later_phases()
         self.logger = build(cfg.logger, "logger") if folder.is_main else Silent()
         self.to_batch: Callable[..., Batch] = collate
         self.setup = self._setup(CacheUse())
@@ -81,19 +81,19 @@ class Training:
         features = fill.prepare(self.cfg, self.parts, self.compute.device, self.folder.mark_progress)
         if features is not None:
             self.to_batch, self.setup = features, self._setup(features.use)
-        self.folder.made = []  # from here on there is something to continue
+        self.folder.made = []  # from here on, a failed run can be resumed and is kept
         yield
         self.logger.close()
         self._record_data(self.folder)
 
     def inherited(self) -> dict[str, Model]:
-        """Stage 1's model of another run, where this one starts at stage 2; no model otherwise."""
+        """The stage 1 model of another run if this one starts at stage 2, else no model."""
         if COARSE in self.stages:
             return {}
         return {COARSE: load_stage(make_model(self.parts, COARSE), self.folder, COARSE).to(self.compute.device)}
 
     def train(self, stage: str, models: dict[str, Model]) -> Model:
-        """The EMA model of a trained stage. models: of the stages before."""
+        """Train a stage and return its EMA model. models: the models of earlier stages."""
         if stage == COARSE and self.cfg.study.share:
             self._share()
         trained = self.trainer(stage, models.get(COARSE)).fit(self.train_examples, self.to_batch)
@@ -116,26 +116,36 @@ class Training:
         return TrainerSetup(self.cfg, self.parts, self.compute, cached, validation, self.logger.log, settle)
 
     def _settle(self, model: Model, objective: Objective, schedule: StageSchedule, folder: RunFolder) -> Compute:
-        """The precision that this run's folder records, or the faster one of a few timed steps."""
+        """The precision recorded in the run folder, or else the faster one of a few timed steps.
+
+        Args:
+            model: The model of the stage.
+            objective: Its training objective.
+            schedule: Its steps, batch size and learning rate.
+            folder: The folder in which the stage is trained.
+
+        Returns:
+            The device with the selected precision.
+        """
         folders = [folder] if folder is self.folder else [folder, self.folder]
-        pace, seed = self.settings["stage"], self.cfg.seed
-        trial = Trial(model, objective, self.parts.codec, self.train_examples, schedule, pace, seed, self.to_batch)
+        stage_cfg, seed = self.settings["stage"], self.cfg.seed
+        trial = Trial(model, objective, self.parts.codec, self.train_examples, schedule, stage_cfg, seed, self.to_batch)
         self.compute = settled(self.compute, folders, trial)
         return self.compute
 
-    def _check_ahead(self) -> None:
-        """What the evaluation would refuse after hours of training is refused before the first step."""
+    def _check_later_phases(self) -> None:
+        """Raise errors of the evaluation before the first step, not after hours of training."""
         from ragaf_exp.evaluation.readers import check_readers  # imports scikit-image: not before a config is checked
 
         check_readers(self.cfg, self.parts)
 
     def _record_data(self, folder: RunFolder) -> None:
-        """Record the data's file names and sizes, and the checksums of what was read so far."""
+        """Record the names and sizes of the data files, and checksums of those read so far."""
         if folder.is_main:
             data_record.record(folder.path, self.parts.source)
 
     def _share(self) -> None:
-        """Train stage 1 once for all members of the study that need the same, and link it into this run."""
+        """Train stage 1 once for all members of the study that share it, and link it into this run."""
         newest = load_newest(self.folder.checkpoints, COARSE, parts=())
         if newest is not None and newest.step == self.cfg.stage.coarse.steps:
             return

@@ -1,4 +1,4 @@
-"""What a stage's training measures every so often: a grid of samples with their scores, and condition usage."""
+"""Periodic validation during training: a grid of samples with scores, and condition usage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from ragaf_exp.training.setup import plan
 
 @dataclass(frozen=True)
 class Validation:
-    """The trainer's validation hook. folder: of the run, or of a stage 1 that several runs share."""
+    """The trainer's validation hook.
+
+    Args:
+        cfg: The config of the run.
+        parts: Its components.
+        examples: The validation split.
+        folder: The run folder, or that of a shared stage 1.
+    """
 
     cfg: DictConfig
     parts: Parts
@@ -33,29 +40,32 @@ class Validation:
     def __call__(
         self, stage: str, ema: nn.Module, coarse: Model | None, objective: Objective, compute: Compute, step: int
     ) -> dict[str, float]:
-        """Metrics to log.
+        """Validate a stage.
 
         Args:
             stage: coarse or refine.
-            ema: the averaged model of this stage.
+            ema: the EMA model of this stage.
             coarse: stage 1's model, None in stage 1.
-            objective: the stage's training objective, whose denoising loss is compared with shuffled conditions.
+            objective: the stage's training objective, whose denoising loss is also computed with shuffled conditions.
             compute: the device and the precision of the stage's training.
-            step: optimizer steps done, for the grid's file name.
+            step: the number of optimizer steps so far, for the grid's file name.
+
+        Returns:
+            Metrics to log.
         """
         later, shown = later_modules(), self.cfg.eval.grid
         rows = self.examples.first(max(shown, self.cfg.eval.validation_drawn))
         models = (ema, None) if stage == COARSE else (coarse, ema)
-        drawn = make_pipeline(self.cfg, self.parts, *models, compute)(collate(rows)).to_images()
-        grid = later.panels.validation_grid(rows[:shown], drawn.first(shown))
+        sampled = make_pipeline(self.cfg, self.parts, *models, compute)(collate(rows)).to_images()
+        grid = later.panels.validation_grid(rows[:shown], sampled.first(shown))
         later.panels.save_png(make_folder(self.folder.samples) / f"{stage}-{step:06d}.png", grid, own=True)
         scores = {}
         if self.cfg.eval.validation_metrics:
-            scores = later.validation.validation_scores(rows, drawn, self.parts.prepare.sketch)
+            scores = later.validation.validation_scores(rows, sampled, self.parts.prepare.sketch)
         return self._usage(stage, ema, objective, compute) | scores
 
     def _usage(self, stage: str, ema: nn.Module, objective: Objective, compute: Compute) -> dict[str, float]:
-        """Denoising loss with the right and with shuffled conditions; in stage 2 also the fusion weights."""
+        """Denoising loss with the correct and with shuffled conditions; in stage 2 also the fusion weights."""
         rows, size = self.examples.first(self.cfg.eval.validation_items), self.cfg.eval.batch
         schedule = plan(self.cfg, stage, self.parts)
         batches = [collate(rows[i : i + size]).to(compute.device) for i in range(0, len(rows), size)]

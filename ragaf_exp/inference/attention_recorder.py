@@ -1,4 +1,4 @@
-"""What a model attends to while it samples: image-to-text attention at every timestep, and the image so far."""
+"""Records image-to-text attention and the prediction of x_0 at every timestep of sampling."""
 
 from __future__ import annotations
 
@@ -13,74 +13,75 @@ from torch import Tensor, nn
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.models.model import Model
 
-LARGEST = 32  # side to which maps of larger latents are shrunk
+LARGEST = 32  # px, the largest side of a map; larger ones are downsampled
 
 
 @dataclass
 class AttentionFrame:
-    """One timestep of a batch."""
+    """The attention of a batch at one timestep."""
 
-    t: int  # timestep, from the last (noise) to 0
-    words: Tensor  # (B,T,h,w) float32: share of a pixel's attention that each token gets, mean over layers and heads
-    x0: Tensor  # (B,C,h',w') what the model takes the image for
+    t: int  # from the last timestep (noise) to 0
+    attention: Tensor  # (B,T,h,w) float32: attention of each pixel to each token, mean over layers and heads
+    x0: Tensor  # (B,C,h',w') prediction of x_0
 
 
 @dataclass
 class AttentionRecorder:
-    """The frames of everything that was sampled while it was open."""
+    """Collects the frames of all sampling in the block of `record_attention`."""
 
     process: Process
-    seen: list[AttentionFrame] = field(default_factory=list)
-    layers: list[Tensor] = field(default_factory=list)  # of the call under way
+    recorded: list[AttentionFrame] = field(default_factory=list)
+    layers: list[Tensor] = field(default_factory=list)  # attention of the current call, by layer
 
     def frames(self) -> list[AttentionFrame]:
-        """By timestep, chunks of a batch joined; a chunk that was broken off, as by a lack of memory, is left out."""
+        """Frames by timestep, chunks of a batch joined; chunks that ran out of memory, hence incomplete, are dropped."""
         chunks: list[list[AttentionFrame]] = []
-        for frame in self.seen:
-            if not chunks or frame.t > chunks[-1][-1].t:  # timesteps fall: a new chunk has begun
+        for frame in self.recorded:
+            if not chunks or frame.t > chunks[-1][-1].t:  # timesteps decrease: a new chunk begins
                 chunks.append([])
-            if not chunks[-1] or frame.t < chunks[-1][-1].t:  # guidance asks again with less; the first has all
+            if not chunks[-1] or frame.t < chunks[-1][-1].t:  # guidance repeats a timestep; keep the first
                 chunks[-1].append(frame)
         longest = max(map(len, chunks), default=0)
-        whole = [chunk for chunk in chunks if len(chunk) == longest]
-        steps = zip(*whole, strict=True)
-        return [AttentionFrame(at[0].t, _cat([f.words for f in at]), torch.cat([f.x0 for f in at])) for at in steps]
+        complete = [chunk for chunk in chunks if len(chunk) == longest]
+        steps = zip(*complete, strict=True)
+        return [AttentionFrame(s[0].t, _cat([f.attention for f in s]), torch.cat([f.x0 for f in s])) for s in steps]
 
 
 @contextmanager
 def record_attention(model: Model, process: Process) -> Iterator[AttentionRecorder]:
-    """Record a model's image-to-text attention while it samples; a backbone that shows none gives no frames."""
-    watch = AttentionRecorder(process)
+    """Record the attention of a model's backbone in the block; a backbone that exposes none records nothing."""
+    recorder = AttentionRecorder(process)
     backbone = model.backbone
 
     def before(module: nn.Module, args: tuple) -> None:
-        watch.layers.clear()
+        recorder.layers.clear()
 
     def after(module: nn.Module, args: tuple, value: Tensor) -> None:
-        if not watch.layers:  # a backbone without image-to-text attention of this kind shows nothing
+        if not recorder.layers:  # this backbone has no BiasedAttention
             return
         device = next(process.buffers(), args[0]).device
         x_t, t = args[0].float().to(device), args[1].long().to(device)
-        words = _joined(watch.layers, x_t.shape[2] / x_t.shape[3])
-        watch.seen.append(AttentionFrame(int(t[0]), words, process.to_x0(value.float().to(device), x_t, t).cpu()))
+        attention = _joined(recorder.layers, x_t.shape[2] / x_t.shape[3])
+        x_0 = process.to_x0(value.float().to(device), x_t, t).cpu()
+        recorder.recorded.append(AttentionFrame(int(t[0]), attention, x_0))
 
     handles = [backbone.register_forward_pre_hook(before), backbone.register_forward_hook(after)]
     try:
-        with backbone.watch_attention(watch.layers.append):
-            yield watch
+        with backbone.watch_attention(recorder.layers.append):
+            yield recorder
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _cat(words: list[Tensor]) -> Tensor:
-    """Chunks (B,T,h,w) as one; their captions may differ in length."""
-    longest = max(w.shape[1] for w in words)
-    return torch.cat([F.pad(w, (0, 0, 0, 0, 0, longest - w.shape[1])) for w in words])
+def _cat(chunks: list[Tensor]) -> Tensor:
+    """Concatenate chunks (B,T,h,w) whose captions may differ in length."""
+    longest = max(chunk.shape[1] for chunk in chunks)
+    return torch.cat([F.pad(chunk, (0, 0, 0, 0, 0, longest - chunk.shape[1])) for chunk in chunks])
 
 
 def _joined(layers: list[Tensor], aspect: float) -> Tensor:
-    """Attention (B,h w,T) of layers with different resolutions, height over width `aspect` -> mean (B,T,h,w)."""
+    """Mean (B,T,h,w) of attention (B,h w,T) of layers with different resolutions. aspect: height over width."""
     maps = []
     for attention in layers:
         height = round((attention.shape[1] * aspect) ** 0.5)

@@ -1,4 +1,4 @@
-"""Stages that are trained: taken over from another run, read from checkpoints, put together to sample."""
+"""Loads trained stages from the checkpoints of a run and builds its sampling pipeline."""
 
 from __future__ import annotations
 
@@ -21,28 +21,52 @@ from ragaf_exp.training import precision_choice
 
 
 def make_pipeline(cfg: DictConfig, parts: Parts, coarse: Model | None, refine: Model | None, compute: Compute) -> Pipeline:
+    """The sampling pipeline of a run.
+
+    Args:
+        cfg: The config of the run.
+        parts: Its codec, sampler and chunk size.
+        coarse: Stage 1's model; None samples with stage 2 alone.
+        refine: Stage 2's model; None samples with stage 1 alone.
+        compute: Device and precision.
+
+    Returns:
+        The pipeline.
+    """
     strength, scale = cfg.stage.refine.strength, cfg.stage.coarse.scale
     return Pipeline(coarse, refine, parts.codec, parts.sampler, compute, strength, cfg.seed, parts.chunks, scale)
 
 
 def load_stage(model: Model, folder: RunFolder, stage: str) -> Model:
-    """The EMA weights of a stage's newest whole checkpoint, in a model that is no longer trained."""
-    found = load_newest(folder.checkpoints, stage, parts=("ema",))
-    if found is None:
-        raise UserError(f"{folder.checkpoints / stage}: no whole checkpoint; train this stage again")
+    """Load the EMA weights of a stage's newest intact checkpoint.
+
+    Args:
+        model: The model to load into.
+        folder: The run folder.
+        stage: coarse or refine.
+
+    Returns:
+        The model, frozen and in evaluation mode.
+
+    Raises:
+        UserError: If there is no intact checkpoint, it does not fit the model, or its weights are not finite.
+    """
+    checkpoint = load_newest(folder.checkpoints, stage, parts=("ema",))
+    if checkpoint is None:
+        raise UserError(f"{folder.checkpoints / stage}: no intact checkpoint; train this stage again")
     try:
-        load_own(model, found.ema, found.sources)
+        load_own(model, checkpoint.ema, checkpoint.sources)
     except RuntimeError as error:
         raise UserError(
             f"{folder.checkpoints / stage}: does not fit this config's model; was config.yaml changed?"
         ) from error
-    if not all(value.isfinite().all() for value in found.ema.values() if value.is_floating_point()):
+    if not all(value.isfinite().all() for value in checkpoint.ema.values() if value.is_floating_point()):
         raise UserError(f"{folder.checkpoints / stage}: its weights are NaN or infinite; train this stage again")
     return model.requires_grad_(False).eval()
 
 
 def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
-    """A finished run's parts and its sampling pipeline."""
+    """The parts and sampling pipeline of a trained run. Raises UserError if its tokenizer or checkpoints are missing."""
     check_followed(folder, cfg, NETWORKS)
     compute = precision_choice.for_sampling(folder, cfg.memory.device, cfg.memory.precision)
     if not is_regular(folder.tokenizer):

@@ -1,4 +1,4 @@
-"""Both stages as one function of a batch: what sampling, validation and evaluation all call."""
+"""The two-stage sampling pipeline, used by sampling, validation and evaluation."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from ragaf_exp.models.model import Model
 
 @dataclass(frozen=True)
 class SampledTensors:
-    """Images of one batch."""
+    """The samples of one batch as tensors. A stage that did not run is None."""
 
     stage1: Tensor | None  # (B,3,H,W) in [-1,1]
     stage2: Tensor | None
-    region_text: Tensor | None  # (B,N,T), of the last stage that ran: the regions' attention to the tokens
+    region_text: Tensor | None  # (B,N,T) attention of regions to tokens, of the last stage that ran
 
     def to_images(self) -> SampledImages:
+        """The samples as uint8 images."""
         stage1, stage2 = (None if x is None else to_uint8(x) for x in (self.stage1, self.stage2))
         return SampledImages(stage1, stage2, None if self.region_text is None else self.region_text.float().cpu().numpy())
 
     @staticmethod
     def joined(parts: list[SampledTensors]) -> SampledTensors:
-        """Parts of a batch as one; their captions may differ in length."""
+        """Concatenate parts of a batch, whose captions may differ in length."""
         columns = [[getattr(part, name) for part in parts] for name in ("stage1", "stage2", "region_text")]
         if columns[2][0] is not None:
             longest = max(x.shape[2] for x in columns[2])
@@ -42,28 +43,37 @@ class SampledTensors:
 
 @dataclass(frozen=True)
 class SampledImages:
-    """The same as plain arrays: what is scored, shown and kept. A stage that did not run is None."""
+    """The samples of one batch as arrays, for scoring, display and storage. A stage that did not run is None."""
 
     stage1: np.ndarray | None  # (B,H,W,3) uint8
     stage2: np.ndarray | None
-    region_text: np.ndarray | None  # (B,N,T) float32, the regions' attention to the tokens
+    region_text: np.ndarray | None  # (B,N,T) float32, attention of regions to tokens
 
     def first(self, count: int) -> SampledImages:
-        """The same of the first items."""
+        """The samples of the first `count` items."""
         return SampledImages(*(x if x is None else x[:count] for x in (self.stage1, self.stage2, self.region_text)))
 
     @property
     def final(self) -> np.ndarray:
+        """(B,H,W,3) uint8, the images of the last stage that ran."""
         last = self.stage1 if self.stage2 is None else self.stage2
         assert last is not None, "a pipeline has at least one stage"
         return last
 
 
 class Pipeline:
-    """coarse: stage 1's model, refine: stage 2's; either may be None. strength: where stage 2 takes over, (0,1].
+    """Samples a batch with stage 1, then refines the result with stage 2.
 
-    chunks: how many items at once, shared by the pipelines of a run. scale: stage 1's images are so many times smaller;
-    they are given, and handed to stage 2, at the batch's resolution.
+    Args:
+        coarse: Stage 1's model, or None.
+        refine: Stage 2's model, or None.
+        codec: Encodes images to latents and decodes them.
+        sampler: The diffusion sampler of both stages.
+        compute: Device and precision.
+        strength: The share of the noise schedule, in (0,1], at which stage 2 starts from stage 1's image.
+        seed: The seed of the noise.
+        chunks: The number of items sampled at once, shared by the pipelines of a run.
+        scale: The factor by which stage 1 samples at a lower resolution; its images are upsampled to the batch's.
     """
 
     def __init__(
@@ -75,14 +85,14 @@ class Pipeline:
         self.chunks, self.scale = chunks or Chunks(), scale
 
     def __call__(self, batch: Batch) -> SampledTensors:
-        """Noise is a function of (seed, stage, item key): figures depend on no batch size or order.
+        """Sample a batch, in smaller chunks if memory runs out.
 
-        Where memory runs out the batch is drawn in smaller chunks.
+        Noise depends only on (seed, stage, item key), so that metrics do not depend on batch size or order.
         """
-        return SampledTensors.joined(self.chunks.over(len(batch), lambda rows: self._draw(batch.rows(rows))))
+        return SampledTensors.joined(self.chunks.over(len(batch), lambda rows: self._sample(batch.rows(rows))))
 
     @torch.no_grad()
-    def _draw(self, batch: Batch) -> SampledTensors:
+    def _sample(self, batch: Batch) -> SampledTensors:
         batch = batch.to(self.compute.device)
         latent = stage1 = stage2 = conditioning = None
         with self.compute:
@@ -102,7 +112,7 @@ class Pipeline:
         return SampledTensors(stage1, stage2, None if regions is None else regions.region_text)
 
     def _noise(self, stage: str, batch: Batch) -> Tensor:
-        """(B,C,h,w) standard normal."""
+        """(B,C,h,w) standard normal noise."""
         shape = self.codec.latent_shape(batch)[1:]
         return item_noise(self.seed, stage, batch.keys, shape).to(self.compute.device)
 

@@ -1,4 +1,4 @@
-"""A sampling request: sketch, prompt and sampler settings."""
+"""A sampling request: sketch, prompt and output folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Request:
-    """One image to make."""
+    """One image to sample. out: the folder of its files."""
 
     sketch: Path
     prompt: str

@@ -1,1 +1,1 @@
-"""The planner: peak memory of training and sampling, predicted without a device and without weights."""
+"""The memory planner: predicts the peak memory of training and sampling without a device or weights."""

@@ -2,8 +2,8 @@
 
     python -m ragaf_exp.plan memory=PROFILE [overrides] [card=GIB] [out=FILE.json]
 
-Needs no device, no data and no weights. Predictions are for a CUDA device. card: plan for a GPU of that many GiB instead
-of this machine's. memory=auto: choose the largest profile that fits. Example:
+Needs no device, data or weights. Predictions are for a CUDA device. card: plan for a GPU with this many GiB instead of
+this machine's. memory=auto: choose the largest profile that fits. out: also write the plan as JSON. Example:
 
     python -m ragaf_exp.plan memory=16gb stage.batch=4 card=24
 """
@@ -22,14 +22,15 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 
 SCHEMA = 1
-OWN = ("out", "card")  # what isn't an override
+OWN = ("out", "card")  # arguments that are not overrides
 
 
 def main() -> None:
-    words = [word for word in sys.argv[1:] if word.partition("=")[0] not in OWN]
-    own = parse_args([word for word in sys.argv[1:] if word not in words], dict.fromkeys(OWN, str))
+    overrides = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in OWN]
+    own = parse_args([argument for argument in sys.argv[1:] if argument not in overrides], dict.fromkeys(OWN, str))
     out, began = own.get("out", ""), time.monotonic()
-    content = planned(compose_config(_for_card(words, own["card"]) if "card" in own else _for_this_machine(words)))
+    resolved = _for_card(overrides, own["card"]) if "card" in own else _for_this_machine(overrides)
+    content = plan_of(compose_config(resolved))
     print(table(content), f"predicted in {time.monotonic() - began:.0f} s", sep="\n")
     if out:
         from ragaf_exp.core.files import write_json
@@ -37,17 +38,17 @@ def main() -> None:
         write_json(Path(out), content)
 
 
-def _for_this_machine(words: list[str]) -> list[str]:
-    if AUTO not in words:
-        return words
-    from ragaf_exp.plan.auto import chosen  # imports PyTorch
+def _for_this_machine(overrides: list[str]) -> list[str]:
+    if AUTO not in overrides:
+        return overrides
+    from ragaf_exp.plan.auto import select_profile  # imports PyTorch
 
-    return chosen(words)
+    return select_profile(overrides)
 
 
-def _for_card(words: list[str], size: str) -> list[str]:
-    """The overrides as for a card of `size` GiB."""
-    from ragaf_exp.plan.auto import chosen
+def _for_card(overrides: list[str], size: str) -> list[str]:
+    """The overrides for a GPU with `size` GiB."""
+    from ragaf_exp.plan.auto import select_profile
     from ragaf_exp.plan.available import gpu_of_size
 
     try:
@@ -55,45 +56,45 @@ def _for_card(words: list[str], size: str) -> list[str]:
     except ValueError:
         gib = 0.0
     if not 0 < gib < math.inf:
-        raise UserError(f"card={size}: must be a number of GiB above 0, as 24")
-    if AUTO in words:
-        return chosen(words, gpu_of_size(gib))
-    return [*words, f"memory.budget={gib}"]
+        raise UserError(f"card={size}: must be a number of GiB above 0, e.g. 24")
+    if AUTO in overrides:
+        return select_profile(overrides, gpu_of_size(gib))
+    return [*overrides, f"memory.budget={gib}"]
 
 
-def planned(cfg: Any) -> dict[str, Any]:
+def plan_of(cfg: Any) -> dict[str, Any]:
     """The plan of a config as plain data: GiB by phase and kind, whether it fits, and what would make it fit."""
     with stub_optional_imports():
         from ragaf_exp.plan.budget import CONTEXT, FRAGMENTS, GIB, KERNELS, advice, needs, precision_of
         from ragaf_exp.plan.guard import capacity
 
-    found = needs(cfg)
+    all_needs = needs(cfg)
     limit = capacity(cfg)
-    over = [] if limit is None else [need for need in found if need.total > limit * GIB]
-    savers = advice(cfg, int(limit * GIB), found) if over else []
+    over = [] if limit is None else [need for need in all_needs if need.total > limit * GIB]
+    savers = advice(cfg, int(limit * GIB), all_needs) if over else []
     return {
         "schema": SCHEMA, "predicted": True, "precision": precision_of(cfg), "budget_gib": limit,
         "fits": None if limit is None else not over,
         "margin": {"context_gib": CONTEXT, "kernels_gib": KERNELS, "fragments_share": FRAGMENTS},
-        "phases": [need.facts() for need in found], "not_counted": left_out(cfg),
+        "phases": [need.facts() for need in all_needs], "not_counted": left_out(cfg),
         "savers": [{"override": a.override, "total_gib": round(a.total / GIB, 3), "fits": a.fits, "cost": a.cost}
                    for a in savers],
     }  # fmt: skip
 
 
 def left_out(cfg: Any) -> list[str]:
-    """What the figures do not hold."""
-    found = []
+    """What the predictions do not count, one line each."""
+    omitted = []
     if cfg.memory.compile:
-        found.append("memory.compile: what torch.compile's kernels keep, and what compiling takes")
+        omitted.append("memory.compile: memory of torch.compile's kernels and of compilation")
     if cfg.cluster.nodes * cfg.cluster.tasks > 1:
-        found.append("several processes: each is planned with the whole stage.batch, of which it takes its share; the "
-                     "gradients that it sends need twice 32 MiB more, or twice its largest weight")  # fmt: skip
+        omitted.append("several processes: each is planned with the whole stage.batch although it trains on a share; the "
+                       "gradient buckets need 64 MiB more, or twice the largest weight")  # fmt: skip
     if cfg.memory.shard:
-        found.append("memory.shard: the figures are of a whole model on one device")
+        omitted.append("memory.shard: the predictions are for a whole model on one device")
     if cfg.eval.metrics:
-        found.append("eval.metrics: networks that score images")
-    return found
+        omitted.append("eval.metrics: networks that score images")
+    return omitted
 
 
 def table(content: dict[str, Any]) -> str:
@@ -111,7 +112,7 @@ def table(content: dict[str, Any]) -> str:
     verdict = {None: "no budget is set (memory.budget)", True: f"fits into {limit} GiB", False: f"exceeds {limit} GiB"}
     lines.append(verdict[content["fits"]])
     if content["fits"] is False and not any(s["fits"] for s in content["savers"]):
-        lines.append("nothing that is known here makes it fit: a smaller model, data.size or stage.batch would")
+        lines.append("no known option makes it fit; choose a smaller model, data.size or stage.batch")
     for saver in content["savers"]:
         still = "" if saver["fits"] else "still too much: "
         lines.append(f"  {still}with {saver['override']}: {saver['total_gib']:.3f} GiB; cost: {saver['cost']}")

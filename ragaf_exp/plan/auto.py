@@ -1,4 +1,4 @@
-"""memory=auto: the largest profile and micro-batch whose plan fits what is free, or the run that began with one."""
+"""memory=auto: selects the largest profile and micro-batch whose plan fits the free memory, or those of a started run."""
 
 from __future__ import annotations
 
@@ -18,79 +18,88 @@ from ragaf_exp.plan.budget import GIB, needs
 from ragaf_exp.plan.predict import micro_batch, phases_of
 
 log = logging.getLogger(__name__)
-PROFILES = ("32gb", "16gb", "8gb", "4gb")  # for a card, the largest first
+PROFILES = ("32gb", "16gb", "8gb", "4gb")  # for a GPU, the largest first
 CPU = "cpu"
 Candidate = tuple[str, DictConfig, list[int]]
-BUDGET, PACE = "memory.budget", "stage.accumulate"
+BUDGET, ACCUMULATE = "memory.budget", "stage.accumulate"
 
 
-def chosen(words: list[str], room: AvailableMemory | None = None) -> list[str]:
-    """The overrides with a profile, its micro-batch and budget in place of memory=auto; says which in one line.
+def select_profile(overrides: list[str], available: AvailableMemory | None = None) -> list[str]:
+    """Replace memory=auto by a profile with its micro-batch and budget, and log the choice.
 
-    room: else what this machine has free; then a run of these overrides that has begun goes on as it began, however
-    much is free now. UserError where nothing fits, or where several processes would each choose for themselves.
+    Args:
+        overrides: Hydra overrides with memory=auto.
+        available: The memory to plan for. None: this machine's free memory; a run of these overrides that has already
+            started then keeps its profile, whatever is free now.
+
+    Returns:
+        The overrides with explicit memory settings.
+
+    Raises:
+        UserError: If no profile fits, or several processes would each choose.
     """
-    rest = [word for word in words if word != AUTO]
-    given = {_key(word) for word in rest}
+    rest = [override for override in overrides if override != AUTO]
+    given = {_key(override) for override in rest}
     if int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", "1"))) > 1:
         raise UserError(f"{AUTO}: each of several processes would choose for itself; name a profile (python -m "
-                        f"ragaf_exp.plan {AUTO} says which)")  # fmt: skip
-    space = room or query_available_memory(compose_config([*rest, f"memory={CPU}"]).memory.device)
-    candidates = list(_candidates(rest, space))
-    found = None if room else _begun(candidates, space)
-    name, cfg, why = found or _fitting(candidates, space, BUDGET in given)
-    log.info("%s: %s, %d items at once: %s", AUTO, name, micro_batch(cfg, COARSE), why)
-    more = {"memory": name, PACE: cfg.stage.accumulate, BUDGET: cfg.memory.budget, "memory.device": cfg.memory.device}
-    return [*rest, *(f"{key}={value}" for key, value in more.items() if key not in given)]
+                        f"ragaf_exp.plan {AUTO} suggests one)")  # fmt: skip
+    memory = available or query_available_memory(compose_config([*rest, f"memory={CPU}"]).memory.device)
+    candidates = list(_candidates(rest, memory))
+    started = None if available else _started(candidates, memory)
+    name, cfg, reason = started or _fitting(candidates, memory, BUDGET in given)
+    log.info("%s: %s, %d items at once: %s", AUTO, name, micro_batch(cfg, COARSE), reason)
+    settings = {"memory": name, ACCUMULATE: cfg.stage.accumulate, BUDGET: cfg.memory.budget,
+                "memory.device": cfg.memory.device}  # fmt: skip
+    return [*rest, *(f"{key}={value}" for key, value in settings.items() if key not in given)]
 
 
-def _candidates(rest: list[str], space: AvailableMemory) -> Iterator[Candidate]:
-    """Profiles with their configs and the accumulations that they may have, in order of preference.
+def _candidates(rest: list[str], memory: AvailableMemory) -> Iterator[Candidate]:
+    """Profiles with their configs and allowed accumulation steps, in order of preference.
 
-    A profile counts with at least the micro-batch of its own; only the smallest may go below that.
+    Only the smallest profile may use a smaller micro-batch than its default.
     """
-    given = {_key(word) for word in rest}
-    for name in (*PROFILES, CPU) if space.cuda else (CPU,):
-        aside = [f"memory.device={CPU}"] if name == CPU and "memory.device" not in given else []
-        cfg = compose_config([*rest, f"memory={name}", *aside])
+    given = {_key(override) for override in rest}
+    for name in (*PROFILES, CPU) if memory.cuda else (CPU,):
+        device = [f"memory.device={CPU}"] if name == CPU and "memory.device" not in given else []
+        cfg = compose_config([*rest, f"memory={name}", *device])
         own, batch = cfg.stage.accumulate, cfg.stage.batch
-        most = batch if name in (PROFILES[-1], CPU) else own
-        free = PACE not in given and not cfg.memory.step_in_backward
-        yield name, cfg, [n for n in range(1, most + 1) if batch % n == 0] if free else [own]
+        largest = batch if name in (PROFILES[-1], CPU) else own
+        adjustable = ACCUMULATE not in given and not cfg.memory.step_in_backward
+        yield name, cfg, [n for n in range(1, largest + 1) if batch % n == 0] if adjustable else [own]
 
 
-def _begun(candidates: list[Candidate], space: AvailableMemory) -> tuple[str, DictConfig, str] | None:
-    """A run of these overrides that this machine, or one with as much memory, has begun."""
-    for name, cfg, paces in candidates:
-        for paced in (_with_accumulation(cfg, pace) for pace in paces):
-            folder = Path(cfg.runs).absolute() / cfg.name / config_hash(paced)
-            kept = folder / "config.yaml"
-            if kept.exists() and OmegaConf.load(kept).memory.budget <= space.total:
-                return name, paced, f"so {folder} began, which goes on"
+def _started(candidates: list[Candidate], memory: AvailableMemory) -> tuple[str, DictConfig, str] | None:
+    """A run of these overrides that has already started and whose budget this machine has."""
+    for name, cfg, accumulations in candidates:
+        for adjusted in (_with_accumulation(cfg, steps) for steps in accumulations):
+            folder = Path(cfg.runs).absolute() / cfg.name / config_hash(adjusted)
+            saved = folder / "config.yaml"
+            if saved.exists() and OmegaConf.load(saved).memory.budget <= memory.total:
+                return name, adjusted, f"{folder} was started with it and continues"
     return None
 
 
-def _fitting(candidates: list[Candidate], space: AvailableMemory, budget: bool) -> tuple[str, DictConfig, str]:
-    """The first candidate whose plan fits. budget: whether the config's own is a limit, too."""
-    said = []
-    for name, cfg, paces in candidates:
-        here = query_available_memory(CPU) if space.cuda and name == CPU else space
-        limit = min(here.free, cfg.memory.budget) if budget else here.free
-        heavy = (REFINE,) if REFINE in cfg.stage.run else (COARSE,)
-        first = _peak(_with_accumulation(cfg, paces[-1]), heavy)
+def _fitting(candidates: list[Candidate], memory: AvailableMemory, budget: bool) -> tuple[str, DictConfig, str]:
+    """The first candidate whose plan fits. budget: whether memory.budget is a limit, too."""
+    rejected = []
+    for name, cfg, accumulations in candidates:
+        usable = query_available_memory(CPU) if memory.cuda and name == CPU else memory
+        limit = min(usable.free, cfg.memory.budget) if budget else usable.free
+        largest = (REFINE,) if REFINE in cfg.stage.run else (COARSE,)
+        first = _peak(_with_accumulation(cfg, accumulations[-1]), largest)
         if first <= limit:
-            start = bisect_left(paces, True, key=lambda n: _peak(_with_accumulation(cfg, n), heavy) <= limit)
-            for pace in paces[start:]:
-                paced = _with_accumulation(cfg, pace)
-                if (peak := _peak(paced, phases_of(cfg))) <= limit:
-                    paced.memory.budget = limit
-                    none = [] if here.cuda or space.cuda else ["there is no CUDA device"]
-                    fits = f"{peak:.2f} GiB are predicted and {limit:.2f} are free ({here.what})"
-                    return name, paced, "; ".join([fits, *none, *said])
+            start = bisect_left(accumulations, True, key=lambda n: _peak(_with_accumulation(cfg, n), largest) <= limit)
+            for steps in accumulations[start:]:
+                adjusted = _with_accumulation(cfg, steps)
+                if (peak := _peak(adjusted, phases_of(cfg))) <= limit:
+                    adjusted.memory.budget = limit
+                    no_gpu = [] if usable.cuda or memory.cuda else ["there is no CUDA device"]
+                    fits = f"{peak:.2f} GiB are predicted and {limit:.2f} are free ({usable.what})"
+                    return name, adjusted, "; ".join([fits, *no_gpu, *rejected])
                 first = peak
-        said.append(f"{name} would take {first:.2f}")
-    raise UserError(f"{AUTO}: nothing fits the {space.free:.2f} GiB of {space.what} that are free ({', '.join(said)}); "
-                    "free some, or name a profile and memory.force=true")  # fmt: skip
+        rejected.append(f"{name} would take {first:.2f}")
+    raise UserError(f"{AUTO}: nothing fits the {memory.free:.2f} GiB of {memory.what} that are free ({', '.join(rejected)}"
+                    "); free some, or name a profile and memory.force=true")  # fmt: skip
 
 
 def _peak(cfg: DictConfig, phases: tuple[str, ...]) -> float:
@@ -103,5 +112,5 @@ def _with_accumulation(cfg: DictConfig, accumulate: int) -> DictConfig:
     return other
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+")
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")

@@ -1,4 +1,4 @@
-"""How much memory there is to plan for."""
+"""Queries the memory available to a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ragaf_exp.plan.budget import GIB
 
 @dataclass(frozen=True)
 class AvailableMemory:
-    """Memory in GiB. what: whose it is, for people. cuda: of a card, or else main memory."""
+    """Memory in GiB. what: its name in messages. cuda: whether it is GPU memory rather than main memory."""
 
     free: float
     total: float
@@ -24,7 +24,7 @@ class AvailableMemory:
 
 
 def query_available_memory(device: str) -> AvailableMemory:
-    """What is free now where a run with this memory.device (auto, cpu or cuda) would be."""
+    """The memory on the device that memory.device (auto, cpu or cuda) selects."""
     if pick_device(device).type == "cuda":
         free, total = torch.cuda.mem_get_info()
         return AvailableMemory(_round_down(free), _round_down(total), f"{torch.cuda.get_device_name()}")
@@ -34,22 +34,22 @@ def query_available_memory(device: str) -> AvailableMemory:
 
 
 def gpu_of_size(gib: float) -> AvailableMemory:
-    """A card that isn't here, all of it free."""
+    """A GPU with this much memory, all of it free."""
     return AvailableMemory(gib, gib, f"a card of {gib:g} GiB")
 
 
 def _limits(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[tuple[int, int]]:
-    """(free, total) bytes of the control groups (version 2) that this process is in, as a job's or a container's."""
+    """(free, total) bytes of the control groups (version 2) of this process, set for example by SLURM or a container."""
     lines = own.read_text().splitlines() if own.exists() else []
     group = root / next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), "")
-    found = []
+    limits = []
     for folder in (group, *group.parents):
-        most, now = folder / "memory.max", folder / "memory.current"
-        if most.is_file() and (limit := most.read_text().strip()) != "max":
-            found.append((max(0, int(limit) - int(now.read_text())), int(limit)))
+        maximum, current = folder / "memory.max", folder / "memory.current"
+        if maximum.is_file() and (limit := maximum.read_text().strip()) != "max":
+            limits.append((max(0, int(limit) - int(current.read_text())), int(limit)))
         if folder == root:
             break
-    return found
+    return limits
 
 
 def _round_down(size: float) -> float:

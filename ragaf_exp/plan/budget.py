@@ -1,4 +1,4 @@
-"""From a predicted peak of tensors to what a CUDA device must have, and the savers that would make a plan fit."""
+"""From the predicted peak of tensors to the memory that a CUDA device needs, and the savers that make a plan fit."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from ragaf_exp.plan.dry_run import REGIONS
 from ragaf_exp.plan.predict import PHASES, SAMPLING, VALIDATION, Peak, micro_batch, phases_of, predict
 
 GIB = 2**30
-SEGMENT = 2 * 2**20  # CUDA's allocator asks the device for multiples of it
-CONTEXT = 0.45  # GiB: CUDA's context and the libraries' kernels, which no allocator counts; an assumption
+SEGMENT = 2 * 2**20  # CUDA's allocator requests multiples of it from the device
+CONTEXT = 0.45  # GiB: CUDA's context and the libraries' kernels, outside the allocator; an assumption
 KERNELS = 0.25  # GiB: workspaces of cuDNN and cuBLAS; an assumption
-FRAGMENTS = 0.05  # of activations and workspace: holes between blocks; an assumption
+FRAGMENTS = 0.05  # share of activations and workspace lost to fragmentation; an assumption
 CHANGING = ("activations", "workspace", "batch")
 
 TRAINING = (COARSE, REFINE, REGIONS)
-HELD = (*TRAINING, VALIDATION)  # while an optimizer and an average are there
+WITH_OPTIMIZER = (*TRAINING, VALIDATION)  # phases in which optimizer state and EMA weights exist
 
-# (keys and values, phases that they change, what they cost), the cheapest in speed first. Costs are not measured here
+# (settings, phases that they affect, cost), the smallest loss of speed first; costs are not measured here
 SAVERS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"memory.precision": "bf16"}, PHASES, "none on devices with bf16: it is faster"),
-    ({"stage.accumulate": "twice"}, TRAINING, "none but smaller kernels: the same batch in twice as many pieces"),
-    ({"memory.offload": True}, (REFINE, REGIONS), "validation waits for weights to be moved"),
+    ({"stage.accumulate": "twice"}, TRAINING, "only smaller kernels: the same batch in twice as many micro-batches"),
+    ({"memory.offload": True}, (REFINE, REGIONS), "validation waits for offloaded weights"),
     ({"memory.features": "frozen", "memory.offload": True}, TRAINING, "a pass over the data before training"),
-    ({"memory.optimizer": "adamw8bit"}, HELD, "a few per cent of a step"),
-    ({"memory.ema": "cpu"}, HELD, "a copy of the trained weights to main memory per step"),
-    ({"memory.step_in_backward": True, "optim.clip": 0.0}, TRAINING, "none in speed, but no clipping of gradients"),
+    ({"memory.optimizer": "adamw8bit"}, WITH_OPTIMIZER, "a few per cent of a step"),
+    ({"memory.ema": "cpu"}, WITH_OPTIMIZER, "a copy of the trained weights to main memory per step"),
+    ({"memory.step_in_backward": True, "optim.clip": 0.0}, TRAINING, "none in speed, but no gradient clipping"),
     ({"memory.checkpointing": True}, TRAINING, "about a third more time per step"),
     ({"eval.batch": "half"}, (VALIDATION, SAMPLING), "smaller kernels while sampling"),
-    ({"memory.tune": "frozen"}, PHASES, "none in speed, but it trains less"),
+    ({"memory.tune": "frozen"}, PHASES, "none in speed, but fewer weights are trained"),
 ]
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one phase asks of a device, in bytes."""
+    """The device memory that one phase needs, in bytes."""
 
     peak: Peak
 
     @property
     def margin(self) -> int:
-        """Rounding to segments, holes, workspaces of kernels, CUDA's context."""
+        """Rounding to segments, fragmentation, kernel workspaces and CUDA's context."""
         changing = sum(self.peak.parts.get(kind, 0) for kind in CHANGING)
-        held = self.peak.bytes + FRAGMENTS * changing + KERNELS * GIB
-        return math.ceil(held / SEGMENT) * SEGMENT + int(CONTEXT * GIB) - self.peak.bytes
+        allocated = self.peak.bytes + FRAGMENTS * changing + KERNELS * GIB
+        return math.ceil(allocated / SEGMENT) * SEGMENT + int(CONTEXT * GIB) - self.peak.bytes
 
     @property
     def total(self) -> int:
@@ -65,7 +65,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Advice:
-    """Overrides, the largest need of any phase with them in bytes, and what they cost."""
+    """Overrides that save memory. total: the largest need of any phase with them, in bytes. cost: in words."""
 
     override: str
     total: int
@@ -79,54 +79,60 @@ def precision_of(cfg: DictConfig) -> str:
 
 
 def needs(cfg: DictConfig, phases: tuple[str, ...] | None = None) -> list[Need]:
-    """What every phase that the config runs (or those named) asks of a CUDA device."""
+    """The CUDA memory needed by every phase of the config's run, or by the named phases."""
     content = OmegaConf.to_yaml(cfg)
     return [_need(content, precision_of(cfg), phase) for phase in sorted(phases or phases_of(cfg), key=PHASES.index)]
 
 
-@lru_cache(maxsize=256)  # seconds each, and a launch asks for what memory=auto and the advice have asked for
+@lru_cache(maxsize=256)  # seconds each; a launch repeats the queries of memory=auto and of the advice
 def _need(content: str, precision: str, phase: str) -> Need:
     (peak,) = predict(OmegaConf.create(content), precision, (phase,))
     return Need(peak)
 
 
-def advice(cfg: DictConfig, budget: int, found: list[Need]) -> list[Advice]:
-    """What makes every phase fit into `budget` bytes: single savers; where none does, savers together.
+def advice(cfg: DictConfig, budget: int, current: list[Need]) -> list[Advice]:
+    """The savers that make every phase fit into the budget.
 
-    found: the needs of all phases of the config. Where all savers together don't do either, they are the only answer,
-    with what is still needed.
+    Args:
+        cfg: The config of the run.
+        budget: The limit, in bytes.
+        current: The needs of all phases of the config.
+
+    Returns:
+        Each single saver that suffices. If none does, one entry with savers combined until they fit; if even all of them
+        do not, that entry has fits=False.
     """
-    over = [need.peak.phase for need in sorted(found, key=lambda need: -need.total) if need.total > budget]
-    alone = []
+    over = [need.peak.phase for need in sorted(current, key=lambda need: -need.total) if need.total > budget]
+    single = []
     for changed, override, phases, cost in _variants(cfg):
         if not set(over) <= set(phases):
-            continue  # it leaves a phase as it is that does not fit
-        total = _largest(changed, over, found, budget)
+            continue  # it does not affect a phase that exceeds the budget
+        total = _largest(changed, over, current, budget)
         if total <= budget:
-            alone.append(Advice(override, total, True, cost))
-    return alone or _together(cfg, budget, over, found)
+            single.append(Advice(override, total, True, cost))
+    return single or _combined(cfg, budget, over, current)
 
 
-def _together(cfg: DictConfig, budget: int, over: list[str], found: list[Need]) -> list[Advice]:
-    """Savers one on top of another, the cheapest first, until all phases fit."""
-    changed, said, costs, total = cfg, [], [], 0
+def _combined(cfg: DictConfig, budget: int, over: list[str], current: list[Need]) -> list[Advice]:
+    """Savers added one by one, the cheapest first, until all phases fit."""
+    changed, overrides, costs, total = cfg, [], [], 0
     for settings, phases, cost in SAVERS:
         step = _with(changed, settings)
         if step is None or not set(over) & set(phases):
             continue
         changed = step[0]
-        said.append(step[1])
+        overrides.append(step[1])
         costs.append(cost)
-        total = _largest(changed, over, found, budget)
+        total = _largest(changed, over, current, budget)
         if total <= budget:
-            return [Advice(" ".join(said), total, True, "; ".join(costs))]
-    return [Advice(" ".join(said), total, False, "; ".join(costs))] if said else []
+            return [Advice(" ".join(overrides), total, True, "; ".join(costs))]
+    return [Advice(" ".join(overrides), total, False, "; ".join(costs))] if overrides else []
 
 
-def _largest(cfg: DictConfig, over: list[str], found: list[Need], budget: int) -> int:
-    """The largest need; phases that fitted before are looked at once the others fit."""
+def _largest(cfg: DictConfig, over: list[str], current: list[Need], budget: int) -> int:
+    """The largest need; phases that fitted before are checked only once the others fit."""
     total = 0
-    for phase in (*over, *(need.peak.phase for need in found if need.peak.phase not in over)):
+    for phase in (*over, *(need.peak.phase for need in current if need.peak.phase not in over)):
         total = max(total, needs(cfg, (phase,))[0].total)
         if total > budget:
             break
@@ -141,21 +147,21 @@ def _variants(cfg: DictConfig) -> Iterator[tuple[DictConfig, str, tuple[str, ...
 
 
 def _with(cfg: DictConfig, settings: dict[str, Any]) -> tuple[DictConfig, str] | None:
-    """The config with a saver, and the overrides that say it; None where it has it or can't have it."""
-    changed, said = OmegaConf.create(OmegaConf.to_container(cfg)), []
+    """The config with a saver applied, and its overrides; None if it is already set or cannot apply."""
+    changed, overrides = OmegaConf.create(OmegaConf.to_container(cfg)), []
     for key, value in settings.items():
         value, now = _scaled(cfg, key, value), OmegaConf.select(cfg, key)
         if value is None:
             return None
         if value != now:
             OmegaConf.update(changed, key, value)
-            said.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
-    one = cfg.stage.accumulate == 1 and cfg.memory.precision != "fp16"
-    if not said or ("memory.step_in_backward" in settings and not one):
+            overrides.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
+    whole_batch = cfg.stage.accumulate == 1 and cfg.memory.precision != "fp16"
+    if not overrides or ("memory.step_in_backward" in settings and not whole_batch):
         return None
     if "stage.accumulate" in settings and cfg.memory.step_in_backward:
         return None
-    return changed, " ".join(said)
+    return changed, " ".join(overrides)
 
 
 def _scaled(cfg: DictConfig, key: str, value: Any) -> Any:
@@ -164,9 +170,9 @@ def _scaled(cfg: DictConfig, key: str, value: Any) -> Any:
         return more if micro_batch(cfg) > 1 and cfg.stage.batch % more == 0 else None
     if value == "half":
         return cfg.eval.batch // 2 or None
-    if key == "memory.features":  # of encoders that are not trained
-        texts = cfg.text.get("train") is False
-        return ("all" if texts else "latents") if "weights" in cfg.codec and cfg.cache.enabled else None
+    if key == "memory.features":  # the outputs of frozen encoders
+        frozen_text = cfg.text.get("train") is False
+        return ("all" if frozen_text else "latents") if "weights" in cfg.codec and cfg.cache.enabled else None
     if key == "memory.precision":
         return value if precision_of(cfg) == "no" else None
     return value

@@ -1,4 +1,4 @@
-"""A run's parts and trainer without data, folder and weights, each tensor counted as what it is."""
+"""Dry runs: a run's parts and trainer without data, run folder or weights, with every tensor labelled by kind."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ragaf_exp.training.optimizer import inner
 from ragaf_exp.training.setup import TrainerSetup
 from ragaf_exp.training.trainer import Trainer
 
-REGIONS = "regions"  # the steps of stage 2 that train the region path alone
+REGIONS = "regions"  # the steps of stage 2 that train only the region path
 
 
 class DryRun:
-    """A run's parts and trainers without data, folder and weights. compute: a fake device, or the real processor."""
+    """A run's parts and trainers without data, run folder or weights. compute: a fake CUDA device, or the CPU."""
 
     def __init__(self, cfg: DictConfig, compute: Compute):
         self.cfg = cfg
@@ -42,11 +42,11 @@ class DryRun:
         self.setup = TrainerSetup(cfg, self.parts, compute, self.cached)
 
     def trainer(self, stage: str, coarse: Model | None) -> Trainer:
-        """As the runner makes it."""
+        """The trainer of a stage, as a run builds it. coarse: stage 1's model, None in stage 1."""
         return self.setup.trainer(stage, coarse, NullRunFolder())
 
     def batch(self, items: int, text: nn.Module) -> Batch:
-        """The largest that the config allows, with the encoder outputs that the config caches."""
+        """The largest batch that the config allows, with the encoder outputs that it caches. text: the text encoder."""
         batch = largest_batch(items, self.cfg.data.size, self.cfg.regions.max_regions)
         codec, side = self.parts.codec, self.cfg.data.size
         if self.cached.latents:
@@ -59,45 +59,45 @@ class DryRun:
 
 
 class TrainingFixture:
-    """Where a stage's training stands: model, trainer and batch, each counted as what it is."""
+    """A stage's model, trainer and batch, with every tensor labelled by kind."""
 
     def __init__(self, cfg: DictConfig, phase: str, compute: FakeCudaCompute, tracker: Tracker):
-        with tracker.of("codec"):
-            rehearsal = DryRun(cfg, compute)
-        self.parts, self.codec, self.coarse = rehearsal.parts, rehearsal.parts.codec, None
-        if phase != COARSE:  # kept for validation, and what stage 2 starts from
-            with tracker.of("stage 1"):
+        with tracker.labelling("codec"):
+            dry_run = DryRun(cfg, compute)
+        self.parts, self.codec, self.coarse = dry_run.parts, dry_run.parts.codec, None
+        if phase != COARSE:  # used by validation, and the initialisation of stage 2
+            with tracker.labelling("stage 1"):
                 self.coarse = make_model(self.parts, COARSE).requires_grad_(False).eval()
-        with tracker.of("weights"):
-            self.trainer = rehearsal.trainer(COARSE if phase == COARSE else REFINE, self.coarse)
-        with tracker.of("batch"):
+        with tracker.labelling("weights"):
+            self.trainer = dry_run.trainer(COARSE if phase == COARSE else REFINE, self.coarse)
+        with tracker.labelling("batch"):
             items = cfg.stage.refine.region_batch if phase == REGIONS else cfg.stage.batch
-            self.batch = rehearsal.batch(items, self.trainer.bare.text)
+            self.batch = dry_run.batch(items, self.trainer.bare.text)
         self.number = 0 if phase == REGIONS else self.trainer.plan.steps - 1
-        _name(tracker, self.trainer, self.codec, cfg.memory.ema)
+        _label_all(tracker, self.trainer, self.codec, cfg.memory.ema)
 
     def step(self, tracker: Tracker) -> None:
-        """The first step, which makes the optimizer's state."""
+        """Run the first step, which allocates the optimizer's state."""
         self.trainer.step(self.number, self.batch)
         self.trainer.journal.recent.clear()
         states = inner(self.trainer.update.optimizer).state.values()
-        tracker.call("optimizer", [v for state in states for v in state.values() if isinstance(v, torch.Tensor)])
+        tracker.label("optimizer", [v for state in states for v in state.values() if isinstance(v, torch.Tensor)])
 
 
-def _name(tracker: Tracker, trainer: Trainer, codec: nn.Module, ema: str) -> None:
-    """Tell the averaged weights from the trained, and what rests in main memory from what is on the device."""
+def _label_all(tracker: Tracker, trainer: Trainer, codec: nn.Module, ema: str) -> None:
+    """Label trained weights, EMA weights and gradients; exclude what is offloaded to main memory."""
     trained = {id(t.untyped_storage()) for t in _tensors(trainer.bare)}
-    tracker.call("weights", _tensors(trainer.bare))  # those that stage 1 shares, too
-    mean = [t for t in _tensors(trainer.ema.model) if id(t.untyped_storage()) not in trained]
-    tracker.away(mean) if ema == "cpu" else tracker.call("average", mean)
-    resting = {id(t): t for network in trainer.resting.networks for t in _tensors(network)}
-    stays = [t for module in (trainer.bare, codec) for t in _tensors(module) if id(t) not in resting]
-    stays = {id(t.untyped_storage()) for t in stays}  # a network that rests leaves behind what others hold, too
-    tracker.away([t for t in resting.values() if id(t.untyped_storage()) not in stays])
+    tracker.label("weights", _tensors(trainer.bare))  # including those shared with stage 1
+    averaged = [t for t in _tensors(trainer.ema.model) if id(t.untyped_storage()) not in trained]
+    tracker.exclude(averaged) if ema == "cpu" else tracker.label("average", averaged)
+    offloaded = {id(t): t for network in trainer.resting.networks for t in _tensors(network)}
+    resident = [t for module in (trainer.bare, codec) for t in _tensors(module) if id(t) not in offloaded]
+    storages = {id(t.untyped_storage()) for t in resident}  # a storage shared with a resident network is not offloaded
+    tracker.exclude([t for t in offloaded.values() if id(t.untyped_storage()) not in storages])
     for parameter in trainer.bare.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(
-                lambda p: None if p.grad is None else tracker.call("gradients", [p.grad])
+                lambda p: None if p.grad is None else tracker.label("gradients", [p.grad])
             )
 
 
@@ -107,19 +107,19 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 
 @contextmanager
 def track_allocations(tracker: Tracker, trainer: Trainer, codec: nn.Module) -> Iterator[None]:
-    """While open, what a training step makes is told apart by the phase that makes it."""
+    """Label the allocations of training steps in the block by the operation that makes them."""
     update, accelerator = trainer.update, trainer.accelerator
     with ExitStack() as stack:
-        stack.enter_context(wrapped(codec, encode=tracker.during("codec", codec.encode)))
-        stack.enter_context(wrapped(accelerator, backward=tracker.during(WORKSPACE, accelerator.backward)))
-        stack.enter_context(wrapped(update.optimizer, step=tracker.during("optimizer", update.optimizer.step)))
-        stack.enter_context(tracker.of("activations"))
+        stack.enter_context(wrapped(codec, encode=tracker.labelled("codec", codec.encode)))
+        stack.enter_context(wrapped(accelerator, backward=tracker.labelled(WORKSPACE, accelerator.backward)))
+        stack.enter_context(wrapped(update.optimizer, step=tracker.labelled("optimizer", update.optimizer.step)))
+        stack.enter_context(tracker.labelling("activations"))
         yield
 
 
 @contextmanager
 def wrapped(owner: object, **methods: object) -> Iterator[None]:
-    """While open, an object has other methods."""
+    """Replace methods of an object in the block."""
     vars(owner).update(methods)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Stand-ins for what a plan has not: data, captions, a folder. As large as the config lets the real ones get."""
+"""Dummies for data, captions and run folder in a plan, as large as the config allows the real ones to be."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoded caption, as the tokenizers library gives one."""
+    """An encoded caption, like tokenizers.Encoding."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
 
 
 class DummyTokenizer:
-    """A tokenizer whose every caption has `length` tokens. vocabulary: as configured."""
+    """A tokenizer that encodes every caption as `length` tokens. vocabulary: the size of the vocabulary."""
 
     def __init__(self, vocabulary: int, length: int):
         self.vocabulary, self.encoding = vocabulary, Encoding([0] * length, [(0, 1)] * length)
@@ -36,7 +36,7 @@ class DummyTokenizer:
 
 
 class NullRunFolder:
-    """A run folder without a disk."""
+    """A run folder that writes nothing to disk."""
 
     path = checkpoints = samples = None
 
@@ -44,11 +44,20 @@ class NullRunFolder:
         self.state: dict[str, Any] = {}
 
     def status(self, state: str, **facts: Any) -> None:
-        """Nobody is told."""
+        """Discard the status."""
 
 
 def largest_batch(items: int, size: int, regions: int) -> Batch:
-    """Items of size x size pixels, every one of which has as many regions as there may be."""
+    """A batch of zeros with the largest number of regions.
+
+    Args:
+        items: The batch size.
+        size: The height and width of the images, in pixels.
+        regions: The number of regions of every item.
+
+    Returns:
+        A batch on the default device.
+    """
     return Batch(
         keys=[f"item {i}" for i in range(items)], captions=["caption"] * items,
         image=torch.zeros(items, 3, size, size), sketch=torch.zeros(items, 1, size, size),

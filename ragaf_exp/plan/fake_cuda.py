@@ -1,4 +1,4 @@
-"""A CUDA device played by the meta device: autocast's number formats, the fused attention, modules that stay there."""
+"""Emulates a CUDA device on the meta device: autocast's dtypes, fused attention, and modules that stay on it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from torch.utils import checkpoint as checkpointing
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.training import memory, optimizer
 
-# https://docs.pytorch.org/docs/stable/amp.html, "CUDA Ops that can autocast to float32", as far as memory cares
+# https://docs.pytorch.org/docs/stable/amp.html, "CUDA Ops that can autocast to float32", those that affect memory
 FLOAT32 = {
     F.group_norm, torch.group_norm, F.layer_norm, torch.layer_norm, F.interpolate, F.softmax, torch.softmax,
     Tensor.softmax, F.log_softmax, torch.exp, Tensor.exp, torch.log, Tensor.log, Tensor.pow, torch.pow, Tensor.__pow__,
     torch.rsqrt, Tensor.rsqrt, F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.softplus, torch.logsumexp, torch.cumsum,
 }  # fmt: skip
-LOWER = {  # and those that autocast to the lower format
+LOWER = {  # those that autocast to the lower-precision dtype
     F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, torch.addmm,
     torch.baddbmm, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose2d,
 }  # fmt: skip
 
 
 class Attention(torch.autograd.Function):
-    """The memory of PyTorch's fused attention kernels: no matrix of pixels x tokens is kept."""
+    """The memory use of PyTorch's fused attention kernels, which store no (pixels, tokens) matrix."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -47,17 +47,19 @@ class Attention(torch.autograd.Function):
 
 
 class Kernels(TorchFunctionMode):
-    """CUDA's autocast by hand, as the meta device has none, and its fused attention.
+    """CUDA's autocast, which the meta device lacks, and its fused attention.
 
-    dtype: float32 casts nothing. keep: whether a trained weight is cast once only.
+    Args:
+        dtype: The lower-precision dtype; float32 casts nothing.
+        keep: Whether each trained weight is cast once and cached.
     """
 
-    pauses = 0  # how many `autocast(enabled=False)` are open
+    pauses = 0  # the number of open `autocast(enabled=False)` contexts
 
     def __init__(self, dtype: torch.dtype, keep: bool = True):
         super().__init__()
         self.dtype, self.keep = dtype, keep
-        self.cache: dict[int, Tensor] = {}  # trained weights are cast once, as long as autocast is open
+        self.cache: dict[int, Tensor] = {}  # casts of trained weights, while autocast is open
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -83,12 +85,12 @@ class Kernels(TorchFunctionMode):
 
 
 class FakeCudaCompute(Compute):
-    """A CUDA device's number formats on the meta device. precision: no, bf16 or fp16."""
+    """A CUDA device's dtypes on the meta device. precision: no, bf16 or fp16."""
 
     def __init__(self, precision: str):
         super().__init__("cpu", "no")
         self.device = torch.device("meta")
-        self.kernels_dtype = torch.float32 if precision == "no" else torch.bfloat16  # fp16 takes the same room
+        self.kernels_dtype = torch.float32 if precision == "no" else torch.bfloat16  # fp16 takes the same memory
 
     def __enter__(self) -> Compute:
         stack = ExitStack()
@@ -98,7 +100,7 @@ class FakeCudaCompute(Compute):
 
 
 class UnfusedAttentionCompute(FakeCudaCompute):
-    """Attention as the matrix products that it is: for counting operations, not memory."""
+    """Attention as plain matrix products: for counting operations, not memory."""
 
     def __enter__(self) -> Compute:
         self._open.append(ExitStack())
@@ -106,7 +108,7 @@ class UnfusedAttentionCompute(FakeCudaCompute):
 
 
 class FakeAdamW8bit(torch.optim.Optimizer):
-    """The state of bitsandbytes' AdamW8bit, whose kernels the meta device has not; float32 below 4,096 values."""
+    """The state of bitsandbytes' AdamW8bit, which has no meta kernels; float32 for tensors below 4,096 values."""
 
     def __init__(self, groups: list[dict[str, Any]], **settings: Any):
         super().__init__(groups, settings)
@@ -117,42 +119,42 @@ class FakeAdamW8bit(torch.optim.Optimizer):
                 continue
             small = p.numel() < 4096
             kind = torch.float32 if small else torch.uint8
-            held = {f"state{i}": torch.zeros_like(p, dtype=kind, requires_grad=False) for i in (1, 2)}
+            moments = {f"state{i}": torch.zeros_like(p, dtype=kind, requires_grad=False) for i in (1, 2)}
             scales = {} if small else {f"absmax{i}": torch.zeros(-(-p.numel() // 256)) for i in (1, 2)}
-            self.state[p] = held | scales
+            self.state[p] = moments | scales
 
 
 @contextmanager
 def meta_device() -> Iterator[None]:
-    """While open, tensors are on the meta device, with shapes and no values, and modules stay there."""
+    """In the block, tensors are created on the meta device, with shapes but no values, and modules stay on it."""
     to, check, autocast = nn.Module.to, adam._device_dtype_check_for_fused, torch.autocast
-    eight, again = optimizer._adamw8bit, checkpointing.checkpoint
+    adamw8bit, checkpoint = optimizer._adamw8bit, checkpointing.checkpoint
     torch.autocast = lambda kind, *args, **kwargs: (
         _autocast(**kwargs) if kind == "meta" else autocast(kind, *args, **kwargs)
     )
     optimizer._adamw8bit = FakeAdamW8bit
-    checkpointing.checkpoint = memory.checkpoint = partial(_recomputed, again)
+    checkpointing.checkpoint = memory.checkpoint = partial(_recomputed, checkpoint)
     nn.Module.to = _reformatted
-    adam._device_dtype_check_for_fused = lambda *args, **kwargs: None  # it knows devices that have the fused kernel
+    adam._device_dtype_check_for_fused = lambda *args, **kwargs: None  # it rejects devices without the fused kernel
     try:
         with torch.device("meta"):
             yield
     finally:
         nn.Module.to, adam._device_dtype_check_for_fused, torch.autocast = to, check, autocast
-        optimizer._adamw8bit = eight
-        checkpointing.checkpoint = memory.checkpoint = again
+        optimizer._adamw8bit = adamw8bit
+        checkpointing.checkpoint = memory.checkpoint = checkpoint
 
 
-def _recomputed(again: Any, function: Any, *args: Any, **settings: Any) -> Any:
-    """Checkpointing that computes in the same number formats again; each block casts its weights for itself then."""
-    open_now = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, Kernels)]
-    dtype = open_now[-1].dtype if open_now else torch.float32
-    return again(function, *args, **settings, context_fn=lambda: (nullcontext(), Kernels(dtype, keep=False)))
+def _recomputed(checkpoint: Any, function: Any, *args: Any, **settings: Any) -> Any:
+    """Checkpointing that recomputes in the same dtypes, where each block casts its weights again."""
+    active = [mode for mode in _get_current_function_mode_stack() if isinstance(mode, Kernels)]
+    dtype = active[-1].dtype if active else torch.float32
+    return checkpoint(function, *args, **settings, context_fn=lambda: (nullcontext(), Kernels(dtype, keep=False)))
 
 
 @contextmanager
 def _autocast(enabled: bool = True, **settings: Any) -> Iterator[None]:
-    """Where a network switches autocast off, `Kernels` casts nothing."""
+    """While a network disables autocast, `Kernels` casts nothing."""
     Kernels.pauses += not enabled
     try:
         yield
@@ -161,6 +163,6 @@ def _autocast(enabled: bool = True, **settings: Any) -> Iterator[None]:
 
 
 def _reformatted(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-    """Module.to but for the device."""
+    """Module.to without the change of device."""
     dtype = torch._C._nn._parse_to(*args, **kwargs)[1]
     return module if dtype is None else module._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)

@@ -2,9 +2,9 @@
 
     python -m ragaf_exp.plan.flops memory=PROFILE [overrides]
 
-Counts matrix products and convolutions (a multiplication and an addition are two), as torch.utils.flop_counter does, per
-item: of a training step without recomputation, of a denoiser call, and of encoding the conditions, once per image. Norms,
-softmaxes and copies are not counted. Example:
+Counts matrix products and convolutions with torch.utils.flop_counter, a multiply-add as two operations. The counts are per
+item: for a training step without recomputation, for a denoiser call, and for encoding the conditions, once per image.
+Norms, softmaxes and copies are not counted. Example:
 
     python -m ragaf_exp.plan.flops memory=16gb hint=controlnet
 """
@@ -24,40 +24,40 @@ ROWS = ("training step", "denoiser call", "conditions")
 
 def main() -> None:
     cfg = compose_config(sys.argv[1:])
-    found = counted(cfg)
-    first, last = (found[cfg.stage.run[place]] for place in (0, -1))
-    print("GFLOP an item".ljust(18), *(stage.rjust(10) for stage in found), "ratio".rjust(8))
+    flops = count_flops(cfg)
+    first, last = (flops[cfg.stage.run[i]] for i in (0, -1))
+    print("GFLOP per item".ljust(18), *(stage.rjust(10) for stage in flops), "ratio".rjust(8))
     for row in ROWS:
-        cells = [f"{counts[row] / 1e9:10.2f}" for counts in found.values()]
+        cells = [f"{counts[row] / 1e9:10.2f}" for counts in flops.values()]
         print(row.ljust(18), *cells, f"{last[row] / first[row]:8.3f}")
 
 
-def counted(cfg: Any) -> dict[str, dict[str, float]]:
-    """Operations an item, by stage of the config's run and by row of ROWS."""
+def count_flops(cfg: Any) -> dict[str, dict[str, float]]:
+    """Operations per item, by trained stage and by row of ROWS."""
     with stub_optional_imports():
         from ragaf_exp.plan.dry_run import TrainingFixture
         from ragaf_exp.plan.fake_cuda import UnfusedAttentionCompute, meta_device
         from ragaf_exp.plan.predict import planned_config
         from ragaf_exp.plan.tracker import Tracker
 
-    short, found = planned_config(cfg), {}
+    short, flops = planned_config(cfg), {}
     short.memory.checkpointing = False
     for stage in cfg.stage.run:
         with meta_device(), Tracker() as tracker:
-            stand = TrainingFixture(short, stage, UnfusedAttentionCompute("no"), tracker)
-            found[stage] = {row: _operations(call) / len(stand.batch) for row, call in _calls(stand).items()}
-    return found
+            fixture = TrainingFixture(short, stage, UnfusedAttentionCompute("no"), tracker)
+            flops[stage] = {row: _operations(call) / len(fixture.batch) for row, call in _calls(fixture).items()}
+    return flops
 
 
-def _calls(stand: Any) -> dict[str, Callable[[], Any]]:
+def _calls(fixture: Any) -> dict[str, Callable[[], Any]]:
     import torch
 
-    model, batch = stand.trainer.bare, stand.batch.smaller(stand.trainer.plan.scale)
+    model, batch = fixture.trainer.bare, fixture.batch.smaller(fixture.trainer.plan.scale)
     with torch.no_grad():
-        conditions, latent = model.condition(batch), torch.zeros(stand.codec.latent_shape(batch))
+        conditions, latent = model.condition(batch), torch.zeros(fixture.codec.latent_shape(batch))
     without_gradients = torch.no_grad()
     calls = (
-        lambda: stand.trainer.step(stand.number, stand.batch),
+        lambda: fixture.trainer.step(fixture.number, fixture.batch),
         without_gradients(lambda: model.denoise(latent, torch.zeros(len(batch)), conditions)),
         without_gradients(lambda: model.condition(batch)),
     )

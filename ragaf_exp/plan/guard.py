@@ -1,4 +1,4 @@
-"""Before a run: does its plan fit the device? While it runs: no more than its budget."""
+"""Refuses a run whose plan exceeds the device, and caps the memory of one that runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def capacity(cfg: DictConfig) -> float | None:
-    """GiB that the run may take: of its budget and its device the smaller; None where neither sets a limit."""
+    """GiB that the run may use, the smaller of memory.budget and the device; None without a limit."""
     limits = [cfg.memory.budget] if cfg.memory.budget > 0 else []
     if pick_device(cfg.memory.device).type == "cuda":
         limits.append(torch.cuda.get_device_properties(0).total_memory / GIB)
@@ -23,29 +23,38 @@ def capacity(cfg: DictConfig) -> float | None:
 
 
 def check(cfg: DictConfig) -> None:
-    """UserError where the plan exceeds what the run may take, unless memory.force; costs nothing without a limit."""
+    """Raise UserError if the plan exceeds the limit, unless memory.force is set; returns at once without a limit."""
     limit = capacity(cfg)
-    if limit is None or cfg.memory.force or cfg.memory.shard:  # of a share of the model there is no plan
+    if limit is None or cfg.memory.force or cfg.memory.shard:  # sharded models are not planned
         return
-    found = needs(cfg)
-    if any(need.total > limit * GIB for need in found):
-        raise UserError(refusal(cfg, found, limit))
+    current = needs(cfg)
+    if any(need.total > limit * GIB for need in current):
+        raise UserError(refusal(cfg, current, limit))
 
 
-def refusal(cfg: DictConfig, found: list[Need], limit: float) -> str:
-    """One line: what is too much, and what would make it fit."""
-    worst = max(found, key=lambda need: need.total)
-    known = advice(cfg, int(limit * GIB), found)
-    if any(a.fits for a in known):
-        mend = " or ".join(a.override for a in known[:3]) + " would make it fit"
+def refusal(cfg: DictConfig, current: list[Need], limit: float) -> str:
+    """A one-line error: the phase that exceeds the limit, and what makes it fit.
+
+    Args:
+        cfg: The config of the run.
+        current: The needs of all its phases.
+        limit: The memory that it may use, in GiB.
+
+    Returns:
+        The message.
+    """
+    worst = max(current, key=lambda need: need.total)
+    savers = advice(cfg, int(limit * GIB), current)
+    if any(a.fits for a in savers):
+        fix = " or ".join(a.override for a in savers[:3]) + " would make it fit"
     else:
-        mend = "no saver makes it fit" + "".join(f": {a.override} come to {a.total / GIB:.2f}" for a in known)
-    return (f"memory: {worst.peak.phase} is predicted to take {worst.total / GIB:.2f} GiB of {limit:.2f}; {mend} "
-            "(python -m ragaf_exp.plan says more; memory.force=true starts anyway)")  # fmt: skip
+        fix = "no saver makes it fit" + "".join(f": {a.override} still needs {a.total / GIB:.2f}" for a in savers)
+    return (f"memory: {worst.peak.phase} is predicted to take {worst.total / GIB:.2f} GiB of {limit:.2f}; {fix} "
+            "(details: python -m ragaf_exp.plan; memory.force=true starts anyway)")  # fmt: skip
 
 
 def cap(cfg: DictConfig) -> None:
-    """Let this process have no more of a CUDA device than its budget, so that a large card behaves as a small one."""
+    """Limit this process to memory.budget on a CUDA device, so that a large GPU behaves like a small one."""
     if cfg.memory.budget > 0 and cfg.memory.enforce and pick_device(cfg.memory.device).type == "cuda":
         total = torch.cuda.get_device_properties(0).total_memory / GIB
         share = min(1.0, max(0.01, (cfg.memory.budget - CONTEXT) / total))  # the allocator does not count the context

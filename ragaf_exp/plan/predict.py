@@ -1,4 +1,4 @@
-"""The suite's own training step and sampling, run on the meta device under a memory tracker."""
+"""Predicts peak memory by running the real training step and sampling on the meta device under a memory tracker."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ KINDS = ("weights", "stage 1", "codec", "gradients", "optimizer", "average", "ba
 
 @dataclass(frozen=True)
 class Peak:
-    """The peak of one phase. parts: bytes by kind at that moment, multiples of the allocator's 512."""
+    """The peak of one phase. parts: bytes by kind at the peak, in the allocator's multiples of 512."""
 
-    phase: str  # coarse, refine, regions (stage 2's steps of the region path alone), validation or sampling
+    phase: str  # coarse, refine, regions (stage 2's steps that train only the region path), validation or sampling
     micro_batch: int
     parts: dict[str, int]
 
@@ -39,110 +39,126 @@ class Peak:
 
 
 def micro_batch(cfg: DictConfig, phase: str = REFINE) -> int:
-    """Items of a training step that are on their way at once."""
+    """Items in one micro-batch of a training step."""
     batch = cfg.stage.refine.region_batch if phase == REGIONS else cfg.stage.batch
     return -(-batch // cfg.stage.accumulate)
 
 
 def predict(cfg: DictConfig, precision: str, phases: tuple[str, ...] | None = None) -> list[Peak]:
-    """Peaks of every stage that the config trains, and of sampling; no device, no data, no weights.
+    """Predict the peaks of training, validation and sampling, without a device, data or weights.
 
-    precision: no, bf16 or fp16. phases: of those that `phases_of` gives, the ones that are asked for.
+    Args:
+        cfg: The config of the run.
+        precision: no, bf16 or fp16.
+        phases: The phases to predict, all of `phases_of` by default.
+
+    Returns:
+        One peak per phase, in the order of PHASES.
     """
-    asked, found, short = phases or phases_of(cfg), [], planned_config(cfg)
-    for phase in (phase for phase in PHASES if phase in asked):
+    wanted, peaks, short = phases or phases_of(cfg), [], planned_config(cfg)
+    for phase in (phase for phase in PHASES if phase in wanted):
         with meta_device():
             compute = FakeCudaCompute(precision)
             if phase == SAMPLING:
-                found.append(sampling_peak(short, compute))
+                peaks.append(sampling_peak(short, compute))
             elif phase == VALIDATION:
-                found.append(validation_peak(short, compute))
+                peaks.append(validation_peak(short, compute))
             else:
-                found.append(training_peak(short, phase, compute))
-    return found
+                peaks.append(training_peak(short, phase, compute))
+    return peaks
 
 
 def phases_of(cfg: DictConfig) -> tuple[str, ...]:
-    """What a config's run does, as far as memory differs."""
+    """The phases of a config's run that differ in memory."""
     regions = REFINE in cfg.stage.run and cfg.stage.refine.region_steps > 0 and train_regions(cfg.loss)
     return (*cfg.stage.run, *([REGIONS] if regions else []), VALIDATION, SAMPLING)
 
 
 def planned_config(cfg: DictConfig) -> DictConfig:
-    """The config with two micro-batches and two denoising steps: a third of either would find all as it left it."""
+    """The config with two micro-batches and two denoising steps: further ones do not change the peak."""
     short = OmegaConf.create(OmegaConf.to_container(cfg))
     short.stage.accumulate = min(2, cfg.stage.accumulate)
     short.stage.batch = micro_batch(cfg) * short.stage.accumulate
     short.stage.refine.region_batch = micro_batch(cfg, REGIONS) * short.stage.accumulate
     short.memory.compile = False  # not planned
     short.sampler.steps, short.sampler.scheduler = min(2, cfg.sampler.steps), "ddim"
-    for group in ("backbone", "codec", "text", "hint"):  # a network whose folder isn't here is planned by its config
+    for group in ("backbone", "codec", "text", "hint"):  # without its folder, a network is planned from the config
         part = short[group]
         if "weights" in part:
-            part.weights, part.source = "none", part.source if _here(part.get("source", "")) else ""
-    if "source" in short.diffusion and not _here(short.diffusion.source):
+            part.weights, part.source = "none", part.source if _is_local(part.get("source", "")) else ""
+    if "source" in short.diffusion and not _is_local(short.diffusion.source):
         short.diffusion = {"_target_": "ragaf_exp.diffusion.process.Diffusion"}
     return short
 
 
-def _here(source: str) -> bool:
+def _is_local(source: str) -> bool:
     return source != "" and Path(source).expanduser().is_dir()
 
 
 def training_peak(cfg: DictConfig, phase: str, compute: FakeCudaCompute) -> Peak:
-    """Of the second optimizer step of a stage: the first makes the optimizer's state."""
+    """The peak of a stage's second optimizer step: the first allocates the optimizer's state.
+
+    Args:
+        cfg: A config from `planned_config`.
+        phase: coarse, refine or regions.
+        compute: The emulated device.
+
+    Returns:
+        The peak of the step.
+    """
     tracker = Tracker(compute.device.type)
     with tracker:
-        at = TrainingFixture(cfg, phase, compute, tracker)
-        with track_allocations(tracker, at.trainer, at.codec):
-            at.step(tracker)
+        fixture = TrainingFixture(cfg, phase, compute, tracker)
+        with track_allocations(tracker, fixture.trainer, fixture.codec):
+            fixture.step(tracker)
             tracker.start()
-            at.trainer.step(at.number, at.batch)
+            fixture.trainer.step(fixture.number, fixture.batch)
     return Peak(phase, micro_batch(cfg, phase), _parts(tracker))
 
 
 def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
-    """Of a validation in the last stage that is trained: beside all that training holds, with every network awake."""
+    """The peak of validation in the last trained stage, on top of the training memory, with all networks on the device."""
     cfg = OmegaConf.merge(cfg, {"memory": {"offload": False}})
     tracker, stage = Tracker(compute.device.type), REFINE if REFINE in cfg.stage.run else COARSE
     items = min(cfg.eval.batch, max(cfg.eval.grid, cfg.eval.validation_drawn))
     with tracker:
-        at = TrainingFixture(cfg, stage, compute, tracker)
-        with track_allocations(tracker, at.trainer, at.codec):
-            at.step(tracker)
-        model = at.trainer.bare if cfg.memory.ema == "cpu" else at.trainer.ema.model  # see Ema.serving
-        pipeline = make_pipeline(cfg, at.parts, *((at.coarse, model) if stage == REFINE else (model, None)), compute)
-        with tracker.of("batch"):
-            drawn, judged = (largest_batch(n, cfg.data.size, cfg.regions.max_regions) for n in (items, cfg.eval.batch))
+        fixture = TrainingFixture(cfg, stage, compute, tracker)
+        with track_allocations(tracker, fixture.trainer, fixture.codec):
+            fixture.step(tracker)
+        model = fixture.trainer.bare if cfg.memory.ema == "cpu" else fixture.trainer.ema.model  # see Ema.serving
+        stages = (fixture.coarse, model) if stage == REFINE else (model, None)
+        pipeline = make_pipeline(cfg, fixture.parts, *stages, compute)
+        with tracker.labelling("batch"):
+            sampled, scored = (largest_batch(n, cfg.data.size, cfg.regions.max_regions) for n in (items, cfg.eval.batch))
         tracker.start()
-        with torch.no_grad(), tracker.of("activations"):
-            pipeline(drawn)
+        with torch.no_grad(), tracker.labelling("activations"):
+            pipeline(sampled)
             with compute:
-                batches, last = [judged.smaller(at.trainer.plan.scale)], at.trainer.plan.last
-                condition_usage(model.eval(), at.trainer.objective, at.codec, batches, last, cfg.seed)
+                batches, last = [scored.smaller(fixture.trainer.plan.scale)], fixture.trainer.plan.last
+                condition_usage(model.eval(), fixture.trainer.objective, fixture.codec, batches, last, cfg.seed)
     return Peak(VALIDATION, max(items, cfg.eval.batch), _parts(tracker))
 
 
 def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
-    """Of a batch of eval.batch items through both stages."""
+    """The peak of sampling eval.batch items with both stages."""
     tracker = Tracker(compute.device.type)
     with tracker, torch.no_grad():
-        with tracker.of("codec"):
-            rehearsal = DryRun(cfg, compute)
+        with tracker.labelling("codec"):
+            dry_run = DryRun(cfg, compute)
         models: dict[str, Model | None] = {COARSE: None, REFINE: None}
-        with tracker.of("weights"):
+        with tracker.labelling("weights"):
             for stage in (COARSE, REFINE) if REFINE in cfg.stage.run else (COARSE,):
-                models[stage] = make_model(rehearsal.parts, stage)
-        if models[REFINE] is not None:  # weights that stage 2 leaves as they are count once
+                models[stage] = make_model(dry_run.parts, stage)
+        if models[REFINE] is not None:  # weights that stage 2 does not train are shared
             init_refine_from_coarse(models[REFINE], models[COARSE].state_dict(), memory_of(cfg))
         for model in filter(None, models.values()):
             model.requires_grad_(False).eval()
-        with tracker.of("batch"):
+        with tracker.labelling("batch"):
             batch = largest_batch(cfg.eval.batch, cfg.data.size, cfg.regions.max_regions)
-        pipeline = make_pipeline(cfg, rehearsal.parts, models[COARSE], models[REFINE], compute)
-        codec = rehearsal.parts.codec
+        pipeline = make_pipeline(cfg, dry_run.parts, models[COARSE], models[REFINE], compute)
+        codec = dry_run.parts.codec
         tracker.start()
-        with wrapped(codec, decode=tracker.during("codec", codec.decode)), tracker.of("activations"):
+        with wrapped(codec, decode=tracker.labelled("codec", codec.decode)), tracker.labelling("activations"):
             pipeline(batch)
     return Peak(SAMPLING, cfg.eval.batch, _parts(tracker))
 

@@ -1,4 +1,4 @@
-"""Who holds how much memory: every storage that PyTorch's operations make, from birth to death."""
+"""Tracks live memory by kind: every storage that PyTorch's operations allocate, until it is freed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 BLOCK = 512  # bytes; CUDA's allocator hands out multiples of it
-READS = (aten._local_scalar_dense.default, aten.is_nonzero.default)  # a value, which a tensor on meta has not
-LENGTHS = {  # as long as what they give can be, or as it was asked for at least
+READS = (aten._local_scalar_dense.default, aten.is_nonzero.default)  # reads of a value, which a meta tensor lacks
+LENGTHS = {  # the largest shape of data-dependent outputs, or the requested minimum
     aten.bincount.default: lambda values, weights=None, minlength=0: (minlength,),
     aten.nonzero.default: lambda values: (values.numel(), values.ndim),
 }
@@ -24,9 +24,9 @@ WORKSPACE = "workspace"
 
 
 class Tracker(TorchDispatchMode):
-    """Counts live bytes by kind while it is entered, of tensors on one kind of device.
+    """Counts live bytes by kind in its block, for tensors on one type of device.
 
-    On the meta device, reads of a value give 1, and what is as long as values say is as long as it can be.
+    On the meta device, reads of a value give 1, and outputs with data-dependent shapes have their largest shape.
     """
 
     def __init__(self, device: str = "meta"):
@@ -38,7 +38,7 @@ class Tracker(TorchDispatchMode):
         self._known: dict[int, list] = {}  # id of a storage -> [weak reference, kind, bytes]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func is aten._to_copy.default and args[0].device.type == "meta" and _leaves(kwargs):
+        if func is aten._to_copy.default and args[0].device.type == "meta" and _copies_off_meta(kwargs):
             return torch.ones_like(args[0], device="cpu", dtype=kwargs.get("dtype"))
         unknown = func in READS or func in LENGTHS
         if unknown and args[0].device.type == "meta":
@@ -49,23 +49,23 @@ class Tracker(TorchDispatchMode):
             out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self.see(leaf)
+                self.register(leaf)
         return out
 
-    def see(self, tensor: Tensor) -> None:
-        """Count a tensor's storage, unless it is known."""
+    def register(self, tensor: Tensor) -> None:
+        """Count a tensor's storage, unless it is already counted."""
         if tensor.device.type != self.device:
             return
         storage = tensor.untyped_storage()
         if id(storage) in self._known:
             return
         size = -(-storage.nbytes() // BLOCK) * BLOCK
-        gone = weakref.ref(storage, self._forget(id(storage)))
-        self._known[id(storage)] = [gone, self.kind, size]
+        reference = weakref.ref(storage, self._forget(id(storage)))
+        self._known[id(storage)] = [reference, self.kind, size]
         self._add(self.kind, size)
 
-    def call(self, kind: str, tensors: Iterable[Tensor]) -> None:
-        """What these tensors hold is of this kind."""
+    def label(self, kind: str, tensors: Iterable[Tensor]) -> None:
+        """Count these tensors' storages under this kind."""
         for tensor in tensors:
             entry = self._known.get(id(tensor.untyped_storage()))
             if entry is not None and entry[1] != kind:
@@ -73,8 +73,8 @@ class Tracker(TorchDispatchMode):
                 self.live[kind] += entry[2]
                 entry[1] = kind
 
-    def away(self, tensors: Iterable[Tensor]) -> None:
-        """What these tensors hold lies elsewhere, and counts no more."""
+    def exclude(self, tensors: Iterable[Tensor]) -> None:
+        """Stop counting these tensors' storages, as they are on another device."""
         for tensor in tensors:
             entry = self._known.get(id(tensor.untyped_storage()))
             if entry is not None:
@@ -82,25 +82,25 @@ class Tracker(TorchDispatchMode):
                 entry[2] = 0
 
     @contextmanager
-    def of(self, kind: str) -> Iterator[None]:
-        """What is made meanwhile is of this kind."""
+    def labelling(self, kind: str) -> Iterator[None]:
+        """Count allocations in the block under this kind."""
         before, self.kind = self.kind, kind
         try:
             yield
         finally:
             self.kind = before
 
-    def during(self, kind: str, call: Callable) -> Callable:
-        """The function, whose storages are of this kind."""
+    def labelled(self, kind: str, call: Callable) -> Callable:
+        """Wrap a function so that its allocations are counted under this kind."""
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with self.of(kind):
+            with self.labelling(kind):
                 return call(*args, **kwargs)
 
         return wrapped
 
     def start(self) -> None:
-        """Forget the peak so far."""
+        """Reset the peak to the live memory."""
         self.peak, self.at_peak = sum(self.live.values()), self.live.copy()
 
     def _add(self, kind: str, size: int) -> None:
@@ -117,7 +117,7 @@ class Tracker(TorchDispatchMode):
         return forget
 
 
-def _leaves(kwargs: dict | None) -> bool:
-    """Is this a copy to another device than meta?"""
+def _copies_off_meta(kwargs: dict | None) -> bool:
+    """Whether a copy goes to a device other than meta."""
     device = (kwargs or {}).get("device")
     return device is not None and torch.device(device).type != "meta"

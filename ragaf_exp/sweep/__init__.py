@@ -1,1 +1,1 @@
-"""Sweeps: many runs as one question. Submitted once, run from a snapshot, told truly, continued where they stopped."""
+"""Sweeps: many runs that answer one question, submitted once, run from a code snapshot, monitored and resumed."""

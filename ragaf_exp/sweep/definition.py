@@ -1,4 +1,4 @@
-"""sweeps/*.yaml: one question each. From such a file and overrides to the overrides of every member."""
+"""Sweep files (sweeps/*.yaml): read, check and expand them into the overrides of every member."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.resources import SWEEPS
 
 KEYS = ("name", "overrides", "grid", "search")
-PLAIN = re.compile(r"[\w./+-]+", re.ASCII)  # values that Hydra's grammar takes as they are
+PLAIN = re.compile(r"[\w./+-]+", re.ASCII)  # values that need no quotes in Hydra's grammar
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file: `overrides` hold for all members, `grid` gives the values whose every combination is a member."""
+    """A sweep file: `overrides` apply to all members; every combination of the values in `grid` is one member."""
 
-    name: str  # members' runs go to runs/<name>
+    name: str  # the members' run folders are in runs/<name>
     overrides: list[str] = field(default_factory=list)
     grid: dict[str, list[Any]] = field(default_factory=dict)
-    search: dict[str, Any] = field(default_factory=dict)  # see search.py
+    search: dict[str, Any] = field(default_factory=dict)  # settings of a hyper-parameter search, see search.py
 
     @property
-    def words(self) -> list[str]:
-        """The same as words of a command line."""
-        axes = [f"{key}={','.join(map(word, values))}" for key, values in self.grid.items()]
-        return [f"name={word(self.name)}", *self.overrides, *axes]
+    def all_overrides(self) -> list[str]:
+        """The whole file as overrides on a Hydra command line."""
+        axes = [f"{key}={','.join(map(hydra_value, values))}" for key, values in self.grid.items()]
+        return [f"name={hydra_value(self.name)}", *self.overrides, *axes]
 
 
 def read_sweep(name: str) -> Sweep:
-    """A sweep by its file, or by its name in sweeps/. UserError of one line where there is none, or for a wrong key."""
+    """Read a sweep from a file, or by its name in sweeps/. Raises UserError if it is missing or has a wrong key."""
     path = next((p for p in (Path(name), SWEEPS / name, SWEEPS / f"{name}.yaml") if p.is_file()), None)
     if path is None:
         known = ", ".join(sorted(p.stem for p in SWEEPS.glob("*.yaml")))
@@ -60,37 +60,37 @@ def read_sweep(name: str) -> Sweep:
 
 
 def _content(path: Path) -> Any:
-    """As OmegaConf reads YAML, so that 1e-4 is a number, as in conf/. Interpolations stay text."""
+    """Read YAML as OmegaConf does, so that 1e-4 is a number, as in conf/. Interpolations stay text."""
     try:
         content = OmegaConf.create(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     except RecursionError as error:
-        raise UserError(f"{path}: nested too deep, or holds an alias of itself; write it out") from error
+        raise UserError(f"{path}: nested too deep, or contains an alias of itself; write it out") from error
     return OmegaConf.to_container(content) or None
 
 
 def _check(sweep: Sweep, path: Path) -> None:
     if not isinstance(sweep.name, str | int | float):
-        raise UserError(f"{path}: name: must be text, as {path.stem}")
-    if not isinstance(sweep.overrides, list) or not all(isinstance(word, str) for word in sweep.overrides):
-        raise UserError(f"{path}: overrides: must be a list of words, as [memory=cpu]")
+        raise UserError(f"{path}: name: must be text, e.g. {path.stem}")
+    if not isinstance(sweep.overrides, list) or not all(isinstance(entry, str) for entry in sweep.overrides):
+        raise UserError(f"{path}: overrides: must be a list of overrides, e.g. [memory=cpu]")
     lists = isinstance(sweep.grid, dict) and all(isinstance(v, list) and v for v in sweep.grid.values())
     if not lists:
-        raise UserError(f"{path}: grid: must give each key a list of values, as seed: [0, 1]")
+        raise UserError(f"{path}: grid: must give each key a list of values, e.g. seed: [0, 1]")
     for key, values in sweep.grid.items():
         if not re.fullmatch(r"[+~]*[\w./@]+", str(key), re.ASCII):
-            raise UserError(f"{path}: grid: {key!r}: not a config key; write it as optim.warmup")
+            raise UserError(f"{path}: grid: {key!r}: not a config key; write it like optim.warmup")
         if any(isinstance(value, dict) for value in values):
             raise UserError(f"{path}: grid: {key}: a value must be a number, text or list; set a group's keys one by one")
     if not isinstance(sweep.search, dict):
         raise UserError(f"{path}: search: must be a mapping")
 
 
-def word(value: Any) -> str:
-    """A YAML value as Hydra's command line has it."""
+def hydra_value(value: Any) -> str:
+    """A YAML value in the syntax of Hydra's command line."""
     if isinstance(value, list):
-        return f"[{','.join(map(word, value))}]"
+        return f"[{','.join(map(hydra_value, value))}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     text = str(value)
@@ -99,18 +99,18 @@ def word(value: Any) -> str:
     return QuotedString(text, Quote.single).with_quotes()
 
 
-def combinations(words: Iterable[str]) -> list[dict[str, str]]:
-    """Every member as {key: override word}. A later word of a key takes the place of an earlier one."""
+def combinations(overrides: Iterable[str]) -> list[dict[str, str]]:
+    """Every member as {key: override}. A later override of a key replaces an earlier one."""
     axes: dict[str, list[str]] = {}
-    for override in parsed([as_hydra_override(word, sweeps=True) for word in words]):
+    for override in parse_overrides([as_hydra_override(text, sweeps=True) for text in overrides]):
         axes[override.get_key_element().lstrip("+")] = _values(override)
-    return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*axes.values())]
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def parsed(words: list[str]) -> list[Override]:
-    """As Hydra's grammar has them."""
-    hydra = GlobalHydra.instance()  # where it is set up, it knows the options that glob(*) means
-    return OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None).parse_overrides(words)
+def parse_overrides(overrides: list[str]) -> list[Override]:
+    """Parse overrides with Hydra's grammar."""
+    hydra = GlobalHydra.instance()  # once initialised, it resolves glob(*) to a group's options
+    return OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None).parse_overrides(overrides)
 
 
 def _values(override: Override) -> list[str]:
@@ -119,7 +119,7 @@ def _values(override: Override) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def shown(word: str) -> str:
-    """The value of an override word, without Hydra's quotes."""
-    value = word.partition("=")[2]
-    return str(parsed([f"value={value}"])[0].value()) if QUOTED.fullmatch(value) else value
+def unquoted_value(override: str) -> str:
+    """The value of an override, without Hydra's quotes."""
+    value = override.partition("=")[2]
+    return str(parse_overrides([f"value={value}"])[0].value()) if QUOTED.fullmatch(value) else value

@@ -1,7 +1,7 @@
-"""What a sweep's folder remembers, in runs/<name>/.sweep: its members, their configs, and every job submitted for them.
+"""The record of a sweep, in runs/<name>/.sweep: its members, their configs and every job submitted for them.
 
 members.json         hash -> overrides          jobs/<n>.json   launcher, job id, snapshot, members by index
-configs/<hash>.yaml  the config as it is run    logs/           what jobs print
+configs/<hash>.yaml  the resolved config       logs/           output of the jobs
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ragaf_exp.sweep.members import Member
 from ragaf_exp.sweep.reading import mapping, open_plain
 
 SCHEMA = 1
-HASH = re.compile("[0-9a-f]{12}")  # a member, and its run folder
+HASH = re.compile("[0-9a-f]{12}")  # the name of a member and of its run folder
 
 
 @dataclass
@@ -35,17 +35,17 @@ class Job:
 
     number: int
     launcher: str  # slurm or local
-    members: list[str]  # hashes; a member's place is its array index
+    members: list[str]  # hashes; a member's position is its array index
     snapshot: str
-    job: str | None = None  # SLURM's id of the array
+    job: str | None = None  # SLURM's array id
     submitted: float = field(default_factory=time.time)  # unix seconds
     cancelled: float | None = None
-    processes: int = 1  # local: members at a time
-    threads: int = 1  # local: of each
+    processes: int = 1  # local launcher: members run at the same time
+    threads: int = 1  # local launcher: threads per member
 
 
 class Record:
-    """The memory of one sweep."""
+    """The record of one sweep. home: the sweep's folder, runs/<name>."""
 
     def __init__(self, home: Path):
         self.home, self.folder = home, home.resolve() / ".sweep"
@@ -57,10 +57,10 @@ class Record:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One submission, retry or cancellation at a time: of two at once the second sees what the first submitted."""
+        """Serialise submission, retry and cancellation, so that each sees what the one before it submitted."""
         for folder in (self.folder, self.configs, self.logs, self.jobs_folder):
-            if folder.is_symlink():  # it could lead out of the sweep
-                raise UserError(f"{folder}: a symbolic link; a sweep's record is a folder, so remove the link")
+            if folder.is_symlink():  # it could point outside the sweep
+                raise UserError(f"{folder}: a symbolic link; a sweep's record must be a folder, so remove the link")
             folder.mkdir(parents=True, exist_ok=True)
         with open_plain(self.folder / ".lock", os.O_APPEND | os.O_CREAT | os.O_WRONLY) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -78,16 +78,16 @@ class Record:
                 for member, overrides in members.items()}  # fmt: skip
 
     def add(self, members: Iterable[Member]) -> None:
-        """Note members and fix their configs. A config that is there already is the same but for where things are kept."""
-        known = self.members()
+        """Record members and write their configs. A config that exists already differs at most in output paths."""
+        recorded = self.members()
         for member in members:
-            known[member.hash] = member.overrides
+            recorded[member.hash] = member.overrides
             write_text(self.configs / f"{member.hash}.yaml", OmegaConf.to_yaml(member.cfg))
-        write_json(self.folder / "members.json", {"schema": SCHEMA, "members": known})
+        write_json(self.folder / "members.json", {"schema": SCHEMA, "members": recorded})
 
     @contextmanager
     def added(self, members: Iterable[Member]) -> Iterator[None]:
-        """Note members to be queued in here. Where that fails, those that no job holds are removed again."""
+        """Record members that the block queues. If it fails, those that belong to no job are removed again."""
         before = set(self.members())
         self.add(members)
         try:
@@ -98,15 +98,15 @@ class Record:
             raise
 
     def _remove(self, members: set[str]) -> None:
-        left = {member: overrides for member, overrides in self.members().items() if member not in members}
-        write_json(self.folder / "members.json", {"schema": SCHEMA, "members": left})
+        remaining = {member: overrides for member, overrides in self.members().items() if member not in members}
+        write_json(self.folder / "members.json", {"schema": SCHEMA, "members": remaining})
         for member in members:
             (self.configs / f"{member}.yaml").unlink(missing_ok=True)
-        if not left:
+        if not remaining:
             (self.folder / "members.json").unlink()
 
     def jobs(self) -> list[Job]:
-        """All jobs, the oldest first."""
+        """All jobs, oldest first."""
         paths = [path for path in self.jobs_folder.glob("*.json") if re.fullmatch("[0-9]{1,9}", path.stem)]
         return [read_job(path) for path in sorted(paths, key=lambda path: int(path.stem))]
 
@@ -118,7 +118,7 @@ class Record:
 
     @contextmanager
     def submitted(self, job: Job) -> Iterator[None]:
-        """A job is submitted in here. Where that fails, nothing of it is left."""
+        """The block submits a job. If it fails, the job's files are removed."""
         try:
             yield
         except BaseException:
@@ -126,7 +126,7 @@ class Record:
             raise
 
     def forget(self, job: Job) -> None:
-        """Of a job that could not be submitted."""
+        """Remove the files of a job that could not be submitted."""
         for kind in ("json", "sh", "local"):
             self.job_file(job).with_suffix(f".{kind}").unlink(missing_ok=True)
 
@@ -137,13 +137,13 @@ class Record:
         return self.jobs_folder / f"{job.number}.json"
 
     def log(self, job: Job, index: int) -> Path:
-        """What a member printed."""
+        """The file with a member's output. index: the member's position in the job."""
         name = f"{job.job}_{index}" if job.launcher == "slurm" else f"{job.number}_{index}"
         return self.logs / f"{name}.log"
 
 
 def open_record(path: str | Path) -> Record:
-    """Of a sweep's folder. UserError where there is none."""
+    """The record in a sweep's folder. Raises UserError if there is none."""
     record = Record(Path(path).absolute().resolve())
     if not record.exists:
         raise UserError(f"{path}: no sweep was submitted here; python -m ragaf_exp.sweep submit sweeps/NAME.yaml")
@@ -151,10 +151,10 @@ def open_record(path: str | Path) -> Record:
 
 
 def read_job(path: Path) -> Job:
-    """UserError where the file is missing or damaged."""
+    """Read a job's file. Raises UserError if it is missing or damaged."""
     content = read_mapping(path, SCHEMA)
     content.pop("schema", None)
-    if isinstance(content.get("job"), str):  # earlier versions recorded a site's banner with the id
+    if isinstance(content.get("job"), str):  # earlier versions recorded the site's banner with the id
         content["job"] = slurm_commands.submitted(content["job"]) or content["job"]
     try:
         job = Job(**content)
@@ -166,9 +166,9 @@ def read_job(path: Path) -> Job:
 
 
 def _fault(job: Job, path: Path) -> str:
-    """The field of a job that no submission wrote; empty where there is none."""
+    """The first field whose value no submission writes; empty if all are valid."""
     times = (job.submitted, job.cancelled)
-    right = {
+    valid = {
         "number": job.number == int(path.stem), "launcher": job.launcher in ("slurm", "local"),
         "members": isinstance(job.members, list) and all(isinstance(m, str) and HASH.fullmatch(m) for m in job.members),
         "snapshot": isinstance(job.snapshot, str),
@@ -176,4 +176,4 @@ def _fault(job: Job, path: Path) -> str:
         "submitted, cancelled": all(time is None or isinstance(time, int | float) for time in times),
         "processes, threads": all(type(number) is int and number > 0 for number in (job.processes, job.threads)),
     }  # fmt: skip
-    return next((f"{name}: not what a submission writes" for name, holds in right.items() if not holds), "")
+    return next((f"{name}: not a value that a submission writes" for name, ok in valid.items() if not ok), "")

@@ -1,4 +1,4 @@
-"""Members on this machine, a few at a time, started by a process of its own that outlives the terminal."""
+"""Run members on this machine, a few at a time, under a supervisor process that outlives the terminal."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ragaf_exp.runs.owner import Owner
 from ragaf_exp.sweep.ledger import Job, Record
 from ragaf_exp.sweep.reading import last_line, mapping, open_plain, read_loosely
 
-GRACE = 30  # seconds that members have to save when they are cancelled
+GRACE = 30  # seconds that cancelled members have to save a checkpoint
 POLL = 0.1
 LOG = os.O_APPEND | os.O_CREAT | os.O_WRONLY
 
 
 def submit(record: Record, job: Job) -> None:
-    """Start the supervisor, in a session of its own: closing the terminal does not end it.
+    """Start the supervisor in a new session, so that closing the terminal does not end it.
 
-    UserError with its last line where it ends at once.
+    Raises UserError with its last line of output if it ends at once.
     """
-    state_file(record, job).unlink(missing_ok=True)  # an earlier job's of this number
+    state_file(record, job).unlink(missing_ok=True)  # left by an earlier job with this number
     path = record.logs / f"{job.number}.log"
     with open_plain(path, LOG) as log:
         process = subprocess.Popen([sys.executable, job.snapshot, "supervise", str(record.job_file(job))],
@@ -46,7 +46,7 @@ def state_file(record: Record, job: Job) -> Path:
 
 
 class Supervisor:
-    """Starts members one after the other, `processes` at a time, and notes how each ended."""
+    """Starts a job's members, at most `processes` at a time, and records their exit codes."""
 
     def __init__(self, record: Record, job: Job):
         self.record, self.job = record, job
@@ -57,14 +57,14 @@ class Supervisor:
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
         waiting = list(range(len(self.job.members)))
-        self._note()
+        self._record_state()
         while self.running or (waiting and not self.stopped):
             while waiting and not self.stopped and len(self.running) < self.job.processes:
                 self._start(waiting.pop(0))
-                self._note()
+                self._record_state()
             self._reap()
             time.sleep(POLL)
-        self._note()
+        self._record_state()
 
     def _start(self, index: int) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(self.job.threads)}
@@ -74,20 +74,20 @@ class Supervisor:
                                                    stderr=subprocess.STDOUT, env=environment)  # fmt: skip
 
     def _reap(self) -> None:
-        over = [index for index, process in self.running.items() if process.poll() is not None]
-        for index in over:
+        finished = [index for index, process in self.running.items() if process.poll() is not None]
+        for index in finished:
             self.ended[self.job.members[index]] = self.running.pop(index).returncode
-        if over:
-            self._note()
+        if finished:
+            self._record_state()
 
-    def _note(self) -> None:
+    def _record_state(self) -> None:
         members = self.job.members
         running = {members[i]: Owner.of(process.pid).as_dict() for i, process in self.running.items()}
         me = Owner.of(os.getpid()).as_dict()
         write_json(state_file(self.record, self.job), {"supervisor": me, "ended": self.ended, "running": running})
 
     def _stop(self, *_: Any) -> None:
-        """No further member; those that run are asked to save and end, and after a while made to."""
+        """Start no further member; send the running ones SIGTERM, and SIGKILL after GRACE seconds."""
         self.stopped = True
         for process in list(self.running.values()):
             process.terminate()
@@ -96,40 +96,41 @@ class Supervisor:
 
 
 class Local:
-    """What is known of a local job, and whether its processes live."""
+    """The recorded state of a local job, and whether its processes are alive."""
 
     def __init__(self, record: Record, job: Job):
         content = read_loosely(state_file(record, job))
         self.argument = record.job_file(job)  # on the command line of the supervisor and its members
         self.supervisor = Owner.read(content.get("supervisor"))
-        self.running = {member: owner for member, known in mapping(content.get("running")).items()
-                        if (owner := Owner.read(known)) is not None}  # fmt: skip
+        self.running = {member: owner for member, fields in mapping(content.get("running")).items()
+                        if (owner := Owner.read(fields)) is not None}  # fmt: skip
         self.ended = {member: code for member, code in mapping(content.get("ended")).items() if isinstance(code, int)}
 
     @property
     def supervised(self) -> bool | None:
-        """Whether members that wait will be started; None where that is for another machine to say."""
-        return False if self.supervisor is None else _lives(self.supervisor)
+        """Whether waiting members will be started; None if only another machine knows."""
+        return False if self.supervisor is None else _is_alive(self.supervisor)
 
     def runs(self, member: str) -> bool | None:
-        """Whether a member's process lives; None where that is for another machine to say."""
-        found = self.running.get(member)
-        return False if found is None else _lives(found)
+        """Whether a member's process is alive; None if only another machine knows."""
+        owner = self.running.get(member)
+        return False if owner is None else _is_alive(owner)
 
     def cancel(self, members: list[str]) -> list[str]:
-        """End these members, and the supervisor where none is left to start.
+        """Terminate these members, and the supervisor with them.
 
-        Returns those that may live, and whose processes are not certain to be this job's, as those of another machine.
+        Returns the members that may still be alive because their processes, for example on another machine, could not be
+        identified as this job's.
         """
         if self.supervisor is not None and self.supervisor.terminate(self.argument):
             return []
         if self.supervised is not False:
             return members
-        live = [member for member in members if self.runs(member) is not False]
-        return [member for member in live if not self.running[member].terminate(self.argument)]
+        alive = [member for member in members if self.runs(member) is not False]
+        return [member for member in alive if not self.running[member].terminate(self.argument)]
 
 
-def _lives(owner: Owner) -> bool | None:
-    """Of this host's none lives that an earlier boot started."""
+def _is_alive(owner: Owner) -> bool | None:
+    """Whether a process is alive; on this host, none survives from an earlier boot."""
     alive = owner.alive()
     return False if alive is None and owner.host == socket.gethostname() else alive

@@ -1,4 +1,4 @@
-"""What a job runs, from its snapshot: `python SNAPSHOT member JOB.json INDEX`, or `supervise JOB.json` on one machine."""
+"""The entry point of a job's snapshot: `python SNAPSHOT member JOB.json INDEX`, or `supervise JOB.json` on one machine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def command_line() -> None:
-    """What a snapshot's __main__ calls."""
+    """The command line of a snapshot's __main__."""
     guarded(lambda: main(sys.argv[1:]))
 
 
 def main(arguments: list[str]) -> None:
-    """UserError where the job is none, or has no such member."""
+    """Run a member or a supervisor. Raises UserError if the job is damaged or has no such member."""
     kind, path = arguments[0], Path(arguments[1])
     record, job = Record(path.parents[2]), read_job(path)
     if kind == "supervise":
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
 
 def run_member(record: Record, job: Job, member: str) -> None:
-    """One member, in its own run folder, with the config that was fixed at submission."""
+    """Run one member in its run folder, with the config written at submission."""
     if read_loosely(record.home / member / "status.json").get("state") == "done":
         print(f"{record.home / member}: already finished")
         return
@@ -45,7 +45,7 @@ def run_member(record: Record, job: Job, member: str) -> None:
 
 
 def config_of(record: Record, member: str) -> DictConfig:
-    """The config that was fixed at submission, its run folder in this sweep's. UserError where it is another one by now."""
+    """The config written at submission, adjusted if the sweep moved. Raises UserError if it was edited since."""
     from ragaf_exp.config.compose import config_hash, load_config
 
     path = record.configs / f"{member}.yaml"
@@ -55,5 +55,5 @@ def config_of(record: Record, member: str) -> DictConfig:
     if (Path(cfg.runs) / cfg.name).resolve() != record.home.resolve():
         cfg.runs = str(record.home.parent)  # the sweep was moved
         if record.home.name != cfg.name:
-            raise UserError(f"{record.home}: a folder of name={cfg.name} has to be named {cfg.name}; rename it")
+            raise UserError(f"{record.home}: a sweep with name={cfg.name} must be in a folder {cfg.name}; rename it")
     return cfg

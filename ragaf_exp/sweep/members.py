@@ -1,4 +1,4 @@
-"""Members of a sweep: each one's config, composed and fixed at submission."""
+"""Members of a sweep: the config of each, composed at submission."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ragaf_exp.config.schema import Cluster
 from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.resources import CONF
-from ragaf_exp.sweep.definition import combinations, parsed, shown
+from ragaf_exp.sweep.definition import combinations, parse_overrides, unquoted_value
 
 
 @dataclass(frozen=True)
 class Member:
-    """One run to be."""
+    """One run of a sweep, before it is submitted."""
 
     hash: str
     overrides: dict[str, str]  # key -> value, as given
@@ -29,7 +29,7 @@ class Member:
 
     @property
     def home(self) -> Path:
-        """The sweep's folder, which holds the run folders of all members of this name."""
+        """The sweep's folder, with the run folders of all members."""
         return Path(self.cfg.runs) / self.cfg.name
 
     @property
@@ -37,54 +37,56 @@ class Member:
         return OmegaConf.to_object(OmegaConf.merge(Cluster, self.cfg.cluster))
 
 
-def compose_members(words: Iterable[str]) -> list[Member]:
-    """The members that these override words give, each once. UserError where they'd go to more than one folder."""
-    words = list(words)
+def compose_members(overrides: Iterable[str]) -> list[Member]:
+    """Compose the distinct members that these overrides give. Raises UserError if they belong to more than one folder."""
+    overrides = list(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = combinations([*_preset(words), *words])
-        swept = {key for key in chosen[0] if len({member[key] for member in chosen}) > 1 and _is_value(key)}
+        combined = combinations([*_preset(overrides), *overrides])
+        swept = {key for key in combined[0] if len({member[key] for member in combined}) > 1 and _is_value(key)}
         composer = Composer(swept)
-        members = [_member(member, composer) for member in chosen]
+        members = [_member(member, composer) for member in combined]
     homes = {member.home for member in members}
     if len(homes) > 1:
-        raise UserError(f"name, runs: members of one sweep share a folder, these have {len(homes)}; give each once")
+        raise UserError(f"name, runs: members of one sweep share a folder, but these have {len(homes)}; do not sweep them")
     return list({member.hash: member for member in members}.values())
 
 
-def _preset(words: list[str]) -> list[str]:
-    """What an experiment of conf/ that sweeps by itself would sweep."""
-    if not any(word.lstrip("+").startswith("experiment=") for word in words):
+def _preset(overrides: list[str]) -> list[str]:
+    """The overrides of an experiment in conf/ that sets hydra.sweeper.params."""
+    if not any(override.lstrip("+").startswith("experiment=") for override in overrides):
         return []
-    first = combinations(words)[0]
-    found = compose("config", list(first.values()), return_hydra_config=True).hydra.sweeper.params
-    return [f"{key}={value}" for key, value in (found or {}).items()]
+    first = combinations(overrides)[0]
+    params = compose("config", list(first.values()), return_hydra_config=True).hydra.sweeper.params
+    return [f"{key}={value}" for key, value in (params or {}).items()]
 
 
 def _is_value(key: str) -> bool:
-    """Whether a key is a value's, and not a group's or a package's."""
+    """Whether a key names a config value, rather than a group or a package."""
     return re.fullmatch(r"\w+(\.\w+)*", key) is not None and not (CONF / key).is_dir()
 
 
 class Composer:
-    """Composes configs. Hydra takes 0.1 s for each; values, which it sets last of all, are set here instead, so that
-    members which differ in `swept` values alone share one composition.
+    """Composes configs, which takes Hydra 0.1 s each.
+
+    Hydra applies value overrides last. They are applied here instead, so that members that differ only in the `swept`
+    values share one composition.
     """
 
     def __init__(self, swept: set[str]):
         self.swept = swept
-        self.known: dict[tuple[str, ...], DictConfig] = {}
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
 
-    def __call__(self, chosen: dict[str, str]) -> DictConfig:
-        words = tuple(word for key, word in chosen.items() if key not in self.swept)
-        if words not in self.known:
-            self.known[words] = compose("config", list(words))
-        cfg = copy.deepcopy(self.known[words])
-        for override in parsed([word for key, word in chosen.items() if key in self.swept]):
+    def __call__(self, overrides: dict[str, str]) -> DictConfig:
+        shared = tuple(override for key, override in overrides.items() if key not in self.swept)
+        if shared not in self.composed:
+            self.composed[shared] = compose("config", list(shared))
+        cfg = copy.deepcopy(self.composed[shared])
+        for override in parse_overrides([text for key, text in overrides.items() if key in self.swept]):
             OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True, force_add=True)
         return cfg
 
 
-def _member(chosen: dict[str, str], composer: Composer) -> Member:
-    cfg = validate(composer(chosen))
+def _member(overrides: dict[str, str], composer: Composer) -> Member:
+    cfg = validate(composer(overrides))
     cfg.runs = str(Path(cfg.runs).absolute())
-    return Member(config_hash(cfg), {key: shown(word) for key, word in chosen.items()}, cfg)
+    return Member(config_hash(cfg), {key: unquoted_value(text) for key, text in overrides.items()}, cfg)

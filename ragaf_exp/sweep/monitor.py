@@ -1,4 +1,4 @@
-"""Looks at a sweep's folder, once or until all its members are over."""
+"""Shows a sweep's table, once or until all its members have ended."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ragaf_exp.sweep.status import BAD, rows
 from ragaf_exp.sweep.table import Table
 from ragaf_exp.sweep.unmanaged import plain_rows
 
-EVERY = 2.0  # seconds between looks
-WIDE = 240  # columns where output is no terminal
-QUIET = 30.0  # and between lines where output is no terminal
+EVERY = 2.0  # seconds between updates
+WIDE = 240  # columns if the output is not a terminal
+QUIET = 30.0  # seconds between lines if the output is not a terminal
 
 
 def load(home: Path) -> Table:
-    """The table of a sweep, or of any folder of run folders. UserError where it holds neither."""
+    """The table of a sweep, or of any folder of run folders. Raises UserError if it contains neither."""
     record = Record(home)
-    found, notes = rows(record) if record.exists else (plain_rows(home), [])
-    if not found:
-        raise UserError(f"{home}: holds no sweep and no run folder")
-    return Table(printable(home.name), found, notes)
+    members, notes = rows(record) if record.exists else (plain_rows(home), [])
+    if not members:
+        raise UserError(f"{home}: contains no sweep and no run folder")
+    return Table(printable(home.name), members, notes)
 
 
 def exit_code(table: Table) -> int:
-    """Exit status: 1 where a member failed and nothing continues it."""
+    """1 if a member has failed and nothing resumes it, else 0."""
     return int(any(row.state in BAD for row in table.rows))
 
 
@@ -37,12 +37,12 @@ def all_finished(table: Table) -> bool:
 
 
 def watch(home: Path) -> int:
-    """One table, kept up to date until every member is over. Leaving it (Ctrl-C) ends nothing."""
+    """Keep the table up to date until every member has ended. Ctrl-C leaves the table; the sweep continues."""
     table = load(home)
     try:
         table = _live(home, table) if sys.stdout.isatty() else _lines(home, table)
     except KeyboardInterrupt:
-        print(f"\nit goes on without this; python -m ragaf_exp.sweep status {home}, or cancel {home}")
+        print(f"\nthe sweep continues; python -m ragaf_exp.sweep status {home}, or cancel {home}")
         return 130
     return exit_code(table)
 
@@ -59,12 +59,12 @@ def _live(home: Path, table: Table) -> Table:
 
 
 def _lines(home: Path, table: Table) -> Table:
-    """For a log: one line each time something changed, at most every QUIET seconds; the table at the end."""
-    told, said = "", -QUIET
+    """For a log: one line per change, at most every QUIET seconds, and the table at the end."""
+    printed, printed_at = "", -QUIET
     while not all_finished(table):
-        if table.summary != told and time.monotonic() - said >= QUIET:
-            told, said = table.summary, time.monotonic()
-            print(told, flush=True)
+        if table.summary != printed and time.monotonic() - printed_at >= QUIET:
+            printed, printed_at = table.summary, time.monotonic()
+            print(printed, flush=True)
         time.sleep(EVERY)
         table = load(home)
     show(table)
@@ -72,7 +72,7 @@ def _lines(home: Path, table: Table) -> Table:
 
 
 def show(table: Table) -> None:
-    """On a terminal as wide as it is, elsewhere so wide that lines stay whole."""
+    """Print the table as wide as the terminal, or, without one, so wide that no line is wrapped."""
     from rich.console import Console
 
     console = Console()

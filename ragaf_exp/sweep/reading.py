@@ -1,4 +1,4 @@
-"""Files of a sweep's folder, which may be a stranger's, or half written: only sound parts are read."""
+"""Read files of a sweep's folder. It is untrusted, and files may be half written: only valid parts are used."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.printable import printable
 
-MOST = 10_000_000  # bytes of a file that is read whole
+MOST = 10_000_000  # bytes, the largest file that is read
 
 
 def last_line(path: Path) -> str:
-    """The last line of a log that says something; empty where there is no log."""
+    """The last non-empty line of a log; empty if there is no log."""
     try:
         with open_plain(path) as file:
             file.seek(0, os.SEEK_END)
@@ -28,7 +28,7 @@ def last_line(path: Path) -> str:
 
 
 def read_loosely(path: Path) -> dict[str, Any]:
-    """A JSON object that another process writes, {} where it is missing or damaged: the others are still shown."""
+    """A JSON object that another process writes, {} if it is missing or damaged, so that other members are still shown."""
     try:
         with open_plain(path) as file:
             text = file.read(MOST + 1)
@@ -38,15 +38,15 @@ def read_loosely(path: Path) -> dict[str, Any]:
     return mapping(content)
 
 
-def figures(run: Path) -> dict[str, dict[str, Any]]:
-    """The figures of a run's metrics.json by name: `value`, and `ci95` where there is an interval; {} without them."""
-    known = {}
+def metrics_of(run: Path) -> dict[str, dict[str, Any]]:
+    """The metrics in a run's metrics.json by name: `value`, and `ci95` or None without an interval; {} without metrics."""
+    metrics = {}
     for name, entry in mapping(read_loosely(run / "metrics.json").get("metrics")).items():
         value, interval = mapping(entry).get("value"), mapping(entry).get("ci95")
         if _finite(value):
             pair = isinstance(interval, list) and len(interval) == 2 and all(map(_finite, interval))
-            known[name] = {"value": float(value), "ci95": interval if pair else None}
-    return known
+            metrics[name] = {"value": float(value), "ci95": interval if pair else None}
+    return metrics
 
 
 def _finite(value: Any) -> bool:
@@ -54,12 +54,12 @@ def _finite(value: Any) -> bool:
 
 
 def mapping(content: Any) -> dict[str, Any]:
-    """The content where it is a JSON object, {} else."""
+    """The content if it is a JSON object, else {}."""
     return content if isinstance(content, dict) else {}
 
 
 def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
-    """A regular file of a sweep's folder, which may be a stranger's. UserError where it is a link, a pipe or a device."""
+    """Open a regular file of an untrusted folder. Raises UserError if it is a link, a pipe or a device."""
     try:
         handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:

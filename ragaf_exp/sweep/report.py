@@ -1,5 +1,7 @@
-"""The report of a sweep: every member with its main figures, what is missing marked, and means over seeds; for sweeps that
-fit a page, the comparison of runs beside it."""
+"""The report of a sweep: the main metrics of every member, missing ones marked, and means over seeds.
+
+A sweep that fits on a page also gets the comparison of its runs.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +15,26 @@ from eval.statistics.bootstrap import student_interval
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
 from ragaf_exp.sweep.monitor import load
-from ragaf_exp.sweep.reading import figures as figures_of
+from ragaf_exp.sweep.reading import metrics_of
 from ragaf_exp.sweep.status import Row
 from ragaf_exp.sweep.table import Table, render
 
-COMPARED = 26  # members that the comparison of runs still shows side by side
+COMPARED = 26  # the most members that the comparison of runs can show
 
 
 def write_sweep_report(home: Path, out: Path | None = None) -> list[Path]:
-    """Write sweep.html and, where figures of 2 to 26 members are there, comparison.html with its tables.
+    """Write sweep.html and, if 2 to 26 members have metrics, comparison.html with its tables.
 
-    Returns what was written; says on stderr why there is no comparison. UserError where there is no sweep.
+    Returns the files written; prints to stderr why there is no comparison. Raises UserError if there is no sweep.
     """
     table = load(home)
-    figures = {row.hash: figures_of(row.path) for row in table.rows}
+    metrics = {row.hash: metrics_of(row.path) for row in table.rows}
     path = out or home / "sweep.html"
-    names = [name for name in shown(SWEEP) if any(name in found for found in figures.values())]
-    members = [_member(row, table, figures[row.hash], names) for row in table.rows]
+    names = [name for name in shown(SWEEP) if any(name in of_member for of_member in metrics.values())]
+    members = [_member(row, table, metrics[row.hash], names) for row in table.rows]
     write_text(path, render("sweep.html", title=table.title, summary=table.summary, names=names, keys=table.keys,
-                            notes=table.notes, members=members, groups=_groups(table, figures, names)))  # fmt: skip
-    measured = [row for row in table.rows if figures[row.hash]]
+                            notes=table.notes, members=members, groups=_groups(table, metrics, names)))  # fmt: skip
+    measured = [row for row in table.rows if metrics[row.hash]]
     if not 2 <= len(measured) <= COMPARED:
         return [path]
     from ragaf_exp.report import write_comparison  # heavy
@@ -40,27 +42,27 @@ def write_sweep_report(home: Path, out: Path | None = None) -> list[Path]:
     compared = [row.path for row in table.rows if row.path.is_dir()][:COMPARED]
     try:
         return [path, *write_comparison(compared, path.with_name("comparison.html"))]
-    except UserError as error:  # the sweep's own page stands
-        print(f"no comparison side by side: {error}", file=sys.stderr)
+    except UserError as error:  # the sweep's page has been written
+        print(f"no comparison: {error}", file=sys.stderr)
         return [path]
 
 
-def _member(row: Row, table: Table, figures: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def _member(row: Row, table: Table, metrics: dict[str, Any], names: list[str]) -> dict[str, Any]:
     cells = table.cells(row)
-    missing = "" if figures else row.error or f"no figures: {row.state}"
+    missing = "" if metrics else row.error or f"no metrics: {row.state}"
     return {"hash": row.hash, "state": row.state, "missing": missing, "differs": [cells[key] for key in table.keys],
-            "figures": [_figure(figures.get(name)) for name in names]}  # fmt: skip
+            "metrics": [_cell(metrics.get(name)) for name in names]}  # fmt: skip
 
 
-def _figure(entry: Any) -> str:
+def _cell(entry: Any) -> str:
     if entry is None:
         return "–"
     interval = entry["ci95"]
     return f"{entry['value']:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
-def _groups(table: Table, figures: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """One row for members that differ by their seed alone: the mean over seeds with its 95 % interval (Student's t)."""
+def _groups(table: Table, metrics: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """One row for members that differ only in their seed: mean over seeds with 95 % interval (Student's t)."""
     keys = [key for key in table.keys if key != "seed"]
     if len(keys) == len(table.keys):
         return {"keys": keys, "rows": []}
@@ -69,9 +71,9 @@ def _groups(table: Table, figures: dict[str, Any], names: list[str]) -> dict[str
         groups[tuple(row.overrides.get(key, "") for key in keys)].append(row)
     rows = []
     for values, members in groups.items():
-        measured = [figures[row.hash] for row in members if figures[row.hash]]
+        measured = [metrics[row.hash] for row in members if metrics[row.hash]]
         cells = [_mean([entry[name]["value"] for entry in measured if name in entry]) for name in names]
-        rows.append({"differs": values, "n": f"{len(measured)} of {len(members)}", "figures": cells})
+        rows.append({"differs": values, "n": f"{len(measured)} of {len(members)}", "metrics": cells})
     return {"keys": keys, "rows": rows}
 
 

@@ -1,4 +1,4 @@
-"""What is queued is what runs: the code and the config groups as they are at submission, in one folder by content."""
+"""Snapshots of the code and config groups, named by content, so that later edits do not change queued jobs."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ LIMIT = 5_000_000  # bytes
 NAME = re.compile("[0-9a-f]{16}")
 ENTRY = b"""from ragaf_exp.sweep.member import command_line
 
-if __name__ == "__main__":  # python SNAPSHOT ...: this folder is then the first place that modules are looked for
+if __name__ == "__main__":  # python SNAPSHOT ...: this folder comes first in sys.path
     command_line()
 """
 
 
 def take(runs: Path) -> Path:
-    """The snapshot of this code in runs/.code/<hash of its content>, made where it is new.
+    """The snapshot of this code in runs/.code/<hash of its content>, written if it is new.
 
-    UserError where it would be larger than 5 MB: then something that is no code lies among the code.
+    Raises UserError if it is larger than 5 MB, since then a file that is not code lies in a code folder.
     """
     files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in _sources()}
     if sum(map(len, files.values())) > LIMIT:
         largest = max(files, key=lambda name: len(files[name]))
-        raise UserError(f"{ROOT / largest}: the code is larger than {LIMIT // 10**6} MB with it; move it elsewhere")
+        raise UserError(f"{ROOT / largest}: makes the code larger than {LIMIT // 10**6} MB; move it elsewhere")
     files["__main__.py"] = ENTRY
     path = runs / ".code" / _digest(files)
     if not path.exists():
@@ -40,23 +40,24 @@ def take(runs: Path) -> Path:
     return path
 
 
-def known(runs: Path, recorded: str) -> Path | None:
-    """The snapshot of a job's record in runs/.code, None where it is gone. A record may be a stranger's: it only names it.
+def find(runs: Path, recorded: str) -> Path | None:
+    """The snapshot in runs/.code that a job's record names, None if it is missing.
 
-    UserError where the content is not the one whose digest is the name.
+    The record is not trusted: only the last part of its path is used. Raises UserError if the content does not match the
+    digest in the name.
     """
     path = runs / ".code" / Path(recorded).name
     if not NAME.fullmatch(path.name) or not path.is_dir():
         return None
     if path.is_symlink() or path.parent.is_symlink() or _digest(_content(path)) != path.name:
-        raise UserError(f"{path}: changed since it was taken, and is not run; retry with code=now")
+        raise UserError(f"{path}: changed since it was taken, so it is not run; retry with code=now")
     return path
 
 
 def _content(path: Path) -> dict[str, bytes]:
-    """Its files by name; what is no plain file has a content that no file of ours has.
+    """The contents of its files by name; entries that are not regular files get a content that no source file has.
 
-    Compiled modules, which Python would run instead of the files that are checked here, are removed.
+    Compiled modules are removed, as Python would run them instead of the files that are checked here.
     """
     files: dict[str, bytes] = {}
     for folder, inner, names in os.walk(path):
@@ -93,7 +94,7 @@ def _digest(files: dict[str, bytes]) -> str:
 
 
 def _write(path: Path, files: dict[str, bytes]) -> None:
-    """Beside, then renamed; whoever comes second with the same content takes the first one's."""
+    """Write a temporary folder, then rename it; a concurrent writer of the same content uses the first one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -101,7 +102,7 @@ def _write(path: Path, files: dict[str, bytes]) -> None:
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-            target.chmod(0o444)  # an editor then asks before it changes what is queued
+            target.chmod(0o444)  # an editor then warns before it changes queued code
         for name in files:
             sync(temporary / name)
         try:
@@ -114,7 +115,7 @@ def _write(path: Path, files: dict[str, bytes]) -> None:
 
 
 def _commit() -> bytes:
-    """Of the checkout, with + where it was changed; empty outside one."""
+    """The commit of the checkout, followed by + if it has changes; empty outside a checkout."""
     git = ["git", "--no-optional-locks", "-C", str(ROOT)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True).stdout.strip()

@@ -1,5 +1,4 @@
-"""In what state is a member really? Its status.json says what it last knew of itself; whether that still holds, the
-heartbeat, the process table and SLURM say."""
+"""The actual state of a member: its status.json, checked against the heartbeat, the process table and SLURM."""
 
 from __future__ import annotations
 
@@ -16,27 +15,28 @@ from ragaf_exp.sweep.ledger import Job, Record
 from ragaf_exp.sweep.local import Local
 from ragaf_exp.sweep.reading import last_line, read_loosely
 
-STALE = 45.0  # seconds without a heartbeat after which a process is not believed to live
-ENDED = {  # SLURM's words for jobs that are over, and what they mean here
+STALE = 45.0  # seconds without a heartbeat after which a process counts as dead
+ENDED = {  # SLURM's states of ended jobs -> (state, error) of a member
     "COMPLETED": ("lost", "the job ended without finishing the run"), "FAILED": ("failed", "the job failed"),
     "TIMEOUT": ("failed", "time limit reached"), "OUT_OF_MEMORY": ("failed", "out of memory (SLURM's limit)"),
     "NODE_FAIL": ("lost", "the node failed"), "BOOT_FAIL": ("lost", "the node failed"),
     "PREEMPTED": ("preempted", "preempted"), "CANCELLED": ("cancelled", "cancelled"),
     "DEADLINE": ("failed", "deadline reached"),
 }  # fmt: skip
+WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD")
 LIVING = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED")
-BAD = ("failed", "lost", "cancelled", "preempted")  # nothing continues these but a retry
+BAD = ("failed", "lost", "cancelled", "preempted")  # only a retry resumes these
 OPEN = ("queued", "starting", "running", "stalled", "requeued")
 NUMBER = (int, float)
 FACTS = {"state": str, "stage": str, "error": str, "host": str, "job": str, "pid": int, "step": int, "steps": int,
          "rate": NUMBER, "updated": NUMBER}  # fmt: skip
-MOST = 2**53  # of a number
-LONGEST = 1000  # characters of a text
+MOST = 2**53  # the largest number that is read
+LONGEST = 1000  # characters of a text that are read
 
 
 @dataclass
 class Row:
-    """A member as it is now."""
+    """The current state of a member."""
 
     hash: str
     path: Path
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def left(self) -> float | None:
-        """Seconds that the present stage still takes, at its present rate."""
+        """Estimated seconds until the current stage ends, at its current rate."""
         step, steps, rate = (self.facts.get(key) for key in ("step", "steps", "rate"))
         if self.state != "running" or not rate or steps is None or step is None:
             return None
@@ -57,58 +57,69 @@ class Row:
 
 @dataclass(frozen=True)
 class JobEvidence:
-    """What is known of a member beside its status.json. None: can't be told."""
+    """Evidence for the state of a member, other than its status.json. None: unknown."""
 
-    queue: slurm.Task | None = None  # SLURM's word; None where it has none
-    lives: bool | None = None  # its process
-    waiting: bool | None = False  # a supervisor that is yet to start it
+    queue: slurm.Task | None = None  # SLURM's status; None if it has none
+    lives: bool | None = None  # whether its process is alive
+    waiting: bool | None = False  # whether a supervisor will still start it
     exit: int | None = None
     cancelled: bool = False
 
 
-def job_status(status: dict[str, Any], known: JobEvidence, now: float) -> tuple[str, str]:
-    """(state, error) of a member. status: its status.json, {} where it never began."""
-    said, error = status.get("state"), str(status.get("error") or "")
-    if said == "done":
+def job_status(status: dict[str, Any], evidence: JobEvidence, now: float) -> tuple[str, str]:
+    """The state of a member.
+
+    Args:
+        status: The member's status.json, {} if it never started.
+        evidence: What the process table, the supervisor and SLURM report.
+        now: The current time, in unix seconds.
+
+    Returns:
+        (state, error); error is empty for a member that is well.
+    """
+    recorded, error = status.get("state"), str(status.get("error") or "")
+    if recorded == "done":
         return "done", ""
-    if known.queue is not None and known.queue.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD"):
-        return ("requeued" if said in ("preempted", "running") else "queued"), known.queue.reason.removeprefix("None")
-    beats = abs(now - _number(status.get("updated"))) <= STALE  # abs: a clock that jumped back is no heartbeat
-    if known.lives or (known.queue is not None and known.queue.state in LIVING):
-        return _living(said, beats, error)
-    return _finished(said, beats, error, known)
+    task = evidence.queue
+    if task is not None and task.state in WAITING:
+        return ("requeued" if recorded in ("preempted", "running") else "queued"), task.reason.removeprefix("None")
+    beats = abs(now - _number(status.get("updated"))) <= STALE  # abs: a clock that jumped back is not a heartbeat
+    if evidence.lives or (task is not None and task.state in LIVING):
+        return _living(recorded, beats, error)
+    return _finished(recorded, beats, error, evidence)
 
 
-def _living(said: str | None, beats: bool, error: str) -> tuple[str, str]:
-    if said == "running":
-        return ("running", "") if beats else ("stalled", f"no sign of life for {STALE:.0f} s")
+def _living(recorded: str | None, beats: bool, error: str) -> tuple[str, str]:
+    if recorded == "running":
+        return ("running", "") if beats else ("stalled", f"no heartbeat for {STALE:.0f} s")
     return "starting", error
 
 
-def _finished(said: str | None, beats: bool, error: str, known: JobEvidence) -> tuple[str, str]:
-    """No process is known to live."""
-    if known.waiting and not known.cancelled:  # whatever it said at an earlier attempt
+def _finished(recorded: str | None, beats: bool, error: str, evidence: JobEvidence) -> tuple[str, str]:
+    """The state of a member without a process that is known to be alive."""
+    if evidence.waiting and not evidence.cancelled:  # whatever an earlier attempt recorded
         return "queued", ""
-    if said in ("failed", "cancelled"):
-        return said, error
-    if known.cancelled:
+    if recorded in ("failed", "cancelled"):
+        return recorded, error
+    if evidence.cancelled:
         return "cancelled", "cancelled"
-    if known.queue is not None and known.queue.state:
-        state, why = ENDED.get(known.queue.state, ("lost", known.queue.state))
-        return (said if said == "preempted" else state), error or _with(why, known.queue.reason)
-    if known.waiting is None and not said:
+    if evidence.queue is not None and evidence.queue.state:
+        state, reason = ENDED.get(evidence.queue.state, ("lost", evidence.queue.state))
+        return (recorded if recorded == "preempted" else state), error or _with_reason(reason, evidence.queue.reason)
+    if evidence.waiting is None and not recorded:
         return "queued", ""
-    if known.exit is not None:
-        return ("preempted" if said == "preempted" else "failed"), error or f"the process ended with status {known.exit}"
-    if said == "running" and beats and known.lives is None:
+    if evidence.exit is not None:
+        state = "preempted" if recorded == "preempted" else "failed"
+        return state, error or f"the process ended with status {evidence.exit}"
+    if recorded == "running" and beats and evidence.lives is None:
         return "running", ""
-    if said == "preempted":
+    if recorded == "preempted":
         return "preempted", error or "stopped at a checkpoint"
-    return "lost", error or ("its process is gone" if said else "never began")
+    return "lost", error or ("its process has disappeared" if recorded else "never started")
 
 
-def _with(why: str, reason: str) -> str:
-    return f"{why} ({reason})" if reason and reason not in ("exit 0:0", "None") else why
+def _with_reason(error: str, reason: str) -> str:
+    return f"{error} ({reason})" if reason and reason not in ("exit 0:0", "None") else error
 
 
 def _number(value: Any) -> float:
@@ -116,30 +127,30 @@ def _number(value: Any) -> float:
 
 
 def rows(record: Record, now: float | None = None) -> tuple[list[Row], list[str]]:
-    """Every member as it is, in the order of submission, and notes on what could not be asked."""
+    """The current state of every member, in order of submission, and notes on sources that did not answer."""
     jobs = record.jobs()
     latest: dict[str, tuple[Job, int]] = {member: (job, i) for job in jobs for i, member in enumerate(job.members)}
     queued = slurm.tasks(job for job in jobs if job.launcher == "slurm")
-    notes = [] if queued is not None else ["SLURM does not answer: states are by heartbeat alone"]
+    notes = [] if queued is not None else ["SLURM does not answer: states rely on heartbeats alone"]
     local = {job.number: Local(record, job) for job in jobs if job.launcher == "local"}
     now = time.time() if now is None else now
-    found = [_row(record, member, overrides, latest.get(member), queued, local, now)
+    members = [_row(record, member, overrides, latest.get(member), queued, local, now)
              for member, overrides in record.members().items()]  # fmt: skip
-    return found, notes
+    return members, notes
 
 
 def _row(record: Record, member: str, overrides: dict, latest: tuple | None, queued, local, now: float) -> Row:
     path = record.home / member
     status = read_status(path)
-    known, name, log = _evidence(record, member, status, latest, queued, local)
-    state, error = job_status(status, known, now)
+    evidence, name, log = _evidence(record, member, status, latest, queued, local)
+    state, error = job_status(status, evidence, now)
     if state in ("failed", "lost") and not status.get("error") and log and (line := last_line(log)):
         error = f"{error}: {line}"
     return Row(member, path, overrides, state, error, name, status)
 
 
 def _evidence(record: Record, member: str, status: dict, latest: tuple | None, queued, local):
-    """(evidence, name of its job, its log)."""
+    """(evidence, name of the job, path of its log)."""
     if latest is None:
         return JobEvidence(lives=lives_here(status)), "", None
     job, index = latest
@@ -148,27 +159,27 @@ def _evidence(record: Record, member: str, status: dict, latest: tuple | None, q
         task = (queued or {}).get((job.job, index))
         lives = None if task is None else False
         return JobEvidence(task, lives, cancelled=cancelled), f"{job.job}_{index}", record.log(job, index)
-    here = local[job.number]
-    over = member in here.ended
-    known = JobEvidence(None, False if over else here.runs(member), not over and here.supervised, here.ended.get(member),
-                     cancelled)  # fmt: skip
-    return known, f"local {job.number}_{index}", record.log(job, index)
+    current = local[job.number]
+    ended = member in current.ended
+    evidence = JobEvidence(None, False if ended else current.runs(member), not ended and current.supervised,
+                           current.ended.get(member), cancelled)  # fmt: skip
+    return evidence, f"local {job.number}_{index}", record.log(job, index)
 
 
 def read_status(run: Path) -> dict[str, Any]:
-    """A run's status.json, perhaps a stranger's: the known keys whose values are of their kind, texts in one line."""
+    """Read a run's untrusted status.json: known keys with values of the right type, texts as one printable line."""
     content = read_loosely(run / "status.json")
     facts: dict[str, Any] = {}
     for key, kind in FACTS.items():
         value = content.get(key)
-        right = isinstance(value, kind) and not isinstance(value, bool)
-        if right and (kind is str or abs(value) < MOST):  # NaN and infinity are not
+        valid = isinstance(value, kind) and not isinstance(value, bool)
+        if valid and (kind is str or abs(value) < MOST):  # excludes NaN and infinity
             facts[key] = printable(value)[:LONGEST] if kind is str else value
     return facts
 
 
 def lives_here(status: dict[str, Any]) -> bool | None:
-    """Whether the process that status.json names lives; None where it is another machine's, or not named."""
+    """Whether the process in status.json is alive; None if it is missing or on another machine."""
     if status.get("host") != socket.gethostname() or not isinstance(status.get("pid"), int):
         return None
     return alive(status["pid"])

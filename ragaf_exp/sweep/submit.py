@@ -23,18 +23,30 @@ LAUNCHERS = ("slurm", "local")
 
 
 def launcher_of(name: str) -> str:
-    """slurm where there is one, unless told otherwise."""
+    """The launcher to use; without a name, slurm if this machine has sbatch."""
     if not name:
         return "slurm" if slurm.available() else "local"
     if name not in LAUNCHERS:
         raise UserError(f"launcher={name}: must be {' or '.join(LAUNCHERS)}")
     if name == "slurm" and not slurm.available():
-        raise UserError("launcher=slurm: there is no sbatch on this machine; take launcher=local")
+        raise UserError("launcher=slurm: there is no sbatch on this machine; use launcher=local")
     return name
 
 
 def submit(members: list[Member], launcher: str, processes: int) -> tuple[Record, list[Job]]:
-    """Queue the members that are neither done nor under way; a member always finds its own run folder again."""
+    """Queue the members that are neither done nor active. A member that was interrupted resumes from its run folder.
+
+    Args:
+        members: The members of the sweep.
+        launcher: slurm or local.
+        processes: The number of members that run at the same time; local only.
+
+    Returns:
+        The sweep's record and the jobs that were submitted.
+
+    Raises:
+        UserError: If the launcher rejects a job.
+    """
     record = Record(members[0].home)
     code = snapshot.take(Path(members[0].cfg.runs))
     with record.locked(), record.added(members):
@@ -44,20 +56,20 @@ def submit(members: list[Member], launcher: str, processes: int) -> tuple[Record
 
 
 def retry(record: Record, launcher: str, processes: int, fresh: bool, recorded: bool = False) -> list[Job]:
-    """Queue again what failed, was lost or cancelled, by its recorded config.
+    """Queue failed, lost, preempted and cancelled members again, with their recorded configs.
 
     Args:
-        record: Of the sweep.
+        record: The sweep's record.
         launcher: slurm or local.
-        processes: Members at a time; local only.
-        fresh: Run the code as it is now, instead of that of the first submission.
-        recorded: Trust recorded setup lines and options of sbatch that are not this checkout's.
+        processes: The number of members that run at the same time; local only.
+        fresh: Run the current code instead of the snapshot of the first submission.
+        recorded: Trust recorded setup lines and sbatch options that differ from this checkout's.
 
     Returns:
         The jobs that were submitted.
 
     Raises:
-        UserError: Where the recorded code, config or setup is not one that may be run.
+        UserError: If the recorded code, config or setup must not be run.
     """
     with record.locked():
         idle = [row.hash for row in rows(record)[0] if row.state in BAD]
@@ -74,13 +86,13 @@ def retry(record: Record, launcher: str, processes: int, fresh: bool, recorded: 
 
 
 def _by_code(record: Record, idle: list[str]) -> list[tuple[Path, list[str]]]:
-    """Members by the snapshot that they were last queued with; by one of today's code where that is gone."""
+    """Members grouped by their last snapshot, or by a new one of the current code if that is missing."""
     last = {member: job.snapshot for job in record.jobs() for member in job.members}
     runs = record.home.parent
     groups: dict[str, list[str]] = {}
     for member in idle:
         groups.setdefault(last.get(member, ""), []).append(member)
-    return [(snapshot.known(runs, name) or snapshot.take(runs), members) for name, members in groups.items()]
+    return [(snapshot.find(runs, name) or snapshot.take(runs), members) for name, members in groups.items()]
 
 
 def _queue(record: Record, wanted: list[str], code: Path, launcher: str, processes: int) -> list[Job]:
@@ -101,20 +113,20 @@ def _queue(record: Record, wanted: list[str], code: Path, launcher: str, process
             jobs.append(job)
     except UserError as error:
         if jobs:
-            raise UserError(f"{error}; before that, {described(jobs, len(wanted)).partition(';')[0]}") from error
+            raise UserError(f"{error}; before that, {summary_of(jobs, len(wanted)).partition(';')[0]}") from error
         raise
     return jobs
 
 
 def _arrays(record: Record, wanted: list[str]) -> list[tuple[Cluster, list[str]]]:
-    """The members of each array: those with the same request, as many as the cluster takes in one."""
+    """The members of each array: those with the same request, up to the cluster's limit."""
     size = slurm.array_size()
     return [(request, members[begin : begin + size]) for request, members in _by_request(record, wanted)
             for begin in range(0, len(members), size)]  # fmt: skip
 
 
 def _by_request(record: Record, wanted: list[str]) -> list[tuple[Cluster, list[str]]]:
-    """Members that ask for the same share an array."""
+    """Members with the same request share an array."""
     groups: dict[str, tuple[Cluster, list[str]]] = {}
     for member in wanted:
         request = _request(record.configs / f"{member}.yaml")
@@ -123,20 +135,20 @@ def _by_request(record: Record, wanted: list[str]) -> list[tuple[Cluster, list[s
 
 
 def _request(path: Path) -> Cluster:
-    """The request in a member's recorded config. UserError where it is damaged."""
+    """The request in a member's recorded config. Raises UserError if it is damaged."""
     try:
         with open_plain(path) as file:
             request = Cluster(**yaml.load(file.read(MOST).decode(), LOADER)["cluster"])
-        right = all(type(value) is type(getattr(Cluster(), key)) for key, value in asdict(request).items())
-        if right and all(isinstance(text, str) for text in (*request.setup, *request.extra)):
+        valid = all(type(value) is type(getattr(Cluster(), key)) for key, value in asdict(request).items())
+        if valid and all(isinstance(text, str) for text in (*request.setup, *request.extra)):
             return request
     except (KeyError, TypeError, ValueError, yaml.YAMLError, RecursionError):
         pass
-    raise UserError(f"{path}: damaged (no group cluster as a submission writes it); submit the sweep again")
+    raise UserError(f"{path}: damaged (its group cluster is missing or invalid); submit the sweep again")
 
 
 def _check_setup(record: Record, members: list[str]) -> None:
-    """UserError where jobs would run recorded shell lines that are not this checkout's: a record may be a stranger's."""
+    """Raise UserError if a recorded shell line differs from this checkout's: the record is not trusted."""
     for request, _ in _by_request(record, members):
         lines = [*request.setup, *request.extra]
         if lines and lines != [*(here := compose_config([]).cluster).setup, *here.extra]:
@@ -145,38 +157,38 @@ def _check_setup(record: Record, members: list[str]) -> None:
 
 
 def cancel(record: Record) -> list[Row]:
-    """End all that waits or runs; returns those members. Finished ones keep their figures.
+    """Cancel all members that wait or run, and return them. Finished members are not changed.
 
-    UserError where processes or SLURM's jobs that the record names are not certain to be this sweep's: they go on.
+    Raises UserError if recorded processes or SLURM jobs cannot be identified as this sweep's; these continue.
     """
     with record.locked():
         latest = {member: job for job in record.jobs() for member in job.members}
-        going = [row for row in rows(record)[0] if row.state not in (*BAD, "done")]
-        concerned = {latest[row.hash].number: latest[row.hash] for row in going if row.hash in latest}
-        arrays = [job for job in concerned.values() if job.launcher == "slurm"]
+        active = [row for row in rows(record)[0] if row.state not in (*BAD, "done")]
+        affected = {latest[row.hash].number: latest[row.hash] for row in active if row.hash in latest}
+        arrays = [job for job in affected.values() if job.launcher == "slurm"]
         slurm.check_ours(record, arrays)
-        for job in concerned.values():
+        for job in affected.values():
             job.cancelled = time.time()
             record.write(job)
-        names = [row.job for row in going if latest.get(row.hash) in arrays]
+        names = [row.job for row in active if latest.get(row.hash) in arrays]
         for begin in range(0, len(names), 500):
             slurm.cancel(names[begin : begin + 500])
-        left = [
+        remaining = [
             member
-            for job in concerned.values()
+            for job in affected.values()
             if job.launcher == "local"
-            for member in local.Local(record, job).cancel([row.hash for row in going if latest.get(row.hash) is job])
+            for member in local.Local(record, job).cancel([row.hash for row in active if latest.get(row.hash) is job])
         ]
-        if left:
-            raise UserError(f"{record.home}: {len(left)} members go on ({left[0]}, ...): their processes are another "
-                            "machine's, or not certain to be this sweep's; cancel there")  # fmt: skip
-        return going
+        if remaining:
+            raise UserError(f"{record.home}: {len(remaining)} members continue ({remaining[0]}, ...): their processes are "
+                            "on another machine, or not certain to be this sweep's; cancel them there")  # fmt: skip
+        return active
 
 
-def described(jobs: list[Job], total: int) -> str:
-    """What a submission did, in one line."""
+def summary_of(jobs: list[Job], total: int) -> str:
+    """A one-line summary of a submission."""
     queued = sum(len(job.members) for job in jobs)
     if not queued:
-        return f"nothing to queue: all {total} members are done or under way"
+        return f"nothing to queue: all {total} members are done or active"
     where = [f"SLURM array {job.job}" if job.launcher == "slurm" else f"{job.processes} at a time here" for job in jobs]
-    return f"{queued} of {total} members queued ({', '.join(where)}); the others are done or under way"
+    return f"{queued} of {total} members queued ({', '.join(where)}); the others are done or active"

@@ -17,18 +17,18 @@ COLUMNS = ("state", "stage", "step", "rate", "left", "job", "error")
 COLOURS = {"done": "green", "running": "cyan", "starting": "cyan", "failed": "red", "lost": "red", "cancelled": "yellow",
            "preempted": "yellow", "requeued": "yellow", "stalled": "yellow"}  # fmt: skip
 PAGES = Path(__file__).with_name("page"), Path(__file__).resolve().parents[1] / "report" / "page"
-REFRESH = 20  # seconds after which a browser loads the page again
-SHOWN = 40  # rows on a terminal: those that are not done go first
+REFRESH = 20  # seconds between reloads in a browser
+SHOWN = 40  # rows on a terminal; members that are not done come first
 
 
 @dataclass
 class Table:
-    """All members of a sweep, each as cells of text."""
+    """All members of a sweep, each as a row of text cells."""
 
     title: str
     rows: list[Row]
     notes: list[str]
-    keys: list[str] = field(init=False)  # in which members differ
+    keys: list[str] = field(init=False)  # the config keys in which members differ
 
     def __post_init__(self) -> None:
         named = dict.fromkeys(key for row in self.rows for key in row.overrides)
@@ -63,7 +63,7 @@ class Table:
                       refresh=REFRESH if refresh else 0, at=time.strftime("%Y-%m-%d %H:%M:%S %Z"))  # fmt: skip
 
     def as_rich(self) -> Any:
-        """For a terminal: at most SHOWN rows, those that still matter."""
+        """A table for a terminal: at most SHOWN rows, unfinished members first."""
         from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -84,7 +84,7 @@ class Table:
 
 
 def render(template: str, **content: Any) -> str:
-    """A page of this package, on the report's base and in its style."""
+    """Render a template of this package with the report's base and style."""
     environment = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     style = environment.loader.get_source(environment, "style.css")[0]
@@ -92,7 +92,7 @@ def render(template: str, **content: Any) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """As 3:05 or 2:03:05."""
+    """Seconds as 3:05 or 2:03:05."""
     if seconds is None:
         return ""
     minutes, second = divmod(round(seconds), 60)

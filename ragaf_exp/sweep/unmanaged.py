@@ -1,4 +1,4 @@
-"""Run folders that no `sweep submit` made, as plain Hydra multirun leaves them: what differs is read from their configs."""
+"""Run folders without a sweep record, e.g. of a plain Hydra multirun. Their differences are read from their configs."""
 
 from __future__ import annotations
 

@@ -23,13 +23,23 @@ def attention_figure(
     title: str = "",
     top: float | None = None,
 ) -> np.ndarray:
-    """Which words each region attends to, beside the picture of the regions; (h,w,3) uint8.
+    """Draw the regions next to a heat map of the words that each region attends to.
 
-    words: the caption's words, T of them (merge sub-tokens before). attention (N,T), each row's shares.
-    overlay (h,w,3) uint8 with the regions painted and numbered. labels (H,W): region per pixel, for the
-    colour of each row's swatch, read from the overlay. top: the share at which the scale ends, else the
-    largest there is. A scene without regions or words says so instead of a
-    map.
+    Without regions or words, a text replaces the heat map.
+
+    Args:
+        words: The T words of the caption, with sub-tokens merged.
+        attention: (N,T) attention of each region to each word, in [0,1].
+        overlay: (h,w,3) uint8, the regions painted and numbered.
+        labels: (H,W) region index per pixel; gives each row a swatch with its region's colour in the overlay.
+        title: A line above the figure.
+        top: The attention at which the colour scale ends, by default the largest value.
+
+    Returns:
+        (h,w,3) uint8 image.
+
+    Raises:
+        ValueError: If the number of words differs from T.
     """
     count, width = attention.shape
     if len(words) != width:
@@ -57,13 +67,13 @@ def attention_figure(
 def _heatmap(
     chart, words: Sequence[str], attention: np.ndarray, swatches: np.ndarray | None, top: float | None
 ) -> None:  # fmt: skip
-    """Regions as rows, words as columns, darker = more; the scale ends at `top`, else at the largest share."""
+    """Heat map with regions as rows and words as columns; the colour scale ends at `top`, by default the largest value."""
     count, width = attention.shape
     top = max(float(attention.max()) if top is None else top, 1e-6)
     chart.imshow(attention, cmap="Blues", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
     slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor", "parse_math": False}
-    path, shown = lettering("\n".join(word.replace("\n", " ") for word in words))
-    chart.set_xticks(range(width), shown.split("\n"), font=FontProperties(fname=path, size=8), **slanted)
+    path, printable = lettering("\n".join(word.replace("\n", " ") for word in words))
+    chart.set_xticks(range(width), printable.split("\n"), font=FontProperties(fname=path, size=8), **slanted)
     chart.set_yticks(range(count), [str(i) for i in range(count)], fontsize=8)
     chart.set_ylabel("region", fontsize=8)
     chart.tick_params(length=0, pad=16 if swatches is not None else 3, axis="y")
@@ -80,16 +90,16 @@ def _heatmap(
             color="white" if share > 0.6 * top else "#20242c",
         )  # fmt: skip
     if swatches is not None:
-        beside = chart.get_yaxis_transform() + ScaledTranslation(-8 / 72, 0, chart.figure.dpi_scale_trans)
+        left_of_axis = chart.get_yaxis_transform() + ScaledTranslation(-8 / 72, 0, chart.figure.dpi_scale_trans)
         chart.scatter(
-            np.zeros(count), np.arange(count), 45, swatches / 255.0, marker="s", transform=beside,
+            np.zeros(count), np.arange(count), 45, swatches / 255.0, marker="s", transform=left_of_axis,
             clip_on=False, edgecolors="#888888", linewidths=0.5,
         )  # fmt: skip
 
 
 def _swatches(overlay: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """(N,3) median colour of the overlay over each region; numbers and lines painted on it are outvoted."""
+    """(N,3) median colour of the overlay over each region, which is robust to the numbers and lines drawn on it."""
     size = (overlay.shape[1], overlay.shape[0])
-    at = cv2.resize(labels.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
+    resized = cv2.resize(labels.astype(np.int16), size, interpolation=cv2.INTER_NEAREST)
     white = np.full(3, 255.0)
-    return np.array([np.median(overlay[at == i], axis=0) if (at == i).any() else white for i in range(count)])
+    return np.array([np.median(overlay[resized == i], axis=0) if (resized == i).any() else white for i in range(count)])

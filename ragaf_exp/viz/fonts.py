@@ -1,4 +1,4 @@
-"""A font for any text: the one that Matplotlib brings along, else an installed one, else placeholders."""
+"""Fonts for any text: Matplotlib's own, else an installed one, else placeholders for missing letters."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from functools import cache
 
 import matplotlib
 
-DEFAULT = "fonts/ttf/DejaVuSans.ttf"  # part of Matplotlib, so that pictures look the same on every machine
-MISSING = "□"  # for a letter that no font has; where the font lacks it too, a question mark
-COLOURED = ("color", "emoji", "lastresort")  # in the names of fonts without outlines, or of boxes for every letter
+DEFAULT = "fonts/ttf/DejaVuSans.ttf"  # part of Matplotlib, so that images look the same on every machine
+MISSING = "□"  # for a letter that no font has; a question mark if the font lacks this, too
+COLOURED = ("color", "emoji", "lastresort")  # in the names of fonts without outlines or with placeholder glyphs
 
 
 def lettering(text: str) -> tuple[str, str]:
-    """The path of a font for the text, and the text with a placeholder for each letter that this font lacks.
+    """Select a font for a text.
 
-    Tabs and other white space but line ends become spaces; invisible characters are left out.
+    Returns the path of the font, and the text with a placeholder for each letter that it lacks. White space other than line
+    ends becomes a space; invisible characters are dropped.
     """
     text = "".join(map(_visible, text))
     path, letters = default_font(), frozenset(text) - {"\n"}
@@ -28,7 +29,7 @@ def lettering(text: str) -> tuple[str, str]:
 
 
 def default_font() -> str:
-    """Path of the font for all text that it has the letters of."""
+    """Path of Matplotlib's own font, which is preferred."""
     return f"{matplotlib.get_data_path()}/{DEFAULT}"
 
 
@@ -41,7 +42,7 @@ def _visible(letter: str) -> str:
 
 @cache
 def _letters(path: str) -> frozenset[str]:
-    """The letters that a font file has; none where it can't be scaled or read."""
+    """The letters in a font file; none if it cannot be scaled or read."""
     from matplotlib.ft2font import FT2Font  # only where there is text to draw
 
     try:
@@ -53,8 +54,8 @@ def _letters(path: str) -> frozenset[str]:
 
 @cache
 def _best(letters: frozenset[str]) -> str:
-    """The installed font with most of these letters, "" where none has more than the default one."""
-    from matplotlib.font_manager import fontManager  # slow to import, and few texts need it
+    """The installed font with the most of these letters, "" if none has more than the default font."""
+    from matplotlib.font_manager import fontManager  # slow to import, and rarely needed
 
     paths = sorted({font.fname for font in fontManager.ttflist})
     usable = [path for path in paths if not any(name in path.lower() for name in COLOURED)]

@@ -1,6 +1,6 @@
-"""Pictures for people: sample grids, comparisons and attention maps, as uint8 RGB arrays.
+"""Image grids and comparisons as uint8 RGB arrays.
 
-Nothing here touches pyplot, so no figure and no setting outlives a call, and threads don't meet.
+Pyplot is not used, since its global state leaks figures and settings between calls and is not thread-safe.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ def grid(
     rows: Sequence[str] = (),
     cell: int = 128,
 ) -> np.ndarray:
-    """Pictures in rows and columns with labels, as one (h,w,3) uint8 picture.
+    """Arrange images in a labelled grid.
 
-    images: rows of (H,W,3) uint8 pictures or (H,W) sketches in [0, 1] (drawn dark on white); None, or a row
-    that is short, leaves a cell empty. columns, rows: labels above and left, wrapped to fit. cell: side of a
-    cell in px; pictures are fitted into it, small ones enlarged without blur.
+    Args:
+        images: Rows of (H,W,3) uint8 images or (H,W) sketches in [0,1], drawn dark on white. None leaves a cell empty.
+        columns: Labels above the columns.
+        rows: Labels to the left of the rows, wrapped to fit.
+        cell: Side of a cell, in px. Images are scaled to fit; small ones are enlarged without blur.
+
+    Returns:
+        (h,w,3) uint8 image.
     """
     width = max((len(row) for row in images), default=0)
     size = _letter(cell)
@@ -63,12 +68,30 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def comparison(pictures: Mapping[str, np.ndarray | None], caption: str = "", cell: int = 256) -> np.ndarray:
-    """One row of named pictures, as in `grid`, with the caption underneath; (h,w,3) uint8."""
+    """Arrange named images in one row.
+
+    Args:
+        pictures: Images by name, as for `grid`.
+        caption: Text below the row, "" for none.
+        cell: Side of a cell, in px.
+
+    Returns:
+        (h,w,3) uint8 image.
+    """
     return captioned(grid([list(pictures.values())], columns=list(pictures), cell=cell), caption, cell)
 
 
 def captioned(picture: np.ndarray, caption: str, cell: int = 256) -> np.ndarray:
-    """A grid of such cells, (h,w,3) uint8, with the caption underneath, in up to three lines; "" adds nothing."""
+    """Add a caption of up to three lines below a grid.
+
+    Args:
+        picture: (h,w,3) uint8 image.
+        caption: The text; "" adds nothing.
+        cell: Side of the grid's cells, in px, which sets the size of the letters.
+
+    Returns:
+        (h',w,3) uint8 image.
+    """
     if not caption:
         return picture
     size = _letter(cell)
@@ -80,17 +103,17 @@ def captioned(picture: np.ndarray, caption: str, cell: int = 256) -> np.ndarray:
 
 
 def _fit(picture: np.ndarray, cell: int) -> np.ndarray:
-    """The picture as (h,w,3) uint8 whose longer side is `cell`."""
+    """The image as (h,w,3) uint8, scaled so that its longer side is `cell` px."""
     if picture.ndim == 2:
         picture = np.rint(255.0 * (1.0 - np.clip(picture, 0.0, 1.0)))[..., None].repeat(3, axis=2).astype(np.uint8)
     scale = cell / max(picture.shape[:2])
     size = tuple(max(1, round(side * scale)) for side in (picture.shape[1], picture.shape[0]))
-    how = cv2.INTER_NEAREST if scale >= 1.5 else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(picture, size, interpolation=how)
+    interpolation = cv2.INTER_NEAREST if scale >= 1.5 else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(picture, size, interpolation=interpolation)
 
 
 def _letter(cell: int) -> int:
-    """Height of the letters in px beside cells of this side."""
+    """Height of the letters for cells of this side, both in px."""
     return min(16, max(11, cell // 10))
 
 
@@ -100,7 +123,7 @@ def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _wrap(text: str, width: int, lines: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """The text in at most so many lines of `width` px; the last one ends in an ellipsis where it is cut."""
+    """Wrap the text into at most `lines` lines of `width` px; a truncated text ends in an ellipsis."""
     letters = max(4, int(width / font.getlength("n")))
     return textwrap.wrap(text, letters, max_lines=max(1, lines), placeholder=" …")
 

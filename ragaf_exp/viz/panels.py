@@ -1,4 +1,4 @@
-"""Pictures of a run: validation grids, the report's panels, attention maps, fusion over timesteps."""
+"""Images of a run: validation grids and the panels of its report and samples."""
 
 from __future__ import annotations
 
@@ -18,40 +18,59 @@ COLUMNS = ("sketch", "regions", "stage1", "stage2", "truth")
 
 
 def save_png(path: Path, picture: np.ndarray, own: bool = False) -> None:
-    """Write a picture, whole or not at all.
+    """Write an image atomically as PNG.
 
     Args:
-        path: of the file; a symbolic link there is replaced.
-        picture: (H,W,3) uint8, or a sketch (H,W) in [0,1], which is drawn dark on white.
-        own: the file belongs to a run folder, as in `files.write_bytes`.
+        path: The file; a symbolic link is replaced.
+        picture: (H,W,3) uint8 image, or (H,W) sketch in [0,1], which is drawn dark on white.
+        own: Whether the file belongs to a run folder, as for `files.write_bytes`.
     """
     if picture.ndim == 2:
         picture = np.rint(255 * (1 - np.clip(picture, 0, 1))).astype(np.uint8)
     write_bytes(path, png(picture), own)
 
 
-def panels(example: Example, drawn: SampledImages, row: int, text: TinyText) -> dict[str, np.ndarray]:
-    """One item's pictures by name: sketch, regions, stage1, stage2, attention; what does not apply is left out."""
+def panels(example: Example, sampled: SampledImages, row: int, text: TinyText) -> dict[str, np.ndarray]:
+    """The images of one item.
+
+    Args:
+        example: The item, with sketch, regions and graph.
+        sampled: The samples of its batch.
+        row: The index of the item in the batch.
+        text: The text encoder, which maps tokens to words.
+
+    Returns:
+        Images by name: sketch, regions, stage1, stage2, attention. Stages that did not run are left out.
+    """
     overlay = region_overlay(example.sketch, example.regions, example.graph)
-    found = {"sketch": example.sketch, "regions": overlay}
+    images = {"sketch": example.sketch, "regions": overlay}
     for name in ("stage1", "stage2"):
-        images = getattr(drawn, name)
-        if images is not None:
-            found[name] = images[row]
-    if drawn.region_text is not None:
-        words, attention = by_word(example.item.caption, drawn.region_text[row], text)
+        of_batch = getattr(sampled, name)
+        if of_batch is not None:
+            images[name] = of_batch[row]
+    if sampled.region_text is not None:
+        words, attention = by_word(example.item.caption, sampled.region_text[row], text)
         attention = attention[: example.regions.count]
-        found["attention"] = attention_figure(words, attention, overlay, example.regions.labels)
-    return found
+        images["attention"] = attention_figure(words, attention, overlay, example.regions.labels)
+    return images
 
 
 def by_word(caption: str, attention: np.ndarray, text: TinyText) -> tuple[list[str], np.ndarray]:
-    """The caption's words and the regions' attention to them (N,words): columns of a word's tokens (N,T) are summed."""
+    """Sum the attention to the tokens of each word.
+
+    Args:
+        caption: The caption.
+        attention: (N,T) attention to its tokens.
+        text: The text encoder, which gives the tokens' spans in the caption.
+
+    Returns:
+        The words, and (N,words) attention to them.
+    """
     words: list[str] = []
     columns: list[np.ndarray] = []
     end = -1
     for i, (start, stop) in enumerate(text.token_spans(caption)):
-        if stop == 0:  # START belongs to no word
+        if stop == 0:  # the START token
             continue
         if start == end and caption[start:stop].isalnum():
             words[-1] += caption[start:stop]
@@ -63,12 +82,12 @@ def by_word(caption: str, attention: np.ndarray, text: TinyText) -> tuple[list[s
     return words, np.stack(columns, 1) if columns else np.zeros((len(attention), 0), np.float32)
 
 
-def validation_grid(rows: list[Example], drawn: SampledImages) -> np.ndarray:
-    """One row per item: sketch, regions, stage 1, stage 2, truth."""
+def validation_grid(rows: list[Example], sampled: SampledImages) -> np.ndarray:
+    """A grid with one row per item: sketch, regions, stage 1, stage 2, target image."""
     columns = {
         "sketch": [e.sketch for e in rows],
         "regions": [region_overlay(e.sketch, e.regions, e.graph) for e in rows],
-        **{name: x for name in ("stage1", "stage2") if (x := getattr(drawn, name)) is not None},
+        **{name: x for name in ("stage1", "stage2") if (x := getattr(sampled, name)) is not None},
         "truth": [e.item.image for e in rows],
     }
     return grid(list(zip(*columns.values(), strict=True)), list(columns), [e.item.caption for e in rows])

@@ -41,9 +41,9 @@ def test_a_survey_of_one_file_does_not_count_compiling(tmp_path, monkeypatch):
 
         return call
 
-    region_survey.look(tmp_path, 64, [])  # compiled, whatever ran before
+    region_survey.survey_folder(tmp_path, 64, [])  # compiled, whatever ran before
     monkeypatch.setattr(building, "build", slow_at_first)
-    found, _ = region_survey.look(tmp_path, 64, [])
+    found, _ = region_survey.survey_folder(tmp_path, 64, [])
     assert found.counts == [2] and found.milliseconds < 900
 
 

@@ -24,13 +24,13 @@ def drawings(tmp_path):
 
 
 def test_counts_and_figures(drawings):
-    found, pictures = region_survey.look(drawings, 64, [])
-    assert found.counts == [1, 2, 3] and found.figures == [False, True, True] and found.milliseconds > 0
+    found, pictures = region_survey.survey_folder(drawings, 64, [])
+    assert found.counts == [1, 2, 3] and found.objects == [False, True, True] and found.milliseconds > 0
     assert len(pictures) == 3 and pictures[0].shape == pictures[1].shape
 
 
 def test_overrides_reach_the_regions(drawings):
-    found, _ = region_survey.look(drawings, 64, ["regions.max_regions=2"])
+    found, _ = region_survey.survey_folder(drawings, 64, ["regions.max_regions=2"])
     assert found.counts == [1, 2, 2]
 
 

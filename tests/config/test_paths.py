@@ -14,7 +14,7 @@ from ragaf_exp.config.paths import KEYS, quoted, split, unquoted
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.plan import __main__ as planning
 from ragaf_exp.run import command_line
-from ragaf_exp.sweep.definition import combinations, shown, word
+from ragaf_exp.sweep.definition import combinations, hydra_value, unquoted_value
 
 NAMES = (
     "写真", "größe", "photos (1)", "a,b", "a#b", "it's", 'the "best"', "a=b", "[x]", "{y}", "a\\b", "100%", "x:y",
@@ -70,15 +70,15 @@ def test_a_home_folder_is_expanded_everywhere(monkeypatch, tmp_path):
 
 def test_commas_separate_the_members_of_a_sweep():
     members = combinations(["data.root='a,b',photos (1),写真", "seed=0,1", "init=choice(x,y)"])
-    roots = list(dict.fromkeys(shown(member["data.root"]) for member in members))
+    roots = list(dict.fromkeys(unquoted_value(member["data.root"]) for member in members))
     assert roots == ["a,b", "photos (1)", "写真"] and len(members) == 12
     assert all(compose_config(["data=folder", member["data.root"]]).data.root in roots for member in members)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_value_of_a_sweep_file_is_the_members_value(name):
-    (member,) = combinations([f"data.root={word(name)}"])
-    assert shown(member["data.root"]) == name
+    (member,) = combinations([f"data.root={hydra_value(name)}"])
+    assert unquoted_value(member["data.root"]) == name
     assert compose_config(["data=folder", member["data.root"]]).data.root == name
 
 

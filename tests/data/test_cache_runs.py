@@ -62,12 +62,12 @@ def cache(tmp_path) -> Path:
 
 def test_warm_then_show_then_prune(cli, cache):
     words = ["warm", f"cache.folder={cache}", *FEW]
-    assert "29 items, 29 of them computed now, 0 were there" in cli(main, *words)[1]
-    assert "29 items, 0 of them computed now, 29 were there" in cli(main, *words)[1]
+    assert "29 items, 29 of them computed now, 0 cached before" in cli(main, *words)[1]
+    assert "29 items, 0 of them computed now, 29 cached before" in cli(main, *words)[1]
     assert "29 items, 29 of them" in cli(main, *words, "sketch=canny", "graph=knn")[1]
     status, out, _ = cli(main, "show", f"folder={cache}")
     size = f"{4096 * sum(-(-path.stat().st_size // 4096) for path in cache.glob('*/*.graph')) / 1e6:.2f} MB"
-    assert status == 0 and f"{cache}: 58 entries, {size}; the bound is cache.gigabytes, {BOUND:g} by default" in out
+    assert status == 0 and f"{cache}: 58 entries, {size}; the limit is cache.gigabytes, {BOUND:g} by default" in out
     assert "29 entries" in out and "Drawn, Enclosed, Complete" in out and "Canny, Enclosed, Knn" in out
     assert re.search(r"oldest 20\d\d-.*newest 20\d\d-", out)
     kept = sorted(cache.glob("*/*.graph"))

@@ -48,7 +48,7 @@ def test_the_listing(folder: Path) -> None:
 
 def test_every_reader_follows_it(folder: Path) -> None:
     assert ImageSet.folder(folder).keys == ("a", "sub/b")
-    assert len(region_survey.look(folder, 64, [])[0].counts) == 2
+    assert len(region_survey.survey_folder(folder, 64, [])[0].counts) == 2
 
 
 def test_openmoji_passes_over_hidden_files(tmp_path: Path) -> None:

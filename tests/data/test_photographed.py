@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from photographed import PAPER, fold, gradient, on_table, overlap, photo, ruled, step, vignette
 from PIL import Image
 
-from ragaf_exp.commands.region_survey import look
+from ragaf_exp.commands.region_survey import survey_folder
 from ragaf_exp.data import images
 from ragaf_exp.data.decode import decode
 from ragaf_exp.data.images import fit_drawing, read_drawing, stroke_share, warn_of_odd
@@ -196,6 +196,6 @@ def test_a_folder_and_a_survey_report_odd_drawings(tmp_path: Path, caplog: pytes
         rows.append(json.dumps({"file_name": name, "text": "a circle"}))
     (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
     Folder(str(tmp_path), drawings="drawings")
-    look(tmp_path / "drawings", 64, [])
+    survey_folder(tmp_path / "drawings", 64, [])
     warned = [record.getMessage() for record in caplog.records if "nothing in it is stroke" in record.getMessage()]
     assert len(warned) == 2 and all(line.count("3.png") == 1 for line in warned)

@@ -11,7 +11,7 @@ from ragaf_exp.data.loader import collate
 from ragaf_exp.inference.attention_recorder import AttentionFrame, AttentionRecorder, record_attention
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.viz.attention_steps import AttentionStep, chosen, indexed, region_means, save_attention, subsample
+from ragaf_exp.viz.attention_steps import AttentionStep, indexed, region_means, save_attention, select_words, subsample
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ def test_shares_of_a_pixel_sum_to_one_and_padding_gets_none(run):
     _, pipeline, examples, frames, _ = run
     text = pipeline.refine.text
     for frame in frames:
-        assert torch.allclose(frame.words.sum(1), torch.ones(()), atol=1e-4)
+        assert torch.allclose(frame.attention.sum(1), torch.ones(()), atol=1e-4)
         for row, example in enumerate(examples):
-            assert not frame.words[row, len(text.token_spans(example.item.caption)) :].any()
+            assert not frame.attention[row, len(text.token_spans(example.item.caption)) :].any()
 
 
 def test_watching_changes_nothing_and_ends(run):
@@ -54,9 +54,9 @@ def test_guidance_and_broken_chunks_leave_one_frame_a_timestep():
         return AttentionFrame(t, torch.full((rows, tokens, 2, 2), float(t)), torch.zeros(rows, 1, 2, 2))
 
     watch = AttentionRecorder(None)
-    watch.seen = [seen(t, 2, tokens) for tokens in (3, 4) for t in (9, 9, 5, 5)] + [seen(9, 1, 3)]
+    watch.recorded = [seen(t, 2, tokens) for tokens in (3, 4) for t in (9, 9, 5, 5)] + [seen(9, 1, 3)]
     frames = watch.frames()
-    assert [f.t for f in frames] == [9, 5] and all(f.words.shape == (4, 4, 2, 2) for f in frames)
+    assert [f.t for f in frames] == [9, 5] and all(f.attention.shape == (4, 4, 2, 2) for f in frames)
 
 
 def test_region_means():
@@ -71,7 +71,7 @@ def test_words_that_name_something_are_shown_in_their_order():
     maps = np.zeros((7, 2, 2), np.float32)
     maps[[1, 5]] = 1.0
     seen = [AttentionStep(9, np.zeros((2, 2, 3), np.uint8), maps, np.zeros((1, 7)))]
-    assert chosen(words, seen) == [1, 2, 5] and chosen(["the"], [seen[0]]) == [0]
+    assert select_words(words, seen) == [1, 2, 5] and select_words(["the"], [seen[0]]) == [0]
 
 
 def test_first_and_last_are_kept():

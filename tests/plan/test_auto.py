@@ -13,7 +13,7 @@ from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.plan import auto, available
 from ragaf_exp.plan.__main__ import main
-from ragaf_exp.plan.auto import chosen
+from ragaf_exp.plan.auto import select_profile
 from ragaf_exp.plan.available import AvailableMemory, gpu_of_size
 from ragaf_exp.plan.budget import GIB, Need
 from ragaf_exp.plan.predict import SAMPLING, Peak, micro_batch
@@ -44,7 +44,7 @@ def plain(monkeypatch):
 )  # fmt: skip
 def test_a_card_gets_the_largest_profile_that_fits_and_then_the_largest_micro_batch(plain, caplog, gib, profile, items):
     caplog.set_level(logging.INFO)
-    words = chosen([AUTO, "seed=3"], gpu_of_size(gib))
+    words = select_profile([AUTO, "seed=3"], gpu_of_size(gib))
     cfg = compose_config(words)
     assert f"memory={profile}" in words and micro_batch(cfg) == items and cfg.seed == 3
     assert cfg.memory.budget == gib and cfg.stage.batch == 16
@@ -54,23 +54,23 @@ def test_a_card_gets_the_largest_profile_that_fits_and_then_the_largest_micro_ba
 
 
 def test_what_the_command_line_gives_is_kept(plain):
-    words = chosen([AUTO, "stage.accumulate=8", "++memory.budget=20.5"], gpu_of_size(80))
+    words = select_profile([AUTO, "stage.accumulate=8", "++memory.budget=20.5"], gpu_of_size(80))
     cfg = compose_config(words)
     assert "memory=32gb" in words and micro_batch(cfg) == 2 and cfg.memory.budget == 20.5
-    assert "memory=16gb" in chosen([AUTO, "memory.budget=12"], gpu_of_size(80)), "a budget is a smaller card"
+    assert "memory=16gb" in select_profile([AUTO, "memory.budget=12"], gpu_of_size(80)), "a budget is a smaller card"
 
 
 def test_without_a_card_it_is_the_processor(plain, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(available, "_limits", lambda: [(2.6 * GIB, 8 * GIB)])  # what a job of SLURM's may have
-    words = chosen([AUTO, "memory.device=cpu"])
+    words = select_profile([AUTO, "memory.device=cpu"])
     cfg = compose_config(words)
     assert "memory=cpu" in words and micro_batch(cfg) == 2 and cfg.memory.budget == 2.6
     assert "no CUDA device" in caplog.messages[0] and "main memory" in caplog.messages[0]
-    words = chosen([AUTO], AvailableMemory(1.0, 12.0, "a full card"))
+    words = select_profile([AUTO], AvailableMemory(1.0, 12.0, "a full card"))
     assert "memory=cpu" in words and "memory.device=cpu" in words
     with pytest.raises(UserError, match="nothing fits the 0.40 GiB.*cpu would take 1.5") as refusal:
-        chosen([AUTO], AvailableMemory(0.4, 8, "main memory", cuda=False))
+        select_profile([AUTO], AvailableMemory(0.4, 8, "main memory", cuda=False))
     assert "\n" not in str(refusal.value)
 
 
@@ -79,15 +79,15 @@ def test_a_run_goes_on_as_it_began_whatever_is_free_now(plain, tmp_path, monkeyp
     free = [24.1]
     monkeypatch.setattr(auto, "query_available_memory", lambda device: AvailableMemory(free[0], 24.1, "a card"))
     words = [AUTO, f"runs={tmp_path}", "name=x"]
-    began = compose_config(chosen(words))
+    began = compose_config(select_profile(words))
     place = tmp_path / "x" / config_hash(began)
     place.mkdir(parents=True)
     (place / "config.yaml").write_text(f"memory: {{budget: {began.memory.budget}}}\n")
     free[0] = 11.0
-    assert config_hash(compose_config(chosen(words))) == place.name and "goes on" in caplog.messages[-1]
-    assert "memory=16gb" in chosen([*words, "seed=1"]), "another run looks at what is free"
+    assert config_hash(compose_config(select_profile(words))) == place.name and "continues" in caplog.messages[-1]
+    assert "memory=16gb" in select_profile([*words, "seed=1"]), "another run looks at what is free"
     monkeypatch.setattr(auto, "query_available_memory", lambda device: AvailableMemory(11.0, 12.0, "a smaller card"))
-    assert "memory=16gb" in chosen(words), "of another machine"
+    assert "memory=16gb" in select_profile(words), "of another machine"
 
 
 def test_where_it_cannot_choose(refused, tiny, monkeypatch, tmp_path):

@@ -81,7 +81,7 @@ def test_a_smaller_stage_1_is_planned_smaller_in_every_phase(tiny, run):
 
 def test_the_tracker_follows_storages_from_birth_to_death():
     with torch.device("meta"), Tracker() as tracker:
-        with tracker.of("held"):
+        with tracker.labelling("held"):
             x = torch.zeros(1000, requires_grad=True)
         y = x.exp() * 2  # the exponential is kept for the backward pass
         view = y.view(10, 100)
@@ -156,7 +156,7 @@ def test_the_command_line_says_what_fits_and_what_would(cli, tiny, tmp_path, mon
     monkeypatch.setattr(budget, "needs", needing(lambda cfg, phase: (4 if phase == SAMPLING else 1) * GIB))
     status, said, _ = cli(main, *words, "stage.run=[coarse,refine]", "memory.budget=3", f"out={out}")
     assert status == 0 and json.loads(out.read_text())["fits"] is False and "exceeds" in said
-    assert "nothing that is known" in said and "still too much" in said, "no saver helps sampling here"
+    assert "no known option" in said and "still too much" in said, "no saver helps sampling here"
 
 
 def needing(sizes):

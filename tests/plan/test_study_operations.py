@@ -13,12 +13,12 @@ from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.plan.dry_run import DryRun
 from ragaf_exp.plan.dummies import largest_batch
-from ragaf_exp.plan.flops import ROWS, counted, main
+from ragaf_exp.plan.flops import ROWS, count_flops, main
 
 
 @pytest.fixture(scope="module")
 def found(tiny):
-    return counted(compose_config(tiny))
+    return count_flops(compose_config(tiny))
 
 
 @pytest.mark.parametrize("stage", [COARSE, REFINE])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where the members are described
-from sweep_checkout import make_checkout
+from sweep_checkout import STUBBED, make_checkout
 
 pytestmark = pytest.mark.skipif(not os.environ.get("RAGAF_SLURM"), reason="by make slurm-test only")
 PATIENCE = 120.0
@@ -79,7 +79,7 @@ def test_edits_while_queued_change_nothing_and_two_submissions_queue_once(call, 
         told = sorted(process.communicate(timeout=PATIENCE)[0].splitlines()[0] for process in both)
         assert told[0].startswith("2 of 2 members queued") and told[1].startswith("nothing to queue")
         until(call, "held", {"0": "queued", "4": "queued"})
-        experiment = checkout / "ragaf_exp" / "experiment.py"
+        experiment = checkout / STUBBED
         before = experiment.read_text()
         experiment.write_text(before.replace("original", "edited"))
         question(checkout, "held", "[0, 4]", ", optim.ema=0.5")

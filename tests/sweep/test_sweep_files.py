@@ -31,7 +31,7 @@ def test_every_sweep(path):
     for word in ("# Hypothesis: ", "# Members: ", "# Command: "):
         assert any(line.startswith(word) for line in header)
     sweep = read_sweep(path.stem)
-    members = combinations(sweep.words)
+    members = combinations(sweep.all_overrides)
     if sweep.grid:
         told = next(line for line in header if line.startswith("# Members: "))
         assert f" {len(members)}" in told
@@ -42,8 +42,8 @@ def test_every_sweep(path):
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    ("grids: {seed: [0]}", "grids"), ("grid: {seed: 0}", "list of values"), ("- a", "mapping"), ("a: [", "no YAML"),
-    ("overrides: seed=0", "list of words"), ("grid: {seed: []}", "list of values"),
+    ("grids: {seed: [0]}", "grids"), ("grid: {seed: 0}", "list of values"), ("- a", "mapping"), ("a: [", "not valid YAML"),
+    ("overrides: seed=0", "list of overrides"), ("grid: {seed: []}", "list of values"),
 ])  # fmt: skip
 def test_a_wrong_sweep_is_refused(text, says, tmp_path):
     (path := tmp_path / "x.yaml").write_text(text)
@@ -51,7 +51,7 @@ def test_a_wrong_sweep_is_refused(text, says, tmp_path):
         read_sweep(str(path))
 
 
-def test_words_take_the_place_of_earlier_ones_of_their_key():
+def test_later_overrides_replace_earlier_ones_of_their_key():
     members = combinations(["name=a", "seed=0,1,2", "fusion=none", "seed=7,8", "stage.coarse.steps=5"])
     assert [m["seed"] for m in members] == ["seed=7", "seed=8"]
     assert members[0]["stage.coarse.steps"] == "++stage.coarse.steps=5"

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sweep_checkout import call, make_checkout, sweep
+from sweep_checkout import STUBBED, call, make_checkout, sweep
 
 from ragaf_exp.sweep import search
 from ragaf_exp.sweep.ledger import Record
@@ -60,7 +60,7 @@ def test_edits_after_submission_change_nothing(checkout, tmp_path):
     member = _finished(checkout, "frozen")["0"]
     (Path(member["path"]) / "status.json").unlink()  # as if it had not begun
     job = checkout / "runs" / "frozen" / ".sweep" / "jobs" / "1.json"
-    edited = {checkout / "ragaf_exp" / "experiment.py": ("original", "edited"),
+    edited = {checkout / STUBBED: ("original", "edited"),
               checkout / "conf" / "optim" / "adamw.yaml": ("warmup: 50", "warmup: 51"), path: ("=5", "=6")}  # fmt: skip
     before = {file: file.read_text() for file in edited}
     try:
@@ -143,7 +143,7 @@ def test_a_search_submits_a_point_once_and_fails_what_is_refused(checkout, tmp_p
         study.enqueue_trial({"stage.batch": batch})
         trial = study.ask()
         trial.suggest_categorical("stage.batch", [8, 9])
-        search._take_up(study, going, [*base, "stage.accumulate=8"], trial)
+        search._start(study, going, [*base, "stage.accumulate=8"], trial)
     assert list(going) == [0, 1] and going[0].hash == going[1].hash
     assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "RUNNING", "FAIL"]
     assert len(search._unsubmitted(Record(going[0].home), going)) == 1
@@ -158,7 +158,7 @@ def test_a_search_whose_process_was_killed_goes_on(checkout):
     command = [sys.executable, "-m", "ragaf_exp.sweep", *map(str, words)]
     with subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, text=True) as driver:
         assert ": done: " in driver.stdout.readline()
-        assert "another process leads this search" in sweep(checkout, *words).stderr
+        assert "another process runs this search" in sweep(checkout, *words).stderr
         driver.kill()
     home = checkout / "runs" / "rates3"
     backend = optuna.storages.journal.JournalFileBackend(str(home / ".sweep" / "study.log"))

@@ -14,7 +14,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.runs import slurm as this_job
 from ragaf_exp.runs import slurm_commands
 from ragaf_exp.sweep import slurm
-from ragaf_exp.sweep.definition import Sweep, word
+from ragaf_exp.sweep.definition import Sweep, hydra_value
 from ragaf_exp.sweep.ledger import Job, Record
 from ragaf_exp.sweep.members import compose_members
 from ragaf_exp.sweep.submit import retry, submit
@@ -105,7 +105,7 @@ def test_a_refused_submission_leaves_nothing(refusal, command, tmp_path):
         command("sbatch", "try again later")
     elif refusal == "no command":
         (tmp_path / "bin" / "sbatch").unlink()
-    members = compose_members([f"runs={word(str(tmp_path / 'my runs'))}", "name=x", "seed=0,1"])
+    members = compose_members([f"runs={hydra_value(str(tmp_path / 'my runs'))}", "name=x", "seed=0,1"])
     record = Record(members[0].home)
     with pytest.raises(UserError, match="sbatch"):
         submit(members, "slurm", 1)
@@ -144,8 +144,8 @@ def test_a_refused_retry_changes_nothing(command, tmp_path):
 
 @pytest.mark.parametrize("name", [*ODD, "a\\b"])
 def test_a_sweep_of_any_name_has_its_members(name, tmp_path):
-    words = Sweep(name, grid={"seed": [0, 1]}).words
-    members = compose_members([*words, f"runs={word(str(tmp_path / name))}"])
+    words = Sweep(name, grid={"seed": [0, 1]}).all_overrides
+    members = compose_members([*words, f"runs={hydra_value(str(tmp_path / name))}"])
     assert {member.home for member in members} == {tmp_path / name / name} and len(members) == 2
     assert members[0].overrides["name"] == name
 

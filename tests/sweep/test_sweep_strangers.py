@@ -24,7 +24,7 @@ from ragaf_exp.sweep.ledger import Job, Record, read_job
 from ragaf_exp.sweep.member import config_of
 from ragaf_exp.sweep.members import Member, compose_members
 from ragaf_exp.sweep.monitor import load, show
-from ragaf_exp.sweep.reading import figures, last_line
+from ragaf_exp.sweep.reading import last_line, metrics_of
 from ragaf_exp.sweep.report import write_sweep_report
 
 ESCAPE = "\x1b[2J\x9b31m\u202egpj\ud800\r\n"
@@ -126,12 +126,12 @@ def test_slurm_ends_only_jobs_whose_script_is_the_sweeps(job, members, monkeypat
 def test_only_a_snapshot_with_its_digest_is_run(tmp_path):
     runs = tmp_path / "runs"
     path = snapshot.take(runs)
-    assert snapshot.known(runs, f"/elsewhere/{path.name}") == path  # a record's folder is not followed, its name is
-    assert snapshot.known(runs, "/tmp/evil") is None and snapshot.known(runs, "0" * 16) is None
+    assert snapshot.find(runs, f"/elsewhere/{path.name}") == path  # a record's folder is not followed, its name is
+    assert snapshot.find(runs, "/tmp/evil") is None and snapshot.find(runs, "0" * 16) is None
     cache = path / "ragaf_exp" / "__pycache__"
     cache.mkdir()
     (cache / "errors.cpython-311.pyc").write_bytes(b"evil")
-    assert snapshot.known(runs, str(path)) == path and not cache.exists()
+    assert snapshot.find(runs, str(path)) == path and not cache.exists()
     empty = path / "ragaf_exp" / "config" / "__init__.py"
     assert empty.read_bytes() == b""
     (tmp_path / "evil.py").write_text("")
@@ -139,7 +139,7 @@ def test_only_a_snapshot_with_its_digest_is_run(tmp_path):
                    lambda: empty.symlink_to(tmp_path / "evil.py")):  # fmt: skip
         change()
         with pytest.raises(UserError, match="changed since it was taken.*code=now"):
-            snapshot.known(runs, str(path))
+            snapshot.find(runs, str(path))
 
 
 def test_retry_runs_the_snapshot_of_this_folder(job, members, tmp_path, monkeypatch):
@@ -202,7 +202,7 @@ def test_a_records_texts_and_values_reach_no_terminal_and_break_nothing(members,
     shown = capsys.readouterr().out + table.as_html() + (record.home / "sweep.html").read_text()
     assert "\\x1b[2J" in shown and not set(ESCAPE) - set("[2J31mgpj\n") & set(shown)
     assert json.loads(json.dumps(table.as_json()))["members"][0]["rate"] is None
-    assert figures(record.home / members[0].hash)["sketch_f1"] == {"value": 1.0, "ci95": None}
+    assert metrics_of(record.home / members[0].hash)["sketch_f1"] == {"value": 1.0, "ci95": None}
 
 
 def test_members_of_odd_names_are_refused(job, members):

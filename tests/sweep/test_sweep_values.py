@@ -12,7 +12,7 @@ from ragaf_exp.config.compose import as_hydra_override
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.run import expanded
 from ragaf_exp.sweep import search
-from ragaf_exp.sweep.definition import combinations, parsed, read_sweep, shown, word
+from ragaf_exp.sweep.definition import combinations, hydra_value, parse_overrides, read_sweep, unquoted_value
 from ragaf_exp.sweep.members import compose_members
 
 
@@ -53,7 +53,7 @@ def test_numbers_are_read_as_the_config_reads_them(number, tmp_path):
     space = search._checked(read_sweep(question(tmp_path, content)))["space"]
     assert space["stage.coarse.lr"]["low"] == 1e-4
     grid = read_sweep(question(tmp_path, f"grid: {{stage.coarse.lr: [{number}]}}"))
-    (member,) = compose_members([*grid.words, f"runs={tmp_path}"])
+    (member,) = compose_members([*grid.all_overrides, f"runs={tmp_path}"])
     assert member.cfg.stage.coarse.lr == 1e-4
 
 
@@ -62,12 +62,12 @@ def test_numbers_are_read_as_the_config_reads_them(number, tmp_path):
     ("grid: {graph: [no]}", "graph=false: no option"), ("grid: {graph: [{a: 1}]}", "grid: graph: a value must be"),
     ("grid: {'': [1]}", "not a config key"), ("grid: {'a key': [1]}", "not a config key"),
     ("name: [a]", "name: must be text"),
-    ("grid: {seed: [0]}\ngrid: {seed: [1]}", "duplicate key"), ("overrides: ['a=${']", "no YAML"),
-    ("grid: &x [*x]", "alias of itself"), ("grid: {null: [1]}", "no YAML"),
+    ("grid: {seed: [0]}\ngrid: {seed: [1]}", "duplicate key"), ("overrides: ['a=${']", "not valid YAML"),
+    ("grid: &x [*x]", "alias of itself"), ("grid: {null: [1]}", "not valid YAML"),
 ])  # fmt: skip
 def test_values_that_no_member_can_have(content, message, tmp_path):
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        compose_members([*read_sweep(question(tmp_path, content)).words, f"runs={tmp_path}"])
+        compose_members([*read_sweep(question(tmp_path, content)).all_overrides, f"runs={tmp_path}"])
     assert "\n" not in str(error.value)
 
 
@@ -98,7 +98,7 @@ def test_another_space_under_the_same_name_and_a_trial_that_hydra_refuses(tmp_pa
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study, going = optuna.create_study(), {}
     trial = search._next(study, "q", {"data": ["nosuch"]})
-    search._take_up(study, going, ["name=q", f"runs={tmp_path}"], trial)
+    search._start(study, going, ["name=q", f"runs={tmp_path}"], trial)
     assert not going and study.get_trials()[0].state.name == "FAIL"
     with pytest.raises(UserError, match="q: search.space: not the one of the study"):
         search._next(study, "q", {"data": ["scenes"]})
@@ -106,8 +106,9 @@ def test_another_space_under_the_same_name_and_a_trial_that_hydra_refuses(tmp_pa
 
 @pytest.mark.parametrize("value", ["größe", "写真", "it's", 'say "x"', "a\\b", "a\\", "\\'", "~/x", "a,b", "${x}", " x "])
 def test_text_is_quoted_as_hydra_reads_it(value):
-    assert parsed([f"name={word(value)}"])[0].value() == value and shown(f"name={word(value)}") == value
-    assert [shown(member["name"]) for member in combinations([f"name={word(value)},other"])] == [value, "other"]
+    override = f"name={hydra_value(value)}"
+    assert parse_overrides([override])[0].value() == value and unquoted_value(override) == value
+    assert [unquoted_value(member["name"]) for member in combinations([f"{override},other"])] == [value, "other"]
 
 
 def test_one_refused_option_among_several():

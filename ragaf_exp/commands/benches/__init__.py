@@ -1,1 +1,1 @@
-"""What `make bench` measures, one file per subject; ragaf_exp/bench.py is the command line."""
+"""The benchmarks of `make bench`, one file per subject; ragaf_exp/bench.py is the command line."""

@@ -1,4 +1,4 @@
-"""Reading sketch, regions and graph from the disk cache against computing them."""
+"""Benchmark: reading sketch, regions and graph from the disk cache, compared with computing them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import cv2
 from ragaf_exp.commands.benches.timing import medians, row
 from ragaf_exp.core.types import Example, Item
 
-PHOTOS = ("astronaut", "coffee", "chelsea", "camera")  # scikit-image's own
-READS = 100  # entries read in a turn
+PHOTOS = ("astronaut", "coffee", "chelsea", "camera")  # bundled with scikit-image
+READS = 100  # entries per round
 
 
 def cache() -> list[dict[str, Any]]:
-    """Milliseconds and graphs a second, with hashing the picture; the files are in the system's memory, as a rule."""
+    """Milliseconds per item and graphs per second, including the image hash; files are usually in the page cache."""
     from ragaf_exp.config.build import build
     from ragaf_exp.config.compose import compose_config
 
@@ -31,7 +31,7 @@ def cache() -> list[dict[str, Any]]:
 
 
 def photo(name: str, size: int) -> Item:
-    """One of scikit-image's photos, stretched to a square."""
+    """A photo bundled with scikit-image, stretched to a square of size x size px."""
     from ragaf_exp.commands.extractor_sheet import bundled_photo
 
     return Item(name, cv2.resize(bundled_photo(name), (size, size), interpolation=cv2.INTER_AREA), caption="")
@@ -55,6 +55,6 @@ def _rows(size: str, cfg: Any, items: list[Item], what: str) -> list[dict[str, A
 
 
 def _each(prepare: Callable[[Item], Example], items: list[Item]) -> None:
-    """Nothing is kept: a loader's examples don't outlive their batch."""
+    """Prepare items one by one and discard them, as a loader discards its batches."""
     for item in items:
         prepare(item)

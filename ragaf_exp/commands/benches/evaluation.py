@@ -1,4 +1,4 @@
-"""Evaluation: the Frechet distance of large sets, and sketch fidelity."""
+"""Benchmarks of the evaluation: Frechet distance of large sets, and sketch fidelity."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ SIDE, COUNT = 256, 64
 
 
 def frechet_distance(images: int = IMAGES, features: int = FEATURES) -> list[dict[str, Any]]:
-    """From features to the distance, without and with its interval, by all cores.
+    """Seconds from features to the distance, without and with its interval, on all cores.
 
-    Reference: numpy's covariances, and the eigenvalues of their product, as torchmetrics takes them.
+    Reference: covariances by numpy, and the eigenvalues of their product, as in torchmetrics.
     """
     from eval.metrics.distances import frechet, moments
     from eval.metrics.influence import frechet_interval
 
     rng = np.random.default_rng(0)
     sets = [rng.standard_normal((images, features), np.float32) + np.float32(shift) for shift in (0, 0.1)]
-    alone, whole, usual = (ms / 1000 for ms in medians([
-        lambda: frechet(*moments(sets[0]), *moments(sets[1])), lambda: frechet_interval(*sets), lambda: _usual(*sets)
+    distance, with_interval, reference = (ms / 1000 for ms in medians([
+        lambda: frechet(*moments(sets[0]), *moments(sets[1])), lambda: frechet_interval(*sets),
+        lambda: _by_eigenvalues(*sets),
     ], turns=1))  # fmt: skip
     what = f"{images:,} x {features:,} features; reference: numpy's covariances, eigenvalues of their product"
-    return [row("frechet/distance", alone, usual, "s", what),
-            row("frechet/distance_with_interval", whole, usual, "s", what)]  # fmt: skip
+    return [row("frechet/distance", distance, reference, "s", what),
+            row("frechet/distance_with_interval", with_interval, reference, "s", what)]  # fmt: skip
 
 
-def _usual(first: np.ndarray, second: np.ndarray) -> float:
+def _by_eigenvalues(first: np.ndarray, second: np.ndarray) -> float:
     (mean1, cov1), (mean2, cov2) = ((x.mean(0), np.cov(x, rowvar=False)) for x in (first, second))
     both = np.sqrt(np.linalg.eigvals(cov1 @ cov2).astype(complex)).real.sum()
     return float(np.square(mean1 - mean2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * both)
 
 
 def sketch_fidelity() -> list[dict[str, Any]]:
-    """Images a second with all figures and their chance, by all cores.
+    """Images per second with all metrics and their chance levels, on all cores.
 
-    Reference: precision and recall alone, of the sketch thinned by scikit-image and its Canny of the grey image, with
-    SciPy's distance transforms.
+    Reference: only precision and recall, of scikit-image's skeleton of the sketch and its Canny edges of the grey image,
+    with SciPy's distance transforms.
     """
     from eval.edges import ColourCanny, Extracted
     from eval.metrics.sketch_fidelity import sketch_fidelity_set
@@ -50,20 +51,20 @@ def sketch_fidelity() -> list[dict[str, Any]]:
     from ragaf_exp.sketch.canny import Canny
 
     scenes = Scenes(size=SIDE).split("test")
-    drawn = [scenes[i] for i in range(COUNT)]
+    items = [scenes[i] for i in range(COUNT)]
     photos = [np.roll(photo(name, SIDE).image, 9 * i, 1) for i in range(COUNT // len(PHOTOS)) for name in PHOTOS]
-    canny, found = Canny(), []
+    canny, rows = Canny(), []
     for name, sketches, images, reader in (
-        ("scenes", [item.drawing for item in drawn], [item.image for item in drawn], ColourCanny()),
+        ("scenes", [item.drawing for item in items], [item.image for item in items], ColourCanny()),
         ("photos", [canny(image, None) for image in photos], photos, Extracted(canny)),
     ):
-        ours, usual = medians([
+        ours, reference = medians([
             lambda s=sketches, i=images, r=reader: sketch_fidelity_set(s, i, r),
             lambda s=sketches, i=images: [_by_libraries(*pair) for pair in zip(s, i, strict=True)],
         ], turns=5)  # fmt: skip
-        what = f"{SIDE}x{SIDE}, {name}, {reader.name}, all figures and chance; reference: two figures by scikit-image"
-        found.append(row(f"sketch_fidelity/{name}", *(1000 * COUNT / ms for ms in (ours, usual)), "images/s", what))
-    return found
+        what = f"{SIDE}x{SIDE}, {name}, {reader.name}, all metrics and chance; reference: two metrics by scikit-image"
+        rows.append(row(f"sketch_fidelity/{name}", *(1000 * COUNT / ms for ms in (ours, reference)), "images/s", what))
+    return rows
 
 
 def _by_libraries(sketch: np.ndarray, image: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Graph attention's backends, each against the dense one."""
+"""Benchmark: the backends of graph attention, compared with the dense one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from typing import Any
 
 GRAPHS, NODES, WIDTH, HEADS, EDGE_FEATURES = 16, 30, 128, 4, 12
-DENSITY = 0.2  # share of pairs with an edge: about 6 neighbours a node
+DENSITY = 0.2  # share of pairs with an edge: about 6 neighbours per node
 LIBRARIES = {"dense": "torch", "dgl": "dgl", "pyg": "torch_geometric"}
 
 
 def graph_attention() -> list[dict[str, Any]]:
-    """Forward and backward of one attention layer, by every backend whose library is installed."""
+    """Forward and backward pass of one attention layer, for every backend whose library is installed."""
     from ragaf_exp.commands.benches.timing import medians, row
 
     names = [name for name, library in LIBRARIES.items() if find_spec(library)]
@@ -26,7 +26,7 @@ def graph_attention() -> list[dict[str, Any]]:
 
 
 def _layer(name: str) -> Callable[[], None]:
-    """One forward and backward of a layer of the default width, on random graphs; the same for every backend."""
+    """A forward and backward pass of a layer of the default width, on the same random graphs for every backend."""
     import torch
 
     from ragaf_exp.config.build import build

@@ -1,4 +1,4 @@
-"""Regions, graphs and soft masks: what they cost an image, on one core."""
+"""Benchmarks: regions, graphs and soft masks, per image on one core."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CROSS = cv2.getStructuringElement(cv2.MORPH_RECT, (3, 3))
 def regions_graph() -> list[dict[str, Any]]:
     """Regions and hybrid graph with all features: four photos at 512x512 after Canny, and embedded scenes at 64x64.
 
-    Reference: the floor, one 3x3 morphological closing and one cv2.connectedComponentsWithStats of the complement.
+    Reference: a lower bound, one 3x3 morphological closing and one cv2.connectedComponentsWithStats of the complement.
     """
     from ragaf_exp.config.build import build
     from ragaf_exp.config.compose import compose_config
@@ -41,16 +41,16 @@ def _regions_graph(name: str, sketch: np.ndarray) -> dict[str, Any]:
 
     find, connect, stroke = Enclosed(), Hybrid(), (sketch > 0.5).astype(np.uint8)
 
-    def floor() -> object:
+    def lower_bound() -> object:
         closed = cv2.morphologyEx(stroke, cv2.MORPH_CLOSE, CROSS)
         return cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
 
-    ours, reference = medians([lambda: connect(find(sketch)), floor], TURNS)
-    return row(name, ours, reference, "ms", "regions and hybrid graph, all features; reference: the floor")
+    ours, reference = medians([lambda: connect(find(sketch)), lower_bound], TURNS)
+    return row(name, ours, reference, "ms", "regions and hybrid graph, all features; reference: a lower bound")
 
 
 def soft_masks() -> list[dict[str, Any]]:
-    """Soft masks of a batch at four resolutions against a training step of stage 2."""
+    """Soft masks of a batch at four resolutions, compared with a training step of stage 2."""
     import torch
 
     from ragaf_exp.commands.benches.training import stage_steps

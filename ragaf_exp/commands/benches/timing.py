@@ -1,4 +1,4 @@
-"""How benchmarks are timed: machines are shared and noisy, so everything is measured beside its reference."""
+"""Timing of benchmarks. Shared machines are noisy, so that everything is measured in turn with its reference."""
 
 from __future__ import annotations
 
@@ -11,18 +11,29 @@ TURNS = 12
 
 
 def medians(functions: list[Callable[[], object]], turns: int = TURNS) -> list[float]:
-    """Median milliseconds of each function; they take turns, after one round that does not count."""
+    """Median milliseconds of each function. They are called in turn, after a warm-up round."""
     times: list[list[float]] = [[] for _ in functions]
     for turn in range(turns + 1):
-        for function, kept in zip(functions, times, strict=True):
+        for function, milliseconds in zip(functions, times, strict=True):
             began = time.perf_counter()
             function()
             if turn:
-                kept.append((time.perf_counter() - began) * 1000)
-    return [statistics.median(kept) for kept in times]
+                milliseconds.append((time.perf_counter() - began) * 1000)
+    return [statistics.median(milliseconds) for milliseconds in times]
 
 
 def row(name: str, value: float, reference: float, unit: str, what: str) -> dict[str, Any]:
-    """A row of bench.json with its reference, which was measured in the same process."""
+    """A row of bench.json.
+
+    Args:
+        name: The name of the benchmark.
+        value: The result.
+        reference: The result of the reference in the same process.
+        unit: The unit of both.
+        what: A description of what was measured.
+
+    Returns:
+        The row, with the ratio of value to reference.
+    """
     return {"name": name, "value": value, "unit": unit, "reference": reference, "ratio": value / reference,
             "what": what}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Training steps of both stages, and how fast embedded scenes come."""
+"""Benchmarks: training steps of both stages, and loading of embedded scenes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ragaf_exp.commands.benches.timing import medians, row
 
 
 def training_step() -> list[dict[str, Any]]:
-    """Stage 2's training step against stage 1's on the same batch, and the step of the region path alone."""
+    """A training step of stage 2, and one of its region path alone, compared with one of stage 1 on the same batch."""
     steps, batch = stage_steps()
     stage1, stage2, regions = medians(steps)
     what = f"a training step at batch {batch}, embedded defaults"
@@ -21,7 +21,7 @@ def training_step() -> list[dict[str, Any]]:
 
 
 def scenes() -> list[dict[str, Any]]:
-    """Embedded scenes a second on one core, and with sketch, regions and graph."""
+    """Embedded scenes per second on one core, without and with sketch, regions and graph."""
     from ragaf_exp.assembly.assemble import preparer
     from ragaf_exp.config.build import build
     from ragaf_exp.config.compose import compose_config
@@ -29,18 +29,18 @@ def scenes() -> list[dict[str, Any]]:
     cfg = compose_config([])
     items, prepare = build(cfg.data, "data").split("train"), preparer(cfg)
     count = 100
-    drawn, prepared = medians([
+    rendered, prepared = medians([
         lambda: [items[i] for i in range(count)], lambda: [prepare(items[i]) for i in range(count)]
     ])  # fmt: skip
     return [
-        {"name": "data/scenes", "value": count / drawn * 1000, "unit": "items/s", "what": "64x64, one core"},
+        {"name": "data/scenes", "value": count / rendered * 1000, "unit": "items/s", "what": "64x64, one core"},
         {"name": "data/scenes_with_graph", "value": count / prepared * 1000, "unit": "items/s",
          "what": "with sketch, regions and graph"},
     ]  # fmt: skip
 
 
 def stage_steps() -> tuple[list[Callable[[], object]], int]:
-    """One training step of stage 1, of stage 2, and of stage 2's region path alone, on one fixed batch."""
+    """Training steps of stage 1, stage 2 and the region path of stage 2 on one fixed batch, and the batch size."""
     import tempfile
     from functools import partial
 

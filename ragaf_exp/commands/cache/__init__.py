@@ -1,1 +1,1 @@
-"""Sketch, regions and graph of every image kept on disk, so that a second epoch and a second run only read them."""
+"""Commands for the disk cache of sketches, regions and graphs, which later epochs and runs read instead of recomputing."""

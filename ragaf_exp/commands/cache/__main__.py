@@ -5,7 +5,7 @@
     python -m ragaf_exp.commands.cache prune [folder=DIR] [gigabytes=X|all]
 
 show: entries, size and age by config. warm: compute all splits of a config's data. prune: remove the least recently used
-entries beyond X GB, or all; of the evaluation's features likewise. Example:
+entries beyond X GB, or all, and likewise the features of the evaluation. Example:
 
     python -m ragaf_exp.commands.cache warm data=openmoji workers=2
 """
@@ -21,19 +21,19 @@ COMMANDS = ("show", "warm", "prune")
 
 
 def main() -> None:
-    command, *words = sys.argv[1:] or [""]
+    command, *arguments = sys.argv[1:] or [""]
     if command not in COMMANDS:
         raise UserError(
-            f"{command or 'no command'}: give one of {', '.join(COMMANDS)}, as in ragaf_exp.commands.cache show"
+            f"{command or 'no command'}: give one of {', '.join(COMMANDS)}, e.g. ragaf_exp.commands.cache show"
         )
     if command == "warm":
         from ragaf_exp.commands.cache.warm import warm  # heavy
 
-        warm(words)
+        warm(arguments)
         return
     from ragaf_exp.commands.cache import inspect
 
-    (inspect.show if command == "show" else inspect.prune)(words)
+    (inspect.show if command == "show" else inspect.prune)(arguments)
 
 
 if __name__ == "__main__":

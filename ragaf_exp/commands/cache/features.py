@@ -2,8 +2,8 @@
 
     python -m ragaf_exp.commands.cache.features [overrides as of ragaf_exp.run]
 
-Entries that exist are not computed again; an interrupted pass continues. Several processes, also of torchrun or
-accelerate launch, may fill one folder. Example:
+Existing entries are not recomputed, so that an interrupted pass can be resumed. Several processes, e.g. of torchrun or
+accelerate launch, may fill the same folder. Example:
 
     python -m ragaf_exp.commands.cache.features memory=16gb data=folder data.root=photos
 """
@@ -25,15 +25,15 @@ def main() -> None:
     from ragaf_exp.runs.folder import RunFolder
     from ragaf_exp.training.encoder_cache.fill import prepare
 
-    words = sys.argv[1:]
-    asked = [] if any(word.startswith("memory.features=") for word in words) else ["memory.features=all"]
-    cfg = compose_config([*words, *asked])
+    overrides = sys.argv[1:]
+    default = [] if any(override.startswith("memory.features=") for override in overrides) else ["memory.features=all"]
+    cfg = compose_config([*overrides, *default])
     launch.init_process_group(Path(cfg.runs).absolute(), cfg.memory.device)
     device = Compute(cfg.memory.device, cfg.memory.precision).device
     with tempfile.TemporaryDirectory() as folder:
-        found = prepare(cfg, assemble(cfg, RunFolder(Path(folder))), device)
+        features = prepare(cfg, assemble(cfg, RunFolder(Path(folder))), device)
     launch.destroy_process_group()
-    for kind in (found.latents, found.texts) if found and launch.is_main_process() else ():
+    for kind in (features.latents, features.texts) if features and launch.is_main_process() else ():
         if kind is not None:
             print(f"{kind.records.folder}: {len(kind.records):,} records of {kind.records.dtype.itemsize:,} bytes")
 

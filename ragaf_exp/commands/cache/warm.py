@@ -1,4 +1,4 @@
-"""Fills the cache before it is needed: the command warm of python -m ragaf_exp.commands.cache."""
+"""The command warm of python -m ragaf_exp.commands.cache: fills the cache before training."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ragaf_exp.data.cache.prepare import CachedPreparer, cached
 from ragaf_exp.data.loader import ignore_signals, workers_watched
 from ragaf_exp.store.entries import place
 
-CHUNK = 8  # items handed to a worker at once: an interrupt waits for one chunk each
+CHUNK = 8  # items per request to a worker; an interrupt waits until the current chunks are done
 
 
 class Outcome(NamedTuple):
-    """Of one item. kept: False where the folder can't be written to. error: bad data, in one line."""
+    """The result for one item. stored: whether the folder is writable. error: the item's error, in one line."""
 
     computed: bool
-    kept: bool
+    stored: bool
     error: str = ""
 
 
 class Warming(Dataset):
-    """Item i of all splits in a row, prepared; a worker process builds for itself what it did not inherit."""
+    """Prepares item i of all splits in order. Worker processes build the data and preparer themselves."""
 
     def __init__(self, cfg: DictConfig):
         self.cfg = cfg
@@ -55,39 +55,42 @@ class Warming(Dataset):
         before = self.prepare.computed
         try:
             self.prepare(self.items[index])
-        except UserError as error:  # a loader's worker would hand it on as a traceback
+        except UserError as error:  # a loader's worker would turn it into a traceback
             return Outcome(False, True, str(error))
         return Outcome(self.prepare.computed > before, self.prepare.store.writable)
 
 
-def warm(words: list[str]) -> None:
-    """Prepare every item of the config's data once, in `workers` processes (0 = this one). UserError on bad data."""
-    mine = [word for word in words if word.startswith("workers=")]
-    workers = parse_args(mine, {"workers": int}).get("workers", 0)
+def warm(arguments: list[str]) -> None:
+    """Prepare every item of a config's data once. Raises UserError on bad data.
+
+    arguments: overrides, and workers=N for the number of processes (0 = this one).
+    """
+    own = [argument for argument in arguments if argument.startswith("workers=")]
+    workers = parse_args(own, {"workers": int}).get("workers", 0)
     if workers < 0:
-        raise UserError(f"workers={workers}: must be at least 0; take 0 to use this process alone")
-    cfg = compose_config([word for word in words if word not in mine])
+        raise UserError(f"workers={workers}: must be at least 0; use 0 for this process alone")
+    cfg = compose_config([argument for argument in arguments if argument not in own])
     if not cfg.cache.enabled:
-        raise UserError("cache.enabled=False: there is no cache to warm; take cache=default")
+        raise UserError("cache.enabled=False: there is no cache to warm; use cache=default")
     folder = place(cfg.cache.folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         total, computed = _run(Warming(cfg), workers)
     except KeyboardInterrupt:
-        print("interrupted; what was computed is kept, and the same command goes on from there", file=sys.stderr)
+        print("interrupted; computed entries are stored, and the same command resumes from there", file=sys.stderr)
         sys.exit(130)
-    print(f"{folder}: {total:,} items, {computed:,} of them computed now, {total - computed:,} were there")
+    print(f"{folder}: {total:,} items, {computed:,} of them computed now, {total - computed:,} cached before")
 
 
 def _run(warming: Warming, workers: int) -> tuple[int, int]:
-    """How many items there are, and how many of them had to be computed."""
+    """(number of items, number of them computed now)."""
     loader = DataLoader(warming, batch_size=CHUNK, collate_fn=list, num_workers=workers,
                         worker_init_fn=ignore_signals)  # fmt: skip
     computed = 0
     with workers_watched(), tqdm(total=len(warming), desc="warming the cache", unit="item", mininterval=1.0) as bar:
         for outcomes in loader:
             for outcome in outcomes:
-                if outcome.error or not outcome.kept:
+                if outcome.error or not outcome.stored:
                     folder = place(warming.cfg.cache.folder)
                     raise UserError(outcome.error or f"{folder}: can't be written to; choose another cache.folder")
                 computed += outcome.computed
