@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.hub import at_hand
+from ragaf_exp.core.hub import offline_if_unreachable
 from ragaf_exp.core.tensors import brief, read_tensors, state_of
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def from_hub(detector: str, repo: str, file: str) -> Any:
     kind = getattr(library(), detector)
     log.info("sketch: %s from the hub's %s, unless it is here already", file, repo)
     try:  # building a network draws weights, which must not move a run's generator
-        with _weights_only(), _quiet("huggingface_hub"), at_hand(), torch.random.fork_rng(devices=[]):
+        with _weights_only(), _quiet("huggingface_hub"), offline_if_unreachable(), torch.random.fork_rng(devices=[]):
             return kind.from_pretrained(repo, filename=file)
     except Exception as error:  # no network, no such host, a cut download: each library below has errors of its own
         raise UserError(f"{KEY}: {file} could not be had from the hub ({brief(error)}); fetch "
