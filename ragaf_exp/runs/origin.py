@@ -19,7 +19,7 @@ from pathlib import Path
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
 from ragaf_exp.core.safe_files import read_bounded
-from ragaf_exp.store.entries import place
+from ragaf_exp.store.entries import locate_cache
 
 SIGNATURE = ".signature"  # of config.yaml, in the run folder
 LENGTH = 32  # bytes of the key
@@ -42,7 +42,7 @@ def made_here(folder: Path) -> bool:
 
 def seal(purpose: str, content: bytes) -> str:
     """64 hex digits that only this user's key makes of the content. purpose: keeps seals of different kinds apart."""
-    return hmac.new(_key(str(place(""))), f"{purpose}\n".encode() + content, hashlib.sha256).hexdigest()
+    return hmac.new(_key(str(locate_cache(""))), f"{purpose}\n".encode() + content, hashlib.sha256).hexdigest()
 
 
 def _of_config(folder: Path) -> str:

@@ -11,7 +11,7 @@ from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.cache.entry import Unreadable, pack, unpack
 from ragaf_exp.data.cache.fingerprint import content_hash, describe, fingerprint
 from ragaf_exp.data.loader import Preparer
-from ragaf_exp.store.entries import GIGABYTE, Store, place
+from ragaf_exp.store.entries import GIGABYTE, Store, locate_cache
 
 log = logging.getLogger(__name__)
 
@@ -58,5 +58,5 @@ def cached(prepare: Preparer, cfg: DictConfig) -> Preparer:
     """`prepare` behind the cache that the config asks for; nothing is read or written yet."""
     if not cfg.cache.enabled:
         return prepare
-    store = Store(place(cfg.cache.folder), cfg.cache.gigabytes * GIGABYTE)
+    store = Store(locate_cache(cfg.cache.folder), cfg.cache.gigabytes * GIGABYTE)
     return CachedPreparer(prepare, store, describe(cfg))
