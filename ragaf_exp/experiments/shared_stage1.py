@@ -89,10 +89,10 @@ def lock_stage1(cfg: DictConfig) -> Iterator[RunFolder]:
 def _acquire(place: RunFolder) -> None:
     place.path.mkdir(parents=True, exist_ok=True)
     try:
-        place.take(0.0)
+        place.acquire(0.0)
     except LockHeld:
         log.info("stage 1: another run is training it (%s); waiting", place.path)
-        place.take(math.inf)
+        place.acquire(math.inf)
 
 
 def link_stage1(place: RunFolder, folder: RunFolder) -> None:
