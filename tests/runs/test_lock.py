@@ -20,7 +20,7 @@ from ragaf_exp.runs import folder as runfolder
 from ragaf_exp.runs import owner as owners
 from ragaf_exp.runs import slurm
 from ragaf_exp.runs.folder import RunFolder, is_stale
-from ragaf_exp.runs.lock import KEPT, Lock, LockHeld
+from ragaf_exp.runs.lock import HISTORY, Lock, LockHeld
 from ragaf_exp.runs.owner import Owner
 
 TAKE_AND_WAIT = """
@@ -175,7 +175,7 @@ def test_a_taker_that_slept_between_look_and_grasp(tmp_path):
     held_by(tmp_path, started=1)
     sleeper = lock(tmp_path)
     sleeper.me = Owner.me()
-    for _ in range(KEPT + 3):  # takers come and go meanwhile; the number it saw as free is free again
+    for _ in range(HISTORY + 3):  # takers come and go meanwhile; the number it saw as free is free again
         other = lock(tmp_path)
         other.acquire()
         other.release()
@@ -184,7 +184,7 @@ def test_a_taker_that_slept_between_look_and_grasp(tmp_path):
     assert not (tmp_path / ".owners" / "00000002.json").exists()
     assert not sleeper._create(2)
     assert other.is_held() and not sleeper.is_held()
-    assert len(list((tmp_path / ".owners").iterdir())) == KEPT
+    assert len(list((tmp_path / ".owners").iterdir())) == HISTORY
 
 
 def test_a_full_disk_leaves_no_owner(tmp_path, monkeypatch):

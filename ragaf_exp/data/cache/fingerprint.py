@@ -1,7 +1,7 @@
 """The parts of a cache entry's name: a fingerprint of config, code and libraries, and a hash of the picture's content.
 
 The content hash is XXH3 (128 bits): SHA-256 of a 512x512 photo would take 0.43 ms, more than the rest of reading an
-entry, and XXH3 takes 0.02 ms. It does not withstand deliberate collisions, from which nobody would gain anything here.
+entry, and XXH3 takes 0.02 ms. It does not withstand deliberate collisions, which would bring no gain here.
 """
 
 from __future__ import annotations
