@@ -32,8 +32,9 @@ eval: $(READY) ## score a run again: make eval RUN=runs/latest
 bench: $(READY) ## measure what the README claims about speed
 	$(BIN)/python -m ragaf_exp.bench $(ARGS)
 
-lint: $(READY) ## ruff
+lint: $(READY) ## ruff, and the words of docstrings, comments and messages
 	$(BIN)/ruff check .
+	$(BIN)/python .ci/words.py
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

@@ -86,6 +86,7 @@ def findings(path: Path) -> Iterator[str]:
         yield from (f"{line}: docstring begins with {text.split()[0]!r} (a fragment)"
                     for line, text in docstrings(tree) if OPENING.match(text))  # fmt: skip
         yield from (f"{line}: the name {name!r} (name what it is)" for line, name in names(tree) if name in NAMES)
+        yield from (f"{line}: {name} has no Args section" for line, name in without_args(tree.body))
 
 
 def prose(path: Path, content: str) -> Iterator[Text]:
@@ -130,6 +131,23 @@ def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.arg
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.lineno, node.name.strip("_")
+
+
+def without_args(body: list[ast.stmt], owner: str = "") -> Iterator[tuple[int, str]]:
+    """Public functions of at least three parameters without an Args section; a constructor's may be in its class's."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from without_args(node.body, ast.get_docstring(node) or "")
+        elif isinstance(node, ast.FunctionDef) and (node.name == "__init__" or not node.name.startswith("_")):
+            text = (ast.get_docstring(node) or "") + (owner if node.name == "__init__" else "")
+            if parameters(node.args) >= 3 and "Args:\n" not in text:
+                yield node.lineno, node.name
+
+
+def parameters(arguments: ast.arguments) -> int:
+    """Number of parameters, without self and cls."""
+    listed = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return sum(one is not None and one.arg not in ("self", "cls") for one in listed)
 
 
 def tracked() -> list[Path]:
