@@ -1,4 +1,5 @@
-"""Lint of the project's English: banned words and phrases in docstrings, comments, messages, names and Markdown.
+"""Lint of the project's English: banned words and phrases in docstrings, comments, messages, names and Markdown; and
+missing Args sections in the docstrings of public functions with at least three parameters.
 
     python .ci/words.py [PATH ...]
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import re
 import subprocess
 import sys
@@ -166,7 +168,8 @@ def files_of(arguments: list[str]) -> list[Path]:
 
 def main(arguments: list[str]) -> int:
     """Check the files; the exit status."""
-    lines = [f"{path}:{line}" for path in (files_of(arguments) or tracked()) for line in findings(path)]
+    paths = files_of(arguments) if arguments else tracked()
+    lines = [f"{os.path.relpath(path)}:{line}" for path in paths for line in findings(path)]
     print(*lines, sep="\n", end="\n" if lines else "")
     return bool(lines)
 
