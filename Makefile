@@ -32,8 +32,9 @@ eval: $(READY) ## evaluate a run again: make eval RUN=runs/latest
 bench: $(READY) ## measure the speeds in the README
 	$(BIN)/python -m ragaf_exp.bench $(ARGS)
 
-lint: $(READY) ## check the code with ruff and mypy
+lint: $(READY) ## check the code with ruff and mypy, and the words of docstrings, comments and messages
 	$(BIN)/ruff check .
+	$(BIN)/python .ci/words.py
 	$(BIN)/mypy
 
 clean: ## remove .venv and caches, but not runs/

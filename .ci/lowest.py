@@ -33,7 +33,7 @@ def lowest(requirement: Requirement) -> str:
 
 def constraints(setup: Path = SETUP) -> list[str]:
     """A line for each package. ValueError where extras bound one differently."""
-    every = [requirement for found in requirements(setup).values() for requirement in found]
+    every = [requirement for group in requirements(setup).values() for requirement in group]
     by_name: dict[str, str] = {}
     for requirement in every:
         line = lowest(requirement)

@@ -17,7 +17,7 @@ from eval.registry import METRICS
 from eval.unavailable import Unavailable
 from ragaf_exp.config.schema import Cache, Eval
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.store.entries import GIGABYTE, place
+from ragaf_exp.store.entries import GIGABYTE, locate_cache
 from ragaf_exp.store.eviction import FOLDER, evict
 
 DISTANCES = {"embedded": ["fd_embedded"], "squeezenet": ["fd_squeezenet"], "inception": ["fid", "kid"]}  # of sets
@@ -50,7 +50,7 @@ class Networks:
         self, settings: Eval, device: str = "auto", cache_folder: str | None = "", gigabytes: float = Cache().gigabytes
     ):
         self.settings, self.device = settings, device
-        self.folder = None if cache_folder is None else place(cache_folder) / FOLDER
+        self.folder = None if cache_folder is None else locate_cache(cache_folder) / FOLDER
         self.bound = gigabytes * GIGABYTE
         self._kept: dict[str, Any] = {}
 

@@ -13,7 +13,7 @@ NAMES = {"no": "float32", "bf16": "bf16", "fp16": "fp16"}
 
 
 def pick_device(device: str) -> torch.device:
-    """auto: cuda where there is one."""
+    """Resolve a device name; auto is cuda if available, else cpu. Raises UserError for cuda without a device."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("memory.device=cuda: no CUDA device is visible; take auto or cpu")
     if device == "auto":
@@ -22,9 +22,9 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """auto: bf16 where the device computes in it (one that only emulates it would be slower), else no.
+    """Resolve a precision; auto is bf16 where the device supports it natively (emulation is slower), else no.
 
-    Whether bf16 saves time on this processor, `timed.settled` measures for a run that trains.
+    For a training run on a CPU, `timed.settled` measures whether bf16 saves time.
     """
     if precision != "auto":
         return precision
@@ -32,7 +32,7 @@ def pick_precision(precision: str, device: torch.device) -> str:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bf16."""
+    """Whether the device has bf16 instructions."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -40,25 +40,25 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def kernels(device: torch.device, precision: str) -> AbstractContextManager:
-    """On processors, PyTorch's fused attention kernel is 2 to 3 times slower in bf16 than plain matrix products."""
+    """Select attention kernels: on CPUs in bf16, PyTorch's fused kernel is 2 to 3 times slower than matrix products."""
     if device.type == "cpu" and precision == "bf16":
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
 
 
 class Compute:
-    """Where and how a run computes: `with compute:` holds autocast and the choice of kernels."""
+    """Device and precision of a run; `with compute:` enables autocast and the choice of kernels."""
 
     def __init__(self, device: str = "auto", precision: str = "auto"):
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
-        self._open: list[ExitStack] = []  # it may be entered again while it is open
+        self._open: list[ExitStack] = []  # a stack, as it may be entered again while it is open
 
     def __str__(self) -> str:
         """Device and number format."""
-        where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        return f"{where}, {NAMES[self.precision]}"
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return f"{device}, {NAMES[self.precision]}"
 
     def __enter__(self) -> Compute:
         stack = ExitStack()

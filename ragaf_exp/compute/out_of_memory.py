@@ -1,4 +1,4 @@
-"""Recognises out-of-memory errors, and maps a function over items in chunks that shrink on one."""
+"""Detection of out-of-memory errors, and a map over items in chunks that shrink when one occurs."""
 
 from __future__ import annotations
 
@@ -20,37 +20,49 @@ T = TypeVar("T")
 ADVICE = "python -m ragaf_exp.plan with the same options and a memory.budget says what would make it fit"
 
 
-PROCESSOR = ("not enough memory", "can't allocate memory", "Cannot allocate memory")  # what PyTorch says on processors
+CPU_MESSAGES = ("not enough memory", "can't allocate memory", "Cannot allocate memory")  # of PyTorch's RuntimeError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host had no memory left; PyTorch has no exception of its own for the host's."""
+    """Whether a device or the host ran out of memory; PyTorch has no separate exception for host memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in PROCESSOR)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in CPU_MESSAGES)
 
 
 def free() -> None:
-    """Give back what is no longer used, so that the pieces that are asked for next find whole blocks."""
+    """Release unused memory to the device, which reduces fragmentation for the next allocations."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 class Chunks:
-    """How many items are taken at once where no gradient is needed; halves when memory runs out, and stays so."""
+    """The number of items processed at once where no gradient is needed; halved for good when memory runs out."""
 
     def __init__(self, size: int | None = None) -> None:
-        self.size = size  # None: as many as are given
+        self.size = size  # None: all items at once
 
     def over(self, items: int, call: Callable[[slice], T], what: str = "sampling") -> list[T]:
-        """call(rows) for all items, in order. OutOfMemory where not even one item fits."""
-        found: list[T] = []
+        """Call a function on all items, chunk by chunk.
+
+        Args:
+            items: Number of items.
+            call: Computes one chunk, given its rows.
+            what: Name of the work, for messages.
+
+        Returns:
+            The chunks' results, in order.
+
+        Raises:
+            OutOfMemory: Not even one item fits.
+        """
+        results: list[T] = []
         begin = 0
         while begin < items:
             size = min(self.size or items, items - begin)
             try:
-                found.append(call(slice(begin, begin + size)))
+                results.append(call(slice(begin, begin + size)))
                 begin += size
                 continue
             except (RuntimeError, MemoryError) as error:
@@ -61,10 +73,10 @@ class Chunks:
             if size == 1:
                 raise OutOfMemory(f"{what}: out of memory with one item at a time ({reason}); {ADVICE}")
             self.size = math.ceil(size / 2)
-            log.warning("%s: out of memory with %d items at once; going on with %d", what, size, self.size)
-        return found
+            log.warning("%s: out of memory with %d items at once; continuing with %d", what, size, self.size)
+        return results
 
 
 def _line(error: BaseException) -> str:
-    """An error's first sentence: PyTorch's go on for a paragraph."""
+    """Shorten an error's message to its first sentence: PyTorch's are a paragraph long."""
     return str(error).partition("\n")[0].partition(". ")[0].strip() or type(error).__name__

@@ -1,4 +1,4 @@
-"""What every command line shares: key=value arguments, one-line errors, exit status."""
+"""Shared parts of all command lines: key=value arguments, one-line errors, exit status."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ ERRNO_HINTS = {
 
 
 def guarded(main: Callable[[], Any]) -> None:
-    """Run a command line: a user's mistake becomes one line on stderr and exit status 2.
+    """Run a command line. A user's mistake becomes one line on stderr and exit status 2.
 
     --help prints the docstring of the module that defines `main`.
     """
     if HELP & set(sys.argv[1:]):
         print(inspect.cleandoc(sys.modules[main.__module__].__doc__ or ""))
         return
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then hands its errors on instead of printing them
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise errors instead of printing them
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a 4-bit kernel, which nothing here uses
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -57,13 +57,13 @@ def guarded(main: Callable[[], Any]) -> None:
             raise
         _fail(f"{error.filename2 or error.filename or 'write failed'}: {ERRNO_HINTS[error.errno]}")
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would only add a traceback to what is over
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would only add a traceback
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
 
 
 def explain(error: BaseException) -> str:
-    """One line for a user's mistake; config errors are traced to the key at fault."""
+    """Describe a user's mistake in one line; config errors are traced to the key at fault."""
     if isinstance(error, UserError):
         return str(error)
     cause: BaseException | None = error
@@ -81,14 +81,14 @@ PATHS = frozenset((  # arguments that name files or folders: a leading ~ is expa
 
 
 def parse_args(argv: Sequence[str], known: dict[str, type]) -> dict[str, Any]:
-    """`key=value` arguments as a dict; a value is converted to the key's type. UserError names the known keys."""
-    found: dict[str, Any] = {}
+    """Parse `key=value` arguments and convert each value to its key's type. Raises UserError, naming the known keys."""
+    values: dict[str, Any] = {}
     for argument in argv:
         key, equals, value = argument.partition("=")
         if not equals or key not in known:
             raise UserError(f"{argument}: unknown argument; known are {', '.join(k + '=' for k in known)}")
-        found[key] = _convert(key, value.strip(), known[key])
-    return found
+        values[key] = _convert(key, value.strip(), known[key])
+    return values
 
 
 def _convert(key: str, value: str, kind: type) -> Any:
@@ -104,7 +104,7 @@ def _convert(key: str, value: str, kind: type) -> Any:
 
 
 def _items(key: str, value: str) -> list[str]:
-    """The items of a list, with or without brackets; quotation marks protect commas and outer spaces in an item."""
+    """Split a list, with or without brackets; quotation marks protect commas and outer spaces in an item."""
     inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     items = [unquoted(item) for item in split(inner) if item]
     return [expanded(item) for item in items] if key in PATHS else items

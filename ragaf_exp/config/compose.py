@@ -1,4 +1,4 @@
-"""From overrides to a checked config, and from a config to the name of its run."""
+"""Composition of a checked config from overrides, and the config hash that names its run."""
 
 from __future__ import annotations
 
@@ -18,32 +18,38 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.resources import CONF
 
-# our launcher presets have the names of their plugins' own schemas, which Hydra remarks on
+# our launcher presets have the names of their plugins' own schemas, which Hydra warns about
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
-OmegaConf.register_new_resolver("or_null", lambda value: value or None, replace=True)  # of conf/hydra/launcher
+OmegaConf.register_new_resolver("or_null", lambda value: value or None, replace=True)  # for conf/hydra/launcher
 AUTO = "memory=auto"
-LIMITS = ("budget", "enforce", "force", "shard")  # keys of group memory that change nothing of what is computed
-# where runs are stored and logged, what they are part of, what they continue: nothing of what a config computes
+LIMITS = ("budget", "enforce", "force", "shard")  # keys of group memory that do not affect results
+# keys that say where runs are stored and logged, which study they belong to and what they continue: no effect on results
 OUTPUT_KEYS = ("runs", "logger", "cache", "cluster", "study", "extend")
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
-    """The checked config of one run, as the command line would compose it.
+    """Compose and check the config of one run, as its command line does.
 
-    memory=auto is resolved before (ragaf_exp.plan.auto.select_profile): it depends on the machine, and a config does not.
+    memory=auto must be resolved before (ragaf_exp.plan.auto.select_profile): it depends on the machine.
     """
-    words = [as_hydra_override(override) for override in overrides]
-    if GlobalHydra.instance().is_initialized():  # within a job of Hydra's
-        return validate(compose("config", words))
+    hydra_overrides = [as_hydra_override(override) for override in overrides]
+    if GlobalHydra.instance().is_initialized():  # inside a Hydra job
+        return validate(compose("config", hydra_overrides))
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return validate(compose("config", words))
+        return validate(compose("config", hydra_overrides))
 
 
 def as_hydra_override(override: str, sweeps: bool = False) -> str:
-    """An override of a group's key in the form in which Hydra takes one that no YAML states; paths are quoted.
+    """Convert an override to a form that Hydra accepts for keys that no YAML states; paths are quoted.
 
-    Schemas hold more keys than the YAMLs; which of them are known, `validate` says. sweeps: commas separate the values
-    of a sweep in paths, too. UserError where a group is given a value that can't be the name of an option.
+    Schemas hold more keys than the YAMLs, so unknown keys are left to `validate`.
+
+    Args:
+        override: KEY=VALUE or GROUP=OPTION.
+        sweeps: Commas separate the values of a sweep, in paths too.
+
+    Raises:
+        UserError: The key is empty, or a group's value can't be the name of an option.
     """
     override = quoted(override, sweeps)
     key, equals, value = override.partition("=")
@@ -58,18 +64,18 @@ def as_hydra_override(override: str, sweeps: bool = False) -> str:
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """12 hex digits of the full resolved config: the same config finds its own run again."""
+    """Hash the full resolved config to 12 hex digits, by which the same config locates its run again."""
     content = {k: v for k, v in original(OmegaConf.to_container(cfg, resolve=True)).items() if k not in OUTPUT_KEYS}
     content["memory"] = {k: v for k, v in content["memory"].items() if k not in LIMITS}
     return json_digest(content, 12)
 
 
 def load_config(path: Path) -> DictConfig:
-    """The checked config of a run folder, perhaps a stranger's: plain YAML, nothing is resolved or run."""
+    """Load and check the config of a run folder, perhaps untrusted: plain YAML, nothing is resolved or executed."""
     raw = as_config(current(read_plain(path)), path)
     if OmegaConf.is_dict(raw.setdefault("cache", {})):
-        raw.setdefault("study", {})  # runs of earlier versions were none's part
-        raw.cache.folder = ""  # where this host keeps its cache is not for a run folder to say, perhaps a stranger's
+        raw.setdefault("study", {})  # runs of earlier versions had no such group
+        raw.cache.folder = ""  # an untrusted run folder must not choose this host's cache folder
     try:
         return validate(raw, keep=False, resolve=False)
     except UserError as error:

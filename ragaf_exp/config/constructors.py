@@ -1,5 +1,8 @@
-"""Constructors read from their source, so that a config is checked without importing what it builds (PyTorch takes
-seconds, and a sweep is submitted from a login node). What can't be read so is left to an import."""
+"""Constructor signatures read from source code, so that checking a config imports nothing that it builds.
+
+Importing PyTorch takes seconds, and a sweep is submitted from a login node. Signatures that can't be read this way are
+left to an import.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ Signature = list[tuple[str, Any, Any]]  # (name, type with its range, default) o
 
 
 class Unreadable(Exception):
-    """The source does not say it plainly enough."""
+    """The signature can't be read from the source."""
 
 
 def read_constructor(target: str) -> Signature:
-    """The parameters with a default of the class that `target`, module.Class, names; or Unreadable."""
+    """Read the parameters with defaults of the class `target`, given as module.Class. Raises Unreadable."""
     module, _, name = target.rpartition(".")
     return _constructor(module, name)
 
@@ -34,17 +37,17 @@ BARE = (("abc", "ABC"), ("builtins", "object"))  # bases whose constructors take
 def _constructor(module: str, name: str) -> Signature:
     if (module, name) in BARE:
         return []
-    found = _definition(module, name)
-    if not isinstance(found, ast.ClassDef) or found.decorator_list or found.keywords:
+    cls = _definition(module, name)
+    if not isinstance(cls, ast.ClassDef) or cls.decorator_list or cls.keywords:
         raise Unreadable(name)
-    own = next((n for n in found.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    if own is not None:
-        return [] if own.decorator_list else _parameters(module, own.args)
-    if len(found.bases) != 1 or not isinstance(found.bases[0], ast.Name):
-        if found.bases:
+    init = next((n for n in cls.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if init is not None:
+        return [] if init.decorator_list else _parameters(module, init.args)
+    if len(cls.bases) != 1 or not isinstance(cls.bases[0], ast.Name):
+        if cls.bases:
             raise Unreadable(name)
         return []
-    return _constructor(*_origin(module, found.bases[0].id))
+    return _constructor(*_origin(module, cls.bases[0].id))
 
 
 def _parameters(module: str, arguments: ast.arguments) -> Signature:
@@ -57,7 +60,7 @@ def _parameters(module: str, arguments: ast.arguments) -> Signature:
 
 
 def _type(node: ast.expr | None) -> Any:
-    """The type that an annotation of plain types names."""
+    """Evaluate an annotation of plain types."""
     if isinstance(node, ast.Name) and node.id in PLAIN:
         return getattr(builtins, node.id)
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "limits":
@@ -75,12 +78,12 @@ def _type(node: ast.expr | None) -> Any:
 
 
 def _value(module: str, node: ast.expr) -> Any:
-    """A literal, or a name that stands for one."""
+    """Evaluate a literal, or a name that is assigned one."""
     if isinstance(node, ast.Name):
         module, name = _origin(module, node.id)
-        found = _definition(module, name)
-        if isinstance(found, ast.expr):
-            return _value(module, found)
+        definition = _definition(module, name)
+        if isinstance(definition, ast.expr):
+            return _value(module, definition)
         raise Unreadable(name)
     try:
         return ast.literal_eval(node)
@@ -89,7 +92,7 @@ def _value(module: str, node: ast.expr) -> Any:
 
 
 def _origin(module: str, name: str) -> tuple[str, str]:
-    """(module, name) of what `name` is in `module`: its own, or imported from another of this package."""
+    """Resolve `name` in `module` to the (module, name) that defines it, in this module or one that it imports from."""
     tree = _tree(module)
     if name in tree.imported:
         return tree.imported[name]
@@ -97,11 +100,11 @@ def _origin(module: str, name: str) -> tuple[str, str]:
 
 
 def _definition(module: str, name: str) -> ast.AST:
-    """The class, or the value assigned, of a name that a module defines; once and at its top level."""
-    found = _tree(module).defined.get(name)
-    if found is None:
+    """Return the class or the assigned value of a name that a module defines exactly once, at its top level."""
+    definition = _tree(module).defined.get(name)
+    if definition is None:
         raise Unreadable(f"{module}.{name}")
-    return found
+    return definition
 
 
 class _Module:
@@ -112,9 +115,9 @@ class _Module:
         self.imported: dict[str, tuple[str, str]] = {}
         twice = set()
         for node in tree.body:
-            for name, found in _bound(node):
+            for name, definition in _bound(node):
                 twice |= {name} & set(self.defined)
-                self.defined[name] = found
+                self.defined[name] = definition
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 self.imported |= {a.asname or a.name: (node.module, a.name) for a in node.names}
         for name in twice:

@@ -1,4 +1,4 @@
-"""Combinations of settings that are allowed and can hardly learn: a warning of one line each, before the first step."""
+"""Warnings, one line each before the first step, about settings that are allowed but can hardly train a useful model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ragaf_exp.config.schema import COARSE, REFINE
 
 
 def doubts(cfg: DictConfig) -> list[str]:
-    """A line for each combination of a checked config that can hardly learn, with the remedy."""
+    """List the doubtful combinations of settings in a checked config, each as one line with the remedy."""
     return [*_losses(cfg), *_pace(cfg), *_conditions(cfg), *_network(cfg)]
 
 
@@ -19,30 +19,30 @@ def _losses(cfg: DictConfig) -> list[str]:
 
 
 def _pace(cfg: DictConfig) -> list[str]:
-    """Per stage: a warm-up as long as the stage, a weight decay that outweighs the gradient."""
-    found = []
+    """Per stage: a warm-up as long as the stage, or a weight decay that outweighs the gradient."""
+    lines = []
     for stage in (s for s in (COARSE, REFINE) if s in cfg.stage.run):
         steps, rate = cfg.stage[stage].steps, cfg.stage[stage].lr
         if stage == REFINE:
             steps += cfg.stage.refine.region_steps
         if cfg.optim.warmup >= steps > 1:
-            found.append(f"optim.warmup={cfg.optim.warmup}: stage {stage} has {steps} steps and never reaches "
+            lines.append(f"optim.warmup={cfg.optim.warmup}: stage {stage} has {steps} steps and never reaches "
                          f"its learning rate; set optim.warmup={steps // 10}")  # fmt: skip
         if rate * cfg.optim.weight_decay > 0.1:
-            found.append(f"optim.weight_decay={cfg.optim.weight_decay:g}: with stage.{stage}.lr={rate:g}, weights shrink "
+            lines.append(f"optim.weight_decay={cfg.optim.weight_decay:g}: with stage.{stage}.lr={rate:g}, weights shrink "
                          f"by {rate * cfg.optim.weight_decay:.0%} per step; set optim.weight_decay=0.0001")  # fmt: skip
-    return found
+    return lines
 
 
 def _conditions(cfg: DictConfig) -> list[str]:
-    """A condition that training never shows, and sampling then does."""
+    """A condition that training always drops, although sampling uses it."""
     shares = {"caption": cfg.task.caption_dropout, "sketch": cfg.task.sketch_dropout}
     return [f"task.{name}_dropout={share:g}: training never shows a {name}, and samples cannot follow it; "
             f"set task.{name}_dropout=0.1" for name, share in shares.items() if share == 1]  # fmt: skip
 
 
 def _network(cfg: DictConfig) -> list[str]:
-    """A pixel codec without the layer that draws at full resolution."""
+    """A pixel codec without the layer that works at full resolution."""
     patch = cfg.codec.get("patch", 1)
     if cfg.backbone.get("head_width") != 0 or patch == 1:
         return []

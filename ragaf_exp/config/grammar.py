@@ -1,4 +1,4 @@
-"""Hydra's refusals in one line that shows the override as it was typed, without search paths and links."""
+"""One-line messages for Hydra's errors, showing the override as it was typed, without search paths and links."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from ragaf_exp.core.errors import UserError
 
 SEVERAL = re.compile(r"Ambiguous value for argument '(?:\+\+)?([^=]*)=")
-ADDED = re.compile(r"(?<![\w+])\+\+(?=\w)")  # the prefix with which `settable` hands an override to Hydra
+ADDED = re.compile(r"(?<![\w+])\+\+(?=\w)")  # the prefix that `as_hydra_override` adds
 LINK = re.compile(r"\s*See https?://\S+( for details)?")
 
 
 def refusal(error: HydraException) -> str:
-    """What is wrong with which override, and the remedy, in one line."""
+    """Describe the faulty override and the remedy, in one line."""
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override.removeprefix("++"))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
@@ -36,18 +36,18 @@ def _unreadable(override: str) -> str:
     return f"{override}: Hydra can't parse this; put the value in quotes, as '{key}=\"VALUE\"'"
 
 
-def check_flags(words: Sequence[str]) -> None:
-    """UserError where an argument looks like an option and Hydra has none of that name."""
+def check_flags(arguments: Sequence[str]) -> None:
+    """Raise UserError for an argument that looks like an option but is not one of Hydra's."""
     parser = get_args_parser()
     known = [name for action in parser._actions for name in action.option_strings]
-    for word in words:
-        if word.startswith("-") and not any(_names(word, name) for name in known):
-            raise UserError(f"{word}: unknown option; settings are KEY=VALUE, and the options are "
+    for argument in arguments:
+        if argument.startswith("-") and not any(_names(argument, name) for name in known):
+            raise UserError(f"{argument}: unknown option; settings are KEY=VALUE, and the options are "
                             f"{', '.join(name for name in known if name.startswith('--'))}")  # fmt: skip
 
 
-def _names(word: str, option: str) -> bool:
-    """Whether argparse would take the word for this option: --option[=VALUE], abbreviated, or -o[VALUE]."""
-    if word.startswith("--"):
-        return len(word) > 2 and option.startswith(word.partition("=")[0])
-    return word.startswith(option)
+def _names(argument: str, option: str) -> bool:
+    """Whether argparse would take the argument for this option: --option[=VALUE], abbreviated, or -o[VALUE]."""
+    if argument.startswith("--"):
+        return len(argument) > 2 and option.startswith(argument.partition("=")[0])
+    return argument.startswith(option)

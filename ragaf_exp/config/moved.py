@@ -1,8 +1,8 @@
-"""Modules that configs name and that have moved since: configs of older runs load, and hashes stay the same.
+"""Aliases of modules that have moved, so that configs of older runs load and their hashes stay the same.
 
 A `_target_` in a run's config.yaml names a class by its module. `current` translates the names of older versions when
-a config is read. Hashes of configs are taken over the older names (`original`), so that a run folder, a shared stage 1
-and stored samples keep their names.
+a config is read. Config hashes are computed over the older names (`original`), so that run folders, shared stage 1
+folders and stored samples keep their names.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ ORIGINAL = {new: old for old, new in MOVED.items()}
 
 
 def current(node: Any) -> Any:
-    """A plain container with each `_target_` under its present name."""
+    """Translate each `_target_` in a plain container to its present name."""
     return _translated(node, MOVED)
 
 
 def original(node: Any) -> Any:
-    """A plain container with each `_target_` under the name that hashes are taken over."""
+    """Translate each `_target_` in a plain container to the name that hashes are computed over."""
     return _translated(node, ORIGINAL)
 
 

@@ -1,4 +1,4 @@
-"""Paths in overrides and configs: quoted for Hydra's grammar, with ~ expanded."""
+"""Paths in overrides and configs: quoting for Hydra's grammar, and expansion of ~."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ KEYS = (
     "codec.source", "diffusion.source", "hint.source", "eval.pidinet", "eval.inception", "eval.squeezenet",
     "eval.lpips_backbone", "eval.lpips_heads", "eval.clip_pretrained", "eval.clip_config",
 )  # fmt: skip
-TEXTS = (*KEYS, "name")  # whose values are text whatever they look like: `name=2024` and `data.root=007` are no numbers
+TEXTS = (*KEYS, "name")  # keys whose values are always text: `name=2024` and `data.root=007` are not numbers
 QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 FUNCTION = re.compile(r"(?:choice|shuffle|sort)\(.*\)", re.DOTALL)  # Hydra's sweeps, in the values of a multirun
 ITEM = re.compile(rf"(?:^|,)\s*({QUOTED.pattern}|[^,]*?)\s*(?=,|$)", re.DOTALL)  # of a list
 
 
 def quoted(override: str, sweeps: bool = False) -> str:
-    """The override with the value of a path key quoted, so that Hydra's grammar takes any character in it.
+    """Quote the value of a path key, so that Hydra's grammar accepts any character in it.
 
     Args:
-        override: KEY=VALUE; keys other than `TEXTS` are returned as they are, as are null, empty and quoted values.
-        sweeps: commas separate the values of a sweep (multirun) instead of belonging to the path.
+        override: KEY=VALUE.
+        sweeps: Commas separate the values of a sweep (multirun) instead of belonging to the path.
+
+    Returns:
+        The override; unchanged for keys other than `TEXTS`, and for null, empty and quoted values.
     """
     key, equals, value = override.partition("=")
     if not equals or key.lstrip("+") not in TEXTS:
@@ -41,12 +44,12 @@ def _quoted(value: str) -> str:
 
 
 def split(text: str) -> list[str]:
-    """The items of a comma-separated list; commas inside a quoted item do not separate. Quotation marks are kept."""
+    """Split a comma-separated list; commas inside quotation marks do not separate. Quotation marks stay."""
     return [item.group(1) for item in ITEM.finditer(text)]
 
 
 def unquoted(value: str) -> str:
-    """The value without the pair of quotation marks around it; a mark that closes no such pair belongs to the value.
+    """Strip a pair of quotation marks around the whole value; other marks belong to the value.
 
     `"a sign" and "a door"` keeps its marks, `"a sign that says "STOP""` loses the outer pair.
     """
@@ -59,7 +62,7 @@ def unquoted(value: str) -> str:
 
 
 def expanded(value: str) -> str:
-    """The path with a leading ~ or ~USER replaced by that home folder, where there is one."""
+    """Replace a leading ~ or ~USER by that home folder, where there is one."""
     try:
         return str(Path(value).expanduser()) if value.startswith("~") else value
     except RuntimeError:  # no such user: a file may be called so

@@ -1,4 +1,4 @@
-"""A stranger's YAML as plain values. It is decided on parsed nodes, after escapes and folded lines, and within bounds."""
+"""Safe reading of untrusted YAML: plain values only, of bounded size. Checks run on parsed nodes, not on the text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from omegaconf._utils import get_yaml_loader
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.safe_files import read_bounded
 
-BYTES = 2**20  # of the largest config; ours have about 6,000
-NODES, DEEPEST = 20_000, 32  # of a config; ours have about 300 values, four levels deep
+BYTES = 2**20  # of the largest config that is read; ours have about 6,000
+NODES, DEEPEST = 20_000, 32  # most nodes and levels of a config; ours have about 300 values, four levels deep
 PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 
 
 def read_plain(path: Path) -> dict[str, Any]:
-    """The mapping that a run folder's YAML file holds, without interpolations.
+    """Read the mapping in a run folder's YAML file.
 
-    UserError where the file is missing, no mapping, larger than a config can be, or holds an alias or an interpolation.
+    Raises UserError if the file is missing, not a mapping, too large, or holds an alias or an interpolation.
     """
     try:
         text = read_bounded(path, BYTES).decode()
@@ -39,7 +39,7 @@ def read_plain(path: Path) -> dict[str, Any]:
 
 
 def _check_events(text: str, path: Path) -> None:
-    """UserError for aliases, which multiply a few lines into gigabytes, and for more or deeper nodes than a config has."""
+    """Refuse aliases, which expand a few lines into gigabytes, and more or deeper nodes than a config has."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=PARSER)):
         depth += isinstance(event, OPENING) - isinstance(event, CLOSING)
@@ -51,7 +51,7 @@ def _check_events(text: str, path: Path) -> None:
 
 
 def _check_values(content: dict[str, Any], path: Path) -> None:
-    """UserError where a key or a value is an interpolation, which could read environment variables."""
+    """Refuse interpolations in keys and values, as they could read environment variables."""
     level: list[Any] = [content]
     while level:
         value = level.pop()
@@ -64,7 +64,7 @@ def _check_values(content: dict[str, Any], path: Path) -> None:
 
 
 def as_config(content: dict[str, Any], path: Path) -> Any:
-    """The same as OmegaConf's; UserError where it takes a value of no plain type, such as a date."""
+    """Convert a mapping to OmegaConf's. Raises UserError for values that it does not take, such as a date."""
     try:
         return OmegaConf.create(content)
     except Exception as error:  # of many types

@@ -1,4 +1,4 @@
-"""Ranges of config values: what a field of a schema, or a parameter of a constructor, is annotated with."""
+"""Ranges of config values, as annotations of schema fields and constructor parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ragaf_exp.core.errors import UserError
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included unless `above` (low is out) or `below` (high is out)."""
+    """Numbers from `low` to `high`, both included unless `above` (excludes low) or `below` (excludes high)."""
 
     low: float
     high: float
@@ -23,10 +23,10 @@ class Range:
     below: bool = False
 
     def check(self, key: str, value: float) -> None:
-        """UserError unless the value lies in the range; NaN lies in none."""
-        over = self.low < value if self.above else self.low <= value
-        under = value < self.high if self.below else value <= self.high
-        if not (over and under):
+        """Raise UserError unless the value lies in the range; NaN never does."""
+        above_low = self.low < value if self.above else self.low <= value
+        below_high = value < self.high if self.below else value <= self.high
+        if not (above_low and below_high):
             raise UserError(f"{key}={value}: must be {self} ({self.reason})")
 
     def __str__(self) -> str:
@@ -36,19 +36,19 @@ class Range:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of the names that are known."""
+    """One of a set of names."""
 
     names: tuple[str, ...]
 
     def check(self, key: str, value: str) -> None:
-        """UserError unless the value is one of the names."""
+        """Raise UserError unless the value is one of the names."""
         if value not in self.names:
             raise UserError(f"{key}={value}: must be one of {', '.join(self.names)}")
 
 
 @dataclass(frozen=True)
 class Length:
-    """Lists of `low` to `high` values; distinct: none of them twice."""
+    """Lists of `low` to `high` values, with `distinct` no value twice; `example` is a valid one, for messages."""
 
     low: int
     high: int
@@ -56,10 +56,10 @@ class Length:
     distinct: bool = False
 
     def check(self, key: str, value: list) -> None:
-        """UserError unless the list has as many values."""
+        """Raise UserError unless the list has an allowed length, and distinct values where required."""
         if not self.low <= len(value) <= self.high:
-            wanted = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
-            raise UserError(f"{key}={list(value)}: must hold {wanted} values, as {self.example}")
+            count = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+            raise UserError(f"{key}={list(value)}: must hold {count} values, as {self.example}")
         if self.distinct and len(set(value)) < len(value):
             raise UserError(f"{key}={list(value)}: holds a value twice; take {self.example}")
 
@@ -69,27 +69,36 @@ def _number(value: float) -> str:
 
 
 def check(schema: type, values: Mapping[str, Any], key: str) -> None:
-    """Check every value of a dataclass's fields.
+    """Check all values of a dataclass against the ranges of its fields.
 
     Args:
-        schema: the dataclass, its fields annotated with the quantities here.
-        values: field -> value, of the right types.
-        key: the group's key in the config, for messages.
+        schema: The dataclass, its fields annotated with ranges.
+        values: Field -> value, of the right types.
+        key: The group's key in the config, for messages.
 
     Raises:
-        UserError: naming the key, its range and the reason.
+        UserError: A value is out of range; the message names the key, the range and the reason.
     """
     for name, kind in kinds(schema).items():
         check_value(kind, values[name], f"{key}.{name}" if key else name)
 
 
 def kinds(schema: type) -> dict[str, Any]:
-    """Field -> type of a dataclass, with what it is annotated with."""
+    """Return field -> type of a dataclass, annotations included."""
     return typing.get_type_hints(schema, include_extras=True)
 
 
 def check_value(kind: Any, value: Any, key: str) -> None:
-    """Check one value against the type it is annotated with; None, where allowed, has no range."""
+    """Check one value against its annotated type; None, where allowed, has no range.
+
+    Args:
+        kind: The type, perhaps annotated with ranges.
+        value: The value.
+        key: Its full key in the config, for messages.
+
+    Raises:
+        UserError: The value is out of range or of another type.
+    """
     if value is None:
         return
     if plain(kind) in (int, float, str) and not isinstance(value, int | float | str):  # OmegaConf lets [[1]] pass
@@ -107,13 +116,13 @@ def check_value(kind: Any, value: Any, key: str) -> None:
 
 
 def plain(kind: Any) -> Any:
-    """The type itself, without what it is annotated with."""
+    """Strip the annotations from a type."""
     return kind.__origin__ if hasattr(kind, "__metadata__") else kind
 
 
 def limit_of(kind: Any) -> Range | OneOf | None:
-    """The range, or the names, of a number or a name; of a list those of its elements."""
-    found = [limit for limit in getattr(kind, "__metadata__", ()) if not isinstance(limit, Length)]
-    if found or typing.get_origin(plain(kind)) is not list:
-        return found[0] if found else None
+    """Return the range of a number or the choices of a name; for a list, those of its elements."""
+    limits = [limit for limit in getattr(kind, "__metadata__", ()) if not isinstance(limit, Length)]
+    if limits or typing.get_origin(plain(kind)) is not list:
+        return limits[0] if limits else None
     return limit_of(plain(kind).__args__[0])

@@ -1,4 +1,4 @@
-"""Every key of a composed config is checked before any work: known, of the right type, and in its range."""
+"""Validation of a composed config before any work: every key is known, of the right type, and in its range."""
 
 from __future__ import annotations
 
@@ -22,23 +22,30 @@ from ragaf_exp.core.omegaconf_errors import one_line
 
 
 def validate(cfg: DictConfig, keep: bool = True, resolve: bool = True) -> DictConfig:
-    """The config with types converted, defaults filled in, references to other keys resolved and ~ expanded in paths.
+    """Check a config and complete it.
 
-    keep: leave what is given as it is; a config that nobody needs any more is checked sooner without.
-    resolve: False for a config of a run folder, perhaps a stranger's, in which there is nothing to resolve.
-    UserError naming the key and the known ones.
+    Args:
+        cfg: The composed config.
+        keep: Work on a copy. Without it the check is faster, and `cfg` must not be used again.
+        resolve: Resolve references to other keys; False for the config of a run folder, which may be untrusted.
+
+    Returns:
+        The config with types converted, defaults filled in and ~ expanded in paths.
+
+    Raises:
+        UserError: A key is unknown or missing, or its value is invalid; the message names the key.
     """
     cfg = copy.deepcopy(cfg) if keep else cfg
     if resolve:
         OmegaConf.resolve(cfg)
     known = [*SCALARS, *PLAIN, *BUILT]
     if "auto" in (cfg.get("memory") or {}):
-        raise UserError("memory=auto: looks at the machine that runs; it goes with ragaf_exp.run and .plan, as a word of "
+        raise UserError("memory=auto: depends on the machine that runs; it works with ragaf_exp.run and .plan, on "
                         "the command line; here name a profile, as memory=16gb")  # fmt: skip
     for key in cfg:
         if key not in known:
             raise UserError(f"{key}: unknown key; known are {', '.join(known)}")
-    if "cluster" not in cfg:  # in runs from before there was one, or of a profile without
+    if "cluster" not in cfg:  # runs of earlier versions, and memory profiles without one
         cfg = OmegaConf.merge({"cluster": {}}, cfg)
     for key in (*PLAIN, *BUILT):
         if not OmegaConf.is_dict(cfg.get(key)):
@@ -51,20 +58,20 @@ def validate(cfg: DictConfig, keep: bool = True, resolve: bool = True) -> DictCo
     out = OmegaConf.create(checked)
     expand_all(out)
     _name(out.name)
-    _together(out)
+    _check_combinations(out)
     return out
 
 
-CHECKED: dict[tuple[str, str], dict[str, Any]] = {}  # groups as they were given, and checked: a sweep's members share most
-MOST = 4096  # of them
+CHECKED: dict[tuple[str, str], dict[str, Any]] = {}  # group as given -> checked: the members of a sweep share most groups
+MAX_CHECKED = 4096  # entries
 
 
 def _group(key: str, node: DictConfig) -> dict[str, Any]:
-    """The checked content of a group."""
+    """Check the content of a group, once per process."""
     given = key, repr(OmegaConf.to_container(node))
     if given not in CHECKED:
         schema = PLAIN[key] if key in PLAIN else _schema(node.get("_target_"), key)
-        if len(CHECKED) >= MOST:
+        if len(CHECKED) >= MAX_CHECKED:
             CHECKED.clear()
         checked = OmegaConf.to_container(_merge(schema, node, key))
         check(schema, checked, key)
@@ -73,7 +80,7 @@ def _group(key: str, node: DictConfig) -> dict[str, Any]:
 
 
 def _schema(target: object, key: str) -> type:
-    """The schema of a group with a `_target_`: from the source where that says it plainly, or else by an import."""
+    """Return the schema of a group with a `_target_`: read from the source where possible, else by an import."""
     if isinstance(target, str) and target.startswith(ALLOWED):
         with suppress(Unreadable):
             return schema_of(target, read_constructor(target))
@@ -81,15 +88,15 @@ def _schema(target: object, key: str) -> type:
 
 
 def constructor_schema(target: type) -> type:
-    """A dataclass of the constructor's parameters that have defaults; those without are wiring, not config."""
+    """Make a dataclass of the constructor's parameters that have defaults; those without are wiring, not config."""
     hints = typing.get_type_hints(target.__init__, include_extras=True)
-    found = inspect.signature(target.__init__).parameters.items()
-    signature = [(name, hints[name], p.default) for name, p in found if name != "self" and p.default is not p.empty]
+    items = inspect.signature(target.__init__).parameters.items()
+    signature = [(name, hints[name], p.default) for name, p in items if name != "self" and p.default is not p.empty]
     return schema_of(f"{target.__module__}.{target.__name__}", signature)
 
 
 def schema_of(target: str, signature: Signature) -> type:
-    """A dataclass with the parameters as fields."""
+    """Make a dataclass with the parameters of a constructor as fields."""
     fields = [("_target_", str, dataclasses.field(default=target))]
     fields += [(name, kind, _default(default)) for name, kind, default in signature]
     return dataclasses.make_dataclass(target.rpartition(".")[2], fields)
@@ -110,13 +117,13 @@ def _merge(schema: type, node: DictConfig, key: str) -> DictConfig:
 
 
 def _scalar(key: str, value: Any, kind: Any) -> Any:
-    wanted = plain(kind)
+    scalar_type = plain(kind)
     if value is None:
-        return None if key == "init" else wanted()
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        if wanted is str:
+        return None if key == "init" else scalar_type()
+    if not isinstance(value, scalar_type) or (isinstance(value, bool) and scalar_type is not bool):
+        if scalar_type is str:
             return str(value)
-        raise UserError(f"{key}={value}: must be of type {wanted.__name__}")
+        raise UserError(f"{key}={value}: must be of type {scalar_type.__name__}")
     check_value(kind, value, key)
     return value
 
@@ -126,55 +133,55 @@ def _name(name: str) -> None:
         raise UserError(f"name={name}: must be a folder's name, without /, and not latest; take default")
 
 
-def _together(cfg: DictConfig) -> None:
-    """What can't be combined."""
+def _check_combinations(cfg: DictConfig) -> None:
+    """Refuse values that can't be combined."""
     if cfg.stage.batch % cfg.stage.accumulate:
         raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
-    _progressive(cfg)
-    _sharded(cfg)
-    _in_backward(cfg)
+    _check_progressive(cfg)
+    _check_sharded(cfg)
+    _check_in_backward(cfg)
 
 
-def _progressive(cfg: DictConfig) -> None:
-    """What a stage 1 of smaller images can't be combined with."""
+def _check_progressive(cfg: DictConfig) -> None:
+    """Refuse options that do not work with a stage 1 on smaller images."""
     if cfg.stage.coarse.scale == 1:
         return
     if cfg.stage.refine.coarse_input:
         raise UserError("stage.refine.coarse_input=true: stage 1's latent has another size; set stage.coarse.scale=1")
     if cfg.memory.features != "none":
-        raise UserError(f"memory.features={cfg.memory.features}: latents are kept at one resolution; "
+        raise UserError(f"memory.features={cfg.memory.features}: latents are cached at one resolution; "
                         "set stage.coarse.scale=1")  # fmt: skip
 
 
-def _sharded(cfg: DictConfig) -> None:
-    """What memory.shard can't be combined with."""
+def _check_sharded(cfg: DictConfig) -> None:
+    """Refuse options that do not work with memory.shard."""
     memory = cfg.memory
     if not memory.shard:
         return
-    mends = {
-        "tune": (memory.tune != "full", "full", "what little else is trained needs no sharding"),
-        "optimizer": (memory.optimizer == "adamw8bit", "adamw", "bitsandbytes does not know of parts"),
-        "precision": (memory.precision == "fp16", "bf16", "a loss scale is each process's own"),
+    conflicts = {  # key -> (whether it conflicts, the value to take, the reason)
+        "tune": (memory.tune != "full", "full", "partial tuning trains too little to need sharding"),
+        "optimizer": (memory.optimizer == "adamw8bit", "adamw", "bitsandbytes does not support sharded parameters"),
+        "precision": (memory.precision == "fp16", "bf16", "each process would have a different loss scale"),
         "step_in_backward": (memory.step_in_backward, "false", "gradients are averaged after it"),
-        "channels_last": (memory.channels_last, "false", "parts are cut from plainly laid out weights"),
-        "compile": (memory.compile, "false", "not tried together"),
-        "features": (memory.features == "all" and memory.offload, "none", "a part of the model can't rest"),
+        "channels_last": (memory.channels_last, "false", "shards are cut from contiguous weights"),
+        "compile": (memory.compile, "false", "the combination is untested"),
+        "features": (memory.features == "all" and memory.offload, "none", "a part of the model can't be offloaded"),
     }
-    for key, (refused, mend, why) in mends.items():
-        if refused:
-            raise UserError(f"memory.shard=true: not with memory.{key}={memory[key]} ({why}); take memory.{key}={mend}")
+    for key, (conflict, remedy, why) in conflicts.items():
+        if conflict:
+            raise UserError(f"memory.shard=true: not with memory.{key}={memory[key]} ({why}); take memory.{key}={remedy}")
     if cfg.optim.muon > 0:
-        raise UserError("memory.shard=true: not with optim.muon (which turns whole matrices); take optim=adamw")
+        raise UserError("memory.shard=true: not with optim.muon (which needs whole matrices); take optim=adamw")
 
 
-def _in_backward(cfg: DictConfig) -> None:
-    """What memory.step_in_backward can't be combined with: it leaves no gradient behind."""
+def _check_in_backward(cfg: DictConfig) -> None:
+    """Refuse options that need gradients after the backward pass, as memory.step_in_backward frees them."""
     if not cfg.memory.step_in_backward:
         return
     if cfg.optim.clip > 0:
-        raise UserError("memory.step_in_backward=true: no gradient is left to be clipped; set optim.clip=0")
+        raise UserError("memory.step_in_backward=true: no gradient is left to clip; set optim.clip=0")
     if cfg.stage.accumulate > 1:
-        raise UserError("memory.step_in_backward=true: no gradient is left to be accumulated; set stage.accumulate=1")
+        raise UserError("memory.step_in_backward=true: no gradient is left to accumulate; set stage.accumulate=1")
     if cfg.memory.precision == "fp16":
-        raise UserError("memory.step_in_backward=true: a step can't be taken back when float16 overflows; "
+        raise UserError("memory.step_in_backward=true: a step can't be skipped when float16 overflows; "
                         "take memory.precision=bf16")  # fmt: skip

@@ -19,29 +19,43 @@ DIGITS = 20  # of an integer in it
 
 
 def write_bytes(path: Path, content: bytes, own: bool = False) -> None:
-    """Write a temporary file, sync it, rename it.
+    """Replace a file's content atomically: write a temporary file, sync it, rename it.
 
     Args:
-        path: of the file. Where it is a symbolic link, the link is replaced.
-        content: its new content.
-        own: the file belongs to a run folder, perhaps a stranger's: no symbolic link among its folders is followed.
+        path: The file. Where it is a symbolic link, the link is replaced.
+        content: Its new content.
+        own: The file belongs to a run folder, perhaps someone else's: no symbolic link among its folders is followed.
 
     Raises:
-        UserError: with `own`, where there is such a link.
+        UserError: With `own`, where there is such a link.
     """
     write_atomic(path if own else path.parent.resolve() / path.name, content)
 
 
 def write_text(path: Path, content: str, own: bool = False) -> None:
+    """Replace a text file's content atomically.
+
+    Args:
+        path: The file.
+        content: Its new content, written as UTF-8.
+        own: As in `write_bytes`.
+    """
     write_bytes(path, content.encode(), own)
 
 
 def write_json(path: Path, content: Any, own: bool = False) -> None:
+    """Replace a JSON file's content atomically.
+
+    Args:
+        path: The file.
+        content: Anything that `json.dumps` takes.
+        own: As in `write_bytes`.
+    """
     write_text(path, json.dumps(content, indent=1) + "\n", own)
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of a run folder or a sweep. UserError where it is missing, no JSON, or no regular file."""
+    """Read a JSON file of a run folder or a sweep. Raises UserError if it is missing, not JSON or not a regular file."""
     try:
         return parse_json(read_bounded(path))
     except FileNotFoundError as error:
@@ -53,7 +67,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """A JSON document; ValueError where it is none, is nested too deeply or holds an integer of too many digits."""
+    """Parse JSON. Raises ValueError for invalid JSON, too deep nesting, or an integer of too many digits."""
     try:
         content = json.loads(text, parse_int=_integer)
     except RecursionError:
@@ -77,18 +91,18 @@ def _values(content: dict | list) -> Iterable[Any]:
 
 
 def read_mapping(path: Path, schema: int) -> dict[str, Any]:
-    """A JSON object that says its schema. UserError where it is missing, damaged, or newer than `schema`."""
+    """Read a JSON object that states its schema. Raises UserError if it is missing, damaged, or newer than `schema`."""
     content = read_json(path)
-    found = content.get("schema", 0) if isinstance(content, dict) else None
-    if not isinstance(found, int):
+    version = content.get("schema", 0) if isinstance(content, dict) else None
+    if not isinstance(version, int):
         raise UserError(f"{path}: damaged (no mapping with a schema); restore it, or run the training command again")
-    if found > schema:
-        raise UserError(f"{path}: schema {found} is newer than this version's {schema}; update ragaf_exp")
+    if version > schema:
+        raise UserError(f"{path}: schema {version} is newer than this version's {schema}; update ragaf_exp")
     return content
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a file of a JSON object is missing, or holds something else. UserError where it is no regular file."""
+    """Whether a JSON object's file is missing or holds something else. Raises UserError if it is not a regular file."""
     try:
         content = parse_json(read_bounded(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -97,9 +111,9 @@ def is_damaged(path: Path) -> bool:
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary folder, sync what it holds, and rename it to `path`, which must not exist.
+    """Create a folder atomically: fill a temporary one, sync its files, and rename it to `path`, which must not exist.
 
-    Missing folders above it are made. UserError where a symbolic link lies on the way, as `path` is a run folder's.
+    Missing parent folders are made. Raises UserError for a symbolic link among them, as `path` is in a run folder.
     """
     temporary = make_folder(path.parent) / f".{path.name}.tmp"
     remove_folder(temporary)
@@ -116,9 +130,9 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder inside a run folder with all it holds; a symbolic link of its name is removed itself.
+    """Remove a folder inside a run folder with its content; a symbolic link of this name is removed, not followed.
 
-    UserError where there is a symbolic link among the folders above it.
+    Raises UserError for a symbolic link among its parent folders.
     """
     with suppress(FileNotFoundError), open_folder(path.parent) as above:
         if path.is_symlink():
@@ -128,6 +142,7 @@ def remove_folder(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
+    """Flush a file or folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -136,7 +151,7 @@ def sync(path: Path) -> None:
 
 
 def checksum(path: Path) -> str:
-    """sha256 of a file, read in pieces."""
+    """Compute the sha256 of a file, reading it in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
 

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached: one probe for a process, so that offline only the first file waits."""
+"""One probe per process of whether the Hugging Face hub can be reached, so that offline only the first file waits."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-PROBE_S = 5.0  # seconds after which a hub that does not answer counts as out of reach
+PROBE_S = 5.0  # seconds after which a hub that does not answer counts as unreachable
 
 
 @lru_cache
 def reachable() -> bool:
-    """Whether the hub answers at all. Without a network its client would try each file for tens of seconds."""
+    """Whether the hub answers. Without a network its client would retry each file for tens of seconds."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
@@ -24,8 +24,8 @@ def reachable() -> bool:
 
 
 @contextmanager
-def at_hand() -> Iterator[None]:
-    """In here the hub's client looks in its local cache alone where the hub can't be reached."""
+def offline_if_unreachable() -> Iterator[None]:
+    """Limit the hub's client to its local cache where the hub can't be reached."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

@@ -1,4 +1,4 @@
-"""Imports of the heavy libraries in less time."""
+"""Faster imports of the large libraries."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def stub_optional_imports() -> Iterator[None]:
-    """In here import what brings PyTorch and diffusers with it.
+    """Speed up the imports in its body, for modules that import PyTorch and diffusers.
 
-    Modules are no garbage, but so many objects that looking through them again and again takes a fifth of the time. And
-    bitsandbytes is hidden: diffusers and peft import it wherever it is installed, and with it PyTorch's compiler, to load
-    quantised weights, which nothing here does. The 8-bit optimizer imports it by itself.
+    Garbage collection is off, as scanning all the new objects takes a fifth of the time. bitsandbytes is hidden:
+    diffusers and peft import it where it is installed, and with it PyTorch's compiler, to load quantised weights,
+    which nothing here does. The 8-bit optimizer imports it separately.
     """
     hidden = "bitsandbytes" not in sys.modules
     if hidden:

@@ -1,4 +1,4 @@
-"""Loops over pixels, compiled."""
+"""Compilation of loops over pixels by numba."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ log = logging.getLogger(__name__)
 
 
 def compiled(function: Callable) -> Callable:
-    """numba's njit, with the machine code kept on disk: the first process compiles for some seconds, others load it.
+    """Apply numba's njit with machine code cached on disk: the first process compiles for some seconds, others load it.
 
-    It is kept beside the module, or where that can't be written in the user's cache folder, or in $NUMBA_CACHE_DIR.
+    The code is stored in $NUMBA_CACHE_DIR if set, else next to the module, else in the user's cache folder.
     """
     try:
         return njit(cache=True)(function)
-    except RuntimeError as error:  # nowhere to keep it: a read-only installation and no home folder
-        log.warning("%s is compiled anew by every process (%s); set NUMBA_CACHE_DIR", function.__name__, error)
+    except RuntimeError as error:  # no folder to write to: a read-only installation and no home folder
+        log.warning("%s is compiled again by every process (%s); set NUMBA_CACHE_DIR", function.__name__, error)
         return njit(function)

@@ -9,23 +9,28 @@ Made = TypeVar("Made")
 
 
 class LazyItems(Sequence[Made]):
-    """A split, or anything made on request from its index alone, so that any worker may make any of them."""
+    """A sequence, such as a split, whose items are made on request from their index alone, in any worker process.
+
+    Args:
+        make: Index -> item.
+        length: Number of items.
+        caption: Index -> the item's caption, where that is known without making the item.
+    """
 
     def __init__(self, make: Callable[[int], Made], length: int, caption: Callable[[int], str] | None = None) -> None:
-        """caption: an item's, where it is known without making the item."""
         self._make, self._length, self._caption = make, length, caption
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: int) -> Made:
-        """The item at `index`; negative counts from the end. Raises IndexError outside the split."""
-        at = index + self._length if index < 0 else index
-        if not 0 <= at < self._length:
+        """Make the item at `index`; negative counts from the end. Raises IndexError outside the split."""
+        position = index + self._length if index < 0 else index
+        if not 0 <= position < self._length:
             raise IndexError(f"index {index} outside a split of {self._length}")
-        return self._make(at)
+        return self._make(position)
 
     def captions(self, count: int) -> list[str]:
-        """Of the first `count` items, or of all where there are fewer."""
-        told = self._caption or (lambda at: self[at].caption)
-        return [told(at) for at in range(min(count, self._length))]
+        """Return the captions of the first `count` items, or of all where there are fewer."""
+        caption = self._caption or (lambda index: self[index].caption)
+        return [caption(index) for index in range(min(count, self._length))]

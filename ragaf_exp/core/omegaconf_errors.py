@@ -1,4 +1,4 @@
-"""OmegaConf's errors as one line that names the key and the known keys."""
+"""One-line messages for OmegaConf's errors, naming the key and the known keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 def one_line(error: OmegaConfBaseException, key: str = "") -> str:
-    """What is wrong with which key, and the keys known there, in one line."""
+    """Describe the faulty key and list the known keys, in one line."""
     full = ".".join(part for part in (key, str(error.full_key or "")) if part)
     known = _known(error)
     if known:
@@ -16,7 +16,7 @@ def one_line(error: OmegaConfBaseException, key: str = "") -> str:
 
 
 def _known(error: OmegaConfBaseException) -> list[str]:
-    """Keys beside an unknown one; empty where the key is known and its value is at fault."""
+    """Siblings of an unknown key; empty where the key is known and its value is at fault."""
     parent = error.parent_node
     if not OmegaConf.is_dict(parent) or error.key in list(parent):
         return []

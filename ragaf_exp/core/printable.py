@@ -1,4 +1,4 @@
-"""Text that others wrote, as it may be shown: on a terminal a control character could hide lines or change its settings."""
+"""Escaping of untrusted text before it is shown: a control character could hide lines or change a terminal's settings."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u20
 
 
 def printable(text: object) -> str:
-    """The text in one line, with what must not reach a terminal or a page in its escaped form, as \\x1b."""
+    r"""Return the text in one line, with every unprintable character escaped, such as \x1b."""
     return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))

@@ -1,4 +1,4 @@
-"""Where conf/ and sweeps/ are: next to the packages in a checkout, inside this package in an installed wheel."""
+"""Locations of conf/ and sweeps/: next to the packages in a checkout, inside this package in an installed wheel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def resource_folder(name: str) -> Path:
-    """conf or sweeps."""
+    """Locate the folder conf or sweeps."""
     inside = PACKAGE / name
     return inside if inside.is_dir() else PACKAGE.parent / name
 

@@ -1,8 +1,8 @@
-"""Files of a run folder, which may be a stranger's: tar, zip and git keep symbolic links, and names prove nothing.
+"""Access to the files of a run folder, which may be untrusted: tar, zip and git preserve symbolic links.
 
 Every path here is absolute and, down to the run folder, free of links, as `RunFolder` resolves it. Each folder on the way
-is opened below the handle of the one before it, and no symbolic link is followed: a link inside a run folder is never
-read, written to, or removed through. Only regular files are opened (a pipe would block for ever), and only up to a size.
+is opened relative to the handle of its parent, and no symbolic link is followed: a link inside a run folder is never
+read, written or removed through. Only regular files are opened (a pipe would block for ever), and only up to a size.
 """
 
 from __future__ import annotations
@@ -20,17 +20,25 @@ from typing import BinaryIO
 from ragaf_exp.core.errors import UserError
 
 TEXT = 64 * 2**20  # bytes of the largest text or JSON file that is read
-LOG = 512 * 2**20  # of the largest log
+LOG = 512 * 2**20  # bytes of the largest log that is read
 BINARY = 2 * 2**30  # bytes of the largest file that is read at once
-TEMPORARY = re.compile(r"\..+\.[0-9]+(\.[0-9a-f]{8})?\.tmp")  # names of `write_atomic`'s, now and in earlier versions
+TEMPORARY = re.compile(r"\..+\.[0-9]+(\.[0-9a-f]{8})?\.tmp")  # of `write_atomic`, now and in earlier versions
 _STEP = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 @contextmanager
 def open_folder(path: Path, make: bool = False) -> Iterator[int]:
-    """The handle of a folder, for the `dir_fd` of os's functions; make: create what is missing of it.
+    """Open a folder without following symbolic links.
 
-    UserError where a symbolic link lies on the way; FileNotFoundError and NotADirectoryError as usual.
+    Args:
+        path: The folder.
+        make: Create it, and missing parents.
+
+    Yields:
+        Its handle, for the `dir_fd` of os's functions.
+
+    Raises:
+        UserError: There is a symbolic link among the parents; FileNotFoundError and NotADirectoryError as usual.
     """
     path = path.absolute()
     handle = os.open(path.anchor, _STEP)
@@ -61,21 +69,21 @@ def _step(handle: int, name: str, path: Path, make: bool) -> int:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and those above it; UserError where a symbolic link lies on the way."""
+    """Create a folder and its parents. Raises UserError for a symbolic link among them."""
     with open_folder(path, make=True):
         return path
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, opened to be read. UserError for a link, a pipe or a device; FileNotFoundError as usual."""
+    """Open a regular file for reading. Raises UserError for a link, pipe or device; FileNotFoundError as usual."""
     with open_folder(path.parent) as folder, _named(path):
         return os.fdopen(_regular(path, folder, os.O_RDONLY), "rb")
 
 
 def open_append(path: Path) -> BinaryIO:
-    """A regular file, opened to be read and appended to, created where it is missing.
+    """Open a regular file for reading and appending, and create it if missing.
 
-    UserError for a link, a pipe or a device.
+    Raises UserError for a link, a pipe or a device.
     """
     with open_folder(path.parent) as folder, _named(path):
         return os.fdopen(_regular(path, folder, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+b")
@@ -96,17 +104,17 @@ def _regular(path: Path, folder: int, flags: int) -> int:
     raise UserError(f"{path}: not a regular file; remove it")
 
 
-def read_bounded(path: Path, most: int = TEXT) -> bytes:
-    """The content of a regular file. UserError where it is larger than `most` bytes, a link, a pipe or a device."""
+def read_bounded(path: Path, max_bytes: int = TEXT) -> bytes:
+    """Read a regular file. Raises UserError if it is larger than `max_bytes`, or a link, pipe or device."""
     with open_regular(path) as file:
-        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
-    if content is None or len(content) > most:
-        raise UserError(f"{path}: larger than {most:,} bytes, which no file of this kind is; restore it")
+        content = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else None
+    if content is None or len(content) > max_bytes:
+        raise UserError(f"{path}: larger than {max_bytes:,} bytes, which no file of this kind is; restore it")
     return content
 
 
 def is_regular(path: Path) -> bool:
-    """Whether there is such a regular file; UserError where it is, or lies behind, a symbolic link, a pipe or a device."""
+    """Whether this regular file exists. Raises UserError for a symbolic link on its path, a pipe or a device."""
     try:
         open_regular(path).close()
     except (FileNotFoundError, NotADirectoryError):
@@ -115,7 +123,7 @@ def is_regular(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is such a folder; UserError where it is, or lies behind, a symbolic link."""
+    """Whether this folder exists. Raises UserError for a symbolic link on its path."""
     try:
         with open_folder(path):
             return True
@@ -124,7 +132,7 @@ def is_folder(path: Path) -> bool:
 
 
 def names_in(path: Path) -> list[str]:
-    """Names of all that is in a folder, links too, sorted; none where it is missing. UserError as `open_folder`."""
+    """List the names in a folder, links included, sorted; empty if it is missing. Raises UserError as `open_folder`."""
     try:
         with open_folder(path) as folder:
             handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
@@ -137,9 +145,9 @@ def names_in(path: Path) -> list[str]:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a temporary file, sync and rename it: a reader sees the old content or the new.
+    """Write a temporary file, sync and rename it, so that a reader sees the old content or the new.
 
-    A symbolic link of this name is replaced, not followed. UserError where a symbolic link lies on the way to the folder.
+    A symbolic link of this name is replaced, not followed. Raises UserError for a symbolic link among the folders.
     """
     temporary = f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     with open_folder(path.parent) as folder, _named(path):
@@ -156,7 +164,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def remove_named(path: Path, names: re.Pattern[str]) -> None:
-    """Remove the files of a folder whose whole names match, and the folder itself where nothing else is in it."""
+    """Remove the files of a folder whose full names match, then the folder if that leaves it empty."""
     with suppress(FileNotFoundError):
         with open_folder(path) as folder:
             for name in filter(names.fullmatch, names_in(path)):
@@ -167,7 +175,7 @@ def remove_named(path: Path, names: re.Pattern[str]) -> None:
 
 
 def refused(path: Path) -> UserError:
-    """The error for a symbolic link inside a run folder."""
+    """Return the error for a symbolic link inside a run folder."""
     return UserError(f"{path}: a symbolic link, which is never followed inside a run folder; remove it, or replace it by a "
                      "copy of its target")  # fmt: skip
 
@@ -181,7 +189,7 @@ def _is_link(name: str, folder: int) -> bool:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """System errors name the whole path, not the name below a handle."""
+    """Put the full path into system errors, instead of the name relative to a handle."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reads a network's tensors from a file that a user names; nothing is unpickled."""
+"""Reading a network's tensors from a file that a user names, without unpickling anything else."""
 
 from __future__ import annotations
 
@@ -18,29 +18,49 @@ MASK_VALUE = -1e4  # of a masked logit: far below any other, and finite in half 
 SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own switch, for libraries that don't say weights_only themselves
 
 
-def read_tensors(where: Path, key: str) -> Any:
-    """What a .pth or .safetensors file holds; key: of the config, for messages.
+def read_tensors(path: Path, key: str) -> Any:
+    """Load the content of a .pth or .safetensors file.
 
-    UserError where it can't be read or holds more than tensors; FileNotFoundError and IsADirectoryError are left.
+    Args:
+        path: The weight file.
+        key: The config key that names it, for messages.
+
+    Raises:
+        UserError: The file can't be read or holds more than tensors.
+        FileNotFoundError: The file is missing; the caller knows what to suggest.
+        IsADirectoryError: The path is a folder.
     """
     try:
-        if where.suffix == ".safetensors":
+        if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(where)
-        return torch.load(where, map_location="cpu", weights_only=True)
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
         raise
     except pickle.UnpicklingError as error:
-        raise UserError(f"{key}={where}: holds more than tensors, or is damaged; it is not read") from error
-    except Exception as error:  # what a damaged file makes a reader raise is of any type
-        raise UserError(f"{key}={where}: can't be read ({brief(error)}); fetch it again") from error
+        raise UserError(f"{key}={path}: holds more than tensors, or is damaged; it is not read") from error
+    except Exception as error:  # a damaged file can make a reader raise any type
+        raise UserError(f"{key}={path}: can't be read ({brief(error)}); fetch it again") from error
 
 
-def state_of(content: Any, where: Path, key: str, file: str) -> dict[str, Tensor]:
-    """The content itself where it is a network's named tensors, else UserError; file: the usual name."""
+def state_of(content: Any, path: Path, key: str, file: str) -> dict[str, Tensor]:
+    """Check that the content of a weight file is a state dict.
+
+    Args:
+        content: What `read_tensors` returned.
+        path: The weight file, for messages.
+        key: The config key that names it, for messages.
+        file: The usual name of such a file, for messages.
+
+    Returns:
+        The content itself, parameter name -> tensor.
+
+    Raises:
+        UserError: The content is anything else.
+    """
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{key}={where}: holds no network's weights; it should be a {file}")
+        raise UserError(f"{key}={path}: holds no network's weights; it should be a {file}")
     return content
 
 
@@ -60,8 +80,10 @@ def weights_only() -> Iterator[None]:
 
 @contextmanager
 def no_remote_code() -> Iterator[None]:
-    """Where a library loads by transformers' Auto classes and passes no trust_remote_code=False on: custom code, which a
-    folder or hub id may name, is refused instead of a question to the terminal."""
+    """Refuse custom code from a model folder or hub id, instead of asking for consent on the terminal.
+
+    For libraries that load through transformers' Auto classes and do not pass trust_remote_code=False on.
+    """
     from transformers import dynamic_module_utils
 
     before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
@@ -73,5 +95,5 @@ def no_remote_code() -> Iterator[None]:
 
 
 def brief(error: BaseException) -> str:
-    """An error's first words in one line."""
+    """Shorten an error's message to one line of at most 160 characters."""
     return " ".join(str(error).split())[:160] or type(error).__name__

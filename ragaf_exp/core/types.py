@@ -1,6 +1,6 @@
-"""Typed hand-offs between the parts, in the order one batch meets them: Item -> Regions -> Graph -> Example -> Batch.
+"""Data types of the pipeline, in the order of processing: Item -> Regions -> Graph -> Example -> Batch.
 
-Shapes: B batch, H W image, N regions, F node features, E edge features. A field keeps its name from end to end.
+Shapes: B batch, H W image, N regions, F node features, E edge features. A field has the same name in every type.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One annotated object of a scene: known only where the data source draws or composes the scene itself."""
+    """One annotated object of a scene, known only where the data source renders or composes the scene itself."""
 
     label: int  # its value in Item.object_map, from 1
     shape: str  # "star", or the noun of a real drawing
     colour: str  # the palette's name
-    fill: str  # plain, striped, dotted, hollow; "" where the caption says nothing of it
+    fill: str  # plain, striped, dotted, hollow; "" where the caption does not mention it
     span: tuple[int, int]  # [start, end) of its phrase in the caption, in characters
     heldout: bool = False  # the colour-shape pair never occurs in training
     repeated: bool = False  # another object of the scene has the same shape
@@ -28,9 +28,9 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Item:
-    """One example as a data source gives it, before sketch extraction."""
+    """One example from a data source, before sketch extraction."""
 
-    key: str  # stable identity; splits and noise hang on it
+    key: str  # stable identity; splits and noise depend on it
     image: np.ndarray  # (H,W,3) uint8
     caption: str
     drawing: np.ndarray | None = None  # (H,W) float32 in [0,1], 1 = stroke
@@ -44,9 +44,9 @@ class Regions:
 
     labels: np.ndarray  # (H,W) int16: region index, -1 = no region
     count: int  # N, 0 to max_regions
-    background: int  # index of the background region, -1 where there is none
-    parent: np.ndarray  # (N,) int16: the region that encloses each, -1 = none
-    depth: np.ndarray  # (N,) int16: how many regions enclose it
+    background: int  # index of the background region, -1 = none
+    parent: np.ndarray  # (N,) int16: index of the enclosing region, -1 = none
+    depth: np.ndarray  # (N,) int16: number of enclosing regions
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Graph:
     """Region graph, unpadded."""
 
     nodes: np.ndarray  # (N,F) float32
-    edges: np.ndarray  # (N,N,E) float32, edges[i, j] belongs to i -> j
+    edges: np.ndarray  # (N,N,E) float32, edges[i, j] describes the edge i -> j
     edge_mask: np.ndarray  # (N,N) bool
 
 
 @dataclass(frozen=True)
 class Example:
-    """An item with its sketch, regions and graph: what a loader's worker returns."""
+    """An item with its sketch, regions and graph, as a loader's worker returns it."""
 
     item: Item
     sketch: np.ndarray  # (H,W) float32 in [0,1], 1 = stroke
@@ -81,37 +81,38 @@ class Batch:
     node_mask: torch.Tensor  # (B,N) bool, True = a region
     edges: torch.Tensor  # (B,N,N,E)
     edge_mask: torch.Tensor  # (B,N,N) bool
-    spans: torch.Tensor | None = None  # (B,N,2) int64: the caption's characters that speak of each region, (0,0) = none
-    latent: torch.Tensor | None = None  # (B,C,h,w) of the image, where the codec's were computed before
-    text: Any = None  # models.conditioning.Text of the captions, where the text encoder's were computed before
-    no_text: Any = None  # the same of the empty caption, (1,T,D): what a dropped caption is replaced by
+    spans: torch.Tensor | None = None  # (B,N,2) int64: [start, end) of each region's phrase in the caption, (0,0) = none
+    latent: torch.Tensor | None = None  # (B,C,h,w): the encoded image, where latents are cached
+    text: Any = None  # models.conditioning.Text: the encoded captions, where text features are cached
+    no_text: Any = None  # the encoded empty caption, (1,T,D), which replaces a dropped caption
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def to(self, device: torch.device) -> Batch:
+        """Copy the tensors to a device."""
         return self._each(lambda value: value.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """In memory from which a device copies by itself; a loader calls it."""
+        """Copy the tensors to pinned memory, for asynchronous transfers; a loader calls it."""
         return self._each(torch.Tensor.pin_memory)
 
     def smaller(self, scale: int) -> Batch:
-        """At 1/scale of the resolution, for a model without regions: what is given by pixel is averaged over blocks."""
+        """Downsample to 1/scale of the resolution, for a model without regions; pixels are averaged over blocks."""
         if scale == 1:
             return self
         image, sketch = (torch.nn.functional.avg_pool2d(x, scale) for x in (self.image, self.sketch))
         return replace(self, image=image, sketch=sketch, labels=self.labels[:, ::scale, ::scale], latent=None)
 
-    def rows(self, where: slice) -> Batch:
-        """Some of the batch's items."""
+    def rows(self, index: slice) -> Batch:
+        """Select some of the batch's items."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("text", "no_text")}
-        some = {name: None if value is None else value[where] for name, value in values.items()}
-        text = None if self.text is None else self.text.each(lambda value: value[where])
+        some = {name: None if value is None else value[index] for name, value in values.items()}
+        text = None if self.text is None else self.text.each(lambda value: value[index])
         return Batch(**some, text=text, no_text=self.no_text)
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        """With every tensor changed alike."""
+        """Apply a function to every tensor."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
         changed |= {k: values[k].each(change) for k in ("text", "no_text") if values[k] is not None}

@@ -1,4 +1,4 @@
-"""Can results be written where they are to go? Every command finds out before its work, not after it."""
+"""Checks that results can be written, which every command makes before its work instead of after it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ from ragaf_exp.core.errors import UserError
 
 
 def check_folder(path: Path, key: str, remedy: str = "choose another folder") -> None:
-    """UserError unless files can be written to a folder that is there or can be made; nothing is left of the attempt.
+    """Check that files can be written to a folder that exists or can be made; the check leaves nothing behind.
 
     Args:
         path: The folder.
         key: The argument that names it, for the message.
         remedy: What to do where it can't be written to.
+
+    Raises:
+        UserError: The folder can't be written to.
     """
     _try(path.absolute(), f"{key}={path}", remedy)
 
 
 def check_file(path: Path, key: str, remedy: str = "choose another file") -> None:
-    """UserError unless a file of this name can be written, or replaced; arguments as in `check_folder`."""
+    """Check that a file can be written or replaced.
+
+    Args:
+        path: The file.
+        key: The argument that names it, for the message.
+        remedy: What to do where it can't be written.
+
+    Raises:
+        UserError: The file can't be written.
+    """
     if path.is_dir():
         raise UserError(f"{key}={path}: a folder stands where a file is needed; {remedy}")
     if path.exists() and not path.is_file():
@@ -29,7 +41,7 @@ def check_file(path: Path, key: str, remedy: str = "choose another file") -> Non
 
 
 def _try(folder: Path, what: str, remedy: str) -> None:
-    """Write to the folder, or to the nearest one above it that is there."""
+    """Try to write to the folder, or to its nearest parent that exists."""
     try:
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
         if not nearest.is_dir():

@@ -1,4 +1,4 @@
-"""Few regions first (Bengio et al. 2009): a training order that opens the data from simple sketches to crowded ones."""
+"""Curriculum learning (Bengio et al. 2009): a training order from sketches with few regions to crowded ones."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ import numpy as np
 
 from ragaf_exp.data.loader import Examples
 
-OPEN = 0.25  # share of the items that the first step draws from
+OPEN = 0.25  # share of the items that the first step samples from
 
 
 def easy_first(examples: Examples) -> np.ndarray:
-    """Indices in order of how many regions their sketches have, which needs no annotation; reads every example."""
+    """Return indices sorted by the number of regions in their sketches; reads every example, needs no annotation."""
     return np.argsort([examples[i].regions.count for i in range(len(examples))], kind="stable")
 
 
 def eased(order: Iterable[list[int]], steps: range, easy: np.ndarray, end: float) -> Iterator[list[int]]:
-    """`order`, the rows of each of `steps`, squeezed into the items that are open: all of them from step `end` on.
+    """Map a training order onto the easiest items, whose number grows linearly to all of them.
 
-    What is open grows linearly; a step's rows are a function of the step and of the rows given, so that training
-    resumes to the bit.
+    A step's rows are a function of the step and of the rows given, so that training resumes bit-exactly.
+
+    Args:
+        order: Item indices of each step's batch.
+        steps: The steps' numbers.
+        easy: (items,) item indices, the easiest first.
+        end: The step from which on all items are used.
+
+    Yields:
+        Item indices of each step's batch.
     """
     for step, rows in zip(steps, order, strict=True):
         if step >= end:

@@ -1,7 +1,7 @@
-"""Opens and decodes picture files of any common kind. A bad file is a UserError of one line that names it.
+"""Safe decoding of image files in any common format. A bad file raises a one-line UserError that names it.
 
 Decoders are limited to the formats named here (Pillow has some that run other programs), sizes are checked by
-the file's header before anything is decoded, and what Pillow warns of is either an error here or no matter.
+the file's header before anything is decoded, and Pillow's warnings are either raised here as errors or ignored.
 """
 
 from __future__ import annotations
@@ -25,22 +25,30 @@ FULL_16 = 16384  # values from which on greyscale uses all of 16 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
-# Set once, since catching warnings for the length of a call isn't safe in threads; its errors are raised too.
+# Set once, since catching warnings during a call isn't thread-safe; logged problems are raised as errors too.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 _STDERR = threading.Lock()
 
 
 def check_header(path: str | Path) -> tuple[int, int]:
-    """Width and height of a picture by its header alone, as stored. Raises UserError as read_image would."""
+    """Read the width and height of an image from its header, as stored. Raises UserError as read_image would."""
     with _open(path) as picture:
         return picture.size
 
 
 def decode(path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """RGB (H, W, 3) uint8 and alpha (H, W) uint8, or None where everything is opaque. Raises UserError.
+    """Decode an image, with its EXIF orientation applied.
 
-    content: of the file, where it has been read already.
+    Args:
+        path: The file.
+        content: Its bytes, if they have been read already.
+
+    Returns:
+        RGB (H, W, 3) uint8, and alpha (H, W) uint8 or None if everything is opaque.
+
+    Raises:
+        UserError: The file is missing, too large, damaged or not an image.
     """
     with _open(path, content) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
         try:
@@ -51,10 +59,9 @@ def decode(path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, 
 
 
 def read_labels(path: str | Path) -> np.ndarray:
-    """The values of a label mask as stored, (H, W) int64: an indexed picture's indices, a grey one's levels.
+    """Read a label mask as (H, W) int64, unscaled: the indices of an indexed image, the levels of a greyscale one.
 
-    Levels are never scaled, whatever their depth; a colour picture whose channels are equal counts as grey.
-    Raises UserError as `decode` does, and for colours, which are no labels.
+    A colour image with equal channels counts as greyscale. Raises UserError as `decode` does, and for colours.
     """
     with _open(path) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
         try:
@@ -68,7 +75,7 @@ def read_labels(path: str | Path) -> np.ndarray:
 
 
 def _labels(picture: Image.Image) -> np.ndarray | None:
-    """Labels (H, W) of a decoded picture; None where its channels differ."""
+    """Convert a decoded image to labels (H, W); None if its channels differ."""
     if picture.mode in ("PA", "LA", "La"):
         return np.asarray(picture)[..., 0].astype(np.int64)
     if picture.mode == "F":
@@ -83,11 +90,11 @@ def _labels(picture: Image.Image) -> np.ndarray | None:
 
 @contextmanager
 def _silent_libtiff() -> Iterator[None]:
-    """Keeps libtiff, a C library, from writing its own complaints to the process's stderr."""
+    """Suppress the messages that libtiff, a C library, writes directly to the process's stderr."""
     with _STDERR:
         try:
-            kept = os.dup(2)
-        except OSError:  # no stderr, no complaints
+            stderr = os.dup(2)
+        except OSError:  # there is no stderr
             yield
             return
         sink = os.open(os.devnull, os.O_WRONLY)
@@ -95,13 +102,13 @@ def _silent_libtiff() -> Iterator[None]:
         try:
             yield
         finally:
-            os.dup2(kept, 2)
+            os.dup2(stderr, 2)
             os.close(sink)
-            os.close(kept)
+            os.close(stderr)
 
 
 def _open(path: str | Path, content: bytes | None = None) -> Image.Image:
-    """A picture with its header checked and nothing decoded yet."""
+    """Open an image and check its header, without decoding it."""
     name = Path(path)
     try:
         if name.is_dir():
@@ -123,7 +130,7 @@ def _open(path: str | Path, content: bytes | None = None) -> Image.Image:
         raise
     except Exception as error:  # a decoder may raise anything on damaged bytes
         if isinstance(error, OSError) and error.strerror:
-            raise UserError(f"{path}: can't be read ({error.strerror}); mend that or the path") from None
+            raise UserError(f"{path}: can't be read ({error.strerror}); fix that or the path") from None
         raise UserError(_damaged(path, error)) from None
     width, height = picture.size
     if width * height > MAX_PIXELS:
@@ -143,7 +150,7 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _channels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """RGB and alpha of a decoded picture of any mode."""
+    """Split a decoded image of any mode into RGB and alpha."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return np.repeat(_eight_bits(np.asarray(picture))[..., None], 3, 2), None
     if not picture.has_transparency_data:
@@ -154,9 +161,9 @@ def _channels(picture: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Deep greyscale (H, W), 16 or 32 bits or float, to uint8: by its full scale where that is plain. ValueError: NaN.
+    """Convert greyscale (H, W) of 16 or 32 bits or float to uint8, by its full scale. Raises ValueError for NaN.
 
-    A scan of 10 to 14 bits stored in 16 has no scale that its file names: its largest value is taken.
+    The file of a scan of 10 to 14 bits stored in 16 does not state its scale; the largest value is used instead.
     """
     values = values.astype(np.float64)
     if not np.isfinite(values).all():

@@ -1,4 +1,4 @@
-"""Brings pictures and drawings of any size and aspect to a square, without losing thin strokes."""
+"""Resizing of images and drawings of any size and aspect to a square, without losing thin strokes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ FITS = ("crop", "pad")
 
 
 def check_fit(fit: str) -> None:
-    """Raises UserError unless `fit` is known."""
+    """Raise UserError unless `fit` is known."""
     if fit not in FITS:
         raise UserError(f"data.fit={fit}: must be one of {', '.join(FITS)}")
 
 
 def square_crop(picture: np.ndarray) -> np.ndarray:
-    """The central square of (H, W) or (H, W, C): a view."""
+    """Crop (H, W) or (H, W, C) to its central square, as a view."""
     height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -25,13 +25,13 @@ def square_crop(picture: np.ndarray) -> np.ndarray:
 
 
 def _inner_size(shape: tuple[int, ...], size: int) -> tuple[int, int]:
-    """Height and width in a square of `size` that keep the aspect, at least 1."""
+    """Scale a height and width to fit a square of `size`, keeping the aspect; at least 1."""
     scale = size / max(shape[:2])
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
 def _padded(picture: np.ndarray, size: int, value: np.ndarray | float) -> np.ndarray:
-    """The picture in the middle of a square filled with `value`."""
+    """Centre the picture in a square filled with `value`."""
     out = np.empty((size, size, *picture.shape[2:]), picture.dtype)
     out[:] = value
     top, left = (size - picture.shape[0]) // 2, (size - picture.shape[1]) // 2
@@ -40,10 +40,19 @@ def _padded(picture: np.ndarray, size: int, value: np.ndarray | float) -> np.nda
 
 
 def fit_image(image: np.ndarray, size: int, fit: str = "crop", ground: str = "edge") -> np.ndarray:
-    """uint8 (H, W, 3) to (size, size, 3), aspect kept.
+    """Resize an image to a square, keeping its aspect.
 
-    fit "crop": the central square; "pad": the whole picture on the median colour of its border (ground
-    "edge") or on white ("white"). Raises UserError for an unknown fit.
+    Args:
+        image: (H, W, 3) uint8.
+        size: Side of the square in pixels.
+        fit: "crop" takes the central square, "pad" the whole image.
+        ground: Colour of the padding: "edge" for the median colour of the image's border, "white".
+
+    Returns:
+        (size, size, 3) uint8.
+
+    Raises:
+        UserError: The fit is unknown.
     """
     check_fit(fit)
     picture = square_crop(image) if fit == "crop" else image
@@ -58,9 +67,18 @@ def fit_image(image: np.ndarray, size: int, fit: str = "crop", ground: str = "ed
 
 
 def fit_drawing(drawing: np.ndarray, size: int, fit: str = "pad") -> np.ndarray:
-    """Strokes (H, W) float in [0, 1] to float32 (size, size), aspect kept; padding has no stroke.
+    """Resize a drawing to a square, keeping its aspect.
 
-    Raises UserError for an unknown fit.
+    Args:
+        drawing: (H, W) float in [0, 1], 1 = stroke.
+        size: Side of the square in pixels.
+        fit: "crop" takes the central square, "pad" the whole drawing; padding has no stroke.
+
+    Returns:
+        (size, size) float32 in [0, 1].
+
+    Raises:
+        UserError: The fit is unknown.
     """
     check_fit(fit)
     strokes = square_crop(drawing) if fit == "crop" else drawing
@@ -68,10 +86,18 @@ def fit_drawing(drawing: np.ndarray, size: int, fit: str = "pad") -> np.ndarray:
 
 
 def resize_strokes(strokes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Strokes (H, W) in [0, 1] to float32 (height, width) with their contrast kept.
+    """Resize strokes, preserving their contrast.
 
     Shrinking halves step by step with the mean of area and maximum, since area alone fades a thin line away
-    and the maximum alone makes it coarse; growing sharpens the edges that interpolation blurs.
+    and the maximum alone makes it coarse; enlarging sharpens the edges that interpolation blurs.
+
+    Args:
+        strokes: (H, W) in [0, 1], 1 = stroke.
+        height: Target height in pixels.
+        width: Target width in pixels.
+
+    Returns:
+        (height, width) float32 in [0, 1].
     """
     strokes = np.ascontiguousarray(strokes, np.float32)
     if strokes.shape[0] >= height and strokes.shape[1] >= width:

@@ -1,9 +1,9 @@
-"""The ground of a photographed drawing: how light the paper is at each pixel, under shadows, gradients and vignettes.
+"""Estimation of the ground of a photographed drawing: the paper's brightness under shadows, gradients and vignettes.
 
-Strokes are narrower than REACH of the picture's side, so a closing with a window that wide removes them and keeps
-the edges of shadows. What is wider and as dark as ink, with a sharp edge, is a filled shape; at the picture's border
-it is the table that the paper lies on. Everything is found on a small copy (side at most WORKING) except the closing
-of an uneven picture, which has to follow the edge of a shadow to the pixel.
+Strokes are narrower than REACH of the picture's side, so a closing with a window that wide removes them and preserves
+the edges of shadows. A wider part that is as dark as ink and has a sharp edge is a filled shape, or at the picture's
+border the table that the paper lies on. Everything is computed on a small copy (side at most WORKING) except the
+closing of an unevenly lit picture, which has to follow the edge of a shadow to the pixel.
 """
 
 from __future__ import annotations
@@ -15,33 +15,38 @@ import cv2
 import numpy as np
 
 WORKING = 320  # px, longer side of the small copy
-REACH = 0.1  # of the shorter side: what is wider is no stroke
-SHADOW = 0.45  # of the paper's brightness: what is darker, wide and sharp is ink or table, since a shadow leaves more
+REACH = 0.1  # of the shorter side: largest width of a stroke
+SHADOW = 0.45  # of the paper's brightness: wide parts with sharp edges that are darker are ink or table, not shadow
 SOFT = 0.75  # brightness across an edge, dark side over light side, from which on the edge is soft
 FRAMED, ENCLOSED = 0.4, 0.95  # shares of the picture's border that a dark table takes at least, and a lighter one
-STRIP = 0.025  # of the shorter side: a table shows more than this, a frame that was drawn at the border is narrower
+STRIP = 0.025  # of the shorter side: a visible table is wider, a frame drawn at the border is narrower
 ALIKE = 0.8  # brightness of the darkest ink over that of a filled shape, from which on the shape is that ink
 WIDER = 0.2  # share of the strokes' area that may be wider than they usually are
 NEAR = 0.85  # a mean this much below the closing is of the paper at another side of a shadow's edge
 JOINED = 0.3  # share of a dark part's outline that continues at its brightness, from which on it is no stroke
 LIGHTER = 10  # grey levels above the paper that are no noise
-UNSTROKED = 0.8  # of the ground's brightness: what is lighter holds no stroke
+UNSTROKED = 0.8  # of the ground's brightness: lighter pixels hold no stroke
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What lies under the strokes."""
+    """The background of the strokes."""
 
     light: np.ndarray  # (H, W) float32, the paper's brightness
-    table: np.ndarray  # (H, W) bool, where there is a table and no paper
+    table: np.ndarray  # (H, W) bool, True = table, not paper
     uneven: bool  # whether the paper's brightness varies
     lines: float  # share of the picture that is narrow and lighter than the paper around it
 
 
 def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
-    """The ground of dark strokes on a light ground (H, W) uint8; None where it is even.
+    """Estimate the ground of a drawing with dark strokes on light paper.
 
-    tolerance: difference in grey levels up to which the ground counts as even.
+    Args:
+        grey: (H, W) uint8.
+        tolerance: Difference in grey levels up to which the ground counts as even.
+
+    Returns:
+        The ground, or None if it is even.
     """
     step = -(-max(grey.shape) // WORKING)
     bright, dark = _sampled(cv2.dilate, grey, step), _sampled(cv2.erode, grey, step)
@@ -69,13 +74,13 @@ def find_ground(grey: np.ndarray, tolerance: float) -> Ground | None:
 
 
 def _light_lines(closed: np.ndarray, window: int) -> float:
-    """Share of a closed picture (h, w) uint8 that is narrow and lighter than what is around it."""
+    """Measure the share of a closed picture (h, w) uint8 that is narrow and lighter than its surroundings."""
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((window, window), np.uint8))
     return float((closed > 1.1 * opened + LIGHTER).mean())
 
 
 def evened(grey: np.ndarray, ground: Ground) -> np.ndarray:
-    """The picture (H, W) uint8 as it would be in even light, with paper in the table's stead."""
+    """Correct the picture (H, W) uint8 to even light, and replace the table by paper."""
     paper = float(np.quantile(ground.light[:: max(1, len(ground.light) // WORKING)], 0.95))
     even = np.rint(np.minimum(grey * (paper / np.maximum(ground.light, 1)), 255)).astype(np.uint8)
     even[ground.table] = round(paper)
@@ -83,7 +88,7 @@ def evened(grey: np.ndarray, ground: Ground) -> np.ndarray:
 
 
 def _stroke_window(grey: np.ndarray, light: np.ndarray, paper: np.ndarray, window: int) -> int:
-    """The side in px, at most `window`, of the smallest square that nearly all strokes are narrower than."""
+    """Find the side in px, at most `window`, of the smallest square that is wider than nearly all strokes."""
     stroke = ((grey < UNSTROKED * light) & paper).astype(np.uint8)
     area = int(stroke.sum())
     for side in range(3, window, 2):
@@ -93,10 +98,10 @@ def _stroke_window(grey: np.ndarray, light: np.ndarray, paper: np.ndarray, windo
 
 
 def _exact(grey: np.ndarray, wide: int, narrow: int) -> np.ndarray:
-    """The ground (H, W) float32 to the pixel: closed by the narrow window, but by the wide one across wide strokes.
+    """Compute the ground (H, W) float32 at full resolution: closed by the narrow window, by the wide one at wide strokes.
 
-    A corner of a shadow that only the narrow window fits into looks like a wide stroke; but the shadow goes on
-    at its side, with the same brightness, where a stroke has paper at both sides.
+    A corner of a shadow that only the narrow window fits into looks like a wide stroke; but the shadow continues
+    next to it with the same brightness, where a stroke has paper on both sides.
     """
     closed, coarse = _close(grey, narrow), _close(grey, wide)
     count, parts = cv2.connectedComponents((closed < UNSTROKED * coarse).astype(np.uint8), connectivity=8)
@@ -111,18 +116,18 @@ def _exact(grey: np.ndarray, wide: int, narrow: int) -> np.ndarray:
 
 
 def _means(labels: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Mean (count,) of the values (n,) of each label (n,); 0 where there are none."""
+    """Average values (n,) by label (n,) to (count,); 0 for labels without values."""
     return np.bincount(labels, values, count) / np.maximum(np.bincount(labels, minlength=count), 1)
 
 
 def level_of(grey: np.ndarray, share: float) -> int:
-    """The grey level, of uint8, up to which this share of the pixels lies."""
+    """Return the grey level of a uint8 picture at a quantile."""
     counts = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel())
     return int(np.searchsorted(counts, share * counts[-1]))
 
 
 def _sampled(pool, grey: np.ndarray, step: int) -> np.ndarray:
-    """The extreme of every block of step x step pixels."""
+    """Pool blocks of step x step pixels to their extreme."""
     if step == 1:
         return grey
     return pool(grey, np.ones((step, step), np.uint8), anchor=(0, 0))[::step, ::step]
@@ -137,7 +142,7 @@ def _close(grey: np.ndarray, window: int) -> np.ndarray:
 
 
 def _close_beyond(grey: np.ndarray, window: int) -> np.ndarray:
-    """The same with the border repeated outwards, so that the narrow strip of a table that shows there is wide."""
+    """Close with the border replicated outwards, so that a narrow strip of table at the border counts as wide."""
     wider = cv2.copyMakeBorder(grey, window, window, window, window, cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(_close(wider, window)[window:-window, window:-window])
 
@@ -147,14 +152,14 @@ def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _wide(closed: np.ndarray, darkest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Table and filled shapes (h, w) bool of a closed picture, whose strokes are gone."""
+    """Detect the table and filled shapes, both (h, w) bool, in a closed picture, which has no strokes."""
     table, filled = np.zeros(closed.shape, bool), np.zeros(closed.shape, bool)
     strip = np.ones((2 * round(STRIP * min(closed.shape)) + 1,) * 2, np.uint8)
     paper = level_of(closed, 0.95)
     for level, framed in ((SHADOW * paper, FRAMED), (UNSTROKED * paper, ENCLOSED)):
         closed = _replaced(closed, table | filled)
         for part, sharp in _sharp_parts(closed, level):
-            deep = cv2.erode(part.astype(np.uint8), strip)  # what lies outside the picture counts as part
+            deep = cv2.erode(part.astype(np.uint8), strip)  # the outside of the picture counts as part
             if np.concatenate([deep[0], deep[-1], deep[:, 0], deep[:, -1]]).mean() >= framed:
                 table |= part
             elif sharp < SHADOW or darkest >= ALIKE * float(np.median(closed[part])):
@@ -163,7 +168,7 @@ def _wide(closed: np.ndarray, darkest: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sharp_parts(closed: np.ndarray, level: float) -> Iterator[tuple[np.ndarray, float]]:
-    """Connected parts (h, w) bool that are darker than `level`, and dark over light across their sharp edges."""
+    """Yield connected parts (h, w) bool darker than `level`, with the brightness ratio across their sharp edges."""
     ring = np.ones((5, 5), np.uint8)
     edge = (cv2.erode(closed, ring) + 1.0) / (cv2.dilate(closed, ring) + 1.0)
     count, parts = cv2.connectedComponents((closed < level).astype(np.uint8), connectivity=4)
@@ -176,7 +181,7 @@ def _sharp_parts(closed: np.ndarray, level: float) -> Iterator[tuple[np.ndarray,
 
 
 def _replaced(closed: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Float32, with what is covered by table or ink as light as the nearest paper."""
+    """Replace parts covered by table or ink by the brightness of the nearest paper, as float32."""
     if not covered.any():
         return closed.astype(np.float32)
     near = _grown(covered, 2)
@@ -188,7 +193,7 @@ def _replaced(closed: np.ndarray, covered: np.ndarray) -> np.ndarray:
 
 
 def _paper_mean(grey: np.ndarray, dark: np.ndarray, light: np.ndarray, covered: np.ndarray, window: int) -> np.ndarray:
-    """Mean of the pixels without stroke around each pixel (h, w); infinite where there are too few."""
+    """Average the stroke-free pixels around each pixel (h, w); 1e6 where there are too few."""
     bare = ((dark >= UNSTROKED * light) & ~covered).astype(np.uint8)
     bare = cv2.erode(bare, np.ones((3, 3), np.uint8)).astype(np.float32)  # without the strokes' soft edges
     size = (2 * window + 7,) * 2

@@ -1,4 +1,4 @@
-"""A bound on the length of captions, so that one of megabytes costs no more than a long one."""
+"""A limit on the length of captions, so that one of megabytes costs no more than a long one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ log = logging.getLogger(__name__)
 
 
 def shortened(captions: list[str], where: object) -> list[str]:
-    """The captions, each cut to its first 10,000 characters; one warning counts those that were longer.
+    """Cut each caption to its first 10,000 characters; one warning counts the longer ones.
 
-    where: the file that holds them, or what else the warning should name.
+    Args:
+        captions: The captions.
+        where: Their file, or another source that the warning should name.
     """
     long = [number for number, caption in enumerate(captions, 1) if len(caption) > LONGEST]
     if long:

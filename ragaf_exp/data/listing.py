@@ -1,7 +1,7 @@
-"""What a folder of pictures holds, by the one rule of every command that reads a folder: hidden names are passed over.
+"""Listing of picture folders by the rule that all commands share: hidden names are skipped.
 
-Hidden are the copies in .ipynb_checkpoints, macOS's ._ files and whatever else begins with a dot. A damaged file is
-listed: only decoding finds it out, and the command that decodes counts and names it.
+Hidden are the copies in .ipynb_checkpoints, macOS's ._ files and any other name that begins with a dot. Damaged files
+are listed, as only decoding detects them; the command that decodes counts and names them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ SHOWN = 3  # names in a message
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file's or folder's name is one that no command reads by itself."""
+    """Whether a file's or folder's name is one that commands skip when they list a folder."""
     return name.startswith(".")
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:
-    """The paths whose last part is not hidden, sorted."""
+    """Sort the paths whose last part is not hidden."""
     return sorted(path for path in paths if not is_hidden(path.name))
 
 
 def listed(root: Path) -> tuple[list[Path], list[Path]]:
-    """Pictures anywhere under a folder, and the other files there: relative to it, sorted, without hidden ones."""
+    """List the pictures anywhere under a folder, and the other files: relative to it, sorted, without hidden ones."""
     pictures, others = [], []
     for folder, inner, names in os.walk(root):
         inner[:] = [name for name in inner if not is_hidden(name)]
@@ -36,6 +36,6 @@ def listed(root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def in_short(parts: list[str], separator: str = ", ") -> str:
-    """The first few, and how many more there are."""
+    """Join the first few parts, and say how many more there are."""
     more = f"{separator}and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
     return separator.join(parts[:SHOWN]) + more

@@ -1,4 +1,4 @@
-"""From items to batches: sketch, regions and graph of an item; padding; the order of a run's batches."""
+"""From items to batches: preparation of sketch, regions and graph, padding, and the order of a run's batches."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Batch, Example, Graph, Item, Regions
 
-# the number of workers is the user's choice: they also wait for files, for which more than one a core is right
+# the number of workers is the user's choice: as they also wait for files, more than one per core can be right
 warnings.filterwarnings("ignore", message="This DataLoader will create")
 
 
 class Preparer:
-    """Item -> Example, by the configured sketch extractor, region finder and graph builder."""
+    """Item -> Example, by the configured sketch extractor, region extractor and graph builder.
+
+    Args:
+        sketch: (image (H,W,3) uint8, drawing or None) -> sketch (H,W) float32 in [0,1], 1 = stroke.
+        regions: Sketch -> regions.
+        graph: Regions -> graph.
+    """
 
     def __init__(
         self, sketch: Callable[..., np.ndarray], regions: Callable[[np.ndarray], Regions],
@@ -33,44 +39,57 @@ class Preparer:
         return self.from_sketch(item, self.sketch(item.image, item.drawing))
 
     def from_sketch(self, item: Item, sketch: np.ndarray) -> Example:
-        """The item's example with this sketch (H,W) for its own."""
+        """Prepare the item with a given sketch (H,W) instead of the extracted one."""
         regions = self.regions(sketch)
         return Example(item, sketch, regions, self.graph(regions))
 
 
 class Examples(Dataset):
-    """A split's examples. cache_mb: so much of them is kept in memory, so that a second epoch computes nothing."""
+    """The examples of a split.
+
+    Args:
+        items: The split.
+        prepare: Item -> example.
+        cache_mb: MiB of examples cached in memory, so that a second epoch computes nothing.
+    """
 
     def __init__(self, items: Sequence[Item], prepare: Preparer, cache_mb: float = 0):
         self.items, self.prepare = items, prepare
-        self.kept: dict[int, Example] = {}
-        self.room = cache_mb * 2**20  # bytes
+        self.cache: dict[int, Example] = {}
+        self.cache_left = cache_mb * 2**20  # bytes
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Example:
-        if index in self.kept:
-            return self.kept[index]
+        if index in self.cache:
+            return self.cache[index]
         example = self.prepare(self.items[index])
-        if self.room > 0:
-            self.kept[index] = example
-            self.room -= _bytes(example)
+        if self.cache_left > 0:
+            self.cache[index] = example
+            self.cache_left -= _bytes(example)
         return example
 
     def first(self, count: int) -> list[Example]:
-        """So many from the start, or all where there are fewer."""
+        """Return the first `count` examples, or all if there are fewer."""
         return [self[i] for i in range(min(count, len(self)))]
 
     def at(self, step: int, index: int) -> Example:
-        """An example as a training step sees it."""
+        """Return an example as a training step uses it."""
         return self[index]
 
 
 class Augmented(Examples):
-    """A split whose sketches training sees augmented, as a function of (seed, step, item); by index they are plain.
+    """A split whose sketches are augmented in training, as a function of (seed, step, item); by index they are not.
 
-    augment: (sketch, generator) -> sketch. Regions and graph are those of the augmented sketch, and go past all caches.
+    Regions and graph are computed from the augmented sketch, and not cached.
+
+    Args:
+        items: The split.
+        prepare: Item -> example.
+        cache_mb: MiB of examples before augmentation that are cached in memory.
+        augment: (sketch (H,W), generator) -> sketch.
+        seed: The run's seed.
     """
 
     def __init__(
@@ -94,7 +113,12 @@ def _bytes(example: Example) -> int:
 
 
 def collate(examples: list[Example], spans: bool = False) -> Batch:
-    """Examples of one size -> padded batch. spans: with those that annotation gives."""
+    """Pad examples of one size into a batch.
+
+    Args:
+        examples: The examples.
+        spans: Include the regions' caption spans, for annotated items.
+    """
     count = max(1, *(len(e.graph.nodes) for e in examples))
     nodes, edges = examples[0].graph.nodes.shape[-1], examples[0].graph.edges.shape[-1]
     images = np.stack([e.item.image for e in examples]).transpose(0, 3, 1, 2)
@@ -113,18 +137,18 @@ def collate(examples: list[Example], spans: bool = False) -> Batch:
 
 
 def region_spans(example: Example) -> np.ndarray:
-    """(N,2) int64: the span of the object that fills most of each region, (0,0) where none fills half of it."""
+    """Return each region's caption span (N,2) int64: that of the object covering over half of it, (0,0) without one."""
     item, count = example.item, len(example.graph.nodes)
-    found = np.zeros((count, 2), np.int64)
+    spans = np.zeros((count, 2), np.int64)
     if not item.objects or count == 0:
-        return found
+        return spans
     objects = 1 + max(o.label for o in item.objects)
     inside = example.regions.labels >= 0
     pairs = example.regions.labels[inside].astype(np.int64) * objects + item.object_map[inside]
     pixels = np.bincount(pairs, minlength=count * objects).reshape(count, objects)
     for thing in item.objects:
-        found[2 * pixels[:, thing.label] > pixels.sum(1)] = thing.span
-    return found
+        spans[2 * pixels[:, thing.label] > pixels.sum(1)] = thing.span
+    return spans
 
 
 def _pad(arrays: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:
@@ -135,13 +159,21 @@ def _pad(arrays: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def batch_order(length: int, batch: int, seed: int, steps: range, rank: int = 0, ranks: int = 1) -> Iterator[list[int]]:
-    """Indices of each step's batch for one rank, a function of (seed, step, rank).
+    """Yield the item indices of each step's batch for one rank, a function of (seed, step, rank).
 
-    Batches are cut from a stream of fresh permutations of all items; batch: over all ranks, it may exceed the items.
+    Batches are cut from a stream of permutations of all items, one per epoch.
+
+    Args:
+        length: Number of items.
+        batch: Items per step over all ranks; may exceed `length`.
+        seed: The run's seed.
+        steps: The steps to yield.
+        rank: This process's rank.
+        ranks: Number of processes.
     """
     for step in steps:
-        epochs, places = np.divmod(np.arange(step * batch, (step + 1) * batch)[rank::ranks], length)
-        yield [int(_permutation(length, seed, int(e))[p]) for e, p in zip(epochs, places, strict=True)]
+        epochs, positions = np.divmod(np.arange(step * batch, (step + 1) * batch)[rank::ranks], length)
+        yield [int(_permutation(length, seed, int(e))[p]) for e, p in zip(epochs, positions, strict=True)]
 
 
 @lru_cache(maxsize=4)
@@ -149,16 +181,16 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng(derive(seed, "order", epoch)).permutation(length)
 
 
-class _Places(Dataset):
-    """Examples by (step, index): loader workers are told the step with every item."""
+class _StepExamples(Dataset):
+    """Examples by (step, index), so that loader workers get the step with every item."""
 
     def __init__(self, examples: Examples):
         self.examples = examples
 
-    def __getitem__(self, place: tuple[int, int]) -> Example | UserError:
+    def __getitem__(self, key: tuple[int, int]) -> Example | UserError:
         try:
-            return self.examples.at(*place)
-        except UserError as error:  # PyTorch would hand it on with the worker's traceback as its text
+            return self.examples.at(*key)
+        except UserError as error:  # PyTorch would raise it again with the worker's traceback as its text
             return error
 
 
@@ -184,13 +216,20 @@ def step_loader(
     pin: bool = False,
     to_batch: Callable[..., Batch] = collate,
 ) -> StepLoader:
-    """One batch per step from `start` on, of the items whose indices `order` gives.
+    """Load one batch per step.
 
-    spans: see collate. pin: for copies to a device. to_batch: collates examples, as `collate` does.
+    Args:
+        examples: The split.
+        order: Item indices of each step's batch.
+        workers: Number of worker processes; 0 loads in this process.
+        start: Number of the first step.
+        spans: As in `collate`.
+        pin: Pin the batches' memory, for copies to a device.
+        to_batch: Examples -> batch, with the signature of `collate`.
     """
-    places = ([(step, index) for index in rows] for step, rows in enumerate(order, start))
+    keys = ([(step, index) for index in rows] for step, rows in enumerate(order, start))
     whole = partial(_collated, partial(to_batch, spans=spans))
-    return StepLoader(DataLoader(_Places(examples), batch_sampler=places, collate_fn=whole, num_workers=workers,
+    return StepLoader(DataLoader(_StepExamples(examples), batch_sampler=keys, collate_fn=whole, num_workers=workers,
                                  pin_memory=pin, worker_init_fn=ignore_signals))  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a folder of data holds: its rows, and the names, sizes and contents of its files, to notice when they change."""
+"""Manifests of data folders, to detect changes: rows, and the names, sizes and checksums of files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Entry:
     """One file."""
 
     size: int  # bytes
-    modified: int  # ns; while it stays, the content is not read again
-    sha256: str = ""  # of the content; "" as long as it was not read
+    modified: int  # ns; the content is read again only if this changes
+    sha256: str = ""  # of the content; "" if it has not been read
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,22 @@ class Manifest:
 
     rows: str  # sha256 of names, captions and given splits, in their order
     files: Mapping[str, Entry]  # by name, the same on every host
-    paths: Mapping[str, Path]  # where they are on this one
+    paths: Mapping[str, Path]  # by name, on this host
 
     def as_json(self) -> dict[str, Any]:
+        """Convert to plain values."""
         return {"rows": self.rows, "files": {name: list(astuple(entry)) for name, entry in self.files.items()}}
 
     def digest(self) -> str:
-        """16 hex digits; another one wherever something changed, and perhaps where a file that was not read was copied."""
+        """Hash to 16 hex digits, which differ after any change, and possibly after copying a file that was not read."""
         files = [[name, entry.size, entry.sha256 or entry.modified] for name, entry in sorted(self.files.items())]
         return hashlib.sha256(json.dumps([self.rows, files]).encode()).hexdigest()[:16]
 
     def differences(self, before: dict[str, Any]) -> list[str]:
-        """What is no longer as an earlier manifest, as JSON, says; empty where nothing differs.
+        """List the differences from an earlier manifest, given as JSON; empty if there are none.
 
-        A file of the same size is read only where it was modified since. Raises ValueError, TypeError or KeyError where
-        `before` is damaged, OSError where a file can't be read.
+        A file of the same size is read only if its modification time changed. Raises ValueError, TypeError or KeyError
+        if `before` is damaged, OSError if a file can't be read.
         """
         old = {name: Entry(*entry) for name, entry in before["files"].items()}
         kinds = {
@@ -54,7 +55,7 @@ class Manifest:
         return lines + ["captions or their order changed"] * (self.rows != before["rows"])
 
     def joined(self, before: dict[str, Any]) -> Manifest:
-        """With the checksums that an earlier manifest of the same files has and this one lacks."""
+        """Add the checksums that an earlier manifest of the same files has and this one lacks."""
         old = {name: Entry(*entry) for name, entry in before["files"].items()}
         files = {name: old[name] if name in old and not entry.sha256 else entry for name, entry in self.files.items()}
         return Manifest(self.rows, files, self.paths)
@@ -68,15 +69,15 @@ class Manifest:
 
 
 def manifest(rows: Sequence[Any], paths: Mapping[str, Path], sums: Mapping[Path, str]) -> Manifest:
-    """The manifest of files as they are now.
+    """Build the manifest of files as they are now.
 
     Args:
-        rows: What identifies each row, as JSON takes it, in order.
-        paths: Files by name. Those that don't exist are left out.
+        rows: Identity of each row as plain values, in order.
+        paths: Files by name. Missing files are left out.
         sums: sha256 of the files that were read, by path.
 
     Returns:
-        Sizes and times from the file system, checksums of what was read.
+        Sizes and times from the file system, and the checksums.
     """
     files = {}
     for name, path in paths.items():

@@ -1,19 +1,19 @@
-"""Graph paper and lined paper: the printed lines are fainter than the strokes, straight, long and many."""
+"""Removal of the lines of graph paper and lined paper, which are fainter than the strokes, straight, long and many."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-WORKING = 512  # px, longer side of the copy in which lines are looked for
-FAINTEST, FAINT = 0.05, 0.5  # strength of printed lines, as a share of the strokes'
+WORKING = 512  # px, longer side of the copy in which lines are detected
+FAINTEST, FAINT = 0.05, 0.5  # range of the strength of printed lines, relative to strokes
 SOFT_EDGE = 3  # px around a stroke where its own edge may be faint
-FEWEST = 0.5  # faint pixels for each pixel of stroke, from which on a ruling is looked for
-LENGTH, LINES = 0.5, 6  # a line takes this share of the picture's side at least; a ruling has so many at least
+FEWEST = 0.5  # faint pixels per stroke pixel, from which on lines are searched for
+LENGTH, LINES = 0.5, 6  # least length of a line as a share of the picture's side, least number of lines of a ruling
 
 
 def without_ruling(strokes: np.ndarray) -> np.ndarray:
-    """Strokes (H, W) in [0, 1] without the paper's printed lines; unchanged where there are none."""
+    """Remove the paper's printed lines from strokes (H, W) in [0, 1]; unchanged if there are none."""
     strong = (strokes > FAINT).astype(np.uint8)
     stroke = cv2.dilate(strong, np.ones((2 * SOFT_EDGE + 1,) * 2, np.uint8)) > 0
     faint = (strokes > FAINTEST) & ~stroke

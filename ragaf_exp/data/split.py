@@ -1,4 +1,4 @@
-"""Which split an item belongs to, and the lazy sequence that a split is."""
+"""Assignment of items to splits by the hash of their names."""
 
 from __future__ import annotations
 
@@ -13,39 +13,45 @@ FEW = 10  # names, below which empty splits are filled
 
 
 def split_id(name: str) -> int:
-    """The number of a split: 0 train, 1 val, 2 test. Raises UserError for another name."""
+    """Return the number of a split: 0 train, 1 val, 2 test. Raises UserError for another name."""
     if name not in SPLITS:
         raise UserError(f"data split {name!r} is unknown; take one of {', '.join(SPLITS)}")
     return SPLITS.index(name)
 
 
 def hash_share(name: str) -> float:
-    """A stable number in [0, 1) from a source item's name (sha256), the same on every host and for ever."""
+    """Hash a source item's name (sha256) to a number in [0, 1), the same on every host and permanently."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:6], "big") / 2**48
 
 
 def split_of(name: str, val_share: float, test_share: float) -> str:
-    """The split of a source item: test takes the lowest hashes, then val, then train."""
-    at = hash_share(name)
-    return "test" if at < test_share else "val" if at < test_share + val_share else "train"
+    """Assign a source item to a split: test takes the lowest hashes, then val, then train.
+
+    Args:
+        name: The item's name.
+        val_share: Share of val, in [0, 1).
+        test_share: Share of test, in [0, 1).
+    """
+    share = hash_share(name)
+    return "test" if share < test_share else "val" if share < test_share + val_share else "train"
 
 
 def split_lists(
     names: Sequence[str], val_share: float, test_share: float, given: Mapping[str, str] | None = None
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """The names of each split, and which of train, val and test the hash left empty and were filled.
+    """Assign names to splits, and fill splits that the hash leaves empty if there are few names.
 
-    Of fewer than FEW names a split that is empty takes the nearest name in the hash's order from the split next to it: as
-    few as possible change, and the same ones on every host. Of two names val and test share one, and a single name is in
-    all splits. Of more names none ever changes its split, and a split may be empty (see `working_shares`). A split whose
-    share is 0 stays empty.
+    With fewer than FEW names, an empty split takes the nearest name in hash order from the split next to it: as few as
+    possible change, the same ones on every host. Of two names, val and test share one; a single name is in all splits.
+    With more names, none ever changes its split, and a split may be empty (see `working_shares`). A split whose share
+    is 0 stays empty.
 
     Args:
         names: Distinct names of the source's items.
-        val_share: Of the names without a given split, in [0, 1).
-        test_share: The same; with val_share below 1.
-        given: Splits that the source itself says, by name. Shares of val and test do not count where the source has
-            that split.
+        val_share: Share of the names without a given split, in [0, 1).
+        test_share: Likewise; the two shares sum to less than 1.
+        given: Name -> split, where the source itself defines it. The shares of val and test are ignored if the source
+            has that split.
 
     Returns:
         Names by split, in the order of their hashes, and the names of the splits that were filled.
@@ -62,9 +68,9 @@ def split_lists(
 
 
 def _filled(order: list[str], test: int, val: int, needs_test: bool, needs_val: bool) -> dict[str, list[str]]:
-    """Names in the hash's order, cut into test, val and train, none of those that are needed empty if possible."""
+    """Cut names in hash order into test, val and train, with no needed split empty if possible."""
     if len(order) <= needs_test + needs_val:
-        rest = order[:1]  # of one or two names: what is not trained on, if there is any, serves for both
+        rest = order[:1]  # with one or two names, val and test share one, which with a single name is trained on too
         return {"train": order[-1:], "val": rest if needs_val else [], "test": rest if needs_test else []}
     first = max(test, needs_test)
     second = min(max(test + val, first + needs_val), len(order) - 1)
@@ -73,29 +79,35 @@ def _filled(order: list[str], test: int, val: int, needs_test: bool, needs_val: 
 
 
 def working_shares(names: Sequence[str], val_share: float, test_share: float) -> tuple[float, float] | None:
-    """The least shares of val and test, no less than those given, that leave no split of the names empty; None without.
+    """Compute the smallest shares of val and test that leave no split empty.
 
-    A share of 0 stays 0: nothing is to be held out for that split.
+    Args:
+        names: The items' names.
+        val_share: Lower bound of val's share; 0 stays 0, as nothing is held out for that split.
+        test_share: Likewise for test.
+
+    Returns:
+        Shares of val and test, or None if there are none.
     """
-    at = sorted(map(hash_share, names))
-    test = test_share and max(test_share, _above(at[0]))
-    left = [share for share in at if share >= test]
+    hashes = sorted(map(hash_share, names))
+    test = test_share and max(test_share, _above(hashes[0]))
+    left = [share for share in hashes if share >= test]
     val = val_share and max(val_share, _above(left[0] - test) if left else 1.0)
-    return (val, test) if at[-1] >= test + val else None
+    return (val, test) if hashes[-1] >= test + val else None
 
 
 def _above(share: float) -> float:
-    """The next of three decimals."""
+    """Return the next larger number of three decimals."""
     return round((int(share * 1000) + 1) / 1000, 3)
 
 
 def remark(splits: Mapping[str, Sequence[str]], filled: Sequence[str]) -> str:
-    """What is to be known of splits that were filled; "" where the hash gave each its own names."""
+    """Describe splits that were filled, as a warning; "" if the hash gave each split its own names."""
     of = {split: set(splits[split]) for split in SPLITS}
     if trained := of["train"] & (of["val"] | of["test"]):
         where = " and ".join(split for split in ("val", "test") if of[split] & trained)
-        return (f"too few images to split: {where} hold {in_short(sorted(trained))}, which is trained on, so that figures "
-                "say how well it is remembered, not how well other images are drawn; give at least 3")  # fmt: skip
+        return (f"too few images to split: {where} hold {in_short(sorted(trained))}, which is trained on, so that metrics "
+                "measure memorisation, not generalisation to other images; give at least 3")  # fmt: skip
     if shared := of["val"] & of["test"]:
         return f"too few images to split: val and test share {in_short(sorted(shared))}; give at least 3"
     names = ", ".join(f"{in_short(splits[split])} ({split})" for split in filled)
@@ -103,7 +115,7 @@ def remark(splits: Mapping[str, Sequence[str]], filled: Sequence[str]) -> str:
 
 
 def check_shares(val_share: float, test_share: float) -> None:
-    """Raises UserError unless both shares are in [0, 1) and leave something to train on."""
+    """Raise UserError unless both shares are in [0, 1) and leave something to train on."""
     for key, share in (("val_share", val_share), ("test_share", test_share)):
         if not 0 <= share < 1:
             raise UserError(f"data.{key}={share}: must be at least 0 and below 1; take 0.1")
@@ -112,14 +124,14 @@ def check_shares(val_share: float, test_share: float) -> None:
 
 
 def check_size(size: int) -> None:
-    """Raises UserError unless `size` is a multiple of 4 in [16, 2048]."""
+    """Raise UserError unless `size` is a multiple of 4 in [16, 2048]."""
     if size % 4 or not 16 <= size <= 2048:
         better = min(max(4 * round(size / 4), 16), 2048)
         raise UserError(f"data.size={size}: must be a multiple of 4 from 16 to 2048; take {better}")
 
 
 def check_counts(**counts: int) -> None:
-    """Raises UserError where a number of items is negative."""
+    """Raise UserError if a number of items is negative."""
     for key, count in counts.items():
         if count < 0:
             raise UserError(f"data.{key}={count}: must be 0 or more")

@@ -1,6 +1,6 @@
-"""Further pictures of training items: mirrored, for captions that don't tell left from right, and cropped.
+"""Variants of training items: mirrored, for captions that don't distinguish left and right, and cropped.
 
-There is a fixed number of them, so that what is computed of each can be kept.
+Their number is fixed, so that encoder outputs for each can be cached.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.loader import Examples
 
-LEAST = 0.75  # side of a crop's window, as a share of the item's
+LEAST = 0.75  # smallest side of a crop, as a share of the item's
 
 
 class MirroredItems(Sequence):
-    """Every item of a split with its image, drawing and objects mirrored left to right."""
+    """The items of a split with image, drawing and objects mirrored left to right."""
 
     def __init__(self, items: Sequence[Item]):
         self.items = items
@@ -32,10 +32,14 @@ class MirroredItems(Sequence):
 
 
 class CroppedItems(Sequence):
-    """Every item of a split as a window of it shows it, enlarged to the item's size.
+    """The items of a split, cropped and enlarged to the original size.
 
-    number: which crop, from 1. The window is a square of LEAST to all of the side, anywhere, as a function of
-    (seed, number, the item's key).
+    The crop has a side of LEAST to all of the item's, anywhere, as a function of (seed, number, the item's key).
+
+    Args:
+        items: The split.
+        number: Index of the crop, from 1.
+        seed: The run's seed.
     """
 
     def __init__(self, items: Sequence[Item], number: int, seed: int):
@@ -46,11 +50,11 @@ class CroppedItems(Sequence):
 
     def __getitem__(self, index: int) -> Item:
         item = self.items[index]
-        draw = np.random.default_rng(derive(self.seed, "crop", self.number, item.key))
+        rng = np.random.default_rng(derive(self.seed, "crop", self.number, item.key))
         height, width = item.image.shape[:2]
-        share = draw.uniform(LEAST, 1)
+        share = rng.uniform(LEAST, 1)
         rows, columns = max(1, round(share * height)), max(1, round(share * width))
-        top, left = draw.integers(height - rows + 1), draw.integers(width - columns + 1)
+        top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
 
         def window(name: str, array: np.ndarray) -> np.ndarray:
             kind = cv2.INTER_NEAREST if name == "object_map" else cv2.INTER_LINEAR
@@ -60,10 +64,13 @@ class CroppedItems(Sequence):
 
 
 class Varied(Examples):
-    """A split of which training sees other pictures of its items, as a function of (seed, step, item).
+    """A split whose items training sees cropped and mirrored, as a function of (seed, step, item); by index unchanged.
 
-    crops: the split as it is, then cropped, each as likely; mirrors: the same mirrored, seen in a share of the steps.
-    By index items are as they are.
+    Args:
+        crops: The split unchanged, then its crops, all equally likely.
+        mirrors: The same, mirrored.
+        share: Probability of a mirrored item.
+        seed: The run's seed.
     """
 
     def __init__(self, crops: Sequence[Examples], mirrors: Sequence[Examples], share: float, seed: int):
@@ -80,12 +87,22 @@ class Varied(Examples):
 
 
 def pictures(items: Sequence[Item], crops: int, mirror: bool, seed: int) -> tuple[list[Sequence], list[Sequence]]:
-    """A split as it is and its crops; the same mirrored, empty where `mirror` is False."""
+    """List the variants of a split.
+
+    Args:
+        items: The split.
+        crops: Number of crops.
+        mirror: Whether to add mirrored variants.
+        seed: The run's seed.
+
+    Returns:
+        The split and its crops; the same mirrored, empty without `mirror`.
+    """
     plain = [items, *(CroppedItems(items, number, seed) for number in range(1, crops + 1))]
     return plain, [MirroredItems(some) for some in plain] if mirror else []
 
 
 def _each(item: Item, change: Callable[[str, np.ndarray], np.ndarray]) -> Item:
-    """With all that is given by pixel changed."""
+    """Apply a function (field, array) -> array to every per-pixel field."""
     arrays = {name: getattr(item, name) for name in ("image", "drawing", "object_map")}
     return replace(item, **{name: change(name, array) for name, array in arrays.items() if array is not None})

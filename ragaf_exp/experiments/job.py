@@ -61,7 +61,7 @@ def _status_of_the_end(folder: RunFolder) -> Iterator[None]:
     except Interrupted as stop:
         _interrupted(folder, stop)
     except BaseException as error:
-        STOP.obeyed = True
+        STOP.ending = True
         if isinstance(error, UserError) and folder.discard():  # refused before the first step
             raise
         with suppress(OSError):  # on a full disk the status cannot be written; the error itself matters more
@@ -88,4 +88,4 @@ def _interrupted(folder: RunFolder, stop: Interrupted) -> None:
 
 def _requeues(state: str) -> bool:
     """Whether this process must requeue its job: only the main process of a run does."""
-    return bool(STOP.asked) and state == "preempted" and launch.is_main_process()
+    return bool(STOP.signal_name) and state == "preempted" and launch.is_main_process()

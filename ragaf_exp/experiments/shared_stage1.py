@@ -88,10 +88,10 @@ def lock_stage1(cfg: DictConfig) -> Iterator[RunFolder]:
 def _acquire(shared: RunFolder) -> None:
     shared.path.mkdir(parents=True, exist_ok=True)
     try:
-        shared.take(0.0)
+        shared.acquire(0.0)
     except LockHeld:
         log.info("stage 1: another run is training it (%s); waiting", shared.path)
-        shared.take(math.inf)
+        shared.acquire(math.inf)
 
 
 def link_stage1(shared: RunFolder, folder: RunFolder) -> None:

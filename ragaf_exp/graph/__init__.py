@@ -1,4 +1,4 @@
-"""Region graphs: one class per type, features shared."""
+"""Region graphs: one class per type, with shared features."""
 
 from ragaf_exp.graph.adjacency import Adjacency
 from ragaf_exp.graph.complete import Complete

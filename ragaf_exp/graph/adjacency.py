@@ -1,4 +1,4 @@
-"""Adjacency: regions that touch across a stroke."""
+"""Adjacency graphs: edges between regions that touch across a stroke."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from ragaf_exp.graph.features import Geometry
 
 
 def check_border(min_border: float) -> None:
-    """Raises UserError where min_border is not a fraction."""
+    """Raise UserError unless min_border is a fraction."""
     if not 0 <= min_border < 1:
         raise UserError(f"graph.min_border={min_border}: must be a fraction, 0 to below 1; take 0.02")
 
 
 def adjacent(shape: Geometry, min_border: float) -> np.ndarray:
-    """(N,N) bool: regions with a common border longer than min_border (fraction of the smaller perimeter)."""
+    """Compute adjacency (N,N) bool: a common border longer than min_border (fraction of the smaller perimeter)."""
     return shape.border > min_border
 
 
 class Adjacency(RegionGraph):
     """Edges between regions with a common border across a stroke.
 
-    min_border: borders up to this fraction of the smaller perimeter don't count, so that panes meeting at a
-    corner are not neighbours.
+    Args:
+        self_loops: Whether every region is its own neighbour.
+        min_border: Fraction of the smaller perimeter up to which borders don't count, so that regions that meet at a
+            corner are not neighbours.
     """
 
     def __init__(self, self_loops: bool = True, min_border: limits.ShareBelowOne = 0.02) -> None:

@@ -1,4 +1,4 @@
-"""What every graph type shares: a new type is a subclass with its own `connect`."""
+"""Base of all graph types; a new type is a subclass that defines `connect`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ragaf_exp.graph.features import Geometry, edge_features, geometry
 class RegionGraph(ABC):
     """Regions -> Graph. Features are zero where there is no edge; all masks are symmetric.
 
-    self_loops: whether every region is its own neighbour.
+    Args:
+        self_loops: Whether every region is its own neighbour.
     """
 
     def __init__(self, self_loops: bool = True) -> None:
@@ -27,4 +28,4 @@ class RegionGraph(ABC):
 
     @abstractmethod
     def connect(self, shape: Geometry) -> np.ndarray:
-        """(N,N) bool, True = an edge i -> j; the diagonal is overwritten by self_loops."""
+        """Choose the edges, (N,N) bool, True = an edge i -> j; the diagonal is overwritten by self_loops."""

@@ -1,4 +1,4 @@
-"""Every region a neighbour of every other."""
+"""Complete graphs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ragaf_exp.graph.features import Geometry
 
 
 class Complete(RegionGraph):
-    """All edges: attention decides alone."""
+    """Edges between all regions, so that only attention weights them. Arguments as for `RegionGraph`."""
 
     def connect(self, shape: Geometry) -> np.ndarray:
         return np.ones(shape.distance.shape, bool)

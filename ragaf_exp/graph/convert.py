@@ -1,8 +1,8 @@
-"""Padded batches of region graphs to and from the batched graphs of DGL and of PyTorch Geometric.
+"""Conversion of padded batches of region graphs to and from the batched graphs of DGL and of PyTorch Geometric.
 
-Shapes: B graphs, N nodes (padded), F node features, E edge features. Here an edge i -> j says that node i attends to
-node j. In both libraries messages flow from source to target, so j becomes the source and i the target: message passing
-in them then gathers at i what i attends to, as graph attention does.
+Shapes: B graphs, N nodes (padded), F node features, E edge features. Here an edge i -> j means that node i attends to
+node j. In both libraries messages flow from source to target, so that j becomes the source and i the target: their
+message passing then aggregates at i over the nodes that i attends to, as graph attention does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ragaf_exp.graph.backends.base import need_processor
+from ragaf_exp.graph.backends.base import require_cpu
 from ragaf_exp.graph.backends.dgl_backend import load_dgl
 from ragaf_exp.graph.backends.pyg import load_pyg
 
@@ -26,27 +26,35 @@ Padded = tuple[Tensor, Tensor, Tensor, Tensor]  # nodes (B,N,F), node_mask (B,N)
 
 @dataclass(frozen=True)
 class Listed:
-    """The nodes of all graphs in one row, graph after graph, and their edges."""
+    """The concatenated nodes of all graphs, and their edges."""
 
     nodes: Tensor  # (all nodes, F)
     edges: Tensor  # (all edges, E), graph after graph
-    source: Tensor  # (all edges,) place of j among all nodes
-    target: Tensor  # (all edges,) place of i among all nodes
+    source: Tensor  # (all edges,) index of j among all nodes
+    target: Tensor  # (all edges,) index of i among all nodes
     node_counts: Tensor  # (B,)
     edge_counts: Tensor  # (B,)
 
     @property
     def starts(self) -> Tensor:
-        """(B,) place of each graph's first node."""
+        """Index (B,) of each graph's first node."""
         return self.node_counts.cumsum(0) - self.node_counts
 
 
 def to_dgl(nodes: Tensor, node_mask: Tensor, edges: Tensor, edge_mask: Tensor) -> DGLGraph:
-    """A batched graph with ndata["nodes"] and edata["edges"]; dgl.unbatch gives the B graphs.
+    """Convert to a batched DGL graph with ndata["nodes"] and edata["edges"]; dgl.unbatch gives the B graphs.
 
-    UserError where DGL is not installed or the tensors are not on the CPU; ValueError as `listed` has it.
+    Args:
+        nodes: (B,N,F).
+        node_mask: (B,N) bool.
+        edges: (B,N,N,E).
+        edge_mask: (B,N,N) bool.
+
+    Raises:
+        UserError: DGL is not installed, or the tensors are not on the CPU.
+        ValueError: As for `listed`.
     """
-    need_processor("dgl", nodes.device)
+    require_cpu("dgl", nodes.device)
     rows = listed(nodes, node_mask, edges, edge_mask)
     graph = load_dgl().graph((rows.source, rows.target), num_nodes=len(rows.nodes))
     graph.ndata["nodes"], graph.edata["edges"] = rows.nodes, rows.edges
@@ -56,15 +64,23 @@ def to_dgl(nodes: Tensor, node_mask: Tensor, edges: Tensor, edge_mask: Tensor) -
 
 
 def from_dgl(graph: DGLGraph) -> Padded:
-    """The inverse of `to_dgl`, padded to the largest graph (at least 1). ValueError as `padded` has it."""
+    """Invert `to_dgl`, padding to the largest graph (at least 1). Raises ValueError as `padded`."""
     counts = graph.batch_num_nodes(), graph.batch_num_edges()
     return padded(Listed(graph.ndata["nodes"], graph.edata["edges"], *graph.edges(), *counts))
 
 
 def to_pyg(nodes: Tensor, node_mask: Tensor, edges: Tensor, edge_mask: Tensor) -> Batch:
-    """A batch with x, edge_index, edge_attr, batch and ptr; its to_data_list gives the B graphs.
+    """Convert to a PyTorch Geometric batch with x, edge_index, edge_attr, batch and ptr; to_data_list gives the graphs.
 
-    UserError where PyTorch Geometric is not installed; ValueError as `listed` has it.
+    Args:
+        nodes: (B,N,F).
+        node_mask: (B,N) bool.
+        edges: (B,N,N,E).
+        edge_mask: (B,N,N) bool.
+
+    Raises:
+        UserError: PyTorch Geometric is not installed.
+        ValueError: As for `listed`.
     """
     data = load_pyg().data
     rows = listed(nodes, node_mask, edges, edge_mask)
@@ -75,14 +91,27 @@ def to_pyg(nodes: Tensor, node_mask: Tensor, edges: Tensor, edge_mask: Tensor) -
 
 
 def from_pyg(batch: Batch) -> Padded:
-    """The inverse of `to_pyg`, padded to the largest graph (at least 1). ValueError as `padded` has it."""
+    """Invert `to_pyg`, padding to the largest graph (at least 1). Raises ValueError as `padded`."""
     counts = batch.ptr.diff()
     edge_counts = batch.batch[batch.edge_index[1]].bincount(minlength=len(counts))
     return padded(Listed(batch.x, batch.edge_attr, *batch.edge_index, counts, edge_counts))
 
 
 def listed(nodes: Tensor, node_mask: Tensor, edges: Tensor, edge_mask: Tensor) -> Listed:
-    """Without padding. ValueError where a graph's nodes don't come before its padding, or padding has edges."""
+    """Remove the padding of a batch.
+
+    Args:
+        nodes: (B,N,F).
+        node_mask: (B,N) bool.
+        edges: (B,N,N,E).
+        edge_mask: (B,N,N) bool.
+
+    Returns:
+        The concatenated nodes and edges.
+
+    Raises:
+        ValueError: A graph's nodes don't come before its padding, or padding has edges.
+    """
     if (node_mask[:, 1:] & ~node_mask[:, :-1]).any():
         raise ValueError("node_mask: a graph's nodes must come before its padding")
     if (edge_mask & ~(node_mask[:, :, None] & node_mask[:, None])).any():
@@ -94,18 +123,18 @@ def listed(nodes: Tensor, node_mask: Tensor, edges: Tensor, edge_mask: Tensor) -
 
 
 def padded(rows: Listed) -> Padded:
-    """With padding of zeros. ValueError where two edges have the same ends: there is room for one."""
+    """Pad with zeros. Raises ValueError if two edges have the same ends, as a padded batch can hold only one."""
     items, counts = len(rows.node_counts), rows.node_counts
     most = max([1, *counts.tolist()])
     node_mask = torch.arange(most, device=counts.device) < counts[:, None]
     nodes = rows.nodes.new_zeros(items, most, rows.nodes.shape[-1])
     nodes[node_mask] = rows.nodes
     item = torch.arange(items, device=counts.device).repeat_interleave(rows.edge_counts)
-    place = item, rows.target - rows.starts[item], rows.source - rows.starts[item]
+    index = item, rows.target - rows.starts[item], rows.source - rows.starts[item]
     edge_mask = torch.zeros(items, most, most, dtype=torch.bool, device=counts.device)
-    edge_mask[place] = True
+    edge_mask[index] = True
     if edge_mask.sum() < len(rows.edges):
         raise ValueError("edges: two of them have the same ends, and a padded batch has room for one")
     edges = rows.edges.new_zeros(items, most, most, rows.edges.shape[-1])
-    edges[place] = rows.edges
+    edges[index] = rows.edges
     return nodes, node_mask, edges, edge_mask

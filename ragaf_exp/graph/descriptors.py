@@ -1,4 +1,4 @@
-"""Shape of a region, whatever its place, size and rotation."""
+"""Shape descriptors of regions, invariant to position, size and rotation."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from ragaf_exp.core.jit import compiled
 
 BINS = 24  # directions from the centroid
 HARMONICS = 8
-HALF_BINS = tuple(math.tan(math.radians(angle)) for angle in (7.5, 22.5, 37.5))  # where one direction ends
+HALF_BINS = tuple(math.tan(math.radians(angle)) for angle in (7.5, 22.5, 37.5))  # bounds between directions
 
 
 def fourier_descriptors(labels: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Magnitudes of harmonics 1 to HARMONICS of the radius profile, relative to its mean.
+    """Compute magnitudes of harmonics 1 to HARMONICS of the radius profile, relative to its mean.
 
-    labels (H,W) int, -1 = no region; centres (N,2) x and y in pixels. Returns (N,HARMONICS) float32, 0 = a disc. The
-    profile is the farthest outline pixel in each of BINS directions from the centroid; taking magnitudes makes it
-    blind to rotation (Zahn & Roskies 1972, Fourier descriptors for plane closed curves).
+    The profile is the distance to the farthest outline pixel in each of BINS directions from the centroid; magnitudes
+    are invariant to rotation (Zahn & Roskies 1972, Fourier descriptors for plane closed curves).
+
+    Args:
+        labels: (H,W) int, -1 = no region.
+        centres: (N,2) x and y of the centroids, in pixels.
+
+    Returns:
+        (N,HARMONICS) float32, 0 = a disc.
     """
     spectrum = np.abs(np.fft.rfft(_profile(labels, centres), axis=1))
     return (spectrum[:, 1 : HARMONICS + 1] / np.maximum(spectrum[:, :1], 1e-6)).astype(np.float32)
@@ -26,7 +32,7 @@ def fourier_descriptors(labels: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 @compiled
 def _profile(labels: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(N,BINS): half a pixel beyond the farthest outline pixel in each direction; 0 where there is none."""
+    """Measure the radius (N,BINS) to half a pixel beyond the farthest outline pixel per direction; 0 without one."""
     height, width = labels.shape
     farthest = np.zeros((len(centres), BINS))  # squared
     for y in range(height):
@@ -46,7 +52,7 @@ def _profile(labels: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 @compiled
 def _direction(dx: float, dy: float) -> int:
-    """The nearest of BINS directions, counted from x towards y; mirrored offsets have mirrored directions."""
+    """Return the nearest of BINS directions, counted from x towards y; mirrored offsets have mirrored directions."""
     across, along = min(abs(dx), abs(dy)), max(abs(dx), abs(dy))
     turns = (across >= HALF_BINS[0] * along) + (across >= HALF_BINS[1] * along) + (across >= HALF_BINS[2] * along)
     if abs(dy) > abs(dx):

@@ -1,7 +1,7 @@
-"""Node and edge features of a region graph, all regions at once.
+"""Node and edge features of a region graph, vectorised over regions.
 
 Coordinates run over [-1,1] along each side of the picture, x to the right, y down. Every feature is absolute,
-never normalised per graph, so that position and size keep their meaning from picture to picture.
+not normalised per graph, so that position and size have the same meaning in every picture.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ NODE_FEATURES = (
     "log_aspect",  # ln(width / height), in pixels
     "compactness",  # 4 pi area / perimeter^2, 1 = a disc
     "background",  # 1 or 0
-    "depth",  # regions around it, 1 = four
+    "depth",  # number of enclosing regions / 4
     *(f"harmonic_{k}" for k in range(1, HARMONICS + 1)),  # Fourier descriptors of the outline, 0 = a disc
 )
 EDGE_FEATURES = (
     "dx",  # centroid of j minus centroid of i, in the picture's frame, [-2,2]
     "dy",
-    "dx_own",  # the same in the frame of i: half its box is 1/2, a point far away nearly 1; (-1,1)
+    "dx_own",  # dx in the frame of i, (-1,1): 1/2 at the edge of its box, near 1 far away
     "dy_own",
     "distance",  # length of (dx, dy)
     "border",  # length of the common border, fraction of the smaller perimeter
     "log_size_ratio",  # ln(area of j / area of i)
     "adjacent",  # 1 where i and j share a border
-    "contains",  # 1 where j lies within i, at whatever level
+    "contains",  # 1 where j lies within i, at any level
     "inside",  # 1 where i lies within j
 )
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What graph types decide edges by. N regions."""
+    """Geometry of N regions, from which graph types choose edges."""
 
     nodes: np.ndarray  # (N,F) float32, in the order of NODE_FEATURES
     offset: np.ndarray  # (N,N,2) float32, centroid of j minus centroid of i
@@ -57,7 +57,7 @@ class Geometry:
 
 
 def geometry(regions: Regions) -> Geometry:
-    """Measure the regions. Where strokes belong to no region, borders run along the strokes' middle."""
+    """Measure the regions. Where strokes belong to no region, borders run along the middle of strokes."""
     labels, n = regions.labels, regions.count
     straight, length = _contacts(labels, n)
     perimeter = length.sum(axis=1)[:n]
@@ -72,7 +72,7 @@ def geometry(regions: Regions) -> Geometry:
 
 
 def edge_features(shape: Geometry) -> np.ndarray:
-    """(N,N,E) float32 in the order of EDGE_FEATURES, for every pair i -> j."""
+    """Compute edge features (N,N,E) float32 in the order of EDGE_FEATURES, for every pair i -> j."""
     log_area = np.log(shape.nodes[:, NODE_FEATURES.index("area")])
     box = NODE_FEATURES.index("width")
     own = shape.offset / shape.nodes[:, None, box : box + 2]  # half a box, which is its width in [-1,1], is 1
@@ -84,7 +84,7 @@ def edge_features(shape: Geometry) -> np.ndarray:
 
 @compiled
 def ancestors(parent: np.ndarray) -> np.ndarray:
-    """(N,N) bool: i is the parent of j, or the parent of its parent, and so on."""
+    """Compute the ancestor relation (N,N) bool: i is the parent of j, or the parent of its parent, and so on."""
     contains = np.zeros((len(parent), len(parent)), np.bool_)
     for child in range(len(parent)):
         above = parent[child]
@@ -111,7 +111,7 @@ def _node_features(regions: Regions, perimeter: np.ndarray) -> np.ndarray:
 
 @compiled
 def _boxes(labels: np.ndarray, n: int) -> np.ndarray:
-    """Area, sums of x and of y, and first and last column and row of each region: (7,N) float64."""
+    """Compute area, sums of x and of y, and first and last column and row of each region: (7,N) float64."""
     height, width = labels.shape
     area, across, down = np.zeros(n), np.zeros(n), np.zeros(n)
     left, right, top, bottom = np.full(n, width), np.zeros(n, np.int64), np.full(n, height), np.zeros(n, np.int64)
@@ -131,11 +131,13 @@ def _boxes(labels: np.ndarray, n: int) -> np.ndarray:
 
 
 def _contacts(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Borders between all pairs of regions, number n being what lies outside them; both (n+1,n+1) symmetric.
+    """Measure the borders between all pairs of regions; index n is the outside.
 
-    Returns the number of 4-neighbour pixel pairs and the length in pixels. Lengths by Cauchy-Crofton with four
-    directions: pi/8 times the crossings, diagonals weighed 1/sqrt(2); unlike counted pixel sides they hardly
-    depend on how a border is turned.
+    Lengths are estimated by Cauchy-Crofton with four directions: pi/8 times the crossings, diagonals weighted by
+    1/sqrt(2). Unlike counted pixel sides, they hardly depend on the orientation of a border.
+
+    Returns:
+        The number of 4-neighbour pixel pairs and the length in pixels, both (n+1,n+1) and symmetric.
     """
     straight, diagonal = crossings(labels, n)
     return straight, np.pi / 8 * (straight + diagonal / np.sqrt(2))

@@ -1,4 +1,4 @@
-"""Neighbours within a level of nesting, and the way up and down between levels."""
+"""Hierarchical graphs: neighbours within a level of nesting, and parents between levels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ragaf_exp.graph.features import Geometry
 
 
 class Hierarchical(RegionGraph):
-    """The union of Containment and of Adjacency(min_border) among regions of one depth."""
+    """The union of Containment and of Adjacency among regions of equal depth. Arguments as for `Adjacency`."""
 
     def __init__(self, self_loops: bool = True, min_border: limits.ShareBelowOne = 0.02) -> None:
         super().__init__(self_loops)

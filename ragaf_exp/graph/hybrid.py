@@ -1,4 +1,4 @@
-"""Adjacency and nearest neighbours together."""
+"""Hybrid graphs of adjacency and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from ragaf_exp.graph.knn import check_k, nearest
 
 
 class Hybrid(RegionGraph):
-    """The union of Adjacency(min_border) and Knn(k)."""
+    """The union of Adjacency and Knn.
+
+    Args:
+        k: Number of nearest neighbours.
+        self_loops: Whether every region is its own neighbour.
+        min_border: As for `Adjacency`.
+    """
 
     def __init__(self, k: limits.Neighbours = 4, self_loops: bool = True, min_border: limits.ShareBelowOne = 0.02) -> None:
         super().__init__(self_loops)

@@ -1,4 +1,4 @@
-"""k nearest neighbours by centroid."""
+"""Graphs of the k nearest neighbours by centroid."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ragaf_exp.graph.features import Geometry
 
 
 def check_k(k: int) -> None:
-    """Raises UserError where k is below 1."""
+    """Raise UserError if k is below 1."""
     if k < 1:
         raise UserError(f"graph.k={k}: must be at least 1; take 4, or graph=none for no edges")
 
 
 def nearest(shape: Geometry, k: int) -> np.ndarray:
-    """(N,N) bool: j is among the k nearest of i, or i among those of j; ties go to the larger region."""
+    """Select pairs (N,N) bool in which j is among the k nearest of i or vice versa; ties go to the larger region."""
     n = len(shape.distance)
     mask = np.zeros((n, n), bool)
     k = min(k, n - 1)
@@ -30,8 +30,12 @@ def nearest(shape: Geometry, k: int) -> np.ndarray:
 
 
 class Knn(RegionGraph):
-    """Edges to the k nearest regions by centroid, made symmetric by union: a region has at least min(k, N-1)
-    neighbours and may have more."""
+    """Edges to the k nearest regions by centroid, symmetrised by union: a region has at least min(k, N-1) neighbours.
+
+    Args:
+        k: Number of nearest neighbours.
+        self_loops: Whether every region is its own neighbour.
+    """
 
     def __init__(self, k: limits.Neighbours = 4, self_loops: bool = True) -> None:
         super().__init__(self_loops)

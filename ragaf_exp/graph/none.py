@@ -1,4 +1,4 @@
-"""No edges: regions without a graph, the ablation."""
+"""Graphs without edges, for ablation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ragaf_exp.graph.features import Geometry
 
 
 class NoEdges(RegionGraph):
-    """No edge between regions; with self_loops each region still attends to itself."""
+    """No edge between regions; with self_loops each region still attends to itself. Arguments as for `RegionGraph`."""
 
     def connect(self, shape: Geometry) -> np.ndarray:
         return np.zeros(shape.distance.shape, bool)

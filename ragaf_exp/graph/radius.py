@@ -1,4 +1,4 @@
-"""Neighbours within a distance."""
+"""Graphs of neighbours within a distance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from ragaf_exp.graph.features import Geometry
 
 
 class Radius(RegionGraph):
-    """Edges between regions whose centroids lie at most `radius` apart; the picture is 2 wide and 2 high."""
+    """Edges between regions with nearby centroids.
+
+    Args:
+        radius: Largest distance between centroids; the picture is 2 wide and 2 high.
+        self_loops: Whether every region is its own neighbour.
+    """
 
     def __init__(self, radius: limits.Radius = 0.5, self_loops: bool = True) -> None:
         super().__init__(self_loops)

@@ -1,4 +1,4 @@
-"""Borders in a label map of N regions: how many pixel pairs join each two. Number N is what lies outside them."""
+"""Borders in a label map of N regions: the number of pixel pairs between each two; index N is the outside."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from ragaf_exp.core.jit import compiled
 
 @compiled
 def crossings(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of neighbouring pixels, one in region i and one in j: straight and diagonal ones, (N+1,N+1) int32 each.
+    """Count pairs of neighbouring pixels of which one is in region i and the other in j.
 
-    labels (H,W) int, -1 = no region; pixels of no region and those beyond the picture count as region N, so a row's
-    sum of straight pairs is the region's perimeter in pixel sides. Symmetric, zero diagonal.
+    Args:
+        labels: (H,W) int, -1 = no region. Pixels of no region and those outside the picture count as region N, so that
+            a row's sum of straight pairs is the region's perimeter in pixel sides.
+        count: Number of regions N.
+
+    Returns:
+        Straight and diagonal pairs, (N+1,N+1) int32 each, symmetric with zero diagonal.
     """
     height, width = labels.shape
     straight = np.zeros((count + 1, count + 1), np.int32)
@@ -34,7 +39,7 @@ def crossings(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def follow(target: np.ndarray) -> np.ndarray:
-    """Number the groups that pointers i -> target[i] form, in the order of their lowest member: (N,), 0..M-1."""
+    """Number the groups connected by pointers i -> target[i], in the order of their lowest member: (N,), 0..M-1."""
     lowest = np.arange(len(target))
     while True:
         before = lowest
@@ -59,7 +64,7 @@ def contract(pairs: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def by_area(areas: np.ndarray) -> np.ndarray:
-    """The new number of each region, (N,), when the largest comes first; equal areas keep their order."""
+    """Number the regions by falling area, (N,); equal areas keep their order."""
     number = np.empty(len(areas), np.int64)
     number[np.argsort(-areas, kind="stable")] = np.arange(len(areas))
     return number
@@ -67,7 +72,7 @@ def by_area(areas: np.ndarray) -> np.ndarray:
 
 @compiled
 def renumber(labels: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """labels (H,W) int16, all at least 0, with region i as number[i]: (H,W) int16."""
+    """Replace each label i of (H,W) int16, all at least 0, by number[i]: (H,W) int16."""
     out = np.empty(labels.shape, np.int16)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
@@ -77,7 +82,7 @@ def renumber(labels: np.ndarray, number: np.ndarray) -> np.ndarray:
 
 @compiled
 def tally(labels: np.ndarray, count: int) -> np.ndarray:
-    """Pixels of each region, (N,) int64; labels (H,W), all at least 0."""
+    """Count the pixels of each region, (N,) int64, in labels (H,W), all at least 0."""
     areas, width = np.zeros(count, np.int64), labels.shape[1]
     for y in range(labels.shape[0]):
         end = 0

@@ -1,4 +1,4 @@
-"""Regions as the enclosed areas between strokes (flat colouring), not as the strokes themselves."""
+"""Regions as the enclosed areas between strokes (flat colouring), not the strokes themselves."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from ragaf_exp.regions.hierarchy import nest
 from ragaf_exp.regions.merging import merge
 from ragaf_exp.regions.strokes import enlarge, shrink, stroke_mask
 
-CANDIDATES = 1024  # areas looked at one by one; beyond that (noise) a speck goes with the strokes around it
-LARGEST = 1536**2  # pixels: a larger sketch is worked on at a whole fraction of its size, to bound time and memory
+CANDIDATES = 1024  # areas considered individually; further ones (noise) are merged with the strokes around them
+LARGEST = 1536**2  # pixels: a larger sketch is downsampled by an integer, to bound time and memory
 
 
 class Enclosed:
     """Enclosed areas between strokes, after closing small gaps.
 
-    max_regions: at most so many regions, the largest (1 to 1024).
-    min_area: smaller areas (fraction of the image) join the neighbour with the longest common border.
-    gap: gaps in outlines up to this fraction of the shorter side are closed before areas are told apart; 0 = none.
-    closing: how: "trapped_ball" closes openings that are narrow for the areas on both sides, "morphology" all
-        narrow ones. See regions/gaps.py.
-    strokes: "nearest" gives each stroke pixel to the region next to it, "none" leaves it without (-1).
-    levels: containment is followed so many levels deep (0 to 32). See regions/hierarchy.py.
+    The background is the area with most pixels on the image's border; it is never merged. Regions are numbered by area,
+    the largest first. A sketch of more than 1536 x 1536 pixels is processed at a half, a third ... of its size.
 
-    The background is the area with most pixels on the image's border; it is always kept. Regions are numbered
-    by area, the largest first. A sketch of more than 1536 x 1536 pixels is worked on at a half, a third ... of its size.
+    Args:
+        max_regions: Largest number of regions (1 to 1024); the largest remain.
+        min_area: Fraction of the image; smaller areas join the neighbour with the longest common border.
+        gap: Fraction of the shorter side up to which gaps in outlines are closed; 0 = none.
+        closing: "trapped_ball" closes openings that are narrow relative to the areas on both sides, "morphology" all
+            narrow ones. See regions/gaps.py.
+        strokes: "nearest" assigns each stroke pixel to the nearest region, "none" to no region (-1).
+        levels: Largest depth of containment (0 to 32). See regions/hierarchy.py.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Enclosed:
         self.closing, self.strokes = closing, strokes
 
     def __call__(self, sketch: np.ndarray) -> Regions:
-        """sketch (H,W) float in [0,1], 1 = stroke. All stroke: no region; blank: one."""
+        """Extract the regions of a sketch (H,W) float in [0,1], 1 = stroke: none if all is stroke, one if it is blank."""
         sketch = np.ascontiguousarray(sketch, np.float32)
         factor = math.ceil(math.sqrt(sketch.size / LARGEST))
         if factor > 1:
@@ -70,7 +71,7 @@ class Enclosed:
         return self._regions(fill(labels), sizes, stroke)
 
     def _regions(self, labels: np.ndarray, sizes: np.ndarray, stroke: np.ndarray) -> Regions:
-        """Merge the areas (H,W) of so many open pixels (N,) each, order them and find what contains what."""
+        """Merge and order areas, labels (H,W) with N open pixel counts `sizes`, and compute their containment."""
         count, background = len(sizes), _background(labels, len(sizes))
         straight, diagonal = crossings(labels, count)
         group = merge(straight[:count, :count], sizes, background, self.min_area * stroke.size, self.max_regions)
@@ -85,6 +86,6 @@ class Enclosed:
 
 
 def _background(labels: np.ndarray, count: int) -> int:
-    """The region with most pixels on the image's border; the larger region (lower index) on a tie."""
+    """Return the region with most pixels on the image's border; on a tie the larger region (lower index)."""
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return int(np.bincount(rim, minlength=count).argmax())

@@ -1,9 +1,9 @@
-"""Areas between strokes, told apart across gaps by flooding a map of depths from the deepest pixels.
+"""Areas between strokes, separated at gaps by flooding a depth map from the deepest pixels.
 
 A ball too big for a gap can't leave an area through it (trapped balls: Zhang, Chen, Zhang, Hu and Martin, "Vectorizing
-cartoon animations", 2009). Rolling balls of every size, the largest first, is flooding the map of distances to the
-nearest stroke: two basins meet where the largest ball that passes between them is as wide as the opening. Whether
-that is a gap or a neck hangs on how much deeper both basins are (the persistence of the saddle).
+cartoon animations", 2009). Rolling balls of every size, the largest first, is equivalent to flooding the map of
+distances to the nearest stroke: two basins meet where the largest ball that passes between them is as wide as the
+opening. Whether that is a gap or a neck depends on how much deeper both basins are (the persistence of the saddle).
 """
 
 from __future__ import annotations
@@ -13,17 +13,24 @@ import numpy as np
 from ragaf_exp.core.jit import compiled
 
 NEVER = 255  # a depth that no basin has
-RIM = -1  # owner of the places around the picture
+RIM = -1  # owner of the pixels around the picture
 
 
 @compiled
 def flood(depth: np.ndarray, need: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Basins of a depth map, the largest first: (H,W) int16, -1 = stroke or beyond the `most` largest; areas (M,) int64.
+    """Partition a depth map into basins.
 
-    depth (H,W) uint8, 0 = stroke, below 255. need (2,256) uint8: two basins that first meet at depth s stay apart where
-    both are at least need[k,s] deep (255 = never), and are one otherwise; k = 1 where just one of them has reached the
-    picture's rim, else 0. Every basin is 4-connected, and an area that strokes enclose is never lost, however thin. A
-    pixel between two basins goes to that of its deepest neighbour.
+    Every basin is 4-connected, and an area that strokes enclose is never lost, however thin. A pixel between two basins
+    belongs to that of its deepest neighbour.
+
+    Args:
+        depth: (H,W) uint8 below 255, 0 = stroke.
+        need: (2,256) uint8. Two basins that first meet at depth s stay separate if both are at least need[k,s] deep
+            (255 = never), and are merged otherwise; k = 1 if exactly one of them has reached the picture's rim, else 0.
+        most: Number of basins to return, the largest.
+
+    Returns:
+        Labels (H,W) int16, the largest basin first, -1 = stroke or a smaller basin; areas (M,) int64.
     """
     height, width = depth.shape
     stride = width + 2
@@ -74,7 +81,7 @@ def _meet(
     joined: np.ndarray, peak: np.ndarray, at_rim: np.ndarray, owner: np.ndarray, deep: np.ndarray, place: int,
     stride: int, need: np.ndarray,
 ) -> int:  # fmt: skip
-    """The basin of a pixel's deepest neighbour (on a tie the shallower basin); those that no gap parts from it join."""
+    """Return the basin of a pixel's deepest neighbour (on a tie the shallower one); basins without a gap to it join it."""
     best, deepest = 0, 0
     for step in (-stride, -1, 1, stride):
         one, level = _root(joined, owner[place + step]), deep[place + step]
@@ -93,7 +100,7 @@ def _meet(
 
 @compiled
 def _deepest_first(deep: np.ndarray) -> np.ndarray:
-    """Places of a flat map's open pixels (those above 0) by falling depth, a counting sort, stable: (P,) int32."""
+    """Sort the indices of a flat map's open pixels (above 0) by falling depth, by a stable counting sort: (P,) int32."""
     levels, start, total = np.zeros(256, np.int64), np.zeros(256, np.int64), 0
     for value in deep:
         levels[value] += 1
@@ -111,7 +118,7 @@ def _deepest_first(deep: np.ndarray) -> np.ndarray:
 
 @compiled
 def _root(joined: np.ndarray, basin: int) -> int:
-    """The basin that a basin has become part of; 0 and RIM stay what they are."""
+    """Return the basin that a basin has been merged into; 0 and RIM are returned unchanged."""
     if basin <= 0:
         return basin
     while joined[basin] != basin:
@@ -122,7 +129,7 @@ def _root(joined: np.ndarray, basin: int) -> int:
 
 @compiled
 def _areas(owner: np.ndarray, basins: int) -> np.ndarray:
-    """How many places each owner has, (1 + basins,); none for 0."""
+    """Count the pixels of each owner, (1 + basins,); zero for owner 0."""
     area, end = np.zeros(basins + 1, np.int64), 0
     while end < len(owner):  # one run after another
         start, one = end, owner[end]
@@ -135,7 +142,7 @@ def _areas(owner: np.ndarray, basins: int) -> np.ndarray:
 
 @compiled
 def _by_area(joined: np.ndarray, area: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The final number of each owner, -1 for 0 and for those too small to count; areas by final number."""
+    """Number the owners by falling area, -1 for 0 and beyond the `most` largest; and return areas by number."""
     for basin in range(1, len(area)):
         if joined[basin] != basin:
             area[_root(joined, basin)] += area[basin]

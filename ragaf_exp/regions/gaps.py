@@ -1,4 +1,4 @@
-"""How deep each pixel lies between strokes, and which openings count as gaps: what areas are flooded by."""
+"""Depth of each pixel between strokes, and the openings that count as gaps: the inputs of flooding."""
 
 from __future__ import annotations
 
@@ -9,39 +9,48 @@ import numpy as np
 
 from ragaf_exp.regions.flooding import NEVER, flood
 
-STEPS = 8.0  # at most so many steps of depth a pixel: finer ones make fewer ties
-ALL_ONE = np.full((2, 256), NEVER, np.uint8)  # no two basins that meet stay apart
-Flooding = tuple[np.ndarray, np.ndarray]  # the depth and the need of `flood`
-# An opening of depth s is a gap where both sides are at least `a s + b` pixels deep. Towards an area at the picture's
-# rim the doubt is for the gap: a figure lost to its ground is worse than one in two parts.
+STEPS = 8.0  # most depth steps per pixel: finer steps mean fewer ties
+ALL_ONE = np.full((2, 256), NEVER, np.uint8)  # basins that meet are always merged
+Flooding = tuple[np.ndarray, np.ndarray]  # arguments `depth` and `need` of `flood`
+# An opening of depth s is a gap if both sides are at least `a s + b` pixels deep. Towards an area at the picture's
+# rim the bound is lower: an object merged with its background is worse than one in two parts.
 INSIDE, ACROSS = (4.0, 1.0), (1.5, 0.5)
 SLANT = 2.6  # pixels that an opening may be wider than `gap`: its depth is measured from the middle of strokes
 
 
 def areas(stroke: np.ndarray, closing: str, gap: float, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Areas that strokes (H,W) bool part, gaps up to about `gap` pixels wide being closed: what `flood` returns.
+    """Partition the picture into areas separated by strokes.
 
-    closing: a key of CLOSINGS.
+    Args:
+        stroke: (H,W) bool.
+        closing: A key of CLOSINGS.
+        gap: Approximate width in pixels up to which gaps are closed.
+        most: Number of areas to return, the largest.
+
+    Returns:
+        Labels and areas, as `flood`.
     """
     open_ = (~stroke).view(np.uint8)
-    if gap == 0 or open_.all():  # no stroke to measure a distance from
+    if gap == 0 or open_.all():  # without a stroke there is no distance
         return flood(open_, ALL_ONE, most)
     return flood(*CLOSINGS[closing](cv2.distanceTransform(open_, cv2.DIST_L2, 5), gap), most)
 
 
 def trapped_ball(distance: np.ndarray, gap: float) -> Flooding:
-    """Gaps are closed where both sides are wide enough; distance (H,W) float32 to the nearest stroke, 0 = stroke.
+    """Close gaps with wide areas on both sides; a narrow opening between narrow areas, such as a neck, stays open.
 
-    A narrow opening between narrow areas is a neck or a corridor and stays open.
+    Args:
+        distance: (H,W) float32, distance to the nearest stroke in pixels, 0 = stroke.
+        gap: Approximate width in pixels up to which gaps are closed.
     """
     steps, deepest, need = _scale(gap)
-    depth = cv2.convertScaleAbs(distance, alpha=steps, beta=-0.499)  # rounded down, and cut off at 255
+    depth = cv2.convertScaleAbs(distance, alpha=steps, beta=-0.499)  # rounded down, and clipped to 255
     return np.minimum(depth, deepest), need
 
 
 @lru_cache(maxsize=16)
 def _scale(gap: float) -> tuple[float, np.uint8, np.ndarray]:
-    """Depth steps a pixel, the depth in steps beyond which nothing is told apart, and what `flood` needs."""
+    """Return depth steps per pixel, the depth in steps beyond which nothing is distinguished, and `flood`'s `need`."""
     widest = (gap + SLANT) / 2  # depth in the middle of the widest gap
     deepest = max(a * widest + b for a, b in (INSIDE, ACROSS))
     steps = min(STEPS, (NEVER - 1) / (deepest + 1))
@@ -51,10 +60,14 @@ def _scale(gap: float) -> tuple[float, np.uint8, np.ndarray]:
 
 
 def morphology(distance: np.ndarray, gap: float) -> Flooding:
-    """Every opening about `gap` pixels wide is closed, necks and corridors too; distance as above.
+    """Close every opening up to about `gap` pixels wide, necks and corridors included.
 
-    The morphological way: areas are told apart where strokes grown by half a gap leave them open, then grow back; an
-    area that is covered whole stays one. (A closing by a disc alone would leave gaps in thin lines open.)
+    Strokes are dilated by half a gap, which separates areas, and the areas grow back; an area that is covered
+    completely stays one. (A closing by a disc alone would leave gaps in thin lines open.)
+
+    Args:
+        distance: (H,W) float32, distance to the nearest stroke in pixels, 0 = stroke.
+        gap: Approximate width in pixels up to which gaps are closed.
     """
     beyond = (distance > (gap + SLANT) / 2).view(np.uint8)
     need = np.full((2, 256), NEVER, np.uint8)

@@ -6,20 +6,25 @@ import numpy as np
 
 from ragaf_exp.core.jit import compiled
 
-BARE, SEEN = -1, -2
+BARE, VISITED = -1, -2
 
 
 @compiled
 def fill(labels: np.ndarray) -> np.ndarray:
-    """Give every unlabelled pixel the nearest label, counted in straight steps; labels (H,W) int16, -1 = unlabelled.
+    """Assign every unlabelled pixel the nearest label in city-block distance, in a copy.
 
-    A pixel that several labels reach at once takes the highest: labels are ordered by area, so an outline goes to the
-    figure, not to its ground, and a flipped sketch grows the flipped labels. Every label stays 4-connected. A map
-    without labels stays as it is; labels is not changed.
+    A pixel that several labels reach at once takes the highest: labels are ordered by area, so that an outline goes to
+    the object and not to its background, and a flipped sketch gives flipped labels. Every label stays 4-connected.
+
+    Args:
+        labels: (H,W) int16, -1 = unlabelled.
+
+    Returns:
+        (H,W) int16, without -1 unless there is no label at all.
     """
     grown = labels.copy()
-    front = _beside_labels(grown)
-    while len(front):  # all look before any is written, so that order decides nothing
+    front = _next_to_labels(grown)
+    while len(front):  # labels are read before any is written, so that the result is independent of the order
         for i in range(len(front)):
             grown[front[i, 0], front[i, 1]] = front[i, 2]
         front = _around(grown, front)
@@ -41,8 +46,8 @@ def _highest_around(grown: np.ndarray, y: int, x: int) -> int:
 
 
 @compiled
-def _beside_labels(grown: np.ndarray) -> np.ndarray:
-    """Pixels without a label, beside one that has a label: (M,3) row, column and the label that they get."""
+def _next_to_labels(grown: np.ndarray) -> np.ndarray:
+    """List unlabelled pixels next to a labelled one: (M,3) row, column and the label that they get."""
     height, width = grown.shape
     bare = 0
     for y in range(height):
@@ -61,15 +66,15 @@ def _beside_labels(grown: np.ndarray) -> np.ndarray:
 
 @compiled
 def _around(grown: np.ndarray, front: np.ndarray) -> np.ndarray:
-    """Pixels without a label around a front, each once: (M,3) row, column and the label that they get."""
-    found, count = np.empty((4 * len(front), 3), np.int32), 0
+    """List unlabelled pixels around a front, each once: (M,3) row, column and the label that they get."""
+    around, count = np.empty((4 * len(front), 3), np.int32), 0
     for i in range(len(front)):
         for dy, dx in ((-1, 0), (0, -1), (0, 1), (1, 0)):
             y, x = front[i, 0] + dy, front[i, 1] + dx
             if 0 <= y < grown.shape[0] and 0 <= x < grown.shape[1] and grown[y, x] == BARE:
-                grown[y, x] = SEEN
-                found[count, 0], found[count, 1], found[count, 2] = y, x, _highest_around(grown, y, x)
+                grown[y, x] = VISITED
+                around[count, 0], around[count, 1], around[count, 2] = y, x, _highest_around(grown, y, x)
                 count += 1
     for i in range(count):
-        grown[found[i, 0], found[i, 1]] = BARE
-    return found[:count]
+        grown[around[i, 0], around[i, 1]] = BARE
+    return around[:count]

@@ -1,4 +1,4 @@
-"""Merging regions that are too small or too many into their neighbours."""
+"""Merging of regions that are too small or too many into their neighbours."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ from ragaf_exp.regions.borders import contract, follow
 
 
 def merge(borders: np.ndarray, areas: np.ndarray, background: int, least: float, most: int) -> np.ndarray:
-    """Join every region smaller than `least` pixels, or beyond the `most` largest, to a neighbour.
+    """Merge every region smaller than `least` pixels, or beyond the `most` largest, into a neighbour.
 
-    In rounds: each such region joins the neighbour it shares the longest border with (the lower index on a
-    tie), all at once, and the joined areas are weighed anew, so specks may add up to a region. The background
-    is always kept. borders (N,N) symmetric, zero diagonal, areas (N,). Returns group (N,), 0..M-1, M <= most.
+    In rounds, all such regions at once join the neighbour with the longest common border (the lower index on a tie);
+    then the merged areas are compared again, so that specks may add up to a region. The background never joins another.
+
+    Args:
+        borders: (N,N) border lengths, symmetric with zero diagonal.
+        areas: (N,) in pixels.
+        background: Index of the background.
+        least: Smallest area in pixels.
+        most: Largest number of regions.
+
+    Returns:
+        (N,) new index of each region, 0..M-1 with M <= most.
     """
     group = np.arange(len(areas))
     while True:
-        doomed = _doomed(areas, background, least, most)
-        if not doomed.any():
+        small = _to_merge(areas, background, least, most)
+        if not small.any():
             return group
-        step = follow(np.where(doomed, borders.argmax(axis=1), np.arange(len(areas))))
+        step = follow(np.where(small, borders.argmax(axis=1), np.arange(len(areas))))
         group, background = step[group], int(step[background])
         areas, borders = np.bincount(step, weights=areas), contract(borders, step)
 
 
-def _doomed(areas: np.ndarray, background: int, least: float, most: int) -> np.ndarray:
-    """(N,) bool: too small, or not among the `most` largest, the background counting as the largest."""
+def _to_merge(areas: np.ndarray, background: int, least: float, most: int) -> np.ndarray:
+    """Select regions (N,) bool too small, or not among the `most` largest; the background counts as the largest."""
     order = np.argsort(-areas, kind="stable")
     order = np.concatenate(([background], order[order != background]))
-    doomed = areas < least
-    doomed[order[most:]] = True
-    doomed[background] = False
-    return doomed
+    small = areas < least
+    small[order[most:]] = True
+    small[background] = False
+    return small

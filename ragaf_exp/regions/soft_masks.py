@@ -7,11 +7,18 @@ from torch import Tensor
 
 
 def soft_masks(labels: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """Area-pool labels (B,H,W) int64, -1 = none, else below count N -> (B,N,h,w) float32 in [0,1].
+    """Pool labels to soft masks by area, on the labels' device and without a loop.
 
-    A pixel on the border of two cells counts for both by its share, so any size works, area is conserved and a region
-    one pixel wide never vanishes; cells sum to at most 1 (less where pixels have no region). Runs on the labels'
-    device, without a loop.
+    A pixel on the border of two cells counts for both by its share, so that any size works, area is conserved and a
+    region one pixel wide never vanishes.
+
+    Args:
+        labels: (B,H,W) int64, -1 = no region, else below `count`.
+        count: Number of regions N.
+        size: Height h and width w of the masks, in cells.
+
+    Returns:
+        (B,N,h,w) float32 in [0,1]; regions sum to at most 1 per cell, less where pixels have no region.
     """
     height, width = labels.shape[1:]
     if (height, width) == size:
@@ -24,17 +31,17 @@ def soft_masks(labels: Tensor, count: int, size: tuple[int, int]) -> Tensor:
 
 
 def _shares(length: int, cells: int, device: torch.device) -> Tensor:
-    """(cells, length): how much of each cell each pixel covers."""
-    cell = torch.arange(cells, device=device)[:, None] * length  # whole numbers: of 1 / (cells length) of the side
+    """Compute the share of each cell that each pixel covers, (cells, length)."""
+    cell = torch.arange(cells, device=device)[:, None] * length  # integers, in units of 1 / (cells length) of the side
     pixel = torch.arange(length, device=device) * cells
     covered = torch.minimum(cell + length, pixel + cells) - torch.maximum(cell, pixel)
     return covered.clamp(min=0) / length
 
 
 def _counted(labels: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """The same where cells hold whole pixels: count pixels per (item, region, cell) in one histogram.
+    """Compute soft masks for cells of whole pixels, by a histogram over (item, region, cell).
 
-    By scatter_add: on accelerators bincount waits for the device, to learn the largest index.
+    Uses scatter_add, as on accelerators bincount synchronises with the device to get the largest index.
     """
     (batch, height, width), (h, w) = labels.shape, size
     device = labels.device
@@ -43,5 +50,5 @@ def _counted(labels: Tensor, count: int, size: tuple[int, int]) -> Tensor:
     cell = row[:, None] * w + column
     index = ((labels + 1) * (h * w) + cell).flatten(1)  # (B,HW)
     hits = torch.zeros(batch, (count + 1) * h * w, device=device)
-    hits = hits.scatter_add(1, index, torch.ones((), device=device).expand(index.shape))  # whole numbers: exact
+    hits = hits.scatter_add(1, index, torch.ones((), device=device).expand(index.shape))  # integers, so exact
     return hits.view(batch, count + 1, h, w)[:, 1:] / ((height // h) * (width // w))

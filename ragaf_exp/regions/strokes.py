@@ -1,4 +1,4 @@
-"""Where a sketch has strokes."""
+"""Stroke masks of sketches, and resizing by integer factors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ FAINTEST, BOLDEST = 0.15, 0.5
 
 
 def stroke_mask(sketch: np.ndarray) -> np.ndarray:
-    """(H,W) bool: where a sketch (float in [0,1]) has a stroke.
+    """Compute the stroke mask (H,W) bool of a sketch (H,W) float in [0,1].
 
-    Otsu's threshold, held within 0.15 and 0.5, so that faint (anti-aliased, scanned) strokes count but the
-    grain of a blank page does not.
+    Uses Otsu's threshold, clamped to 0.15 to 0.5, so that faint (anti-aliased, scanned) strokes count but the grain of
+    a blank page does not.
     """
     grey = cv2.convertScaleAbs(np.fmax(sketch, 0), alpha=255, beta=-0.499)  # rounded down; NaN is no stroke
-    if cv2.countNonZero(grey) == np.count_nonzero(grey == 255):  # ink and paper alone, as Canny gives them
+    if cv2.countNonZero(grey) == np.count_nonzero(grey == 255):  # a binary sketch, as of Canny
         return grey > 0
     otsu, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     return grey > min(max(otsu, FAINTEST * 255), BOLDEST * 255)
@@ -25,7 +25,7 @@ def stroke_mask(sketch: np.ndarray) -> np.ndarray:
 
 @compiled
 def shrink(sketch: np.ndarray, factor: int) -> np.ndarray:
-    """The strongest pixel of every factor x factor cell (the last ones cut off): (ceil H/f, ceil W/f) float32."""
+    """Take the maximum of every factor x factor cell, the last ones cropped: (ceil H/f, ceil W/f) float32."""
     height, width = sketch.shape
     small = np.zeros((-(-height // factor), -(-width // factor)), np.float32)
     for y in range(height):
@@ -38,7 +38,17 @@ def shrink(sketch: np.ndarray, factor: int) -> np.ndarray:
 
 @compiled
 def enlarge(small: np.ndarray, factor: int, height: int, width: int) -> np.ndarray:
-    """Every cell of a label map (h,w) as factor x factor pixels, cut off at (H,W)."""
+    """Repeat every cell of a label map as factor x factor pixels.
+
+    Args:
+        small: (h,w) label map.
+        factor: Pixels per cell and side.
+        height: Height H to crop to.
+        width: Width W to crop to.
+
+    Returns:
+        (H,W) label map.
+    """
     out = np.empty((height, width), small.dtype)
     for y in range(height):
         for x in range(width):

@@ -1,1 +1,1 @@
-"""A run as a job among others: who owns its folder, whether it lives, when it has to stop, and its fellow processes."""
+"""Run folders and jobs: checkpoints, status, locks across processes and hosts, signals, and SLURM."""

@@ -1,4 +1,4 @@
-"""Checkpoints: step folders of safetensors, written whole or not at all, the newest valid one found by itself."""
+"""Checkpoints as step folders of safetensors, written atomically; loading picks the newest valid one."""
 
 from __future__ import annotations
 
@@ -25,86 +25,107 @@ STEP = re.compile(r"[0-9]{8}")  # a checkpoint's name
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a step hands to the next; data order and noise are functions of (seed, step)."""
+    """All state that the next step needs; data order and noise are functions of (seed, step)."""
 
     stage: str
     step: int  # optimizer steps done
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Tensor]
-    sources: dict[str, dict[str, str]] = field(default_factory=dict)  # part -> whose weights are not written again
-    numbers: dict[str, float] = field(default_factory=dict)  # of loss scaling, where there is any
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)  # part -> source of frozen weights, not stored
+    numbers: dict[str, float] = field(default_factory=dict)  # state of loss scaling, if any
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write folder/<stage>/<step>, then remove all but the newest `keep` of the stage."""
-    place = folder / checkpoint.stage / f"{checkpoint.step:08d}"
-    remove_folder(place)  # only ever one that was found damaged
-    write_folder(place, lambda temporary: _fill(temporary, checkpoint))
+    """Write folder/<stage>/<step>, then remove older checkpoints of the stage.
+
+    Args:
+        folder: The run's folder of checkpoints.
+        checkpoint: What to write.
+        keep: Number of checkpoints of the stage that remain.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    path = folder / checkpoint.stage / f"{checkpoint.step:08d}"
+    remove_folder(path)  # exists only if it was damaged
+    write_folder(path, lambda temporary: _fill(temporary, checkpoint))
     steps = _steps(folder, checkpoint.stage)
-    newer = steps.index(place)  # damaged, as training went on from before them: they must not count as kept
-    for passed in (*steps[:newer], *steps[newer + keep :]):
-        remove_folder(passed)
-    return place
+    newer = steps.index(path)  # later steps are damaged, as training continued from before them: not worth keeping
+    for obsolete in (*steps[:newer], *steps[newer + keep :]):
+        remove_folder(obsolete)
+    return path
 
 
 def prune(folder: Path, newest: Checkpoint, keep: int) -> None:
-    """What a kill kept a save from: all but the `keep` latest up to `newest` go, and what was half written.
+    """Finish the cleanup of an interrupted save: remove older and half-written checkpoints of a stage.
 
-    newest: the newest whole checkpoint of its stage.
+    Args:
+        folder: The run's folder of checkpoints.
+        newest: The newest valid checkpoint of its stage.
+        keep: Number of checkpoints up to `newest` that remain.
     """
     for half in (folder / newest.stage).glob("." + 8 * "[0-9]" + ".tmp"):
         remove_folder(half)
-    older = [place for place in _steps(folder, newest.stage) if int(place.name) <= newest.step]
-    for passed in older[keep:]:
-        remove_folder(passed)
+    older = [path for path in _steps(folder, newest.stage) if int(path.name) <= newest.step]
+    for obsolete in older[keep:]:
+        remove_folder(obsolete)
 
 
 def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
-    """The newest whole checkpoint of a stage, None where there is none; damaged ones are named and passed over."""
-    for place in _steps(folder, stage):
-        fault = _fault(place)
+    """Load the newest valid checkpoint of a stage; each damaged one is skipped with a warning.
+
+    Args:
+        folder: The run's folder of checkpoints.
+        stage: The stage's name.
+        parts: The parts to load, of PARTS; the others stay empty.
+
+    Returns:
+        The checkpoint, or None if there is none.
+    """
+    for path in _steps(folder, stage):
+        fault = _fault(path)
         if fault is None:
-            state = read_json(place / "state.json")
-            tensors = {part: load_file(place / f"{part}.safetensors") if part in parts else {} for part in PARTS}
-            held = {key: state.get(key, {}) for key in ("sources", "numbers")}
-            return Checkpoint(stage, state["step"], **tensors, **held)
-        log.warning("%s: %s; falling back to the checkpoint before it", place, fault)
+            state = read_json(path / "state.json")
+            tensors = {part: load_file(path / f"{part}.safetensors") if part in parts else {} for part in PARTS}
+            extras = {key: state.get(key, {}) for key in ("sources", "numbers")}
+            return Checkpoint(stage, state["step"], **tensors, **extras)
+        log.warning("%s: %s; falling back to the checkpoint before it", path, fault)
     return None
 
 
 def newest_whole(folder: Path, stage: str) -> Path | None:
-    """The folder of a stage's newest whole checkpoint, None where there is none."""
-    return next((place for place in _steps(folder, stage) if _fault(place) is None), None)
+    """Return the folder of a stage's newest valid checkpoint, or None if there is none."""
+    return next((path for path in _steps(folder, stage) if _fault(path) is None), None)
 
 
 def newest_checksums(folder: Path) -> dict[str, str]:
-    """Stage -> sha256 of the EMA weights of its newest whole checkpoint."""
-    whole = {}
+    """Return stage -> sha256 of the EMA weights of its newest valid checkpoint."""
+    checksums = {}
     for stage in (COARSE, REFINE):
-        place = newest_whole(folder, stage)
-        if place is not None:
-            whole[stage] = read_json(place / "state.json")["sha256"]["ema.safetensors"]
-    return whole
+        path = newest_whole(folder, stage)
+        if path is not None:
+            checksums[stage] = read_json(path / "state.json")["sha256"]["ema.safetensors"]
+    return checksums
 
 
-def _fill(place: Path, checkpoint: Checkpoint) -> None:
+def _fill(path: Path, checkpoint: Checkpoint) -> None:
     for part in PARTS:
         tensors = {k: v.detach().contiguous().cpu() for k, v in getattr(checkpoint, part).items()}
-        _write(place / f"{part}.safetensors", tensors)
-    sums = {f"{part}.safetensors": checksum(place / f"{part}.safetensors") for part in PARTS}
+        _write(path / f"{part}.safetensors", tensors)
+    sums = {f"{part}.safetensors": checksum(path / f"{part}.safetensors") for part in PARTS}
     state = {"schema": SCHEMA, "stage": checkpoint.stage, "step": checkpoint.step, "sha256": sums}
     if checkpoint.sources:
         state["sources"] = checkpoint.sources
     if checkpoint.numbers:
         state["numbers"] = checkpoint.numbers
-    write_json(place / "state.json", state)
+    write_json(path / "state.json", state)
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     try:
         save_file(tensors, path)
-    except SafetensorError as error:  # a system's error is only in its text
+    except SafetensorError as error:  # carries the system's error number only in its text
         code = re.search(r"os error (\d+)", str(error))
         if code is None:
             raise
@@ -112,32 +133,32 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _steps(folder: Path, stage: str) -> list[Path]:
-    """Step folders of a stage, the newest first."""
+    """List the step folders of a stage, newest first."""
     return [folder / stage / name for name in reversed(names_in(folder / stage)) if STEP.fullmatch(name)]
 
 
-def _fault(place: Path) -> str | None:
-    """What is wrong with a checkpoint, None where it is whole."""
+def _fault(path: Path) -> str | None:
+    """Describe the damage of a checkpoint; None if it is valid."""
     try:
-        state = read_json(place / "state.json")
+        state = read_json(path / "state.json")
         schema, step, sums = state["schema"], state["step"], dict(state["sha256"])
         fits = all(isinstance(state.get(key, {}), dict) for key in ("sources", "numbers"))
     except (UserError, KeyError, TypeError, ValueError):
         return "damaged (no readable state.json)"
     if isinstance(schema, int) and schema > SCHEMA:
-        raise UserError(f"{place}: schema {schema} is newer than this version's {SCHEMA}; update ragaf_exp")
-    if not fits or step != int(place.name) or set(sums) != {f"{part}.safetensors" for part in PARTS}:
+        raise UserError(f"{path}: schema {schema} is newer than this version's {SCHEMA}; update ragaf_exp")
+    if not fits or step != int(path.name) or set(sums) != {f"{part}.safetensors" for part in PARTS}:
         return "damaged (state.json is not what was written)"
-    for name, wanted in sums.items():
-        if not is_regular(place / name) or checksum(place / name) != wanted:
+    for name, expected in sums.items():
+        if not is_regular(path / name) or checksum(path / name) != expected:
             return f"damaged ({name} is not what was written)"
-        if not _readable(place / name):
+        if not _readable(path / name):
             return f"damaged ({name} is no safetensors file)"
     return None
 
 
 def _readable(path: Path) -> bool:
-    """Whether a file's header fits its length: a checksum says nothing of it where a stranger wrote both."""
+    """Whether a file's header fits its length, which a checksum by an untrusted author does not prove."""
     try:
         with safe_open(path, "pt"):
             return True

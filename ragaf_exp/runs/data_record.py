@@ -1,4 +1,4 @@
-"""The record of a run's data in its folder, data.json: a run goes on, and is evaluated, with the data it began with."""
+"""The record of a run's data, data.json in its folder, which ensures that a run continues with the data it began with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = "data.json"
 
 
 def check(run: Path, source: Any) -> None:
-    """Compare a run's data with its record. A source that reads no files has none, nor have runs of earlier versions.
+    """Compare a run's data with its record, which sources without files and runs of earlier versions do not have.
 
     Args:
         run: The run folder.
@@ -33,14 +33,14 @@ def check(run: Path, source: Any) -> None:
     try:
         differences = now.differences(before)
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(f"{run / FILE}: damaged; remove it to go on without comparing the data") from None
+        raise UserError(f"{run / FILE}: damaged; remove it to continue without comparing the data") from None
     if differences:
         raise UserError(f"{run}: data.root={source.root} is not what this run began with: {', '.join(differences)}; "
                         "restore it, or give another name= to train on what is there now")  # fmt: skip
 
 
 def record(run: Path, source: Any) -> None:
-    """Write the record, or add the checksums of files that were read since."""
+    """Write the record, or add the checksums of files read since it was written."""
     if not hasattr(source, "manifest"):
         return
     now = source.manifest()
@@ -50,7 +50,7 @@ def record(run: Path, source: Any) -> None:
 
 
 def check_finished(run: Path, data: DictConfig) -> None:
-    """Compare a finished run's data with its record, without decoding any. Data that are gone are reported, not refused."""
+    """Compare a finished run's data with its record, without decoding images. Missing data only cause a warning."""
     if not (run / FILE).is_file():
         return
     quick = {key: value for key, value in {"check": False, "on_error": "skip"}.items() if key in data}

@@ -1,4 +1,4 @@
-"""config.yaml and environment.json, which say what run a folder holds: written once, and again where they are damaged."""
+"""config.yaml and environment.json, which describe the run of a folder: written once, and again if damaged."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 
 
 def is_described(folder: Path, cfg: DictConfig) -> bool:
-    """Whether both files are there, and config.yaml says what this config does."""
+    """Whether both files exist and config.yaml equals this config."""
     return _fits(folder, cfg) and not is_damaged(folder / ENVIRONMENT)
 
 
 def describe(folder: Path, cfg: DictConfig) -> None:
-    """Write what is missing, damaged or edited of the two files of a run of this config."""
+    """Write those of the two files that are missing, damaged or edited."""
     config = folder / CONFIG
     if not _fits(folder, cfg):
         if is_regular(config):
@@ -37,15 +37,18 @@ def describe(folder: Path, cfg: DictConfig) -> None:
 
 
 def check_unedited(folder: Path, state: dict[str, Any], cfg: DictConfig) -> None:
-    """UserError where config.yaml, which says `cfg`, is another than the run's. Runs of earlier versions do not say.
+    """Refuse a config.yaml that was changed since the run began. Runs of earlier versions can't be checked.
 
     Args:
-        folder: The run's.
+        folder: The run's folder.
         state: The content of its status.json, where `config` is the checksum of config.yaml as it was written.
         cfg: The config that was read.
+
+    Raises:
+        UserError: The config was changed.
     """
-    wanted = state.get("config")
-    if wanted not in (None, checksum(folder / CONFIG)) and config_hash(cfg) != folder.name:
+    expected = state.get("config")
+    if expected not in (None, checksum(folder / CONFIG)) and config_hash(cfg) != folder.name:
         raise UserError(f"{folder / CONFIG}: was changed since the run began and does not fit it any more; "
                         "run its training command again, which writes it again")  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What made a figure: versions, commit and device."""
+"""The environment of a run: versions, commit and device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "hydra-core", "n
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit and device, for whoever wants to know what made a figure."""
-    import torch  # heavy, and not needed to look at a folder
+    """Collect versions, commit and device, so that a run's results can be traced to them."""
+    import torch  # slow to import, and not needed to read a folder
 
     versions = {name: _version(name) for name in PACKAGES}
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else platform.processor() or platform.machine()
@@ -27,7 +27,7 @@ def environment() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@lru_cache  # it looks through all that is installed
+@lru_cache  # the look-up scans all installed packages
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
@@ -36,8 +36,8 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Of the checkout this code runs from, with + where it was changed; None outside a checkout."""
-    recorded = Path(__file__).parents[2] / ".commit"  # a sweep's snapshot says what it was taken of
+    """Return the commit of the checkout that this code runs from, with + if it was modified; None outside a checkout."""
+    recorded = Path(__file__).parents[2] / ".commit"  # a sweep's snapshot records its commit there
     if recorded.exists():
         return recorded.read_text() or None
     git = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]

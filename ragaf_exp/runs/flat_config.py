@@ -1,4 +1,4 @@
-"""A run's config.yaml as text by full keys, read in milliseconds: what differs between runs, without checking it."""
+"""Fast reading of a run's config.yaml as text by full keys, unchecked, to compare runs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def flat_config(path: Path) -> dict[str, str]:
-    """The config by full keys, as text; {} where it is missing or damaged.
+    """Read the config as full key -> text; {} if it is missing or damaged.
 
-    Runs of a sweep share most top-level blocks of their configs, each of which is parsed once.
+    Runs of a sweep share most top-level blocks of their configs, so each distinct block is parsed once.
     """
     try:
         blocks = re.split(r"\n(?=\S)", path.read_text())
     except (OSError, UnicodeDecodeError):
         return {}
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for block in blocks:
-        found.update(_block(block))
-    return {printable(key): printable(value) for key, value in found.items()
+        flat.update(_block(block))
+    return {printable(key): printable(value) for key, value in flat.items()
             if key.partition(".")[0] not in (*OUTPUT_KEYS, "name")}  # fmt: skip
 
 
@@ -42,12 +42,12 @@ def _block(text: str) -> dict[str, str]:
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for key, value in content.items():
         full = f"{prefix}{key}"
         if isinstance(value, dict) and value:
-            found += _flat(value, f"{full}.")
+            pairs += _flat(value, f"{full}.")
         else:
             text = str(value)
-            found.append((full.removesuffix("._target_"), text.rpartition(".")[2] if key == "_target_" else text))
-    return found
+            pairs.append((full.removesuffix("._target_"), text.rpartition(".")[2] if key == "_target_" else text))
+    return pairs

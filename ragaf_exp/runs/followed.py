@@ -1,6 +1,7 @@
-"""Paths and hub names in the config of a run that was made elsewhere are not followed unless the command line repeats them.
+"""Protection against paths and hub names in configs from elsewhere: they are used only if the command line repeats them.
 
-They would read the user's own files (`data.root=/home/me/photos`) or fetch whatever their author put on the hub.
+Otherwise they could read the user's own files (`data.root=/home/me/photos`) or fetch anything that their author put on
+the hub.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ragaf_exp.runs import origin
 if TYPE_CHECKING:
     from ragaf_exp.runs.folder import RunFolder
 
-HUB = "madebyollin/taesd"  # the one source that a config group names by default
+HUB = "madebyollin/taesd"  # the only source that a config group names by default
 PATHS = {
     "backbone": ("source",), "text": ("source",), "codec": ("source",), "hint": ("source",), "diffusion": ("source",),
     "sketch": ("weights",), "data": ("root", "drawings"),
@@ -28,43 +29,56 @@ PATHS = {
              "clip_config"),
 }  # fmt: skip
 KEYS = tuple(f"{group}.{key}" for group, keys in PATHS.items() for key in keys)
-NETWORKS = ("backbone", "text", "codec", "hint", "diffusion", "sketch")  # what sampling needs
+NETWORKS = ("backbone", "text", "codec", "hint", "diffusion", "sketch")  # groups that sampling needs
 
 
 def check_followed(folder: RunFolder, cfg: DictConfig, groups: Iterable[str]) -> None:
-    """UserError where the run was made elsewhere and the config names a path that the command line doesn't repeat.
+    """Refuse the config of a run from elsewhere that names a path which the command line does not repeat.
 
     Args:
-        folder: of the run; its `followed` holds the keys that the command line repeats.
-        cfg: the run's config, with what the command line changes.
-        groups: the config groups, of PATHS, that are about to be used.
+        folder: The run; its `followed` holds the keys that the command line repeats.
+        cfg: The run's config, with the command line's changes.
+        groups: The config groups, of PATHS, that are about to be used.
 
     Raises:
-        UserError: naming the first such key.
+        UserError: There are such keys; the message lists them.
     """
-    found = [key for key in _named(cfg, groups) if key not in folder.followed]
-    if found and not origin.made_here(folder.path):
-        repeated = shlex.join(f"{key}={OmegaConf.select(cfg, key)}" for key in found)
+    unconfirmed = [key for key in _named(cfg, groups) if key not in folder.followed]
+    if unconfirmed and not origin.made_here(folder.path):
+        repeated = shlex.join(f"{key}={OmegaConf.select(cfg, key)}" for key in unconfirmed)
         raise UserError(f"{folder.path}: was made elsewhere, and its config names files or networks, which are used only "
                         f"where the command line repeats them: add {repeated}")  # fmt: skip
 
 
 def _named(cfg: DictConfig, groups: Iterable[str]) -> list[str]:
-    """The keys of these groups that name something which is not this package's default."""
+    """List the keys of these groups whose value is neither empty nor this package's default."""
     usual = {f"eval.{field.name}": field.default for field in fields(PLAIN["eval"])}
     keys = [f"{group}.{key}" for group in groups for key in PATHS[group]]
     values = {key: OmegaConf.select(cfg, key) for key in keys}
     return [key for key, value in values.items() if value and value not in (usual.get(key), HUB)]
 
 
-def split_followed(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The arguments of a command line without those that repeat such a key, and these as a mapping."""
-    found = {key: value for word in words for key, _, value in [word.partition("=")] if key in KEYS and "=" in word}
-    return [word for word in words if word.partition("=")[0] not in found], found
+def split_followed(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Split a command line into arguments for other keys, and the mapping of those that repeat such a key."""
+    repeated = {key: value for argument in arguments for key, equals, value in [argument.partition("=")]
+                if key in KEYS and equals}  # fmt: skip
+    return [argument for argument in arguments if argument.partition("=")[0] not in repeated], repeated
 
 
 def follow(folder: RunFolder, cfg: DictConfig, named: dict[str, Any]) -> DictConfig:
-    """The config with the paths that the command line names. UserError where a key is none of the run's config."""
+    """Set the paths that the command line names.
+
+    Args:
+        folder: The run; its `followed` is extended by the keys.
+        cfg: The run's config, changed in place.
+        named: Full key -> value.
+
+    Returns:
+        The checked config.
+
+    Raises:
+        UserError: The run's config does not have such a key.
+    """
     for key, value in named.items():
         group, _, name = key.partition(".")
         if name not in cfg[group]:
@@ -75,6 +89,6 @@ def follow(folder: RunFolder, cfg: DictConfig, named: dict[str, Any]) -> DictCon
 
 
 def named_by(overrides: Sequence[str]) -> set[str]:
-    """The keys that overrides name: themselves, or all of a group for which they choose an option."""
-    keys = {word.partition("=")[0].lstrip("+") for word in overrides}
+    """Return the keys that overrides set, including all keys of a group for which they choose an option."""
+    keys = {override.partition("=")[0].lstrip("+") for override in overrides}
     return keys | {key for key in KEYS if key.partition(".")[0] in keys}

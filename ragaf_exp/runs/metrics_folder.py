@@ -1,4 +1,4 @@
-"""A run's figures where its own folder can't be written to: a folder with copies of its small files, and the new ones."""
+"""A separate folder for a run's metrics, where its own can't be written to: copies of its small files, and new ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ COPIED = ("config.yaml", "environment.json", "metrics.jsonl", "tokenizer.json", 
 
 
 def figures_folder(run: RunFolder, path: Path) -> RunFolder:
-    """The folder for a run's figures, which reports and comparisons read as they read the run's own.
+    """Create a folder for a run's metrics, which reports and comparisons can read like a run folder.
 
     Args:
-        run: The run, whose checkpoints are read where they are.
-        path: The folder, made where it is new; that of earlier figures of the same run may be used again.
+        run: The run, whose checkpoints are read in place.
+        path: The folder, created if missing; one with earlier metrics of the same run can be reused.
+
+    Returns:
+        The folder, which reads the run's checkpoints.
 
     Raises:
-        UserError: Where the folder is another run's.
+        UserError: The folder belongs to another run.
     """
     copy = RunFolder(path.absolute())
     if copy.checkpoints.exists() or _other(run, copy):

@@ -1,4 +1,4 @@
-"""metrics.jsonl of a run: one line per logged step. What a kill or a power cut leaves of a line costs that line alone."""
+"""metrics.jsonl of a run, one line per logged step; a kill or a power cut can damage only the line being written."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ SHOWN = 3  # numbers of unreadable lines in a message
 
 
 class Line(NamedTuple):
-    """A line as it stands in the file, and the row in it."""
+    """A line of the file and its parsed row."""
 
     text: str
-    row: dict[str, Any]  # with stage, a string, and step, a whole number
+    row: dict[str, Any]  # with stage, a string, and step, an integer
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a line behind the last whole one: what a kill left of another is cut off."""
+    """Append a line after the last complete one; an incomplete line is cut off."""
     with open_append(path) as file:
-        _cut(file)
+        _cut_incomplete(file)
         file.write(json.dumps(row).encode() + b"\n")
 
 
 def read(path: Path) -> tuple[list[Line], list[int]]:
-    """The whole lines of the file, and the numbers of those that hold no row; a last line cut short is neither."""
+    """Read the complete lines, and the numbers of those without a row; an incomplete last line is neither."""
     lines, unreadable = [], []
     for number, text in enumerate(read_bounded(path, LOG).decode(errors="replace").splitlines(keepends=True), 1):
         if (row := _row(text)) is not None:
@@ -41,7 +41,13 @@ def read(path: Path) -> tuple[list[Line], list[int]]:
 
 
 def rewind(path: Path, stage: str, step: int) -> None:
-    """Drop the lines of `stage` after `step`, which training is about to write again, and those that hold no row."""
+    """Drop lines that training is about to write again, and unreadable lines.
+
+    Args:
+        path: The metrics.jsonl file.
+        stage: The stage that continues.
+        step: The last step of the stage whose line remains.
+    """
     lines, unreadable = read(path)
     if unreadable:
         log.warning("%s: %s; dropped", path, named(unreadable))
@@ -50,26 +56,32 @@ def rewind(path: Path, stage: str, step: int) -> None:
 
 
 def validated(path: Path, stage: str, step: int) -> bool:
-    """Whether the file has the validation of a step."""
+    """Whether the file contains the validation of a step.
+
+    Args:
+        path: The metrics.jsonl file.
+        stage: The stage.
+        step: The step of that stage.
+    """
     rows = [line.row for line in read(path)[0] if "validation" in line.row] if is_regular(path) else []
     return any(row["stage"] == stage and row["step"] == step for row in rows)
 
 
 def keep(path: Path) -> None:
-    """Have the lines so far survive a power cut, as the checkpoint that follows them will."""
+    """Sync the file to disk, so that its lines survive a power cut, as the next checkpoint will."""
     if is_regular(path):
         sync(path)
 
 
 def named(unreadable: list[int]) -> str:
-    """Which lines can't be read, for a message."""
+    """List the unreadable lines, for a message."""
     shown = ", ".join(map(str, unreadable[:SHOWN]))
     more = f" and {len(unreadable) - SHOWN} more" if len(unreadable) > SHOWN else ""
     return f"line{'s' * (len(unreadable) > 1)} {shown}{more} can't be read"
 
 
 def _row(text: str) -> dict[str, Any] | None:
-    """The row of a whole line; None where it is cut short or holds none."""
+    """Parse a line's row; None if the line is incomplete or has none."""
     try:
         row = parse_json(text)
         return {**row, "stage": str(row["stage"]), "step": int(row["step"])} if text.endswith("\n") else None
@@ -77,7 +89,7 @@ def _row(text: str) -> dict[str, Any] | None:
         return None
 
 
-def _cut(file: BinaryIO) -> None:
+def _cut_incomplete(file: BinaryIO) -> None:
     if not file.seek(0, os.SEEK_END):
         return
     file.seek(-1, os.SEEK_END)

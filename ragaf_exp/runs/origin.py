@@ -1,9 +1,8 @@
-"""Was a run folder made by this user, or is it a stranger's? A secret key in the cache's folder says.
+"""Signatures that show whether a run folder was made by this user, with a secret key in the cache's folder.
 
 The config of each run that begins here is signed with the key (HMAC-SHA256), and so is each file of sampled test images.
-A stranger doesn't know the key, so that neither can be forged. Where the key is lost or can't be stored, earlier runs of
-this user count as strangers': they are as usable, but paths of their configs must be repeated, and their images are
-sampled again.
+Without the key neither can be forged. Where the key is lost or can't be stored, this user's earlier runs count as
+untrusted: they remain usable, but paths in their configs must be repeated, and their images are sampled again.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
 from ragaf_exp.core.safe_files import read_bounded
-from ragaf_exp.store.entries import place
+from ragaf_exp.store.entries import locate_cache
 
 SIGNATURE = ".signature"  # of config.yaml, in the run folder
 LENGTH = 32  # bytes of the key
@@ -27,22 +26,22 @@ CONFIG = 2**20  # bytes of the largest config that is signed
 
 
 def sign(folder: Path) -> None:
-    """Note in a run folder that its config was written by this user."""
+    """Sign the config of a run folder as written by this user."""
     write_text(folder / SIGNATURE, _of_config(folder) + "\n", own=True)
 
 
 def made_here(folder: Path) -> bool:
-    """Whether a run folder's config is one that this user's key signed. folder: resolved."""
+    """Whether a run folder's config is signed with this user's key. The path must be resolved."""
     try:
-        found = read_bounded(folder / SIGNATURE, 2 * CONFIG).decode("ascii").strip()
-        return hmac.compare_digest(found, _of_config(folder))
+        signature = read_bounded(folder / SIGNATURE, 2 * CONFIG).decode("ascii").strip()
+        return hmac.compare_digest(signature, _of_config(folder))
     except (OSError, UnicodeDecodeError, UserError):
         return False
 
 
 def seal(purpose: str, content: bytes) -> str:
-    """64 hex digits that only this user's key makes of the content. purpose: keeps seals of different kinds apart."""
-    return hmac.new(_key(str(place(""))), f"{purpose}\n".encode() + content, hashlib.sha256).hexdigest()
+    """Sign content with this user's key, as 64 hex digits; `purpose` separates signatures of different kinds."""
+    return hmac.new(_key(str(locate_cache(""))), f"{purpose}\n".encode() + content, hashlib.sha256).hexdigest()
 
 
 def _of_config(folder: Path) -> str:
@@ -51,7 +50,7 @@ def _of_config(folder: Path) -> str:
 
 @cache
 def _key(folder: str) -> bytes:
-    """The key in a folder, made where there is none; one for this process alone where the folder can't be written to."""
+    """Read the key in a folder, or create it; if the folder can't be written to, the key lives as long as this process."""
     path = Path(folder) / f".key-{os.getuid()}"
     new = secrets.token_bytes(LENGTH)
     with suppress(OSError):
@@ -63,7 +62,7 @@ def _key(folder: str) -> bytes:
 
 
 def _write_once(path: Path, content: bytes) -> None:
-    """For its owner's eyes alone, whole or not at all; whoever comes first wins."""
+    """Write a file that only its owner can read, atomically; an existing one stays."""
     if path.exists():
         return
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")

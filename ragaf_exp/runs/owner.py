@@ -1,4 +1,4 @@
-"""Who a process is, told so that another process, perhaps on another host, can say whether it still lives."""
+"""Process identity (pid, start time, boot id, host) from which another process can test liveness."""
 
 from __future__ import annotations
 
@@ -12,53 +12,55 @@ from typing import Any
 from ragaf_exp.core import processes
 from ragaf_exp.runs import slurm
 
-JOB = re.compile(r"[0-9][\w.+]{0,63}")  # SLURM's name for a job
+JOB = re.compile(r"[0-9][\w.+]{0,63}")  # a SLURM job id
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process. Its number alone is reused, so its start and the machine's boot are told with it."""
+    """A process. As process numbers are reused, its start time and the machine's boot identify it too."""
 
     host: str
     pid: int
-    started: int  # clock ticks from boot to its start, 0 where the system doesn't tell
-    boot: str  # of this boot of the machine, and of the container's own process numbers; "" where unknown
-    job: str | None = None  # SLURM's
-    cluster: str | None = None
+    started: int  # clock ticks from boot to its start, 0 where unknown
+    boot: str  # identifies the boot of the machine and the PID namespace; "" where unknown
+    job: str | None = None  # SLURM's job id
+    cluster: str | None = None  # SLURM's name of the cluster
     restarts: int = 0  # of the job
 
     @classmethod
     def me(cls) -> Owner:
+        """Identify this process."""
         job = slurm.job_id()
         return replace(cls.of(os.getpid()), job=job, cluster=slurm.cluster(), restarts=slurm.restarts())
 
     @classmethod
     def of(cls, pid: int) -> Owner:
-        """A process of this machine."""
+        """Identify a process of this machine."""
         return cls(socket.gethostname(), pid, processes.start_of(pid) or 0, processes.boot())
 
     @classmethod
     def read(cls, content: Any) -> Owner | None:
-        """None where the content is not an owner's, as after a kill in the middle of its write."""
+        """Parse an owner's file; None if the content is invalid, as after a kill during its write."""
         try:
-            found = cls(**{name: content[name] for name in cls.__dataclass_fields__})
+            owner = cls(**{name: content[name] for name in cls.__dataclass_fields__})
         except (KeyError, TypeError):
             return None
-        return found if found._fits() else None
+        return owner if owner._is_valid() else None
 
-    def _fits(self) -> bool:
-        """Whether each value is of its type, and the job's number is no option of a command."""
+    def _is_valid(self) -> bool:
+        """Whether each value has its type, and the job id can't be mistaken for a command's option."""
         numbers = (self.pid, self.started, self.restarts)
         texts = (self.host, self.boot, *(text for text in (self.job, self.cluster) if text is not None))
-        sound = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
-        sound = sound and 0 < self.pid < 2**31
-        return sound and (self.job is None or JOB.fullmatch(self.job) is not None)
+        valid = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+        valid = valid and 0 < self.pid < 2**31
+        return valid and (self.job is None or JOB.fullmatch(self.job) is not None)
 
     def as_dict(self) -> dict[str, Any]:
+        """Convert to plain values, for JSON."""
         return asdict(self)
 
     def alive(self) -> bool | None:
-        """None where it can't be told from here: then only its heartbeat says."""
+        """Whether the process is alive; None if this host can't check, so that only the heartbeat counts."""
         mine = processes.boot()
         if self.boot and self.boot == mine:
             return processes.start_of(self.pid) == self.started
@@ -69,14 +71,14 @@ class Owner:
         return None
 
     def terminate(self, argument: Path) -> bool:
-        """Send SIGTERM to this very process, if `argument` is on its command line; whether it was sent.
+        """Send SIGTERM to this process if `argument` is on its command line; whether it was sent.
 
-        Owners are read from files, perhaps a stranger's: a number that is now another process's must not end that one.
+        Owners are read from files, which may be untrusted, and the number may now belong to another process.
         """
         import psutil
 
         try:
-            process = psutil.Process(self.pid)  # which remembers the start, and refuses a later process of the number
+            process = psutil.Process(self.pid)  # checks the start time, so refuses a later process with this number
             arguments = map(os.path.realpath, process.cmdline())
             ours = self.alive() is True and os.path.realpath(argument) in arguments
             if ours:

@@ -1,7 +1,7 @@
-"""Signals that ask a run to stop: a time limit that nears, a preemption, a cancellation.
+"""Signals that stop a run: an approaching time limit, a preemption, a cancellation.
 
-Within a training step a signal is only noted, and obeyed at the step's end, with a checkpoint. Everywhere else it
-raises `Stopped` at once, as Ctrl-C raises KeyboardInterrupt: what runs there is continued or done again.
+During a training step a signal is deferred to the step's end, where a checkpoint is saved. Everywhere else it raises
+`Stopped` at once, as Ctrl-C raises KeyboardInterrupt; the interrupted work can be continued or repeated.
 """
 
 from __future__ import annotations
@@ -19,39 +19,40 @@ from ragaf_exp.distributed.launch import agree_on_stop
 from ragaf_exp.runs import slurm
 
 log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # SLURM's own; what users give --signal;
-# submitit's; that of a terminal or connection that is gone
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)  # by SLURM; by sbatch --signal; by submitit;
+# by a closed terminal or connection
 REMIND_S = 2.0
 
 
 class Interrupted(BaseException):
-    """A run stopped before its end, where the same command continues it. As KeyboardInterrupt, no library takes it for
-    an error of its own.
+    """A run stopped before its end; the same command continues it.
+
+    Not an Exception, like KeyboardInterrupt, so that no library handles it as an error.
     """
 
 
 class Stopped(Interrupted):
-    """A signal asked for it, outside a training step."""
+    """A signal stopped the run outside a training step."""
 
 
 class Stop:
-    """What asked this process to stop. There is one, as signals belong to the process."""
+    """Stop requests to this process. There is one instance, as signals belong to the process."""
 
     def __init__(self) -> None:
-        self.asked: str | None = None  # the signal's name
-        self.orphaned = False  # what started the job's process is gone: the job is over, or will be given to another
-        self.obeyed = False  # the run is ending: a further signal changes nothing
-        self._noted_only = False
+        self.signal_name: str | None = None  # of the signal received, if any
+        self.orphaned = False  # the parent that started the job's process is gone: the job is over or was requeued
+        self.ending = False  # the run is already ending: further signals have no effect
+        self._deferred = False
         self._parent = os.getppid()
-        self._before: dict[int, Any] = {}  # handlers, the launcher's perhaps
+        self._before: dict[int, Any] = {}  # previous handlers, perhaps a launcher's
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle the signals in here; within another `listening` it changes nothing."""
+        """Handle signals in the body; inside another `listening` it has no effect."""
         if self._before or threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.asked, self.obeyed, self.orphaned, self._parent = None, False, False, os.getppid()
+        self.signal_name, self.ending, self.orphaned, self._parent = None, False, False, os.getppid()
         handlers = dict.fromkeys(SIGNALS, self._handle) | {signal.SIGINT: self._interrupt}
         self._before = {number: signal.signal(number, call) for number, call in handlers.items() if not _ignored(number)}
         try:
@@ -63,70 +64,70 @@ class Stop:
 
     @contextmanager
     def deferred(self, only: bool = True) -> Iterator[None]:
-        """In here signals are noted only; only=False: in here, though within such a part, they raise Stopped."""
-        outer, self._noted_only = self._noted_only, only
+        """Defer signals in the body; only=False: raise Stopped for them, although the body is inside a deferred part."""
+        outer, self._deferred = self._deferred, only
         try:
             if not only:
-                self._raise()  # what came while it was only noted
+                self._raise()  # for a signal that was deferred
             yield
         finally:
-            self._noted_only = outer
+            self._deferred = outer
         if only and not outer:
-            self._raise()  # what came after the last look
+            self._raise()  # for a signal after the step's last check
 
     def agreed(self) -> str | None:
-        """By what any of the run's processes was asked to stop, the same in all of them, which call this together."""
-        if asked := agree_on_stop(self.asked):
-            self.asked = self.asked or asked
-        return asked
+        """Return the signal that any of the run's processes received; all of them must call this together."""
+        if signal_name := agree_on_stop(self.signal_name):
+            self.signal_name = self.signal_name or signal_name
+        return signal_name
 
     def watch_parent(self) -> None:
-        """Ask this process to stop if it is a job's, and what started it was killed. Called by the heartbeat."""
+        """Stop this process if it belongs to a job whose starting process was killed. Called by the heartbeat."""
         if self._before and slurm.job_id() and not self.orphaned and os.getppid() != self._parent:
             self.orphaned = True
             os.kill(os.getpid(), signal.SIGTERM)
 
     def state(self) -> str:
-        """What a stopped run's status is to say: cancelled, or preempted where it may go on; failed for an orphan."""
-        self.obeyed = True
+        """Return the status of a stopped run: cancelled, preempted if it can continue, or failed if orphaned."""
+        self.ending = True
         if self.orphaned:
             return "failed"
         job = slurm.name()
-        return "cancelled" if self.asked and job and slurm.cancelled(job) else "preempted"
+        return "cancelled" if self.signal_name and job and slurm.cancelled(job) else "preempted"
 
     def requeue(self) -> None:
-        """Put the job back into the queue. Where a launcher (submitit) listened before, it does so in its own way."""
-        self.obeyed = True
-        theirs = [number for number in (signal.SIGUSR2, signal.SIGUSR1) if callable(self._before.get(number))]
-        if theirs:
-            self._before[theirs[0]](theirs[0], None)
+        """Requeue the job, through the launcher's own signal handler if there is one (submitit)."""
+        self.ending = True
+        handled = [number for number in (signal.SIGUSR2, signal.SIGUSR1) if callable(self._before.get(number))]
+        if handled:
+            self._before[handled[0]](handled[0], None)
         elif (job := slurm.name()) and slurm.is_first_task():
             slurm.requeue(job)
 
     def _handle(self, number: int, frame: Any) -> None:
-        self.asked = signal.Signals(number).name
-        if not self._noted_only:
+        self.signal_name = signal.Signals(number).name
+        if not self._deferred:
             self._raise()
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        """Ctrl-C: one more while the run is ending changes nothing."""
-        if not self.obeyed:
+        """Handle Ctrl-C; another one while the run is ending has no effect."""
+        if not self.ending:
             raise KeyboardInterrupt
 
     def _raise(self) -> None:
-        if self.asked and not self.obeyed:
-            reminder = threading.Timer(REMIND_S, self._remind)  # a callback from C may swallow what is raised in it
+        if self.signal_name and not self.ending:
+            reminder = threading.Timer(REMIND_S, self._remind)  # a callback from C may swallow the exception
             reminder.daemon = True
             reminder.start()
-            raise Stopped(f"stopped by {self.asked}")
+            raise Stopped(f"stopped by {self.signal_name}")
 
     def _remind(self) -> None:
-        if self._before and self.asked and not self.obeyed:
-            interrupt_main(signal.Signals[self.asked])
+        if self._before and self.signal_name and not self.ending:
+            interrupt_main(signal.Signals[self.signal_name])
 
 
 def _ignored(number: int) -> bool:
-    """Whether this process was started, by nohup or in the background, to outlive its terminal or to ignore Ctrl-C."""
+    """Whether this process ignores the signal since its start, as with nohup or in the background."""
     return number in (signal.SIGHUP, signal.SIGINT) and signal.getsignal(number) is signal.SIG_IGN
 
 

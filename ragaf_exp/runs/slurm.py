@@ -1,4 +1,4 @@
-"""What SLURM says of a job, from its environment and its commands."""
+"""State of SLURM jobs, from the environment and SLURM's commands."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from ragaf_exp.runs import slurm_commands
 log = logging.getLogger(__name__)
 ENDED = frozenset("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT UNKNOWN".split())
 REQUEUE_TRIES = 20
-PAUSE_S = 1.0  # between them: slurmctld may be restarting
-ANSWER_S = 10.0  # for an answer: a job that is ending has little time
+PAUSE_S = 1.0  # between tries: slurmctld may be restarting
+ANSWER_S = 10.0  # timeout of a command: a job that is ending has little time
 
 
 def job_id() -> str | None:
+    """Job id of this process; None outside a job. For an array, the id of its task's own job."""
     return os.environ.get("SLURM_JOB_ID")
 
 
 def cluster() -> str | None:
+    """Name of the cluster; None outside a job."""
     return os.environ.get("SLURM_CLUSTER_NAME")
 
 
 def restarts() -> int:
-    """How often the job was requeued."""
+    """Number of times that the job was requeued."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def is_first_task() -> bool:
-    """Whether this is the first of a job step's processes, or the only one."""
+    """Whether this is the first, or only, process of a job step."""
     return int(os.environ.get("SLURM_PROCID", 0)) == 0
 
 
 def name() -> str | None:
-    """Of this very job. An array's number is also that of one of its tasks, and would mean all of them."""
+    """Unambiguous name of this job: an array's id is also the job id of one of its tasks, and would mean all of them."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else job_id()
 
 
 def state(job: str) -> str | None:
-    """The job's state by `scontrol show job`: RUNNING, COMPLETING, ...; UNKNOWN: no such job; None: nobody could say."""
+    """State of a job by `scontrol show job`: RUNNING, COMPLETING, ...; UNKNOWN: no such job; None: no answer."""
     answer = _ask("scontrol", "show", "job", "-o", job)
     if answer is None:
         return None
@@ -51,10 +53,10 @@ def state(job: str) -> str | None:
 
 
 def cancelled(job: str) -> bool:
-    """Whether this process's own job, which was sent SIGTERM, was so by scancel.
+    """Whether the SIGTERM that this process's job received came from scancel; False if SLURM does not answer.
 
-    SLURM calls it COMPLETING whatever ends it: it is cancelled where it was not queued again, not preempted, and had
-    time left. False too where nobody could say.
+    SLURM reports COMPLETING for every ending. The job counts as cancelled if it was not requeued, not preempted, and
+    had time left.
     """
     answer = _ask("scontrol", "show", "job", "-o", job)
     facts = _facts(answer.stdout, job) if answer is not None and not answer.returncode else {}
@@ -67,21 +69,21 @@ def cancelled(job: str) -> bool:
 
 
 def limit(job: str) -> str:
-    """A job's time limit in SLURM's own words."""
+    """Return a job's time limit as SLURM prints it."""
     answer = _ask("scontrol", "show", "job", "-o", job)
     facts = _facts(answer.stdout, job) if answer is not None and not answer.returncode else {}
     return facts.get("TimeLimit", "unknown")
 
 
 def _facts(output: str, job: str) -> dict[str, str]:
-    """Of the job among those that `scontrol show job -o` printed; of an array's number these are all its tasks."""
+    """Select the job from the output of `scontrol show job -o`, which for an array's id lists all its tasks."""
     jobs = slurm_commands.described(output)
-    return next((found for found in jobs if len(jobs) == 1 or found.get("JobId") == job), {})
+    return next((facts for facts in jobs if len(jobs) == 1 or facts.get("JobId") == job), {})
 
 
-def _seconds(told: str) -> float:
-    """D-HH:MM:SS as seconds; infinite where there is no such time (UNLIMITED)."""
-    days, _, rest = told.rpartition("-")
+def _seconds(duration: str) -> float:
+    """Convert D-HH:MM:SS to seconds; infinite for anything else, such as UNLIMITED."""
+    days, _, rest = duration.rpartition("-")
     if not rest.replace(":", "").isdigit():
         return float("inf")
     hours, minutes, seconds = map(int, rest.split(":"))
@@ -89,7 +91,7 @@ def _seconds(told: str) -> float:
 
 
 def requeue(job: str) -> bool:
-    """Put the running job back into the queue; SLURM then ends its processes. False where SLURM would not."""
+    """Requeue the running job, whose processes SLURM then ends; whether SLURM accepted."""
     for _ in range(REQUEUE_TRIES):
         answer = _ask("scontrol", "requeue", job)
         if answer is None or not answer.returncode:
@@ -102,6 +104,6 @@ def requeue(job: str) -> bool:
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess | None:
-    """None where there is no such command, or no answer in time."""
+    """Run a command; None if it does not exist or does not answer in time."""
     answer = slurm_commands.run(*command, patience=ANSWER_S)
     return None if answer.returncode in (slurm_commands.NOT_RUN, slurm_commands.TIMED_OUT) else answer

@@ -1,6 +1,6 @@
 """Sketch extractors: (image, drawing or None) -> sketch float32 (H,W) in [0,1], 1 = stroke.
 
-The neural ones (hed, lineart, pidinet, teed) are taken from their modules: they need PyTorch, which is slow to import.
+The neural ones (hed, lineart, pidinet, teed) are not imported here, as they need PyTorch, which is slow to import.
 """
 
 from ragaf_exp.sketch.canny import Canny

@@ -1,4 +1,4 @@
-"""What the extractors share: pictures of any kind to [0,1], blur, thinning."""
+"""Shared operations of the extractors: conversion of images of any dtype to [0,1], blur, thinning."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ragaf_exp.core.errors import UserError
 
 
 def to_unit(image: np.ndarray) -> np.ndarray:
-    """Float32 in [0,1], same shape. Floats are cut off at 0 and 1, NaN is 0; integers count as shares of their range.
+    """Convert to float32 in [0,1], same shape. Floats are clipped, NaN is 0; integers are divided by their full scale.
 
-    Integers of more than 16 bits hold 8 or 16 bits wherever that is enough for their largest value, since no picture
-    format fills 32 of them, but np.asarray(list) and sums make them.
+    The full scale of integers of more than 16 bits is that of 8 or 16 bits if their largest value fits, since no image
+    format uses 32 bits, but np.asarray(list) and sums produce them.
     """
     if image.dtype == bool:
         return image.astype(np.float32)
@@ -29,9 +29,16 @@ def _full_scale(image: np.ndarray) -> int:
 
 
 def to_colour(image: np.ndarray) -> np.ndarray:
-    """A picture of any dtype as float32 (H,W,C) in [0,1], C = 1 (grey) or 3 (RGB); an alpha channel goes on white.
+    """Convert an image of any dtype to float32 in [0,1], with alpha composited over white.
 
-    image: (H,W), or (H,W,C) with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. UserError for another shape.
+    Args:
+        image: (H,W), or (H,W,C) with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+
+    Returns:
+        (H,W,C) with C = 1 (grey) or 3 (RGB).
+
+    Raises:
+        UserError: The image has another shape.
     """
     if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[2] > 4):
         raise UserError(f"sketch: a picture of shape {image.shape}; must be (H,W) or (H,W,1 to 4), none of them 0")
@@ -43,13 +50,13 @@ def to_colour(image: np.ndarray) -> np.ndarray:
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """RGB in [0,1], float32 (H,W,3), of any picture that `to_colour` takes."""
+    """Convert any image that `to_colour` takes to RGB, float32 (H,W,3) in [0,1]."""
     colour = to_colour(image)
     return np.ascontiguousarray(np.broadcast_to(colour, (*colour.shape[:2], 3)))
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """Luma in [0,1], float32 (H,W), of any picture that `to_colour` takes."""
+    """Convert any image that `to_colour` takes to luma, float32 (H,W) in [0,1]."""
     colour = to_colour(image)
     if colour.shape[2] == 1:
         return colour[..., 0]
@@ -57,12 +64,12 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 
 
 def blur(picture: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur with a mirrored border; sigma in pixels, 0 = unchanged."""
+    """Apply a Gaussian blur with a mirrored border; sigma in pixels, 0 = unchanged."""
     return cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) if sigma > 0 else picture
 
 
 def thinned(stroke: np.ndarray) -> np.ndarray:
-    """Strokes (H,W) bool as lines one pixel wide, connected as they were (Zhang and Suen 1984)."""
-    from skimage.morphology import skeletonize  # slow to import, and few need it
+    """Thin strokes (H,W) bool to lines one pixel wide, preserving connectivity (Zhang and Suen 1984)."""
+    from skimage.morphology import skeletonize  # slow to import, and rarely needed
 
     return skeletonize(stroke)

@@ -10,19 +10,20 @@ from ragaf_exp.core.errors import UserError, between
 from ragaf_exp.sketch.base import blur, to_colour
 from ragaf_exp.sketch.gradient import SOBEL, gradients
 
-UNIT = 16384  # a step from 0 to 1 as cv2.Canny gets it, in int16: clear of its end, also squared and summed
-FAINTEST = 0.03  # automatic thresholds never go below a step of 3 %: noise on a plain picture is no edge
+UNIT = 16384  # int16 value for cv2.Canny of a step from 0 to 1: does not overflow, even squared and summed
+FAINTEST = 0.03  # smallest automatic threshold: steps below 3 % are noise, not edges
 
 
 class Canny:
-    """Edges one pixel wide, exactly 0 or 1.
+    """Binary edges one pixel wide.
 
-    low, high: hysteresis thresholds, as the height of a sharp step in [0,1]; high=0 takes Otsu's threshold of
-        the gradient histogram, low=0 takes 0.4 times the high one.
-    sigma: of the Gaussian blur before, in pixels (0 to 100); 0 = none.
+    Each pixel uses the gradient of the colour channel where it is steepest, so that edges between colours of equal
+    brightness are detected.
 
-    Each pixel takes the gradient of the colour channel where it is steepest, so that edges between colours of
-    equal brightness are seen.
+    Args:
+        low: Lower hysteresis threshold, as the height of a sharp step in [0,1]; 0 = 0.4 times the upper one.
+        high: Upper hysteresis threshold; 0 = Otsu's threshold of the gradient histogram.
+        sigma: Standard deviation of the Gaussian blur before, in pixels (0 to 100); 0 = none.
     """
 
     def __init__(self, low: limits.Share = 0.0, high: limits.Share = 0.0, sigma: limits.Blur = 1.0) -> None:
@@ -34,7 +35,7 @@ class Canny:
         self.low, self.high, self.sigma = low, high, sigma
 
     def __call__(self, image: np.ndarray, drawing: np.ndarray | None) -> np.ndarray:
-        """image (H,W,3), any dtype -> float32 (H,W), 1 = stroke. The drawing is not looked at."""
+        """Extract from image (H,W,3), any dtype, a sketch (H,W) float32, 1 = stroke; the drawing is ignored."""
         dx, dy = gradients(blur(to_colour(image), self.sigma), SOBEL)
         high = self.high or max(_otsu(np.sqrt(dx * dx + dy * dy)), FAINTEST)
         low = min(self.low or 0.4 * high, high)
@@ -43,6 +44,6 @@ class Canny:
 
 
 def _otsu(magnitude: np.ndarray) -> float:
-    """Otsu's threshold of gradient magnitudes, in steps of 1/255."""
+    """Compute Otsu's threshold of gradient magnitudes, in steps of 1/255."""
     levels = np.minimum(magnitude * 255, 255).astype(np.uint8)
     return cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0] / 255

@@ -12,14 +12,16 @@ from ragaf_exp.sketch.base import blur, to_grey
 
 
 class DoG:
-    """Soft lines, as dark as an edge is high.
+    """Soft lines with a darkness proportional to the height of the edge.
 
     D = G_(k sigma) * I - G_sigma * I of the grey picture I in [0,1]; the sketch is min(1, max(D, 0) / (full m)).
-    m is D's peak beside a straight step from 0 to 1: Phi(x) - Phi(x / k) at x = k sqrt(2 ln k / (k^2 - 1)), Phi being
-    the normal distribution. D is positive on the dark side alone: an edge is one line, and a dark line is one too.
+    m is D's peak next to a straight step from 0 to 1: Phi(x) - Phi(x / k) at x = k sqrt(2 ln k / (k^2 - 1)), Phi being
+    the normal distribution. D is positive only on the dark side, so that an edge is one line, and so is a dark line.
 
-    sigma: of the finer Gaussian, in pixels (0.5 to 100). k: the coarser one's multiple (above 1, at most 16).
-    full: the height of a step, in (0,1], whose line is fully dark; lower steps are lighter in proportion.
+    Args:
+        sigma: Standard deviation of the finer Gaussian, in pixels (0.5 to 100).
+        k: Ratio of the coarser standard deviation to the finer one (above 1, at most 16).
+        full: Height of a step, in (0,1], whose line is fully dark; lower steps are proportionally lighter.
     """
 
     def __init__(self, sigma: limits.LineBlur = 1.0, k: limits.Ratio = 1.6, full: limits.Part = 0.5) -> None:
@@ -29,7 +31,7 @@ class DoG:
         self.sigma, self.k, self.full = sigma, k, full
 
     def __call__(self, image: np.ndarray, drawing: np.ndarray | None) -> np.ndarray:
-        """image (H,W,3), any dtype -> float32 (H,W) in [0,1], 1 = stroke. The drawing is not looked at."""
+        """Extract from image (H,W,3), any dtype, a sketch (H,W) float32 in [0,1], 1 = stroke; the drawing is ignored."""
         grey = to_grey(image)
         difference = blur(grey, self.k * self.sigma) - blur(grey, self.sigma)
         return np.clip(difference / np.float32(self.full * _peak(self.k)), 0, 1)

@@ -1,4 +1,4 @@
-"""The drawing that the data comes with."""
+"""The drawing that comes with the data, used as sketch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from ragaf_exp.sketch.base import thinned, to_grey
 
 
 class Drawn:
-    """Passes a given drawing on. Its polarity was found where its file was read (data.images.read_drawing).
+    """Uses the item's drawing as sketch. Its polarity was normalised when its file was read (data.images.read_drawing).
 
-    binarise: strokes become exactly 1, paper 0 (threshold 0.5).
-    thin: strokes become lines one pixel wide; implies binarise.
+    Args:
+        binarise: Make strokes exactly 1 and paper 0 (threshold 0.5).
+        thin: Thin strokes to lines one pixel wide; implies binarise.
     """
 
     def __init__(self, binarise: bool = False, thin: bool = False) -> None:
         self.binarise, self.thin = binarise, thin
 
     def __call__(self, image: np.ndarray, drawing: np.ndarray | None) -> np.ndarray:
-        """drawing (H,W), 1 = stroke -> float32 (H,W) in [0,1]. Raises UserError where drawing is None."""
+        """Convert a drawing (H,W), 1 = stroke, to a sketch (H,W) float32 in [0,1]. Raises UserError if there is none."""
         if drawing is None:
             raise UserError("sketch=drawn: the data has no drawings; give data.drawings or take sketch=canny")
         sketch = to_grey(drawing)

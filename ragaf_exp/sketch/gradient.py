@@ -1,18 +1,26 @@
-"""Gradients of colour pictures."""
+"""Gradients of colour images."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-SOBEL, SCHARR = 3, cv2.FILTER_SCHARR  # kernels, as cv2.Sobel names them
-FULL_STEP = {SOBEL: 4.0, SCHARR: 16.0}  # what a kernel answers to a step from 0 to 1
+SOBEL, SCHARR = 3, cv2.FILTER_SCHARR  # kernel sizes for cv2.Sobel
+FULL_STEP = {SOBEL: 4.0, SCHARR: 16.0}  # response of a kernel to a step from 0 to 1
 
 
 def gradients(picture: np.ndarray, kernel: int) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives (H,W) along x and y of a float32 picture (H,W) or (H,W,C); 1 = what a sharp step from 0 to 1 gives.
+    """Compute derivatives along x and y, scaled to 1 for a sharp step from 0 to 1.
 
-    Each pixel takes the channel where it is steepest, so that edges between colours of equal brightness are seen.
+    Each pixel uses the channel where the gradient is steepest, so that edges between colours of equal brightness are
+    detected.
+
+    Args:
+        picture: (H,W) or (H,W,C) float32.
+        kernel: SOBEL or SCHARR.
+
+    Returns:
+        dx and dy, (H,W) each.
     """
     scale = 1 / FULL_STEP[kernel]
     dx, dy = (
@@ -24,6 +32,6 @@ def gradients(picture: np.ndarray, kernel: int) -> tuple[np.ndarray, np.ndarray]
     for x, y in others:
         square = x * x + y * y
         steeper = square > best
-        for kept, new in ((best_x, x), (best_y, y), (best, square)):
-            np.copyto(kept, new, where=steeper)
+        for steepest, candidate in ((best_x, x), (best_y, y), (best, square)):
+            np.copyto(steepest, candidate, where=steeper)
     return best_x, best_y

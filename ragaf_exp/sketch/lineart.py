@@ -14,9 +14,16 @@ COARSE = "sk_model2.pth"
 
 
 class LineArt(Neural):
-    """Lines as an artist would draw them. Options as of `Neural`, and
+    """Lines as an artist would draw them.
 
-    coarse: with weights="", the hub's second model, which draws fewer and bolder lines.
+    Args:
+        weights: As for `Neural`.
+        device: As for `Neural`.
+        resolution: As for `Neural`.
+        safe_steps: As for `Neural`.
+        threshold: As for `Neural`.
+        thin: As for `Neural`.
+        coarse: With weights="", use the hub's second model, which draws fewer and bolder lines.
     """
 
     FILE, REPO, DETECTOR = "sk_model.pth", "lllyasviel/Annotators", "LineartDetector"
@@ -34,8 +41,8 @@ class LineArt(Neural):
         blocks = len({key.split(".")[1] for key in state if key.startswith("model2.")})
         return library("lineart").Generator(3, 1, blocks)
 
-    def taken(self, detector: Any) -> nn.Module:
+    def network_of(self, detector: Any) -> nn.Module:
         return detector.model_coarse if self.coarse else detector.model
 
     def edges(self, network: nn.Module, image: Tensor) -> Tensor:
-        return 1 - network(image)  # it paints paper as 1
+        return 1 - network(image)  # the network's output is 1 for paper

@@ -1,4 +1,4 @@
-"""Weights of the neural extractors: from a local file, or from the hub by controlnet_aux's own loaders."""
+"""Weights of the neural extractors, from a local file, or from the hub by controlnet_aux's loaders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.hub import at_hand
+from ragaf_exp.core.hub import offline_if_unreachable
 from ragaf_exp.core.tensors import brief, read_tensors, state_of, weights_only
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,10 @@ KEY = "sketch.weights"
 
 
 def library(module: str = "") -> ModuleType:
-    """controlnet_aux, or a module of it. UserError where it is not installed."""
+    """Import controlnet_aux, or a module of it. Raises UserError if it is not installed."""
     name = f"controlnet_aux.{module}" if module else "controlnet_aux"
     try:
-        with warnings.catch_warnings():  # it warns of its other detectors' optional parts, and of its own imports
+        with warnings.catch_warnings():  # it warns about optional parts of other detectors, and about its own imports
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
     except ImportError as error:
@@ -35,21 +35,33 @@ def library(module: str = "") -> ModuleType:
 
 
 def from_hub(detector: str, repo: str, file: str) -> Any:
-    """controlnet_aux's detector with the hub's weights, downloaded or from the hub's cache. UserError without them."""
+    """Load a controlnet_aux detector with the hub's weights, downloaded or cached.
+
+    Args:
+        detector: Name of the detector's class.
+        repo: Repository on the hub.
+        file: Weight file in it.
+
+    Returns:
+        The detector.
+
+    Raises:
+        UserError: The weights are not available.
+    """
     kind = getattr(library(), detector)
-    log.info("sketch: %s from the hub's %s, unless it is here already", file, repo)
-    try:  # building a network draws weights, which must not move a run's generator
-        with weights_only(), _quiet("huggingface_hub"), at_hand(), torch.random.fork_rng(devices=[]):
+    log.info("sketch: loading %s of the hub's %s, downloaded unless cached", file, repo)
+    try:  # building a network samples initial weights, which must not advance a run's generator
+        with weights_only(), _quiet("huggingface_hub"), offline_if_unreachable(), torch.random.fork_rng(devices=[]):
             return kind.from_pretrained(repo, filename=file)
-    except Exception as error:  # no network, no such host, a cut download: each library below has errors of its own
-        raise UserError(f"{KEY}: {file} could not be had from the hub ({brief(error)}); fetch "
+    except Exception as error:  # no network, no such host, a broken download: each library raises different errors
+        raise UserError(f"{KEY}: {file} could not be fetched from the hub ({brief(error)}); fetch "
                         f"https://huggingface.co/{repo}/resolve/main/{file} elsewhere, put it anywhere on this machine "
                         f"and set sketch.weights=PATH/{file}") from error  # fmt: skip
 
 
 @contextmanager
 def _quiet(library: str) -> Iterator[None]:
-    """Its warnings of each retry would bury the one line that says what to do."""
+    """Suppress a library's warnings about retries, which would hide the error message."""
     logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -60,25 +72,47 @@ def _quiet(library: str) -> Iterator[None]:
 
 
 def read_state(path: str, file: str) -> dict[str, Tensor]:
-    """A network's tensors from a .pth or .safetensors file; nothing is unpickled. file: its usual name, for messages.
+    """Read a network's tensors from a .pth or .safetensors file, without unpickling anything else.
 
-    A checkpoint's state_dict is found inside it, and the prefix of nn.DataParallel is taken off. UserError where the
-    file is missing, damaged or holds no tensors.
+    The state_dict may be nested in a checkpoint; the prefix of nn.DataParallel is removed.
+
+    Args:
+        path: The file.
+        file: Its usual name, for messages.
+
+    Returns:
+        Parameter name -> float32 tensor.
+
+    Raises:
+        UserError: The file is missing, damaged or holds no tensors.
     """
-    where = Path(path).expanduser()
+    location = Path(path).expanduser()
     try:
-        state = read_tensors(where, KEY)
+        state = read_tensors(location, KEY)
     except FileNotFoundError as error:
-        raise UserError(f"{KEY}={where}: no such file; put {file} there or name another") from error
+        raise UserError(f"{KEY}={location}: no such file; put {file} there or name another") from error
     except IsADirectoryError as error:
-        raise UserError(f"{KEY}={where}: is a folder; name the file in it, as {where / file}") from error
+        raise UserError(f"{KEY}={location}: is a folder; name the file in it, as {location / file}") from error
     while isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    return {k.removeprefix("module."): v.float() for k, v in state_of(state, where, KEY, file).items()}
+    return {k.removeprefix("module."): v.float() for k, v in state_of(state, location, KEY, file).items()}
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: str, file: str) -> nn.Module:
-    """The network with these weights. UserError where they are another network's."""
+    """Load weights into a network.
+
+    Args:
+        network: The network, changed in place.
+        state: Parameter name -> tensor.
+        path: The weights' file, for messages.
+        file: Its usual name, for messages.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: The weights belong to another network.
+    """
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What the neural extractors share: options, one lazily loaded network, borders, sizes, finishing."""
+"""Base of the neural extractors: options, a lazily loaded network, padding, resizing, post-processing."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from ragaf_exp.core.errors import UserError, between
 from ragaf_exp.sketch.base import thinned, to_rgb
 from ragaf_exp.sketch.loading import fill, from_hub, read_state
 
-MULTIPLE = 16  # of both sides: what the deepest of the networks halves four times
-MARGIN = 16  # mirrored picture around it: at the border of what they see, all of these networks find edges
-LONGEST = 8  # times the resolution: how far a long thin picture may be scaled up
+MULTIPLE = 16  # sides are padded to multiples of this, as the deepest of the networks halves them four times
+MARGIN = 16  # pixels of mirrored padding: all of these networks produce false edges at the border of their input
+LONGEST = 8  # largest longer side of the scaled picture, relative to the resolution
 DEVICES = ("auto", "cpu", "cuda")
 
 
 class Neural(ABC):
-    """A network that finds edges; runs at the picture's own size, its answer as strokes in [0,1].
+    """Edge detection by a network, with strokes in [0,1].
 
-    weights: a file (.pth or .safetensors); "" takes the hub's.
-    device: cpu, cuda, or auto, which takes CUDA where there is one and the caller is no loader's worker.
-    resolution: the shorter side in pixels to which the network sees the picture scaled, at least 16; 0 = its own.
-    safe_steps: soft edges e become floor(e (n + 1)) / n, cut off at 1, so that faint greys say nothing of the
-        picture; 0 = as they are, 2 is ControlNet's "safe".
-    threshold: edges from there on are exactly 1, others 0; 0 = soft.
-    thin: strokes become lines one pixel wide; implies a threshold, of 0.5 where none is given.
+    Nothing is imported, read or downloaded before the first picture, and a pickled copy holds no network.
 
-    Nothing is imported, read or fetched before the first picture, and a copy sent to another process holds no network.
+    Args:
+        weights: A file (.pth or .safetensors); "" uses the hub's.
+        device: cpu, cuda, or auto, which uses CUDA if available, except in a loader's worker.
+        resolution: Shorter side in pixels to which the network's input is scaled, at least 16; 0 = unscaled.
+        safe_steps: Number n of grey levels to which soft edges e are quantised, as floor(e (n + 1)) / n clipped to 1,
+            so that faint greys carry no information about the picture; 0 = none, 2 is ControlNet's "safe".
+        threshold: Edges from this value on become 1, others 0; 0 = soft.
+        thin: Thin strokes to lines one pixel wide; implies a threshold, 0.5 if none is given.
     """
 
     FILE: str  # the weights' usual name
-    REPO: str  # where the hub has them
+    REPO: str  # their repository on the hub
     DETECTOR: str  # controlnet_aux's class
 
     def __init__(
@@ -56,28 +57,28 @@ class Neural(ABC):
 
     @abstractmethod
     def make(self, state: dict[str, Tensor]) -> nn.Module:
-        """A freshly built network that fits these tensors."""
+        """Build a network that fits these tensors."""
 
     @abstractmethod
-    def taken(self, detector: Any) -> nn.Module:
-        """The network inside controlnet_aux's detector."""
+    def network_of(self, detector: Any) -> nn.Module:
+        """Return the network inside controlnet_aux's detector."""
 
     @abstractmethod
     def edges(self, network: nn.Module, image: Tensor) -> Tensor:
-        """RGB (1,3,H,W) in [0,1], sides multiples of 16 -> edges (1,1,H,W) in [0,1]."""
+        """Detect edges (1,1,H,W) in [0,1] in RGB (1,3,H,W) in [0,1], whose sides are multiples of 16."""
 
     def __call__(self, image: np.ndarray, drawing: np.ndarray | None) -> np.ndarray:
-        """image (H,W,3), any dtype -> float32 (H,W) in [0,1], 1 = stroke. The drawing is not looked at.
+        """Extract from image (H,W,3), any dtype, a sketch (H,W) float32 in [0,1], 1 = stroke; the drawing is ignored.
 
-        UserError where controlnet_aux or the weights are missing or damaged.
+        Raises UserError if controlnet_aux or the weights are missing or damaged.
         """
         picture = to_rgb(image)
         height, width = picture.shape[:2]
-        found = self._run(_resize(picture, *self._size(height, width)))
-        return self._finish(np.clip(np.nan_to_num(_resize(found, height, width)), 0, 1))
+        edges = self._run(_resize(picture, *self._size(height, width)))
+        return self._finish(np.clip(np.nan_to_num(_resize(edges, height, width)), 0, 1))
 
     def network(self) -> nn.Module:
-        """The loaded network, on its device."""
+        """Return the network on its device, loaded at the first call."""
         if self._network is None:
             network = self._load().to(self._device(), memory_format=torch.channels_last)  # a third faster on a CPU
             self._network = network.eval().requires_grad_(False)
@@ -88,18 +89,18 @@ class Neural(ABC):
 
     def _load(self) -> nn.Module:
         if not self.weights:
-            return self.taken(from_hub(self.DETECTOR, self.REPO, self.FILE)).float()
+            return self.network_of(from_hub(self.DETECTOR, self.REPO, self.FILE)).float()
         state = read_state(self.weights, self.FILE)
-        with torch.random.fork_rng(devices=[]):  # building draws weights, and must not move a run's generator
+        with torch.random.fork_rng(devices=[]):  # building samples weights, and must not advance a run's generator
             return fill(self.make(state), state, self.weights, self.FILE)
 
     def _device(self) -> torch.device:
-        here = torch.cuda.is_available()
-        if self.device == "cuda" and not here:
+        available = torch.cuda.is_available()
+        if self.device == "cuda" and not available:
             raise UserError("sketch.device=cuda: PyTorch sees no CUDA device; take auto or cpu")
         if self.device == "cuda" and get_worker_info() is not None:
             raise UserError("sketch.device=cuda: loader workers can't share a device; take stage.workers=0 or cpu")
-        return torch.device("cuda" if here and self.device != "cpu" and get_worker_info() is None else "cpu")
+        return torch.device("cuda" if available and self.device != "cpu" and get_worker_info() is None else "cpu")
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         if not self.resolution:
@@ -108,14 +109,14 @@ class Neural(ABC):
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def _run(self, picture: np.ndarray) -> np.ndarray:
-        """RGB (H,W,3) in [0,1] -> edges (H,W)."""
+        """Detect edges (H,W) in RGB (H,W,3) in [0,1]."""
         height, width = picture.shape[:2]
         below, right = (MARGIN + -(side + 2 * MARGIN) % MULTIPLE for side in (height, width))
         padded = cv2.copyMakeBorder(picture, MARGIN, below, MARGIN, right, cv2.BORDER_REFLECT)
         network = self.network()
         device = next(network.parameters()).device
-        x = torch.from_numpy(padded).permute(2, 0, 1)[None].to(device)  # channels last, as the network
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):  # sketches don't hang on who asks
+        x = torch.from_numpy(padded).permute(2, 0, 1)[None].to(device)  # channels last, like the network
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):  # independent of the caller's autocast
             edges = self.edges(network, x)[0, 0].float().cpu().numpy()
         return edges[MARGIN : MARGIN + height, MARGIN : MARGIN + width]
 
@@ -128,7 +129,7 @@ class Neural(ABC):
 
 
 def _resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H,W) or (H,W,3) to another size; the picture itself where it has it."""
+    """Resize (H,W) or (H,W,3); returns the picture itself if it has this size."""
     if picture.shape[:2] == (height, width):
         return picture
     shrinks = height * width < picture.shape[0] * picture.shape[1]
@@ -136,6 +137,6 @@ def _resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mean_of_sides(sides: list[Tensor], image: Tensor) -> Tensor:
-    """Side outputs (1,1,h,w) as logits -> edges of the image's size: the mean logit's sigmoid."""
+    """Combine side outputs, logits (1,1,h,w), to edges of the image's size: the sigmoid of their mean."""
     same = [nn.functional.interpolate(s, image.shape[2:], mode="bilinear", align_corners=False) for s in sides]
     return torch.cat(same, 1).mean(1, keepdim=True).sigmoid()

@@ -11,18 +11,18 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.sketch.loading import library
 from ragaf_exp.sketch.neural import Neural
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures that it was trained on
-KERNELS = "carv4"  # central, angular, radial differences and plain convolution in turn, as in all of table 5
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of its training images
+KERNELS = "carv4"  # central, angular, radial differences and plain convolution in turn, as in the paper's table 5
 STEM, RADIAL, DILATION, ATTENTION = (
     "init_block.weight", "block1_2.conv1.weight", "dilations.0.conv1.weight", "attentions.0.conv1.weight",
 )  # fmt: skip
 
 
 class PiDiNet(Neural):
-    """Outlines of objects, at a small part of HED's cost. Options as of `Neural`.
+    """Outlines of objects, at a fraction of HED's cost. Arguments as for `Neural`.
 
     Any model of the paper's table 5 loads (table5_pidinet, -small, -tiny, each with or without attention and
-    dilation), as trained or converted to plain convolutions: which one it is, the weights' shapes say.
+    dilation), as trained or converted to plain convolutions; the weights' shapes determine which one it is.
     """
 
     FILE, REPO, DETECTOR = "table5_pidinet.pth", "lllyasviel/Annotators", "PidiNetDetector"
@@ -36,10 +36,10 @@ class PiDiNet(Neural):
         dilation = state[DILATION].shape[0] if DILATION in state else None
         return model.PiDiNet(state[STEM].shape[0], kernels, dilation, ATTENTION in state, converted)
 
-    def taken(self, detector: Any) -> nn.Module:
+    def network_of(self, detector: Any) -> nn.Module:
         return detector.netNetwork
 
     def edges(self, network: nn.Module, image: Tensor) -> Tensor:
-        # as in its training; controlnet_aux itself skips the normalisation and swaps red and blue, which costs detail
+        # as in training; controlnet_aux omits the normalisation and swaps red and blue, which loses detail
         mean, deviation = (torch.tensor(v, device=image.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
         return network((image - mean) / deviation)[-1]

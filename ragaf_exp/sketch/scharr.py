@@ -11,14 +11,15 @@ from ragaf_exp.sketch.gradient import SCHARR, gradients
 
 
 class Scharr:
-    """Soft edges, two pixels wide, as dark as an edge is high.
+    """Soft edges, two pixels wide, with a darkness proportional to the height of the edge.
 
     The sketch is min(1, |(Sx * I, Sy * I)| / (16 full)), of the colour channel where it is steepest, with
-    Sx = [[-3, 0, 3], [-10, 0, 10], [-3, 0, 3]] and Sy its transpose, which answer 16 to a step from 0 to 1.
-    Against Sobel's, they weigh all directions alike (within 1 %).
+    Sx = [[-3, 0, 3], [-10, 0, 10], [-3, 0, 3]] and Sy its transpose, whose response to a step from 0 to 1 is 16.
+    Unlike Sobel's kernels, they respond equally in all directions (within 1 %).
 
-    sigma: of the Gaussian blur before, in pixels (0 to 100, 0 = none).
-    full: the height of a sharp step, in (0,1], that is fully dark; lower ones are lighter in proportion.
+    Args:
+        sigma: Standard deviation of the Gaussian blur before, in pixels (0 to 100); 0 = none.
+        full: Height of a sharp step, in (0,1], that is fully dark; lower ones are proportionally lighter.
     """
 
     def __init__(self, sigma: limits.Blur = 0.7, full: limits.Part = 0.4) -> None:
@@ -27,6 +28,6 @@ class Scharr:
         self.sigma, self.full = sigma, full
 
     def __call__(self, image: np.ndarray, drawing: np.ndarray | None) -> np.ndarray:
-        """image (H,W,3), any dtype -> float32 (H,W) in [0,1], 1 = stroke. The drawing is not looked at."""
+        """Extract from image (H,W,3), any dtype, a sketch (H,W) float32 in [0,1], 1 = stroke; the drawing is ignored."""
         dx, dy = gradients(blur(to_colour(image), self.sigma), SCHARR)
         return np.minimum(np.sqrt(dx * dx + dy * dy) / np.float32(self.full), 1)

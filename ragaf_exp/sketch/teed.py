@@ -11,14 +11,14 @@ from ragaf_exp.sketch.neural import Neural, mean_of_sides
 
 
 class TEED(Neural):
-    """Fine soft edges from a network of 58,000 parameters. Options as of `Neural`."""
+    """Fine soft edges from a network of 58,000 parameters. Arguments as for `Neural`."""
 
     FILE, REPO, DETECTOR = "5_model.pth", "fal-ai/teed", "TEEDdetector"
 
     def make(self, state: dict[str, Tensor]) -> nn.Module:
         return library("teed.ted").TED()
 
-    def taken(self, detector: Any) -> nn.Module:
+    def network_of(self, detector: Any) -> nn.Module:
         return detector.model
 
     def edges(self, network: nn.Module, image: Tensor) -> Tensor:

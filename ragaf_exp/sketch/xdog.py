@@ -15,10 +15,12 @@ class XDoG:
     D = (1 + p) G_sigma - p G_(k sigma) of the grey picture in [0,1]; paper E = 1 where D >= epsilon, else
     1 + tanh(phi (D - epsilon)); the sketch is 1 - E.
 
-    sigma: of the finer Gaussian, in pixels (above 0, at most 100). k: the coarser one's multiple (above 1, at most 16).
-    p: sharpening (0 to 1000).
-    epsilon: brightness in [0,1] up to which plain areas fill with ink; 0 = none do, what is drawn are edges alone.
-    phi: hardness of the ink's edge (above 0, at most 10000).
+    Args:
+        sigma: Standard deviation of the finer Gaussian, in pixels (above 0, at most 100).
+        k: Ratio of the coarser standard deviation to the finer one (above 1, at most 16).
+        p: Strength of sharpening (0 to 1000).
+        epsilon: Brightness in [0,1] up to which uniform areas are filled with ink; 0 draws edges only.
+        phi: Steepness of the ink's edge (above 0, at most 10000).
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class XDoG:
         self.sigma, self.k, self.p, self.epsilon, self.phi = sigma, k, p, epsilon, phi
 
     def __call__(self, image: np.ndarray, drawing: np.ndarray | None) -> np.ndarray:
-        """image (H,W,3), any dtype -> float32 (H,W) in [0,1], 1 = stroke. The drawing is not looked at."""
+        """Extract from image (H,W,3), any dtype, a sketch (H,W) float32 in [0,1], 1 = stroke; the drawing is ignored."""
         grey = to_grey(image)
         sharp = (1 + self.p) * blur(grey, self.sigma) - self.p * blur(grey, self.k * self.sigma)
         return np.tanh(self.phi * np.maximum(self.epsilon - sharp, 0))

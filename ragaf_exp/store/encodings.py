@@ -1,4 +1,4 @@
-"""Arrays as bytes: the shortest of a few lossless encodings that gives the very same bytes back."""
+"""Arrays as bytes, in the shortest of a few lossless encodings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-SMALL = 1024  # bytes, up to which an array stays as it is: files take whole blocks of the disk
+SMALL = 1024  # bytes up to which an array is stored as it is: files occupy whole disk blocks
 
 
 class Encoding(NamedTuple):
-    """pack(array) -> bytes; unpack(bytes, dtype, size) -> a fresh flat array; suits(array): whether to try it."""
+    """suits(array): whether to try it; pack(array) -> bytes; unpack(bytes, dtype, size) -> a new flat array."""
 
     suits: Callable[[np.ndarray], bool]
     pack: Callable[[np.ndarray], bytes]
@@ -20,22 +20,36 @@ class Encoding(NamedTuple):
 
 
 def encode(array: np.ndarray) -> tuple[str, bytes]:
-    """Name of an encoding, and the array's bytes in it. An encoding that does not give the array back is not taken."""
-    plain = array.tobytes()
-    best = ("raw", plain)
-    if array.ndim != 2 or len(plain) <= SMALL:
+    """Return the name of the shortest encoding and the encoded bytes; encodings that lose information are skipped."""
+    raw = array.tobytes()
+    best = ("raw", raw)
+    if array.ndim != 2 or len(raw) <= SMALL:
         return best
-    for name, way in ENCODINGS.items():
-        if not way.suits(array):
+    for name, encoding in ENCODINGS.items():
+        if not encoding.suits(array):
             continue
-        packed = way.pack(array)
-        if len(packed) < len(best[1]) and way.unpack(memoryview(packed), array.dtype, array.size).tobytes() == plain:
+        packed = encoding.pack(array)
+        if len(packed) < len(best[1]) and encoding.unpack(memoryview(packed), array.dtype, array.size).tobytes() == raw:
             best = (name, packed)
     return best
 
 
 def decode(name: str, packed: memoryview, dtype: np.dtype, shape: Sequence[int]) -> np.ndarray:
-    """What `encode` was given, as a writable array. ValueError or KeyError where the bytes do not fit."""
+    """Decode what `encode` returned.
+
+    Args:
+        name: The encoding's name.
+        packed: The encoded bytes.
+        dtype: The array's dtype.
+        shape: The array's shape.
+
+    Returns:
+        The array, writable.
+
+    Raises:
+        KeyError: The encoding is unknown.
+        ValueError: The bytes do not fit the dtype and shape.
+    """
     return ENCODINGS[name].unpack(packed, dtype, math.prod(shape)).reshape(shape)
 
 
@@ -49,8 +63,8 @@ def _unpack_bits(packed: memoryview, dtype: np.dtype, size: int) -> np.ndarray:
 
 
 def _levels(array: np.ndarray) -> np.ndarray:
-    """uint8 k of grey levels k / 255."""
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN and the like do not come back, so are not taken
+    """Convert grey levels k / 255 to uint8 k."""
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and the like do not survive, so `encode` skips this
         return np.rint(array * np.float32(255)).astype(np.uint8)
 
 
@@ -75,7 +89,7 @@ def _unpack_level_runs(packed: memoryview, dtype: np.dtype, size: int) -> np.nda
 
 
 def _pack_runs(array: np.ndarray) -> bytes:
-    """Lengths (uint16), then values, of the runs of equal values along each row."""
+    """Run-length encoding along rows: lengths (uint16), then values."""
     starts = np.ones(array.shape, bool)
     np.not_equal(array[:, 1:], array[:, :-1], out=starts[:, 1:])
     lengths = np.diff(np.flatnonzero(starts), append=array.size)

@@ -1,8 +1,9 @@
-"""Entries by name in a folder: one file each, in 256 shards, bounded in size; many processes and hosts at once.
+"""A bounded key-value store in a folder, one file per entry in 256 shards, for concurrent processes and hosts.
 
-No lock and no database: SQLite's locks (diskcache's too, whose values may be pickles) are unreliable on network file
-systems. An entry is written beside and renamed, which every file system does at once; its checksum (entry.py) finds
-what a power cut or a full disk leaves, so nothing is synced. Two writers of one name write the same content.
+There is no lock and no database: SQLite's locks (diskcache's too, whose values may be pickles) are unreliable on network
+file systems. An entry is written to a temporary file and renamed, which is atomic on every file system. Nothing is
+synced, as the checksum in an entry (data/cache/entry.py) detects what a power cut or a full disk leaves. Concurrent
+writers of one name write the same content.
 """
 
 from __future__ import annotations
@@ -21,32 +22,33 @@ from ragaf_exp.store.shards import evict, remove, space, sweep
 log = logging.getLogger(__name__)
 GIGABYTE = 10**9
 SHARDS = tuple(f"{i:02x}" for i in range(256))
-REFRESH = 3600.0  # seconds: an entry's time of last use is kept to this
-LOW = 0.9  # of a shard's room: what eviction leaves, so that it is not run again for every entry
-LOOK = 1 / 16  # of a shard's room: after writing so much, what other processes wrote is looked at
+REFRESH = 3600.0  # seconds: resolution of an entry's time of last use
+LOW_WATER = 0.9  # share of a shard's capacity that eviction leaves, so that it does not run for every entry
+RESCAN = 1 / 16  # share of a shard's capacity after whose writing the sizes are read again, for other processes' writes
 SUFFIX = ".graph"
 
 
 class Store:
-    """Bytes by name. Never raises OSError: what can't be read is missing, what can't be written is not kept.
+    """Bytes by name. Never raises OSError: an unreadable entry counts as missing, an unwritable one is not stored.
 
-    folder: made when first written to. bound: bytes in all; each shard has a 256th of it. Several processes that write
-    at once may exceed it by a sixteenth each.
+    Args:
+        folder: Created on the first write.
+        bound: Total size in bytes; each shard gets a 256th. Every concurrent writer may exceed it by a sixteenth.
     """
 
     def __init__(self, folder: Path, bound: float):
         self.folder = folder
-        self.room = int(bound / len(SHARDS))  # bytes, of one shard
+        self.capacity = int(bound / len(SHARDS))  # bytes of one shard
         self.writable = True
-        self.left: dict[Path, int] = {}  # by shard: bytes that may be written before its size is looked at again
-        self.said: set[str] = set()  # warnings: each once
+        self.left: dict[Path, int] = {}  # shard -> bytes that may be written before its size is read again
+        self.warnings: set[str] = set()  # those already logged: each is logged once
 
     def path(self, name: str) -> Path:
-        """name: `<16 hex digits>-<32 hex digits>`; the second number's first two choose the shard."""
+        """Path of the entry `<16 hex digits>-<32 hex digits>`; the second number's first two digits select the shard."""
         return self.folder / name[17:19] / (name + SUFFIX)
 
     def read(self, name: str) -> bytes | None:
-        """An entry's bytes as they lie there, None where it is missing. Marks it as used."""
+        """Return an entry's bytes, unchecked, or None if it is missing; mark it as used."""
         path = os.path.join(self.folder, name[17:19], name + SUFFIX)
         try:
             with open(path, "rb", buffering=0) as file:
@@ -62,7 +64,7 @@ class Store:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep an entry; after a failure, and where there is no room for it, nothing is written."""
+        """Store an entry; does nothing after an earlier failure, or if there is no space for it."""
         if not self.writable:
             return
         path, needed = self.path(name), space(len(content))
@@ -75,11 +77,11 @@ class Store:
             self._warn(error)
 
     def remove(self, name: str) -> None:
-        """Drop an entry that turned out to be damaged."""
+        """Remove a damaged entry."""
         remove(str(self.path(name)))
 
     def describe(self, fingerprint: str, description: dict[str, Any]) -> None:
-        """Keep for `show` what config the entries of a fingerprint were made by."""
+        """Store the config that the entries of a fingerprint were made with, for `show`."""
         path = self.folder / f"{fingerprint}.json"
         try:
             if self.writable and not path.exists():
@@ -89,39 +91,39 @@ class Store:
             self._warn(error)
 
     def _make_room(self, shard: Path, needed: int) -> bool:
-        """Whether an entry of so many bytes goes into a shard; the least recently used ones make way."""
-        if self.left.get(shard, 0) < needed <= self.room:
+        """Evict least recently used entries from a shard until `needed` bytes fit; whether they do."""
+        if self.left.get(shard, 0) < needed <= self.capacity:
             sweep(shard)
-            _, _, taken = evict(shard, self.room - needed, int(self.room * LOW) - needed)
-            self.left[shard] = min(self.room - taken, max(needed, int(self.room * LOOK)))
+            _, _, used = evict(shard, self.capacity - needed, int(self.capacity * LOW_WATER) - needed)
+            self.left[shard] = min(self.capacity - used, max(needed, int(self.capacity * RESCAN)))
         if self.left.get(shard, 0) >= needed:
             return True
-        self._say(f"cache: {self.folder}: entries that don't fit into {self.room:,} bytes, a 256th of cache.gigabytes, "
-                  "are not kept; raise it")  # fmt: skip
+        self._warn_once(f"cache: {self.folder}: entries that don't fit into {self.capacity:,} bytes, a 256th of "
+                        "cache.gigabytes, are not stored; raise it")  # fmt: skip
         return False
 
     def _warn(self, error: OSError) -> None:
-        self._say(f"cache: {self.folder}: {error.strerror}; what can't be kept or read there is computed again")
+        self._warn_once(f"cache: {self.folder}: {error.strerror}; what can't be stored or read there is computed again")
 
-    def _say(self, message: str) -> None:
-        if message not in self.said:
-            self.said.add(message)
+    def _warn_once(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.add(message)
             log.warning(message)
 
 
-def place(folder: str) -> Path:
-    """Where the cache lies: cache.folder, else $RAGAF_CACHE, else ragaf_exp in $XDG_CACHE_HOME or ~/.cache."""
-    given = folder or os.environ.get("RAGAF_CACHE")
-    if given:
-        return Path(os.path.expanduser(given)).absolute()
+def locate_cache(folder: str) -> Path:
+    """Locate the cache: cache.folder, else $RAGAF_CACHE, else ragaf_exp in $XDG_CACHE_HOME or ~/.cache."""
+    configured = folder or os.environ.get("RAGAF_CACHE")
+    if configured:
+        return Path(os.path.expanduser(configured)).absolute()
     home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    if home.startswith("~"):  # a user without a home, as in some containers
+    if home.startswith("~"):  # a user without a home folder, as in some containers
         home = tempfile.gettempdir()
     return Path(home).absolute() / "ragaf_exp"
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Beside, then renamed: a reader sees all of it or nothing."""
+    """Write a temporary file and rename it, so that a reader sees all of it or nothing."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # unique over processes and hosts
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -136,5 +138,5 @@ def _write(path: Path, content: bytes) -> None:
 def _touch(path: str) -> None:
     try:
         os.utime(path)
-    except OSError:  # evicted meanwhile, or another user's: then its owner's use alone counts
+    except OSError:  # evicted meanwhile, or another user's, whose own use then decides its age
         log.debug("cache: %s could not be marked as used", path)

@@ -1,4 +1,4 @@
-"""Image sets' features on disk (statistics.py), bounded in size: the sets that were used longest ago go first."""
+"""Eviction of image sets' features on disk (eval/features/cached.py): least recently used sets go first."""
 
 from __future__ import annotations
 
@@ -11,45 +11,47 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = "features"  # in the cache's folder
-PLACE = re.compile(r"[0-9a-f]{32}")  # a set's folder; what is not named so is none of ours, and stays
-STALE = 3600.0  # seconds after which what is not whole is no longer being written
+SET_NAME = re.compile(r"[0-9a-f]{32}")  # a set's folder; other names are never removed
+STALE = 3600.0  # seconds after which an incomplete set is no longer being written
 
 
-class KeptSet(NamedTuple):
-    """The features of one image set by one network. used: when they were last read or written, in seconds since 1970."""
+class CachedSet(NamedTuple):
+    """The features of one image set by one network."""
 
     path: Path
-    used: float
+    used: float  # time of the last read or write, in seconds since 1970
     space: int  # bytes
     whole: bool
 
 
-def kept_sets(root: Path) -> list[KeptSet]:
-    """All sets under a folder, the one that was used longest ago first; none where it is missing."""
-    found = []
+def cached_sets(root: Path) -> list[CachedSet]:
+    """List all sets under a folder, the least recently used first; empty if it is missing."""
+    sets = []
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root) as folders:
         for folder in folders:
-            if PLACE.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False):
+            if SET_NAME.fullmatch(folder.name) and folder.is_dir(follow_symlinks=False):
                 with suppress(FileNotFoundError):  # removed by another process meanwhile
-                    found.append(_read(Path(folder.path)))
-    return sorted(found, key=lambda one: one.used)
+                    sets.append(_read(Path(folder.path)))
+    return sorted(sets, key=lambda one: one.used)
 
 
 def mark_used(folder: Path) -> None:
-    """Note that a set was read just now."""
-    with suppress(OSError):  # another user's: then its owner's use alone counts
+    """Record that a set was read just now."""
+    with suppress(OSError):  # another user's, whose own use then decides its age
         os.utime(folder)
 
 
 def evict(root: Path, bound: float) -> tuple[int, int, int]:
-    """Remove sets until the rest take no more than `bound` bytes; 0 removes all of them.
+    """Remove the least recently used sets until the rest take at most `bound` bytes; 0 removes all.
 
-    A set that another process is still writing stays. Returns the sets removed, the bytes that they took, and the bytes
-    left.
+    A set that another process is still writing stays.
+
+    Returns:
+        The number of sets removed, the bytes freed, and the bytes left.
     """
-    found = kept_sets(root)
-    left, removed, freed = sum(one.space for one in found), 0, 0
-    for one in found:
+    sets = cached_sets(root)
+    left, removed, freed = sum(one.space for one in sets), 0, 0
+    for one in sets:
         if left <= bound:
             break
         if one.whole or time.time() - one.used > STALE:
@@ -59,7 +61,7 @@ def evict(root: Path, bound: float) -> tuple[int, int, int]:
     return removed, freed, left
 
 
-def _read(folder: Path) -> KeptSet:
+def _read(folder: Path) -> CachedSet:
     files = [(path.name, path.stat().st_size) for path in folder.iterdir()]
     whole = any(name.startswith("features-") for name, _ in files)
-    return KeptSet(folder, folder.stat().st_mtime, sum(size for _, size in files), whole)
+    return CachedSet(folder, folder.stat().st_mtime, sum(size for _, size in files), whole)

@@ -1,4 +1,4 @@
-"""One folder of the cache: what lies in it, and which entries go when it grows too large."""
+"""One shard folder of the cache: listing and eviction of its entries."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}\.graph")  # what is not named so is none of the cache's, and stays
+ENTRY = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}\.graph")  # other names are never removed
 LEFTOVER = re.compile(r"\.[0-9a-f]{16}(-[0-9a-f]{32}\.graph|\.json)\.[0-9a-f]{16}\.tmp")
-BLOCK = 4096  # bytes: files take whole blocks of the disk
+BLOCK = 4096  # bytes: files occupy whole disk blocks
 STALE = 3600.0  # seconds after which a temporary file is no longer being written
 
 
 class Entry(NamedTuple):
-    """A file of the cache. used: when it was last read or written, within an hour, in seconds since 1970."""
+    """A file of the cache."""
 
     path: str
-    used: float
+    used: float  # time of the last read or write, to within an hour, in seconds since 1970
     space: int  # bytes on disk
 
     @property
     def fingerprint(self) -> str:
-        """Of the config that made it."""
+        """Fingerprint of the config that made the entry."""
         return os.path.basename(self.path).partition("-")[0]
 
 
 def space(size: int) -> int:
-    """Bytes that a file of `size` bytes takes on disk."""
+    """Round the size of a file up to the bytes that it occupies on disk."""
     return -(-size // BLOCK) * BLOCK
 
 
 def entries(shard: Path) -> list[Entry]:
-    """All entries of a shard; none where it is missing."""
+    """List all entries of a shard; empty if it is missing."""
     return [Entry(path, info.st_mtime, space(info.st_size)) for path, info in _files(shard, ENTRY)]
 
 
-def evict(shard: Path, room: int, target: int) -> tuple[int, int, int]:
-    """Where a shard holds more than `room` bytes, the least recently used entries go until it holds `target`.
+def evict(shard: Path, capacity: int, target: int) -> tuple[int, int, int]:
+    """Remove least recently used entries of a shard that is too large.
 
-    Returns the entries removed, the bytes that they took, and the bytes left. Another process may read, write or
-    evict here at the same time.
+    Other processes may read, write or evict there at the same time.
+
+    Args:
+        shard: The shard's folder.
+        capacity: Bytes up to which nothing is removed.
+        target: Bytes to reduce it to.
+
+    Returns:
+        The number of entries removed, the bytes freed, and the bytes left.
     """
-    found = entries(shard)
-    left, removed, freed = sum(entry.space for entry in found), 0, 0
-    if left <= room:
+    present = entries(shard)
+    left, removed, freed = sum(entry.space for entry in present), 0, 0
+    if left <= capacity:
         return 0, 0, left
-    for entry in sorted(found, key=lambda e: e.used):
+    for entry in sorted(present, key=lambda e: e.used):
         if left <= target:
             break
         if remove(entry.path):
@@ -57,14 +64,14 @@ def evict(shard: Path, room: int, target: int) -> tuple[int, int, int]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that kills left behind."""
+    """Remove temporary files that killed processes left behind."""
     for path, info in _files(folder, LEFTOVER):
         if time.time() - info.st_mtime > STALE:
             remove(path)
 
 
 def remove(path: str) -> bool:
-    """Whether the file is gone: removed here or by another process. Another user's may have to stay."""
+    """Remove a file; whether it is gone, by this or another process. Another user's file may have to stay."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -75,10 +82,10 @@ def remove(path: str) -> bool:
 
 
 def _files(folder: Path, pattern: re.Pattern) -> list[tuple[str, os.stat_result]]:
-    found = []
+    matches = []
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as files:
         for file in files:
             if pattern.fullmatch(file.name):
                 with suppress(FileNotFoundError):  # evicted by another process meanwhile
-                    found.append((file.path, file.stat(follow_symlinks=False)))
-    return found
+                    matches.append((file.path, file.stat(follow_symlinks=False)))
+    return matches

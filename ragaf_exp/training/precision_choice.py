@@ -121,7 +121,7 @@ def for_sampling(folder: RunFolder, device: str, precision: str) -> Compute:
 def record(folder: RunFolder, choice: Choice) -> None:
     """Add the choice to environment.json, which stays as it is where it holds one."""
     if folder.is_main and recorded(folder) is None:
-        folder.own()
+        folder.check_owned()
         write_json(_path(folder), {**_environment(folder), "precision": asdict(choice)})
 
 

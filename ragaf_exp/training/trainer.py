@@ -230,7 +230,7 @@ class Trainer:
     def _save(self, done: int) -> None:
         if not finite(self.bare):
             self.journal.diverged(done)  # by the last gradient: the next loss would show it, no checkpoint must hold it
-        self.folder.own()
+        self.folder.check_owned()
         self.ema.gather()
         is_main = self.folder.is_main
         model, moments = whole(own_state(self.bare), is_main), whole(self.update.tensors(), is_main)

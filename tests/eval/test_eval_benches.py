@@ -11,7 +11,11 @@ from ragaf_exp.commands.benches import evaluation
 def test_the_distance_is_timed_beside_its_reference(monkeypatch):
     compared = []
     usual = evaluation._by_eigenvalues
-    monkeypatch.setattr(evaluation, "_by_eigenvalues", lambda *sets: compared.append((usual(*sets), sets)) or compared[-1][0])
+    def recorded(*sets):
+        compared.append((usual(*sets), sets))
+        return compared[-1][0]
+
+    monkeypatch.setattr(evaluation, "_by_eigenvalues", recorded)
     rows = evaluation.frechet_distance(images=60, features=8)
     assert [row["name"] for row in rows] == ["frechet/distance", "frechet/distance_with_interval"]
     assert all(row["value"] > 0 and row["reference"] > 0 and row["unit"] == "s" for row in rows)

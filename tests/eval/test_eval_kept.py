@@ -15,7 +15,7 @@ from eval.images import ImageSet
 from eval.networks import Networks
 from ragaf_exp.commands.cache.__main__ import main
 from ragaf_exp.config.schema import Eval
-from ragaf_exp.store.eviction import FOLDER, evict, kept_sets
+from ragaf_exp.store.eviction import FOLDER, cached_sets, evict
 
 
 def made(root: Path, number: int, age: float, size: int = 1000, whole: bool = True) -> Path:
@@ -33,9 +33,9 @@ def pictures(seed: int, count: int = 5) -> ImageSet:
 def test_what_was_used_longest_ago_goes_first(tmp_path):
     sets = [made(tmp_path, i, age) for i, age in enumerate((30, 10, 20))]
     assert evict(tmp_path, 2500) == (1, 1000, 2000)
-    assert [one.path for one in kept_sets(tmp_path)] == [sets[2], sets[1]]
+    assert [one.path for one in cached_sets(tmp_path)] == [sets[2], sets[1]]
     assert evict(tmp_path, 2000) == (0, 0, 2000)
-    assert evict(tmp_path, 0) == (2, 2000, 0) and not kept_sets(tmp_path)
+    assert evict(tmp_path, 0) == (2, 2000, 0) and not cached_sets(tmp_path)
     assert evict(tmp_path / "nowhere", 0) == (0, 0, 0)
 
 
@@ -50,12 +50,12 @@ def test_what_is_being_written_and_what_is_not_ours_stays(tmp_path):
 def test_reading_marks_a_set_as_used(tmp_path):
     network = load("embedded", device="cpu")
     first, second = (features_of(pictures(seed), network, tmp_path) for seed in (0, 1))
-    one, other = (folder.path for folder in kept_sets(tmp_path))
+    one, other = (folder.path for folder in cached_sets(tmp_path))
     os.utime(one, (1, 1))
     os.utime(other, (2, 2))
     again = [features_of(pictures(seed), network, tmp_path) for seed in (0, 1)]
     np.testing.assert_array_equal(again, [first, second])
-    assert all(folder.used > time.time() - 60 for folder in kept_sets(tmp_path))
+    assert all(folder.used > time.time() - 60 for folder in cached_sets(tmp_path))
 
 
 def test_an_evaluation_keeps_within_the_bound(tmp_path):
@@ -67,11 +67,11 @@ def test_an_evaluation_keeps_within_the_bound(tmp_path):
 
     free = [measured(seed, 1.0) for seed in range(3)]
     root = tmp_path / FOLDER
-    assert len(kept_sets(root)) == 6
-    space = max(one.space for one in kept_sets(root))
+    assert len(cached_sets(root)) == 6
+    space = max(one.space for one in cached_sets(root))
     assert [measured(seed, 2.5 * space / 1e9) for seed in range(3)] == pytest.approx(free)
-    assert len(kept_sets(root)) == 2
-    assert measured(0, 1e-9) == pytest.approx(free[0]) and not kept_sets(root), "a bound below one set keeps nothing"
+    assert len(cached_sets(root)) == 2
+    assert measured(0, 1e-9) == pytest.approx(free[0]) and not cached_sets(root), "a bound below one set keeps nothing"
 
 
 def test_prune_and_show_know_of_them(tmp_path, cli):

@@ -28,7 +28,7 @@ def probes(monkeypatch):
 
 def test_one_probe_for_any_number_of_files(probes):
     for _ in range(4):
-        with hub.at_hand():
+        with hub.offline_if_unreachable():
             assert constants.HF_HUB_OFFLINE
         assert not constants.HF_HUB_OFFLINE
     ((_, settings),) = probes
@@ -42,5 +42,5 @@ def test_no_probe_where_the_user_says_offline(probes, monkeypatch):
 
 def test_a_hub_that_answers_is_asked(probes, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_session", lambda: type("Session", (), {"head": lambda *_, **__: None})())
-    with hub.at_hand():
+    with hub.offline_if_unreachable():
         assert not constants.HF_HUB_OFFLINE

@@ -20,7 +20,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.runs import folder as runfolder
 from ragaf_exp.runs import slurm
 from ragaf_exp.runs.folder import RunFolder, is_stale
-from ragaf_exp.runs.lock import KEPT, Lock, LockHeld
+from ragaf_exp.runs.lock import HISTORY, Lock, LockHeld
 from ragaf_exp.runs.owner import Owner
 
 TAKE_AND_WAIT = """
@@ -28,7 +28,7 @@ import sys, time
 from pathlib import Path
 from ragaf_exp.runs.lock import Lock
 lock = Lock(Path(sys.argv[1]))
-lock.take()
+lock.acquire()
 print("taken", flush=True)
 time.sleep(60)
 """
@@ -56,7 +56,7 @@ def lock(folder: Path, clock: Clock | None = None) -> Lock:
 def held_by(folder: Path, **other) -> Path:
     """The file of an owner that differs from this process."""
     first = lock(folder)
-    first.take()
+    first.acquire()
     path = folder / ".owners" / "00000001.json"
     path.write_text(json.dumps({**replace(Owner.me(), **other).as_dict(), "released": False}))
     return path
@@ -67,42 +67,42 @@ ELSEWHERE = {"host": "node7", "boot": "another"}
 
 def test_one_owner_at_a_time(tmp_path):
     first, second = lock(tmp_path), lock(tmp_path)
-    first.take()
+    first.acquire()
     with pytest.raises(LockHeld, match=f"another process .*process {os.getpid()} on"):
-        second.take(wait=2)
-    assert first.held() and not second.held()
+        second.acquire(wait=2)
+    assert first.is_held() and not second.is_held()
     first.release()
-    second.take()
-    assert second.held() and not first.held()
+    second.acquire()
+    assert second.is_held() and not first.is_held()
     first.release()  # once more: it has nothing left to release
-    assert second.held()
+    assert second.is_held()
 
 
 def test_a_killed_owner_is_followed_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", TAKE_AND_WAIT, tmp_path], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"taken\n"
     with pytest.raises(LockHeld, match=str(process.pid)):
-        lock(tmp_path).take()
+        lock(tmp_path).acquire()
     process.kill()  # until it is waited for, its entry stays: that is no life
     clock = Clock(lambda: time.sleep(0.01))
     taker = lock(tmp_path, clock)
-    taker.take(wait=30)
-    assert taker.held() and clock.now < 30
+    taker.acquire(wait=30)
+    assert taker.is_held() and clock.now < 30
     process.wait()
     process.stdout.close()
 
 
 def test_a_reused_process_number_is_not_the_owner(tmp_path):
     held_by(tmp_path, started=Owner.me().started - 1)
-    lock(tmp_path).take()
+    lock(tmp_path).acquire()
 
 
 def test_an_owner_elsewhere_is_dead_once_its_heartbeat_stands_still(tmp_path):
     held_by(tmp_path, **ELSEWHERE)
     clock = Clock()
     taker = lock(tmp_path, clock)
-    taker.take()
-    assert taker.held() and 60 <= clock.now < 70
+    taker.acquire()
+    assert taker.is_held() and 60 <= clock.now < 70
 
 
 @pytest.mark.parametrize("jump", [-7200, 3600, 1])
@@ -111,7 +111,7 @@ def test_a_clock_that_jumps_neither_kills_nor_revives_an_owner(tmp_path, jump):
     os.utime(path, (time.time() + jump,) * 2)
     clock = Clock()
     taker = lock(tmp_path, clock)
-    taker.take()  # no heartbeat since: dead, wherever its last one lies
+    taker.acquire()  # no heartbeat since: dead, wherever its last one lies
     assert 60 <= clock.now < 70
 
     taker.release()
@@ -119,7 +119,7 @@ def test_a_clock_that_jumps_neither_kills_nor_revives_an_owner(tmp_path, jump):
     path = held_by(second, **ELSEWHERE)
     clock = Clock(lambda: os.utime(path, (time.time() + jump - clock.now,) * 2))  # each beat earlier than the last
     with pytest.raises(LockHeld, match="node7"):
-        lock(second, clock).take()
+        lock(second, clock).acquire()
     assert clock.now < 5  # one heartbeat tells
 
 
@@ -147,7 +147,7 @@ def test_a_kill_while_the_lock_is_taken(tmp_path):
     (tmp_path / ".owners").mkdir()
     (tmp_path / ".owners" / "00000001.json").touch()
     clock = Clock()
-    lock(tmp_path, clock).take()
+    lock(tmp_path, clock).acquire()
     assert 60 <= clock.now < 70
 
 
@@ -160,7 +160,7 @@ def test_of_many_takers_one_wins(tmp_path):
         def attempt(taker, ready=ready):
             ready.wait()
             try:
-                taker.take()
+                taker.acquire()
             except LockHeld:
                 return False
             return True
@@ -168,23 +168,23 @@ def test_of_many_takers_one_wins(tmp_path):
         with ThreadPoolExecutor(8) as pool:
             won = list(pool.map(attempt, locks))
         assert sum(won) == 1
-        assert [taker.held() for taker in locks] == won
+        assert [taker.is_held() for taker in locks] == won
 
 
 def test_a_taker_that_slept_between_look_and_grasp(tmp_path):
     held_by(tmp_path, started=1)
     sleeper = lock(tmp_path)
     sleeper.me = Owner.me()
-    for _ in range(KEPT + 3):  # takers come and go meanwhile; the number it saw as free is free again
+    for _ in range(HISTORY + 3):  # takers come and go meanwhile; the number it saw as free is free again
         other = lock(tmp_path)
-        other.take()
+        other.acquire()
         other.release()
     other = lock(tmp_path)
-    other.take()
+    other.acquire()
     assert not (tmp_path / ".owners" / "00000002.json").exists()
     assert not sleeper._create(2)
-    assert other.held() and not sleeper.held()
-    assert len(list((tmp_path / ".owners").iterdir())) == KEPT
+    assert other.is_held() and not sleeper.is_held()
+    assert len(list((tmp_path / ".owners").iterdir())) == HISTORY
 
 
 def test_a_full_disk_leaves_no_owner(tmp_path, monkeypatch):
@@ -194,19 +194,19 @@ def test_a_full_disk_leaves_no_owner(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(json, "dumps", full)
         with pytest.raises(OSError, match="No space"):
-            lock(tmp_path).take()
+            lock(tmp_path).acquire()
     assert not list((tmp_path / ".owners").iterdir())
 
 
 def test_a_forked_child_does_not_release_its_parents_lock(tmp_path):
     mine = lock(tmp_path)
-    mine.take()
+    mine.acquire()
     if (child := os.fork()) == 0:
         mine.release()
         os._exit(0)
     os.waitpid(child, 0)
     with pytest.raises(LockHeld):
-        lock(tmp_path).take()
+        lock(tmp_path).acquire()
 
 
 # --- run folders

@@ -116,8 +116,8 @@ def test_owners_of_odd_names_are_passed_over(name, tmp_path):
     (tmp_path / ".owners").mkdir()
     (tmp_path / ".owners" / name).write_text("x")
     lock = Lock(tmp_path)
-    lock.take()
-    assert lock.number == 1 and lock.held()
+    lock.acquire()
+    assert lock.number == 1 and lock.is_held()
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
@@ -125,7 +125,7 @@ def test_an_owner_that_is_no_file_is_one_line(make, tmp_path):
     (tmp_path / ".owners").mkdir()
     make(tmp_path / ".owners" / "00000001.json")
     with pytest.raises(UserError, match=r"00000001\.json") as error:
-        Lock(tmp_path).take()
+        Lock(tmp_path).acquire()
     assert "\n" not in str(error.value)
 
 
@@ -133,7 +133,7 @@ def test_a_highest_owner_is_one_line(tmp_path):
     (tmp_path / ".owners").mkdir()
     (tmp_path / ".owners" / "99999999.json").write_text("{}")
     with pytest.raises(UserError, match="no number is left"):
-        Lock(tmp_path).take()
+        Lock(tmp_path).acquire()
 
 
 @pytest.mark.parametrize("field", ["pid", "started", "boot", "host", "job"])

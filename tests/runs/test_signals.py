@@ -18,7 +18,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import StepLoader, step_loader, workers_watched
 from ragaf_exp.distributed import launch
 from ragaf_exp.experiments.experiment import run
-from ragaf_exp.runs.folder import place_of
+from ragaf_exp.runs.folder import run_path
 from ragaf_exp.runs.signals import SIGNALS, Stop, Stopped
 from ragaf_exp.training.trainer import Trainer
 
@@ -49,7 +49,7 @@ def words(tiny, tmp_path) -> list[str]:
 
 
 def state_of(words: list[str]) -> dict:
-    return json.loads((place_of(compose_config(words)) / "status.json").read_text())
+    return json.loads((run_path(compose_config(words)) / "status.json").read_text())
 
 
 def test_ctrl_c_three_times(words):
@@ -62,7 +62,7 @@ def test_ctrl_c_three_times(words):
 def test_a_terminal_that_is_gone(words):
     """As of an ssh connection that drops: SIGHUP, and every write to the terminal fails from then on."""
     words = [*words, "stage.coarse.steps=2000", "stage.validate_every=5000"]
-    place = place_of(compose_config(words))
+    place = run_path(compose_config(words))
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-m", "ragaf_exp.run", *words])

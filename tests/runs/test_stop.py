@@ -25,7 +25,7 @@ from ragaf_exp.run import job
 from ragaf_exp.runs import restarts, slurm
 from ragaf_exp.runs import signals as stop_module
 from ragaf_exp.runs.checkpoints import load_newest
-from ragaf_exp.runs.folder import RunFolder, place_of
+from ragaf_exp.runs.folder import RunFolder, run_path
 from ragaf_exp.runs.signals import SIGNALS, STOP, Stop, Stopped
 from ragaf_exp.store.records import Records, key_of
 from ragaf_exp.training.ema import Ema
@@ -131,7 +131,7 @@ def test_a_job_that_is_stopped_while_it_starts_is_queued_again(arguments, monkey
 @pytest.mark.parametrize("when", ["importing", "starting", "preparing"])
 def test_a_job_whose_limit_is_shorter_than_its_start_is_not_queued_for_ever(arguments, monkeypatch, when):
     """The fifth start in a row that keeps nothing fails, wherever in its start the signal finds it."""
-    queued, folder = [], RunFolder(place_of(arguments))
+    queued, folder = [], RunFolder(run_path(arguments))
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     monkeypatch.setattr(slurm, "requeue", queued.append)
     monkeypatch.setattr(slurm, "cancelled", lambda job: False)
@@ -283,7 +283,7 @@ def test_handlers_are_put_back_and_a_run_that_is_ending_is_left_to_it():
         os.kill(os.getpid(), signal.SIGTERM)
     assert [signal.getsignal(number) for number in SIGNALS] == before
     with stop.listening():
-        assert stop.asked is None
+        assert stop.signal_name is None
 
 
 def test_what_a_callback_swallows_is_raised_again(monkeypatch):
@@ -304,7 +304,7 @@ def test_what_is_noted_is_not_forgotten():
         try:
             with stop.deferred():
                 os.kill(os.getpid(), signal.SIGUSR1)
-                assert stop.asked == "SIGUSR1"
+                assert stop.signal_name == "SIGUSR1"
         except Exception:
             pytest.fail("taken for an error")
 
@@ -349,7 +349,7 @@ def test_a_signal_while_the_average_changes_places_with_the_weights(at):
     with STOP.listening():
         with pytest.raises(Stopped), STOP.deferred(only=False), ema.serving() as model:
             served.append(next(model.parameters()).detach().clone())
-        STOP.obeyed = True
+        STOP.ending = True
     assert [torch.equal(weight, before[0][0]) for weight in served] == ([] if at == 1 else [True])
     for (mean, value), (old_mean, old_value) in zip(list(ema.pairs), before, strict=True):
         assert torch.equal(mean, old_mean) and torch.equal(value, old_value)

@@ -21,7 +21,7 @@ from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.cache.prepare import CachedPreparer
 from ragaf_exp.store import entries as storing
-from ragaf_exp.store.entries import REFRESH, SHARDS, Store, place
+from ragaf_exp.store.entries import REFRESH, SHARDS, Store, locate_cache
 from ragaf_exp.store.shards import STALE, entries
 
 ROOM = 40_960  # bytes of a shard: ten blocks
@@ -227,7 +227,7 @@ def test_where_it_lies(monkeypatch, tmp_path):
             monkeypatch.delenv(variable, raising=False)
         for variable, value in variables.items():
             monkeypatch.setenv(variable, value)
-        assert place("") == wanted
-    assert place("~/mine") == tmp_path / "mine" and place("here") == Path("here").absolute()
+        assert locate_cache("") == wanted
+    assert locate_cache("~/mine") == tmp_path / "mine" and locate_cache("here") == Path("here").absolute()
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what a user without a home gets
-    assert place("").is_absolute() and "~" not in str(place(""))
+    assert locate_cache("").is_absolute() and "~" not in str(locate_cache(""))

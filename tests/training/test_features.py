@@ -82,7 +82,7 @@ def test_records_come_back_whoever_wrote_them(tmp_path):
         (one, two)[i % 2].write(key_of(str(i)), arrays(i))
     assert key_of("1") not in one
     one.flush(), two.flush()
-    for reader in (one.look(), two, records(tmp_path).look()):
+    for reader in (one.refresh(), two, records(tmp_path).refresh()):
         assert len(reader) == 4
         for i in range(4):
             found = reader.read(key_of(str(i)))
@@ -116,7 +116,7 @@ def _reread(place: Path, content: bytes) -> Records:
     for old in place.glob("*.shard"):
         old.unlink()
     (place / f"{os.urandom(4).hex()}.shard").write_bytes(content)
-    return records(place).look()
+    return records(place).refresh()
 
 
 def test_records_of_another_size_are_refused(tmp_path):

@@ -268,7 +268,7 @@ def test_sampling_goes_on_in_smaller_chunks(finished, monkeypatch, caplog):
             assert abs(getattr(whole, field).astype(int) - getattr(pieces, field)).max() <= 1
         assert pieces.region_text.shape == whole.region_text.shape
         assert abs(pieces.region_text - whole.region_text).max() < 1e-4
-    assert "going on with 3" in caplog.text
+    assert "continuing with 3" in caplog.text
 
 
 def test_chunks_give_up_at_one_item():

@@ -16,7 +16,7 @@ from ragaf_exp.config.command_line import parse_args
 from ragaf_exp.config.schema import Cache
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.store import eviction
-from ragaf_exp.store.entries import GIGABYTE, SHARDS, place
+from ragaf_exp.store.entries import GIGABYTE, SHARDS, locate_cache
 from ragaf_exp.store.shards import Entry, entries, evict, remove, sweep
 
 BOUND = Cache().gigabytes
@@ -35,7 +35,7 @@ def show(arguments: list[str]) -> None:
         print(f"oldest {_when(min(e.used for e in every))}, newest {_when(max(e.used for e in every))} (last use)")
     for name, group in sorted(groups.items(), key=lambda g: -max(e.used for e in g[1])):
         print(f"  {_many(group)}, used {_when(max(e.used for e in group))}: {_config(folder / f'{name}.json')}")
-    if sets := eviction.kept_sets(folder / eviction.FOLDER):
+    if sets := eviction.cached_sets(folder / eviction.FOLDER):
         print(f"evaluation features of {len(sets):,} image sets, {_size(sum(one.space for one in sets))}")
 
 
@@ -63,9 +63,9 @@ def prune(arguments: list[str]) -> None:
 
 
 def _folder(args: dict[str, Any]) -> Path:
-    folder = place(args.get("folder", ""))
+    folder = locate_cache(args.get("folder", ""))
     if args.get("folder") and not folder.is_dir():
-        raise UserError(f"folder={args['folder']}: no such folder; leave it out to use {place('')}")
+        raise UserError(f"folder={args['folder']}: no such folder; leave it out to use {locate_cache('')}")
     return folder
 
 

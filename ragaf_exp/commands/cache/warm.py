@@ -17,7 +17,7 @@ from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.cache.prepare import CachedPreparer, cached
 from ragaf_exp.data.loader import ignore_signals, workers_watched
-from ragaf_exp.store.entries import place
+from ragaf_exp.store.entries import locate_cache
 
 CHUNK = 8  # items per request to a worker; an interrupt waits until the current chunks are done
 
@@ -72,7 +72,7 @@ def warm(arguments: list[str]) -> None:
     cfg = compose_config([argument for argument in arguments if argument not in own])
     if not cfg.cache.enabled:
         raise UserError("cache.enabled=False: there is no cache to warm; use cache=default")
-    folder = place(cfg.cache.folder)
+    folder = locate_cache(cfg.cache.folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         total, computed = _run(Warming(cfg), workers)
@@ -91,7 +91,7 @@ def _run(warming: Warming, workers: int) -> tuple[int, int]:
         for outcomes in loader:
             for outcome in outcomes:
                 if outcome.error or not outcome.stored:
-                    folder = place(warming.cfg.cache.folder)
+                    folder = locate_cache(warming.cfg.cache.folder)
                     raise UserError(outcome.error or f"{folder}: can't be written to; choose another cache.folder")
                 computed += outcome.computed
             bar.update(len(outcomes))

@@ -1,8 +1,8 @@
-"""One cache entry: an example's sketch, regions and graph as bytes, and back, every array to the bit.
+"""Serialisation of a cache entry: an example's sketch, regions and graph as bytes, bit-exactly.
 
 Layout: MAGIC, length of the header (uint32), header, arrays, checksum. The header is JSON and holds every field of
-the dataclasses in types.py by its name: a whole number, or [dtype, shape, encoding, bytes] of an array. The checksum
-(XXH3, 64 bits) is of the entry's name and of all bytes before it. Nothing is pickled.
+the dataclasses in core/types.py by its name: an integer, or [dtype, shape, encoding, bytes] of an array. The checksum
+(XXH3, 64 bits) covers the entry's name and all bytes before it. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import xxhash
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.store.encodings import decode, encode
 
-MAGIC = b"RGF1"  # the last digit counts versions of the layout
+MAGIC = b"RGF1"  # the last digit is the version of the layout
 HEAD, TAIL = struct.Struct("<4sI"), struct.Struct("<Q")
 HINTS = typing.get_type_hints(Example)
 PARTS = {
@@ -28,15 +28,15 @@ PARTS = {
 }  # fmt: skip
 KINDS = {part: kind for part, kind in HINTS.items() if not is_dataclass(kind)} | {
     f"{part}.{name}": kind for part in PARTS for name, kind in typing.get_type_hints(HINTS[part]).items()
-}  # every field's full name, and whether it is an array or a whole number
+}  # every field's full name -> its type, an array or an integer
 
 
 class Unreadable(Exception):
-    """Not a whole entry of this name and these fields: cut short, damaged, foreign or of another version."""
+    """Not a valid entry of this name and these fields: truncated, damaged, foreign or of another version."""
 
 
 def pack(name: str, example: Example) -> bytes:
-    """The entry of an example; what its item holds is not kept. TypeError on a field of another kind than KINDS'."""
+    """Serialise an example without its item. Raises TypeError for a field whose type differs from that in KINDS."""
     header: dict[str, int | tuple] = {}
     arrays: list[bytes] = []
     for field, kind in KINDS.items():
@@ -53,7 +53,19 @@ def pack(name: str, example: Example) -> bytes:
 
 
 def unpack(name: str, content: bytes, item: Item) -> Example:
-    """The example of an item whose entry this is; arrays are writable. Unreadable where it is not whole."""
+    """Deserialise an example.
+
+    Args:
+        name: The entry's name.
+        content: The entry's bytes.
+        item: The item that it belongs to.
+
+    Returns:
+        The example, with writable arrays.
+
+    Raises:
+        Unreadable: The entry is invalid.
+    """
     body = memoryview(content)[: -TAIL.size]
     if len(content) < HEAD.size + TAIL.size or TAIL.unpack_from(content, len(body))[0] != _checksum(name, body):
         raise Unreadable(name)
@@ -70,12 +82,12 @@ def _fields(body: memoryview) -> dict[str, np.ndarray | int]:
     if header.keys() != KINDS.keys():
         raise ValueError("other fields than this version's")
     values = {}
-    for field, said in header.items():
-        if isinstance(said, int) != (KINDS[field] is int):
-            raise ValueError(f"{field}: of another kind than this version's")
-        values[field] = said
+    for field, value in header.items():
+        if isinstance(value, int) != (KINDS[field] is int):
+            raise ValueError(f"{field}: of another type than in this version")
+        values[field] = value
         if KINDS[field] is np.ndarray:
-            dtype, shape, encoding, size = said
+            dtype, shape, encoding, size = value
             values[field] = decode(encoding, body[at : at + size], np.dtype(dtype), shape)
             at += size
     return values
@@ -89,6 +101,6 @@ def _example(item: Item, values: dict[str, np.ndarray | int]) -> Example:
 
 
 def _checksum(name: str, content: bytes | memoryview) -> int:
-    digest = xxhash.xxh3_64(name.encode())  # so that an entry under another's name is found out
+    digest = xxhash.xxh3_64(name.encode())  # detects an entry under another's name
     digest.update(content)
     return digest.intdigest()

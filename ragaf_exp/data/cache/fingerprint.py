@@ -1,7 +1,7 @@
-"""What an entry's name is made of: config, code and libraries on one hand, the picture's content on the other.
+"""The parts of a cache entry's name: a fingerprint of config, code and libraries, and a hash of the picture's content.
 
-The content's hash is XXH3 (128 bits): of a 512x512 photo SHA-256 would take 0.43 ms, more than all the rest of reading
-an entry, XXH3 takes 0.02 ms. It is no defence against pictures forged to collide, whose maker gains nothing here.
+The content hash is XXH3 (128 bits): SHA-256 of a 512x512 photo would take 0.43 ms, more than the rest of reading an
+entry, and XXH3 takes 0.02 ms. It does not withstand deliberate collisions, which would bring no gain here.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.types import Item
 
 GROUPS = ("sketch", "regions", "graph")  # config groups, and packages of ragaf_exp
-SHARED = ("core/types.py", "core/jit.py", "core/tensors.py")  # files of the package that they build on
+SHARED = ("core/types.py", "core/jit.py", "core/tensors.py")  # files of the package that these use
 PACKAGE = Path(__file__).resolve().parents[2]
 LIBRARIES = ("numpy", "opencv-python-headless", "scikit-image", "scipy", "numba", "torch", "timm", "controlnet-aux")
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
-    """All that sketch, regions and graph of a picture hang on, but for the picture; plain values for JSON.
+    """Describe everything that a picture's sketch, regions and graph depend on besides the picture, as plain values.
 
-    A local file of weights counts by its content, not by its path.
+    A local weight file counts by its content, not by its path.
     """
     groups = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in GROUPS}
     weights = groups["sketch"].get("weights")
@@ -39,12 +39,12 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
 
 
 def fingerprint(description: dict[str, Any]) -> str:
-    """16 hex digits of what `describe` gave."""
+    """Hash the result of `describe` to 16 hex digits."""
     return json_digest(description)
 
 
 def content_hash(item: Item) -> str:
-    """32 hex digits of an item's image and drawing: values, shape and dtype."""
+    """Hash values, shape and dtype of an item's image and drawing to 32 hex digits."""
     digest = xxhash.xxh3_128()
     for array in (item.image, item.drawing):
         if array is None:
@@ -57,7 +57,7 @@ def content_hash(item: Item) -> str:
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """16 hex digits of the source that turns a picture into its graph: changed code never reads old entries."""
+    """Hash the source that turns a picture into its graph to 16 hex digits, so that changed code reads no old entries."""
     digest = hashlib.sha256()
     for path in sources():
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + path.read_bytes())
@@ -65,19 +65,19 @@ def code_version() -> str:
 
 
 def sources() -> list[Path]:
-    """The files that `code_version` is of: not graph/backends/, which belongs to the model.
+    """List the files that `code_version` covers, without graph/backends/, which belongs to the model.
 
-    They import nothing of this package but one another and errors.py.
+    From this package they import only each other and core/errors.py.
     """
     parts = sorted(path for group in GROUPS for path in (PACKAGE / group).glob("*.py"))
     return [*(PACKAGE / name for name in SHARED), *parts]
 
 
 def _libraries() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # an optional one
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""A preparer that looks into the cache before it computes."""
+"""A preparer that reads from the cache where it can, instead of computing."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.cache.entry import Unreadable, pack, unpack
 from ragaf_exp.data.cache.fingerprint import content_hash, describe, fingerprint
 from ragaf_exp.data.loader import Preparer
-from ragaf_exp.store.entries import GIGABYTE, Store, place
+from ragaf_exp.store.entries import GIGABYTE, Store, locate_cache
 
 log = logging.getLogger(__name__)
 
 
 class CachedPreparer(Preparer):
-    """Item -> Example as `prepare` gives it, to the bit; computed once for each picture.
+    """Item -> Example, bit-identical to that of `prepare`, computed once for each picture.
 
-    description: all that the result hangs on besides the picture (fingerprint.describe). Its parts `sketch`, `regions`
-    and `graph` are those of `prepare` and know of no cache.
+    The attributes `sketch`, `regions` and `graph` are those of `prepare`, and do not use the cache.
+
+    Args:
+        prepare: Computes examples that are not in the cache.
+        store: The cache.
+        description: Everything that the result depends on besides the picture (fingerprint.describe).
     """
 
     def __init__(self, prepare: Preparer, store: Store, description: dict[str, Any]):
@@ -55,8 +59,8 @@ class CachedPreparer(Preparer):
 
 
 def cached(prepare: Preparer, cfg: DictConfig) -> Preparer:
-    """`prepare` behind the cache that the config asks for; nothing is read or written yet."""
+    """Wrap `prepare` in the cache of the config, if enabled; nothing is read or written yet."""
     if not cfg.cache.enabled:
         return prepare
-    store = Store(place(cfg.cache.folder), cfg.cache.gigabytes * GIGABYTE)
+    store = Store(locate_cache(cfg.cache.folder), cfg.cache.gigabytes * GIGABYTE)
     return CachedPreparer(prepare, store, describe(cfg))

@@ -1,6 +1,4 @@
-"""Composes real drawings into one scene: boxes that don't overlap, pictures, strokes and masks pasted into
-them.
-"""
+"""Composition of real drawings into one scene: pictures, strokes and masks pasted into boxes that don't overlap."""
 
 from __future__ import annotations
 
@@ -23,10 +21,17 @@ TRIES = 96  # layouts tried before the boxes shrink
 
 
 def place_boxes(rng: np.random.Generator, shapes: np.ndarray, size: int) -> np.ndarray:
-    """Pixel boxes (N, 4) int of top, left, height, width that keep the aspects (N, 2) of `shapes`, GAP and
-    MARGIN.
+    """Sample boxes that keep GAP from each other and MARGIN from the frame.
 
-    Their centres differ by at least STEP from left to right, so that the order is plain to see.
+    Their centres differ by at least STEP from left to right, so that the order is unambiguous.
+
+    Args:
+        rng: Random generator.
+        shapes: (N, 2) heights and widths, of which only the aspects count.
+        size: Side of the image in pixels.
+
+    Returns:
+        (N, 4) int: top, left, height and width of each box, in pixels.
     """
     count, unit = len(shapes), size / UNITS
     low, high = SIDES[count]
@@ -53,10 +58,18 @@ class Layout:
         self._canvas = np.full((size, size, 3), BACKGROUND_COLOURS[background], np.float32)
         self._count = 0
         self.drawing = np.zeros((size, size), np.float32)  # 1 = stroke
-        self.object_map = np.zeros((size, size), np.uint8)  # where the colour picture is at least half opaque
+        self.object_map = np.zeros((size, size), np.uint8)  # the label where the colour picture is at least half opaque
 
     def add(self, art: Art, top: int, left: int, height: int, width: int) -> None:
-        """Pastes an emoji into a box of pixels inside the frame."""
+        """Paste an emoji into a box inside the frame.
+
+        Args:
+            art: The emoji.
+            top: Top row of the box, in pixels.
+            left: Left column of the box, in pixels.
+            height: Height of the box, in pixels.
+            width: Width of the box, in pixels.
+        """
         self._count += 1
         box = slice(top, top + height), slice(left, left + width)
         layers = np.dstack([art.rgb * art.cover[..., None], art.cover])  # colour times alpha: no fringes
@@ -68,5 +81,5 @@ class Layout:
         self.drawing[box] = np.maximum(self.drawing[box], resize_strokes(art.ink, height, width))
 
     def image(self) -> np.ndarray:
-        """The scene as uint8 (H, W, 3)."""
+        """Return the scene as uint8 (H, W, 3)."""
         return np.clip(np.rint(self._canvas), 0, 255).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""OpenMoji's files: the catalogue, one emoji's colour picture and line art, and its recolouring.
+"""Access to OpenMoji's files: the catalogue, an emoji's colour picture and line art, and recolouring.
 
-OpenMoji (openmoji.org) is CC BY-SA 4.0: pictures that show it carry its attribution.
+OpenMoji (openmoji.org) is CC BY-SA 4.0: pictures that show it must carry its attribution.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ragaf_exp.data.listing import visible
 from ragaf_exp.data.sources.palette import OBJECT_LAB, OBJECT_NAMES, delta_e, from_lab, to_lab
 
 GROUPS = ("animals-nature", "food-drink", "travel-places", "objects", "activities")
-ODD_SUBGROUPS = ("time", "place-map")  # clock faces and globes, all alike but for a name that can't be drawn
+ODD_SUBGROUPS = ("time", "place-map")  # clock faces and globes, indistinguishable but for a name that can't be drawn
 SKIN_TONES = {f"1F3F{digit}" for digit in "BCDEF"}
 COLOUR_WORDS = {*OBJECT_NAMES, "black", "white", "brown", "grey", "gray"}
 LAYOUT = "expected are black/HEX.png, color/HEX.png and openmoji.json in it"
 LINE = 0.25  # ink beyond which a pixel belongs to a line
 CHROMATIC = 15.0  # Lab chroma from which a pixel has a hue
-MARGIN = 6.0  # how much nearer, in dE76, a recoloured emoji is to its own name than to any other
+MARGIN = 6.0  # dE76 by which a recoloured emoji is nearer to its colour's name than to any other
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,19 @@ class Art:
         return (self.cover >= 0.5) & (self.line < LINE)
 
     def cropped(self) -> Art:
-        """The art without its empty margin."""
-        there = np.argwhere((self.cover > 0.1) | (self.ink > 0.1))
-        if not len(there):
+        """Crop the empty margin."""
+        content = np.argwhere((self.cover > 0.1) | (self.ink > 0.1))
+        if not len(content):
             return self
-        (top, left), (bottom, right) = there.min(0), there.max(0) + 1
+        (top, left), (bottom, right) = content.min(0), content.max(0) + 1
         box = slice(top, bottom), slice(left, right)
         return Art(self.rgb[box], self.cover[box], self.ink[box], self.line[box])
 
 
 def read_catalogue(root: str, groups: Sequence[str] | None = None) -> list[Emoji]:
-    """The emoji of the groups (by default GROUPS) that have both files; no skin tones. Raises UserError."""
-    found = _read_entries(root)
-    known = sorted({group for _, _, group, _ in found})
+    """List the emoji of the groups (by default GROUPS) that have both files, without skin tones. Raises UserError."""
+    entries = _read_entries(root)
+    known = sorted({group for _, _, group, _ in entries})
     for group in groups or ():
         if group not in known:
             raise UserError(f"data.groups: {group} is not in {root}/openmoji.json; known: {', '.join(known)}")
@@ -78,7 +78,7 @@ def read_catalogue(root: str, groups: Sequence[str] | None = None) -> list[Emoji
     files = [{p.stem for p in visible((Path(root) / folder).glob("*.png"))} for folder in ("black", "color")]
     chosen = [
         Emoji(code, name)
-        for code, name, group, subgroup in found
+        for code, name, group, subgroup in entries
         if group in wanted
         and subgroup not in odd
         and not SKIN_TONES & set(code.split("-"))
@@ -92,7 +92,7 @@ def read_catalogue(root: str, groups: Sequence[str] | None = None) -> list[Emoji
 
 
 def _read_entries(root: str) -> list[tuple[str, str, str, str]]:
-    """Hexcode, annotation, group and subgroup of each emoji in openmoji.json. Raises UserError."""
+    """Read hexcode, annotation, group and subgroup of each emoji in openmoji.json. Raises UserError."""
     if not root:
         raise UserError(f"data.root: no folder is given; set data.root=DIR, the OpenMoji folder ({LAYOUT})")
     path = Path(root) / "openmoji.json"
@@ -107,40 +107,39 @@ def _read_entries(root: str) -> list[tuple[str, str, str, str]]:
 
 
 def art_files(root: str, code: str) -> tuple[Path, Path]:
-    """One emoji's colour picture and line art."""
+    """Return the paths of an emoji's colour picture and line art."""
     return Path(root) / "color" / f"{code}.png", Path(root) / "black" / f"{code}.png"
 
 
 def read_art(root: str, code: str) -> Art:
-    """Decodes one emoji. Raises UserError for a bad file or two that don't line up."""
+    """Decode one emoji. Raises UserError for a bad file, or for two that are not aligned."""
     colour, black = art_files(root, code)
     rgb, cover = read_rgba(colour)
     _, ink = read_rgba(black)
     if cover.shape != ink.shape:
         raise UserError(f"{root}/black/{code}.png: differs in size from the one in color/; fetch them again")
-    # line art fills some areas that the colour picture doesn't: a line is what is dark in both
+    # line art fills some areas that the colour picture doesn't: lines are dark in both
     dark = ((rgb.max(-1) < 80) & (ink > 0.5)).astype(np.uint8)
     return Art(rgb, cover, ink, ink * cv2.dilate(dark, np.ones((3, 3), np.uint8)))
 
 
 def filled_share(art: Art) -> float:
-    """How much of the emoji's box is interior, a pixel and more from any line: what can show a colour."""
+    """Measure the share of the emoji's box that can show a colour: interior, at least a pixel from any line."""
     core = cv2.erode(art.cropped().interior.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0)
     return float(core.mean())
 
 
 def noun(name: str) -> str:
-    """An annotation without a leading colour word: 'green book' to 'book'."""
+    """Strip a leading colour word from an annotation: 'green book' becomes 'book'."""
     first, _, rest = name.partition(" ")
     return rest if rest and first.lower() in COLOUR_WORDS else name
 
 
 def recolour(art: Art, colour: str) -> Art:
-    """The emoji with its interior in a palette colour; shading and outlines are kept.
+    """Recolour an emoji's interior in a palette colour, preserving shading and outlines.
 
-    What is white or grey in a coloured emoji stays; a mostly grey one is coloured as a whole. Where the
-    interior's mean would then not be plainly nearest to the name, everything is coloured, with ever less
-    shading.
+    White and grey parts of a coloured emoji stay; a mostly grey one is coloured as a whole. If the interior's
+    mean is then not clearly nearest to the colour's name, everything is coloured, with less and less shading.
     """
     lab, interior = art.lab, art.interior
     chroma = np.hypot(lab[..., 1], lab[..., 2])
@@ -158,7 +157,7 @@ def recolour(art: Art, colour: str) -> Art:
 
 
 def _tinted(lab: np.ndarray, chroma: np.ndarray, part: np.ndarray, target: np.ndarray, shading: float) -> np.ndarray:
-    """RGB (H,W,3) float32 in [0,255] around a Lab colour, with a share of the picture's shading."""
+    """Tint a picture with a Lab colour and a share of its shading, as RGB (H,W,3) float32 in [0,255]."""
     lightness = np.clip(lab[..., 0] - lab[..., 0][part].mean(), -40, 35) * shading
     usual = float(chroma[part].mean())
     ratio = np.clip(chroma / usual, 0.6, 1.2) if usual > CHROMATIC else np.ones_like(chroma)
@@ -167,7 +166,7 @@ def _tinted(lab: np.ndarray, chroma: np.ndarray, part: np.ndarray, target: np.nd
 
 
 def is_plainly(pixels: np.ndarray, colour: str) -> bool:
-    """Whether the mean of RGB pixels (K, 3) is nearest to a palette name, by MARGIN."""
+    """Whether the mean of RGB pixels (K, 3) is nearest to this palette colour, by MARGIN."""
     away = delta_e(to_lab(pixels.mean(0) / 255), OBJECT_LAB)
     own = OBJECT_NAMES.index(colour)
     return bool(away[own] + MARGIN <= np.delete(away, own).min())

@@ -1,10 +1,9 @@
-"""A folder of one's own images: the Hugging Face ImageFolder convention, with paired drawings where there are
-some.
+"""A folder of the user's images, by the Hugging Face ImageFolder convention, with optional paired drawings.
 
     root/metadata.jsonl        rows with file_name (relative to the file) and text, a caption or a list of them; or
                                metadata.csv (separated by comma, semicolon or tab), .tsv, .parquet
     root/photo.jpg ...         the images, in subfolders if wanted
-    root/train/metadata.jsonl  instead of the first: one level down, where train, validation and test are the splits
+    root/train/metadata.jsonl  instead of the first: one level down, where folders train, validation, test define splits
     drawings/photo.png ...     optional: a drawing for each image, same path but for the suffix
 
 Names may differ from those on disk in case, Unicode normal form or by backslashes.
@@ -49,18 +48,27 @@ SHOWN = 3  # bad rows named in a message
 
 
 class Folder:
-    """Images with captions from a folder; the split hangs on each image's file name, where subfolders don't say it.
+    """Images with captions from a folder; the split depends on each image's file name, unless subfolders define it.
 
-    Among a few images a split that the hash leaves empty is filled (see split.split_lists). Each of an image's captions
-    is an item of training; val and test have the first.
+    With few images, a split that the hash leaves empty is filled (see split.split_lists). Each caption of an image is
+    a training item; val and test use the first only.
 
-    root: the folder. size: side of the square images. drawings: folder of line drawings, looked for under
-    root first; "" extracts sketches from the images instead. text_column: the captions' column; an empty
-    caption is allowed. on_error: what rows whose files are missing or unreadable do: "raise" names them,
-    "skip" counts them in `.skipped` and warns once. fit: "crop" takes the central square, "pad" the whole
-    image. polarity: of the drawings ("auto", "dark", "light"). check: decode every file at the start instead
-    of reading headers only. cache_mb: how much memory the fitted images may take, in MiB, so that each is
-    decoded once. Raises UserError for bad values or files.
+    Args:
+        root: The folder.
+        size: Side of the square images, in pixels.
+        drawings: Folder of line drawings, searched for under root first; "" extracts sketches from the images.
+        text_column: Column of the captions; an empty caption is allowed.
+        on_error: Treatment of rows whose files are missing or unreadable: "raise" names them, "skip" counts them in
+            `.skipped` and warns once.
+        fit: "crop" takes the central square, "pad" the whole image.
+        polarity: Of the drawings: "auto", "dark" or "light" strokes.
+        val_share: Share of images for val, in [0, 1).
+        test_share: Share of images for test, in [0, 1).
+        check: Decode every file at the start, instead of reading headers only.
+        cache_mb: MiB of memory for resized images, so that each is decoded once.
+
+    Raises:
+        UserError: A value is invalid or a file unusable.
     """
 
     def __init__(
@@ -93,7 +101,7 @@ class Folder:
         self._shares = (val_share, test_share)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
         self._room = cache_mb * 2**20 // (size * size * (7 if drawings else 3))
-        self._strokes: dict[str | Path, float] = {}  # share of each drawing that was decoded
+        self._strokes: dict[str | Path, float] = {}  # share of strokes in each decoded drawing
         self._sums: dict[Path, str] = {}  # sha256 of the files that were read
         self._named = read_rows(self.root, text_column)
         self._paths = {row.file_name: self.root / row.path for row in self._named if row.path}
@@ -102,7 +110,7 @@ class Folder:
         self._splits = self._split_up()
 
     def split(self, name: str) -> Sequence[Item]:
-        """The items of "train", "val" or "test", possibly none. Raises UserError for another name."""
+        """Return the items of "train", "val" or "test", possibly none. Raises UserError for another name."""
         split_id(name)
         chosen = set(self._splits[name])
         shown = [
@@ -114,23 +122,23 @@ class Folder:
         return LazyItems(partial(_nth, self._item, shown), len(shown), partial(_nth, attrgetter("text"), shown))
 
     def advice(self) -> str:
-        """What fills an empty split."""
+        """Advise how to fill an empty split."""
         given = {row.split for row in self._rows}
-        wanted = zip(("val", "test"), self._shares, strict=True)
-        shares = (0.0 if split in given else share or 0.1 for split, share in wanted)
+        configured = zip(("val", "test"), self._shares, strict=True)
+        shares = (0.0 if split in given else share or 0.1 for split, share in configured)
         names = [row.file_name for row in self._rows if row.split not in ("val", "test")]
         working = working_shares(names, *shares) if names else None
         keys = "set data.val_share={:g} data.test_share={:g}, or ".format(*working) if working else ""
         return f"{keys}give more images"
 
     def manifest(self) -> Manifest:
-        """The folder's rows and files as they are now, with checksums of what was read."""
+        """Return the manifest of the folder's rows and files, with checksums of those that were read."""
         rows = [[row.file_name, list(row.texts), row.split] for row in self._named]
         drawings = {f"{name} (drawing)": path for name in self._paths if (path := self._drawing(name))}
         return manifest(rows, self._paths | drawings, self._sums)
 
     def _split_up(self) -> dict[str, list[str]]:
-        """The names of each split; a warning where there are too few for the hash to fill all."""
+        """Assign names to splits, with a warning if there are too few for the hash to fill all."""
         given = {row.file_name: row.split for row in self._rows}
         splits, filled = split_lists(list(given), *self._shares, given)
         if text := remark(splits, filled):
@@ -141,24 +149,24 @@ class Folder:
         for folder in (self.root / drawings, Path(drawings)):
             if folder.is_dir():
                 return folder
-        raise UserError(f"data.drawings={drawings}: no such folder, neither under {self.root} nor by itself")
+        raise UserError(f"data.drawings={drawings}: no such folder, neither under {self.root} nor as given")
 
     def _drawing(self, file_name: str) -> Path | None:
-        """The drawing of an image, None where there is none of that name."""
+        """Locate the drawing of an image; None if there is none of that name."""
         if self._drawings is None:
             return None
         name = self._drawings.with_stem(Path(file_name).with_suffix("").as_posix(), SUFFIXES)
         return name and self._drawings.root / name
 
     def _drawing_path(self, file_name: str) -> Path | None:
-        """The same, None only where no drawings are wanted."""
+        """Locate the drawing of an image; None without drawings. Raises UserError if it is missing."""
         if self._drawings is not None and (path := self._drawing(file_name)) is None:
             stem = self._drawings.root / Path(file_name).with_suffix("")
             raise UserError(f"{stem}.*: no drawing of that name for {file_name}; add it")
         return path if self._drawings is not None else None
 
     def _usable(self, rows: list[Row], on_error: str, check: bool) -> tuple[list[Row], int]:
-        """The rows whose files are sound, and how many are not."""
+        """Return the rows whose files are valid, and the number of the others."""
         names = list(dict.fromkeys(row.file_name for row in rows if not row.problem))
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             faults = dict(zip(names, pool.map(partial(self._fault, check), names), strict=True))
@@ -172,13 +180,13 @@ class Folder:
         shown = "; ".join(problems[:SHOWN]) + more
         text = f"{self.root}: {len(problems)} of {len(rows)} rows can't be used: {shown}"
         if on_error == "raise" or not good:
-            mend = "mend them or set data.on_error=skip" if good else "no row is left; mend them"
-            raise UserError(f"{text}; {mend}")
+            remedy = "fix them or set data.on_error=skip" if good else "no row is left; fix them"
+            raise UserError(f"{text}; {remedy}")
         log.warning("%s; skipped (data.on_error=skip)", text)
         return good, len(problems)
 
     def _fault(self, check: bool, file_name: str) -> str:
-        """What is wrong with a row's files, or nothing."""
+        """Describe the fault of a row's files; "" if there is none."""
         try:
             if check:
                 self._load(file_name)
@@ -191,7 +199,7 @@ class Folder:
         return ""
 
     def _load(self, file_name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        """The fitted image, and its drawing where there are drawings."""
+        """Load the resized image, and its drawing if there are drawings."""
         if file_name in self._cache:
             return self._cache[file_name]
         image, path = self._read(self._paths[file_name], read_image), self._drawing_path(file_name)
@@ -199,7 +207,7 @@ class Folder:
         if path is not None:
             drawing = self._read(path, partial(read_drawing, polarity=self.polarity))
             if abs(np.log(drawing.shape[0] * image.shape[1] / drawing.shape[1] / image.shape[0])) > 0.1:
-                raise UserError(f"{path}: its aspect differs from that of {file_name}, so they don't line up; redo it")
+                raise UserError(f"{path}: its aspect differs from that of {file_name}, so they are not aligned; redo it")
             self._strokes[path] = stroke_share(drawing)
             drawing = fit_drawing(drawing, self.size, self.fit)
         pair = fit_image(image, self.size, self.fit), drawing
@@ -208,7 +216,7 @@ class Folder:
         return pair
 
     def _read(self, path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray:
-        """A decoded file, whose checksum is noted."""
+        """Decode a file and record its checksum."""
         picture = read(path)
         if path not in self._sums:
             self._sums[path] = checksum(path)

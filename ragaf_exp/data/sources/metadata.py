@@ -1,4 +1,4 @@
-"""Rows of an ImageFolder's metadata.jsonl, .csv, .tsv or .parquet, in the folder or one level down."""
+"""Reading of an ImageFolder's metadata.jsonl, .csv, .tsv or .parquet, in the folder or one level down."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ SPLIT_FOLDERS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One row; `problem` says what makes it unusable, "" for a sound one."""
+    """One row of the metadata."""
 
-    number: int  # from 1, the header not counted
+    number: int  # from 1, without the header
     file_name: str  # relative to the root, NFC, with slashes: the item's identity on every system
-    texts: tuple[str, ...] = ()  # captions, at least one where there is no problem
-    problem: str = ""
-    path: str = ""  # relative to the root, as it is on disk
-    split: str = ""  # that the metadata's folder is of: train, val or test; "" where it has another name
-    source: str = ""  # the metadata file, for messages, where there are several
+    texts: tuple[str, ...] = ()  # captions, at least one if there is no problem
+    problem: str = ""  # what makes it unusable; "" for a valid row
+    path: str = ""  # relative to the root, as on disk
+    split: str = ""  # train, val or test if the metadata's folder is named so, else ""
+    source: str = ""  # the metadata file, for messages, if there are several
 
     @property
     def label(self) -> str:
-        """What messages call the row."""
+        """Name of the row in messages."""
         return f"{self.source}: row {self.number}" if self.source else f"row {self.number}"
 
 
 def read_rows(root: Path, text_column: str = "text") -> list[Row]:
-    """The rows of the metadata file in a folder, or of those in its subfolders.
+    """Read the metadata file of a folder, or those of its subfolders.
 
-    Raises UserError where there is none, nothing to read in one, or an image in two splits.
+    Raises UserError if there is none, one is empty, or an image is in two splits.
     """
     paths = find_metadata(root)
     names = Names(root)
@@ -61,9 +61,9 @@ def _rows_of(path: Path, root: Path, text_column: str, names: Names, several: bo
     if not records:
         raise UserError(f"{path}: holds no rows; write one for each image, with file_name and {text_column}")
     known = _columns(records)
-    for column, mend in (("file_name", "name it so"), (text_column, "name it so, or set data.text_column")):
+    for column, remedy in (("file_name", "name it so"), (text_column, "name it so, or set data.text_column")):
         if column not in known:
-            raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); {mend}")
+            raise UserError(f"{path}: has no column {column} (it has: {', '.join(known) or 'none'}); {remedy}")
     folder = "" if path.parent == root else path.parent.name
     fixed = {"split": SPLIT_FOLDERS.get(folder.lower(), ""), "source": f"{folder}/{path.name}" if several else ""}
     rows = [_row(number, record, text_column, path, folder, names, fixed) for number, record in enumerate(records, 1)]
@@ -72,24 +72,24 @@ def _rows_of(path: Path, root: Path, text_column: str, names: Names, several: bo
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """These columns of the rows of a table; they are strings. Raises UserError."""
+    """Read these columns of a table, all strings. Raises UserError."""
     return [{column: record[column] for column in columns} for record in read_records(path, columns)]
 
 
 def read_records(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows of a .jsonl, .csv, .tsv or .parquet file, of which these columns are strings. Raises UserError."""
+    """Read a .jsonl, .csv, .tsv or .parquet file, of which these columns must be strings. Raises UserError."""
     return [record for _, record in numbered_records(path, columns)]
 
 
 def numbered_records(
     path: Path, columns: tuple[str, ...], skipped: list[str] | None = None
 ) -> list[tuple[int, dict[str, Any]]]:  # fmt: skip
-    """The rows of a table with their numbers.
+    """Read the rows of a table with their numbers.
 
     Args:
         path: The file, .jsonl, .csv, .tsv or .parquet.
-        columns: What every row must have as a string.
-        skipped: Where given, unusable rows are left out, and the reasons are appended to it.
+        columns: Columns that must be strings in every row.
+        skipped: If given, unusable rows are omitted, and the reasons are appended to it.
 
     Returns:
         Number, from 1, and values of each row.
@@ -118,7 +118,7 @@ def numbered_records(
 
 
 def _not_text(values: dict[str, Any], columns: tuple[str, ...]) -> str:
-    """Which of the columns is no string, and what it is; "" where all are."""
+    """Describe the first of the columns that is not a string; "" if all are."""
     for column in columns:
         if not isinstance(value := values.get(column), str):
             state = f"is a list of {len(value)}" if isinstance(value, list) else "is missing or no text"
@@ -127,12 +127,12 @@ def _not_text(values: dict[str, Any], columns: tuple[str, ...]) -> str:
 
 
 def _columns(records: list[Record]) -> list[str]:
-    """Their keys, in the order of their first appearance."""
+    """List the records' keys in the order of first appearance."""
     return list(dict.fromkeys(key for record in records for key in record.values if key))
 
 
 def find_metadata(root: Path) -> list[Path]:
-    """The one metadata file of a folder, or where it has none those of its subfolders. Raises UserError."""
+    """Locate the metadata file of a folder, or if it has none, those of its subfolders. Raises UserError."""
     if not root.is_dir():
         raise UserError(f"data.root={root}: {'is not a folder' if root.exists() else 'no such folder'}; check the path")
     if own := _metadata_in(root):
@@ -160,18 +160,18 @@ def _row(
     name = os.path.normpath(os.path.join(folder, name.strip()))
     if _leads_out(name) or _leads_out(normal(name)):
         raise UserError(f"{path}: row {number}: file_name {name!r} leads out of the folder; move the image into it")
-    there = names.find(name)
-    where = {"file_name": normal(there or name), "path": there or name, **fixed}
+    on_disk = names.find(name)
+    location = {"file_name": normal(on_disk or name), "path": on_disk or name, **fixed}
     texts = text if isinstance(text, list) else [text]
     if record.problem:
-        return Row(number, problem=f"{name}: {record.problem}", **where)
+        return Row(number, problem=f"{name}: {record.problem}", **location)
     if not texts or not all(isinstance(each, str) for each in texts):
-        return Row(number, problem=f'{name}: it has no {text_column} (an empty caption is "")', **where)
-    if there is None and (hint := names.hint(name)):
-        return Row(number, problem=f"{names.root / name}: no such file{hint}; name the one that is meant", **where)
-    return Row(number, texts=tuple(" ".join(each.split()) for each in texts), **where)
+        return Row(number, problem=f'{name}: it has no {text_column} (an empty caption is "")', **location)
+    if on_disk is None and (hint := names.hint(name)):
+        return Row(number, problem=f"{names.root / name}: no such file{hint}; name the one that is meant", **location)
+    return Row(number, texts=tuple(" ".join(each.split()) for each in texts), **location)
 
 
 def _leads_out(name: str) -> bool:
-    """Whether a relative name leads out of the folder that it is relative to, or is none."""
+    """Whether a name leads out of the folder that it is relative to, or is not relative."""
     return os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir or "\0" in name

@@ -1,4 +1,4 @@
-"""Finds files by names that were written on another system: with backslashes, in another case or Unicode normal form."""
+"""Look-up of files by names from another system: with backslashes, in another case or Unicode normal form."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from pathlib import Path
 
 
 def normal(name: str) -> str:
-    """A relative name as it identifies a file on every system: NFC, with slashes."""
+    """Normalise a relative name to identify a file on every system: NFC, with slashes."""
     return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
 def alike(name: str) -> str:
-    """What names have in common that differ in case or normal form alone."""
+    """Reduce a name to a key that is equal for names differing only in case or normal form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 class Names:
-    """The files under a folder. A subfolder is listed once, when a name in it is not there as it is written."""
+    """The files under a folder. A subfolder is listed once, when a name in it does not exist as written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._whole: dict[str, dict[str, list[str]]] = {}  # subfolder -> what names have in common -> names there
+        self._whole: dict[str, dict[str, list[str]]] = {}  # subfolder -> key of `alike` -> names there
         self._stems: dict[str, dict[str, list[str]]] = {}  # the same, without suffixes
 
     def find(self, name: str) -> str | None:
-        """The relative name on disk of the one file that `name` means; None where there is none, or several."""
+        """Resolve `name` to the relative name of a file on disk; None if there is none, or several match."""
         if os.path.isfile(self.root / name):
             return name
         matches = self._matches(name.replace("\\", "/"), self._whole)
         return matches[0] if len(matches) == 1 else None
 
     def with_stem(self, stem: str, suffixes: Iterable[str]) -> str | None:
-        """The file whose relative name without suffix is `stem`, by the first of the suffixes, in any case, that exists."""
+        """Locate the file with this relative name without suffix, by the first suffix, in any case, that exists."""
         matches = self._matches(stem.replace("\\", "/"), self._stems)
         by_suffix = {Path(match).suffix.lower(): match for match in reversed(matches)}
         return next((by_suffix[suffix] for suffix in suffixes if suffix in by_suffix), None)
 
     def hint(self, name: str) -> str:
-        """The files that a missing name may mean, as the end of a message; "" where there are none."""
+        """List the files that a missing name may mean, as the end of a message; "" if there are none."""
         name = name.replace("\\", "/")
         close = self._matches(name, self._whole) or self._matches(os.path.splitext(name)[0], self._stems)
         return f"; {' and '.join(close[:3])} {'are' if len(close) > 1 else 'is'} there" if close else ""
 
     def _matches(self, name: str, index: dict[str, dict[str, list[str]]]) -> list[str]:
-        """Relative names of files that `name` may mean, sorted."""
+        """List the relative names of files that `name` may mean, sorted."""
         *parents, last = name.split("/")
         folders = [""]
         for part in parents:
@@ -57,7 +57,7 @@ class Names:
         return sorted(file for file in files if os.path.isfile(self.root / file))
 
     def _listed(self, folder: str, index: dict[str, dict[str, list[str]]], name: str) -> list[str]:
-        """The entries of a subfolder that are alike to a name. An unreadable subfolder holds none."""
+        """List the entries of a subfolder that match a name; none if it is unreadable."""
         if folder not in index:
             index[folder] = self._by_likeness(folder, index is self._stems)
         return index[folder].get(alike(name), [])

@@ -1,4 +1,4 @@
-"""Real drawings: OpenMoji alone, or composed into scenes with exact masks and captions naming each object."""
+"""Real drawings from OpenMoji: single emoji, or scenes with exact masks and captions that name each object."""
 
 from __future__ import annotations
 
@@ -21,20 +21,34 @@ from ragaf_exp.data.sources.emoji import Art, Emoji, art_files, filled_share, no
 from ragaf_exp.data.sources.palette import BACKGROUND_NAMES, OBJECT_NAMES, nearest_colour
 from ragaf_exp.data.split import SPLITS, check_counts, check_shares, check_size, split_id, split_of
 
-FILLED = 0.2  # share of its box that an emoji's interior takes at least, where its colour counts
-ATTEMPTS = 8  # compositions tried for one in which each object shows its colour at the size asked for
+FILLED = 0.2  # smallest share of interior in an emoji's box, where its colour matters
+ATTEMPTS = 8  # compositions tried until each object shows its colour at the requested size
 
 
 class OpenMoji:
-    """Items from OpenMoji's layout under `root`: black/HEX.png, color/HEX.png, openmoji.json.
+    """Items from OpenMoji's files: black/HEX.png, color/HEX.png, openmoji.json.
 
-    An emoji belongs to one split for ever, by the hash of its hexcode. scenes: compose min_objects to
-    max_objects emoji, named in the caption from left to right; else one emoji fills the image: train repeats
-    them on other backgrounds, val and test hold each at most once. recolour: give each object a random
-    palette colour and its word in the caption. train, val, test: items per split. groups: OpenMoji's groups
-    to use; by default animals, food, places, objects and activities. Object masks are where the colour
-    picture is opaque; objects need some filled area where scenes or recolour is set. Raises UserError for bad
-    values, or where root is not such a folder.
+    An emoji always belongs to the same split, by the hash of its hexcode. Object masks cover the opaque part of the
+    colour picture; with `scenes` or `recolour`, emoji without enough filled area are left out.
+
+    Args:
+        root: The folder of OpenMoji's files.
+        size: Side of the square images, in pixels.
+        seed: Seed of layouts, colours and backgrounds.
+        scenes: Compose several emoji, named in the caption from left to right. Otherwise one emoji fills the image:
+            train repeats them on other backgrounds, val and test hold each at most once.
+        recolour: Give each object a random palette colour, and name it in the caption.
+        min_objects: Smallest number of objects in a scene.
+        max_objects: Largest number of objects in a scene.
+        train: Number of training items.
+        val: Number of validation items.
+        test: Number of test items.
+        val_share: Share of the emoji for val, in [0, 1).
+        test_share: Share of the emoji for test, in [0, 1).
+        groups: OpenMoji's groups to use; by default animals, food, places, objects and activities.
+
+    Raises:
+        UserError: A value is invalid, or `root` does not hold these files.
     """
 
     def __init__(
@@ -65,13 +79,13 @@ class OpenMoji:
         self.lengths = dict(zip(SPLITS, (train, val, test), strict=True))
         self._arts: dict[str, Art] = {}
         self._sums: dict[Path, str] = {}  # sha256 of the files that were read
-        found = self._catalogue = read_catalogue(root, groups)
+        usable = self._catalogue = read_catalogue(root, groups)
         if scenes or recolour:
-            found = [emoji for emoji in found if filled_share(self._art(emoji.code)) >= FILLED]
-        self.emoji = {name: [e for e in found if split_of(e.code, val_share, test_share) == name] for name in SPLITS}
+            usable = [emoji for emoji in usable if filled_share(self._art(emoji.code)) >= FILLED]
+        self.emoji = {name: [e for e in usable if split_of(e.code, val_share, test_share) == name] for name in SPLITS}
 
     def split(self, name: str) -> Sequence[Item]:
-        """The items of "train", "val" or "test". Raises UserError for another name or too few emoji in it."""
+        """Return the items of "train", "val" or "test". Raises UserError for another name or too few emoji in it."""
         split_id(name)
         emoji, length = self.emoji[name], self.lengths[name]
         if self.scenes:
@@ -82,13 +96,13 @@ class OpenMoji:
         return LazyItems(partial(self._alone, name), count)
 
     def manifest(self) -> Manifest:
-        """The emoji and their files as they are now, with checksums of what was read."""
+        """Return the manifest of the emoji and their files, with checksums of those that were read."""
         paths = [path for emoji in self._catalogue for path in art_files(self.root, emoji.code)]
         names = {path.relative_to(self.root).as_posix(): path for path in paths}
         return manifest([[emoji.code, emoji.name] for emoji in self._catalogue], names, self._sums)
 
     def _art(self, code: str) -> Art:
-        """One emoji's pictures, decoded once."""
+        """Decode an emoji's pictures, once."""
         if code not in self._arts:
             art = read_art(self.root, code)
             self._sums |= {path: checksum(path) for path in art_files(self.root, code)}
@@ -101,8 +115,8 @@ class OpenMoji:
         background = _background(rng)
         layout = Layout(self.size, background)
         layout.add(named.art, 0, 0, self.size, self.size)
-        caption = f"{named.words} on {article(background)} background"
-        return self._item(split, index, layout, caption, [named], [(0, len(named.words))])
+        caption = f"{named.phrase} on {article(background)} background"
+        return self._item(split, index, layout, caption, [named], [(0, len(named.phrase))])
 
     def _scene(self, split: str, index: int) -> Item:
         rng = np.random.default_rng([self.seed, split_id(split), index])
@@ -123,7 +137,7 @@ class OpenMoji:
         layout = Layout(self.size, background)
         for one, box in zip(named, boxes[order], strict=True):
             layout.add(one.art, *box.tolist())
-        caption, spans = list_caption([counted(one.words) for one in named], background)
+        caption, spans = list_caption([counted(one.phrase) for one in named], background)
         return self._item(split, index, layout, caption, named, spans)
 
     def _named(self, emoji: Emoji, rng: np.random.Generator) -> _Named:
@@ -155,14 +169,14 @@ def shows(item: Item, thing: SceneObject) -> bool:
 
 @dataclass(frozen=True)
 class _Named:
-    """An emoji as a scene has it: `colour` is "" where it keeps its own."""
+    """An emoji in a scene; `colour` is "" if it is not recoloured."""
 
     art: Art
     noun: str
     colour: str
 
     @property
-    def words(self) -> str:
+    def phrase(self) -> str:
         return f"{self.colour} {self.noun}".strip()
 
 

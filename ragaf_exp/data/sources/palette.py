@@ -1,7 +1,7 @@
-"""Named colours of the shape scenes: far enough apart in CIELAB that a name can be read back from pixels.
+"""Named colours of the shape scenes, far enough apart in CIELAB that a name can be inferred from pixels.
 
 Object colours differ pairwise by dE76 >= 38, backgrounds differ from every object colour by >= 33 and from
-each other by >= 14. The values come from a random search in RGB for exactly these margins.
+each other by >= 14. The values come from a random search in RGB for these margins.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ TEXTURE_CONTRAST = 14.0  # dE76 between the two tones of a striped or dotted obj
 
 
 def to_lab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB (..., 3), uint8 or float in [0, 1], to CIELAB (..., 3) float32 under D65: L in [0, 100]."""
+    """Convert sRGB (..., 3), uint8 or float in [0, 1], to CIELAB (..., 3) float32 under D65, with L in [0, 100]."""
     scale = 1 / 255 if rgb.dtype == np.uint8 else 1.0
     flat = np.ascontiguousarray(rgb, dtype=np.float32).reshape(-1, 1, 3) * np.float32(scale)
     return cv2.cvtColor(flat, cv2.COLOR_RGB2LAB).reshape(rgb.shape)
 
 
 def from_lab(lab: np.ndarray) -> np.ndarray:
-    """CIELAB (..., 3) to sRGB (..., 3) float32 in [0, 255], clipped to what sRGB has."""
+    """Convert CIELAB (..., 3) to sRGB (..., 3) float32 in [0, 255], clipped to sRGB's gamut."""
     flat = np.ascontiguousarray(lab, dtype=np.float32).reshape(-1, 1, 3)
     return np.clip(cv2.cvtColor(flat, cv2.COLOR_LAB2RGB).reshape(lab.shape), 0, 1) * 255
 
 
 def delta_e(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """CIE76 colour difference of Lab colours (..., 3), broadcasting."""
+    """Compute the CIE76 colour difference of Lab colours (..., 3), broadcasting."""
     return np.linalg.norm(np.asarray(first) - np.asarray(second), axis=-1)
 
 
 def lab_table(colours: dict[str, tuple[int, int, int]]) -> np.ndarray:
-    """Lab values (K, 3) of a table of named colours, in its order."""
+    """Convert a table of named colours to Lab values (K, 3), in its order."""
     return to_lab(np.array(list(colours.values()), np.uint8))
 
 
@@ -59,16 +59,14 @@ BACKGROUND_NAMES = tuple(BACKGROUND_COLOURS)
 
 
 def nearest_colour(rgb: np.ndarray, colours: dict[str, tuple[int, int, int]] | None = None) -> np.ndarray:
-    """Name of the palette colour (object colours by default) nearest in CIELAB to each colour of (..., 3)."""
+    """Name the palette colour (object colours by default) nearest in CIELAB to each colour of (..., 3)."""
     table = OBJECT_COLOURS if colours is None else colours
     labs = OBJECT_LAB if colours is None else lab_table(table)
     return np.array(list(table))[delta_e(to_lab(rgb)[..., None, :], labs).argmin(-1)]
 
 
 def two_tones(rgb: tuple[int, int, int], contrast: float = TEXTURE_CONTRAST) -> tuple[np.ndarray, np.ndarray]:
-    """Darker and lighter tone (3,) float32 in [0, 255] of one colour, `contrast` dE76 apart, with `rgb`
-    between.
-    """
+    """Compute a darker and a lighter tone (3,) float32 in [0, 255] around a colour, `contrast` dE76 apart."""
     base = np.array(rgb, np.float32)
 
     def tones(amount: float) -> tuple[np.ndarray, np.ndarray]:

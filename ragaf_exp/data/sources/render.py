@@ -1,4 +1,4 @@
-"""Rasterises shape scenes: anti-aliased objects, exact masks, tone-on-tone textures and hand-drawn strokes.
+"""Rasterisation of shape scenes: anti-aliased objects, exact masks, tone-on-tone textures and hand-drawn strokes.
 
 Coordinates are in 64ths of the image side ("units"); pixel i of an image of side `size` covers units
 [i, i + 1) * 64 / size. Polygons are filled at `supersample` times the size and averaged down over areas.
@@ -17,11 +17,11 @@ from ragaf_exp.data.sources.shapes import POINTS, tremor
 
 UNITS = 64.0
 WALL = 3.2  # thickness of a hollow object's ring
-RING = 0.58  # the most of an object's depth that its ring takes
-SLIT = 1.4  # narrowest part of its hole
+RING = 0.58  # largest share of an object's depth for its ring
+SLIT = 1.4  # narrowest part of a ring's hole
 STRIPE_PERIOD, DOT_PITCH, DOT_RADIUS = 6.0, 4.6, 1.5
 STROKE_MIDDLE, STROKE_SWING = (1.3, 1.6), 0.2  # stroke widths stay within 1.1 to 1.8 units
-TREMOR = 0.3  # the drawing strays from the true outline by at most this
+TREMOR = 0.3  # largest deviation of the drawing from the true outline
 GAP_SHARE, GAP = 0.15, (1.0, 1.6)  # share of outlines with a gap, and its length
 CHUNK = 16  # outline points drawn with one width
 _SHIFT = 4  # fractional bits of cv2's coordinates
@@ -29,7 +29,7 @@ _SHIFT = 4  # fractional bits of cv2's coordinates
 
 @dataclass(frozen=True)
 class Grid:
-    """The raster: image side in pixels and how often it is supersampled."""
+    """A raster: image side in pixels, and the supersampling factor."""
 
     size: int
     supersample: int
@@ -40,22 +40,22 @@ class Grid:
         return self.size * self.supersample / UNITS
 
     def fixed(self, points: np.ndarray) -> np.ndarray:
-        """Units (K, 2) to cv2's fixed-point supersampled coordinates, whose integers are pixel centres."""
+        """Convert units (K, 2) to cv2's fixed-point supersampled coordinates, whose integers are pixel centres."""
         return np.rint((points * self.fine - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
     def average(self, canvas: np.ndarray) -> np.ndarray:
-        """Supersampled uint8 (H*S, W*S) to float32 (H, W) in [0, 1]."""
+        """Average supersampled uint8 (H*S, W*S) to float32 (H, W) in [0, 1]."""
         height, width = canvas.shape[0] // self.supersample, canvas.shape[1] // self.supersample
         return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def grid_for(size: int) -> Grid:
-    """The grid for an image side: 4 x 4 samples a pixel, more for tiny images, fewer for large ones."""
+    """Choose the grid for an image side: 4 x 4 samples per pixel, more for tiny images, fewer for large ones."""
     return Grid(size, 8 if size <= 32 else 4 if size <= 128 else 2)
 
 
 def _box(outline: np.ndarray, grid: Grid) -> tuple[slice, slice]:
-    """Rows and columns of pixels that an outline touches."""
+    """Return the rows and columns of pixels that an outline touches."""
     scale = grid.size / UNITS
     low = np.maximum(np.floor(outline.min(0) * scale).astype(int) - 1, 0)
     high = np.minimum(np.ceil(outline.max(0) * scale).astype(int) + 1, grid.size)
@@ -63,7 +63,7 @@ def _box(outline: np.ndarray, grid: Grid) -> tuple[slice, slice]:
 
 
 def hole_of(outline: np.ndarray, grid: Grid) -> np.ndarray:
-    """The inner contour (POINTS, 2) of a ring of thickness WALL along an outline, in units."""
+    """Compute the inner contour (POINTS, 2) of a ring of thickness WALL along an outline, in units."""
     rows, columns = _box(outline, grid)
     corner = np.array([columns.start, rows.start]) * UNITS / grid.size
     shape = ((rows.stop - rows.start) * grid.supersample, (columns.stop - columns.start) * grid.supersample)
@@ -71,21 +71,21 @@ def hole_of(outline: np.ndarray, grid: Grid) -> np.ndarray:
     cv2.fillPoly(solid, [grid.fixed(outline - corner)], 1, shift=_SHIFT)
     depth = cv2.distanceTransform(solid, cv2.DIST_L2, 5)
     inside = (depth > min(WALL * grid.fine, RING * float(depth.max()))).astype(np.uint8)
-    # a hole's corners thinner than SLIT would be a pixel wide here and shut there
+    # corners of a hole thinner than SLIT would be a pixel wide in some places and closed in others
     brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (max(1, round(SLIT * grid.fine)),) * 2)
     opened = cv2.morphologyEx(inside, cv2.MORPH_OPEN, brush)
     inside = opened if opened.any() else inside
     contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     steps = max(contours, key=len)[:, 0].astype(np.float32)
-    at = np.arange(POINTS) * len(steps) / POINTS
+    positions = np.arange(POINTS) * len(steps) / POINTS
     index = np.arange(len(steps) + 1)
-    ring = np.stack([np.interp(at, index, np.r_[steps[:, i], steps[0, i]]) for i in (0, 1)], 1)
+    ring = np.stack([np.interp(positions, index, np.r_[steps[:, i], steps[0, i]]) for i in (0, 1)], 1)
     smooth = sum(np.roll(ring, k, 0) for k in (-2, -1, 0, 1, 2)) / 5
     return ((smooth + 0.5) / grid.fine + corner).astype(np.float32)
 
 
 def coverage(contours: list[np.ndarray], grid: Grid) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The box of pixels that the contours (even-odd) touch, and how much of each they cover, in [0, 1]."""
+    """Return the box of pixels that the contours (even-odd) touch, and the share of each covered, in [0, 1]."""
     rows, columns = box = _box(contours[0], grid)
     corner = np.array([columns.start, rows.start]) * UNITS / grid.size
     shape = ((rows.stop - rows.start) * grid.supersample, (columns.stop - columns.start) * grid.supersample)
@@ -95,13 +95,21 @@ def coverage(contours: list[np.ndarray], grid: Grid) -> tuple[tuple[slice, slice
 
 
 def _ramp(distance: np.ndarray, grid: Grid) -> np.ndarray:
-    """Signed distance in units to coverage in [0, 1], one pixel soft."""
+    """Convert signed distance in units to coverage in [0, 1], with an edge one pixel wide."""
     return np.clip(distance * (grid.size / UNITS) + 0.5, 0, 1)
 
 
 def texture(fill: str, box: tuple[slice, slice], grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """Share of the lighter tone at each pixel of a box: stripes, or dots on a hexagonal lattice; (h, w) in
-    [0, 1].
+    """Render stripes, or dots on a hexagonal lattice.
+
+    Args:
+        fill: "striped" or "dotted".
+        box: Rows and columns to render.
+        grid: The raster.
+        rng: Random generator, for angle and phase.
+
+    Returns:
+        (h, w) in [0, 1]: share of the lighter tone at each pixel of the box.
     """
     rows, columns = box
     unit = UNITS / grid.size
@@ -121,13 +129,31 @@ def texture(fill: str, box: tuple[slice, slice], grid: Grid, rng: np.random.Gene
 
 
 def paint(canvas: np.ndarray, alpha: np.ndarray, box: tuple[slice, slice], colour: np.ndarray) -> None:
-    """Blends a colour (3,) or (h, w, 3) over a box of a float32 canvas (H, W, 3), in place."""
+    """Blend a colour into a canvas, in place.
+
+    Args:
+        canvas: (H, W, 3) float32 in [0, 255].
+        alpha: (h, w) in [0, 1], opacity within the box.
+        box: Rows and columns to paint.
+        colour: (3,) or (h, w, 3) in [0, 255].
+    """
     patch = canvas[box]
     patch += alpha[..., None] * (colour - patch)
 
 
 def object_colour(colour: str, fill: str, box: tuple[slice, slice], grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """What an object is painted with: one colour (3,), or two tones of it (h, w, 3), in [0, 255]."""
+    """Choose the colour or texture of an object.
+
+    Args:
+        colour: Name of an object colour.
+        fill: plain, hollow, striped or dotted.
+        box: Rows and columns of the object.
+        grid: The raster.
+        rng: Random generator, for the texture.
+
+    Returns:
+        (3,) one colour, or (h, w, 3) two tones of it, in [0, 255].
+    """
     if fill not in ("striped", "dotted"):
         return np.array(OBJECT_COLOURS[colour], np.float32)
     dark, light = TONES[colour]
@@ -136,19 +162,25 @@ def object_colour(colour: str, fill: str, box: tuple[slice, slice], grid: Grid, 
 
 
 def stroke(canvas: np.ndarray, contour: np.ndarray, grid: Grid, rng: np.random.Generator, gap: float) -> None:
-    """Draws a contour by hand on a supersampled uint8 canvas: tremor, varying width, and `gap` units left
-    open.
+    """Draw a contour as by hand, with tremor and varying width.
+
+    Args:
+        canvas: (H*S, W*S) uint8, supersampled, drawn on in place.
+        contour: (POINTS, 2) in units.
+        grid: The raster.
+        rng: Random generator.
+        gap: Length of a gap in the outline, in units; 0 = closed.
     """
     points = grid.fixed(contour + tremor(rng, TREMOR))
     middle = STROKE_MIDDLE[0] + (STROKE_MIDDLE[1] - STROKE_MIDDLE[0]) * rng.random()
     phase, start = rng.random() * 2 * np.pi, int(rng.integers(POINTS))
     length = float(np.linalg.norm(np.diff(contour, axis=0), axis=1).sum())
-    # round ends eat half a width on either side of the gap
+    # round ends take half a width on either side of the gap
     skip = round((gap + middle) / length * POINTS) if gap else 0
     points = points[np.arange(start, start + POINTS + 1 - skip) % POINTS]
     for first in range(0, len(points) - 1, CHUNK):
         width = middle + STROKE_SWING * math.sin(phase + first * 2 * math.pi / POINTS)
-        # cv2 draws thick lines about 1.5 pixels wider than asked
+        # cv2 draws thick lines about 1.5 pixels wider than requested
         thickness = max(1, round(width * grid.fine - 1.5))
         line = points[first : first + CHUNK + 1]
         cv2.polylines(canvas, [line], False, 255, thickness, cv2.LINE_8, _SHIFT)

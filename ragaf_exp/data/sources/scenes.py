@@ -22,7 +22,7 @@ from ragaf_exp.data.sources.shapes import SHAPE_NAMES, SHAPES, pose
 from ragaf_exp.data.split import SPLITS, check_counts, check_size, split_id
 
 FILLS = ("hollow", "striped", "dotted", "plain")
-FILL_BOUNDS = (0.2, 0.35, 0.5)  # cumulative shares of the first three; not every hollow one finds room
+FILL_BOUNDS = (0.2, 0.35, 0.5)  # cumulative shares of the first three; hollow ones that do not fit become plain
 HELDOUT = {  # one colour for each shape, each colour once: never in train or val
     "circle": "blue",
     "square": "orange",
@@ -36,7 +36,7 @@ HELDOUT = {  # one colour for each shape, each colour once: never in train or va
 # bounding radii by number of objects
 RADII = {1: (11.0, 15.0), 2: (10.5, 13.0), 3: (9.0, 12.0), 4: (8.0, 10.5), 5: (7.0, 9.0)}
 RELATION_SHARES = dict(zip(RELATIONS, (0.5, 0.15, 0.2, 0.15), strict=True))
-RINGS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 1}  # hollow objects at most: they are large, more would leave no room
+RINGS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 1}  # most hollow objects by number of objects: they are large, more would not fit
 GAP, MARGIN, STEP = 2.5, 1.5, 4.0  # between objects, to the frame, between centres along the chain; in units
 PAIRS = {count: np.triu_indices(count, 1) for count in RADII}
 TRIES = {1: 1, 2: 8, 3: 24, 4: 64, 5: 256}  # layouts tried at once, by number of objects
@@ -44,7 +44,7 @@ TRIES = {1: 1, 2: 8, 3: 24, 4: 64, 5: 256}  # layouts tried at once, by number o
 
 @dataclass(frozen=True)
 class Spec:
-    """What an object is, before it has a place."""
+    """An object before it is placed."""
 
     shape: str
     colour: str
@@ -53,13 +53,23 @@ class Spec:
 
 
 class Scenes:
-    """Shape scenes; every item is a pure function of (seed, split, index).
+    """Procedural shape scenes; every item is a pure function of (seed, split, index).
 
-    size: image side in pixels, a multiple of 4. train, val, test: items per split. heldout_share: how likely
-    each object of a test scene is one of the held-out colour-shape pairs. repeat_share: share of the
-    val and test scenes in which a shape may occur more than once, told apart by the relations alone;
-    train_repeat_share: the same for train, higher since relations are what is learnt last. Raises UserError for
-    values out of range.
+    Args:
+        size: Side of the square images in pixels, a multiple of 4.
+        seed: Seed of all scenes.
+        train: Number of training items.
+        val: Number of validation items.
+        test: Number of test items.
+        min_objects: Smallest number of objects in a scene.
+        max_objects: Largest number of objects in a scene.
+        heldout_share: Probability that an object of a test scene is one of the held-out colour-shape pairs.
+        repeat_share: Share of val and test scenes in which a shape may repeat, so that relations are needed to
+            distinguish the objects.
+        train_repeat_share: Likewise for train; higher, since relations are learnt last.
+
+    Raises:
+        UserError: A value is out of range.
     """
 
     def __init__(
@@ -94,7 +104,7 @@ class Scenes:
         self._grid = render.grid_for(size)
 
     def split(self, name: str) -> Sequence[Item]:
-        """The items of "train", "val" or "test". Raises UserError for another name."""
+        """Return the items of "train", "val" or "test". Raises UserError for another name."""
         split_id(name)
         return LazyItems(partial(self._make, name), self.lengths[name], partial(self._caption, name))
 
@@ -108,7 +118,7 @@ class Scenes:
         return self._layout(split, index)[-1][0]
 
     def _layout(self, split: str, index: int) -> tuple:
-        """What to draw with, objects, their centres (N,2) in units, the background's name, the caption with its spans."""
+        """Sample a scene: generator, objects, their centres (N,2) in units, background's name, caption with its spans."""
         rng = np.random.default_rng([self.seed, split_id(split), index])
         count = int(rng.integers(self.min_objects, self.max_objects + 1))
         specs = self._specs(rng, count, self.heldout_share if split == "test" else 0.0, self.repeat_shares[split])
@@ -122,7 +132,7 @@ class Scenes:
         return rng, specs, centres, background, relation_caption(phrases, relation, background, int(rng.integers(3)))
 
     def _specs(self, rng: np.random.Generator, count: int, heldout: float, repeat_share: float) -> list[Spec]:
-        """Distinct objects: two of the same shape differ in colour or fill."""
+        """Sample distinct objects: two of the same shape differ in colour or fill."""
         specs: list[Spec] = []
         low, high = RADII[count]
         rings = RINGS[count]
@@ -147,7 +157,7 @@ class Scenes:
     def _draw(
         self, rng: np.random.Generator, specs: list[Spec], centres: np.ndarray, background: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image (H,W,3) uint8, drawing (H,W) float32 in [0,1] and object map (H,W) uint8, of one outline."""
+        """Render image (H,W,3) uint8, drawing (H,W) float32 in [0,1] and object map (H,W) uint8, of the same outlines."""
         grid, size = self._grid, self.size
         canvas = np.full((size, size, 3), BACKGROUND_COLOURS[background], np.float32)
         lines = np.zeros((size * grid.supersample,) * 2, np.uint8)
@@ -158,7 +168,7 @@ class Scenes:
             box, alpha = render.coverage(contours, grid)
             render.paint(canvas, alpha, box, render.object_colour(spec.colour, spec.fill, box, grid, rng))
             object_map[box][alpha >= 0.5] = label
-            # a ring's wall is hardly wider than a gap: with one it would be no area of its own
+            # a ring's wall is hardly wider than a gap: with a gap it would not be an enclosed area
             gapped = rng.random() < render.GAP_SHARE and spec.fill != "hollow"
             gap = render.GAP[0] + (render.GAP[1] - render.GAP[0]) * rng.random()
             for contour in contours:
@@ -167,12 +177,12 @@ class Scenes:
 
 
 def _spread(centres: np.ndarray) -> np.ndarray:
-    """Smallest step between neighbours in sorted order along x and y: (2, N, ...) to (2, ...)."""
+    """Compute the smallest step between neighbours in sorted order along x and y: (2, N, ...) to (2, ...)."""
     return np.diff(np.sort(centres, axis=1), axis=1).min(1, initial=render.UNITS)
 
 
 def place(rng: np.random.Generator, radii: np.ndarray) -> np.ndarray:
-    """Centres (N, 2) of discs that keep GAP and MARGIN and form a chain along x or y. Radii (N,) in units."""
+    """Sample centres (N, 2) of discs with radii (N,), in units, that keep GAP and MARGIN and form a chain along x or y."""
     count = len(radii)
     first, second = PAIRS[count]
     reach = radii[:, None] + MARGIN
@@ -188,7 +198,7 @@ def place(rng: np.random.Generator, radii: np.ndarray) -> np.ndarray:
 
 
 def pick_relation(rng: np.random.Generator, centres: np.ndarray) -> str:
-    """A relation along an axis on which every two neighbours are STEP apart, by RELATION_SHARES."""
+    """Sample a relation by RELATION_SHARES, along an axis on which all neighbours are STEP apart."""
     spread = _spread(centres.T)
     names = [name for name, (axis, _) in RELATIONS.items() if spread[axis] >= STEP]
     shares = np.cumsum([RELATION_SHARES[name] for name in names])

@@ -1,6 +1,4 @@
-"""Outlines of the scene shapes: closed polygons inside the unit circle, y pointing down, and their hand-drawn
-wobble.
-"""
+"""Outlines of the scene shapes, closed polygons inside the unit circle with y pointing down, and their wobble."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ POINTS = 128  # outline points per shape, evenly spaced along its length
 
 @dataclass(frozen=True)
 class Shape:
-    """One kind of shape."""
+    """A kind of shape."""
 
     outline: np.ndarray  # (POINTS, 2) float32, inside the unit circle
     turn: float  # largest rotation either way in radians that keeps it recognisable
@@ -21,16 +19,16 @@ class Shape:
 
 
 def _resample(corners: np.ndarray) -> np.ndarray:
-    """Closed polygon (K, 2) to (POINTS, 2) at even steps, scaled into the unit circle."""
+    """Resample a closed polygon (K, 2) to (POINTS, 2) at even steps, scaled into the unit circle."""
     closed = np.vstack([corners, corners[:1]]).astype(np.float64)
     length = np.r_[0, np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1))]
-    at = np.arange(POINTS) * length[-1] / POINTS
-    points = np.stack([np.interp(at, length, closed[:, i]) for i in (0, 1)], 1)
+    positions = np.arange(POINTS) * length[-1] / POINTS
+    points = np.stack([np.interp(positions, length, closed[:, i]) for i in (0, 1)], 1)
     return (points / np.linalg.norm(points, axis=1).max()).astype(np.float32)
 
 
 def _polar(radii: list[float]) -> np.ndarray:
-    """Corners at equal angles and the given radii, the first straight up."""
+    """Place corners at equal angles and the given radii, the first straight up."""
     angle = np.arange(len(radii)) * 2 * np.pi / len(radii) - np.pi / 2
     return np.stack([np.cos(angle), np.sin(angle)], 1) * np.array(radii)[:, None]
 
@@ -50,7 +48,7 @@ def _cross(arm: float = 0.42) -> np.ndarray:
 
 
 def _moon(bite: float = 0.8, shift: float = 0.62) -> np.ndarray:
-    """The unit disc less a disc of radius `bite` centred `shift` to the right, centred on its own box."""
+    """Outline the unit disc minus a disc of radius `bite` centred `shift` to the right, centred on its bounding box."""
     meet = (1 + shift**2 - bite**2) / (2 * shift)
     outer, inner = np.arccos(meet), np.arctan2(np.sqrt(1 - meet**2), meet - shift)
     back = np.linspace(outer, 2 * np.pi - outer, 120)
@@ -76,7 +74,7 @@ _TURN = np.arange(POINTS, dtype=np.float32) * np.float32(2 * np.pi / POINTS)
 
 
 def _waves(first: int, last: int) -> np.ndarray:
-    """Cosines then sines of the harmonics first..last along an outline: (2 * count, POINTS) float32."""
+    """Compute cosines, then sines, of the harmonics first..last along an outline: (2 * count, POINTS) float32."""
     phase = np.arange(first, last + 1, dtype=np.float32)[:, None] * _TURN
     waves = np.concatenate([np.cos(phase), np.sin(phase)])
     return (waves / np.sqrt(last + 1 - first)).astype(np.float32)
@@ -86,19 +84,29 @@ _SLOW, _FAST = _waves(2, 5), _waves(3, 12)
 
 
 def wobble(rng: np.random.Generator, amount: float) -> np.ndarray:
-    """Low-frequency radial factors (POINTS,) around 1: what a steady hand adds to an ideal outline."""
+    """Sample low-frequency radial factors (POINTS,) around 1, as of a steady hand."""
     return 1 + amount * np.clip(rng.standard_normal(len(_SLOW), np.float32) @ _SLOW, -2, 2)
 
 
 def tremor(rng: np.random.Generator, limit: float) -> np.ndarray:
-    """Displacements (POINTS, 2) of faster, smaller jitter, each shorter than `limit`."""
+    """Sample displacements (POINTS, 2) of faster, smaller jitter, each shorter than `limit`."""
     shake = rng.standard_normal((2, len(_FAST)), np.float32) @ _FAST
     length = np.sqrt((shake**2).sum(0))
     return (shake * (limit / np.maximum(length, 2.5))).T
 
 
 def pose(shape: Shape, rng: np.random.Generator, radius: float, amount: float = 0.02) -> np.ndarray:
-    """A rotated, mirrored, wobbled outline (POINTS, 2) within `radius` of the origin."""
+    """Rotate, mirror and wobble an outline at random.
+
+    Args:
+        shape: The shape.
+        rng: Random generator.
+        radius: Bounding radius of the result.
+        amount: Strength of the wobble, relative to the radius.
+
+    Returns:
+        (POINTS, 2) outline around the origin.
+    """
     angle = (2 * rng.random() - 1) * shape.turn
     flip = 1.0 if rng.random() < 0.5 else -1.0
     cos, sin = np.cos(angle), np.sin(angle)

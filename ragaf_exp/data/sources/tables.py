@@ -1,4 +1,4 @@
-"""Rows of a table as data sets come with one: JSON lines, values separated by comma, semicolon or tab, or Parquet."""
+"""Reading of tables in data sets: JSON lines, values separated by comma, semicolon or tab, or Parquet."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
 @dataclass(frozen=True)
 class Record:
-    """One row: its values by column, and what makes it unusable, "" for a sound one."""
+    """One row of a table."""
 
-    values: dict[str, Any]
-    problem: str = ""
+    values: dict[str, Any]  # by column
+    problem: str = ""  # what makes the row unusable; "" for a valid one
 
 
 def read_file(path: Path, column: str) -> list[Record]:
-    """The rows of a table; `column` is one that it should have. Raises UserError where it can't be read at all."""
+    """Read the rows of a table, which should have `column`. Raises UserError if it can't be read at all."""
     if path.suffix == ".parquet":
         return _parquet(path)
     try:
@@ -34,9 +34,9 @@ def read_file(path: Path, column: str) -> list[Record]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except csv.Error as error:
-        raise UserError(f"{path}: is not a table of comma-separated values ({error}); mend it") from None
+        raise UserError(f"{path}: is not a table of comma-separated values ({error}); fix it") from None
     except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); mend that") from None
+        raise UserError(f"{path}: can't be read ({error.strerror}); fix that") from None
 
 
 def _separated(text: str, column: str) -> Iterator[Record]:
@@ -50,20 +50,20 @@ def _separated(text: str, column: str) -> Iterator[Record]:
 
 
 def _separator(head: str, column: str) -> str:
-    """The one by which the header has the column wanted, or else the most columns."""
+    """Choose the separator by which the header has the expected column, or else the most columns."""
     names = {mark: [name.strip() for name in next(csv.reader([head], delimiter=mark), [])] for mark in SEPARATORS}
     return max(SEPARATORS, key=lambda mark: (column in names[mark], len(names[mark])))
 
 
 def _trimmed(row: list[str], count: int) -> list[str]:
-    """Without the empty values beyond the last column that spreadsheets write."""
+    """Remove the empty values beyond the last column that spreadsheets write."""
     while len(row) > count and not row[-1].strip():
         row = row[:-1]
     return row
 
 
 def _miscounted(values: list[str], columns: list[str], separator: str) -> str:
-    """What to do about a row of another length than the header, or nothing."""
+    """Describe a row whose length differs from the header's, with the remedy; "" if it does not."""
     if len(values) == len(columns):
         return ""
     number = f"{len(values)} value{'s' * (len(values) != 1)} for {len(columns)} columns ({', '.join(columns)})"
@@ -87,12 +87,12 @@ def _jsonl(file: TextIO, path: Path) -> Iterator[Record]:
 
 
 def _layout(line: str) -> str:
-    """What is likely the matter with a line of a file that is JSON as a whole, and the remedy."""
+    """Suggest a remedy for a line of a file that is probably JSON as a whole."""
     if line.lstrip().startswith("["):
         return ", but begins an array; write one object per line, without the array's brackets and commas (jq -c '.[]')"
     if line.strip() == "{":
         return ", but begins an object; write each object on one line (jq -c .)"
-    return "; mend or delete it"
+    return "; fix or delete it"
 
 
 def _parquet(path: Path) -> list[Record]:

@@ -1,1 +1,1 @@
-"""Graph attention's message passing (config group `graph/backend`): one file per library, the same results."""
+"""Message passing for graph attention (config group `graph/backend`): one file per library, with equal results."""

@@ -13,7 +13,7 @@ from ragaf_exp.graph.backends.base import Backend, EdgeList, Edges, unavailable
 
 @cache
 def load_pyg() -> ModuleType:
-    """The torch_geometric package. UserError where it can't be loaded."""
+    """Import torch_geometric. Raises UserError if it can't be loaded."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*torch.jit.script", FutureWarning)  # its own use of PyTorch
@@ -24,7 +24,7 @@ def load_pyg() -> ModuleType:
 
 
 class Pyg(Backend):
-    """PyTorch Geometric's segment softmax and scatter; on CUDA its sums, and so a run, are not the same to the bit."""
+    """PyTorch Geometric's segment softmax and scatter; on CUDA its sums, and so runs, are not bit-reproducible."""
 
     def __init__(self) -> None:
         load_pyg()
@@ -34,12 +34,24 @@ class Pyg(Backend):
 
 
 class PygEdges(EdgeList):
-    """Edges by the index of their two ends."""
+    """Edges by the indices of their two ends."""
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend along the edges.
+
+        Args:
+            q: Queries (BN,H,d), already scaled.
+            k: Keys (BN,H,d).
+            v: Values (BN,H,d).
+            bias: (M,H).
+            features: (M,E).
+
+        Returns:
+            y (BN,H,d) and edge_sums (BN,H,E).
+        """
         utils = load_pyg().utils
         logits = (q.index_select(0, self.target) * k.index_select(0, self.source)).sum(-1) + bias  # (M,H)
         attention = utils.softmax(logits, self.target, num_nodes=len(q))[..., None]
         messages = attention * v.index_select(0, self.source), attention * features[:, None]
-        y, seen = (utils.scatter(m, self.target, dim_size=len(q)) for m in messages)
-        return y, seen
+        y, edge_sums = (utils.scatter(m, self.target, dim_size=len(q)) for m in messages)
+        return y, edge_sums

@@ -1,4 +1,4 @@
-"""What differs between two hands drawing the same thing, and between two scans of a sheet."""
+"""Augmentation by the differences between two people's drawings of one thing, and between two scans of a sheet."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from ragaf_exp.sketch.augment import marks, strokes, warp
 
 
 class Drawing:
-    """Each strength is the most that is done; how much of it, a sketch draws uniformly. 0 = not at all.
+    """Random distortions, gaps and marks; the strength for each sketch is uniform between 0 and the given maximum.
 
-    affine: rotation (radians), scale, shear and shift (of the side) by up to so much, 0 to 0.5.
-    jitter: smooth displacement along each axis by up to this fraction of the shorter side, 0 to 0.1.
-    width: strokes become up to this fraction of the shorter side wider or thinner, 0 to 0.1; none vanishes by it.
-    gaps: up to this share of the strokes' length is erased in short pieces, 0 to 1.
-    dropout: the probability that a connected piece of the drawing goes, 0 to 1; the largest one stays.
-    specks: dots cover up to this share of the paper, 0 to 0.1.
-    grain: standard deviation of up to so much noise on all of the paper, 0 to 0.5.
+    Lengths are relative to the sketch's size, so that the same strengths suit every resolution.
 
-    Lengths hang on the sketch's size, so that the same strengths suit every resolution.
+    Args:
+        affine: Largest rotation (radians), scale, shear and shift (of the side), 0 to 0.5.
+        jitter: Largest smooth displacement along each axis, as a fraction of the shorter side, 0 to 0.1.
+        width: Largest change of the stroke width, as a fraction of the shorter side, 0 to 0.1; no stroke vanishes.
+        gaps: Largest share of the strokes' length that is erased in short pieces, 0 to 1.
+        dropout: Probability that a connected piece of the drawing is removed, 0 to 1; the largest one stays.
+        specks: Largest share of the paper covered by dots, 0 to 0.1.
+        grain: Largest standard deviation of noise on the whole paper, 0 to 0.5.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Drawing:
         self.active = any(given.values())
 
     def __call__(self, sketch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """sketch (H,W) float32 in [0,1] -> another float32 (H,W) in [0,1]; the one given stays as it is."""
+        """Augment a sketch (H,W) float32 in [0,1]; the input is not changed."""
         out = sketch.astype(np.float32)
         if self.affine or self.jitter:
             out = warp.move(out, self.affine, self.jitter, rng)

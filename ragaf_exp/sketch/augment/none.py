@@ -6,9 +6,9 @@ import numpy as np
 
 
 class Unchanged:
-    """Passes sketches on."""
+    """Leaves sketches unchanged."""
 
-    active = False  # whether sketches change at all: where not, training reads prepared examples
+    active = False  # whether sketches change at all; if not, training uses cached examples
 
     def __call__(self, sketch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return sketch

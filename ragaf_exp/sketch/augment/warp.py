@@ -1,4 +1,4 @@
-"""Where strokes lie: small affine maps and smooth displacement, in one interpolation."""
+"""Small affine maps and smooth displacement of strokes, in one interpolation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import cv2
 import numpy as np
 
 CELLS = 4  # of the displacement's grid, along the shorter side
-MOST = 64  # of them along the longer one
+MOST = 64  # most cells along the longer side
 
 
 def move(sketch: np.ndarray, affine: float, jitter: float, rng: np.random.Generator) -> np.ndarray:
-    """(H,W) -> (H,W): what comes from outside is paper. affine, jitter: see Drawing.
+    """Warp a sketch; the outside of the picture is paper.
 
-    Cubic interpolation: linear halves a line of one pixel that comes to lie between two, and opens what it encloses.
+    Interpolation is cubic: linear interpolation halves a line one pixel wide between two pixels, and opens outlines.
+
+    Args:
+        sketch: (H,W) float32 in [0,1].
+        affine: Largest affine distortion, as in Drawing.
+        jitter: Largest smooth displacement, as in Drawing.
+        rng: Random generator.
+
+    Returns:
+        (H,W) float32 in [0,1].
     """
     height, width = sketch.shape
     side = min(height, width)
@@ -29,14 +38,14 @@ def move(sketch: np.ndarray, affine: float, jitter: float, rng: np.random.Genera
 
 
 def _matrix(affine: float, rng: np.random.Generator) -> np.ndarray:
-    """(2,2): rotation, then scale and shear."""
+    """Sample a matrix (2,2): rotation, then scale and shear."""
     angle, wider, higher, shear = affine * rng.uniform(-1, 1, 4)
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[1 + wider, shear], [0, 1 + higher]]) @ np.array([[cos, -sin], [sin, cos]])
 
 
 def _smooth(height: int, width: int, far: float, rng: np.random.Generator) -> np.ndarray:
-    """Displacements (H,W) float32 that vary over a quarter of the shorter side, each within -far to far."""
+    """Sample displacements (H,W) float32 that vary over a quarter of the shorter side, each within -far to far."""
     unit = min(height, width) / CELLS
     nodes = [min(MOST, round(length / unit)) + 1 for length in (height, width)]
     coarse = rng.uniform(-far, far, nodes).astype(np.float32)

@@ -58,7 +58,7 @@ class Texts:
             shape = _arrays(text([EMPTY]))
         layout = {name: (array.dtype.str, array.shape) for name, array in shape.items()}
         self.records = _records(place, {"kind": "text", "by": text.fingerprint}, layout, on_write)
-        self.records.look()
+        self.records.refresh()
 
     @torch.no_grad()
     def compute(self, captions: list[str]) -> None:
@@ -117,4 +117,4 @@ def _records(
 ) -> Records:
     about = {"version": MAGIC.decode().strip(), **about, "layout": {k: list(v) for k, v in layout.items()}}
     name = json_digest(about)
-    return Records(place / "features" / f"{about['kind']}-{name}", layout, about, on_write).look()
+    return Records(place / "features" / f"{about['kind']}-{name}", layout, about, on_write).refresh()

@@ -22,7 +22,7 @@ from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.variants import pictures
 from ragaf_exp.distributed import collectives, launch
-from ragaf_exp.store.entries import place
+from ragaf_exp.store.entries import locate_cache
 from ragaf_exp.store.records import key_of, no_op
 from ragaf_exp.training.encoder_cache.features import EMPTY, Featured, Latents, Texts
 
@@ -41,7 +41,7 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
         return None
     if not cfg.cache.enabled:
         raise UserError("memory.features: kept in the cache's folder; take cache=default")
-    folder, items = place(cfg.cache.folder), parts.source.split("train")
+    folder, items = locate_cache(cfg.cache.folder), parts.source.split("train")
     once = partial(_once, cfg, count=len(items), digest=digest_of(parts.source))
     plain, mirrored = pictures(items, cfg.task.crops, cfg.task.mirror > 0, cfg.seed)
     latents = texts = None
@@ -59,7 +59,7 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
         texts.text = None
     for kind in (latents, texts):
         if kind is not None:
-            kind.records.look()
+            kind.records.refresh()
     return Featured(latents, texts)
 
 
@@ -104,7 +104,7 @@ def _encode(latents: Latents, splits: list[Sequence[Item]], device: torch.device
 
 
 def _read(texts: Texts, items: Sequence[Item]) -> None:
-    texts.records.look()
+    texts.records.refresh()
     if key_of(EMPTY) not in texts.records:
         texts.compute([EMPTY])
     for i in _bar(items, "text features", texts):
