@@ -35,7 +35,14 @@ bench: $(READY) ## measure what the README claims about speed
 lint: $(READY) ## ruff
 	$(BIN)/ruff check .
 
-clean: ## remove .venv and caches; runs/ stays
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+docs: .venv/.docs ## build the documentation's site into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-.PHONY: help setup run test slurm-test eval bench lint clean
+.venv/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+	touch $@
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache build site *.egg-info
+
+.PHONY: help setup run test slurm-test eval bench lint docs clean
