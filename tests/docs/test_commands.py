@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import HydraException
 
+from ragaf_exp import __version__
 from ragaf_exp.__main__ import COMMANDS
 from ragaf_exp.config.command_line import parse_args
 from ragaf_exp.config.compose import compose_config
@@ -143,6 +145,32 @@ def test_a_reason_is_needed():
     assert blocks_of("page", "<!-- not run: installs packages -->\n```bash\npip install x\n```\n")[0].skipped
     with pytest.raises(ValueError, match="page:2: <!-- not run: --> is not"):
         blocks_of("page", "<!-- not run: -->\n```bash\npip install x\n```\n")
+
+
+
+def test_links_lead_to_files_and_headings():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+            name, _, anchor = target.partition("#")
+            path = page.parent / name if name else page
+            assert path.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(path), f"{page.name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_every_page_is_in_the_site():
+    listed = (ROOT / "mkdocs.yml").read_text()
+    assert not [p for p in (ROOT / "docs").rglob("*.md") if f": {p.relative_to(ROOT / 'docs')}\n" not in listed]
+
+
+def test_the_version_is_cited_and_in_the_changelog():
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {__version__} (" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_readme_is_short():
