@@ -131,7 +131,7 @@ def test_every_page_is_looked_at():
 @pytest.mark.parametrize("text", [
     "python -m ragaf_exp.run 'name=a", "python -m ragaf_exp.run graph=knot", "python -m ragaf_exp.run graf.k=3",
     "python -m ragaf_exp.run seed=0,1", "python -m ragaf_exp.survey", "python -m ragaf_exp.sweep submit sweeps/no.yaml",
-    "python -m ragaf_exp.sweep submit sweeps/fusion.yaml fusion=molten", "python -m ragaf_exp.sweep sumbit sweeps/fusion.yaml",
+    "python -m ragaf_exp.sweep submit sweeps/fusion.yaml fusion=molten", "python -m ragaf_exp.sweep sumbit fusion",
     "make trian", "pip install x",
 ])  # fmt: skip
 def test_a_block_that_does_not_parse_fails(text, cli, sandbox, monkeypatch):
