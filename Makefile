@@ -32,12 +32,20 @@ eval: $(READY) ## evaluate a run again: make eval RUN=runs/latest
 bench: $(READY) ## measure the speeds in the README
 	$(BIN)/python -m ragaf_exp.bench $(ARGS)
 
-lint: $(READY) ## check the code with ruff and mypy, and the words of docstrings, comments and messages
+lint: $(READY) ## check the code: ruff, words, types, layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/python .ci/words.py
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: .venv/.docs ## build the documentation's site into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+.venv/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+	touch $@
 
 clean: ## remove .venv and caches, but not runs/
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache build site *.egg-info
 
-.PHONY: help setup run test slurm-test eval bench lint clean
+.PHONY: help setup run test slurm-test eval bench lint docs clean
