@@ -32,11 +32,11 @@ def exists(pid: int) -> bool:
 
 
 def alive(pid: int, started: int | None = None) -> bool:
-    """Whether the process runs. started: as `start_of` gave it, by which a later process of the same number is none."""
+    """Whether the process runs. started: its start from `start_of`, which detects a reused pid."""
     if not (PROC / "self").exists():
         return exists(pid)
-    found = start_of(pid)
-    return found is not None and started in (None, found)
+    actual = start_of(pid)
+    return actual is not None and started in (None, actual)
 
 
 def boot() -> str:
