@@ -17,19 +17,24 @@ class Encoding:
 
     ids: list[int]
     offsets: list[tuple[int, int]]
+    word_ids: list[int]
 
 
 class DummyTokenizer:
     """A tokenizer that encodes every caption as `length` tokens. vocabulary: the size of the vocabulary."""
 
     def __init__(self, vocabulary: int, length: int):
-        self.vocabulary, self.encoding = vocabulary, Encoding([0] * length, [(0, 1)] * length)
+        self.vocabulary, self.encoding = vocabulary, Encoding([0] * length, [(0, 1)] * length, [0] * length)
 
     def get_vocab_size(self) -> int:
         return self.vocabulary
 
     def token_to_id(self, token: str) -> int:
         return 0
+
+    def to_str(self) -> str:
+        """A vocabulary that lacks nothing, so that no caption has unknown words."""
+        return '{"model": {}}'
 
     def encode(self, caption: str) -> Encoding:
         return self.encoding

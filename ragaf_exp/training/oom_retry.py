@@ -108,7 +108,7 @@ class OomRetry:
         log.warning("%s with %d items at a time; redoing it with %d, accumulated %d times", place, size, smaller, pieces)
         self.oom_events.append({"stage": self.stage, "kind": kind, "step": step, "accumulate": pieces, "reason": reason})
         others = [r for r in self.folder.state.get("retreats", ()) if r["stage"] != self.stage]
-        self.folder.status("running", oom_events=[*others, *self.oom_events])
+        self.folder.status("running", retreats=[*others, *self.oom_events])
 
     @staticmethod
     def _versions(changed: Callable[[], Iterable[Tensor]]) -> list[int]:

@@ -47,8 +47,8 @@ def test_unreadable_lines_are_numbered_and_dropped_by_the_next_rewind(tmp_path, 
 
 def test_the_log_is_synced_before_the_checkpoint_that_it_leads_to(tiny, tmp_path, monkeypatch):
     order = []
-    monkeypatch.setattr("ragaf_exp.training.trainer.runlog.keep", lambda path: order.append(path.name))
-    monkeypatch.setattr("ragaf_exp.training.trainer.checkpoint.save", lambda *args: order.append("checkpoint"))
+    monkeypatch.setattr("ragaf_exp.training.trainer.metrics_jsonl.keep", lambda path: order.append(path.name))
+    monkeypatch.setattr("ragaf_exp.training.trainer.checkpoints.save", lambda *args: order.append("checkpoint"))
     with pytest.raises(UserError):  # no checkpoint to evaluate
         run(compose_config([*tiny, f"runs={tmp_path}", "stage=coarse"]))
     assert order and order == ["metrics.jsonl", "checkpoint"] * (len(order) // 2)
