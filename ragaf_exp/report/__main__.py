@@ -38,6 +38,7 @@ def main() -> None:
     tables = Path(arguments["tables"]) if "tables" in arguments else None
     if out is not None:
         check_file(out, "out")
+        out.parent.mkdir(parents=True, exist_ok=True)
     if tables is not None:
         check_folder(tables, "tables")
     if len(runs) > 1 or _is_sweep(Path(runs[0])):

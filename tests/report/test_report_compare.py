@@ -212,7 +212,9 @@ def test_command_line(sweep, cli, refused, tmp_path):
     status, out, _ = cli(main, f"run={sweep}", f"out={page}", f"tables={tables}")
     assert status == 0 and out.split() == [str(page), str(tables / "page.md"), str(tables / "page.tex")]
     assert all(Path(path).is_file() for path in out.split())
-    refused(main, f"runs=[{sweep}]", f"out={tmp_path / 'none' / 'p.html'}", says=("p.html",))
+    page = tmp_path / "none" / "p.html"
+    assert cli(main, f"runs=[{sweep}]", f"out={page}")[0] == 0 and page.is_file(), "missing folders are made"
+    refused(main, f"runs=[{sweep}]", f"out={page / 'p.html'}", says=("p.html", "a file stands where a folder is needed"))
 
 
 def test_what_a_stranger_wrote_is_text(tmp_path):

@@ -19,6 +19,7 @@ from safetensors.numpy import load, save
 
 import eval.__main__ as scoring
 from ragaf_exp import sample
+from ragaf_exp.core.files import checksum
 from ragaf_exp.report import __main__ as reporting
 from ragaf_exp.runs import origin
 from ragaf_exp.runs.checkpoints import newest_whole
@@ -212,12 +213,19 @@ def of_stranger(run: Path) -> Path:
     return run
 
 
+def write_config(run: Path, content: dict) -> None:
+    """Write another config, with the checksum in status.json that a stranger would not forget."""
+    (run / "config.yaml").write_text(yaml.safe_dump(content))
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps({**status, "config": checksum(run / "config.yaml")}))
+
+
 @pytest.mark.parametrize("key", ["eval.inception", "eval.clip_config"])
 def test_paths_of_a_strangers_config_are_not_followed(key, run_copy, user, safe):
     content = yaml.safe_load((run_copy / "config.yaml").read_text())
     group, _, name = key.partition(".")
     content[group][name] = str(user / "secret.json")
-    (run_copy / "config.yaml").write_text(yaml.safe_dump(content))
+    write_config(run_copy, content)
     status, err = safe("eval", run_copy)
     assert status == 2 and f"add {key}={user / 'secret.json'}" in err
     assert safe("report", run_copy)[0] == 0 and safe("sample", run_copy)[0] == 0, "they need no such path"
@@ -226,7 +234,7 @@ def test_paths_of_a_strangers_config_are_not_followed(key, run_copy, user, safe)
 def test_a_path_that_the_command_line_repeats_is_followed(run_copy, user, cli):
     content = yaml.safe_load((run_copy / "config.yaml").read_text())
     content["eval"]["inception"] = str(user / "secret.json")  # no metric asks for it
-    (run_copy / "config.yaml").write_text(yaml.safe_dump(content))
+    write_config(run_copy, content)
     status, _, err = cli(scoring.main, f"run={run_copy}", f"eval.inception={user / 'secret.json'}")
     assert status == 0, err
 

@@ -162,7 +162,7 @@ def test_a_timed_step_changes_nothing(auto):
                        trainer.stage_cfg, 0)  # fmt: skip
     for precision in ("no", "bf16"):
         step(Compute("cpu", precision))
-    assert len(step._micro_batch) == cfg.stage.batch, "as many items as a step of the run has: fewer rank otherwise"
+    assert len(step._micro_batch.batch) == cfg.stage.batch, "as many items as a step of the run has: fewer rank otherwise"
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in trainer.bare.state_dict().items())
     assert all(p.grad is None for p in trainer.bare.parameters())
