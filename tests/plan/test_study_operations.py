@@ -44,7 +44,7 @@ def test_a_step_is_forward_and_twice_that_backward(found):
 def test_the_table(tiny, cli, found):
     status, out, _ = cli(main, *tiny)
     head, *rows = out.splitlines()
-    assert status == 0 and head.split() == ["GFLOP", "an", "item", COARSE, REFINE, "ratio"]
+    assert status == 0 and head.split() == ["GFLOP", "per", "item", COARSE, REFINE, "ratio"]
     for row, line in zip(ROWS, rows, strict=True):
         ratio = found[REFINE][row] / found[COARSE][row]
         assert line.startswith(row) and float(line.split()[-1]) == pytest.approx(ratio, abs=6e-4)

@@ -15,7 +15,7 @@ from ragaf_exp.training.trainer import Trainer, check_shares
 
 @pytest.mark.parametrize("seed", [-1, 2**63, -(2**70)])
 def test_seeds_that_a_later_phase_can_not_use(seed, refused, tiny, tmp_path):
-    refused(command_line, *tiny, f"seed={seed}", f"runs={tmp_path / 'runs'}", says=(f"seed={seed}", "between 0 and"))
+    refused(command_line, *tiny, f"seed={seed}", f"runs={tmp_path / 'runs'}", says=(f"seed={seed}", "must be from 0 to 4,294,967,295"))
     assert not (tmp_path / "runs").exists()
 
 
