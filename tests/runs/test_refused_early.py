@@ -15,7 +15,8 @@ from ragaf_exp.training.trainer import Trainer, check_shares
 
 @pytest.mark.parametrize("seed", [-1, 2**63, -(2**70)])
 def test_seeds_that_a_later_phase_can_not_use(seed, refused, tiny, tmp_path):
-    refused(command_line, *tiny, f"seed={seed}", f"runs={tmp_path / 'runs'}", says=(f"seed={seed}", "must be from 0 to 4,294,967,295"))
+    says = (f"seed={seed}", "must be from 0 to 4,294,967,295")
+    refused(command_line, *tiny, f"seed={seed}", f"runs={tmp_path / 'runs'}", says=says)
     assert not (tmp_path / "runs").exists()
 
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from ragaf_exp.config.compose import CONF, load_config
 from ragaf_exp.config.constructors import Unreadable, read_constructor
+from ragaf_exp.config.ranges import plain
 from ragaf_exp.config.schema import BUILT, NESTED
 from ragaf_exp.core import files, safe_files
 from ragaf_exp.core.errors import UserError
@@ -155,7 +156,7 @@ def test_every_path_of_a_config_needs_to_be_repeated():
         for option in (CONF / NESTED.get(group, group)).glob("*.yaml"):
             target = OmegaConf.load(option)._target_
             try:
-                texts = [name for name, kind, _ in read_constructor(target) if "str" in str(kind)]
+                texts = [name for name, kind, _ in read_constructor(target) if "str" in str(plain(kind))]
             except Unreadable:
                 texts = []
             known = {*PATHS.get(group, ()), *NO_PATHS, *(() if group == "sketch" else ("weights",))}

@@ -122,7 +122,7 @@ def test_a_job_that_is_stopped_while_it_starts_is_queued_again(arguments, monkey
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     monkeypatch.setattr(slurm, "requeue", queued.append)
     monkeypatch.setattr(slurm, "cancelled", lambda job: False)
-    monkeypatch.setattr(RunFolder, "create", lambda cfg: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr(RunFolder, "create", lambda cfg, lacks: os.kill(os.getpid(), signal.SIGUSR1))
     with pytest.raises(UserError, match="stopped by SIGUSR1 while it started; the same command continues"):
         run(arguments)
     assert queued == ["9"]
@@ -253,7 +253,7 @@ def test_an_orphan_of_a_job_stops(arguments, finished, monkeypatch):
 
     monkeypatch.setattr(experiment, "Training", orphaned)
     folder = stopped(arguments, finished)
-    assert folder.state["state"] == "failed" and "is gone" in folder.state["error"]
+    assert folder.state["state"] == "failed" and "parent process has ended" in folder.state["error"]
 
 
 def test_a_launchers_own_handler_queues_the_job(monkeypatch):
@@ -345,7 +345,7 @@ def test_a_signal_while_the_average_changes_places_with_the_weights(at):
     for mean in ema.means():
         mean.add_(1)
     before = [(mean.clone(), value.detach().clone()) for mean, value in ema.pairs]
-    ema.pairs, served = Disturbed(ema.pairs, at), []
+    ema._pairs, served = Disturbed(ema.pairs, at), []
     with STOP.listening():
         with pytest.raises(Stopped), STOP.deferred(only=False), ema.serving() as model:
             served.append(next(model.parameters()).detach().clone())

@@ -17,7 +17,7 @@ from eval import damage
 from eval.features import train_embedded
 from ragaf_exp import bench, sample
 from ragaf_exp.commands import extractor_sheet, region_survey
-from ragaf_exp.core import writable
+from ragaf_exp.core import files, writable
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.evaluation.controls import __main__
 from ragaf_exp.report import __main__ as reporting
@@ -28,14 +28,14 @@ def read_only(monkeypatch) -> Callable[[Path], None]:
     """read_only(folder): nothing can be made in it or below it, even by root."""
 
     def call(folder: Path) -> None:
-        make, write = tempfile.TemporaryFile, os.replace
+        make, write = tempfile.TemporaryFile, files.write_atomic
 
         def refuse(place: object) -> None:
             if Path(place).is_relative_to(folder):
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(place))
 
         monkeypatch.setattr(writable.tempfile, "TemporaryFile", lambda dir: refuse(dir) or make(dir=dir))
-        monkeypatch.setattr(os, "replace", lambda source, target: refuse(target) or write(source, target))
+        monkeypatch.setattr(files, "write_atomic", lambda path, content: refuse(path) or write(path, content))
 
     return call
 

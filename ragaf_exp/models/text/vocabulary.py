@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
-from weakref import WeakKeyDictionary
+from functools import lru_cache
 
 from tokenizers import Encoding, Tokenizer
 
@@ -18,8 +18,7 @@ RUN = re.compile(r"\S{100}")  # fitting takes time quadratic in a word's length
 NAMED = 50  # words and cuts that warnings about one tokenizer name
 LAST = "captions: further unknown words and cuts are not listed"
 SHOWN = 8  # words in one of them
-_unknown: WeakKeyDictionary[Tokenizer, int | None] = WeakKeyDictionary()
-_named: WeakKeyDictionary[Tokenizer, set[str]] = WeakKeyDictionary()  # both stages' models share a tokenizer
+TOKENIZERS = 16  # the most that are remembered; tokenizers' own class allows no weak references in older versions
 
 
 def fitting(captions: Iterable[str]) -> Iterator[str]:
@@ -49,13 +48,18 @@ def unknown_words(tokenizer: Tokenizer, encoding: Encoding, caption: str) -> dic
     return found
 
 
+@lru_cache(maxsize=TOKENIZERS)
 def _unknown_token(tokenizer: Tokenizer) -> int | None:
     """The id of the token that stands for what the vocabulary lacks; None where it lacks nothing."""
-    if tokenizer not in _unknown:
-        model = json.loads(tokenizer.to_str())["model"]  # a Unigram's is in no attribute
-        name = model.get("unk_token")
-        _unknown[tokenizer] = model.get("unk_id") if name is None else tokenizer.token_to_id(name)
-    return _unknown[tokenizer]
+    model = json.loads(tokenizer.to_str())["model"]  # a Unigram's is in no attribute
+    name = model.get("unk_token")
+    return model.get("unk_id") if name is None else tokenizer.token_to_id(name)
+
+
+@lru_cache(maxsize=TOKENIZERS)
+def _named_by(tokenizer: Tokenizer) -> set[str]:
+    """The texts that warnings about this tokenizer have named; both stages' models share a tokenizer."""
+    return set()
 
 
 def warn_unknown(tokenizer: Tokenizer, words: Iterable[str], effect: str) -> None:
@@ -74,7 +78,7 @@ def warn_cut(tokenizer: Tokenizer, limit: int, rest: str) -> None:
 
 def _unnamed(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
     """Texts that no warning about this tokenizer has named yet; none after `NAMED` of them, which one more line says."""
-    named = _named.setdefault(tokenizer, set())
+    named = _named_by(tokenizer)
     new = [text for text in dict.fromkeys(texts) if text not in named]
     if new and len(named) >= NAMED:
         if LAST not in named:
