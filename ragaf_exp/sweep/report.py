@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from eval.registry import SWEEP, shown
-from eval.statistics.bootstrap import student_interval
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
 from ragaf_exp.sweep.monitor import load
@@ -80,5 +79,7 @@ def _groups(table: Table, metrics: dict[str, Any], names: list[str]) -> dict[str
 def _mean(values: list[float]) -> str:
     if not values:
         return "–"
+    from eval.statistics.bootstrap import student_interval  # imports NumPy, which a submission does without
+
     mean, half = student_interval(values)
     return f"{mean:.3f} ± {half:.3f}" if len(values) > 1 else f"{mean:.3f}"

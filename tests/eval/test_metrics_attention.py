@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from eval import scoring
@@ -115,6 +115,8 @@ def test_scores_by_counts_are_those_by_pixels(seed, regions, tokens):
     if not (labels >= 0).any():
         assert (found.pointing, found.iou) == (0.0, 0.0)
         return
+    first, *second = np.sort(score)[::-1][:2]
+    assume(not second or first - second[0] > 1e-4)  # ties share the first place
     seen = (labels >= 0) & (score[labels] >= 0.5 * score.max())
     wanted = mask & (labels >= 0)
     assert found.iou == pytest.approx((seen & wanted).sum() / (seen | wanted).sum())
