@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeAlias
 
 COLOURS, SKETCH, ATTENTION, IMAGE = "Colours and fills", "Sketch", "Attention", "Image"
 CONTROLS = "Controls"  # of controls.json, where the conditions were changed
@@ -28,7 +27,10 @@ SWEEP = "sweep"  # columns of a sweep's report
 VALIDATION = "validation"  # measured on the validation grid while training
 
 MAIN = (HEADLINE, STUDY, CURVE, SWEEP, VALIDATION)
-ImageScore = Callable[[np.ndarray, np.ndarray], float]  # of an image and its reference, both (H,W,3) uint8
+if TYPE_CHECKING:
+    import numpy as np
+
+ImageScore: TypeAlias = "Callable[[np.ndarray, np.ndarray], float]"  # of an image and its reference, both (H,W,3) uint8
 
 
 @dataclass(frozen=True)
