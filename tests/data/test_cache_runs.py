@@ -113,7 +113,7 @@ def test_an_interrupt_keeps_what_there_is(cache):
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
-    assert running.returncode == 130 and "what was computed is kept" in err and "Traceback" not in err
+    assert running.returncode == 130 and "computed entries are stored" in err and "Traceback" not in err
     assert not list(cache.rglob("*.tmp")) and not out
 
 
