@@ -72,7 +72,7 @@ def sweep(arguments: list[str]) -> None:
     parse_args(own, dict.fromkeys(SWEEP_ARGUMENTS[name], str))
     others = [word for word in rest if word not in own]
     if name in ("submit", "search"):
-        composed(["-m", *read_sweep(target).words, *others])
+        composed(["-m", *read_sweep(target).all_overrides, *others])
     else:
         assert not others, f"unknown arguments {others}"
 
