@@ -38,6 +38,14 @@ def pytest_collection():
         return (yield)
 
 
+@pytest.fixture(autouse=True)
+def forget_signals():
+    """Clear the signal that a test sent to its own process, so that it stops no later test's training."""
+    yield
+    if (module := sys.modules.get("ragaf_exp.runs.signals")) is not None:
+        module.STOP.signal_name, module.STOP.ending, module.STOP.orphaned = None, False, False
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real test data: $RAGAF_TEST_DATA, or ../shared next to the checkout. Skips the test if neither exists."""
