@@ -220,7 +220,7 @@ def test_faults_of_the_run_itself(story, same):
 def test_kills_a_cancellation_and_a_requeue_by_hand(story, same):
     found = story("killed")
     assert found["stale_s"] < TOLD_S
-    assert found["orphan_s"] < TOLD_S and "is gone" in found["orphan"]["error"]
+    assert found["orphan_s"] < TOLD_S and "parent process has ended" in found["orphan"]["error"]
     assert found["cancelled"]["state"] == "cancelled"
     assert found["requeued"]["state"] == "preempted"
     assert found["ends"] == ["FAILED", "FAILED", "CANCELLED", "COMPLETED"]
