@@ -22,7 +22,7 @@ run: $(READY) ## train both stages on the embedded scenes, evaluate, report (abo
 test: $(READY) ## run the tests; ARGS='-m slow': only those that take an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
-slurm-test: $(READY) ## install a one-node SLURM and run a fault matrix on it: needs root on Debian, 6 minutes
+slurm-test: $(READY) ## install a one-node SLURM and run a fault matrix on it: needs root on Debian
 	tests/slurm/install.sh
 	RAGAF_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm --timeout=600 $(ARGS)
 
