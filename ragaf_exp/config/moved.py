@@ -1,14 +1,15 @@
-"""Aliases of modules that have moved, and keys that older configs lack: their runs load and their hashes stay the same.
+"""Aliases of modules that have moved, so that configs of older runs load and their hashes stay the same.
 
 A `_target_` in a run's config.yaml names a class by its module. `current` translates the names of older versions when
 a config is read. Config hashes are computed over the older names (`original`), so that run folders, shared stage 1
-folders and stored samples keep their names. A key in ADDED is filled in when it is missing, and is left out of hashes
-where its value is what older versions did.
+folders and stored samples keep their names.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from ragaf_exp.config.added import with_added, without_added
 
 MOVED = {
     "ragaf_exp.augment.drawing": "ragaf_exp.sketch.augment.drawing",
@@ -32,26 +33,22 @@ MOVED = {
     "ragaf_exp.models.text": "ragaf_exp.models.text.tiny",
     "ragaf_exp.sampler": "ragaf_exp.diffusion.sampler",
 }  # module in version 0.1 -> module today
-ADDED = {"task": {"_target_": "ragaf_exp.tasks.sketch_text.SketchText"}}  # group -> key -> value of older versions
 ORIGINAL = {new: old for old, new in MOVED.items()}
 
 
 def current(node: Any) -> Any:
-    """Translate each `_target_` in a plain container to its present name, and fill in the keys that it lacks."""
+    """Translate each `_target_` in a plain container to its present name, and fill in those added later."""
     node = _translated(node, MOVED)
-    for group, added in ADDED.items():
-        if isinstance(node, dict) and isinstance(node.get(group), dict):
-            node[group] = {**added, **node[group]}
-    return node
+    return with_added(node) if isinstance(node, dict) else node
 
 
 def original(node: Any) -> Any:
-    """A plain container as hashes are computed over it: the older name of each `_target_`, without added keys."""
+    """Translate each `_target_` in a plain container to the name that hashes are computed over.
+
+    Of a whole config, settings that were added later are left out at their defaults.
+    """
     node = _translated(node, ORIGINAL)
-    for group, added in ADDED.items():
-        if isinstance(node, dict) and isinstance(node.get(group), dict):
-            node[group] = {k: v for k, v in node[group].items() if k not in added or v != added[k]}
-    return node
+    return without_added(node) if isinstance(node, dict) else node
 
 
 def _translated(node: Any, names: dict[str, str]) -> Any:

@@ -27,6 +27,7 @@ from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dummies import largest_batch
+from ragaf_exp.runs.flat_config import flat_config
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.tasks.base import Denoised, denoising_loss
 from ragaf_exp.training.objective import Objective
@@ -268,3 +269,13 @@ def test_assembly_builds_the_task_of_the_config(experiment, toy_module, tmp_path
     assert type(experiment.parts.task) is toy_module.ToyInpaint
     parts = assemble(experiment.cfg, RunFolder(tmp_path))
     assert parts.task.dropout == {"text": 0.1, "sketch": 0.1, "known": 0.1}
+
+
+def test_runs_of_before_are_compared_without_the_difference(tiny, tmp_path):
+    cfg = compose_config([*tiny, f"runs={tmp_path}"])
+    old = cfg.copy()
+    del old.task["_target_"]
+    for name, content in (("new", cfg), ("old", old)):
+        (tmp_path / name).write_text(OmegaConf.to_yaml(content, resolve=True))
+    assert flat_config(tmp_path / "old") == flat_config(tmp_path / "new")
+    assert flat_config(tmp_path / "none") == {}
