@@ -24,6 +24,10 @@ class Hint(PretrainedModule):
         """(B,1,H,W) in [0,1] -> features, among them those at the latent's resolution (h,w): (B,width,h,w)."""
         raise NotImplementedError
 
+    def resolutions(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Resolutions (h,w) of the features that regions pool, for latents of height x width: the finest first."""
+        return [(height, width)]
+
     def at(self, given: dict[str, Tensor], x: Tensor, t: Tensor, text: Text) -> dict[str, Tensor]:
         """Residuals by injection point at timesteps t (B,), from what forward gave; most don't depend on these.
 
