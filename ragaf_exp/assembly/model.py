@@ -33,8 +33,8 @@ def make_model(parts: Parts, stage: str) -> Model:
     if size % (unit := codec.downscale * backbone.stride):
         unit *= cfg.data.size // size
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone, codec and stage")
-    backbone.set_full_inpaint_mask(codec.blank, size)
-    shapes = backbone.shapes(side)
+    backbone.set_full_inpaint_mask(codec.blank, size, size)
+    shapes = backbone.shapes(side, side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
     if parts.task.hint_channels != 1:
         hint.widen(parts.task.hint_channels)
@@ -42,13 +42,14 @@ def make_model(parts: Parts, stage: str) -> Model:
     inputs = BoundInputs(parts.task, codec, side)
     torch.manual_seed(derive(cfg.seed, "init", "lora"))
     add_lora(backbone, stage, memory_of(cfg))
+    further = {"inputs": inputs, "downscale": codec.downscale}
     if not kind.has_region_path:
-        return Model(*common, inputs=inputs)
+        return Model(*common, **further)
     torch.manual_seed(derive(cfg.seed, "init", kind.name))
     values = sum(asked(cfg.loss, codec.channels).values())
     seen = codec.channels if kind.takes_start(cfg) else 0
-    region_path = _region_path(cfg, text, hint, backbone, shapes)
-    return Model(*common, values, *region_path, cfg.loss.contrastive > 0, seen, inputs)
+    path = _region_path(cfg, text, hint, backbone, shapes)
+    return Model(*common, values, *path, cfg.loss.contrastive > 0, seen, **further)
 
 
 STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1
@@ -85,7 +86,7 @@ def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn
     backend.check(cfg.memory.device)
     ragaf = build(
         cfg.ragaf, "ragaf", node_features=len(NODE_FEATURES), edge_features=len(EDGE_FEATURES),
-        hint_width=hint.width, hint_sizes=[shapes["in"][1:], *getattr(hint, "sizes", ())], text_width=text.width,
+        hint_width=hint.width, hint_sizes=hint.resolutions(*shapes["in"][1:]), text_width=text.width,
         fusion=fusion, backend=backend,
     )  # fmt: skip
     injection = build(cfg.injection, "injection", shapes=shapes, width=ragaf.width, cross_layers=backbone.cross_layers)

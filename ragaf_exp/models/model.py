@@ -39,20 +39,24 @@ class Prediction:
 class Model(nn.Module):
     """text, hint, backbone: the parts of stage 1. ragaf, injection: of stage 2, else None.
 
-    shapes: injection point -> (C,h,w). timesteps: of the diffusion. region_values: how many values each region token
-    says of x0 in its region. contrast: compare regions and captions over the batch. coarse_channels: of stage 1's
-    latent, where stage 2 sees it: a convolution added to the UNet's first is one over more input channels. inputs: what a
-    task gives besides caption and sketch; its channels next to x_t enter in the same way, so that any backbone takes them.
+    shapes: injection point -> (C,h,w) at the training images' size; those of other sizes are traced when needed.
+    timesteps: of the diffusion. region_values: how many values each region token says of x0 in its region. contrast:
+    compare regions and captions over the batch. coarse_channels: of stage 1's latent, where stage 2 sees it: a
+    convolution added to the UNet's first is one over more input channels. inputs: what a task gives besides caption and
+    sketch; its channels next to x_t enter in the same way, so that any backbone takes them. downscale: image pixels per
+    latent pixel.
     """
 
     def __init__(
         self, text: TextEncoder, hint: Hint, backbone: Backbone, shapes: dict[str, Shape], timesteps: int,
         region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
-        coarse_channels: int = 0, inputs: BoundInputs | None = None,
+        coarse_channels: int = 0, inputs: BoundInputs | None = None, *, downscale: int,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
-        self.sizes = {s[1:] for s in shapes.values()}  # resolutions at which soft masks are needed
+        self.sizes = {p: s[1:] for p, s in shapes.items()}  # resolutions at which soft masks are needed
+        self.other_sizes: dict[tuple[int, int], dict[str, tuple[int, int]]] = {}  # the same by a latent's (h,w)
+        self.downscale = downscale
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection
         self.region_latent = nn.Linear(ragaf.width, region_values) if ragaf is not None and region_values else None
@@ -183,9 +187,20 @@ class Model(nn.Module):
         return self.ragaf, self.injection
 
     def _regions(self, ragaf: Ragaf, batch: Batch, text: Text, features: dict, keep_sketch: Tensor) -> RegionState:
-        masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in self.sizes}
+        latent = (batch.sketch.shape[2] // self.downscale, batch.sketch.shape[3] // self.downscale)
+        sizes, levels = self._sizes_at(latent), self.hint.resolutions(*latent)[: len(ragaf.levels)]
+        masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in {*sizes.values(), *levels}}
         kept = keep_sketch[:, None]
         masks = {size: m * kept[..., None, None] for size, m in masks.items()}
-        hint = [features[size] * kept[..., None, None] for size in ragaf.levels]
+        hint = [features[size] * kept[..., None, None] for size in levels]
         edge_mask = batch.edge_mask & kept[..., None]
-        return ragaf(batch.nodes, batch.node_mask & kept, batch.edges, edge_mask, masks, hint, text)
+        state = ragaf(batch.nodes, batch.node_mask & kept, batch.edges, edge_mask, masks, hint, text)
+        return state if sizes is self.sizes else replace(state, sizes=sizes)
+
+    def _sizes_at(self, latent: tuple[int, int]) -> dict[str, tuple[int, int]]:
+        """(h,w) at every injection point for latents of this size."""
+        if latent == self.sizes[FIRST]:
+            return self.sizes
+        if latent not in self.other_sizes:
+            self.other_sizes[latent] = {p: shape[1:] for p, shape in self.backbone.shapes(*latent).items()}
+        return self.other_sizes[latent]

@@ -39,9 +39,9 @@ def run_member(record: Record, job: Job, member: str) -> None:
     if read_loosely(record.home / member / "status.json").get("state") == "done":
         print(f"{record.home / member}: already finished")
         return
-    from ragaf_exp.run import job as run_job
+    from ragaf_exp.experiments.start import start
 
-    run_job(config_of(record, member))
+    start(config_of(record, member))
 
 
 def config_of(record: Record, member: str) -> DictConfig:

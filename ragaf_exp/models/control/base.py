@@ -29,6 +29,10 @@ class Hint(PretrainedModule):
         raise UserError(f"hint: {type(self).__name__} takes a sketch, and this task gives it {channels} channels; "
                         "take hint=lite")  # fmt: skip
 
+    def resolutions(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Resolutions (h,w) of the features that regions pool, for latents of height x width: the finest first."""
+        return [(height, width)]
+
     def at(self, given: dict[str, Tensor], x: Tensor, t: Tensor, text: Text) -> dict[str, Tensor]:
         """Residuals by injection point at timesteps t (B,), from what forward gave; most don't depend on these.
 
