@@ -41,7 +41,13 @@ class StageKind:
         return f"Stage {self.number}"
 
     def setting(self, cfg: DictConfig, name: str, default: Any = None) -> Any:
-        """A value of its settings, `default` where it has no such setting."""
+        """A value of its settings.
+
+        Args:
+            cfg: The config of the run.
+            name: Key of the setting.
+            default: The value for a stage that has no such setting.
+        """
         return cfg.stage[self.name].get(name, default)
 
     def scale(self, cfg: DictConfig) -> int:
