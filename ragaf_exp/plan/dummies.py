@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 
 from ragaf_exp.core.types import Batch
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+
+NO_MAPS: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,14 @@ class NullRunFolder:
         """Discard the status."""
 
 
-def largest_batch(items: int, size: int, regions: int, width: int = 0) -> Batch:
+def largest_batch(items: int, size: int, regions: int, maps: Mapping[str, int] = NO_MAPS, width: int = 0) -> Batch:
     """A batch of zeros with the largest number of regions.
 
     Args:
         items: The batch size.
         size: The height of the images, in pixels.
         regions: The number of regions of every item.
+        maps: Channels of a task's further conditions, by name.
         width: The width of the images, in pixels; 0 = the height.
 
     Returns:
@@ -73,4 +77,5 @@ def largest_batch(items: int, size: int, regions: int, width: int = 0) -> Batch:
         node_mask=torch.ones(items, regions, dtype=torch.bool),
         edges=torch.zeros(items, regions, regions, len(EDGE_FEATURES)),
         edge_mask=torch.ones(items, regions, regions, dtype=torch.bool),
+        conditions={name: torch.zeros(items, channels, height, width) for name, channels in maps.items()},
     )  # fmt: skip
