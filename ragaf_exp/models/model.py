@@ -42,9 +42,9 @@ class Model(nn.Module):
     shapes: injection point -> (C,h,w) at the training images' size; those of other sizes are traced when needed.
     timesteps: of the diffusion. region_values: how many values each region token says of x0 in its region. contrast:
     compare regions and captions over the batch. coarse_channels: of stage 1's latent, where stage 2 sees it: a
-    convolution added to the UNet's first is one over more input channels. inputs: what a task gives besides caption and
-    sketch; its channels next to x_t enter in the same way, so that any backbone takes them. downscale: image pixels per
-    latent pixel.
+    convolution added to the UNet's first is one over more input channels. downscale: image pixels per latent pixel.
+    inputs: what a task gives besides caption and sketch; its channels next to x_t enter in the same way, so that any
+    backbone takes them.
     """
 
     def __init__(

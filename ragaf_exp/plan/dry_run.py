@@ -59,7 +59,14 @@ class DryRun:
 
 
 class TrainingFixture:
-    """A stage's model, trainer and batch, with every tensor labelled by kind."""
+    """A stage's model, trainer and batch, with every tensor labelled by kind.
+
+    Args:
+        cfg: The composed config.
+        phase: The phase of training: a stage, or REGIONS for stage 2's region-only steps.
+        compute: The device whose memory use is predicted.
+        tracker: Labels the tensors.
+    """
 
     def __init__(self, cfg: DictConfig, phase: str, compute: FakeCudaCompute, tracker: Tracker):
         with tracker.labelling("codec"):
@@ -108,7 +115,13 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 
 @contextmanager
 def track_allocations(tracker: Tracker, trainer: Trainer, codec: nn.Module) -> Iterator[None]:
-    """Label the allocations of training steps in the block by the operation that makes them."""
+    """Label the allocations of training steps in the block by the operation that makes them.
+
+    Args:
+        tracker: Records allocations.
+        trainer: The trainer whose steps run in the block.
+        codec: Encodes the images of a step.
+    """
     update, accelerator = trainer.update, trainer.accelerator
     with ExitStack() as stack:
         stack.enter_context(wrapped(codec, encode=tracker.labelled("codec", codec.encode)))

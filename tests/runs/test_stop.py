@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ragaf_exp.experiments.start import start
 
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.evaluation.samples import SampleCache
 from ragaf_exp.experiments import experiment
 from ragaf_exp.experiments.experiment import run
+from ragaf_exp.experiments.start import start
 from ragaf_exp.runs import restarts, slurm
 from ragaf_exp.runs import signals as stop_module
 from ragaf_exp.runs.checkpoints import load_newest
