@@ -19,6 +19,7 @@ from eval.scoring import Scoring
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.compose import compose_config, config_hash, load_config
+from ragaf_exp.config.schema import Memory
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example
 from ragaf_exp.data.loader import collate
@@ -27,6 +28,7 @@ from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_run
+from ragaf_exp.models.loading.tuning import set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dummies import largest_batch
 from ragaf_exp.runs.flat_config import flat_config
@@ -321,3 +323,10 @@ def test_runs_of_before_are_compared_without_the_difference(tiny, tmp_path):
         (tmp_path / name).write_text(OmegaConf.to_yaml(content, resolve=True))
     assert flat_config(tmp_path / "old") == flat_config(tmp_path / "new")
     assert flat_config(tmp_path / "none") == {}
+
+
+def test_the_layer_of_the_channels_is_trained_first_and_frozen_with_stage_1(experiment):
+    for stage, trains in (("coarse", True), ("refine", False)):
+        model = make_model(experiment.parts, stage)
+        set_trainable(model, stage, Memory(tune="frozen"))
+        assert {p.requires_grad for p in model.extra_in.parameters()} == {trains}

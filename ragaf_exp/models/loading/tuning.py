@@ -30,8 +30,9 @@ def set_trainable(model: Model, stage: str, memory: Memory) -> None:
     """Let gradients reach what this stage trains, and nothing else."""
     text, hint, backbone = model.text, model.hint, model.backbone
     later = STAGES[stage].starts_from is not None and memory.tune != "full"
-    if later:
-        hint.requires_grad_(False)
+    for module in (hint, model.extra_in, model.task_tokens) if later else ():
+        if module is not None:
+            module.requires_grad_(False)
     if later or not text.trained:
         text.requires_grad_(False)
     if later or (backbone.pretrained and memory.tune != "full"):
