@@ -78,6 +78,12 @@ class BoundInputs:
             return self.codec.encode(image)
 
 
+def both(keep: Keep, present: Keep) -> Keep:
+    """The conditions that are neither dropped nor absent."""
+    there = {name: keep[name] & x if name in keep else x for name, x in present.items()}
+    return {**keep, **there}
+
+
 def present(keep: Keep, name: str, like: Tensor) -> Tensor:
     """A factor that is zero for the items whose condition is dropped.
 
