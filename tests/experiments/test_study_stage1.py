@@ -25,6 +25,8 @@ from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.trainer import Trainer
 
+pytestmark = pytest.mark.process
+
 UNSEEN = ["regions.max_regions=2", "graph=none", "ragaf.layers=2", "fusion=cosine", "injection=bottleneck",
           "sampler.steps=3", "eval.grid=1", "stage.refine.steps=9", "memory.tune=frozen", "study.member=x",
           "memory.budget=99", "memory.force=true"]  # fmt: skip

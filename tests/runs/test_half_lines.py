@@ -18,6 +18,8 @@ from ragaf_exp.report.compare.compare import compare
 from ragaf_exp.runs import metrics_jsonl
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.process
+
 A, B = "a" * 12, "b" * 12
 LINE = {"stage": "coarse", "step": 1, "loss": 0.5}
 
