@@ -27,6 +27,14 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
+class Caption:
+    """One of several captions of an item, with the objects that it names."""
+
+    text: str
+    objects: tuple[SceneObject, ...] = ()
+
+
+@dataclass(frozen=True)
 class Item:
     """One example from a data source, before sketch extraction."""
 
@@ -36,6 +44,8 @@ class Item:
     drawing: np.ndarray | None = None  # (H,W) float32 in [0,1], 1 = stroke
     objects: tuple[SceneObject, ...] = ()
     object_map: np.ndarray | None = None  # (H,W) uint8, 0 = background, else SceneObject.label
+    captions: tuple[Caption, ...] = ()  # all captions, where training samples one at each step; the first is `caption`
+    difficulty: int | None = None  # the data set's own rating of the drawing
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import threading
 import warnings
@@ -37,12 +38,14 @@ def check_header(path: str | Path) -> tuple[int, int]:
         return picture.size
 
 
-def decode(path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+def decode(path: str | Path, content: bytes | None = None, side: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
     """Decode an image, with its EXIF orientation applied.
 
     Args:
         path: The file.
         content: Its bytes, if they have been read already.
+        side: Pixels that the shorter side must keep; a JPEG is decoded at the smallest of 1/8, 1/4 and 1/2 of its size
+            that has them (DCT scaling, several times faster). 0 decodes at full size.
 
     Returns:
         RGB (H, W, 3) uint8, and alpha (H, W) uint8 or None if everything is opaque.
@@ -52,6 +55,9 @@ def decode(path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, 
     """
     with _open(path, content) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
         try:
+            if side:
+                scale = side / min(picture.size)
+                picture.draft(None, (math.ceil(picture.width * scale), math.ceil(picture.height * scale)))
             picture.load()
             return _channels(_upright(picture))
         except Exception as error:  # a decoder may raise anything on damaged bytes
