@@ -46,7 +46,8 @@ def group_figures(
 
     Facts of an item: stroke_density; regions; mask_area, the mean over its objects' masks, and largest_mask, as shares
     of the image; difficulty, the data set's rating. A fact of an object: object_area, by which per-object metrics alone
-    are grouped. A fact that no item has is left out. Returns, with figures as `eval.statistics.bootstrap.figure` makes them,
+    are grouped. A fact that no item has is left out. Returns, with figures as `eval.statistics.bootstrap.figure` makes
+    them,
 
         {"regions": {"without": 0, "groups": [
             {"group": "low", "from": 2, "to": 3, "items": 71, "metrics": {"ssim": {"value": ..., "n": ..., ...}}}, ...]}}

@@ -14,6 +14,7 @@ from ragaf_exp.config.build import build
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
+from ragaf_exp.data.recaptioned import Recaptioned
 from ragaf_exp.data.variants import Varied, pictures
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.sampler import Sampler
@@ -40,6 +41,12 @@ class Parts:
 
     def examples(self, split: str) -> Examples:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
+        if split == "train" and getattr(self.source, "samples_captions", False):
+            return Recaptioned(self._varied(split), self.cfg.seed)
+        return self._varied(split)
+
+    def _varied(self, split: str) -> Examples:
+        """Examples, in training with their variants."""
         cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
         items = self.source.split(split)
         task, seed = self.cfg.task, self.cfg.seed

@@ -24,6 +24,7 @@ from ragaf_exp.core.errors import UserError
 MAX_PIXELS = 64_000_000  # a decompression bomb beyond this
 FULL_16 = 16384  # values from which on greyscale uses all of 16 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+ORIENTATION = 0x0112  # EXIF tag
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 # Set once, since catching warnings during a call isn't thread-safe; logged problems are raised as errors too.
@@ -62,6 +63,15 @@ def decode(path: str | Path, content: bytes | None = None, side: int = 0) -> tup
             return _channels(_upright(picture))
         except Exception as error:  # a decoder may raise anything on damaged bytes
             raise UserError(_damaged(path, error)) from None
+
+
+def orientation(path: str | Path) -> int:
+    """Read the EXIF orientation of an image, 1 (upright) where there is none. Raises UserError as `decode` does."""
+    with _open(path) as picture:
+        try:
+            return int(picture.getexif().get(ORIENTATION, 1))
+        except Exception:  # damaged EXIF says nothing about the pixels
+            return 1
 
 
 def read_labels(path: str | Path) -> np.ndarray:
