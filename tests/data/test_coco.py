@@ -284,7 +284,7 @@ def test_the_index_of_a_large_file_is_stored(root: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(annotation_index, "LARGE", 100)
     path = root / "annotations" / "instances_train2017.json"
     first = AnnotationIndex(path)
-    assert len(list((root / "cache").rglob("*.npy"))) == 1
+    assert len(list((root / "cache").rglob("*.npz"))) == 1
     monkeypatch.setattr(annotation_index, "array_items", None)  # the second time, the file is not parsed
     second = pickle.loads(pickle.dumps(AnnotationIndex(path)))  # noqa: S301 - our own
     for image in (1, 2, 24, 99):

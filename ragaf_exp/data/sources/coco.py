@@ -11,10 +11,8 @@ There are no drawings: sketches are extracted.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,10 +20,9 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Caption, Item, SceneObject
 from ragaf_exp.data.decode import orientation
-from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.listing import by_stem
+from ragaf_exp.data.sources.annotation_index import read_captions
 from ragaf_exp.data.sources.coco_things import Spans, Things, things_of
-from ragaf_exp.data.sources.json_array import array_items, as_utf8
 from ragaf_exp.data.sources.mask_maps import TURNS
 from ragaf_exp.data.sources.names import normal
 from ragaf_exp.data.sources.records import Record, RecordSource, root_folder
@@ -145,29 +142,16 @@ def list_part(root: Path, part: str, both: bool) -> list[Record]:
     path = root / "annotations" / f"captions_{part}.json"
     if not path.is_file():
         raise UserError(f"{path}: no such file; fetch COCO's annotations_trainval into {root}")
-    names = {image["id"]: str(image["file_name"]) for _, _, image in _checked(path, "images")}
-    texts: dict[int, list[str]] = defaultdict(list)
-    for _, _, annotation in _checked(path, "annotations"):
-        texts[annotation["image_id"]].append(" ".join(as_utf8(annotation["caption"]).split()))
     there = set(by_stem(root / part).values())
     split = "test" if both and part.startswith("val") else ""
     return [
         Record(
             f"{part}/{normal(Path(name).stem)}",
             f"{part}/{name}",
-            captions=tuple(shortened(texts.get(number, []), path)),
+            captions=tuple(texts),
             split=split,
             problem="" if name in there else f"{root / part / name}: no such file",
             place=number,
         )
-        for number, name in names.items()
+        for number, name, texts in read_captions(path)
     ]
-
-
-def _checked(path: Path, name: str) -> Any:
-    """Read an array of objects with the keys that COCO's captions have. Raises UserError for others."""
-    keys = {"images": {"id", "file_name"}, "annotations": {"image_id", "caption"}}[name]
-    for entry in array_items(path, name):
-        if not isinstance(entry[2], dict) or not keys <= entry[2].keys():
-            raise UserError(f"{path}: {name} have no {' and '.join(sorted(keys))}; is it COCO's captions file?")
-        yield entry

@@ -12,7 +12,6 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.decode import read_labels
 from ragaf_exp.data.listing import by_stem
 from ragaf_exp.data.sources.annotation_index import AnnotationIndex
-from ragaf_exp.data.sources.json_array import array_items, as_utf8
 from ragaf_exp.data.sources.mask_maps import draw_annotations, read_panoptic, warp_nearest, window
 from ragaf_exp.data.sources.mentions import concept, mentions
 from ragaf_exp.data.sources.stuff_labels import STUFF
@@ -59,9 +58,8 @@ class _Annotated:
 
     def __init__(self, path: Path, more: dict[int, str] | None = None) -> None:
         self.index = AnnotationIndex(path)
-        self.names = {c["id"]: concept(as_utf8(c["name"])) for _, _, c in array_items(path, "categories")} | (more or {})
+        self.names = {number: concept(name) for number, name in self.index.names.items()} | (more or {})
         self.known = frozenset(self.names.values())
-        self.sizes = {i["id"]: (i["height"], i["width"]) for _, _, i in array_items(path, "images")}
 
     def _ids(self, labels: dict[str, int]) -> dict[int, int]:
         """Map category ids to the labels of their concepts."""
@@ -100,7 +98,7 @@ class Instances(_Annotated):
             (size, size) uint8, 0 = none.
         """
         wanted = self._ids(labels)
-        frame = window(*self.sizes[image], size, fit)
+        frame = window(*self.index.size(image), size, fit)
         annotations = [(wanted[a["category_id"]], a) for a in self.index.of(image, set(wanted))]
         drawn = draw_annotations(annotations, frame)
         if (file := self._maps.get(f"{image:012d}")) is None or self.stuff is None:
@@ -149,7 +147,7 @@ class Panoptic(_Annotated):
         path = self.folder / annotation["file_name"]
         if not path.is_file():
             raise UserError(f"{path}: no such file; unpack the panoptic PNG files, or set data.objects=false")
-        ids = warp_nearest(read_panoptic(path), window(*self.sizes[image], size, fit))
+        ids = warp_nearest(read_panoptic(path), window(*self.index.size(image), size, fit))
         for segment in annotation["segments_info"]:
             if segment["category_id"] in wanted:
                 drawn[ids == segment["id"]] = wanted[segment["category_id"]]

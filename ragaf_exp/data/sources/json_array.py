@@ -6,15 +6,15 @@ COCO's instances_train2017.json has 450 MB, and would take more than 2 GB as Pyt
 from __future__ import annotations
 
 import json
-import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ragaf_exp.core.errors import UserError
 
 CHUNK = 1 << 22  # bytes decoded at a time
+LONGEST_KEY = 64  # bytes of an array's name with the marks around it
 BETWEEN = re.compile(r"[\s,]*")
 DECODE = json.JSONDecoder().raw_decode
 
@@ -25,34 +25,37 @@ def array_items(path: Path, name: str) -> Iterator[tuple[int, int, Any]]:
     Raises UserError if the file is missing or damaged.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            start = re.search(rb'"%s"\s*:\s*\[' % name.encode(), content)
-            if start:
-                yield from _elements(content, start.end(), path)
-            elif content[:1] != b"{":
-                raise UserError(_damaged(path))
-    except ValueError:  # an empty file can't be mapped
-        raise UserError(_damaged(path)) from None
+        with path.open("rb") as file:
+            start = _start_of(file, name)
+            if start is not None:
+                yield from _elements(file, start, path)
+            else:
+                file.seek(0)
+                if file.read(1) != b"{":
+                    raise UserError(_damaged(path))
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); check the path") from None
 
 
-def element_at(content: mmap.mmap, offset: int, length: int) -> Any:
-    """Parse one element of a mapped file.
+def _start_of(file: BinaryIO, name: str) -> int | None:
+    """Locate the first element of an array: the position after its bracket. None without such an array."""
+    opening = re.compile(rb'"%s"\s*:\s*\[' % name.encode())
+    position, before = 0, b""
+    while chunk := file.read(CHUNK):
+        text = before + chunk
+        if match := opening.search(text):
+            return position - len(before) + match.end()
+        position += len(chunk)
+        before = text[-LONGEST_KEY:]
+    return None
 
-    Args:
-        content: The file.
-        offset: As `array_items` gave it, in bytes.
-        length: Likewise.
-    """
-    return json.loads(content[offset : offset + length])
 
-
-def _elements(content: mmap.mmap, position: int, path: Path) -> Iterator[tuple[int, int, Any]]:
+def _elements(file: BinaryIO, position: int, path: Path) -> Iterator[tuple[int, int, Any]]:
     size = CHUNK
     while True:
-        text = content[position : position + size].decode("latin-1")  # one character per byte
-        index, whole = 0, position + len(text) >= len(content)
+        file.seek(position)
+        text = file.read(size).decode("latin-1")  # one character per byte
+        index, whole = 0, len(text) < size
         while True:
             index = BETWEEN.match(text, index).end()
             if text[index : index + 1] == "]":
