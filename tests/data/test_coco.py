@@ -13,6 +13,7 @@ from PIL import Image
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Graph, Regions
+from ragaf_exp.data.decode import decode
 from ragaf_exp.data.loader import Examples, Preparer, region_spans
 from ragaf_exp.data.recaptioned import Recaptioned
 from ragaf_exp.data.sources import annotation_index, json_array
@@ -343,6 +344,29 @@ def test_label_maps_fall_on_the_pixels_of_the_image(fit: str):
     inside = np.ones_like(certain) if fit == "crop" else np.pad(np.ones((43, 64), bool), ((10, 11), (0, 0)))
     wrong = (sampled > 0) != (image[..., 0] > 127)
     assert (wrong & certain & inside).mean() < 0.02
+
+
+@pytest.mark.parametrize("side", [8, 20, 40, 200])
+def test_fast_jpeg_decoding_equals_pillows(tmp_path: Path, side: int):
+    rng = np.random.default_rng(2)
+    for mode in ("RGB", "L"):
+        noise = np.kron(rng.integers(0, 256, (8, 11, 3)), np.ones((20, 20, 1))).astype(np.uint8)
+        path = tmp_path / f"{mode}.jpg"
+        Image.fromarray(noise).convert(mode).save(path, quality=90)
+        with Image.open(path) as picture:
+            scale = side / min(picture.size)
+            picture.draft(None, (round(picture.width * scale + 0.499), round(picture.height * scale + 0.499)))
+            expected = np.asarray(picture.convert("RGB"))
+        assert np.array_equal(decode(path, side=side)[0], expected)
+
+
+def test_a_cut_jpeg_is_refused_at_any_scale(tmp_path: Path):
+    path = tmp_path / "cut.jpg"
+    picture().save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    for side in (0, 8, 40):
+        with pytest.raises(UserError, match="damaged or cut short"):
+            decode(path, side=side)
 
 
 def test_real_coco(shared_data: Path):

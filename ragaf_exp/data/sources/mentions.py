@@ -36,6 +36,9 @@ PLURALS = {
     "broccoli": "broccoli", "grass": "grass", "leaves": "leaves", "clothes": "clothes", "stairs": "stairs",
 }  # fmt: skip
 
+WORD = re.compile(r"[^\W_]+")
+LONGEST = 3  # words of a phrase
+
 
 def concept(category: str) -> str:
     """Reduce a category's name to what captions call it: 'wall-brick', 'wall-other-merged' to 'wall'."""
@@ -69,26 +72,34 @@ def mentions(caption: str, concepts: Set[str], known: frozenset[str]) -> dict[st
     Returns:
         Concept -> [start, end) in characters, in the caption's order.
     """
-    pattern, meanings = _phrases(known)
+    meanings = _meanings(known)
+    words = [(match[0].lower(), *match.span()) for match in WORD.finditer(caption)]
     spans: dict[str, tuple[int, int]] = {}
-    for match in pattern.finditer(caption):
-        meant = [name for name in meanings[" ".join(match[0].lower().split())] if name in concepts]
-        if len(meant) == 1:
-            spans.setdefault(meant[0], match.span())
+    position = 0
+    while position < len(words):
+        length = next((n for n in range(LONGEST, 0, -1) if _phrase(words[position : position + n], n) in meanings), 0)
+        if length:
+            meant = [name for name in meanings[_phrase(words[position : position + length], length)] if name in concepts]
+            if len(meant) == 1:
+                spans.setdefault(meant[0], (words[position][1], words[position + length - 1][2]))
+        position += max(length, 1)
     return spans
 
 
+def _phrase(words: list[tuple[str, int, int]], length: int) -> str:
+    """Join `length` words; "" if there are fewer."""
+    return " ".join(word for word, _, _ in words) if len(words) == length else ""
+
+
 @lru_cache(maxsize=8)
-def _phrases(known: frozenset[str]) -> tuple[re.Pattern[str], dict[str, list[str]]]:
-    """Compile all phrases of the concepts, the longest first, and map each to its concepts."""
+def _meanings(known: frozenset[str]) -> dict[str, list[str]]:
+    """Map all phrases of the concepts, singular and plural, to the concepts that they may name."""
     meanings: dict[str, list[str]] = {}
     for name in sorted(known):
         for word in (name, *_listed(SYNONYMS.get(name, ""))):
             for form in dict.fromkeys((word, plural(word))):
                 meanings.setdefault(form, []).append(name)
-    longest = sorted(meanings, key=lambda phrase: (-len(phrase), phrase))
-    words = "|".join(re.escape(phrase).replace(r"\ ", r"\s+") for phrase in longest)
-    return re.compile(rf"\b(?:{words or '(?!)'})\b", re.IGNORECASE), meanings
+    return meanings
 
 
 def _listed(words: str) -> Iterable[str]:
