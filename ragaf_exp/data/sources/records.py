@@ -110,6 +110,10 @@ class RecordSource:
         ]
         return LazyItems(partial(_nth, self.item, shown), len(shown), partial(_nth, caption_of, shown))
 
+    def records_of(self, name: str) -> list[Record]:
+        """Return the usable records of "train", "val" or "test"."""
+        return self._splits[name]
+
     def item(self, record: Record, number: int = 0) -> Item:
         """Read an item.
 
