@@ -70,7 +70,7 @@ def _shapes(sides: np.ndarray) -> tuple[int, int, int]:
 
 def _thumb(source: Any, record: Any) -> dict[str, str] | None:
     """Render an item's image and drawing side by side; None if it can't be read."""
-    if record is None or not (record.image or record.drawing or record.place >= 0):
+    if record is None or record.problem:
         return None
     try:
         image, drawing = source.read(record)

@@ -102,7 +102,7 @@ def _sizes(records: Sequence[Record], looks: Mapping[str, Look], size: int) -> I
 
 
 def _channels(looks: Mapping[str, Look]) -> Iterable[Finding]:
-    odd = Counter(look.mode for look in looks.values() if not look.fault and look.mode not in ("RGB", "L"))
+    odd = Counter(look.mode for look in looks.values() if not look.fault and look.mode not in ("RGB", "L", "vector"))
     turned = sum(look.turned for look in looks.values())
     if odd:
         kinds = ", ".join(f"{count} {mode}" for mode, count in odd.most_common())

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,8 +16,9 @@ import xxhash
 from PIL import Image
 
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.data.decode import FORMATS
+from ragaf_exp.data.decode import FORMATS, SUFFIXES
 from ragaf_exp.data.images import read_image
+from ragaf_exp.data.sources.records import Record
 
 HASH = 8  # rows and columns of a perceptual hash
 DECODED = 64  # px, shorter side to which JPEG files are decoded
@@ -52,6 +54,29 @@ def inspect(root: Path, paths: Iterable[str], done: Callable[[], object]) -> dic
         for look in pool.map(partial(_look, root), paths):
             looks[look.path] = look
             done()
+    return looks
+
+
+def is_raster(path: str) -> bool:
+    """Whether a path is that of an image file."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def inspect_vector(source: Any, records: Iterable[Record], done: Callable[[], object]) -> dict[str, Look]:
+    """Check that drawings in vector formats can be rendered.
+
+    Args:
+        source: The data source.
+        records: Its records with such drawings.
+        done: Called after each.
+
+    Returns:
+        Key -> look.
+    """
+    looks = {}
+    for record in records:
+        looks[record.key] = Look(record.key, source.fault(record), mode="vector")
+        done()
     return looks
 
 
