@@ -28,22 +28,24 @@ def make_model(parts: Parts, stage: str) -> Model:
     backbone = build(cfg.backbone, "backbone", **wiring)
     if backbone.schedule is not None:
         parts.diffusion.check_pretrained(backbone.schedule)
-    if size % (unit := codec.downscale * backbone.stride):
-        unit *= cfg.data.size // size
-        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone, codec and stage")
+    unit = codec.downscale * backbone.stride * (cfg.data.size // size)
+    for key, pixels in {"size": cfg.data.size, "width": cfg.data.get("width", 0)}.items():
+        if pixels % unit:
+            raise UserError(f"data.{key}={pixels}: must be a multiple of {unit} for this backbone, codec and stage")
     backbone.set_full_inpaint_mask(codec.blank, size, size)
     shapes = backbone.shapes(side, side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
     common = (text, hint, backbone, shapes, parts.diffusion.timesteps)
+    inputs = {"downscale": codec.downscale, "crop_input": bool(cfg.data.get("crop_input"))}
     torch.manual_seed(derive(cfg.seed, "init", "lora"))
     add_lora(backbone, stage, memory_of(cfg))
     if stage == COARSE:
-        return Model(*common, downscale=codec.downscale)
+        return Model(*common, **inputs)
     torch.manual_seed(derive(cfg.seed, "init", "refine"))
     values = sum(asked(cfg.loss, codec.channels).values())
     seen = codec.channels if cfg.stage.refine.coarse_input else 0
     path = _region_path(cfg, text, hint, backbone, shapes)
-    return Model(*common, values, *path, cfg.loss.contrastive > 0, seen, downscale=codec.downscale)
+    return Model(*common, values, *path, cfg.loss.contrastive > 0, seen, **inputs)
 
 
 STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1

@@ -15,6 +15,7 @@ from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.fit import fit_drawing
 from ragaf_exp.data.images import read_drawing, stroke_share, warn_of_odd
 from ragaf_exp.data.loader import collate
+from ragaf_exp.data.sizes import check_multiple, size_text
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.load import load_run
@@ -47,17 +48,25 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     drawings = [read_drawing(r.sketch, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
     warn_of_odd({r.sketch: stroke_share(drawing) for r, drawing in zip(requests, drawings, strict=True)})
     parts, pipeline = load_run(folder, cfg)
+    size = args.get("size", (cfg.data.size, cfg.data.size))
+    check_multiple(*size, unit_of(pipeline))
     for begin in range(0, len(requests), BATCH):
         rows = slice(begin, begin + BATCH)
-        _sample_batch(requests[rows], drawings[rows], parts, pipeline, folder, args["attention"])
+        _sample_batch(requests[rows], drawings[rows], parts, pipeline, folder, args["attention"], size)
+
+
+def unit_of(pipeline: Pipeline) -> int:
+    """Pixels of which an image's sides must be multiples."""
+    strides = [model.downscale * model.backbone.stride for model in (pipeline.coarse, pipeline.refine) if model is not None]
+    return max(strides) * pipeline.scale
 
 
 def _sample_batch(
     requests: list[Request], drawings: list[np.ndarray], parts: Parts, pipeline: Pipeline, folder: RunFolder,
-    attention: bool,
+    attention: bool, size: tuple[int, int],
 ) -> None:  # fmt: skip
     began = time.monotonic()
-    examples = [as_example(d, r.prompt, parts) for d, r in zip(drawings, requests, strict=True)]
+    examples = [as_example(d, r.prompt, parts, size) for d, r in zip(drawings, requests, strict=True)]
     prepared = time.monotonic()
     model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
     with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:
@@ -74,22 +83,23 @@ def _sample_batch(
             save_attention(request.out, example, recorder.frames(), row, model.text, parts.codec)
 
 
-def as_example(drawing: np.ndarray, prompt: str, parts: Parts) -> Example:
+def as_example(drawing: np.ndarray, prompt: str, parts: Parts, size: tuple[int, int] | None = None) -> Example:
     """Prepare a drawing and a prompt like an item of the run's data, with a black image.
 
     Args:
         drawing: (H,W) float in [0,1], of any size.
         prompt: The prompt.
         parts: The components of the run.
+        size: Height and width of the image in pixels; None = the run's size.
 
     Returns:
-        The example, at the run's size.
+        The example.
     """
-    size = parts.cfg.data.size
+    size = size or (parts.cfg.data.size, parts.cfg.data.size)
     sketch = fit_drawing(drawing, size)
     regions = parts.prepare.regions(sketch)
     # the key seeds the noise: the same sketch, prompt and seed give the same image
-    item = Item("sample", np.zeros((size, size, 3), np.uint8), prompt, drawing=sketch)
+    item = Item("sample", np.zeros((*size, 3), np.uint8), prompt, drawing=sketch)
     return Example(item, sketch, regions, parts.prepare.graph(regions))
 
 
@@ -117,7 +127,9 @@ def write_files(
         save_png(request.out / f"{name}.png", picture)
     write_text(request.out / "prompt.txt", request.prompt + "\n")
     cfg = parts.cfg
-    settings = {"seed": cfg.seed, "strength": cfg.stage.refine.strength, "size": cfg.data.size,
+    height, width = example.sketch.shape
+    size = height if height == width else size_text(height, width)
+    settings = {"seed": cfg.seed, "strength": cfg.stage.refine.strength, "size": size,
                 **{k: v for k, v in cfg.sampler.items() if not k.startswith("_")}}  # fmt: skip
     result = {"schema": 1, "sketch": str(request.sketch), "prompt": request.prompt, **settings,
               "regions": example.regions.count, "unknown_words": model.text.unknown_words(request.prompt),

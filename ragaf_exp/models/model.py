@@ -42,12 +42,13 @@ class Model(nn.Module):
     timesteps: of the diffusion. region_values: how many values each region token says of x0 in its region. contrast:
     compare regions and captions over the batch. coarse_channels: of stage 1's latent, where stage 2 sees it: a
     convolution added to the UNet's first is one over more input channels. downscale: image pixels per latent pixel.
+    crop_input: what is cut off the images is an input, added after the first layer at every pixel alike.
     """
 
     def __init__(
         self, text: TextEncoder, hint: Hint, backbone: Backbone, shapes: dict[str, Shape], timesteps: int,
         region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
-        coarse_channels: int = 0, *, downscale: int,
+        coarse_channels: int = 0, *, downscale: int, crop_input: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
@@ -61,6 +62,7 @@ class Model(nn.Module):
         self.coarse_in = None
         if coarse_channels:
             self.coarse_in = zero_module(nn.Conv2d(coarse_channels, shapes[FIRST][0], 3, padding=1, bias=False))
+        self.crop_in = zero_module(nn.Linear(4, shapes[FIRST][0], bias=False)) if crop_input else None
 
     def forward(
         self, batch: Batch, x_t: Tensor | None, t: Tensor, keep_text: Tensor | None = None,
@@ -94,7 +96,8 @@ class Model(nn.Module):
         if self.ragaf is not None:
             regions = self._regions(self.ragaf, batch, text, features, keep_sketch)
         hint = self.hint(features, keep_sketch) if denoises else {}
-        return Conditioning(text, hint, regions, phrase_tokens=self._phrase_tokens(batch, text))
+        crops = None if self.crop_in is None else batch.crops
+        return Conditioning(text, hint, regions, crops=crops, phrase_tokens=self._phrase_tokens(batch, text))
 
     def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
         """The conditioning with stage 1's latent (B,C,h,w), where this stage takes it as an input."""
@@ -102,7 +105,7 @@ class Model(nn.Module):
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
-        hint = self.hint.at(c.hint, self.backbone.inputs(x_t), t, c.text)
+        hint = self._with_crops(c, self.hint.at(c.hint, self.backbone.inputs(x_t), t, c.text))
         if c.regions is None:
             return Prediction(self.backbone(x_t, t, c.text, hint))
         ragaf, injection = self._region_path()
@@ -121,6 +124,13 @@ class Model(nn.Module):
         first, end = offsets.to(text.mask.device, non_blocking=True)[:, None].unbind(-1)  # (B,1,T)
         low, high = batch.spans[:, :, None].unbind(-1)  # (B,N,1)
         return (first >= low) & (end <= high) & (end > first) & text.mask[:, None]
+
+    def _with_crops(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The hint's residuals, and at the first layer what is known of the images' crops; whole images add nothing."""
+        if self.crop_in is None or c.crops is None:
+            return hint
+        cut = self.crop_in(c.crops)[..., None, None]  # (B,C,1,1)
+        return hint | {FIRST: hint[FIRST] + cut if FIRST in hint else cut}
 
     def _with_coarse(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
         """The hint's residuals, and at the first layer what stage 2 sees of stage 1's latent."""
