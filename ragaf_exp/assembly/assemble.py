@@ -43,7 +43,9 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     with torch.device("meta"):  # whether all goes together, before any weight is read
         whole = REFINE if REFINE in cfg.stage.run else COARSE  # which holds the other's modules
         for stage in {whole, *cfg.stage.run} if cfg.stage.coarse.scale > 1 else {whole}:
-            _check_room(make_model(parts, stage), cfg)
+            model = make_model(parts, stage)
+            _check_room(model, cfg)
+    parts.set_unit(model.downscale * model.backbone.stride * cfg.stage.coarse.scale)
     parts.codec = build(cfg.codec, "codec")
     return parts
 

@@ -23,6 +23,7 @@ from ragaf_exp.core.errors import UserError
 MAX_PIXELS = 64_000_000  # a decompression bomb beyond this
 FULL_16 = 16384  # values from which on greyscale uses all of 16 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for which width and height are exchanged
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 # Set once, since catching warnings during a call isn't thread-safe; logged problems are raised as errors too.
@@ -35,6 +36,17 @@ def check_header(path: str | Path) -> tuple[int, int]:
     """Read the width and height of an image from its header, as stored. Raises UserError as read_image would."""
     with _open(path) as picture:
         return picture.size
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Read the height and width of an image from its header, with its EXIF orientation. Raises UserError as read_image."""
+    with _open(path) as picture:
+        try:
+            turned = picture.getexif().get(ORIENTATION, 1) in TURNED
+        except Exception:  # damaged EXIF says nothing about the pixels
+            turned = False
+        width, height = picture.size
+        return (width, height) if turned else (height, width)
 
 
 def decode(path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from ragaf_exp.core.types import Batch
+from ragaf_exp.data.buckets import Buckets
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+from ragaf_exp.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,15 @@ class NullRunFolder:
 
     def status(self, state: str, **facts: Any) -> None:
         """Discard the status."""
+
+
+def planned_size(cfg: DictConfig, model: Model) -> tuple[int, int]:
+    """Height and width of the largest images that a run trains on, in pixels; with buckets those of the largest bucket."""
+    if not cfg.data.get("buckets"):
+        return cfg.data.size, cfg.data.get("width") or cfg.data.size
+    buckets = Buckets(cfg.data.size)
+    buckets.set_unit(model.downscale * model.backbone.stride * cfg.stage.coarse.scale)
+    return buckets.largest()
 
 
 def largest_batch(items: int, size: int, regions: int, width: int = 0) -> Batch:

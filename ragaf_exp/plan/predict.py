@@ -14,7 +14,7 @@ from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dry_run import REGIONS, DryRun, TrainingFixture, track_allocations, wrapped
-from ragaf_exp.plan.dummies import largest_batch
+from ragaf_exp.plan.dummies import largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute, meta_device
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
 from ragaf_exp.training.condition_usage import condition_usage
@@ -129,7 +129,9 @@ def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
         stages = (fixture.coarse, model) if stage == REFINE else (model, None)
         pipeline = make_pipeline(cfg, fixture.parts, *stages, compute)
         with tracker.labelling("batch"):
-            sampled, scored = (largest_batch(n, cfg.data.size, cfg.regions.max_regions) for n in (items, cfg.eval.batch))
+            height, width = planned_size(cfg, model)
+            regions = cfg.regions.max_regions
+            sampled, scored = (largest_batch(n, height, regions, width) for n in (items, cfg.eval.batch))
         tracker.start()
         with torch.no_grad(), tracker.labelling("activations"):
             pipeline(sampled)
@@ -154,7 +156,8 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
         for model in filter(None, models.values()):
             model.requires_grad_(False).eval()
         with tracker.labelling("batch"):
-            batch = largest_batch(cfg.eval.batch, cfg.data.size, cfg.regions.max_regions)
+            height, width = planned_size(cfg, next(filter(None, models.values())))
+            batch = largest_batch(cfg.eval.batch, height, cfg.regions.max_regions, width)
         pipeline = make_pipeline(cfg, dry_run.parts, models[COARSE], models[REFINE], compute)
         codec = dry_run.parts.codec
         tracker.start()
