@@ -73,7 +73,7 @@ def survey(run: Path, sizes: list[tuple[int, int]], items: int) -> tuple[list[di
     Raises:
         UserError: The run was not trained on scenes, or its networks do not take one of the sizes.
     """
-    from ragaf_exp.commands.sample import unit_of
+    from ragaf_exp.assembly.model import unit_of
     from ragaf_exp.config.build import build
     from ragaf_exp.inference.load import load_run
     from ragaf_exp.runs.folder import RunFolder
@@ -83,7 +83,7 @@ def survey(run: Path, sizes: list[tuple[int, int]], items: int) -> tuple[list[di
         raise UserError(f"{run}: trained on {cfg.data._target_.rpartition('.')[2]}; this works with data=scenes")
     parts, pipeline = load_run(folder, cfg)
     for size in sizes:
-        check_multiple(*size, unit_of(pipeline), "sizes")
+        check_multiple(*size, unit_of(cfg, pipeline.last), "sizes")
     rows, shown = [], []
     for height, width in sizes:
         data = OmegaConf.merge(cfg.data, {"size": height, "width": width, "test": items})

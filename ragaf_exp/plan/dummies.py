@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
+from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.core.types import Batch
 from ragaf_exp.data.buckets import Buckets
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
 from ragaf_exp.models.model import Model
+
+NO_MAPS: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,18 @@ def planned_size(cfg: DictConfig, model: Model) -> tuple[int, int]:
     if not cfg.data.get("buckets"):
         return cfg.data.size, cfg.data.get("width") or cfg.data.size
     buckets = Buckets(cfg.data.size)
-    buckets.set_unit(model.downscale * model.backbone.stride * cfg.stage.coarse.scale)
+    buckets.set_unit(unit_of(cfg, model))
     return buckets.largest()
 
 
-def largest_batch(items: int, size: int, regions: int, width: int = 0) -> Batch:
+def largest_batch(items: int, size: int, regions: int, maps: Mapping[str, int] = NO_MAPS, width: int = 0) -> Batch:
     """A batch of zeros with the largest number of regions.
 
     Args:
         items: The batch size.
         size: The height of the images, in pixels.
         regions: The number of regions of every item.
+        maps: Channels of a task's further conditions, by name.
         width: The width of the images, in pixels; 0 = the height.
 
     Returns:
@@ -85,4 +90,5 @@ def largest_batch(items: int, size: int, regions: int, width: int = 0) -> Batch:
         node_mask=torch.ones(items, regions, dtype=torch.bool),
         edges=torch.zeros(items, regions, regions, len(EDGE_FEATURES)),
         edge_mask=torch.ones(items, regions, regions, dtype=torch.bool),
+        conditions={name: torch.zeros(items, channels, height, width) for name, channels in maps.items()},
     )  # fmt: skip

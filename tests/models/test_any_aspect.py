@@ -139,9 +139,9 @@ def test_both_stages_sample_and_show_any_size(world, size, scale, tmp_path):
     with record_attention(models[1], world.diffusion) as recorder:
         sampled = pipeline(collate(rows)).to_images()
     assert sampled.stage1.shape == sampled.stage2.shape == (2, *size, 3)
-    shown = panels(rows[0], sampled, 0, models[1].text)
+    shown = panels(rows[0], sampled, 0, models[1].text, world.task.panels)
     assert shown["regions"].shape[0] * size[1] == shown["regions"].shape[1] * size[0]
-    assert validation_grid(rows, sampled).ndim == 3
+    assert validation_grid(rows, sampled, world.task.panels).ndim == 3
     save_attention(tmp_path, rows[0], recorder.frames(), 0, models[1].text, world.codec)
     assert (tmp_path / "attention_steps.png").is_file()
 
@@ -152,12 +152,12 @@ def test_the_losses_take_any_size(world, tiny):
     model, objective = make_model(parts, "refine"), Objective(world.diffusion, settings_of(cfg)["loss"])
     for size in SIZES:
         batch = batch_of(world, size)
-        noise = sample_step_noise(world.diffusion, world.codec.latent_shape(batch), 900, (0.0, 0.0), 1.0, rng())
+        noise = sample_step_noise(world.diffusion, world.codec.latent_shape(batch), 900, world.task.dropout, 1.0, rng())
         x_0 = world.codec.encode(batch.image)
         losses = objective(model, batch, x_0, noise, start=x_start(x_0, batch, noise))
         assert {"diffusion", "region_latent", "region_moments", "region_texture"} <= set(losses)
         assert all(value.isfinite() for value in losses.values())
-        assert len(condition_usage(model, objective, world.codec, [batch], 900, 0)) == 4
+        assert len(condition_usage(model, objective, world.codec, [batch], 900, 0, world.task.conditions)) == 4
 
 
 def rng() -> torch.Generator:

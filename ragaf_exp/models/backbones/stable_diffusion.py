@@ -44,7 +44,8 @@ class StableUNet(UNetBackbone):
         check_fit(self.unet, origin.key, 2 * channels + 1 if inpaint else channels, channels, text_width)
         self.schedule = schedule_of(origin)
         self.cross_layers = attention.install(self.unet)
-        self.inpaint = inpaint
+        self.inpaint, self.channels = inpaint, channels
+        self.extra_channels = channels + 1 if inpaint else 0
         self.register_buffer("kept", None, persistent=False)  # (1,C,h,w) latent of an image of which nothing is kept
         self.others: dict[tuple[int, int], Tensor] = {}  # the same at other sizes (h,w), encoded when needed
         self.blank: Callable[[int, int], Tensor] | None = None  # size of a latent -> the latent of a grey image
@@ -57,8 +58,8 @@ class StableUNet(UNetBackbone):
             self.blank = lambda h, w: blank(h * scale, w * scale)  # a function: copies of the network share the codec
 
     def inputs(self, x_t: Tensor) -> Tensor:
-        """x_t (B,C,h,w) -> itself, or (B,2C+1,h,w) for an inpainting UNet: all is to be painted."""
-        if not self.inpaint:
+        """x_t (B,C,h,w) -> itself, or (B,2C+1,h,w) for an inpainting UNet: all is painted, unless a task gave both."""
+        if not self.inpaint or x_t.shape[1] > self.channels:
             return x_t
         kept = torch.zeros_like(x_t) if self.kept is None else self._kept(x_t).to(x_t.dtype).expand_as(x_t)
         return torch.cat([x_t, torch.ones_like(x_t[:, :1]), kept], dim=1)
