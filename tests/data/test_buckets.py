@@ -184,6 +184,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.process
 def test_a_run_on_buckets_is_trained_and_evaluated_and_resumes_to_the_byte(tiny, root, tmp_path, monkeypatch):
     whole = run(compose_config(options(tiny, root, tmp_path / "a"))).path
     metrics = json.loads((whole / "metrics.json").read_text())
