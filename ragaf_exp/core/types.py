@@ -46,6 +46,14 @@ class Crop:
 
 
 @dataclass(frozen=True)
+class Caption:
+    """One of several captions of an item, with the objects that it names."""
+
+    text: str
+    objects: tuple[SceneObject, ...] = ()
+
+
+@dataclass(frozen=True)
 class Item:
     """One example from a data source, before sketch extraction."""
 
@@ -58,6 +66,8 @@ class Item:
     crop: Crop | None = None  # what the image shows of the source's picture; None = all of it
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)  # further inputs of a task, see Example
     task: int | None = None  # index of its task, where one network is trained on several
+    captions: tuple[Caption, ...] = ()  # all captions, where training samples one at each step; the first is `caption`
+    difficulty: int | None = None  # the data set's own rating of the drawing
 
 
 @dataclass(frozen=True)

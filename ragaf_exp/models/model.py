@@ -121,7 +121,7 @@ class Model(nn.Module):
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
-        text, x = c.denoiser_text, self._denoiser_input(x_t, c)
+        text, x = c.denoiser_text, self._denoiser_input(x_t, t, c)
         hint = self._with_extra(c, self._with_crops(c, self.hint.at(c.hint, self.backbone.inputs(x), t, text)))
         if c.regions is None:
             return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint), x_t))
@@ -134,10 +134,12 @@ class Model(nn.Module):
         value = self.backbone(x, t, text, injected.residuals, words, injected.modulations)
         return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
 
-    def _denoiser_input(self, x_t: Tensor, c: Conditioning) -> Tensor:
+    def _denoiser_input(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Tensor:
         """x_t as the task lays it out, with the task's channels next to it where the backbone takes them itself."""
-        x = self.inputs.to_denoiser(x_t, c.extra)
-        return x if c.extra is None or self.extra_in is not None else torch.cat([x, c.extra.to(x.dtype)], dim=1)
+        x = self.inputs.to_denoiser(x_t, t, c.extra)
+        if c.extra is None or self.extra_in is not None or not self.inputs.extra_channels(x_t.shape[1]):
+            return x
+        return torch.cat([x, c.extra.to(x.dtype)], dim=1)
 
     def _with_extra(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
         """The hint's residuals, and at the first layer the task's channels: as if they were concatenated to x_t."""
