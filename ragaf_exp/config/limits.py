@@ -50,6 +50,7 @@ Items = Annotated[int, Range(0, 100_000_000, "the order of an epoch must fit in 
 Year = Annotated[int, Range(2014, 2100, "COCO began in 2014")]
 StrokeWidth = Annotated[float, Range(0.001, 0.2, "of the picture's side; narrower strokes vanish, wider ones fill it")]
 Size = Annotated[int, Range(16, 2_048, "pixels; smaller pictures show no object, and regions are traced at 2048 at most")]
+SizeOrNone = Annotated[int, Range(0, 2_048, "pixels, as data.size; 0 takes the height")]
 Objects = Annotated[int, Range(1, 16, "more do not fit into a picture")]
 Crops = Annotated[int, Range(0, 64, "crops of one picture; more are near-duplicates")]
 
