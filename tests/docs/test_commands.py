@@ -81,10 +81,10 @@ def sweep(arguments: list[str]) -> None:
 
 def execute(module: str, arguments: list[str], cli: Callable) -> None:
     """Run a command in this process."""
-    found = importlib.import_module(module)
-    if hasattr(found, "__path__"):
-        found = importlib.import_module(f"{module}.__main__")
-    status, _, err = cli(found.main, *arguments, *SHORTER.get(module, ()))
+    result = importlib.import_module(module)
+    if hasattr(result, "__path__"):
+        result = importlib.import_module(f"{module}.__main__")
+    status, _, err = cli(result.main, *arguments, *SHORTER.get(module, ()))
     assert status == 0, err
 
 
