@@ -31,6 +31,7 @@ from ragaf_exp.inference.pipeline import SampledImages
 from ragaf_exp.models.codecs.pixel import Pixel
 from ragaf_exp.plan.dummies import planned_size
 from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.training.encoder_cache import fill
 from ragaf_exp.training.encoder_cache.features import Latents
 from ragaf_exp.training.trainer import Trainer
 
@@ -247,6 +248,26 @@ def test_latents_of_each_size_have_records_of_their_own(tmp_path):
         records.refresh()
     assert len(again.every()) == 2 and all(again.has(image) for image in images)
     assert again.of(images[1:]).shape == (2, 48, 6, 10) and again.of(images[:1]).shape == (1, 48, 8, 8)
+
+
+def test_the_encoder_cache_is_filled_with_all_sizes(tiny, root, tmp_path):
+    more = [
+        "codec=taesd",
+        "codec.weights=none",
+        "backbone.head_width=0",
+        "memory.features=latents",
+        f"cache.folder={tmp_path}",
+    ]
+    cfg = compose_config(options(tiny, root, tmp_path, *more))
+    parts = assemble(cfg, RunFolder(tmp_path))
+    featured = fill.prepare(cfg, parts, torch.device("cpu"))
+    examples = parts.examples("train")
+    shapes = set()
+    for rows in islice(bucket_order(groups_of(examples.items), 2, 0, range(20)), 20):
+        batch = featured([examples[i] for i in rows])
+        torch.testing.assert_close(batch.latent, parts.codec.encode(batch.image), rtol=0, atol=1e-5)
+        shapes.add(tuple(batch.latent.shape[2:]))
+    assert shapes == {(size[0] // 8, size[1] // 8) for size in examples.items.sizes} and len(shapes) > 2
 
 
 def test_samples_of_mixed_sizes_keep_the_order(tiny, root, tmp_path):

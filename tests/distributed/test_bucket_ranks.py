@@ -45,7 +45,7 @@ def test_two_processes_train_on_buckets_and_continue_to_the_bit(tiny, tmp_path):
     changed = {"data": "folder", "data.root": tmp_path / "data", "data.buckets": "true", "sketch": "canny",
                "runs": tmp_path, "stage.coarse.steps": 3, "stage.refine.steps": 4, "stage.refine.region_steps": 2,
                "stage.log_every": 1, "stage.checkpoint_every": 2, "stage.validate_every": 6,
-               "eval.test_items": 2}  # fmt: skip
+               "eval.test_items": 2, "eval.pictures": 0}  # fmt: skip
     dropped = {*changed, "data.train", "data.val", "data.test"}
     words = [word for word in tiny if word.partition("=")[0] not in dropped] + [f"{k}={v}" for k, v in changed.items()]
     done = subprocess.run([sys.executable, "-c", CONTINUED, str(tmp_path), *words], capture_output=True, text=True,
