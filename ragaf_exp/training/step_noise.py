@@ -60,7 +60,7 @@ def sample_step_noise(
     text, sketch = dropout
     return StepNoise(
         noise=torch.randn(shape, generator=generator),
-        timesteps=process.sample_timesteps(n, last, generator),
+        timesteps=process.at(shape[2], shape[3]).sample_timesteps(n, last, generator),
         keep_text=torch.rand(n, generator=generator) >= text,
         keep_sketch=torch.rand(n, generator=generator) >= sketch,
         recolour=torch.rand(n, generator=generator) < recolour if recolour else None,
