@@ -70,6 +70,7 @@ Reach = Annotated[int, Range(0, 64, "cells around a region; no grid is wider")]
 Patch = Annotated[int, Range(1, 32, "pixels; a latent pixel holds 3 patch^2 channels")]
 Tile = Annotated[int, Range(0, 8_192, "pixels; 0, or more than the picture has, means no tiling")]
 Multiplier = Annotated[int, Range(1, 32, "times the base's channels; Stable Diffusion goes up to 4")]
+MaskStrength = Annotated[float, Range(0.0, 1_000.0, "above, masked logits overflow in half precision; 0 is learned")]
 if TYPE_CHECKING:  # a config gives lists, and constructors have tuples as defaults
     UNetWidths = Sequence[int]
     Widths = Sequence[int]
