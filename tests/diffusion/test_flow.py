@@ -32,7 +32,7 @@ def rng(seed: int = 0) -> torch.Generator:
 def test_the_velocity_leads_back_to_x_0(density, weighting, shift, last):
     flow = Flow(density=density, weighting=weighting, shift=shift)
     x_0 = torch.randn(16, 3, 4, 4, generator=rng())
-    step = sample_step_noise(flow, x_0.shape, last, (0.0, 0.0), 0.0, rng())
+    step = sample_step_noise(flow, x_0.shape, last, {}, 0.0, rng())
     assert (step.timesteps >= 0).all() and (step.timesteps <= 1000 * shifted(torch.tensor(last / 1000), shift) + 0.01).all()
     x_t = flow.add_noise(x_0, step.noise, step.timesteps)
     velocity = flow.target(x_0, step.noise, step.timesteps)
@@ -80,7 +80,7 @@ def test_shifts_follow_the_formulas_of_sd3_and_flux():
 def test_larger_images_are_trained_on_and_sampled_from_noisier_timesteps():
     flow = Flow(shift_by="sd3", patch_size=2)
     assert flow.at(32, 32).shift == 1 and flow.at(64, 128).shift == pytest.approx(math.sqrt(8))
-    small, large = (sample_step_noise(flow, (4000, 1, side, side), 1000, (0, 0), 0, rng()).timesteps for side in (4, 32))
+    small, large = (sample_step_noise(flow, (4000, 1, side, side), 1000, {}, 0, rng()).timesteps for side in (4, 32))
     assert large.mean() > small.mean() + 150, "the step's noise knows the latents' size"
     scheduler = flow.at(128, 128).scheduler("euler")
     scheduler.set_timesteps(4)
@@ -114,7 +114,7 @@ class Gaussian:
     deviation: float
     calls: list[float] = field(default_factory=list)
 
-    def condition(self, batch, keep_text=None, keep_sketch=None) -> None:
+    def condition(self, batch, keep=None) -> None:
         return None
 
     def with_coarse(self, conditioning, coarse):
@@ -181,7 +181,7 @@ def test_a_network_learns_a_flow_to_two_points():
 
     for _ in range(600):
         x_0 = torch.randint(0, 2, (128, 1, 1, 1), generator=generator) * 4.0 - 2
-        step = sample_step_noise(flow, x_0.shape, 1000, (0.0, 0.0), 0.0, generator)
+        step = sample_step_noise(flow, x_0.shape, 1000, {}, 0.0, generator)
         x_t = flow.add_noise(x_0, step.noise, step.timesteps)
         target = flow.target(x_0, step.noise, step.timesteps)
         error = (velocity(x_t, step.timesteps) - target).square().flatten(1).mean(1)

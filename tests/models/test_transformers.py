@@ -53,7 +53,7 @@ def test_latents_of_any_size_and_aspect_keep_theirs(kind, positions, patch_size)
     for size in ((4, 4), (4, 10), (8, 2)):
         x, t, text = given(*size)
         assert net(x, t, text, {}).shape == x.shape
-    shapes = net.shapes(4)
+    shapes = net.shapes(4, 4)
     residuals = {point: torch.ones(2, *shape) for point, shape in shapes.items()}
     x, t, text = given(4, 4)
     plain = net(x, t, text, {})

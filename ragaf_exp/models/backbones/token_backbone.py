@@ -75,11 +75,8 @@ class TokenBackbone(Backbone):
         waves = get_timestep_embedding(t, WAVES, flip_sin_to_cos=True, downscale_freq_shift=0)
         return F.silu(self.time(waves.to(self.output.modulation.weight.dtype)))
 
-    def shapes(self, side: int) -> dict[str, Shape]:
-        """Channels and resolution at every injection point, for latents of side x side."""
-        return self._shapes(side, side)
-
-    def _shapes(self, height: int, width: int) -> dict[str, Shape]:
+    def shapes(self, height: int, width: int) -> dict[str, Shape]:
+        """Channels and resolution at every injection point, for latents of height x width."""
         grid = (self.width, height // self.stride, width // self.stride)
         shapes: dict[str, Shape] = {FIRST: (self.embedding.features, height, width)}
         shapes |= {f"{BLOCK}{i}": grid for i in range(len(self.layers))}

@@ -51,7 +51,8 @@ class WordMask(Injection):
 
     def words(self, state: RegionState) -> WordBias:
         """0 for the words of the pixel's region, log FLOOR for others; a pixel without a region sees all words."""
-        maps = {h * w: self._log_map(state.soft_masks[h, w], state) for h, w in self.attended}
+        attended = {state.sizes.get(p, size) for p, size in self.attended.items()}
+        maps = {h * w: self._log_map(state.soft_masks[h, w], state) for h, w in attended}
         return WordBias(maps, self.layers * (self.strength if self.gates is None else self.gates))
 
     def _log_map(self, masks: Tensor, state: RegionState) -> Tensor:
