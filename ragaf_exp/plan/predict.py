@@ -15,7 +15,7 @@ from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain, last_stage
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dry_run import REGIONS, DryRun, TrainingFixture, track_allocations, wrapped
-from ragaf_exp.plan.dummies import largest_batch
+from ragaf_exp.plan.dummies import largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute, meta_device
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
 from ragaf_exp.training.condition_usage import condition_usage
@@ -131,10 +131,10 @@ def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
         stages = (fixture.coarse, model) if stage.starts_from else (model, None)
         pipeline = make_pipeline(cfg, fixture.parts, *stages, compute)
         with tracker.labelling("batch"):
+            height, width = planned_size(cfg, model)
             task = fixture.parts.task
-            sampled, scored = (
-                largest_batch(n, cfg.data.size, cfg.regions.max_regions, task.maps) for n in (items, cfg.eval.batch)
-            )
+            further = (height, cfg.regions.max_regions, task.maps, width)
+            sampled, scored = (largest_batch(n, *further) for n in (items, cfg.eval.batch))
         tracker.start()
         with torch.no_grad(), tracker.labelling("activations"):
             pipeline(sampled)
@@ -161,7 +161,8 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
         for model in filter(None, models.values()):
             model.requires_grad_(False).eval()
         with tracker.labelling("batch"):
-            batch = largest_batch(cfg.eval.batch, cfg.data.size, cfg.regions.max_regions, dry_run.parts.task.maps)
+            height, width = planned_size(cfg, next(filter(None, models.values())))
+            batch = largest_batch(cfg.eval.batch, height, cfg.regions.max_regions, dry_run.parts.task.maps, width)
         pipeline = make_pipeline(cfg, dry_run.parts, models[FIRST.name], models[LAST.name], compute)
         codec = dry_run.parts.codec
         tracker.start()

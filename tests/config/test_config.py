@@ -108,10 +108,10 @@ OPTIONS = {
 
 def flat(node: dict, prefix: str = "") -> dict:
     """Nested keys joined with dots."""
-    found = {}
+    result = {}
     for key, value in node.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +201,8 @@ def test_a_wrong_key_or_type_is_one_line_with_the_known_ones(override, says):
 def test_keys_that_no_yaml_states_can_be_set():
     cfg = compose_config(["stage.coarse.steps=7", "optim.final_lr=0.5", "text.vocabulary=99", "+eval.bootstrap=12"])
     assert (cfg.stage.coarse.steps, cfg.optim.final_lr, cfg.text.vocabulary, cfg.eval.bootstrap) == (7, 0.5, 99, 12)
-    kept = ["+experiment=smoke", "graph=knn", "~logger", "++a.b=1", "hydra.mode=RUN", "hydra/launcher=x", "--help"]
-    assert [as_hydra_override(word) for word in kept] == kept
+    remaining = ["+experiment=smoke", "graph=knn", "~logger", "++a.b=1", "hydra.mode=RUN", "hydra/launcher=x", "--help"]
+    assert [as_hydra_override(word) for word in remaining] == remaining
 
 
 def test_schemas_fill_in_what_an_option_leaves_out(every_option):
@@ -261,8 +261,8 @@ def test_the_hash_is_of_all_that_a_run_computes():
 def test_the_hash_does_not_depend_on_how_a_default_is_said():
     default = compose_config([])
     keys = ("stage.coarse.lr", "stage.refine.strength", "data.heldout_share", "optim.clip", "hint.width")
-    said = [f"{key}={OmegaConf.select(default, key)}" for key in keys]
-    assert config_hash(compose_config([*said, "optim.clip=1"])) == config_hash(default)
+    output = [f"{key}={OmegaConf.select(default, key)}" for key in keys]
+    assert config_hash(compose_config([*output, "optim.clip=1"])) == config_hash(default)
 
 
 def test_a_config_survives_its_file(tiny, tmp_path):

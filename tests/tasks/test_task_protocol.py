@@ -241,6 +241,24 @@ def test_channels_that_a_backbone_takes_itself_are_concatenated(experiment, batc
     assert torch.equal(taken[0][:, : x.shape[1]], x)
 
 
+def test_a_latent_at_the_side_of_x_t_reaches_it(experiment, batch, toy_module, monkeypatch):
+    """As for insertion: the object lies to the right of the target, and the prediction's left half counts."""
+    toy = toy_module.ToyInpaint
+    monkeypatch.setattr(toy, "extra_channels", lambda self, channels: 0)
+    monkeypatch.setattr(toy, "extra", lambda self, batch, keep, encode: encode(batch.conditions["masked"]))
+    monkeypatch.setattr(toy, "to_denoiser", lambda self, x_t, t, extra: torch.cat([x_t, extra], dim=3))
+    monkeypatch.setattr(toy, "from_denoiser", lambda self, prediction, x_t: prediction[..., : x_t.shape[3]])
+    wide = lambda self, batch, keep: (torch.cat([batch.sketch, batch.conditions["mask"]], dim=3), None)  # noqa: E731
+    monkeypatch.setattr(toy, "hint_image", wide)
+    model = make_model(experiment.parts, "coarse")
+    torch.nn.init.normal_(model.backbone.head.last.weight, std=0.1)
+    x, t = torch.randn(experiment.parts.codec.latent_shape(batch)), torch.full((4,), 500)
+    other = replace(batch, conditions={name: x.flip(0) for name, x in batch.conditions.items()})
+    with torch.no_grad():
+        one, two = (model(b, x, t)[0].value for b in (batch, other))
+    assert one.shape == x.shape and not torch.allclose(one, two)
+
+
 def test_step_noise_has_each_condition_and_old_ones_do_not_move():
     shape, rng = torch.Size((500, 1, 1, 1)), torch.Generator
     two = sample_step_noise(Diffusion(), shape, 900, {"text": 0.1, "sketch": 0.2}, 0.0, rng().manual_seed(0))

@@ -16,7 +16,7 @@ from ragaf_exp.report.run.parse import Scene, damaged
 from ragaf_exp.report.run.read import RunData
 
 TITLES = {stage.image: stage.title for stage in STAGES.values()}  # of pictures whose name is no word
-APART = ("attention", "attention_steps")  # shown in sections of their own
+APART = ("attention", "attention_steps")  # shown in separate sections
 SCENES, MAPS = 12, 4  # scenes in the grid, and attention maps
 SIDE, WIDE = 384, 1600  # longest side in px of a picture in the grid, of a map or validation grid
 PIXELS = 160  # pictures up to this side are shown with their pixels, not blurred

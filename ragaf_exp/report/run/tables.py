@@ -20,6 +20,7 @@ FACTS = {  # how a difficulty group's fact is called, and whether it is a share 
     "regions": ("Regions of the sketch", False),
     "mask_area": ("Objects' masks, mean share of the image", True),
     "largest_mask": ("Largest object, share of the image", True),
+    "difficulty": ("Difficulty, as the data set rates it", False),
     "object_area": ("Each object by its own share of the image", True),
     "objects": ("Objects in the scene", False),
     "shapes": ("Shapes of the scene", False),
