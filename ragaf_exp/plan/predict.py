@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.assembly.model import init_refine_from_coarse, make_model, memory_of
 from ragaf_exp.compute.device import Compute
+from ragaf_exp.config.build import locate
 from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain, last_stage
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.model import Model
@@ -81,13 +82,14 @@ def planned_config(cfg: DictConfig) -> DictConfig:
     short.stage.batch = micro_batch(cfg) * short.stage.accumulate
     short.stage[LAST.name].region_batch = micro_batch(cfg, REGIONS) * short.stage.accumulate
     short.memory.compile = False  # not planned
-    short.sampler.steps, short.sampler.scheduler = min(2, cfg.sampler.steps), "ddim"
+    short.sampler.steps = min(2, cfg.sampler.steps)
     for group in ("backbone", "codec", "text", "hint"):  # without its folder, a network is planned from the config
         part = short[group]
         if "weights" in part:
             part.weights, part.source = "none", part.source if _is_local(part.get("source", "")) else ""
     if "source" in short.diffusion and not _is_local(short.diffusion.source):
         short.diffusion = {"_target_": "ragaf_exp.diffusion.process.Diffusion"}
+    short.sampler.scheduler = locate(short.diffusion._target_, "diffusion").schedulers[0]
     return short
 
 
