@@ -6,9 +6,9 @@ A line of the file, which `pandas.read_json(..., lines=True)` reads as well:
     {"schema": 1, "key": "scenes0-test-7", "image": "9f86d081884c", "sketch": "60303ae22b99", "stroke_density": 0.071,
      "regions": 4, "areas": [0.12, 0.08], "values": {"ssim": 0.61, "binding_accuracy": [1.0, 0.0], ...}}
 
-`values` are named as in metrics.json ("stage1/ssim"). A number is the whole item's; a list holds one number for each of
-its objects, in the order of `areas`, or of its regions, null where the metric does not concern one. A figure of
-metrics.json is the mean over all of them.
+`values` are named as in metrics.json, with the prefix of the stage but for the last one's. A number is the whole item's;
+a list holds one number for each of its objects, in the order of `areas`, or of its regions, null where the metric does
+not concern one. A figure of metrics.json is the mean over all of them.
 """
 
 from __future__ import annotations

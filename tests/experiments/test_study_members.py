@@ -15,7 +15,7 @@ from ragaf_exp.core.randomness import generator, item_noise
 from ragaf_exp.core.resources import CONF
 from ragaf_exp.data.loader import batch_order
 from ragaf_exp.diffusion.process import Diffusion
-from ragaf_exp.experiments import shared_stage1
+from ragaf_exp.experiments import shared_stage
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.step_noise import sample_step_noise
 
@@ -67,7 +67,7 @@ def test_the_streams_of_a_seed_are_the_same_numbers(study, configs):
             cfg = configs[study, name + suffix]
             order = [list(batch_order(cfg.data.train, cfg.stage.batch, cfg.seed, range(s, s + 1))) for s in (0, 77)]
             rng, shape = generator(cfg.seed, "train", "coarse", 5), torch.Size((4, 3, 8, 8))
-            drawn = sample_step_noise(Diffusion(), shape, 1000, (0.1, 0.1), 0.0, rng)
+            drawn = sample_step_noise(Diffusion(), shape, 1000, {"text": 0.1, "sketch": 0.1}, 0.0, rng)
             noise = item_noise(cfg.seed, "coarse", ["scenes0-test-3"], (3, 8, 8))
             streams.append((order, drawn.noise.tolist(), drawn.timesteps.tolist(), noise.tolist()))
         assert streams[0] == streams[1] == streams[2]
@@ -75,7 +75,7 @@ def test_the_streams_of_a_seed_are_the_same_numbers(study, configs):
 
 def test_members_that_share_stage_1_are_those_that_do_not_change_it(configs):
     for study in STUDIES:
-        places = {m: shared_stage1.folder_of(configs[study, m]).path for m in MEMBERS}
+        places = {m: shared_stage.folder_of(configs[study, m]).path for m in MEMBERS}
         for member, place in places.items():
             suffix = member[-2:] if member[-2:] in ("_1", "_2") else ""
             assert (place == places["full" + suffix]) != member.startswith(OWN_STAGE_1), member

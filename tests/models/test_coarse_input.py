@@ -15,7 +15,7 @@ from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training.losses.stage1_sample import Stage1Sampler
+from ragaf_exp.training.losses.start_sample import StartSampler
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.step_noise import sample_step_noise
 
@@ -57,7 +57,7 @@ def test_a_fresh_stage_2_does_not_see_it_and_an_open_one_does(experiment, batch,
 
 
 def test_training_shows_samples_of_stage_1_and_nothing_of_the_image(experiment, batch, models):
-    sample = Stage1Sampler(experiment.parts.diffusion, models[0])
+    sample = StartSampler(experiment.parts.diffusion, models[0])
     noise = torch.randn(experiment.parts.codec.encode(batch.image).shape)
     first = sample(batch, noise)
     assert torch.equal(first, sample(replace(batch, image=-batch.image), noise))
@@ -74,7 +74,7 @@ def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, mo
     coarse, refine = models
     objective = Objective(experiment.parts.diffusion, Loss(), coarse)
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 900, (0.0, 0.0), 0.0, torch.Generator().manual_seed(0), coarse=True)
+    drawn = sample_step_noise(Diffusion(), x0.shape, 900, {}, 0.0, torch.Generator().manual_seed(0), coarse=True)
     objective(refine, batch, x0, drawn)["loss"].backward()
     assert refine.coarse_in.weight.grad.any()
     assert all(p.grad is None for p in coarse.parameters())
@@ -86,12 +86,14 @@ def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, mo
 
 def test_other_draws_stay_as_they_are(experiment):
     shape = torch.Size((4, 3, 2, 2))
+    dropout = {"text": 0.1, "sketch": 0.1}
     plain, more = (
-        sample_step_noise(Diffusion(), shape, 900, (0.1, 0.1), 0.5, torch.Generator().manual_seed(0), coarse=c)
+        sample_step_noise(Diffusion(), shape, 900, dropout, 0.5, torch.Generator().manual_seed(0), coarse=c)
         for c in (False, True)
     )
     assert plain.coarse is None and more.coarse.shape == shape and not torch.equal(more.coarse, more.noise)
-    assert all(torch.equal(getattr(plain, k), getattr(more, k)) for k in ("noise", "timesteps", "keep_text", "recolour"))
+    assert all(torch.equal(getattr(plain, k), getattr(more, k)) for k in ("noise", "timesteps", "recolour"))
+    assert torch.equal(plain.keep["text"], more.keep["text"])
     assert torch.equal(more.rows(slice(1, 3)).coarse, more.coarse[1:3])
 
 
