@@ -35,7 +35,7 @@ COMPOSED = {  # command -> its arguments that are not overrides
 SHORTER = {  # command -> what is added, to take seconds
     "ragaf_exp.sample": ["steps=2"], "eval": ["eval.bootstrap=20"], "ragaf_exp.evaluation.controls": ["items=2"],
     "ragaf_exp.commands.region_survey": ["size=64"], "ragaf_exp.commands.extractor_sheet": ["size=64"],
-    "eval.damage": ["items=4", "size=64"],
+    "eval.damage": ["items=4", "size=64"], "ragaf_exp.commands.size_survey": ["items=2", "sizes=32"],
 }  # fmt: skip
 SWEEP_ARGUMENTS = {
     "submit": ("launcher", "processes", "wait"), "search": ("launcher", "processes", "wait", "trials"),
