@@ -78,6 +78,7 @@ OUT_OF_RANGE = {
     "diffusion.prediction": "x1", "diffusion.schedule": "straight", "regions.strokes": "thick", "name": "a/b '' latest",
     "backbone.base": "0 33", "backbone.multipliers": "[1] [0,1]", "codec.tiling": "-1 12",
     "diffusion.beta_start": "0 1.5 nan", "diffusion.beta_end": "0 1.5 nan", "backbone.weights": "some",
+    "data.year": "2013 2101", "data.per_category": "-1", "data.stroke": "0 0.3 nan",
     "data.cache_mb": "-1", "data.val_share": "1 -0.1", "data.test_share": "1",
 }  # fmt: skip
 AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")
@@ -91,7 +92,8 @@ OPTIONS = {
     **dict.fromkeys(("sketch.resolution", "sketch.safe_steps", "sketch.threshold"), {"sketch": "pidinet"}),
     **dict.fromkeys([f"augment.{key}" for key in AUGMENTATIONS], {"augment": "drawing"}),
     **dict.fromkeys(("sketch.epsilon", "sketch.k", "sketch.p", "sketch.phi"), {"sketch": "xdog"}),
-    **dict.fromkeys(FOLDER, {"data": "folder"}),
+    **dict.fromkeys(FOLDER, {"data": "folder"}), "data.year": {"data": "coco"},
+    **dict.fromkeys(("data.per_category", "data.stroke"), {"data": "quickdraw"}),
     **dict.fromkeys(("backbone.base", "backbone.multipliers"), {"backbone": "unet160"}),
     "hint.channels": {"hint": "controlnet"}, "hint.layers": {"hint": "t2i"},
     "codec.tiling": {"codec": "taesd"}, "backbone.weights": {"backbone": "sd15"},
