@@ -76,6 +76,7 @@ class Task:
     sketch_dropout: limits.Share = 0.1
     mirror: limits.Share = 0.0  # share of training items shown mirrored, for captions that don't distinguish left and right
     crops: limits.Crops = 0  # crops of each training item, each shown as often as the item itself
+    assign: limits.Share = 0.0  # share of the annotated objects whose region reads its own phrase instead of the caption
 
 
 @dataclass
@@ -155,6 +156,7 @@ class Eval:
     grid: limits.Figures = 6  # items in a validation grid
     validation_drawn: limits.Items = 0  # items sampled and scored at each validation, for learning curves
     pictures: limits.FiguresOrNone = 8  # items of the report
+    prompted_items: limits.Items = 64  # test items, from the first, that are also sampled with region prompts; 0 = none
     bootstrap: limits.Resamples = 1000  # resamples of the 95 % intervals
 
 

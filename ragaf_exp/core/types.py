@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ragaf_exp.core.edits import RegionEdits
+
 
 @dataclass(frozen=True)
 class SceneObject:
@@ -66,6 +68,39 @@ class Example:
     sketch: np.ndarray  # (H,W) float32 in [0,1], 1 = stroke
     regions: Regions
     graph: Graph
+    edits: RegionEdits | None = None
+
+
+@dataclass(frozen=True)
+class KeptImages:
+    """Images of which only a part is sampled again."""
+
+    image: torch.Tensor  # (B,3,H,W) in [-1,1]
+    redo: torch.Tensor  # (B,1,H,W) bool: the part
+    strength: float  # share of the noise schedule, in (0,1]
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> KeptImages:
+        """Apply a function to both tensors."""
+        return replace(self, image=change(self.image), redo=change(self.redo))
+
+
+@dataclass(frozen=True)
+class EditTensors:
+    """The region edits of a batch; an item without edits has the defaults of RegionEdit."""
+
+    prompts: list[list[str]]  # of each item's regions; "" = the region reads the caption
+    importance: torch.Tensor | None = None  # (B,N); None where all are 1, as is `outline`
+    outline: torch.Tensor | None = None  # (B,N)
+    keep: KeptImages | None = None  # of all items or of none
+
+    def __getitem__(self, index: slice) -> EditTensors:
+        """Select some of the batch's items."""
+        return replace(self.each(lambda value: value[index]), prompts=self.prompts[index])
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> EditTensors:
+        """Apply a function to every tensor."""
+        importance, outline = (None if x is None else change(x) for x in (self.importance, self.outline))
+        return EditTensors(self.prompts, importance, outline, None if self.keep is None else self.keep.each(change))
 
 
 @dataclass(frozen=True)
@@ -85,6 +120,7 @@ class Batch:
     latent: torch.Tensor | None = None  # (B,C,h,w): the encoded image, where latents are cached
     text: Any = None  # models.conditioning.Text: the encoded captions, where text features are cached
     no_text: Any = None  # the encoded empty caption, (1,T,D), which replaces a dropped caption
+    edits: EditTensors | None = None  # of regions, where an example has any
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -115,5 +151,5 @@ class Batch:
         """Apply a function to every tensor."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
-        changed |= {k: values[k].each(change) for k in ("text", "no_text") if values[k] is not None}
+        changed |= {k: values[k].each(change) for k in ("text", "no_text", "edits") if values[k] is not None}
         return replace(self, **changed)

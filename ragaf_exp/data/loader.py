@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Batch, Example, Graph, Item, Regions
+from ragaf_exp.data.edits import edit_tensors
 
 # the number of workers is the user's choice: as they also wait for files, more than one per core can be right
 warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -133,6 +134,7 @@ def collate(examples: list[Example], spans: bool = False) -> Batch:
         edges=_pad([e.graph.edges for e in examples], (count, count, edges)),
         edge_mask=_pad([e.graph.edge_mask for e in examples], (count, count)),
         spans=_pad([region_spans(e) for e in examples], (count, 2)) if spans else None,
+        edits=edit_tensors(examples, count),
     )
 
 

@@ -42,6 +42,8 @@ class RegionState:
     region_text: Tensor  # (B,N,T) attention of a region to the tokens; sums to at most 1, the rest is the null token
     region_mask: Tensor  # (B,N) bool
     soft_masks: dict[tuple[int, int], Tensor]  # (h,w) -> (B,N,h,w), share of each pixel
+    importance: Tensor | None = None  # (B,N) guidance scale of what each region reads; None = 1 for all
+    silent: Tensor | None = None  # (B,N,R) semantics without any text, where importance is given
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Conditioning:
     regions: RegionState | None = None  # None in stage 1
     coarse: Tensor | None = None  # (B,C,h,w): stage 1's latent, for a stage 2 that sees it
     phrase_tokens: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, where the batch has spans
+    outline: Tensor | None = None  # (B,1,H,W) factor of the hint at each pixel; None = 1 everywhere
 
     @property
     def region_state(self) -> RegionState:

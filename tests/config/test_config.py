@@ -75,6 +75,7 @@ OUT_OF_RANGE = {
     "memory.attention": "none", "memory.lora_rank": "0 -1", "hint.channels": "[16,32] [0]", "hint.layers": "0",
     "memory.optimizer": "sgd", "memory.ema": "disk", "memory.features": "some", "task.crops": "-1",
     "task.mirror": "-0.1 1.1 nan", "sampler.scheduler": "best",
+    "task.assign": "-0.1 1.5 nan",
     "diffusion.prediction": "x1", "diffusion.schedule": "straight", "regions.strokes": "thick", "name": "a/b '' latest",
     "backbone.base": "0 33", "backbone.multipliers": "[1] [0,1]", "codec.tiling": "-1 12",
     "diffusion.beta_start": "0 1.5 nan", "diffusion.beta_end": "0 1.5 nan", "backbone.weights": "some",

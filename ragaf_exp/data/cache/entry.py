@@ -21,7 +21,7 @@ from ragaf_exp.store.encodings import decode, encode
 
 MAGIC = b"RGF1"  # the last digit is the version of the layout
 HEAD, TAIL = struct.Struct("<4sI"), struct.Struct("<Q")
-HINTS = typing.get_type_hints(Example)
+HINTS = {field: kind for field, kind in typing.get_type_hints(Example).items() if field != "edits"}  # which are not stored
 PARTS = {
     part: {name: f"{part}.{name}" for name in typing.get_type_hints(kind)}
     for part, kind in HINTS.items() if is_dataclass(kind) and part != "item"

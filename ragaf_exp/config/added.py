@@ -1,0 +1,19 @@
+"""Settings that were added later. Config hashes leave them out at their defaults, so that older runs keep their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ADDED: dict[str, dict[str, Any]] = {  # group -> key -> default
+    "task": {"assign": 0.0},
+    "eval": {"prompted_items": 64},
+}
+
+
+def without_added(content: dict[str, Any]) -> dict[str, Any]:
+    """Remove the settings of ADDED that have their defaults from a plain config."""
+    groups = {name: content[name] for name in ADDED if isinstance(content.get(name), dict)}
+    return content | {
+        name: {k: v for k, v in group.items() if k not in ADDED[name] or v != ADDED[name][k]}
+        for name, group in groups.items()
+    }
