@@ -13,6 +13,7 @@ from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.config.build import build
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Item
+from ragaf_exp.data.assign import Assigned
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
 from ragaf_exp.data.variants import Varied, pictures
 from ragaf_exp.diffusion.base import Process
@@ -40,6 +41,13 @@ class Parts:
 
     def examples(self, split: str) -> Examples:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
+        examples = self._varied(split)
+        if split == "train" and self.cfg.task.assign > 0:
+            return Assigned(examples, self.cfg.task.assign, self.cfg.seed)
+        return examples
+
+    def _varied(self, split: str) -> Examples:
+        """Examples of a split, in training with its crops and mirrored variants."""
         cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
         items = self.source.split(split)
         task, seed = self.cfg.task, self.cfg.seed

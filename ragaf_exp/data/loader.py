@@ -139,18 +139,30 @@ def collate(examples: list[Example], spans: bool = False) -> Batch:
 
 
 def region_spans(example: Example) -> np.ndarray:
-    """Return each region's caption span (N,2) int64: that of the object covering over half of it, (0,0) without one."""
+    """Return each region's caption span (N,2) int64: that of the object covering over half of it, (0,0) without one.
+
+    A region with a prompt reads that and nothing of the caption, so it has none.
+    """
+    owners = region_objects(example)
+    spans = np.array([*(thing.span for thing in example.item.objects), (0, 0)], np.int64)[owners]
+    prompted = [bool(edit.prompt) for edit in example.edits.regions] if example.edits is not None else []
+    spans[: len(prompted)][np.array(prompted, bool)] = 0
+    return spans
+
+
+def region_objects(example: Example) -> np.ndarray:
+    """Return the index of the object that covers over half of each region, (N,) int64, -1 = none."""
     item, count = example.item, len(example.graph.nodes)
-    spans = np.zeros((count, 2), np.int64)
+    owners = np.full(count, -1, np.int64)
     if not item.objects or count == 0:
-        return spans
+        return owners
     objects = 1 + max(o.label for o in item.objects)
     inside = example.regions.labels >= 0
     pairs = example.regions.labels[inside].astype(np.int64) * objects + item.object_map[inside]
     pixels = np.bincount(pairs, minlength=count * objects).reshape(count, objects)
-    for thing in item.objects:
-        spans[2 * pixels[:, thing.label] > pixels.sum(1)] = thing.span
-    return spans
+    for index, thing in enumerate(item.objects):
+        owners[2 * pixels[:, thing.label] > pixels.sum(1)] = index
+    return owners
 
 
 def _pad(arrays: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:

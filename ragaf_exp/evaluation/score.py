@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.loader import Examples, collate, eval_batches
 from ragaf_exp.evaluation.overlap import check_finite, look
+from ragaf_exp.evaluation.prompted import prompted_values
 from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors
 from ragaf_exp.runs.folder import RunFolder
@@ -41,11 +43,12 @@ class EvaluationContext:
 
 def evaluate(
     folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: EvaluationContext, draws: SampleCache,
-    show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (),
+    show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (), prompted: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Draw and score; returns and writes metrics.json. show: called with (place, example, its batch's images, row).
 
-    training: the items that the weights were trained on, of which some are compared with the test items.
+    training: the items that the weights were trained on, of which some are compared with the test items. prompted: the
+    number of items that are also sampled with region prompts, where there is a stage 2.
     """
     examples = LazyItems(examples.__getitem__, len(examples))
     drawn, rows = _draw(pipeline, examples, batch, draws, show)
@@ -56,6 +59,9 @@ def evaluate(
     for number, (stage, images) in enumerate(stages.items()):
         maps = drawn.of("region_text") if number == 0 and drawn.has("region_text") else None
         score_stage(result, examples, images, maps, judge, prefix="" if number == 0 else f"{stage}/")
+    if pipeline.refine is not None and prompted:
+        values = prompted_values(examples, rows, prompted, batch, draws, partial(_images, pipeline))
+        result.add(values, {}, judge.measured_with, "")
     write_items(folder.path / "items.jsonl", result.rows)
     return _write(folder, result, judge.measured_with["resamples"], warnings, overlap)
 
@@ -89,7 +95,7 @@ def _draw(
 ) -> tuple[CachedSamples, list[ItemRow]]:  # fmt: skip
     """Every batch, drawn or found drawn."""
     facts: list[ItemRow] = []
-    drawn = CachedSamples(draws, lambda rows: _finite(pipeline(collate(rows)), rows).to_images(), examples, batch)
+    drawn = CachedSamples(draws, partial(_images, pipeline), examples, batch)
     for rows in tqdm(eval_batches(examples, batch), total=-(-len(examples) // batch), desc="drawing", unit="batch"):
         start = len(facts)
         facts += [row_of(example) for example in rows]
@@ -97,6 +103,10 @@ def _draw(
         for row, example in enumerate(rows):
             show(start + row, example, images, row)
     return drawn, facts
+
+
+def _images(pipeline: Pipeline, rows: Sequence[Example]) -> SampledImages:
+    return _finite(pipeline(collate(list(rows))), rows).to_images()
 
 
 def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensors:

@@ -76,6 +76,7 @@ OUT_OF_RANGE = {
     "memory.optimizer": "sgd", "memory.ema": "disk", "memory.features": "some", "task.crops": "-1",
     "task.mirror": "-0.1 1.1 nan", "sampler.scheduler": "best",
     "task.assign": "-0.1 1.5 nan",
+    "eval.prompted_items": "-1",
     "diffusion.prediction": "x1", "diffusion.schedule": "straight", "regions.strokes": "thick", "name": "a/b '' latest",
     "backbone.base": "0 33", "backbone.multipliers": "[1] [0,1]", "codec.tiling": "-1 12",
     "diffusion.beta_start": "0 1.5 nan", "diffusion.beta_end": "0 1.5 nan", "backbone.weights": "some",
