@@ -1,15 +1,22 @@
 """Samples images from a trained run, given a sketch and a prompt.
 
     python -m ragaf_exp.sample run=DIR sketch=FILE 'prompt="..."' out=DIR
-        [seed=0] [steps=20] [guidance=3] [strength=0.6] [attention=true|false]
+        [seed=0] [steps=20] [guidance=3] [strength=0.6] [attention=true|false] [edits=FILE.json [keep=IMAGE]]
     python -m ragaf_exp.sample run=DIR batch=FILE out=DIR
 
-batch: a CSV or JSONL file with the columns sketch and prompt; each row gets a folder under out. strength: share of the
+batch: a CSV or JSONL file with the columns sketch and prompt, and perhaps edits and keep; each row gets a folder under
+out. edits: prompts of single regions, as {"regions": [{"at": [0.3, 0.5], "prompt": "green"}]}; a region is named by a
+point in it (shares of width and height) or by its "index", which result.json lists with a point of each. Such a region
+reads its prompt alone, the others the caption. Further keys of a region: importance (0 to 2; 1 is as trained), outline
+(0 to 2, of the sketch there), locked. keep: an image, as an earlier stage2.png, of which only the regions in edits that
+are not locked are sampled again; the keys strength (0.7) and grow (0.03 of the side) stand next to "regions". strength: share of the
 noise schedule that stage 2 runs, in (0,1]. attention: whether to write attention maps over the timesteps; by default
 for a single image only, as it takes seconds. Networks that the config of a run made elsewhere names, such as
 backbone.source, are used where these arguments repeat them. Example:
 
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' out=samples
+    python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' edits=leaf.json \
+        keep=samples/stage2.png out=again
 """
 
 from __future__ import annotations
@@ -29,6 +36,7 @@ from ragaf_exp.runs.followed import split_followed
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
     "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str,
+    "edits": str, "keep": str,
 }  # fmt: skip
 SWITCH = {"true": True, "false": False}
 POLARITIES = ("auto", "dark", "light")
@@ -56,6 +64,10 @@ def check(args: dict[str, Any]) -> None:
             raise UserError(f"{key}=: missing; give run=DIR sketch=FILE 'prompt=\"...\"' out=DIR")
     if ("batch" in args) == ("sketch" in args):
         raise UserError("sketch=: give either sketch=FILE with prompt=, or batch=FILE of sketch and prompt")
+    if "keep" in args and "edits" not in args:
+        raise UserError("keep=: needs edits=FILE.json, which names the regions to sample again")
+    if "batch" in args and "edits" in args:
+        raise UserError("edits=: not with batch=; name the files in its column edits")
     ranges = {"steps": (1, 1000), "guidance": (0, 100), "sketch_guidance": (0, 100), "strength": (0.001, 1),
               "seed": (0, 2**63 - 1)}  # fmt: skip
     for key, (low, high) in ranges.items():
@@ -72,22 +84,38 @@ def single_request(args: dict[str, Any]) -> Request:
     from ragaf_exp.data.lengths import shortened
 
     (prompt,) = shortened([args.get("prompt", "")], "prompt")
-    return Request(Path(args["sketch"]), prompt, Path(args["out"]))
+    edits, keep = (Path(args[key]) if key in args else None for key in ("edits", "keep"))
+    return Request(Path(args["sketch"]), prompt, Path(args["out"]), edits, keep)
 
 
 def batch_requests(args: dict[str, Any]) -> list[Request]:
-    """Rows of a CSV or JSONL; sketch paths are relative to the file's folder."""
+    """Rows of a CSV or JSONL; paths are relative to the file's folder."""
     from ragaf_exp.data.lengths import shortened
-    from ragaf_exp.data.sources.metadata import read_table
+    from ragaf_exp.data.sources.metadata import read_records
     from ragaf_exp.data.sources.names import Names
 
     table = Path(args["batch"])
-    rows, names = read_table(table, ("sketch", "prompt")), Names(table.parent)
+    rows, names = read_records(table, ("sketch", "prompt")), Names(table.parent)
+
+    def located(name: str) -> Path:
+        return table.parent / (names.find(name) or name)
+
     prompts = shortened([row["prompt"] for row in rows], table)
     return [
-        Request(table.parent / (names.find(row["sketch"]) or row["sketch"]), prompt, Path(args["out"]) / f"{i:04d}")
+        Request(located(row["sketch"]), prompt, Path(args["out"]) / f"{i:04d}",
+                *(located(name) if name else None for name in _edits_and_keep(row, f"{table}: row {i + 1}")))  # fmt: skip
         for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
     ]
+
+
+def _edits_and_keep(row: dict[str, Any], where: str) -> list[str]:
+    """The file names in a row's columns edits and keep; "" = none."""
+    names = [row.get(key) or "" for key in ("edits", "keep")]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where}: edits and keep must be names of files")
+    if names[1] and not names[0]:
+        raise UserError(f"{where}: keep needs edits, which names the regions to sample again")
+    return names
 
 
 if __name__ == "__main__":

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.core.edits import RegionEdits
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json, write_text
 from ragaf_exp.core.types import Example, Item
-from ragaf_exp.data.fit import fit_drawing
-from ragaf_exp.data.images import read_drawing, stroke_share, warn_of_odd
+from ragaf_exp.data.fit import fit_drawing, fit_image
+from ragaf_exp.data.images import read_drawing, read_image, stroke_share, warn_of_odd
 from ragaf_exp.data.loader import collate
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
+from ragaf_exp.inference.edit_files import EditFile, read_edits
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages
 from ragaf_exp.inference.requests import Request
+from ragaf_exp.models.model import Model
+from ragaf_exp.regions.points import region_points
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.followed import follow
 from ragaf_exp.viz.attention_steps import save_attention
 from ragaf_exp.viz.grids import comparison
 from ragaf_exp.viz.panels import panels, save_png
 
+log = logging.getLogger(__name__)
 BATCH = 16
 
 
@@ -46,18 +57,78 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     cfg.seed = args.get("seed", 0)
     drawings = [read_drawing(r.sketch, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
     warn_of_odd({r.sketch: stroke_share(drawing) for r, drawing in zip(requests, drawings, strict=True)})
+    files = [None if request.edits is None else read_edits(request.edits) for request in requests]
     parts, pipeline = load_run(folder, cfg)
-    for begin in range(0, len(requests), BATCH):
-        rows = slice(begin, begin + BATCH)
-        _sample_batch(requests[rows], drawings[rows], parts, pipeline, folder, args["attention"])
+    if pipeline.refine is None and any(files):
+        raise UserError(f"edits=: {folder.path} has no stage 2, which alone has regions; train one with stage=both")
+    rows = zip(requests, drawings, files, strict=True)
+    jobs = [Job(r, d, f and region_edits(r, d, f, parts, args.get("strength"))) for r, d, f in rows]
+    for some in batches(jobs):
+        _sample_batch(some, parts, pipeline, folder, args["attention"])
 
 
-def _sample_batch(
-    requests: list[Request], drawings: list[np.ndarray], parts: Parts, pipeline: Pipeline, folder: RunFolder,
-    attention: bool,
-) -> None:  # fmt: skip
-    began = time.monotonic()
-    examples = [as_example(d, r.prompt, parts) for d, r in zip(drawings, requests, strict=True)]
+@dataclass(frozen=True)
+class Job:
+    """A request with its drawing (H,W) float in [0,1] and its edits."""
+
+    request: Request
+    drawing: np.ndarray
+    edits: RegionEdits | None
+
+    @property
+    def kept_strength(self) -> float | None:
+        """The strength at which a part of an image is sampled again; jobs of one batch share it. None: a whole image."""
+        return None if self.edits is None or self.edits.keep is None else self.edits.strength
+
+
+def batches(jobs: list[Job]) -> Iterator[list[Job]]:
+    """Yield the jobs in order, in batches that can be sampled together."""
+    for _, group in groupby(jobs, lambda job: job.kept_strength):
+        some = list(group)
+        yield from (some[begin : begin + BATCH] for begin in range(0, len(some), BATCH))
+
+
+def region_edits(
+    request: Request, drawing: np.ndarray, file: EditFile, parts: Parts, strength: float | None
+) -> RegionEdits:
+    """Assign a file of edits to the regions of a drawing, before anything is sampled.
+
+    Args:
+        request: Names the image to keep, if any.
+        drawing: (H,W) float in [0,1].
+        file: The edits.
+        parts: The components of the run.
+        strength: Replaces the file's strength.
+
+    Raises:
+        UserError: An edit names no region, or the image to keep does not fit the drawing.
+    """
+    keep = None if request.keep is None else kept_image(request.keep, drawing, parts.cfg.data.size)
+    return file.resolve(parts.prepare.regions(fit_drawing(drawing, parts.cfg.data.size)), keep, strength)
+
+
+def kept_image(path: Path, drawing: np.ndarray, size: int) -> np.ndarray:
+    """Read an image of which a part is sampled again, at the run's size: (S,S,3) uint8.
+
+    Args:
+        path: The file.
+        drawing: (H,W), which it must have the aspect of, unless it has the run's size.
+        size: The run's size.
+
+    Raises:
+        UserError: It can't be read, or its aspect differs.
+    """
+    image = read_image(path)
+    if image.shape[:2] == (size, size):
+        return image
+    if abs(np.log(drawing.shape[0] * image.shape[1] / drawing.shape[1] / image.shape[0])) > 0.1:
+        raise UserError(f"{path}: its aspect differs from the drawing's; give an image sampled from this drawing")
+    return fit_image(image, size, "pad")
+
+
+def _sample_batch(jobs: list[Job], parts: Parts, pipeline: Pipeline, folder: RunFolder, attention: bool) -> None:
+    began, requests = time.monotonic(), [job.request for job in jobs]
+    examples = [replace(as_example(job.drawing, job.request.prompt, parts), edits=job.edits) for job in jobs]
     prepared = time.monotonic()
     model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
     with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:
@@ -121,5 +192,22 @@ def write_files(
                 **{k: v for k, v in cfg.sampler.items() if not k.startswith("_")}}  # fmt: skip
     result = {"schema": 1, "sketch": str(request.sketch), "prompt": request.prompt, **settings,
               "regions": example.regions.count, "unknown_words": model.text.unknown_words(request.prompt),
-              **facts}  # fmt: skip
+              "region_points": region_points(example.regions.labels, example.regions.count),
+              **edit_facts(example.edits, model), **facts}  # fmt: skip
     write_json(request.out / "result.json", result)
+
+
+def edit_facts(edits: RegionEdits | None, model: Model) -> dict[str, Any]:
+    """Describe the edits of a drawing for result.json, and warn of words that the prompts lose."""
+    if edits is None:
+        return {}
+    rows = []
+    for index, edit in enumerate(edits.regions):
+        known, left_out = model.text.known_part(edit.prompt)
+        if left_out:
+            effect = f"reads {known!r}" if known else "reads the caption"
+            log.warning(
+                "region %d: left out of its prompt, as unknown to the run: %s; it %s", index, ", ".join(left_out), effect
+            )
+        rows.append({"region": index, **asdict(edit), "read": known, "left_out": left_out, "redo": index in edits.redo})
+    return {"edits": rows}

@@ -8,8 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Request:
-    """One image to sample. out: the folder of its files."""
+    """One image to sample. out: the folder of its files. edits: of regions. keep: an image of which the rest stays."""
 
     sketch: Path
     prompt: str
     out: Path
+    edits: Path | None = None
+    keep: Path | None = None
