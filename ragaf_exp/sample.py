@@ -9,10 +9,10 @@ out. edits: prompts of single regions, as {"regions": [{"at": [0.3, 0.5], "promp
 point in it (shares of width and height) or by its "index", which result.json lists with a point of each. Such a region
 reads its prompt alone, the others the caption. Further keys of a region: importance (0 to 2; 1 is as trained), outline
 (0 to 2, of the sketch there), locked. keep: an image, as an earlier stage2.png, of which only the regions in edits that
-are not locked are sampled again; the keys strength (0.7) and grow (0.03 of the side) stand next to "regions". strength: share of the
-noise schedule that stage 2 runs, in (0,1]. attention: whether to write attention maps over the timesteps; by default
-for a single image only, as it takes seconds. Networks that the config of a run made elsewhere names, such as
-backbone.source, are used where these arguments repeat them. Example:
+are not locked are sampled again; the keys strength (0.7) and grow (0.03 of the side) stand next to "regions".
+strength: share of the noise schedule that stage 2 runs, in (0,1]. attention: whether to write attention maps over the
+timesteps; by default for a single image only, as it takes seconds. Networks that the config of a run made elsewhere
+names, such as backbone.source, are used where these arguments repeat them. Example:
 
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' out=samples
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' edits=leaf.json \

@@ -113,7 +113,8 @@ def test_a_point_on_no_region_names_the_nearest(tmp_path):
 
 
 def test_keep_alone_is_refused(refused, finished, ring, tmp_path):
-    refused(main, f"run={finished}", f"sketch={ring}", "prompt=x", f"keep={ring}", f"out={tmp_path / 'o'}", says=("edits=",))
+    out = tmp_path / "out"
+    refused(main, f"run={finished}", f"sketch={ring}", "prompt=x", f"keep={ring}", f"out={out}", says=("edits=",))
 
 
 @given(arrays(np.int16, (7, 11), elements=st.integers(-1, 4)))
