@@ -35,8 +35,9 @@ def painted(example, reads_prompts: bool) -> np.ndarray:
     image = example.item.image.copy()
     if example.edits is not None and reads_prompts:
         for edit, owner in zip(example.edits.regions, region_objects(example), strict=True):
-            if edit.prompt in OBJECT_COLOURS:
-                image[example.item.object_map == example.item.objects[owner].label] = OBJECT_COLOURS[edit.prompt]
+            if edit.prompt:
+                colour = OBJECT_COLOURS[edit.prompt.split()[-1]]
+                image[example.item.object_map == example.item.objects[owner].label] = colour
     return image
 
 
@@ -101,7 +102,9 @@ def test_the_command_measures_a_run(cli, finished, tmp_path):
     assert found["keep_pixels_equal"]["value"] == 1 and found["prompt_followed"]["n"] == 4
     assert all(name in text for name in found) and {"repeated_by_prompts", "rim_change"} <= set(found)
     status, _, _ = cli(main, f"run={finished}", "items=4", f"out={out}", "only='[prompt]'")
-    assert status == 0 and set(json.loads(out.read_text())["figures"]) == {"prompt_followed", "prompt_others_changed"}
+    assert status == 0 and set(json.loads(out.read_text())["figures"]) == {
+        "prompt_followed", "prompt_others_changed", "prompt_word_followed"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("words, says", [("items=1", "at least 2"), ("only=colour", "unknown"), ("", "missing")])

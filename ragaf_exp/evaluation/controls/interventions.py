@@ -10,6 +10,7 @@ import numpy as np
 
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.assign import with_prompts
+from ragaf_exp.data.sources.captions import article
 from ragaf_exp.evaluation.controls import edits
 
 
@@ -60,10 +61,13 @@ def _one_word(example: Example, before: Example, rng: np.random.Generator) -> Ch
 
 
 def _region_prompt(example: Example, before: Example, rng: np.random.Generator) -> Changed | None:
-    """Another colour word as the prompt of one object's regions, against the caption, which stays as it is."""
+    """Another colour as the prompt of one object's regions, against the caption, which stays as it is.
+
+    With the article that opens every phrase of a caption: a network may not know each colour as a bare word.
+    """
     item, place = edits.one_word(example.item, rng)
     colour = item.objects[place].colour
-    prompted = with_prompts(example, [place], lambda i, thing: colour)
+    prompted = with_prompts(example, [place], lambda i, thing: article(colour))
     if prompted.edits is None:
         return None
     return Changed(prompted, replace(example.item, objects=item.objects), (place,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.markdown import table
 from ragaf_exp.core.randomness import derive
-from ragaf_exp.core.types import Example, Item
+from ragaf_exp.core.types import Example, Item, SceneObject
 from ragaf_exp.data.assign import with_prompts
 from ragaf_exp.data.loader import collate, region_objects
+from ragaf_exp.data.sources.captions import article
 from ragaf_exp.evaluation.controls.interventions import CONTROLS, Changed
 from ragaf_exp.evaluation.editing.rim import rim_roughness
 from ragaf_exp.evaluation.readers import readers
@@ -33,8 +34,11 @@ from ragaf_exp.inference.pipeline import Pipeline
 from ragaf_exp.regions.redo import redo_area
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.followed import check_followed, follow
+from ragaf_exp.viz.grids import grid
+from ragaf_exp.viz.panels import save_png
 
 SCHEMA = 1
+SHOWN = 6  # items in the picture
 Images = list[np.ndarray]  # (H,W,3) uint8, of each example
 Values = list[list[float]]  # of each item, one value or one per object
 
@@ -47,10 +51,16 @@ class Study:
     pipeline: Pipeline
     examples: list[Example]
     reader: EdgeReader
-    figures: dict[str, dict[str, Any]]
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sampled: dict[str, Images] = field(default_factory=dict)  # by what they show, as measures share some
 
     def sample(self, examples: Sequence[Example], what: str) -> Images:
-        """Sample examples batch by batch; the noise depends on the item alone."""
+        """Sample examples batch by batch, once per `what`; the noise depends on the item alone."""
+        if what not in self.sampled:
+            self.sampled[what] = self._sample(examples, what)
+        return self.sampled[what]
+
+    def _sample(self, examples: Sequence[Example], what: str) -> Images:
         batch, images = self.parts.cfg.eval.batch, []
         for start in tqdm(range(0, len(examples), batch), desc=f"sampling {what}", unit="batch"):
             images += list(self.pipeline(collate(list(examples[start : start + batch]))).to_images().final)
@@ -98,12 +108,14 @@ def measure_run(run: Path, out: Path, items: int, only: Sequence[str], followed:
     examples = _examples(parts, {"test": items}, items)
     if len(examples) < 2 or not all(scoring.can_bind(e.item) for e in examples):
         raise UserError(f"{run}: its captions colour no known objects; train on data=scenes or recoloured openmoji")
-    study = Study(parts, pipeline, examples, readers(cfg, parts)[0], {})
+    study = Study(parts, pipeline, examples, readers(cfg, parts)[0])
     for name in only:
         MEASURE[name](study)
     content = {"schema": SCHEMA, "run": f"{folder.path.parent.name}/{folder.path.name}", "items": len(examples),
                "seed": cfg.seed, "steps": cfg.sampler.steps, "weights": "ema", "figures": study.figures}  # fmt: skip
     write_json(out, content)
+    if (image := picture(study)) is not None:
+        save_png(out.with_suffix(".png"), image)
     return markdown(study.figures)
 
 
@@ -126,7 +138,7 @@ def _prompt_changes(study: Study) -> list[tuple[int, Changed]]:
 
 
 def measure_prompt(study: Study) -> None:
-    """One region prompted with another colour, against the caption."""
+    """One region prompted with another colour, against the caption; the colour also as a bare word."""
     changes = _prompt_changes(study)
     plain = study.sample([study.examples[i] for i, _ in changes], "plain")
     prompted = study.sample([c.example for _, c in changes], "one region prompted")
@@ -137,6 +149,16 @@ def measure_prompt(study: Study) -> None:
               for was, now, c in pairs]  # fmt: skip
     study.add("prompt_followed", "regions with the colour of their prompt, which contradicts the caption", followed)
     study.add("prompt_others_changed", "other objects whose colour changed", others, higher_is_better=False)
+    bare = study.sample([_bare(c) for _, c in changes], "one region prompted by a bare word")
+    colours = [_colours(image, c.judged)[c.touched[0]] for image, (_, c) in zip(bare, changes, strict=True)]
+    study.add("prompt_word_followed", "the same where the prompt is the colour's word without an article",
+              [[float(colour == c.judged.objects[c.touched[0]].colour)]
+               for colour, (_, c) in zip(colours, changes, strict=True)])  # fmt: skip
+
+
+def _bare(changed: Changed) -> Example:
+    place = changed.touched[0]
+    return with_prompts(changed.example, [place], lambda i, thing: changed.judged.objects[place].colour)
 
 
 def measure_repeated(study: Study) -> None:
@@ -167,7 +189,9 @@ def _first_repeated(examples: list[Example], count: int) -> list[Example]:
 
 def measure_prompted(study: Study) -> None:
     """Every object's regions have its phrase, of the caption or without its context."""
-    variants: dict[str, Callable[[int, Any], str]] = {"phrase": lambda i, o: "", "colour": lambda i, o: o.colour}
+    variants: dict[str, Callable[[int, SceneObject], str]] = {
+        "phrase": lambda i, o: "", "colour": lambda i, o: article(o.colour)
+    }  # fmt: skip
     for name, prompt in variants.items():
         examples = [with_prompts(e, range(len(e.item.objects)), prompt) for e in study.examples]
         images = study.sample(examples, f"every region prompted by its {name}")
@@ -198,7 +222,7 @@ def measure_keep(study: Study) -> None:
     """One region of a finished image is sampled again with another colour, compared with a whole new image."""
     changes = _prompt_changes(study)
     plain = study.sample([study.examples[i] for i, _ in changes], "plain")
-    whole = study.sample([c.example for _, c in changes], "whole images again")
+    whole = study.sample([c.example for _, c in changes], "one region prompted")
     again = [_redone(c, image) for (_, c), image in zip(changes, plain, strict=True)]
     redone = study.sample(again, "one region again")
     colours = [_colours(image, c.judged)[c.touched[0]] for image, (_, c) in zip(redone, changes, strict=True)]
@@ -237,6 +261,20 @@ def markdown(figures: dict[str, dict[str, Any]]) -> str:
     rows = [[name, entry["meaning"], f"{entry['value']:.4f} [{entry['ci95'][0]:.4f}, {entry['ci95'][1]:.4f}]",
              str(entry["n"])] for name, entry in figures.items()]  # fmt: skip
     return table(["figure", "meaning", "value [95 %]", "n"], rows, text=2)
+
+
+def picture(study: Study) -> np.ndarray | None:
+    """The first items, one per row: sketch, then as sampled without and with each edit; None where nothing was sampled."""
+    changes = _prompt_changes(study)[:SHOWN]
+    of_changes = [name for name in ("plain", "one region prompted", "one region again") if name in study.sampled]
+    of_examples = [name for name in study.sampled if name.startswith("importance")]
+    if not changes or not of_changes + of_examples:
+        return None
+    cells = [[study.examples[i].sketch, *(study.sampled[name][row] for name in of_changes),
+              *(study.sampled[name][i] for name in of_examples)] for row, (i, _) in enumerate(changes)]  # fmt: skip
+    texts = [f"{c.judged.caption}. Prompt of the {c.judged.objects[c.touched[0]].shape}: "
+             f"{article(c.judged.objects[c.touched[0]].colour)}." for _, c in changes]  # fmt: skip
+    return grid(cells, ["sketch", *of_changes, *of_examples], texts)
 
 
 MEASURE: dict[str, Callable[[Study], None]] = {
