@@ -51,13 +51,13 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
 
 def _check_assigned(cfg: DictConfig) -> None:
     """UserError where phrases are assigned to regions in training, and another setting can't go with it."""
-    if cfg.task.assign == 0:
+    if (share := cfg.task.get("assign", 0)) == 0:
         return
     if cfg.memory.features == "all":
-        raise UserError(f"task.assign={cfg.task.assign:g}: needs the text encoder in training; "
+        raise UserError(f"task.assign={share:g}: needs the text encoder in training; "
                         "set memory.features=latents")  # fmt: skip
     if cfg.loss.coverage > 0:
-        raise UserError(f"task.assign={cfg.task.assign:g}: loss.coverage wants every word of the caption read, and a "
+        raise UserError(f"task.assign={share:g}: loss.coverage wants every word of the caption read, and a "
                         "region with a phrase reads none; set loss.coverage=0")  # fmt: skip
 
 

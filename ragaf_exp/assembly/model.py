@@ -12,6 +12,7 @@ from ragaf_exp.config.schema import COARSE, REFINE, Memory
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+from ragaf_exp.models.inputs import BoundInputs
 from ragaf_exp.models.loading.tuning import LORA, add_lora, map_lora_name, set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.regions.targets import asked
@@ -31,18 +32,22 @@ def make_model(parts: Parts, stage: str) -> Model:
     if size % (unit := codec.downscale * backbone.stride):
         unit *= cfg.data.size // size
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone, codec and stage")
-    backbone.set_full_inpaint_mask(codec.blank, size)
-    shapes = backbone.shapes(side)
+    backbone.set_full_inpaint_mask(codec.blank, size, size)
+    shapes = backbone.shapes(side, side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
+    if parts.task.hint_channels != 1:
+        hint.widen(parts.task.hint_channels)
     common = (text, hint, backbone, shapes, parts.diffusion.timesteps)
+    inputs = BoundInputs(parts.task, codec, side)
     torch.manual_seed(derive(cfg.seed, "init", "lora"))
     add_lora(backbone, stage, memory_of(cfg))
     if stage == COARSE:
-        return Model(*common)
+        return Model(*common, inputs=inputs, downscale=codec.downscale)
     torch.manual_seed(derive(cfg.seed, "init", "refine"))
     values = sum(asked(cfg.loss, codec.channels).values())
     seen = codec.channels if cfg.stage.refine.coarse_input else 0
-    return Model(*common, values, *_region_path(cfg, text, hint, backbone, shapes), cfg.loss.contrastive > 0, seen)
+    region_path = _region_path(cfg, text, hint, backbone, shapes)
+    return Model(*common, values, *region_path, cfg.loss.contrastive > 0, seen, inputs, downscale=codec.downscale)
 
 
 STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1
@@ -79,7 +84,7 @@ def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn
     backend.check(cfg.memory.device)
     ragaf = build(
         cfg.ragaf, "ragaf", node_features=len(NODE_FEATURES), edge_features=len(EDGE_FEATURES),
-        hint_width=hint.width, hint_sizes=[shapes["in"][1:], *getattr(hint, "sizes", ())], text_width=text.width,
+        hint_width=hint.width, hint_sizes=hint.resolutions(*shapes["in"][1:]), text_width=text.width,
         fusion=fusion, backend=backend,
     )  # fmt: skip
     injection = build(cfg.injection, "injection", shapes=shapes, width=ragaf.width, cross_layers=backbone.cross_layers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ragaf_exp.config.added import without_added
+from ragaf_exp.config.added import with_added, without_added
 
 MOVED = {
     "ragaf_exp.augment.drawing": "ragaf_exp.sketch.augment.drawing",
@@ -37,8 +37,9 @@ ORIGINAL = {new: old for old, new in MOVED.items()}
 
 
 def current(node: Any) -> Any:
-    """Translate each `_target_` in a plain container to its present name."""
-    return _translated(node, MOVED)
+    """Translate each `_target_` in a plain container to its present name, and fill in those added later."""
+    node = _translated(node, MOVED)
+    return with_added(node) if isinstance(node, dict) else node
 
 
 def original(node: Any) -> Any:

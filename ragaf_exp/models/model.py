@@ -15,6 +15,7 @@ from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.control.base import Hint
+from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep
 from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.prompts import RegionReading, outline_map, scaled, with_prompts
 from ragaf_exp.models.regions.contrast import Contrast
@@ -39,19 +40,24 @@ class Prediction:
 class Model(nn.Module):
     """text, hint, backbone: the parts of stage 1. ragaf, injection: of stage 2, else None.
 
-    shapes: injection point -> (C,h,w). timesteps: of the diffusion. region_values: how many values each region token
-    says of x0 in its region. contrast: compare regions and captions over the batch. coarse_channels: of stage 1's
-    latent, where stage 2 sees it: a convolution added to the UNet's first is one over more input channels.
+    shapes: injection point -> (C,h,w) at the training images' size; those of other sizes are traced when needed.
+    timesteps: of the diffusion. region_values: how many values each region token says of x0 in its region. contrast:
+    compare regions and captions over the batch. coarse_channels: of stage 1's latent, where stage 2 sees it: a
+    convolution added to the UNet's first is one over more input channels. downscale: image pixels per latent pixel.
+    inputs: what a task gives besides caption and sketch; its channels next to x_t enter in the same way, so that any
+    backbone takes them.
     """
 
     def __init__(
         self, text: TextEncoder, hint: Hint, backbone: Backbone, shapes: dict[str, Shape], timesteps: int,
         region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
-        coarse_channels: int = 0,
+        coarse_channels: int = 0, inputs: BoundInputs | None = None, *, downscale: int,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
-        self.sizes = {s[1:] for s in shapes.values()}  # resolutions at which soft masks are needed
+        self.sizes = {p: s[1:] for p, s in shapes.items()}  # resolutions at which soft masks are needed
+        self.other_sizes: dict[tuple[int, int], dict[str, tuple[int, int]]] = {}  # the same by a latent's (h,w)
+        self.downscale = downscale
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection
         self.region_latent = nn.Linear(ragaf.width, region_values) if ragaf is not None and region_values else None
@@ -59,16 +65,23 @@ class Model(nn.Module):
         self.coarse_in = None
         if coarse_channels:
             self.coarse_in = zero_module(nn.Conv2d(coarse_channels, shapes[FIRST][0], 3, padding=1, bias=False))
+        self.bound = inputs
+        self.inputs = Inputs() if inputs is None else inputs.inputs
+        self.extra_in, self.task_tokens = self._task_modules(inputs, shapes)
 
     def forward(
-        self, batch: Batch, x_t: Tensor | None, t: Tensor, keep_text: Tensor | None = None,
-        keep_sketch: Tensor | None = None, coarse: Tensor | None = None,
-    ) -> tuple[Prediction, Conditioning]:  # fmt: skip
-        """One training step's forward: x_t (B,C,h,w), t (B,), keep_* (B,) bool, False drops that condition.
+        self, batch: Batch, x_t: Tensor | None, t: Tensor, keep: Keep = ALL, coarse: Tensor | None = None
+    ) -> tuple[Prediction, Conditioning]:
+        """One training step's forward pass.
 
-        x_t None asks the region path alone, at a small part of the cost. coarse (B,C,h,w): stage 1's latent.
+        Args:
+            batch: The conditions.
+            x_t: Noised latents, (B,C,h,w); None runs the region path alone, at a small part of the cost.
+            t: Timesteps, (B,).
+            keep: The conditions that are dropped.
+            coarse: Stage 1's latent, (B,C,h,w).
         """
-        conditioning = replace(self.condition(batch, keep_text, keep_sketch, x_t is not None), coarse=coarse)
+        conditioning = replace(self.condition(batch, keep, x_t is not None), coarse=coarse)
         if x_t is None:
             ragaf, _ = self._region_path()
             tokens, fusion = ragaf.fuse(conditioning.region_state, t / self.timesteps)
@@ -79,23 +92,33 @@ class Model(nn.Module):
             prediction = replace(prediction, contrastive_logits=self.contrast(conditioning.region_state, conditioning.text))
         return prediction, conditioning
 
-    def condition(
-        self, batch: Batch, keep_text: Tensor | None = None, keep_sketch: Tensor | None = None, denoises: bool = True
-    ) -> Conditioning:
-        """Encode what does not depend on the timestep: once per image when sampling. denoises: else without the hint."""
-        if keep_sketch is None:
-            keep_sketch = torch.ones(len(batch), dtype=torch.bool, device=batch.sketch.device)
-        known = batch.text
+    def condition(self, batch: Batch, keep: Keep = ALL, denoises: bool = True) -> Conditioning:
+        """Encode the conditions that do not depend on the timestep: once per image when sampling.
+
+        Args:
+            batch: The conditions.
+            keep: Those that are dropped.
+            denoises: Whether the denoiser will run; without it, hint residuals and the task's channels are left out.
+        """
+        known, keep_text = batch.text, keep.get("text")
         text = self.text(batch.captions, keep_text) if known is None else known.dropped(keep_text, batch.no_text)
-        features = self.hint.features(batch.sketch)
+        image, keep_hint = self.inputs.hint_image(batch, keep)
+        everything = torch.ones(len(batch), dtype=torch.bool, device=batch.sketch.device)
+        features = self.hint.features(image)
         regions = None
         if self.ragaf is not None:
+            keep_sketch = keep.get("sketch", everything)
             reading = self._reading(batch, text, keep_text)
             regions = self._regions(self.ragaf, batch, reading, features, keep_sketch)
             if batch.edits is not None:
                 regions = self._edited(regions, batch, batch.edits, features, keep_sketch, text)
-        hint = self.hint(features, keep_sketch) if denoises else {}
-        return Conditioning(text, hint, regions, phrase_tokens=self._phrase_tokens(batch, text), outline=_outline(batch))
+        hint = self.hint(features, everything if keep_hint is None else keep_hint) if denoises else {}
+        extra = self.bound.extra(batch, keep) if self.bound is not None and denoises else None
+        token = None if self.task_tokens is None or batch.task is None else self.task_tokens(batch.task)[:, None]
+        phrases, outline = self._phrase_tokens(batch, text), _outline(batch)
+        return Conditioning(
+            text, hint, regions, phrase_tokens=phrases, extra=extra, task_token=token, outline=outline
+        )
 
     def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
         """The conditioning with stage 1's latent (B,C,h,w), where this stage takes it as an input."""
@@ -103,15 +126,48 @@ class Model(nn.Module):
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
-        hint = scaled(self.hint.at(c.hint, self.backbone.inputs(x_t), t, c.text), c.outline)
+        text, x = c.denoiser_text, self._denoiser_input(x_t, c)
+        hint = scaled(self.hint.at(c.hint, self.backbone.inputs(x), t, text), c.outline)
+        hint = self._with_extra(c, hint)
         if c.regions is None:
-            return Prediction(self.backbone(x_t, t, c.text, hint))
+            return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint), x_t))
         ragaf, injection = self._region_path()
         tokens, fusion = ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
         injected = injection(tokens, c.regions, self._with_coarse(c, hint))
         words = injection.words(c.regions)
-        value = self.backbone(x_t, t, c.text, injected.residuals, words, injected.modulations)
-        return Prediction(value, self._region_prediction(tokens), fusion)
+        if words is not None and c.task_token is not None:
+            words = words.padded(c.task_token.shape[1])
+        value = self.backbone(x, t, text, injected.residuals, words, injected.modulations)
+        return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
+
+    def _denoiser_input(self, x_t: Tensor, c: Conditioning) -> Tensor:
+        """x_t as the task lays it out, with the task's channels next to it where the backbone takes them itself."""
+        x = self.inputs.to_denoiser(x_t, c.extra)
+        return x if c.extra is None or self.extra_in is not None else torch.cat([x, c.extra.to(x.dtype)], dim=1)
+
+    def _with_extra(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The hint's residuals, and at the first layer the task's channels: as if they were concatenated to x_t."""
+        if self.extra_in is None or c.extra is None:
+            return hint
+        added = self.extra_in(c.extra)
+        return hint | {FIRST: hint[FIRST] + added if FIRST in hint else added}
+
+    def _task_modules(
+        self, bound: BoundInputs | None, shapes: dict[str, Shape]
+    ) -> tuple[nn.Module | None, nn.Embedding | None]:
+        """The layer that reads the task's channels, where there are any and the backbone takes none, and its tokens."""
+        if bound is None:
+            return None, None
+        count = self.inputs.extra_channels(bound.codec.channels)
+        layer = None
+        if count and count != self.backbone.extra_channels:
+            patch = bound.side // shapes[FIRST][1]  # latent pixels per cell of the first features
+            convolution = nn.Conv2d(count * patch**2, shapes[FIRST][0], 3, padding=1, bias=False)
+            if self.backbone.pretrained:  # starts as it was trained
+                zero_module(convolution)
+            layer = nn.Sequential(nn.PixelUnshuffle(patch), convolution)
+        tokens = self.inputs.tokens
+        return layer, nn.Embedding(tokens, self.text.width) if tokens else None
 
     def _phrase_tokens(self, batch: Batch, text: Text) -> Tensor | None:
         """(B,N,T) bool: the tokens that lie within each region's span of the caption."""
@@ -157,13 +213,24 @@ class Model(nn.Module):
     def _regions(
         self, ragaf: Ragaf, batch: Batch, reading: RegionReading, features: dict, keep_sketch: Tensor
     ) -> RegionState:
-        masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in self.sizes}
+        latent = (batch.sketch.shape[2] // self.downscale, batch.sketch.shape[3] // self.downscale)
+        sizes, levels = self._sizes_at(latent), self.hint.resolutions(*latent)[: len(ragaf.levels)]
+        masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in {*sizes.values(), *levels}}
         kept = keep_sketch[:, None]
         masks = {size: m * kept[..., None, None] for size, m in masks.items()}
-        hint = [features[size] * kept[..., None, None] for size in ragaf.levels]
+        hint = [features[size] * kept[..., None, None] for size in levels]
         edge_mask = batch.edge_mask & kept[..., None]
-        nodes = batch.node_mask & kept
-        return ragaf(batch.nodes, nodes, batch.edges, edge_mask, masks, hint, reading.text, reading.readable)
+        nodes, text, readable = batch.node_mask & kept, reading.text, reading.readable
+        state = ragaf(batch.nodes, nodes, batch.edges, edge_mask, masks, hint, text, readable)
+        return state if sizes is self.sizes else replace(state, sizes=sizes)
+
+    def _sizes_at(self, latent: tuple[int, int]) -> dict[str, tuple[int, int]]:
+        """(h,w) at every injection point for latents of this size."""
+        if latent == self.sizes[FIRST]:
+            return self.sizes
+        if latent not in self.other_sizes:
+            self.other_sizes[latent] = {p: shape[1:] for p, shape in self.backbone.shapes(*latent).items()}
+        return self.other_sizes[latent]
 
 
 def _outline(batch: Batch) -> Tensor | None:

@@ -47,7 +47,7 @@ class DryRun:
 
     def batch(self, items: int, text: nn.Module) -> Batch:
         """The largest batch that the config allows, with the encoder outputs that it caches. text: the text encoder."""
-        batch = largest_batch(items, self.cfg.data.size, self.cfg.regions.max_regions)
+        batch = largest_batch(items, self.cfg.data.size, self.cfg.regions.max_regions, self.parts.task.maps)
         codec, side = self.parts.codec, self.cfg.data.size
         if self.cached.latents:
             size = side // codec.downscale
@@ -59,7 +59,14 @@ class DryRun:
 
 
 class TrainingFixture:
-    """A stage's model, trainer and batch, with every tensor labelled by kind."""
+    """A stage's model, trainer and batch, with every tensor labelled by kind.
+
+    Args:
+        cfg: The composed config.
+        phase: The phase of training: a stage, or REGIONS for stage 2's region-only steps.
+        compute: The device whose memory use is predicted.
+        tracker: Labels the tensors.
+    """
 
     def __init__(self, cfg: DictConfig, phase: str, compute: FakeCudaCompute, tracker: Tracker):
         with tracker.labelling("codec"):
@@ -107,7 +114,13 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 
 @contextmanager
 def track_allocations(tracker: Tracker, trainer: Trainer, codec: nn.Module) -> Iterator[None]:
-    """Label the allocations of training steps in the block by the operation that makes them."""
+    """Label the allocations of training steps in the block by the operation that makes them.
+
+    Args:
+        tracker: Records allocations.
+        trainer: The trainer whose steps run in the block.
+        codec: Encodes the images of a step.
+    """
     update, accelerator = trainer.update, trainer.accelerator
     with ExitStack() as stack:
         stack.enter_context(wrapped(codec, encode=tracker.labelled("codec", codec.encode)))

@@ -67,9 +67,9 @@ def edited(examples, **edit) -> list:
 
 
 @torch.no_grad()
-def tokens(model, examples, **keep):
+def tokens(model, examples, keep_text=None):
     batch = collate(examples)
-    state = model.condition(batch, **keep).region_state
+    state = model.condition(batch, {} if keep_text is None else {"text": keep_text}).region_state
     return state, model.ragaf.fuse(state, torch.full((len(batch),), 0.5))[0]
 
 

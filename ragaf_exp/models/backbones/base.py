@@ -22,21 +22,23 @@ class Backbone(PretrainedModule, ABC):
 
     pretrained: it has seen images before, so memory.tune decides in stage 1 too what of it is trained. stride: the
     sides of its latents must be multiples of it. schedule: the diffusion that it was trained with, where it was.
-    cross_layers: how many of its layers attend from the image to the text.
+    cross_layers: how many of its layers attend from the image to the text. extra_channels: channels next to x_t that its
+    first layer takes, where a task gives as many.
     attention_layers: kind of attention (all, self, cross) -> what the names of such layers' parameters contain.
     projections: how the names of the linear layers end that LoRA adds to, within attention layers.
     """
 
     pretrained: ClassVar[bool] = False
     stride: int = 1
+    extra_channels: int = 0
     schedule: dict[str, Any] | None = None
     cross_layers: int
     attention_layers: ClassVar[Mapping[str, tuple[str, ...]]]
     projections: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def shapes(self, side: int) -> dict[str, Shape]:
-        """Channels and resolution at every injection point, for latents of side x side."""
+    def shapes(self, height: int, width: int) -> dict[str, Shape]:
+        """Channels and resolution at every injection point, for latents of height x width."""
 
     @abstractmethod
     def forward(
@@ -66,8 +68,14 @@ class Backbone(PretrainedModule, ABC):
         """x_t (B,C,h,w) -> what the first layer takes."""
         return x_t
 
-    def set_full_inpaint_mask(self, blank: Callable[[int], Tensor], side: int) -> None:
-        """For an inpainting backbone: mark the whole image as to be painted. blank: side in pixels -> latent."""
+    def set_full_inpaint_mask(self, blank: Callable[[int, int], Tensor], height: int, width: int) -> None:
+        """For an inpainting backbone: mark the whole image as to be painted.
+
+        Args:
+            blank: Height and width of an image, in pixels -> latent (1,C,h,w) of a grey image.
+            height: Of the training images, in pixels.
+            width: Likewise.
+        """
 
     def is_attention(self, name: str, kind: str) -> bool:
         """Whether a module's or parameter's name lies in an attention layer. kind: all, self or cross."""
