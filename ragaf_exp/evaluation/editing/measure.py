@@ -141,7 +141,7 @@ def measure_prompt(study: Study) -> None:
     """One region prompted with another colour, against the caption; the colour also as a bare word."""
     changes = _prompt_changes(study)
     plain = study.sample([study.examples[i] for i, _ in changes], "plain")
-    prompted = study.sample([c.example for _, c in changes], "one region prompted")
+    prompted = study.sample([c.example for _, c in changes], "prompted")
     samples = zip(plain, prompted, changes, strict=True)
     pairs = [(_colours(a, c.judged), _colours(b, c.judged), c) for a, b, (_, c) in samples]
     followed = [[float(now[c.touched[0]] == c.judged.objects[c.touched[0]].colour)] for _, now, c in pairs]
@@ -149,7 +149,7 @@ def measure_prompt(study: Study) -> None:
               for was, now, c in pairs]  # fmt: skip
     study.add("prompt_followed", "regions with the colour of their prompt, which contradicts the caption", followed)
     study.add("prompt_others_changed", "other objects whose colour changed", others, higher_is_better=False)
-    bare = study.sample([_bare(c) for _, c in changes], "one region prompted by a bare word")
+    bare = study.sample([_bare(c) for _, c in changes], "prompted by a word")
     colours = [_colours(image, c.judged)[c.touched[0]] for image, (_, c) in zip(bare, changes, strict=True)]
     study.add("prompt_word_followed", "the same where the prompt is the colour's word without an article",
               [[float(colour == c.judged.objects[c.touched[0]].colour)]
@@ -222,9 +222,9 @@ def measure_keep(study: Study) -> None:
     """One region of a finished image is sampled again with another colour, compared with a whole new image."""
     changes = _prompt_changes(study)
     plain = study.sample([study.examples[i] for i, _ in changes], "plain")
-    whole = study.sample([c.example for _, c in changes], "one region prompted")
+    whole = study.sample([c.example for _, c in changes], "prompted")
     again = [_redone(c, image) for (_, c), image in zip(changes, plain, strict=True)]
-    redone = study.sample(again, "one region again")
+    redone = study.sample(again, "redone")
     colours = [_colours(image, c.judged)[c.touched[0]] for image, (_, c) in zip(redone, changes, strict=True)]
     wanted = [c.judged.objects[c.touched[0]].colour for _, c in changes]
     study.add("keep_followed", "regions sampled again that have the colour of their prompt",
@@ -266,8 +266,8 @@ def markdown(figures: dict[str, dict[str, Any]]) -> str:
 def picture(study: Study) -> np.ndarray | None:
     """The first items, one per row: sketch, then as sampled without and with each edit; None where nothing was sampled."""
     changes = _prompt_changes(study)[:SHOWN]
-    of_changes = [name for name in ("plain", "one region prompted", "one region again") if name in study.sampled]
-    of_examples = [name for name in study.sampled if name.startswith("importance")]
+    of_changes = [name for name in ("plain", "prompted", "redone") if name in study.sampled]
+    of_examples = [name for name in ("importance 0", "importance 2") if name in study.sampled]
     if not changes or not of_changes + of_examples:
         return None
     cells = [[study.examples[i].sketch, *(study.sampled[name][row] for name in of_changes),
