@@ -20,7 +20,13 @@ def region_points(labels: np.ndarray, count: int) -> list[tuple[float, float]]:
 
 
 def region_at(labels: np.ndarray, x: float, y: float) -> int:
-    """Return the region at a point, given as shares of width and height in [0, 1]; -1 = no region."""
+    """Return the region at a point; -1 = no region.
+
+    Args:
+        labels: (H,W) region index of each pixel, -1 = no region.
+        x: Share of the width from the left, in [0, 1].
+        y: Share of the height from the top, in [0, 1].
+    """
     row, column = _pixel(labels.shape, x, y)
     return int(labels[row, column])
 

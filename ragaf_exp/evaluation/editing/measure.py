@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from eval import scoring
-from eval.edges import EdgeReader
-from eval.statistics.bootstrap import figure
-from eval.statistics.paired import paired_differences
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.build import build
 from ragaf_exp.core.edits import RegionEdit, RegionEdits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json
-from ragaf_exp.core.markdown import table
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example, Item, SceneObject
 from ragaf_exp.data.assign import with_prompts
-from ragaf_exp.data.loader import collate, region_objects
+from ragaf_exp.data.loader import region_objects
 from ragaf_exp.data.sources.captions import article
 from ragaf_exp.evaluation.controls.interventions import CONTROLS, Changed
 from ragaf_exp.evaluation.editing.rim import rim_roughness
+from ragaf_exp.evaluation.editing.study import Study, markdown
 from ragaf_exp.evaluation.readers import readers
 from ragaf_exp.inference.load import load_run
-from ragaf_exp.inference.pipeline import Pipeline
 from ragaf_exp.regions.redo import redo_area
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.followed import check_followed, follow
@@ -39,48 +34,6 @@ from ragaf_exp.viz.panels import save_png
 
 SCHEMA = 1
 SHOWN = 6  # items in the picture
-Images = list[np.ndarray]  # (H,W,3) uint8, of each example
-Values = list[list[float]]  # of each item, one value or one per object
-
-
-@dataclass
-class Study:
-    """The figures of one run, as they are measured."""
-
-    parts: Parts
-    pipeline: Pipeline
-    examples: list[Example]
-    reader: EdgeReader
-    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sampled: dict[str, Images] = field(default_factory=dict)  # by what they show, as measures share some
-
-    def sample(self, examples: Sequence[Example], what: str) -> Images:
-        """Sample examples batch by batch, once per `what`; the noise depends on the item alone."""
-        if what not in self.sampled:
-            self.sampled[what] = self._sample(examples, what)
-        return self.sampled[what]
-
-    def _sample(self, examples: Sequence[Example], what: str) -> Images:
-        batch, images = self.parts.cfg.eval.batch, []
-        for start in tqdm(range(0, len(examples), batch), desc=f"sampling {what}", unit="batch"):
-            images += list(self.pipeline(collate(list(examples[start : start + batch]))).to_images().final)
-        return images
-
-    def add(self, name: str, meaning: str, values: Values, higher_is_better: bool = True) -> None:
-        """Note a figure with its 95 % interval, clustered by item."""
-        pairs = [(value, i) for i, of_item in enumerate(values) for value in of_item]
-        if pairs:
-            numbers, items = zip(*pairs, strict=True)
-            resamples = self.parts.cfg.eval.bootstrap
-            entry = figure(numbers, clusters=items, higher_is_better=higher_is_better, resamples=resamples)
-            self.figures[name] = {"meaning": meaning, **entry}
-
-    def add_difference(self, name: str, meaning: str, before: Values, after: Values) -> None:
-        """Note a paired difference with its 95 % interval."""
-        estimate = paired_differences([before, after], resamples=self.parts.cfg.eval.bootstrap)[0]
-        gap = asdict(estimate)
-        self.figures[name] = {"meaning": meaning, "value": gap["value"], "ci95": [gap["low"], gap["high"]],
-                              "n": sum(map(len, before)), "items": len(before)}  # fmt: skip
 
 
 def measure_run(run: Path, out: Path, items: int, only: Sequence[str], followed: dict[str, str] | None = None) -> str:
@@ -254,13 +207,6 @@ def _colours(image: np.ndarray, item: Item) -> list[str]:
 
 def _bound(image: np.ndarray, item: Item) -> list[float]:
     return [float(b.correct) for b in scoring.bindings(image, item) or []]
-
-
-def markdown(figures: dict[str, dict[str, Any]]) -> str:
-    """The figures as a table."""
-    rows = [[name, entry["meaning"], f"{entry['value']:.4f} [{entry['ci95'][0]:.4f}, {entry['ci95'][1]:.4f}]",
-             str(entry["n"])] for name, entry in figures.items()]  # fmt: skip
-    return table(["figure", "meaning", "value [95 %]", "n"], rows, text=2)
 
 
 def picture(study: Study) -> np.ndarray | None:
