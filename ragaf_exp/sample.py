@@ -5,9 +5,10 @@
     python -m ragaf_exp.sample run=DIR batch=FILE out=DIR
 
 batch: a CSV or JSONL file with the columns sketch and prompt, and perhaps edits and keep; each row gets a folder under
-out. edits: prompts of single regions, as {"regions": [{"at": [0.3, 0.5], "prompt": "green"}]}; a region is named by a
-point in it (shares of width and height) or by its "index", which result.json lists with a point of each. Such a region
-reads its prompt alone, the others the caption. Further keys of a region: importance (0 to 2; 1 is as trained), outline
+out. A run of another task takes that task's columns instead, such as image= and mask=. edits: prompts of single
+regions, as {"regions": [{"at": [0.3, 0.5], "prompt": "green"}]}; a region is named by a point in it (shares of width and
+height) or by its "index", which result.json lists with a point of each. Such a region reads its prompt alone, the
+others the caption. Further keys of a region: importance (0 to 2; 1 is as trained), outline
 (0 to 2, of the sketch there), locked. keep: an image, as an earlier stage2.png, of which only the regions in edits that
 are not locked are sampled again; the keys strength (0.7) and grow (0.03 of the side) stand next to "regions".
 strength: share of the noise schedule that stage 2 runs, in (0,1]. attention: whether to write attention maps over the
@@ -30,7 +31,7 @@ from ragaf_exp.config.command_line import guarded, parse_args
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.writable import check_folder
-from ragaf_exp.inference.requests import Request
+from ragaf_exp.inference.requests import Columns, Request, columns_of
 from ragaf_exp.runs.followed import split_followed
 
 ARGUMENTS = {
@@ -38,16 +39,20 @@ ARGUMENTS = {
     "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str,
     "edits": str, "keep": str,
 }  # fmt: skip
+SKETCH, PROMPT = "sketch", "prompt"
+EDITS = ("edits", "keep")  # further columns of any task
+SKETCH_TEXT = Columns({SKETCH: "drawing", PROMPT: "text"}, (PROMPT,))
 SWITCH = {"true": True, "false": False}
 POLARITIES = ("auto", "dark", "light")
 
 
 def main() -> None:
     arguments, followed = split_followed(sys.argv[1:])
-    args = parse_args(arguments, ARGUMENTS)
-    check(args)
+    columns = columns_of(next((a.partition("=")[2] for a in arguments if a.startswith("run=")), ""))
+    args = parse_args(arguments, known_arguments(columns))
+    check(args, columns)
     check_folder(Path(args["out"]), "out")
-    requests = batch_requests(args) if "batch" in args else [single_request(args)]
+    requests = batch_requests(args, columns) if "batch" in args else [single_request(args, columns)]
     with stub_optional_imports():  # heavy: only once the arguments are known to be good
         from ragaf_exp.commands.sample import sample_requests
 
@@ -57,13 +62,18 @@ def main() -> None:
     print(f"{len(requests)} image{'s' * (len(requests) > 1)} in {time.monotonic() - began:.1f} s: {place}")
 
 
-def check(args: dict[str, Any]) -> None:
+def known_arguments(columns: Columns) -> dict[str, type]:
+    """The arguments of a run whose task has these columns."""
+    others = {name: kind for name, kind in ARGUMENTS.items() if name not in SKETCH_TEXT.kinds}
+    return dict.fromkeys(columns.kinds, str) | others
+
+
+def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
     """UserError where an argument is missing or out of range; attention= becomes a bool."""
     for key in ("run", "out"):
         if not args.get(key):
             raise UserError(f"{key}=: missing; give run=DIR sketch=FILE 'prompt=\"...\"' out=DIR")
-    if ("batch" in args) == ("sketch" in args):
-        raise UserError("sketch=: give either sketch=FILE with prompt=, or batch=FILE of sketch and prompt")
+    _check_columns(args, columns)
     if "keep" in args and "edits" not in args:
         raise UserError("keep=: needs edits=FILE.json, which names the regions to sample again")
     if "batch" in args and "edits" in args:
@@ -80,42 +90,55 @@ def check(args: dict[str, Any]) -> None:
         raise UserError(f"polarity={args['polarity']}: must be one of {', '.join(POLARITIES)}")
 
 
-def single_request(args: dict[str, Any]) -> Request:
+def _check_columns(args: dict[str, Any], columns: Columns) -> None:
+    """UserError unless there is either a batch, or every column that the task requires."""
+    first, names = columns.required[0], list(columns.kinds)
+    if ("batch" in args) == any(name in args for name in columns.required):
+        rest = "".join(f" with {name}=" for name in names[1:])
+        raise UserError(f"{first}=: give either {first}=FILE{rest}, or batch=FILE of {' and '.join(names)}")
+    if "batch" not in args and (absent := [name for name in columns.required if not args.get(name)]):
+        raise UserError(f"{absent[0]}=: missing; the task of this run needs {', '.join(columns.required)}")
+
+
+def single_request(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> Request:
+    """The request of the command line. columns: of the run's task."""
     from ragaf_exp.data.lengths import shortened
 
-    (prompt,) = shortened([args.get("prompt", "")], "prompt")
-    edits, keep = (Path(args[key]) if key in args else None for key in ("edits", "keep"))
-    return Request(Path(args["sketch"]), prompt, Path(args["out"]), edits, keep)
+    (prompt,) = shortened([args.get(PROMPT, "")], PROMPT)
+    given = {name: Path(args[name]) for name in (*columns.files, *EDITS) if args.get(name)}
+    return _request(given, prompt, Path(args["out"]))
 
 
-def batch_requests(args: dict[str, Any]) -> list[Request]:
-    """Rows of a CSV or JSONL; paths are relative to the file's folder."""
+def batch_requests(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> list[Request]:
+    """Rows of a CSV or JSONL; paths in it are relative to the file's folder. columns: of the run's task."""
     from ragaf_exp.data.lengths import shortened
     from ragaf_exp.data.sources.metadata import read_records
     from ragaf_exp.data.sources.names import Names
 
     table = Path(args["batch"])
-    rows, names = read_records(table, ("sketch", "prompt")), Names(table.parent)
-
-    def located(name: str) -> Path:
-        return table.parent / (names.find(name) or name)
-
-    prompts = shortened([row["prompt"] for row in rows], table)
-    return [
-        Request(located(row["sketch"]), prompt, Path(args["out"]) / f"{i:04d}",
-                *(located(name) if name else None for name in _edits_and_keep(row, f"{table}: row {i + 1}")))  # fmt: skip
-        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
-    ]
+    rows, names = read_records(table, tuple(columns.kinds)), Names(table.parent)
+    for number, row in enumerate(rows, 1):
+        _check_edits(row, f"{table}: row {number}")
+    prompts = shortened([row.get(PROMPT, "") for row in rows], table)
+    wanted = (*columns.files, *EDITS)
+    located = [{name: table.parent / (names.find(row[name]) or row[name]) for name in wanted if row.get(name)}
+               for row in rows]  # fmt: skip
+    return [_request(files, prompt, Path(args["out"]) / f"{i:04d}")
+            for i, (files, prompt) in enumerate(zip(located, prompts, strict=True))]  # fmt: skip
 
 
-def _edits_and_keep(row: dict[str, Any], where: str) -> list[str]:
-    """The file names in a row's columns edits and keep; "" = none."""
-    names = [row.get(key) or "" for key in ("edits", "keep")]
+def _check_edits(row: dict[str, Any], where: str) -> None:
+    """UserError unless a row's columns edits and keep, which any task's table may have, are names of files."""
+    names = [row.get(key) or "" for key in EDITS]
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"{where}: edits and keep must be names of files")
     if names[1] and not names[0]:
         raise UserError(f"{where}: keep needs edits, which names the regions to sample again")
-    return names
+
+
+def _request(files: dict[str, Path], prompt: str, out: Path) -> Request:
+    sketch, edits, keep = (files.pop(name, None) for name in (SKETCH, *EDITS))
+    return Request(sketch, prompt, out, files, edits, keep)
 
 
 if __name__ == "__main__":

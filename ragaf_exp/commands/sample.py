@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -15,6 +15,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.config.stages import LAST
 from ragaf_exp.core.edits import RegionEdits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json, write_text
@@ -26,7 +27,7 @@ from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.edit_files import EditFile, read_edits
 from ragaf_exp.inference.load import load_run
-from ragaf_exp.inference.pipeline import Pipeline, SampledImages
+from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.models.model import Model
 from ragaf_exp.regions.points import region_points
@@ -38,6 +39,8 @@ from ragaf_exp.viz.panels import columns, panels, save_png
 
 log = logging.getLogger(__name__)
 BATCH = 16
+SKETCH = "sketch"  # the column whose files are drawings
+NO_INPUTS: Mapping[str, np.ndarray] = {}
 
 
 def sample_requests(requests: list[Request], args: dict[str, Any], followed: dict[str, str] | None = None) -> None:
@@ -53,26 +56,27 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     for key in ("steps", "guidance", "sketch_guidance", "scheduler"):
         if key in args:
             OmegaConf.update(cfg, f"sampler.{key}", args[key])
-    cfg.stage.refine.strength = args.get("strength", cfg.stage.refine.strength)
+    if "strength" in args:
+        cfg.stage[LAST.name].strength = args["strength"]
     cfg.seed = args.get("seed", 0)
-    drawings = [read_drawing(r.sketch, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
-    warn_of_odd({r.sketch: stroke_share(drawing) for r, drawing in zip(requests, drawings, strict=True)})
+    inputs = [read_inputs(r, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
+    warn_of_odd({r.sketch: stroke_share(i[SKETCH]) for r, i in zip(requests, inputs, strict=True) if r.sketch})
     files = [None if request.edits is None else read_edits(request.edits) for request in requests]
     parts, pipeline = load_run(folder, cfg)
     if pipeline.refine is None and any(files):
         raise UserError(f"edits=: {folder.path} has no stage 2, which alone has regions; train one with stage=both")
-    rows = zip(requests, drawings, files, strict=True)
-    jobs = [Job(r, d, f and region_edits(r, d, f, parts, args.get("strength"))) for r, d, f in rows]
+    rows = zip(requests, inputs, files, strict=True)
+    jobs = [Job(r, i, f and region_edits(r, i, f, parts, args.get("strength"))) for r, i, f in rows]
     for some in batches(jobs):
         _sample_batch(some, parts, pipeline, folder, args["attention"])
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request with its drawing (H,W) float in [0,1] and its edits."""
+    """A request with its pictures by column and its edits."""
 
     request: Request
-    drawing: np.ndarray
+    inputs: dict[str, np.ndarray]
     edits: RegionEdits | None
 
     @property
@@ -89,20 +93,22 @@ def batches(jobs: list[Job]) -> Iterator[list[Job]]:
 
 
 def region_edits(
-    request: Request, drawing: np.ndarray, file: EditFile, parts: Parts, strength: float | None
+    request: Request, inputs: Mapping[str, np.ndarray], file: EditFile, parts: Parts, strength: float | None
 ) -> RegionEdits:
     """Assign a file of edits to the regions of a drawing, before anything is sampled.
 
     Args:
         request: Names the image to keep, if any.
-        drawing: (H,W) float in [0,1].
+        inputs: The pictures of the request by column.
         file: The edits.
         parts: The components of the run.
         strength: Replaces the file's strength.
 
     Raises:
-        UserError: An edit names no region, or the image to keep does not fit the drawing.
+        UserError: There is no drawing, an edit names no region, or the image to keep does not fit the drawing.
     """
+    if (drawing := inputs.get(SKETCH)) is None:
+        raise UserError(f"{file.path}: edits need a drawing, whose regions they name; give sketch=FILE")
     keep = None if request.keep is None else kept_image(request.keep, drawing, parts.cfg.data.size)
     return file.resolve(parts.prepare.regions(fit_drawing(drawing, parts.cfg.data.size)), keep, strength)
 
@@ -128,14 +134,14 @@ def kept_image(path: Path, drawing: np.ndarray, size: int) -> np.ndarray:
 
 def _sample_batch(jobs: list[Job], parts: Parts, pipeline: Pipeline, folder: RunFolder, attention: bool) -> None:
     began, requests = time.monotonic(), [job.request for job in jobs]
-    examples = [replace(as_example(job.drawing, job.request.prompt, parts), edits=job.edits) for job in jobs]
+    examples = [replace(as_example(job.inputs.get(SKETCH), job.request.prompt, parts, job.inputs), edits=job.edits)
+                for job in jobs]  # fmt: skip
     prepared = time.monotonic()
-    model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    model = pipeline.last
     with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:
         generated = pipeline(collate(examples))
-    for images in (generated.stage1, generated.stage2):
-        if images is not None:
-            check_finite(images.float().cpu().numpy(), [str(request.sketch) for request in requests])
+    for images in stage_images(generated).values():
+        check_finite(images.float().cpu().numpy(), [request.name for request in requests])
     sampled = generated.to_images()
     done = time.monotonic()
     timings = {"prepare_s": round(prepared - began, 3), "sample_s": round(done - prepared, 3), "batch": len(requests)}
@@ -145,30 +151,44 @@ def _sample_batch(jobs: list[Job], parts: Parts, pipeline: Pipeline, folder: Run
             save_attention(request.out, example, recorder.frames(), row, model.text, parts.codec)
 
 
-def as_example(drawing: np.ndarray, prompt: str, parts: Parts) -> Example:
+def read_inputs(request: Request, polarity: str) -> dict[str, np.ndarray]:
+    """Read the pictures of a request by column: its sketch (H,W) in [0,1], all others (H,W,3) uint8.
+
+    Raises UserError for a file that cannot be read. polarity: of the sketch, as read_drawing takes it.
+    """
+    inputs = {name: read_image(path) for name, path in request.files.items()}
+    return inputs if request.sketch is None else {SKETCH: read_drawing(request.sketch, polarity), **inputs}
+
+
+def as_example(
+    drawing: np.ndarray | None, prompt: str, parts: Parts, inputs: Mapping[str, np.ndarray] = NO_INPUTS
+) -> Example:
     """Prepare a drawing and a prompt like an item of the run's data, with a black image.
 
     Args:
-        drawing: (H,W) float in [0,1], of any size.
+        drawing: (H,W) float in [0,1], of any size; None where the task does without.
         prompt: The prompt.
         parts: The components of the run.
+        inputs: Pictures of the columns of the run's task.
 
     Returns:
         The example, at the run's size.
     """
     size = parts.cfg.data.size
-    sketch = fit_drawing(drawing, size)
+    sketch = np.zeros((size, size), np.float32) if drawing is None else fit_drawing(drawing, size)
     regions = parts.prepare.regions(sketch)
     # the key seeds the noise: the same sketch, prompt and seed give the same image
     item = Item("sample", np.zeros((size, size, 3), np.uint8), prompt, drawing=sketch)
-    return Example(item, sketch, regions, parts.prepare.graph(regions))
+    absent = frozenset() if drawing is not None else frozenset({SKETCH})
+    example = Example(item, sketch, regions, parts.prepare.graph(regions), absent=absent)
+    return parts.request(example, {name: picture for name, picture in inputs.items() if name != SKETCH})
 
 
 def write_files(
     request: Request, example: Example, sampled: SampledImages, row: int, parts: Parts, pipeline: Pipeline,
     facts: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Write sketch, regions, stage1, stage2, attention and comparison as PNG, prompt.txt and, last, result.json.
+    """Write the task's panels, every stage's image, attention and comparison as PNG, prompt.txt and, last, result.json.
 
     Args:
         request: The request, with its output folder.
@@ -180,7 +200,7 @@ def write_files(
         facts: Further entries of result.json.
     """
     request.out.mkdir(parents=True, exist_ok=True)
-    model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    model = pipeline.last
     images = panels(example, sampled, row, model.text, parts.task.panels)
     shown = {name: images[name] for name in columns(parts.task.panels) if name in images}
     images["comparison"] = comparison(shown, example.item.caption)
@@ -188,9 +208,11 @@ def write_files(
         save_png(request.out / f"{name}.png", picture)
     write_text(request.out / "prompt.txt", request.prompt + "\n")
     cfg = parts.cfg
-    settings = {"seed": cfg.seed, "strength": cfg.stage.refine.strength, "size": cfg.data.size,
+    settings = {"seed": cfg.seed, "strength": LAST.setting(cfg, "strength"), "size": cfg.data.size,
                 **{k: v for k, v in cfg.sampler.items() if not k.startswith("_")}}  # fmt: skip
-    result = {"schema": 1, "sketch": str(request.sketch), "prompt": request.prompt, **settings,
+    files = {SKETCH: request.sketch, **request.files}
+    named = {name: str(path) for name, path in files.items() if path is not None}
+    result = {"schema": 1, **named, "prompt": request.prompt, **settings,
               "regions": example.regions.count, "unknown_words": model.text.unknown_words(request.prompt),
               "region_points": region_points(example.regions.labels, example.regions.count),
               **edit_facts(example.edits, model), **facts}  # fmt: skip

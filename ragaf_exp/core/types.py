@@ -14,6 +14,8 @@ import torch
 
 from ragaf_exp.core.edits import RegionEdits
 
+MAPPINGS = ("conditions", "present")  # fields of a batch that hold tensors by name
+
 
 @dataclass(frozen=True)
 class SceneObject:
@@ -29,6 +31,14 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
+class Caption:
+    """One of several captions of an item, with the objects that it names."""
+
+    text: str
+    objects: tuple[SceneObject, ...] = ()
+
+
+@dataclass(frozen=True)
 class Item:
     """One example from a data source, before sketch extraction."""
 
@@ -40,6 +50,8 @@ class Item:
     object_map: np.ndarray | None = None  # (H,W) uint8, 0 = background, else SceneObject.label
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)  # further inputs of a task, see Example
     task: int | None = None  # index of its task, where one network is trained on several
+    captions: tuple[Caption, ...] = ()  # all captions, where training samples one at each step; the first is `caption`
+    difficulty: int | None = None  # the data set's own rating of the drawing
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ class Example:
     edits: RegionEdits | None = None
     # a task's conditions beyond caption and sketch: images (H,W,3) uint8, maps (H,W) or (H,W,C) float, numbers (P,) float
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()  # conditions that it does not have, such as a sketch that was not given
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,7 @@ class Batch:
     edits: EditTensors | None = None  # of regions, where an example has any
     # a task's further conditions: images (B,3,H,W) in [-1,1], maps (B,C,H,W), numbers (B,P)
     conditions: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    present: Mapping[str, torch.Tensor] = field(default_factory=dict)  # condition -> (B,) bool, where an item has none
     task: torch.Tensor | None = None  # (B,) int64: index of each item's task, where there are several
 
     def __len__(self) -> int:
@@ -151,9 +165,10 @@ class Batch:
 
     def rows(self, index: slice) -> Batch:
         """Select some of the batch's items."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("text", "no_text", "conditions")}
+        apart = ("text", "no_text", *MAPPINGS)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         some = {name: None if value is None else value[index] for name, value in values.items()}
-        some["conditions"] = {name: value[index] for name, value in self.conditions.items()}
+        some |= {k: {name: value[index] for name, value in getattr(self, k).items()} for k in MAPPINGS}
         text = None if self.text is None else self.text.each(lambda value: value[index])
         return Batch(**some, text=text, no_text=self.no_text)
 
@@ -162,5 +177,5 @@ class Batch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
         changed |= {k: values[k].each(change) for k in ("text", "no_text", "edits") if values[k] is not None}
-        changed["conditions"] = {name: change(value) for name, value in self.conditions.items()}
+        changed |= {k: {name: change(value) for name, value in getattr(self, k).items()} for k in MAPPINGS}
         return replace(self, **changed)

@@ -38,7 +38,8 @@ class TestPictures:
         for name, picture in found.items():
             save_png(here / f"{name}.png", picture, own=True)
         self.panels.append(found)
-        self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name,
+        names = [panel.name for panel in self.shown]
+        self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name, "panels": names,
                            "objects": _objects(example, final)})  # fmt: skip
 
     def write_index(self) -> None:

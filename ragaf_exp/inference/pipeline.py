@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.compute.out_of_memory import Chunks
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import item_noise
 from ragaf_exp.core.types import Batch, KeptImages
@@ -69,6 +70,11 @@ class SampledImages:
         return last
 
 
+def stage_images(sampled: SampledTensors | SampledImages) -> dict[str, Any]:
+    """The samples of the stages that ran, by name."""
+    return {name: images for name in IMAGES if (images := getattr(sampled, name)) is not None}
+
+
 class Pipeline:
     """Samples a batch with stage 1, then refines the result with stage 2.
 
@@ -109,6 +115,13 @@ class Pipeline:
             raise UserError("edits: this run has no stage 2, which alone has regions; train one with stage=both")
         sampled = self.chunks.over(len(batch), lambda rows: self._sample(batch.rows(rows), watch))
         return SampledTensors.joined(sampled)
+
+    @property
+    def last(self) -> Model:
+        """The model of the last stage."""
+        model = self.coarse if self.refine is None else self.refine
+        assert model is not None, "a pipeline has at least one stage"
+        return model
 
     @torch.no_grad()
     def _sample(self, batch: Batch, watch: StageWatch | None) -> SampledTensors:

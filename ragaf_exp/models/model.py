@@ -15,7 +15,7 @@ from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.control.base import Hint
-from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep
+from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep, both
 from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.prompts import RegionReading, outline_map, scaled, with_prompts
 from ragaf_exp.models.regions.contrast import Contrast
@@ -100,6 +100,7 @@ class Model(nn.Module):
             keep: Those that are dropped.
             denoises: Whether the denoiser will run; without it, hint residuals and the task's channels are left out.
         """
+        keep = both(keep, batch.present)
         known, keep_text = batch.text, keep.get("text")
         text = self.text(batch.captions, keep_text) if known is None else known.dropped(keep_text, batch.no_text)
         image, keep_hint = self.inputs.hint_image(batch, keep)
@@ -126,7 +127,7 @@ class Model(nn.Module):
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
-        text, x = c.denoiser_text, self._denoiser_input(x_t, c)
+        text, x = c.denoiser_text, self._denoiser_input(x_t, t, c)
         hint = scaled(self.hint.at(c.hint, self.backbone.inputs(x), t, text), c.outline)
         hint = self._with_extra(c, hint)
         if c.regions is None:
@@ -140,10 +141,12 @@ class Model(nn.Module):
         value = self.backbone(x, t, text, injected.residuals, words, injected.modulations)
         return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
 
-    def _denoiser_input(self, x_t: Tensor, c: Conditioning) -> Tensor:
+    def _denoiser_input(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Tensor:
         """x_t as the task lays it out, with the task's channels next to it where the backbone takes them itself."""
-        x = self.inputs.to_denoiser(x_t, c.extra)
-        return x if c.extra is None or self.extra_in is not None else torch.cat([x, c.extra.to(x.dtype)], dim=1)
+        x = self.inputs.to_denoiser(x_t, t, c.extra)
+        if c.extra is None or self.extra_in is not None or not self.inputs.extra_channels(x_t.shape[1]):
+            return x
+        return torch.cat([x, c.extra.to(x.dtype)], dim=1)
 
     def _with_extra(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
         """The hint's residuals, and at the first layer the task's channels: as if they were concatenated to x_t."""

@@ -14,7 +14,7 @@ from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.build import build
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import LAST, STAGES
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dummies import DummyTokenizer, NullRunFolder, largest_batch
@@ -72,13 +72,14 @@ class TrainingFixture:
         with tracker.labelling("codec"):
             dry_run = DryRun(cfg, compute)
         self.parts, self.codec, self.coarse = dry_run.parts, dry_run.parts.codec, None
-        if phase != COARSE:  # used by validation, and the initialisation of stage 2
+        stage = STAGES.get(phase, LAST)  # steps of the region path are the last stage's
+        if stage.starts_from:  # used by validation, and the initialisation of the stage
             with tracker.labelling("stage 1"):
-                self.coarse = make_model(self.parts, COARSE).requires_grad_(False).eval()
+                self.coarse = make_model(self.parts, stage.starts_from).requires_grad_(False).eval()
         with tracker.labelling("weights"):
-            self.trainer = dry_run.trainer(COARSE if phase == COARSE else REFINE, self.coarse)
+            self.trainer = dry_run.trainer(stage.name, self.coarse)
         with tracker.labelling("batch"):
-            items = cfg.stage.refine.region_batch if phase == REGIONS else cfg.stage.batch
+            items = stage.setting(cfg, "region_batch") if phase == REGIONS else cfg.stage.batch
             self.batch = dry_run.batch(items, self.trainer.bare.text)
         self.number = 0 if phase == REGIONS else self.trainer.plan.steps - 1
         _label_all(tracker, self.trainer, self.codec, cfg.memory.ema)

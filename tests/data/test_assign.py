@@ -15,7 +15,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.assign import Assigned, colour_of, with_prompts
 from ragaf_exp.data.loader import Examples, collate, region_objects, region_spans
 from ragaf_exp.data.sources.scenes import Scenes
-from ragaf_exp.experiments import shared_stage1
+from ragaf_exp.experiments import shared_stage
 from ragaf_exp.models.model import Model
 from ragaf_exp.runs.folder import RunFolder
 
@@ -64,7 +64,7 @@ def test_objects_without_a_region_leave_the_example_unchanged(examples):
 def test_assigned_members_share_stage_1_and_differ_in_their_hash():
     plain, assigned = (compose_config(["+experiment=ablation", f"member={name}"]) for name in ("full", "assigned"))
     assert config_hash(plain) != config_hash(assigned)
-    assert shared_stage1.needs(plain) == shared_stage1.needs(assigned)
+    assert shared_stage.needs(plain) == shared_stage.needs(assigned)
 
 
 @pytest.mark.parametrize("override", ["memory.features=all", "loss.coverage=0.1"])

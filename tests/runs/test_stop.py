@@ -32,6 +32,8 @@ from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.trainer import Trainer
 from ragaf_exp.viz import panels
 
+pytestmark = pytest.mark.process
+
 
 def tensors(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "checkpoints").rglob("*.safetensors")}
