@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tiny_sd import save_sd
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
@@ -23,6 +24,7 @@ from ragaf_exp.diffusion.process import SCHEDULERS, Diffusion
 from ragaf_exp.inference.pipeline import Pipeline
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.prompts import with_prompts
+from ragaf_exp.models.text.clip import ClipText
 from ragaf_exp.regions.redo import redo_area
 from ragaf_exp.runs.folder import RunFolder
 
@@ -229,3 +231,17 @@ def test_a_batch_keeps_images_of_all_items_or_of_none(world, examples):
         collate([one, examples[1]])
     part = collate([one, one]).rows(slice(1, 2)).edits
     assert part.keep.image.shape[0] == 1 and len(part.prompts) == 1
+
+
+def test_prompts_of_a_pretrained_encoder_keep_their_end_token_and_lose_the_padding(tmp_path):
+    sd = save_sd(tmp_path / "sd")
+    settings_ = compose_config(["text=clip", f"text.source={sd}"]).text
+    (tmp_path / "tokenizer.json").write_text(ClipText.tokenizer_for(settings_, list).to_str())
+    clip = ClipText(ClipText.load(tmp_path / "tokenizer.json"), str(sd))
+    prompt = "a red circle"
+    reading = with_prompts(clip, clip([CAPTION]), [["", prompt]], None)
+    own = reading.text.mask[0, clip.max_tokens :]
+    assert own.all() and len(own) == len(clip.token_spans(prompt)) - 1
+    alone = clip([prompt]).tokens[0, 1 : 1 + len(own)]
+    assert torch.equal(reading.text.tokens[0, clip.max_tokens :], alone)
+    assert not reading.readable[0, 1, : 1 + clip.max_tokens].any() and reading.readable[0, 0, : 1 + clip.max_tokens].all()
