@@ -1,7 +1,8 @@
 """Samples images from a trained run, given a sketch and a prompt.
 
     python -m ragaf_exp.sample run=DIR sketch=FILE 'prompt="..."' out=DIR
-        [seed=0] [steps=20] [guidance=3] [strength=0.6] [attention=true|false] [edits=FILE.json [keep=IMAGE]]
+        [seed=0] [steps=20] [guidance=3] [strength=0.6] [size=768x512] [attention=true|false]
+        [edits=FILE.json [keep=IMAGE]]
     python -m ragaf_exp.sample run=DIR batch=FILE out=DIR
 
 batch: a CSV or JSONL file with the columns sketch and prompt, and perhaps edits and keep; each row gets a folder under
@@ -11,9 +12,10 @@ height) or by its "index", which result.json lists with a point of each. Such a 
 others the caption. Further keys of a region: importance (0 to 2; 1 is as trained), outline
 (0 to 2, of the sketch there), locked. keep: an image, as an earlier stage2.png, of which only the regions in edits that
 are not locked are sampled again; the keys strength (0.7) and grow (0.03 of the side) stand next to "regions".
-strength: share of the noise schedule that stage 2 runs, in (0,1]. attention: whether to write attention maps over the
-timesteps; by default for a single image only, as it takes seconds. Networks that the config of a run made elsewhere
-names, such as backbone.source, are used where these arguments repeat them. Example:
+strength: share of the noise schedule that stage 2 runs, in (0,1]. size: width x height in pixels, or one number for a
+square; by default the size that the run was trained at. The drawing is fitted into it. attention: whether to write
+attention maps over the timesteps; by default for a single image only, as it takes seconds. Networks that the config of
+a run made elsewhere names, such as backbone.source, are used where these arguments repeat them. Example:
 
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' out=samples
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' edits=leaf.json \
@@ -31,12 +33,13 @@ from ragaf_exp.config.command_line import guarded, parse_args
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.writable import check_folder
+from ragaf_exp.data.sizes import parse_size
 from ragaf_exp.inference.requests import Columns, Request, columns_of
 from ragaf_exp.runs.followed import split_followed
 
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
-    "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str,
+    "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str, "size": str,
     "edits": str, "keep": str,
 }  # fmt: skip
 SKETCH, PROMPT = "sketch", "prompt"
@@ -69,7 +72,7 @@ def known_arguments(columns: Columns) -> dict[str, type]:
 
 
 def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
-    """UserError where an argument is missing or out of range; attention= becomes a bool."""
+    """UserError where an argument is missing or out of range; attention= becomes a bool, size= a height and width."""
     for key in ("run", "out"):
         if not args.get(key):
             raise UserError(f"{key}=: missing; give run=DIR sketch=FILE 'prompt=\"...\"' out=DIR")
@@ -83,6 +86,8 @@ def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
     for key, (low, high) in ranges.items():
         if key in args and not low <= args[key] <= high:
             raise UserError(f"{key}={args[key]}: must be between {low} and {high}")
+    if "size" in args:
+        args["size"] = parse_size(args["size"])
     if args.get("attention", "true") not in SWITCH:
         raise UserError(f"attention={args['attention']}: must be true or false")
     args["attention"] = SWITCH[args.get("attention", "false" if "batch" in args else "true")]

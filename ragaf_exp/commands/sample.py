@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.stages import LAST
 from ragaf_exp.core.edits import RegionEdits
@@ -23,6 +24,7 @@ from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.fit import fit_drawing, fit_image
 from ragaf_exp.data.images import read_drawing, read_image, stroke_share, warn_of_odd
 from ragaf_exp.data.loader import collate
+from ragaf_exp.data.sizes import check_multiple, size_text
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.edit_files import EditFile, read_edits
@@ -65,10 +67,12 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     parts, pipeline = load_run(folder, cfg)
     if pipeline.refine is None and any(files):
         raise UserError(f"edits=: {folder.path} has no stage 2, which alone has regions; train one with stage=both")
+    size = args.get("size", (cfg.data.size, cfg.data.size))
+    check_multiple(*size, unit_of(cfg, pipeline.last))
     rows = zip(requests, inputs, files, strict=True)
-    jobs = [Job(r, i, f and region_edits(r, i, f, parts, args.get("strength"))) for r, i, f in rows]
+    jobs = [Job(r, i, f and region_edits(r, i, f, parts, size, args.get("strength"))) for r, i, f in rows]
     for some in batches(jobs):
-        _sample_batch(some, parts, pipeline, folder, args["attention"])
+        _sample_batch(some, parts, pipeline, folder, args["attention"], size)
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,9 @@ def batches(jobs: list[Job]) -> Iterator[list[Job]]:
 
 
 def region_edits(
-    request: Request, inputs: Mapping[str, np.ndarray], file: EditFile, parts: Parts, strength: float | None
-) -> RegionEdits:
+    request: Request, inputs: Mapping[str, np.ndarray], file: EditFile, parts: Parts, size: tuple[int, int],
+    strength: float | None,
+) -> RegionEdits:  # fmt: skip
     """Assign a file of edits to the regions of a drawing, before anything is sampled.
 
     Args:
@@ -102,6 +107,7 @@ def region_edits(
         inputs: The pictures of the request by column.
         file: The edits.
         parts: The components of the run.
+        size: Height and width of the image in pixels.
         strength: Replaces the file's strength.
 
     Raises:
@@ -109,33 +115,37 @@ def region_edits(
     """
     if (drawing := inputs.get(SKETCH)) is None:
         raise UserError(f"{file.path}: edits need a drawing, whose regions they name; give sketch=FILE")
-    keep = None if request.keep is None else kept_image(request.keep, drawing, parts.cfg.data.size)
-    return file.resolve(parts.prepare.regions(fit_drawing(drawing, parts.cfg.data.size)), keep, strength)
+    keep = None if request.keep is None else kept_image(request.keep, drawing, size)
+    return file.resolve(parts.prepare.regions(fit_drawing(drawing, size)), keep, strength)
 
 
-def kept_image(path: Path, drawing: np.ndarray, size: int) -> np.ndarray:
-    """Read an image of which a part is sampled again, at the run's size: (S,S,3) uint8.
+def kept_image(path: Path, drawing: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Read an image of which a part is sampled again, at the size that is sampled: (H,W,3) uint8.
 
     Args:
         path: The file.
-        drawing: (H,W), which it must have the aspect of, unless it has the run's size.
-        size: The run's size.
+        drawing: (H,W), which it must have the aspect of, unless it has the size that is sampled.
+        size: Height and width of the image in pixels.
 
     Raises:
         UserError: It can't be read, or its aspect differs.
     """
     image = read_image(path)
-    if image.shape[:2] == (size, size):
+    if image.shape[:2] == size:
         return image
     if abs(np.log(drawing.shape[0] * image.shape[1] / drawing.shape[1] / image.shape[0])) > 0.1:
         raise UserError(f"{path}: its aspect differs from the drawing's; give an image sampled from this drawing")
     return fit_image(image, size, "pad")
 
 
-def _sample_batch(jobs: list[Job], parts: Parts, pipeline: Pipeline, folder: RunFolder, attention: bool) -> None:
+def _sample_batch(
+    jobs: list[Job], parts: Parts, pipeline: Pipeline, folder: RunFolder, attention: bool, size: tuple[int, int]
+) -> None:
     began, requests = time.monotonic(), [job.request for job in jobs]
-    examples = [replace(as_example(job.inputs.get(SKETCH), job.request.prompt, parts, job.inputs), edits=job.edits)
-                for job in jobs]  # fmt: skip
+    examples = [
+        replace(as_example(job.inputs.get(SKETCH), job.request.prompt, parts, size, job.inputs), edits=job.edits)
+        for job in jobs
+    ]
     prepared = time.monotonic()
     model = pipeline.last
     with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:
@@ -161,24 +171,25 @@ def read_inputs(request: Request, polarity: str) -> dict[str, np.ndarray]:
 
 
 def as_example(
-    drawing: np.ndarray | None, prompt: str, parts: Parts, inputs: Mapping[str, np.ndarray] = NO_INPUTS
-) -> Example:
+    drawing: np.ndarray | None, prompt: str, parts: Parts, size: tuple[int, int],
+    inputs: Mapping[str, np.ndarray] = NO_INPUTS,
+) -> Example:  # fmt: skip
     """Prepare a drawing and a prompt like an item of the run's data, with a black image.
 
     Args:
         drawing: (H,W) float in [0,1], of any size; None where the task does without.
         prompt: The prompt.
         parts: The components of the run.
+        size: Height and width of the image in pixels.
         inputs: Pictures of the columns of the run's task.
 
     Returns:
-        The example, at the run's size.
+        The example.
     """
-    size = parts.cfg.data.size
-    sketch = np.zeros((size, size), np.float32) if drawing is None else fit_drawing(drawing, size)
+    sketch = np.zeros(size, np.float32) if drawing is None else fit_drawing(drawing, size)
     regions = parts.prepare.regions(sketch)
     # the key seeds the noise: the same sketch, prompt and seed give the same image
-    item = Item("sample", np.zeros((size, size, 3), np.uint8), prompt, drawing=sketch)
+    item = Item("sample", np.zeros((*size, 3), np.uint8), prompt, drawing=sketch)
     absent = frozenset() if drawing is not None else frozenset({SKETCH})
     example = Example(item, sketch, regions, parts.prepare.graph(regions), absent=absent)
     return parts.request(example, {name: picture for name, picture in inputs.items() if name != SKETCH})
@@ -208,7 +219,9 @@ def write_files(
         save_png(request.out / f"{name}.png", picture)
     write_text(request.out / "prompt.txt", request.prompt + "\n")
     cfg = parts.cfg
-    settings = {"seed": cfg.seed, "strength": LAST.setting(cfg, "strength"), "size": cfg.data.size,
+    height, width = example.sketch.shape
+    size = height if height == width else size_text(height, width)
+    settings = {"seed": cfg.seed, "strength": LAST.setting(cfg, "strength"), "size": size,
                 **{k: v for k, v in cfg.sampler.items() if not k.startswith("_")}}  # fmt: skip
     files = {SKETCH: request.sketch, **request.files}
     named = {name: str(path) for name, path in files.items() if path is not None}

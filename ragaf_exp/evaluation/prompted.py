@@ -15,16 +15,15 @@ MEASURED = ("binding_accuracy", "leak_rate")  # each as NAME_prompted
 
 
 def prompted_values(
-    examples: Sequence[Example], rows: Sequence[ItemRow], count: int, batch: int, cache: SampleCache,
+    examples: Sequence[Example], rows: Sequence[ItemRow], batches: Sequence[Sequence[int]], cache: SampleCache,
     sample: Callable[[Sequence[Example]], SampledImages],
 ) -> scoring.Values:  # fmt: skip
-    """Sample the first items again with region prompts, and score their binding.
+    """Sample some items again with region prompts, and score their binding.
 
     Args:
         examples: All items.
         rows: Their facts, which name them in the cache.
-        count: Number of items to sample.
-        batch: Items per batch.
+        batches: Indices of the items of each batch, of one size; an empty batch is skipped.
         cache: Keeps the samples.
         sample: Examples -> samples.
 
@@ -32,14 +31,14 @@ def prompted_values(
         The figures of each item's objects; None for an item that was not sampled. Empty where no item can be scored.
     """
     scenes: list = [None] * len(examples)
-    for start in range(0, min(count, len(examples)), batch):
-        some = [examples[i] for i in range(start, min(start + batch, count, len(examples)))]
-        if not all(scoring.can_bind(example.item) for example in some):
+    for indices in batches:
+        some = [examples[i] for i in indices]
+        if not some or not all(scoring.can_bind(example.item) for example in some):
             continue
         prompted = [with_prompts(e, range(len(e.item.objects))) for e in some]
-        names = [f"prompted {row.key} {row.image} {row.sketch}" for row in rows[start : start + len(some)]]
+        names = [f"prompted {row.key} {row.image} {row.sketch}" for row in (rows[i] for i in indices)]
         images = _sampled(cache, names, prompted, sample).final
-        for i, (image, example) in enumerate(zip(images, some, strict=True), start):
+        for i, image, example in zip(indices, images, some, strict=True):
             scenes[i] = scoring.bindings(image, example.item)
     values = scoring.binding_values(scenes)
     return {f"{name}_prompted": values[name] for name in MEASURED if name in values}

@@ -78,7 +78,7 @@ def test_binding_with_prompts_is_of_the_first_items_each_with_its_own_phrases(ex
 
     rows = [SimpleNamespace(key=e.item.key, image="", sketch="") for e in examples]
     cache = SimpleNamespace(batch=lambda names, make: make())
-    found = prompted_values(examples, rows, 5, 2, cache, sample)
+    found = prompted_values(examples, rows, [[0, 3], [], [1, 2, 4]], cache, sample)
     assert [row is None for row in found["binding_accuracy_prompted"]] == [False] * 5 + [True] * 7
     assert set(found) == {"binding_accuracy_prompted", "leak_rate_prompted"} and len(seen) == 5
     for example in seen:

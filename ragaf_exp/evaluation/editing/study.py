@@ -15,6 +15,7 @@ from eval.statistics.paired import paired_differences
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.core.markdown import table
 from ragaf_exp.core.types import Example
+from ragaf_exp.data.buckets import batches_of
 from ragaf_exp.data.loader import collate
 from ragaf_exp.inference.pipeline import Pipeline
 
@@ -40,10 +41,12 @@ class Study:
         return self.sampled[what]
 
     def _sample(self, examples: Sequence[Example], what: str) -> Images:
-        batch, images = self.parts.cfg.eval.batch, []
-        for start in tqdm(range(0, len(examples), batch), desc=f"sampling {what}", unit="batch"):
-            images += list(self.pipeline(collate(list(examples[start : start + batch]))).to_images().final)
-        return images
+        images: dict[int, np.ndarray] = {}
+        batches = batches_of([example.item.image.shape for example in examples], self.parts.cfg.eval.batch)
+        for indices in tqdm(batches, desc=f"sampling {what}", unit="batch"):
+            sampled = self.pipeline(collate([examples[i] for i in indices])).to_images()
+            images |= zip(indices, sampled.final, strict=True)
+        return [images[i] for i in range(len(examples))]
 
     def add(self, name: str, meaning: str, values: Values, higher_is_better: bool = True) -> None:
         """Note a figure with its 95 % interval, clustered by item.
