@@ -69,7 +69,7 @@ def _colouring(area: Area, box: tuple[slice, slice], rng: np.random.Generator) -
     if area.fill == "shaded":
         dark, light = TONES[area.colour]
         return dark + (light - dark) * _ramp(area.mask, rng.random() * 2 * np.pi)[..., None]
-    return object_colour(area.colour, area.fill, box, grid_for(len(area.mask)), rng)
+    return object_colour(area.colour, area.fill, box, grid_for(*area.mask.shape), rng)
 
 
 def _ramp(mask: np.ndarray, angle: float) -> np.ndarray:
