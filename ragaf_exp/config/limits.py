@@ -80,12 +80,14 @@ if TYPE_CHECKING:  # a config gives lists, and constructors have tuples as defau
     Multipliers = Sequence[int]
     Points = Sequence[str]
     Flags = Sequence[str]
+    ObjectScale = Sequence[float]
 else:
     UNetWidths = Annotated[list[UNetWidth], Length(2, 8, "[64,128]")]
     Widths = Annotated[list[Width], Length(1, 8, "[64,128]")]
     Multipliers = Annotated[list[Multiplier], Length(2, 8, "[1,2,4,4]")]
     Points = Annotated[list[str], Length(0, 64, "[in,mid]", distinct=True)]
     Flags = Annotated[list[str], Length(0, 16, "[error]", distinct=True)]
+    ObjectScale = Annotated[list[Part], Length(0, 2, "[0.2,0.95]")]
 
 # diffusion and sampling
 Timesteps = Annotated[int, Range(2, 10_000, "of the noise schedule; models are trained with 1000")]

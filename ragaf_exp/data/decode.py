@@ -165,11 +165,11 @@ def _open(path: str | Path, content: bytes | None = None) -> Image.Image:
     """Open an image and check its header, without decoding it."""
     name = Path(path)
     try:
-        if name.is_dir():
+        if content is None and name.is_dir():
             raise UserError(f"{path}: is a directory, not an image; name a file in it")
-        if name.exists() and not name.is_file():
+        if content is None and name.exists() and not name.is_file():
             raise UserError(f"{path}: is a device or pipe, not a file; save the image to a file")
-        if name.stat().st_size == 0:
+        if (name.stat().st_size if content is None else len(content)) == 0:
             raise UserError(f"{path}: is empty (0 bytes); replace it with a whole image")
         picture = Image.open(name if content is None else io.BytesIO(content), formats=FORMATS)
     except (FileNotFoundError, NotADirectoryError):

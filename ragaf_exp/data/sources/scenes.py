@@ -38,6 +38,7 @@ RADII = {1: (11.0, 15.0), 2: (10.5, 13.0), 3: (9.0, 12.0), 4: (8.0, 10.5), 5: (7
 RELATION_SHARES = dict(zip(RELATIONS, (0.5, 0.15, 0.2, 0.15), strict=True))
 RINGS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 1}  # most hollow objects by number of objects: they are large, more would not fit
 GAP, MARGIN, STEP = 2.5, 1.5, 4.0  # between objects, to the frame, between centres along the chain; in units
+LARGEST = 0.95  # diameter relative to the side that leaves the margin
 PAIRS = {count: np.triu_indices(count, 1) for count in RADII}
 TRIES = {1: 1, 2: 8, 3: 24, 4: 64, 5: 256}  # layouts tried at once, by number of objects
 
@@ -68,6 +69,8 @@ class Scenes:
             distinguish the objects.
         train_repeat_share: Likewise for train; higher, since relations are learnt last.
         width: Width of the images in pixels, a multiple of 4; 0 = the height.
+        scale: Least and largest diameter of an object relative to the side; several objects are at most as large as
+            they fit. Empty for the usual sizes by number of objects.
 
     Raises:
         UserError: A value is out of range.
@@ -86,6 +89,7 @@ class Scenes:
         repeat_share: limits.Share = 0.35,
         train_repeat_share: limits.Share = 1.0,
         width: limits.SizeOrNone = 0,
+        scale: limits.ObjectScale = (),
     ) -> None:
         check_size(size)
         check_size(width or size, "width")
@@ -103,6 +107,9 @@ class Scenes:
         self.lengths = dict(zip(SPLITS, (train, val, test), strict=True))
         self.min_objects, self.max_objects = min_objects, max_objects
         self.heldout_share = heldout_share
+        if len(scale) == 1 or (scale and not scale[0] < scale[1] <= LARGEST):
+            raise UserError(f"data.scale={list(scale)}: must be two increasing numbers up to {LARGEST}, as [0.2,0.95]")
+        self.scale = tuple(scale)
         self.repeat_shares = {"train": train_repeat_share, "val": repeat_share, "test": repeat_share}
         self._grid = render.grid_for(size, width or size)
 
@@ -137,7 +144,7 @@ class Scenes:
     def _specs(self, rng: np.random.Generator, count: int, heldout: float, repeat_share: float) -> list[Spec]:
         """Sample distinct objects: two of the same shape differ in colour or fill."""
         specs: list[Spec] = []
-        low, high = RADII[count]
+        low, high = self._radii(count)
         rings = RINGS[count]
         repeats = rng.random() < repeat_share
         while len(specs) < count:
@@ -156,6 +163,14 @@ class Scenes:
             radius = low + (high - low) * radius
             specs.append(Spec(shape, colour, fill, max(radius, least) if fill == "hollow" else radius))
         return specs
+
+    def _radii(self, count: int) -> tuple[float, float]:
+        """Return the range of bounding radii in units, by the number of objects."""
+        if not self.scale:
+            return RADII[count]
+        low, high = (share * render.UNITS / 2 for share in self.scale)
+        high = high if count == 1 else min(high, RADII[count][1])
+        return min(low, high), high
 
     def _draw(
         self, rng: np.random.Generator, specs: list[Spec], centres: np.ndarray, background: str
