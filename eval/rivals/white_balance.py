@@ -1,6 +1,6 @@
 """Rivals of white balance: the light is estimated from the image's statistics and divided out (von Kries).
 
-Estimates are made on linear light. Shades of gray: Finlayson and Trezzi 2004; p = 1 is gray world, p = infinity white patch.
+Estimates are made on linear light. Shades of gray: Finlayson and Trezzi 2004; p = 1 is gray world, infinity white patch.
 """
 
 from __future__ import annotations

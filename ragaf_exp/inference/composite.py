@@ -1,6 +1,6 @@
 """Edits that change what they must and nothing else: a crop around the hole, and the result pasted at full resolution.
 
-A model works on a square of its own size. `Crop` cuts that square out of an image of any size and aspect, with context
+A model works on squares of one size. `Crop` cuts that square out of an image of any size and aspect, with context
 around the hole; `paste` puts the result back. Pixels outside the hole keep their bytes.
 """
 
