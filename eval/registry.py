@@ -18,6 +18,7 @@ EDITS = "Edits"  # of tasks that change an image: within the hole, or by the cor
 GROUPS = (COLOURS, SKETCH, ATTENTION, IMAGE, EDITS, CONTROLS)  # in the order of tables
 
 DIFFICULTY = "difficulty"  # thirds of the items or objects, by how hard they are: eval.difficulty
+BINDING = "binding_accuracy"
 SCENES = "scenes"  # kinds of objects in a scene: eval.metrics.binding.binding_splits
 
 HEADLINE = "headline"  # cards of a run's report, charts of a comparison
@@ -54,7 +55,7 @@ class Metric:
 
 
 _ENTRIES = (
-    Metric("binding_accuracy", "Binding accuracy", "objects with the colour the caption gives them", COLOURS,
+    Metric(BINDING, "Binding accuracy", "objects with the colour the caption gives them", COLOURS,
            grouped_by=(DIFFICULTY, SCENES), shown=MAIN),
     Metric("binding_accuracy_heldout", "Binding, held-out", "colour-shape pairs never seen in training", COLOURS,
            shown=(HEADLINE, STUDY, SWEEP)),

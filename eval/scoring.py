@@ -1,22 +1,73 @@
-"""What every item scored without any network: pixels, sketch fidelity, binding, attention; by the names of metrics.json."""
+"""Scores of single items without any network: pixels, sketch fidelity, binding, attention; by the names of metrics.json.
+
+A task names the functions Scoring -> Values that apply to it (`Task.metrics`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from eval.edges import EdgeReader
-from eval.metrics import attention as attention_metrics
+from eval.metrics import attention as attention_scores
 from eval.metrics import binding
 from eval.metrics.binding import ObjectBinding, bind
 from eval.metrics.image import seam_ratio
 from eval.metrics.sketch_fidelity import sketch_fidelity_set
 from eval.registry import image_scores
+from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
 
 Values = dict[str, list]  # of each metric, in the order of items: a number, a list of one for each object, or None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The images of one stage, and what they can be scored by.
+
+    Args:
+        images: (H,W,3) uint8, one for each example.
+        examples: The items, with the true image, the sketch and a task's further conditions.
+        reader: Detects the edges that are compared with sketches.
+        seed: The run's seed, for chance levels.
+        token_spans: Caption -> characters of its tokens.
+        maps: The attention of regions to tokens, (N,T) of each image; None where there is none.
+        done: Called with the number of images that have been read.
+    """
+
+    images: Sequence[np.ndarray]
+    examples: Sequence[Example]
+    reader: EdgeReader
+    seed: int
+    token_spans: Callable[[str], list[tuple[int, int]]] | None = None
+    maps: Sequence[np.ndarray] | None = None
+    done: Callable[[int], object] | None = None
+
+    @cached_property
+    def scenes(self) -> list[list[ObjectBinding] | None]:
+        """The objects of each image, with the colours that they have in it."""
+        return [bindings(image, e.item) for image, e in zip(self.images, self.examples, strict=True)]
+
+
+def sketch_metrics(s: Scoring) -> Values:
+    """Fidelity of each image to its sketch, next to another item's."""
+    return sketch_values(LazyItems(lambda i: s.examples[i].sketch, len(s.examples)), s.images, s.reader, s.done)
+
+
+def binding_metrics(s: Scoring) -> Values:
+    """Colours and fills of the objects."""
+    return binding_values(s.scenes)
+
+
+def attention_metrics(s: Scoring) -> Values:
+    """Attention of regions to the phrases of objects, where the model has regions."""
+    if s.maps is None or s.token_spans is None:
+        return {}
+    return attention_values(s.maps, s.examples, s.token_spans, s.seed)
 
 
 def pixel_values(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> Values:
@@ -80,8 +131,8 @@ def attention_values(
         tokens = [[i for i, (a, b) in enumerate(spans) if a < thing.span[1] and b > thing.span[0]]
                   for thing in item.objects]  # fmt: skip
         own = attention[: example.regions.count, : len(spans)]
-        items.append(attention_metrics.region_text(own, example.regions.labels, masks, tokens))
-    values = attention_metrics.attention_values(items, seed)
+        items.append(attention_scores.region_text(own, example.regions.labels, masks, tokens))
+    values = attention_scores.attention_values(items, seed)
     return values | _of_repeated("pointing_accuracy", values, examples)
 
 

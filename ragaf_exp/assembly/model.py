@@ -12,6 +12,7 @@ from ragaf_exp.config.schema import COARSE, REFINE, Memory
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+from ragaf_exp.models.inputs import BoundInputs
 from ragaf_exp.models.loading.tuning import LORA, add_lora, map_lora_name, set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.regions.targets import asked
@@ -34,15 +35,19 @@ def make_model(parts: Parts, stage: str) -> Model:
     backbone.set_full_inpaint_mask(codec.blank, size)
     shapes = backbone.shapes(side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
+    if parts.task.hint_channels != 1:
+        hint.widen(parts.task.hint_channels)
     common = (text, hint, backbone, shapes, parts.diffusion.timesteps)
+    inputs = BoundInputs(parts.task, codec, side)
     torch.manual_seed(derive(cfg.seed, "init", "lora"))
     add_lora(backbone, stage, memory_of(cfg))
     if stage == COARSE:
-        return Model(*common)
+        return Model(*common, inputs=inputs)
     torch.manual_seed(derive(cfg.seed, "init", "refine"))
     values = sum(asked(cfg.loss, codec.channels).values())
     seen = codec.channels if cfg.stage.refine.coarse_input else 0
-    return Model(*common, values, *_region_path(cfg, text, hint, backbone, shapes), cfg.loss.contrastive > 0, seen)
+    region_path = _region_path(cfg, text, hint, backbone, shapes)
+    return Model(*common, values, *region_path, cfg.loss.contrastive > 0, seen, inputs)
 
 
 STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1

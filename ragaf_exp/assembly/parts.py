@@ -13,11 +13,13 @@ from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.config.build import build
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Item
+from ragaf_exp.data.conditioned import Conditioned
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
 from ragaf_exp.data.variants import Varied, pictures
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.sampler import Sampler
 from ragaf_exp.models.codecs.base import Codec
+from ragaf_exp.tasks.base import Task
 
 
 @dataclass
@@ -34,6 +36,11 @@ class Parts:
     chunks: Chunks = field(default_factory=Chunks)  # how many items are sampled and validated at once
 
     @cached_property
+    def task(self) -> Task:
+        """The task, which names the conditions, losses, metrics and panels."""
+        return build(self.cfg.task, "task")
+
+    @cached_property
     def source(self) -> Any:
         """The data source; built when asked for, so that a finished run can be sampled without its data."""
         return build(self.cfg.data, "data")
@@ -41,8 +48,14 @@ class Parts:
     def examples(self, split: str) -> Examples:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
         cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
-        items = self.source.split(split)
-        task, seed = self.cfg.task, self.cfg.seed
+        return self.conditioned(self._prepared(split, self.source.split(split), cache_mb))
+
+    def conditioned(self, examples: Examples) -> Examples:
+        """Examples with the task's conditions, where it has any beyond caption and sketch."""
+        return Conditioned(examples, self.task.make_conditions, self.cfg.seed) if self.task.maps else examples
+
+    def _prepared(self, split: str, items: Sequence[Item], cache_mb: float) -> Examples:
+        task, seed = self.task, self.cfg.seed
         if split == "train" and (task.mirror > 0 or task.crops):
             plain, mirrored = pictures(items, task.crops, task.mirror > 0, seed)
             room = cache_mb / (len(plain) + len(mirrored))
@@ -55,7 +68,10 @@ class Parts:
         for split in ("train", "val", "test"):
             if not len(items := self.source.split(split)):
                 raise UserError(f"data: no items in the {split} split; {self._more_of(split)}")
-            self.prepare(items[0])
+            first = self.conditioned(Examples(items, self.prepare))[0]
+            if self.task.maps and (absent := self.task.maps.keys() - first.conditions.keys()):
+                raise UserError(f"data: an item of the {split} split has no {', '.join(sorted(absent))}, which this task "
+                                "needs; take a data source that has it, or another task=")  # fmt: skip
 
     def _more_of(self, split: str) -> str:
         """What fills an empty split, by keys that the data source has."""

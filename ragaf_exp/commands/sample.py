@@ -24,7 +24,7 @@ from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.followed import follow
 from ragaf_exp.viz.attention_steps import save_attention
 from ragaf_exp.viz.grids import comparison
-from ragaf_exp.viz.panels import panels, save_png
+from ragaf_exp.viz.panels import columns, panels, save_png
 
 BATCH = 16
 
@@ -110,8 +110,8 @@ def write_files(
     """
     request.out.mkdir(parents=True, exist_ok=True)
     model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
-    images = panels(example, sampled, row, model.text)
-    shown = {name: images[name] for name in ("sketch", "regions", "stage1", "stage2") if name in images}
+    images = panels(example, sampled, row, model.text, parts.task.panels)
+    shown = {name: images[name] for name in columns(parts.task.panels) if name in images}
     images["comparison"] = comparison(shown, example.item.caption)
     for name, picture in images.items():
         save_png(request.out / f"{name}.png", picture)

@@ -6,6 +6,8 @@ from omegaconf import DictConfig
 
 from ragaf_exp.config.schema import COARSE, REFINE
 
+DROPOUT = "_dropout"  # how the settings of a task end that say how often a condition is dropped
+
 
 def doubts(cfg: DictConfig) -> list[str]:
     """List the doubtful combinations of settings in a checked config, each as one line with the remedy."""
@@ -36,7 +38,7 @@ def _pace(cfg: DictConfig) -> list[str]:
 
 def _conditions(cfg: DictConfig) -> list[str]:
     """A condition that training always drops, although sampling uses it."""
-    shares = {"caption": cfg.task.caption_dropout, "sketch": cfg.task.sketch_dropout}
+    shares = {str(key).removesuffix(DROPOUT): share for key, share in cfg.task.items() if str(key).endswith(DROPOUT)}
     return [f"task.{name}_dropout={share:g}: training never shows a {name}, and samples cannot follow it; "
             f"set task.{name}_dropout=0.1" for name, share in shares.items() if share == 1]  # fmt: skip
 

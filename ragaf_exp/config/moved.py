@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ragaf_exp.config.added import with_added, without_added
+
 MOVED = {
     "ragaf_exp.augment.drawing": "ragaf_exp.sketch.augment.drawing",
     "ragaf_exp.augment.none": "ragaf_exp.sketch.augment.none",
@@ -35,13 +37,18 @@ ORIGINAL = {new: old for old, new in MOVED.items()}
 
 
 def current(node: Any) -> Any:
-    """Translate each `_target_` in a plain container to its present name."""
-    return _translated(node, MOVED)
+    """Translate each `_target_` in a plain container to its present name, and fill in those added later."""
+    node = _translated(node, MOVED)
+    return with_added(node) if isinstance(node, dict) else node
 
 
 def original(node: Any) -> Any:
-    """Translate each `_target_` in a plain container to the name that hashes are computed over."""
-    return _translated(node, ORIGINAL)
+    """Translate each `_target_` in a plain container to the name that hashes are computed over.
+
+    Of a whole config, settings that were added later are left out at their defaults.
+    """
+    node = _translated(node, ORIGINAL)
+    return without_added(node) if isinstance(node, dict) else node
 
 
 def _translated(node: Any, names: dict[str, str]) -> Any:

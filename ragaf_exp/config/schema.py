@@ -69,16 +69,6 @@ class Stage:
 
 
 @dataclass
-class Task:
-    """Group `task`: how often training drops each condition, and how it augments images."""
-
-    caption_dropout: limits.Share = 0.1
-    sketch_dropout: limits.Share = 0.1
-    mirror: limits.Share = 0.0  # share of training items shown mirrored, for captions that don't distinguish left and right
-    crops: limits.Crops = 0  # crops of each training item, each shown as often as the item itself
-
-
-@dataclass
 class Loss:
     """Group `loss`: the weight of each loss; 0 leaves it out and skips its computation (except `diffusion`)."""
 
@@ -206,11 +196,11 @@ class Study:
 
 
 PLAIN = {
-    "stage": Stage, "task": Task, "loss": Loss, "optim": Optim, "memory": Memory, "eval": Eval, "cache": Cache,
+    "stage": Stage, "loss": Loss, "optim": Optim, "memory": Memory, "eval": Eval, "cache": Cache,
     "cluster": Cluster, "study": Study,
 }  # fmt: skip
 BUILT = (
-    "data", "sketch", "augment", "regions", "graph", "graph_backend", "text", "codec", "backbone", "hint", "ragaf",
+    "task", "data", "sketch", "augment", "regions", "graph", "graph_backend", "text", "codec", "backbone", "hint", "ragaf",
     "fusion", "injection", "diffusion", "sampler", "logger",
 )  # fmt: skip
 NESTED = {"graph_backend": "graph/backend"}  # nested groups: key in the config -> folder in conf/

@@ -5,8 +5,8 @@ Shapes: B batch, H W image, N regions, F node features, E edge features. A field
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class Item:
     drawing: np.ndarray | None = None  # (H,W) float32 in [0,1], 1 = stroke
     objects: tuple[SceneObject, ...] = ()
     object_map: np.ndarray | None = None  # (H,W) uint8, 0 = background, else SceneObject.label
+    conditions: Mapping[str, np.ndarray] = field(default_factory=dict)  # further inputs of a task, see Example
+    task: int | None = None  # index of its task, where one network is trained on several
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Example:
     sketch: np.ndarray  # (H,W) float32 in [0,1], 1 = stroke
     regions: Regions
     graph: Graph
+    # a task's conditions beyond caption and sketch: images (H,W,3) uint8, maps (H,W) or (H,W,C) float, numbers (P,) float
+    conditions: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ class Batch:
     latent: torch.Tensor | None = None  # (B,C,h,w): the encoded image, where latents are cached
     text: Any = None  # models.conditioning.Text: the encoded captions, where text features are cached
     no_text: Any = None  # the encoded empty caption, (1,T,D), which replaces a dropped caption
+    # a task's further conditions: images (B,3,H,W) in [-1,1], maps (B,C,H,W), numbers (B,P)
+    conditions: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    task: torch.Tensor | None = None  # (B,) int64: index of each item's task, where there are several
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -102,12 +109,15 @@ class Batch:
         if scale == 1:
             return self
         image, sketch = (torch.nn.functional.avg_pool2d(x, scale) for x in (self.image, self.sketch))
-        return replace(self, image=image, sketch=sketch, labels=self.labels[:, ::scale, ::scale], latent=None)
+        further = {k: torch.nn.functional.avg_pool2d(x, scale) if x.ndim == 4 else x for k, x in self.conditions.items()}
+        labels = self.labels[:, ::scale, ::scale]
+        return replace(self, image=image, sketch=sketch, labels=labels, latent=None, conditions=further)
 
     def rows(self, index: slice) -> Batch:
         """Select some of the batch's items."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("text", "no_text")}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("text", "no_text", "conditions")}
         some = {name: None if value is None else value[index] for name, value in values.items()}
+        some["conditions"] = {name: value[index] for name, value in self.conditions.items()}
         text = None if self.text is None else self.text.each(lambda value: value[index])
         return Batch(**some, text=text, no_text=self.no_text)
 
@@ -116,4 +126,5 @@ class Batch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
         changed |= {k: values[k].each(change) for k in ("text", "no_text") if values[k] is not None}
+        changed["conditions"] = {name: change(value) for name, value in self.conditions.items()}
         return replace(self, **changed)

@@ -108,7 +108,7 @@ class Augmented(Examples):
 def _bytes(example: Example) -> int:
     item, graph = example.item, example.graph
     arrays = (item.image, item.drawing, item.object_map, example.sketch, example.regions.labels,
-              graph.nodes, graph.edges, graph.edge_mask)  # fmt: skip
+              graph.nodes, graph.edges, graph.edge_mask, *item.conditions.values())  # fmt: skip
     return sum(array.nbytes for array in arrays if array is not None)
 
 
@@ -133,7 +133,16 @@ def collate(examples: list[Example], spans: bool = False) -> Batch:
         edges=_pad([e.graph.edges for e in examples], (count, count, edges)),
         edge_mask=_pad([e.graph.edge_mask for e in examples], (count, count)),
         spans=_pad([region_spans(e) for e in examples], (count, 2)) if spans else None,
+        conditions={name: _as_maps([e.conditions[name] for e in examples]) for name in examples[0].conditions},
+        task=None if examples[0].item.task is None else torch.tensor([e.item.task for e in examples]),
     )
+
+
+def _as_maps(arrays: list[np.ndarray]) -> torch.Tensor:
+    """Images (H,W,3) uint8 -> (B,3,H,W) in [-1,1]; maps (H,W) or (H,W,C) float -> (B,C,H,W)."""
+    stacked = np.stack([array if array.ndim == 3 else array[..., None] for array in arrays]).transpose(0, 3, 1, 2)
+    maps = torch.from_numpy(np.ascontiguousarray(stacked)).float()
+    return maps / 127.5 - 1 if stacked.dtype == np.uint8 else maps
 
 
 def region_spans(example: Example) -> np.ndarray:

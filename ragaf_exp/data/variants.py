@@ -103,6 +103,11 @@ def pictures(items: Sequence[Item], crops: int, mirror: bool, seed: int) -> tupl
 
 
 def _each(item: Item, change: Callable[[str, np.ndarray], np.ndarray]) -> Item:
-    """Apply a function (field, array) -> array to every per-pixel field."""
+    """Apply a function (field, array) -> array to every field that lies in the image's frame."""
     arrays = {name: getattr(item, name) for name in ("image", "drawing", "object_map")}
-    return replace(item, **{name: change(name, array) for name, array in arrays.items() if array is not None})
+    further = {
+        name: change(name, array) if array.shape[:2] == item.image.shape[:2] else array
+        for name, array in item.conditions.items()
+    }
+    changed = {name: change(name, array) for name, array in arrays.items() if array is not None}
+    return replace(item, conditions=further, **changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -26,8 +27,8 @@ def prediction_of(output: Output) -> Tensor:
 class Denoiser(Protocol):
     """A conditional denoiser D(x_t, t, c)."""
 
-    def condition(self, batch: Batch, keep_text: Tensor | None = None, keep_sketch: Tensor | None = None) -> Any:
-        """Encode the conditions of a batch once; keep_* (B,) bool, False drops that condition of an item."""
+    def condition(self, batch: Batch, keep: Mapping[str, Tensor] = ..., /) -> Any:
+        """Encode the conditions of a batch once; keep: condition -> (B,) bool, False drops it for an item."""
 
     def with_coarse(self, conditioning: Any, coarse: Tensor | None) -> Any:
         """The conditioning with stage 1's latent (B,C,h,w), where the network takes it as an input."""

@@ -60,10 +60,14 @@ class Sampler:
         yes = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
         text, sketch = self.guidance, self.sketch_guidance
         # e(0,0) + sketch (e(s,0) - e(0,0)) + text (e(s,c) - e(s,0))
-        weighted = [(text, yes, yes), (sketch - text, ~yes, yes), (1 - sketch, ~yes, ~yes)]
+        weighted = [
+            (text, {"text": yes, "sketch": yes}),
+            (sketch - text, {"text": ~yes, "sketch": yes}),
+            (1 - sketch, {"text": ~yes, "sketch": ~yes}),
+        ]
         first, *rest = weighted
         kept = [first, *(w for w in rest if w[0] != 0)]
-        return [(w, model.condition(batch, keep_text, keep_sketch)) for w, keep_text, keep_sketch in kept]
+        return [(w, model.condition(batch, keep)) for w, keep in kept]
 
     def _start(self, scheduler, noise: Tensor, coarse: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
         if not 0 < strength <= 1:

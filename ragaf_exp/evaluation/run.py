@@ -25,6 +25,7 @@ from ragaf_exp.runs import data_record
 from ragaf_exp.runs.checkpoints import newest_checksums
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.followed import check_followed
+from ragaf_exp.tasks.base import resolved
 from ragaf_exp.viz.attention_steps import save_attention
 
 ATTENTION = 2  # test items whose attention is drawn over the timesteps
@@ -36,10 +37,10 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     check_followed(folder, cfg, ("data", "eval"))
     parts, pipeline = load_run(folder, cfg)
     data_record.check(folder.path, parts.source)
-    examples = parts.examples("test")
-    examples = Examples(_Head(examples.items, cfg.eval.test_items), examples.prepare, EXAMPLES_MB)
+    items = _Head(parts.source.split("test"), cfg.eval.test_items)
+    examples = parts.conditioned(Examples(items, parts.prepare, EXAMPLES_MB))
     last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
-    show = TestPictures(folder.samples, cfg.eval.pictures, last.text)
+    show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels)
     draws = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     judged = judge(cfg, parts, last)
     judged.networks.check()
@@ -71,7 +72,8 @@ def judge(cfg: DictConfig, parts: Parts, model: Model) -> EvaluationContext:
     weights = "raw" if cfg.memory.ema == "off" else "ema"
     measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
-    return EvaluationContext(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with)
+    metrics = [resolved(metric) for metric in parts.task.metrics]
+    return EvaluationContext(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with, metrics)
 
 
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:

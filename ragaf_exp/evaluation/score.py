@@ -16,8 +16,9 @@ from eval.items import ItemRow, row_of, write_items
 from eval.metrics.binding import binding_splits
 from eval.metrics.image import seam_ratio
 from eval.metrics.sketch_fidelity import tolerance_px
-from eval.registry import SKETCH, in_group
+from eval.registry import BINDING, SKETCH, in_group
 from eval.results import SCHEMA, Result, groups_of, phrase_regions
+from eval.scoring import Scoring
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
@@ -37,6 +38,7 @@ class EvaluationContext:
     token_spans: Callable[[str], list[tuple[int, int]]]  # caption -> characters of its tokens
     patch: int  # image pixels per latent pixel
     measured_with: dict[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Callable[[Scoring], scoring.Values]] = ()  # the task's
 
 
 def evaluate(
@@ -67,15 +69,13 @@ def score_stage(
     """Every metric of one stage's images, in the order of the items; all are read one by one."""
     items = LazyItems(lambda i: examples[i].item, len(examples))
     truth = LazyItems(lambda i: examples[i].item.image, len(examples))
-    sketches = LazyItems(lambda i: examples[i].sketch, len(examples))
+    values = scoring.pixel_values(images, truth) | scoring.seam_values(images, judge.patch)
     with tqdm(total=len(images), desc=f"scoring {prefix or 'the last stage'}", unit="image") as bar:
-        values = scoring.sketch_values(sketches, images, judge.reader, done=bar.update)
-    values |= scoring.pixel_values(images, truth) | scoring.seam_values(images, judge.patch)
-    scenes = [scoring.bindings(image, item) for image, item in zip(images, items, strict=True)]
-    values |= scoring.binding_values(scenes)
-    result.splits = result.splits or binding_splits(scenes, **judge.measured_with)  # the last stage comes first
-    if maps is not None:
-        values |= scoring.attention_values(maps, examples, judge.token_spans, judge.measured_with["seed"])
+        s = Scoring(images, examples, judge.reader, judge.measured_with["seed"], judge.token_spans, maps, bar.update)
+        for metric in judge.metrics:
+            values |= metric(s)
+    if BINDING in values:
+        result.splits = result.splits or binding_splits(s.scenes, **judge.measured_with)  # the last stage comes first
     result.add(values, _facts(truth, judge), judge.measured_with, prefix)
     keys, captions = [row.key for row in result.rows], [item.caption for item in items]
     drawn, real = ImageSet.arrays(images, keys, "drawn images"), ImageSet.arrays(truth, keys, "test images")

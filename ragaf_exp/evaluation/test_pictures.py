@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from ragaf_exp.core.files import write_json
 from ragaf_exp.core.safe_files import make_folder
 from ragaf_exp.core.types import Example
 from ragaf_exp.inference.pipeline import SampledImages
-from ragaf_exp.models.text.tiny import TinyText
+from ragaf_exp.models.text.base import TextEncoder
+from ragaf_exp.tasks.base import Panel
 from ragaf_exp.viz.grids import grid
-from ragaf_exp.viz.panels import COLUMNS, panels, save_png
+from ragaf_exp.viz.panels import TRUTH, columns, panels, save_png
 
 
 class TestPictures:
@@ -21,8 +23,8 @@ class TestPictures:
 
     __test__ = False
 
-    def __init__(self, folder: Path, count: int, text: TinyText):
-        self.folder, self.count, self.text = folder / "test", count, text
+    def __init__(self, folder: Path, count: int, text: TextEncoder, shown: Sequence[Panel]):
+        self.folder, self.count, self.text, self.shown = folder / "test", count, text, shown
         self.index: list[dict] = []
         self.panels: list[dict[str, np.ndarray]] = []
 
@@ -32,7 +34,7 @@ class TestPictures:
         here = self.folder / f"{place:04d}"
         make_folder(here)
         final = drawn.final[row]
-        found = panels(example, drawn, row, self.text) | {"truth": example.item.image}
+        found = panels(example, drawn, row, self.text, self.shown) | {TRUTH: example.item.image}
         for name, picture in found.items():
             save_png(here / f"{name}.png", picture, own=True)
         self.panels.append(found)
@@ -42,7 +44,7 @@ class TestPictures:
     def write_index(self) -> None:
         write_json(make_folder(self.folder) / "index.json", self.index, own=True)
         if self.panels:
-            names = [name for name in COLUMNS if name in self.panels[0]]
+            names = [name for name in columns(self.shown) if name in self.panels[0]]
             cells = [[found[name] for name in names] for found in self.panels]
             save_png(self.folder / "grid.png", grid(cells, names, [entry["caption"] for entry in self.index]), own=True)
 

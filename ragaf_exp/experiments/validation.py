@@ -57,11 +57,12 @@ class Validation:
         rows = self.examples.first(max(shown, self.cfg.eval.validation_drawn))
         models = (ema, None) if stage == COARSE else (coarse, ema)
         sampled = make_pipeline(self.cfg, self.parts, *models, compute)(collate(rows)).to_images()
-        grid = later.panels.validation_grid(rows[:shown], sampled.first(shown))
+        grid = later.panels.validation_grid(rows[:shown], sampled.first(shown), self.parts.task.panels)
         later.panels.save_png(make_folder(self.folder.samples) / f"{stage}-{step:06d}.png", grid, own=True)
         scores = {}
         if self.cfg.eval.validation_metrics:
-            scores = later.validation.validation_scores(rows, sampled, self.parts.prepare.sketch)
+            extractor, metrics = self.parts.prepare.sketch, self.parts.task.metrics
+            scores = later.validation.validation_scores(rows, sampled, extractor, metrics)
         return self._usage(stage, ema, objective, compute) | scores
 
     def _usage(self, stage: str, ema: nn.Module, objective: Objective, compute: Compute) -> dict[str, float]:
@@ -70,6 +71,6 @@ class Validation:
         schedule = plan(self.cfg, stage, self.parts)
         batches = [collate(rows[i : i + size]).to(compute.device) for i in range(0, len(rows), size)]
         batches = [batch.smaller(schedule.scale) for batch in batches]
-        args = (batches, schedule.last, self.cfg.seed, self.parts.chunks)
+        args = (batches, schedule.last, self.cfg.seed, self.parts.task.conditions, self.parts.chunks)
         losses = condition_usage(ema, objective, self.parts.codec, *args)
         return losses | ({} if ema.ragaf is None else fusion_weights(ema, batches[0], schedule.last))

@@ -60,7 +60,7 @@ def record_attention(model: Model, process: Process) -> Iterator[AttentionRecord
         if not recorder.layers:  # this backbone has no BiasedAttention
             return
         device = next(process.buffers(), args[0]).device
-        x_t, t = args[0].float().to(device), args[1].long().to(device)
+        x_t, t = args[0][:, : value.shape[1]].float().to(device), args[1].long().to(device)
         attention = _joined(recorder.layers, x_t.shape[2] / x_t.shape[3])
         x_0 = process.to_x0(value.float().to(device), x_t, t).cpu()
         recorder.recorded.append(AttentionFrame(int(t[0]), attention, x_0))

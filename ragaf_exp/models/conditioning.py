@@ -28,6 +28,13 @@ class Text:
         seen = None if self.seen is None or empty.seen is None else torch.where(kept, self.seen, empty.seen)
         return Text(torch.where(kept[..., None], self.tokens, empty.tokens), torch.where(kept, self.mask, empty.mask), seen)
 
+    def followed_by(self, tokens: Tensor) -> Text:
+        """These features with further tokens (B,n,D) at the end."""
+        there = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        seen = None if self.seen is None else torch.cat([self.seen, there], dim=1)
+        joined = torch.cat([self.tokens, tokens.to(self.tokens.dtype)], dim=1)
+        return Text(joined, torch.cat([self.mask, there], dim=1), seen)
+
     def each(self, change: Callable[[Tensor], Tensor]) -> Text:
         """With every tensor changed alike."""
         return Text(change(self.tokens), change(self.mask), None if self.seen is None else change(self.seen))
@@ -52,7 +59,14 @@ class Conditioning:
     hint: dict[str, Tensor]  # injection point -> (B,C,h,w), added to the UNet's features there
     regions: RegionState | None = None  # None in stage 1
     coarse: Tensor | None = None  # (B,C,h,w): stage 1's latent, for a stage 2 that sees it
+    extra: Tensor | None = None  # (B,E,h,w): a task's channels next to x_t
+    task_token: Tensor | None = None  # (B,1,D), after the caption's, where one network is trained on several tasks
     phrase_tokens: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, where the batch has spans
+
+    @property
+    def denoiser_text(self) -> Text:
+        """The caption's tokens, and the task's after them."""
+        return self.text if self.task_token is None else self.text.followed_by(self.task_token)
 
     @property
     def region_state(self) -> RegionState:

@@ -15,6 +15,7 @@ from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.control.base import Hint
+from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep
 from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.regions.contrast import Contrast
 from ragaf_exp.models.regions.encoder import Ragaf
@@ -40,13 +41,14 @@ class Model(nn.Module):
 
     shapes: injection point -> (C,h,w). timesteps: of the diffusion. region_values: how many values each region token
     says of x0 in its region. contrast: compare regions and captions over the batch. coarse_channels: of stage 1's
-    latent, where stage 2 sees it: a convolution added to the UNet's first is one over more input channels.
+    latent, where stage 2 sees it: a convolution added to the UNet's first is one over more input channels. inputs: what a
+    task gives besides caption and sketch; its channels next to x_t enter in the same way, so that any backbone takes them.
     """
 
     def __init__(
         self, text: TextEncoder, hint: Hint, backbone: Backbone, shapes: dict[str, Shape], timesteps: int,
         region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
-        coarse_channels: int = 0,
+        coarse_channels: int = 0, inputs: BoundInputs | None = None,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
@@ -58,16 +60,23 @@ class Model(nn.Module):
         self.coarse_in = None
         if coarse_channels:
             self.coarse_in = zero_module(nn.Conv2d(coarse_channels, shapes[FIRST][0], 3, padding=1, bias=False))
+        self.bound = inputs
+        self.inputs = Inputs() if inputs is None else inputs.inputs
+        self.extra_in, self.task_tokens = self._task_modules(inputs, shapes)
 
     def forward(
-        self, batch: Batch, x_t: Tensor | None, t: Tensor, keep_text: Tensor | None = None,
-        keep_sketch: Tensor | None = None, coarse: Tensor | None = None,
-    ) -> tuple[Prediction, Conditioning]:  # fmt: skip
-        """One training step's forward: x_t (B,C,h,w), t (B,), keep_* (B,) bool, False drops that condition.
+        self, batch: Batch, x_t: Tensor | None, t: Tensor, keep: Keep = ALL, coarse: Tensor | None = None
+    ) -> tuple[Prediction, Conditioning]:
+        """One training step's forward pass.
 
-        x_t None asks the region path alone, at a small part of the cost. coarse (B,C,h,w): stage 1's latent.
+        Args:
+            batch: The conditions.
+            x_t: Noised latents, (B,C,h,w); None runs the region path alone, at a small part of the cost.
+            t: Timesteps, (B,).
+            keep: The conditions that are dropped.
+            coarse: Stage 1's latent, (B,C,h,w).
         """
-        conditioning = replace(self.condition(batch, keep_text, keep_sketch, x_t is not None), coarse=coarse)
+        conditioning = replace(self.condition(batch, keep, x_t is not None), coarse=coarse)
         if x_t is None:
             ragaf, _ = self._region_path()
             tokens, fusion = ragaf.fuse(conditioning.region_state, t / self.timesteps)
@@ -78,20 +87,27 @@ class Model(nn.Module):
             prediction = replace(prediction, contrastive_logits=self.contrast(conditioning.region_state, conditioning.text))
         return prediction, conditioning
 
-    def condition(
-        self, batch: Batch, keep_text: Tensor | None = None, keep_sketch: Tensor | None = None, denoises: bool = True
-    ) -> Conditioning:
-        """Encode what does not depend on the timestep: once per image when sampling. denoises: else without the hint."""
-        if keep_sketch is None:
-            keep_sketch = torch.ones(len(batch), dtype=torch.bool, device=batch.sketch.device)
-        known = batch.text
+    def condition(self, batch: Batch, keep: Keep = ALL, denoises: bool = True) -> Conditioning:
+        """Encode the conditions that do not depend on the timestep: once per image when sampling.
+
+        Args:
+            batch: The conditions.
+            keep: Those that are dropped.
+            denoises: Whether the denoiser will run; without it, hint residuals and the task's channels are left out.
+        """
+        known, keep_text = batch.text, keep.get("text")
         text = self.text(batch.captions, keep_text) if known is None else known.dropped(keep_text, batch.no_text)
-        features = self.hint.features(batch.sketch)
+        image, keep_hint = self.inputs.hint_image(batch, keep)
+        everything = torch.ones(len(batch), dtype=torch.bool, device=batch.sketch.device)
+        features = self.hint.features(image)
         regions = None
         if self.ragaf is not None:
-            regions = self._regions(self.ragaf, batch, text, features, keep_sketch)
-        hint = self.hint(features, keep_sketch) if denoises else {}
-        return Conditioning(text, hint, regions, phrase_tokens=self._phrase_tokens(batch, text))
+            regions = self._regions(self.ragaf, batch, text, features, keep.get("sketch", everything))
+        hint = self.hint(features, everything if keep_hint is None else keep_hint) if denoises else {}
+        extra = self.bound.extra(batch, keep) if self.bound is not None and denoises else None
+        token = None if self.task_tokens is None or batch.task is None else self.task_tokens(batch.task)[:, None]
+        phrases = self._phrase_tokens(batch, text)
+        return Conditioning(text, hint, regions, phrase_tokens=phrases, extra=extra, task_token=token)
 
     def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
         """The conditioning with stage 1's latent (B,C,h,w), where this stage takes it as an input."""
@@ -99,15 +115,47 @@ class Model(nn.Module):
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
-        hint = self.hint.at(c.hint, self.backbone.inputs(x_t), t, c.text)
+        text, x = c.denoiser_text, self._denoiser_input(x_t, c)
+        hint = self._with_extra(c, self.hint.at(c.hint, self.backbone.inputs(x), t, text))
         if c.regions is None:
-            return Prediction(self.backbone(x_t, t, c.text, hint))
+            return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint), x_t))
         ragaf, injection = self._region_path()
         tokens, fusion = ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
         injected = injection(tokens, c.regions, self._with_coarse(c, hint))
         words = injection.words(c.regions)
-        value = self.backbone(x_t, t, c.text, injected.residuals, words, injected.modulations)
-        return Prediction(value, self._region_prediction(tokens), fusion)
+        if words is not None and c.task_token is not None:
+            words = words.padded(c.task_token.shape[1])
+        value = self.backbone(x, t, text, injected.residuals, words, injected.modulations)
+        return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
+
+    def _denoiser_input(self, x_t: Tensor, c: Conditioning) -> Tensor:
+        """x_t as the task lays it out, with the task's channels next to it where the backbone takes them itself."""
+        x = self.inputs.to_denoiser(x_t, c.extra)
+        return x if c.extra is None or self.extra_in is not None else torch.cat([x, c.extra.to(x.dtype)], dim=1)
+
+    def _with_extra(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The hint's residuals, and at the first layer the task's channels: as if they were concatenated to x_t."""
+        if self.extra_in is None or c.extra is None:
+            return hint
+        added = self.extra_in(c.extra)
+        return hint | {FIRST: hint[FIRST] + added if FIRST in hint else added}
+
+    def _task_modules(
+        self, bound: BoundInputs | None, shapes: dict[str, Shape]
+    ) -> tuple[nn.Module | None, nn.Embedding | None]:
+        """The layer that reads the task's channels, where there are any and the backbone takes none, and its tokens."""
+        if bound is None:
+            return None, None
+        count = self.inputs.extra_channels(bound.codec.channels)
+        layer = None
+        if count and count != self.backbone.extra_channels:
+            patch = bound.side // shapes[FIRST][1]  # latent pixels per cell of the first features
+            convolution = nn.Conv2d(count * patch**2, shapes[FIRST][0], 3, padding=1, bias=False)
+            if self.backbone.pretrained:  # starts as it was trained
+                zero_module(convolution)
+            layer = nn.Sequential(nn.PixelUnshuffle(patch), convolution)
+        tokens = self.inputs.tokens
+        return layer, nn.Embedding(tokens, self.text.width) if tokens else None
 
     def _phrase_tokens(self, batch: Batch, text: Text) -> Tensor | None:
         """(B,N,T) bool: the tokens that lie within each region's span of the caption."""

@@ -47,7 +47,7 @@ class DryRun:
 
     def batch(self, items: int, text: nn.Module) -> Batch:
         """The largest batch that the config allows, with the encoder outputs that it caches. text: the text encoder."""
-        batch = largest_batch(items, self.cfg.data.size, self.cfg.regions.max_regions)
+        batch = largest_batch(items, self.cfg.data.size, self.cfg.regions.max_regions, self.parts.task.maps)
         codec, side = self.parts.codec, self.cfg.data.size
         if self.cached.latents:
             size = side // codec.downscale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 
 from ragaf_exp.core.types import Batch
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+
+NO_MAPS: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,14 @@ class NullRunFolder:
         """Discard the status."""
 
 
-def largest_batch(items: int, size: int, regions: int) -> Batch:
+def largest_batch(items: int, size: int, regions: int, maps: Mapping[str, int] = NO_MAPS) -> Batch:
     """A batch of zeros with the largest number of regions.
 
     Args:
         items: The batch size.
         size: The height and width of the images, in pixels.
         regions: The number of regions of every item.
+        maps: Channels of a task's further conditions, by name.
 
     Returns:
         A batch on the default device.
@@ -71,4 +75,5 @@ def largest_batch(items: int, size: int, regions: int) -> Batch:
         node_mask=torch.ones(items, regions, dtype=torch.bool),
         edges=torch.zeros(items, regions, regions, len(EDGE_FEATURES)),
         edge_mask=torch.ones(items, regions, regions, dtype=torch.bool),
+        conditions={name: torch.zeros(items, channels, size, size) for name, channels in maps.items()},
     )  # fmt: skip

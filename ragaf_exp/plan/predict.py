@@ -129,13 +129,17 @@ def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
         stages = (fixture.coarse, model) if stage == REFINE else (model, None)
         pipeline = make_pipeline(cfg, fixture.parts, *stages, compute)
         with tracker.labelling("batch"):
-            sampled, scored = (largest_batch(n, cfg.data.size, cfg.regions.max_regions) for n in (items, cfg.eval.batch))
+            task = fixture.parts.task
+            sampled, scored = (
+                largest_batch(n, cfg.data.size, cfg.regions.max_regions, task.maps) for n in (items, cfg.eval.batch)
+            )
         tracker.start()
         with torch.no_grad(), tracker.labelling("activations"):
             pipeline(sampled)
             with compute:
                 batches, last = [scored.smaller(fixture.trainer.plan.scale)], fixture.trainer.plan.last
-                condition_usage(model.eval(), fixture.trainer.objective, fixture.codec, batches, last, cfg.seed)
+                of_run = (last, cfg.seed, task.conditions)
+                condition_usage(model.eval(), fixture.trainer.objective, fixture.codec, batches, *of_run)
     return Peak(VALIDATION, max(items, cfg.eval.batch), _parts(tracker))
 
 
@@ -154,7 +158,7 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
         for model in filter(None, models.values()):
             model.requires_grad_(False).eval()
         with tracker.labelling("batch"):
-            batch = largest_batch(cfg.eval.batch, cfg.data.size, cfg.regions.max_regions)
+            batch = largest_batch(cfg.eval.batch, cfg.data.size, cfg.regions.max_regions, dry_run.parts.task.maps)
         pipeline = make_pipeline(cfg, dry_run.parts, models[COARSE], models[REFINE], compute)
         codec = dry_run.parts.codec
         tracker.start()

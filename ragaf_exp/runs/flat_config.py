@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ragaf_exp.config.added import ADDED
 from ragaf_exp.config.compose import OUTPUT_KEYS
 from ragaf_exp.core.printable import printable
 
@@ -28,6 +29,8 @@ def flat_config(path: Path) -> dict[str, str]:
     flat: dict[str, str] = {}
     for block in blocks:
         flat.update(_block(block))
+    if flat:  # settings that its version did not have, at the values that stand for what it did
+        flat = {**dict(_flat(ADDED)), **flat}
     return {printable(key): printable(value) for key, value in flat.items()
             if key.partition(".")[0] not in (*OUTPUT_KEYS, "name")}  # fmt: skip
 

@@ -5,6 +5,7 @@ A condition that is used makes its shuffled loss rise above the right one long b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,16 +16,17 @@ from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.model import Model
+from ragaf_exp.tasks.base import REGIONS, Condition
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.step_noise import StepNoise, sample_step_noise
 
-REGIONS = ("labels", "nodes", "node_mask", "edges", "edge_mask")
-SHUFFLES = {"text_shuffled": ("captions",), "sketch_shuffled": ("sketch", *REGIONS), "regions_shuffled": REGIONS}
+SHUFFLED = "_shuffled"
 
 
-def shuffled(batch: Batch, fields: tuple[str, ...]) -> Batch:
-    """The batch with some fields taken from the item before."""
-    return replace(batch, **{name: _roll(getattr(batch, name)) for name in fields})
+def shuffled(batch: Batch, condition: Condition) -> Batch:
+    """The batch with one condition of each item taken from the item before."""
+    further = {name: _roll(x) if name in condition.maps else x for name, x in batch.conditions.items()}
+    return replace(batch, conditions=further, **{name: _roll(getattr(batch, name)) for name in condition.fields})
 
 
 def _roll(values):
@@ -51,21 +53,23 @@ def fusion_weights(model: Model, batch: Batch, last: int) -> dict[str, float]:
 @torch.no_grad()
 def condition_usage(
     model: nn.Module, objective: Objective, codec: Codec, batches: list[Batch], last: int, seed: int,
-    chunks: Chunks | None = None,
+    conditions: Sequence[Condition], chunks: Chunks | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Mean denoising loss with the right conditions, and with each shuffled; the same noise for all.
 
-    Where memory runs out, batches are taken in smaller chunks. The regions' own figure is only there for a model that
-    has a region path.
+    Where memory runs out, batches are taken in smaller chunks. A model with a region path has a figure of its regions too.
     """
-    names = [n for n in SHUFFLES if n != "regions_shuffled" or getattr(model, "ragaf", None) is not None]
-    totals = dict.fromkeys(["right", *names], 0.0)
+    known = {f"{condition.name}{SHUFFLED}": condition for condition in conditions}
+    if getattr(model, "ragaf", None) is not None:
+        known[f"regions{SHUFFLED}"] = Condition("regions", 0.0, fields=REGIONS)
+    none_dropped = dict.fromkeys((condition.name for condition in conditions), 0.0)
+    totals = dict.fromkeys(["right", *known], 0.0)
     for i, batch in enumerate(batches):
         rng = generator(seed, "usage", i)
         shape = codec.latent_shape(batch)
-        noise = sample_step_noise(objective.process, shape, last, (0.0, 0.0), 0.0, rng, objective.coarse is not None)
+        noise = sample_step_noise(objective.process, shape, last, none_dropped, 0.0, rng, objective.coarse is not None)
         for name in totals:
-            variant = batch if name == "right" else shuffled(batch, SHUFFLES[name])
+            variant = shuffled(batch, known[name]) if name in known else batch
 
             def loss(rows: slice, variant: Batch = variant, noise: StepNoise = noise) -> float:
                 some = variant.rows(rows)

@@ -59,7 +59,9 @@ class StepBatch:
         if x_0 is None:
             x_0 = torch.cat([self.encode(batch.image[rows]) for rows in parts(items, size)])  # (B,C,h,w)
         start = x_0 if self.regions_only else x_start(x_0, batch, noise, self.previous)
-        regions = batch.node_mask.sum(1) * noise.keep_sketch  # (B,): an item whose sketch is dropped has none
+        regions = batch.node_mask.sum(1)  # (B,)
+        if (has_sketch := noise.keep.get("sketch")) is not None:
+            regions = regions * has_sketch  # an item whose sketch is dropped has none
         every = self.mean(regions.sum().float()).clamp(min=1e-6)  # none at all: all shares are 0
         for rows in parts(items, size):
             share = MicroBatchWeight(len(x_0[rows]) / items, regions[rows].sum() / every)

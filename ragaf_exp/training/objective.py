@@ -15,6 +15,8 @@ from ragaf_exp.config.schema import Loss
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.denoiser import Denoiser
+from ragaf_exp.models.codecs.base import Codec
+from ragaf_exp.tasks.base import Denoised, Task, denoising_loss
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.losses.stage1_sample import Stage1Sampler
 from ragaf_exp.training.losses.weighted import LossWeights, region_losses
@@ -27,15 +29,19 @@ class Objective(nn.Module):
     """Weighted sum of losses, by the weights of config group `loss`; a loss without a weight is not computed.
 
     stage1: the trained stage 1 whose latents stage 2 takes as input, in so many steps; None where it takes none.
+    task: whose losses train the denoiser; None for the denoising loss alone. codec: decodes predictions for these losses.
     """
 
     def __init__(
-        self, process: Process, loss: Loss | None = None, stage1: Denoiser | None = None, coarse_steps: int = 1
-    ):
+        self, process: Process, loss: Loss | None = None, stage1: Denoiser | None = None, coarse_steps: int = 1,
+        task: Task | None = None, codec: Codec | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.coarse = None if stage1 is None else Stage1Sampler(process, stage1, coarse_steps)
         self.process = process
-        self.weights = LossWeights(loss or Loss())
+        self.weights = LossWeights(loss or Loss(), task.loss_weights if task else None)
+        self.task_losses, self.loss_network = (task.losses, task.loss_network) if task else (self._denoising, None)
+        self.decode = codec.decode if codec else nn.Identity()
 
     def forward(
         self, model: nn.Module, batch: Batch, x_0: Tensor, noise: StepNoise, regions_only: bool = False,
@@ -57,18 +63,21 @@ class Objective(nn.Module):
         if not regions_only:
             x_t = self.process.add_noise(x_start(x_0, batch, noise) if start is None else start, noise.noise, timesteps)
         stage1_latent = None if self.coarse is None or regions_only else self.coarse(batch, noise.stage1_noise())
-        prediction, conditioning = model(batch, x_t, timesteps, noise.keep_text, noise.keep_sketch, stage1_latent)
+        prediction, conditioning = model(batch, x_t, timesteps, noise.keep, stage1_latent)
         losses = {}
-        if prediction.value is not None:
+        if prediction.value is not None and x_t is not None:
             target = self.process.target(x_0, noise.noise, timesteps)
-            losses["diffusion"] = self.denoising(prediction.value, target, timesteps) * share.items
+            step = Denoised(batch, x_0, x_t, timesteps, prediction.value, target, self.process, self.decode)
+            losses = {name: value * share.items for name, value in self.task_losses(step).items()}
         losses |= region_losses(prediction, conditioning, x_0, self.weights, share)
         return {"loss": self.weights.total(losses, progress), **losses}
 
     def denoising(self, prediction: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
         """Mean squared error of the prediction, weighted by timestep."""
-        error = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))  # (B,)
-        return (self.process.weight(timesteps) * error).mean()
+        return denoising_loss(self.process, prediction, target, timesteps)
+
+    def _denoising(self, step: Denoised) -> dict[str, Tensor]:
+        return {"diffusion": self.denoising(step.prediction, step.target, step.timesteps)}
 
 
 @dataclass(frozen=True)

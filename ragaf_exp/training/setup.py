@@ -41,7 +41,7 @@ class TrainerSetup:
     settings: dict = field(init=False)  # config groups as their dataclasses
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", settings_of(self.cfg))
+        object.__setattr__(self, "settings", settings_of(self.cfg) | {"task": self.parts.task})
 
     def trainer(self, stage: str, coarse: Model | None, folder: RunFolder) -> Trainer:
         """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts."""
@@ -53,7 +53,9 @@ class TrainerSetup:
             model = init_refine_from_coarse(model, coarse.state_dict(), s["memory"])
         set_trainable(model, stage, s["memory"])
         stage1 = coarse if stage == REFINE and refine.coarse_input else None
-        objective = Objective(self.parts.diffusion, s["loss"], stage1, refine.coarse_steps).to(self.compute.device)
+        parts = self.parts
+        objective = Objective(parts.diffusion, s["loss"], stage1, refine.coarse_steps, parts.task, parts.codec)
+        objective = objective.to(self.compute.device)
         schedule = plan(self.cfg, stage, self.parts)
         compute = self.settle(model, objective, schedule, folder) if self.settle else self.compute
         networks = Networks(model, objective, self.parts.codec, self._idle(model, None if stage1 else coarse))
@@ -63,7 +65,7 @@ class TrainerSetup:
 
     def _idle(self, model: Model, coarse: Model | None) -> list[nn.Module]:
         """Networks that no training step runs: stage 1's in stage 2, and encoders whose outputs are cached."""
-        codec = self.parts.codec if self.cached.latents else None
+        codec = self.parts.codec if self.cached.latents and not self.parts.task.uses_codec else None
         text = model.text if self.cached.texts else None
         return [network for network in (coarse, codec, text) if network is not None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.base import Process
+from ragaf_exp.models.inputs import Keep
 from ragaf_exp.models.regions.pooling import pool
 from ragaf_exp.regions.soft_masks import soft_masks
 
@@ -20,8 +21,7 @@ class StepNoise:
 
     noise: Tensor  # (B,C,h,w) standard normal
     timesteps: Tensor  # (B,), of the diffusion process
-    keep_text: Tensor  # (B,) bool
-    keep_sketch: Tensor  # (B,) bool
+    keep: Keep  # condition -> (B,) bool, False drops it for an item
     recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
     coarse: Tensor | None = None  # (B,C,h,w) standard normal: stage 1's noise, where stage 2 takes its latent as input
 
@@ -37,13 +37,14 @@ class StepNoise:
         return self._each(lambda x: x[where])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> StepNoise:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(value) for name, value in values.items() if value is not None})
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keep"}
+        changed = {name: change(value) for name, value in values.items() if value is not None}
+        return replace(self, keep={name: change(value) for name, value in self.keep.items()}, **changed)
 
 
 def sample_step_noise(
-    process: Process, shape: torch.Size, last: int, dropout: tuple[float, float], recolour: float, generator: Generator,
-    coarse: bool = False,
+    process: Process, shape: torch.Size, last: int, dropout: Mapping[str, float], recolour: float,
+    generator: Generator, coarse: bool = False,
 ) -> StepNoise:  # fmt: skip
     """Sample everything random in a training step.
 
@@ -51,18 +52,16 @@ def sample_step_noise(
         process: samples the timesteps.
         shape: (B,C,h,w) of the latents.
         last: timesteps are sampled below it.
-        dropout: probability of dropping an item's caption, and its sketch.
+        dropout: probability of dropping each condition of an item.
         recolour: probability of a wrongly coloured start, see `x_start`.
         generator: on the CPU.
         coarse: whether stage 1's noise is sampled too.
     """
     n = shape[0]
-    text, sketch = dropout
     return StepNoise(
         noise=torch.randn(shape, generator=generator),
         timesteps=process.sample_timesteps(n, last, generator),
-        keep_text=torch.rand(n, generator=generator) >= text,
-        keep_sketch=torch.rand(n, generator=generator) >= sketch,
+        keep={name: torch.rand(n, generator=generator) >= share for name, share in dropout.items()},
         recolour=torch.rand(n, generator=generator) < recolour if recolour else None,
         coarse=torch.randn(shape, generator=generator) if coarse else None,
     )

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.schema import Memory, Optim, Stage, Task
+from ragaf_exp.config.schema import Memory, Optim, Stage
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch
@@ -29,6 +29,7 @@ from ragaf_exp.runs import checkpoints, metrics_jsonl
 from ragaf_exp.runs.checkpoints import Checkpoint
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.signals import STOP, Interrupted, Stopped
+from ragaf_exp.tasks.base import Task
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.memory import lay_out, save_memory
 from ragaf_exp.training.metrics_log import MetricsLogger
@@ -56,7 +57,7 @@ def check_shares(region_steps: int, stage_cfg: Stage) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Config groups as their dataclasses, and the seed."""
+    """Config groups as their dataclasses, the task, and the seed."""
 
     stage: Stage
     optim: Optim
@@ -185,11 +186,10 @@ class Trainer:
     def _sample_noise(self, step: int, shape: torch.Size) -> StepNoise:
         """Sampled for the batch of all processes, of which this one takes its rows."""
         every = torch.Size((shape[0] * collectives.count(), *shape[1:]))
-        dropout = (self.task.caption_dropout, self.task.sketch_dropout)
         rng = generator(self.seed, "train", self.plan.stage, step)
         coarse = self.objective.coarse is not None
         process = self.objective.process
-        noise = sample_step_noise(process, every, self.plan.last, dropout, self.plan.recolour, rng, coarse)
+        noise = sample_step_noise(process, every, self.plan.last, self.task.dropout, self.plan.recolour, rng, coarse)
         return noise.rows(slice(collectives.rank(), None, collectives.count()))
 
     def _after(self, done: int, bar: tqdm) -> None:

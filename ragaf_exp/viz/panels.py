@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,18 @@ import numpy as np
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.types import Example
 from ragaf_exp.inference.pipeline import SampledImages
-from ragaf_exp.models.text.tiny import TinyText
+from ragaf_exp.models.text.base import TextEncoder
+from ragaf_exp.tasks.base import Panel
 from ragaf_exp.viz.attention import attention_figure
 from ragaf_exp.viz.grids import grid, png
-from ragaf_exp.viz.regions import region_overlay
+from ragaf_exp.viz.regions import regions_of
 
-COLUMNS = ("sketch", "regions", "stage1", "stage2", "truth")
+STAGES, TRUTH = ("stage1", "stage2"), "truth"
+
+
+def columns(shown: Sequence[Panel]) -> list[str]:
+    """The names of a grid's columns in order: a task's panels, the samples of the stages, the true image."""
+    return [*(panel.name for panel in shown), *STAGES, TRUTH]
 
 
 def save_png(path: Path, picture: np.ndarray, own: bool = False) -> None:
@@ -30,7 +37,9 @@ def save_png(path: Path, picture: np.ndarray, own: bool = False) -> None:
     write_bytes(path, png(picture), own)
 
 
-def panels(example: Example, sampled: SampledImages, row: int, text: TinyText) -> dict[str, np.ndarray]:
+def panels(
+    example: Example, sampled: SampledImages, row: int, text: TextEncoder, shown: Sequence[Panel]
+) -> dict[str, np.ndarray]:
     """The images of one item.
 
     Args:
@@ -38,24 +47,24 @@ def panels(example: Example, sampled: SampledImages, row: int, text: TinyText) -
         sampled: The samples of its batch.
         row: The index of the item in the batch.
         text: The text encoder, which maps tokens to words.
+        shown: The task's panels.
 
     Returns:
-        Images by name: sketch, regions, stage1, stage2, attention. Stages that did not run are left out.
+        Images by name: the task's panels, stage1, stage2, attention. Stages that did not run are left out.
     """
-    overlay = region_overlay(example.sketch, example.regions, example.graph)
-    images = {"sketch": example.sketch, "regions": overlay}
-    for name in ("stage1", "stage2"):
+    images = {panel.name: panel.of(example) for panel in shown}
+    for name in STAGES:
         of_batch = getattr(sampled, name)
         if of_batch is not None:
             images[name] = of_batch[row]
     if sampled.region_text is not None:
         words, attention = by_word(example.item.caption, sampled.region_text[row], text)
-        attention = attention[: example.regions.count]
+        attention, overlay = attention[: example.regions.count], regions_of(example)
         images["attention"] = attention_figure(words, attention, overlay, example.regions.labels)
     return images
 
 
-def by_word(caption: str, attention: np.ndarray, text: TinyText) -> tuple[list[str], np.ndarray]:
+def by_word(caption: str, attention: np.ndarray, text: TextEncoder) -> tuple[list[str], np.ndarray]:
     """Sum the attention to the tokens of each word.
 
     Args:
@@ -82,12 +91,17 @@ def by_word(caption: str, attention: np.ndarray, text: TinyText) -> tuple[list[s
     return words, np.stack(columns, 1) if columns else np.zeros((len(attention), 0), np.float32)
 
 
-def validation_grid(rows: list[Example], sampled: SampledImages) -> np.ndarray:
-    """A grid with one row per item: sketch, regions, stage 1, stage 2, target image."""
-    columns = {
-        "sketch": [e.sketch for e in rows],
-        "regions": [region_overlay(e.sketch, e.regions, e.graph) for e in rows],
-        **{name: x for name in ("stage1", "stage2") if (x := getattr(sampled, name)) is not None},
-        "truth": [e.item.image for e in rows],
+def validation_grid(rows: list[Example], sampled: SampledImages, shown: Sequence[Panel]) -> np.ndarray:
+    """A grid with one row per item: the task's panels, the samples of the stages, the true image.
+
+    Args:
+        rows: The items.
+        sampled: Their samples.
+        shown: The task's panels.
+    """
+    cells = {
+        **{panel.name: [panel.of(e) for e in rows] for panel in shown},
+        **{name: x for name in STAGES if (x := getattr(sampled, name)) is not None},
+        TRUTH: [e.item.image for e in rows],
     }
-    return grid(list(zip(*columns.values(), strict=True)), list(columns), [e.item.caption for e in rows])
+    return grid(list(zip(*cells.values(), strict=True)), list(cells), [e.item.caption for e in rows])

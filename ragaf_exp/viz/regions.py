@@ -7,7 +7,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from ragaf_exp.core.types import Graph, Regions
+from ragaf_exp.core.types import Example, Graph, Regions
 
 SHORTEST, LONGEST = 256, 1024  # px: small sketches are enlarged to the first, but not beyond the second
 PAPER = (225, 225, 225)
@@ -38,6 +38,11 @@ def region_overlay(sketch: np.ndarray, regions: Regions, graph: Graph | None = N
         _draw_edges(picture, anchors, graph.edge_mask)
     _draw_numbers(picture, anchors, room)
     return picture
+
+
+def regions_of(example: Example) -> np.ndarray:
+    """The overlay of an example's regions and graph."""
+    return region_overlay(example.sketch, example.regions, example.graph)
 
 
 def _factor(shape: tuple[int, int]) -> int:

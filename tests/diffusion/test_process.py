@@ -57,7 +57,7 @@ class Flow(Process):
 def test_the_target_leads_back_to_x_0_at_the_timesteps_of_the_process(process):
     rng = torch.Generator().manual_seed(0)
     x_0 = torch.randn(64, 3, 4, 4, generator=rng)
-    noise = sample_step_noise(process, x_0.shape, 900, (0.0, 0.0), 0.0, rng)
+    noise = sample_step_noise(process, x_0.shape, 900, {}, 0.0, rng)
     assert noise.timesteps.min() >= 0 and noise.timesteps.max() < 900
     x_t = process.add_noise(x_0, noise.noise, noise.timesteps)
     target = process.target(x_0, noise.noise, noise.timesteps)
@@ -76,7 +76,7 @@ class KnowsTheAnswer:
     def __init__(self, x_0: Tensor):
         self.x_0 = x_0
 
-    def condition(self, batch, keep_text=None, keep_sketch=None) -> None:
+    def condition(self, batch, keep=None) -> None:
         return None
 
     def with_coarse(self, conditioning, coarse):

@@ -44,7 +44,7 @@ class Oracle:
     def __post_init__(self) -> None:
         self.asked: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def condition(self, batch, keep_text, keep_sketch):
+    def condition(self, batch, keep):
         return "conditions"
 
     def with_coarse(self, conditions, coarse):
@@ -107,9 +107,9 @@ class Conditional:
         self.values = {(True, True): 0.7, (False, True): 0.2, (False, False): -0.4}
         self.passes = 0
 
-    def condition(self, batch, keep_text, keep_sketch):
-        assert keep_text.unique().numel() == keep_sketch.unique().numel() == 1
-        return bool(keep_text[0]), bool(keep_sketch[0])
+    def condition(self, batch, keep):
+        assert keep["text"].unique().numel() == keep["sketch"].unique().numel() == 1
+        return bool(keep["text"][0]), bool(keep["sketch"][0])
 
     def with_coarse(self, conditions, coarse):
         return conditions

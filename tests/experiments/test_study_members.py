@@ -67,7 +67,7 @@ def test_the_streams_of_a_seed_are_the_same_numbers(study, configs):
             cfg = configs[study, name + suffix]
             order = [list(batch_order(cfg.data.train, cfg.stage.batch, cfg.seed, range(s, s + 1))) for s in (0, 77)]
             rng, shape = generator(cfg.seed, "train", "coarse", 5), torch.Size((4, 3, 8, 8))
-            drawn = sample_step_noise(Diffusion(), shape, 1000, (0.1, 0.1), 0.0, rng)
+            drawn = sample_step_noise(Diffusion(), shape, 1000, {"text": 0.1, "sketch": 0.1}, 0.0, rng)
             noise = item_noise(cfg.seed, "coarse", ["scenes0-test-3"], (3, 8, 8))
             streams.append((order, drawn.noise.tolist(), drawn.timesteps.tolist(), noise.tolist()))
         assert streams[0] == streams[1] == streams[2]

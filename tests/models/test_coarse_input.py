@@ -74,7 +74,7 @@ def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, mo
     coarse, refine = models
     objective = Objective(experiment.parts.diffusion, Loss(), coarse)
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 900, (0.0, 0.0), 0.0, torch.Generator().manual_seed(0), coarse=True)
+    drawn = sample_step_noise(Diffusion(), x0.shape, 900, {}, 0.0, torch.Generator().manual_seed(0), coarse=True)
     objective(refine, batch, x0, drawn)["loss"].backward()
     assert refine.coarse_in.weight.grad.any()
     assert all(p.grad is None for p in coarse.parameters())
@@ -86,12 +86,14 @@ def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, mo
 
 def test_other_draws_stay_as_they_are(experiment):
     shape = torch.Size((4, 3, 2, 2))
+    dropout = {"text": 0.1, "sketch": 0.1}
     plain, more = (
-        sample_step_noise(Diffusion(), shape, 900, (0.1, 0.1), 0.5, torch.Generator().manual_seed(0), coarse=c)
+        sample_step_noise(Diffusion(), shape, 900, dropout, 0.5, torch.Generator().manual_seed(0), coarse=c)
         for c in (False, True)
     )
     assert plain.coarse is None and more.coarse.shape == shape and not torch.equal(more.coarse, more.noise)
-    assert all(torch.equal(getattr(plain, k), getattr(more, k)) for k in ("noise", "timesteps", "keep_text", "recolour"))
+    assert all(torch.equal(getattr(plain, k), getattr(more, k)) for k in ("noise", "timesteps", "recolour"))
+    assert torch.equal(plain.keep["text"], more.keep["text"])
     assert torch.equal(more.rows(slice(1, 3)).coarse, more.coarse[1:3])
 
 

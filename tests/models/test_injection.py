@@ -133,7 +133,7 @@ def test_every_parameter_of_an_option_gets_a_gradient(option, tiny, world):
     for seed in range(4):  # what a zero-initialised gate hides, shows once the gates before it have moved
         optimizer.zero_grad()
         generator = torch.Generator().manual_seed(seed)
-        noise = sample_step_noise(world.diffusion, x0.shape, 1000, (0.0, 0.0), 0.0, generator)
+        noise = sample_step_noise(world.diffusion, x0.shape, 1000, {}, 0.0, generator)
         objective(model, batch, x0, noise)["loss"].backward()
         optimizer.step()
     largest = max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None)

@@ -66,8 +66,8 @@ def noised(world, batch: Batch, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
 @torch.no_grad()
 def predict(model, batch: Batch, x_t, t, text: bool = True, sketch: bool = True):
     """Prediction and conditioning, each condition given to all items or to none."""
-    keep = [torch.full((len(batch),), kept) for kept in (text, sketch)]
-    return model(batch, x_t, t, *keep)
+    keep = {name: torch.full((len(batch),), kept) for name, kept in (("text", text), ("sketch", sketch))}
+    return model(batch, x_t, t, keep)
 
 
 def example_of(world, sketch: np.ndarray, caption: str = "a red circle", key: str = "made"):

@@ -85,7 +85,8 @@ def operations(world, tiny, words: list[str], batch: Batch, regions_only: bool =
         model = make_model(replace(world, cfg=cfg), "refine")
         objective = Objective(Diffusion(), Loss(**cfg.loss))
     x0 = world.codec.encode(batch.image)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 900, (0.1, 0.1), 0.5, torch.Generator().manual_seed(0)).to(META)
+    dropout, rng = {"text": 0.1, "sketch": 0.1}, torch.Generator().manual_seed(0)
+    drawn = sample_step_noise(Diffusion(), x0.shape, 900, dropout, 0.5, rng).to(META)
     with Counted() as forward:
         loss = objective(model, batch.to(META), x0.to(META), drawn, regions_only)["loss"]
     with Counted() as backward:

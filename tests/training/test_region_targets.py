@@ -148,7 +148,7 @@ def losses(experiment: Training, **weights: float) -> dict[str, torch.Tensor]:
     model = make_model(experiment.parts, "refine")
     batch = collate([experiment.train_examples[i] for i in range(4)])
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
     found = Objective(experiment.parts.diffusion, loss)(model, batch, x0, drawn)
     if model.region_latent is not None:
         found["loss"].backward()
@@ -190,7 +190,7 @@ def test_a_region_learns_to_say_its_texture(experiment, tmp_path: Path):
     objective = Objective(experiment.parts.diffusion, loss)
     batch = collate([experiment.train_examples[i] for i in range(4)])
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
     seen = []
     for _ in range(30):
         optimizer.zero_grad()

@@ -172,7 +172,7 @@ def losses(experiment: Training, progress: float = 0.0, **weights: float) -> dic
     batch = collate([experiment.train_examples[i] for i in range(4)], spans=loss.spans > 0)
     x0 = experiment.parts.codec.encode(batch.image)
     objective = Objective(experiment.parts.diffusion, loss)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
     found = objective(model, batch, x0, drawn, True, progress=progress)
     found["loss"].backward()
     assert (model.contrast is None) == (loss.contrastive == 0)
@@ -213,7 +213,7 @@ def test_a_loss_can_be_learnt(name, experiment):
     objective = Objective(experiment.parts.diffusion, loss)
     batch = collate([experiment.train_examples[i] for i in range(4)], spans=True)
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
     seen = []
     for _ in range(30):
         optimizer.zero_grad()

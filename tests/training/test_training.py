@@ -25,7 +25,9 @@ from ragaf_exp.experiments.training import Training
 from ragaf_exp.run import command_line
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training.condition_usage import SHUFFLES, condition_usage, shuffled
+from ragaf_exp.tasks.base import REGIONS, Condition
+from ragaf_exp.tasks.sketch_text import SketchText
+from ragaf_exp.training.condition_usage import condition_usage, shuffled
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.optimizer import learning_rate, make_optimizer, optimizer_state
@@ -112,18 +114,19 @@ def test_weight_decay_is_of_matrices_alone():
 
 def test_a_draw_is_of_its_seed_and_in_range():
     shape = torch.Size((4000, 1, 2, 2))
-    one = sample_step_noise(Diffusion(), shape, 300, (0.1, 0.4), 0.25, generator(0, "train", "coarse", 3))
-    again = sample_step_noise(Diffusion(), shape, 300, (0.1, 0.4), 0.25, generator(0, "train", "coarse", 3))
-    other = sample_step_noise(Diffusion(), shape, 300, (0.1, 0.4), 0.25, generator(0, "train", "coarse", 4))
+    dropout = {"text": 0.1, "sketch": 0.4}
+    one = sample_step_noise(Diffusion(), shape, 300, dropout, 0.25, generator(0, "train", "coarse", 3))
+    again = sample_step_noise(Diffusion(), shape, 300, dropout, 0.25, generator(0, "train", "coarse", 3))
+    other = sample_step_noise(Diffusion(), shape, 300, dropout, 0.25, generator(0, "train", "coarse", 4))
     assert torch.equal(one.noise, again.noise) and torch.equal(one.timesteps, again.timesteps)
     assert not torch.equal(one.noise, other.noise)
     assert one.timesteps.min() == 0 and one.timesteps.max() == 299
-    shares = [float(x.float().mean()) for x in (one.keep_text, one.keep_sketch, one.recolour)]
+    shares = [float(x.float().mean()) for x in (one.keep["text"], one.keep["sketch"], one.recolour)]
     assert shares == pytest.approx([0.9, 0.6, 0.25], abs=0.03)
-    both = float((~one.keep_text & ~one.keep_sketch).float().mean())
+    both = float((~one.keep["text"] & ~one.keep["sketch"]).float().mean())
     assert both == pytest.approx(0.04, abs=0.015), "each is dropped independently of the other"
-    none = sample_step_noise(Diffusion(), shape, 300, (0.0, 0.0), 0.0, generator(0, "x"))
-    assert none.keep_text.all() and none.keep_sketch.all() and none.recolour is None
+    none = sample_step_noise(Diffusion(), shape, 300, dict.fromkeys(dropout, 0.0), 0.0, generator(0, "x"))
+    assert none.keep["text"].all() and none.keep["sketch"].all() and none.recolour is None
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 50), st.integers(1, 4))
@@ -167,7 +170,7 @@ def test_weights_of_losses(experiment, batch):
     model = experiment.trainer("refine", experiment.trainer("coarse", None).bare).bare
     process = experiment.parts.diffusion
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
     plain = Objective(process)(model, batch, x0, drawn)
     weighted = Objective(process, Loss(diffusion=0.5, region_latent=3.0))
     other = weighted(model, batch, x0, drawn)
@@ -180,7 +183,7 @@ def test_weights_of_losses(experiment, batch):
 
 def test_recoloured_starts_move_regions_of_their_items_alone(experiment, batch):
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, (0.0, 0.0), 0.0, generator(0, "x"))
+    drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
     assert torch.equal(x_start(x0, batch, drawn), x0)
     damaged = x_start(x0, batch, replace(drawn, recolour=torch.tensor([True, False, False, True])))
     assert torch.equal(damaged[1:3], x0[1:3])
@@ -300,8 +303,8 @@ def test_a_run_folder_is_whole(finished):
 
 
 def test_shuffling_takes_one_condition_of_the_item_before(batch):
-    for fields in SHUFFLES.values():
-        other = shuffled(batch, fields)
+    for condition in (*SketchText().conditions, Condition("regions", 0.0, fields=REGIONS)):
+        other, fields = shuffled(batch, condition), condition.fields
         for name in ("captions", "sketch", "labels", "nodes", "image", "keys"):
             old, new = getattr(batch, name), getattr(other, name)
             if name in fields:
@@ -316,10 +319,11 @@ def test_usage_is_measured_with_one_and_the_same_noise(experiment, batch):
     objective = Objective(experiment.parts.diffusion)
     alike = collate([experiment.train_examples[0]] * 4)
     for model, names in ((coarse, 3), (refine, 4)):
-        usage = condition_usage(model, objective, experiment.parts.codec, [alike, alike], 1000, 0)
+        given, conditions = (model, objective, experiment.parts.codec), experiment.parts.task.conditions
+        usage = condition_usage(*given, [alike, alike], 1000, 0, conditions)
         assert len(usage) == names and len(set(usage.values())) == 1, "shuffled among equals is the same"
-        again = condition_usage(model, objective, experiment.parts.codec, [alike, alike], 1000, 0)
-        assert again == usage != condition_usage(model, objective, experiment.parts.codec, [alike], 1000, 1)
+        again = condition_usage(*given, [alike, alike], 1000, 0, conditions)
+        assert again == usage != condition_usage(*given, [alike], 1000, 1, conditions)
 
 
 # --- a loss that diverges

@@ -26,9 +26,9 @@ PARTS = {
     part: {name: f"{part}.{name}" for name in typing.get_type_hints(kind)}
     for part, kind in HINTS.items() if is_dataclass(kind) and part != "item"
 }  # fmt: skip
-KINDS = {part: kind for part, kind in HINTS.items() if not is_dataclass(kind)} | {
+KINDS = {part: kind for part, kind in HINTS.items() if not is_dataclass(kind) and part != "conditions"} | {
     f"{part}.{name}": kind for part in PARTS for name, kind in typing.get_type_hints(HINTS[part]).items()
-}  # every field's full name -> its type, an array or an integer
+}  # every field's full name -> its type, an array or an integer; conditions are made after an example is read
 
 
 class Unreadable(Exception):

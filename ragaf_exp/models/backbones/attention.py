@@ -24,6 +24,10 @@ class WordBias:
     def at(self, layer: int, pixels: int) -> Tensor:
         return self.gates[layer] * self.log_map[pixels]
 
+    def padded(self, tokens: int) -> WordBias:
+        """Without a bias for this many further tokens at the end."""
+        return WordBias({pixels: F.pad(log_map, (0, tokens)) for pixels, log_map in self.log_map.items()}, self.gates)
+
 
 class BiasedAttention:
     """diffusers attention processor. layer: index among the UNet's cross-attention layers, None for self-attention.

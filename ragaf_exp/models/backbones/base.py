@@ -22,13 +22,15 @@ class Backbone(PretrainedModule, ABC):
 
     pretrained: it has seen images before, so memory.tune decides in stage 1 too what of it is trained. stride: the
     sides of its latents must be multiples of it. schedule: the diffusion that it was trained with, where it was.
-    cross_layers: how many of its layers attend from the image to the text.
+    cross_layers: how many of its layers attend from the image to the text. extra_channels: channels next to x_t that its
+    first layer takes, where a task gives as many.
     attention_layers: kind of attention (all, self, cross) -> what the names of such layers' parameters contain.
     projections: how the names of the linear layers end that LoRA adds to, within attention layers.
     """
 
     pretrained: ClassVar[bool] = False
     stride: int = 1
+    extra_channels: int = 0
     schedule: dict[str, Any] | None = None
     cross_layers: int
     attention_layers: ClassVar[Mapping[str, tuple[str, ...]]]

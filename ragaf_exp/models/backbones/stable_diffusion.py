@@ -44,7 +44,8 @@ class StableUNet(UNetBackbone):
         check_fit(self.unet, origin.key, 2 * channels + 1 if inpaint else channels, channels, text_width)
         self.schedule = schedule_of(origin)
         self.cross_layers = attention.install(self.unet)
-        self.inpaint = inpaint
+        self.inpaint, self.channels = inpaint, channels
+        self.extra_channels = channels + 1 if inpaint else 0
         self.register_buffer("kept", None, persistent=False)  # (1,C,h,w) latent of an image of which nothing is kept
 
     def set_full_inpaint_mask(self, blank: Callable[[int], Tensor], side: int) -> None:
@@ -53,8 +54,8 @@ class StableUNet(UNetBackbone):
             self.kept = blank(side)
 
     def inputs(self, x_t: Tensor) -> Tensor:
-        """x_t (B,C,h,w) -> itself, or (B,2C+1,h,w) for an inpainting UNet: all is to be painted."""
-        if not self.inpaint:
+        """x_t (B,C,h,w) -> itself, or (B,2C+1,h,w) for an inpainting UNet: all is painted, unless a task gave both."""
+        if not self.inpaint or x_t.shape[1] > self.channels:
             return x_t
         kept = torch.zeros_like(x_t) if self.kept is None else self.kept.to(x_t.dtype).expand_as(x_t)
         return torch.cat([x_t, torch.ones_like(x_t[:, :1]), kept], dim=1)

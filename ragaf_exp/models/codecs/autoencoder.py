@@ -62,7 +62,6 @@ class PretrainedAutoencoder(Codec):
         with torch.autocast(image.device.type, enabled=False):
             return (self._encode(image.float()) - self.shift) * self.scale
 
-    @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """(B,C,h,w) -> (B,3,h downscale,w downscale), clamped to [-1,1]."""
         with torch.autocast(latent.device.type, enabled=False):

@@ -26,7 +26,7 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
-        """(B,channels,h,w) -> images (B,3,h downscale,w downscale), clamped to [-1,1]."""
+        """(B,channels,h,w) -> images (B,3,h downscale,w downscale), clamped to [-1,1]; differentiable."""
 
     def latent_shape(self, batch: Batch) -> torch.Size:
         """(B,C,h,w) of the batch's latents, without encoding it."""

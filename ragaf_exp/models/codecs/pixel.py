@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,7 +28,6 @@ class Pixel(Codec):
         """(B,3,H,W) -> (B,3 p^2,H/p,W/p)."""
         return F.pixel_unshuffle(image, self.patch)
 
-    @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """(B,3 p^2,h,w) -> (B,3,h p,w p), clamped to [-1,1]."""
         return F.pixel_shuffle(latent, self.patch).clamp(-1, 1)

@@ -24,6 +24,11 @@ class Hint(PretrainedModule):
         """(B,1,H,W) in [0,1] -> features, among them those at the latent's resolution (h,w): (B,width,h,w)."""
         raise NotImplementedError
 
+    def widen(self, channels: int) -> None:
+        """Take images of this many channels instead of sketches. UserError where the encoder takes sketches alone."""
+        raise UserError(f"hint: {type(self).__name__} takes a sketch, and this task gives it {channels} channels; "
+                        "take hint=lite")  # fmt: skip
+
     def at(self, given: dict[str, Tensor], x: Tensor, t: Tensor, text: Text) -> dict[str, Tensor]:
         """Residuals by injection point at timesteps t (B,), from what forward gave; most don't depend on these.
 

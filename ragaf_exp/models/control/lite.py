@@ -25,7 +25,7 @@ class LiteHint(Hint):
         at_least("hint", 1, width=width)
         self.shapes = {p: s for p, s in shapes.items() if not p.startswith("up")}
         self.downscale = downscale
-        self.width = width
+        self.width, self.zero_init = width, zero_init
         self.stem = nn.Sequential(
             nn.Conv2d(downscale * downscale, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
         )
@@ -36,8 +36,18 @@ class LiteHint(Hint):
         if zero_init:
             zero_module(self.out)
 
-    def _output(self, point: str, channels: int) -> nn.Conv2d:
-        return nn.Conv2d(1, channels, 3, padding=1) if point == OUT else nn.Conv2d(self.width, channels, 1)
+    def widen(self, channels: int) -> None:
+        """Take images (B,channels,H,W)."""
+        self.stem[0] = nn.Conv2d(channels * self.downscale**2, self.width, 3, padding=1)
+        if OUT in self.shapes:
+            self.out[OUT] = self._output(OUT, self.shapes[OUT][0], channels)
+            if self.zero_init:
+                zero_module(self.out[OUT])
+
+    def _output(self, point: str, channels: int, image_channels: int = 1) -> nn.Conv2d:
+        if point == OUT:
+            return nn.Conv2d(image_channels, channels, 3, padding=1)
+        return nn.Conv2d(self.width, channels, 1)
 
     def features(self, sketch: Tensor) -> dict[tuple[int, int], Tensor]:
         """(B,1,H,W) in [0,1] -> resolution (h,w) -> features (B,width,h,w); at full resolution the sketch itself."""

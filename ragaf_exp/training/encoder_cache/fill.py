@@ -43,7 +43,7 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
         raise UserError("memory.features: kept in the cache's folder; take cache=default")
     folder, items = locate_cache(cfg.cache.folder), parts.source.split("train")
     once = partial(_once, cfg, count=len(items), digest=digest_of(parts.source))
-    plain, mirrored = pictures(items, cfg.task.crops, cfg.task.mirror > 0, cfg.seed)
+    plain, mirrored = pictures(items, parts.task.crops, parts.task.mirror > 0, cfg.seed)
     latents = texts = None
     if any(True for _ in parts.codec.parameters()):  # another kind of codec costs nothing
         codec = _frozen(parts.codec, "codec", cfg.codec._target_)
@@ -70,9 +70,10 @@ def digest_of(source: Any) -> str:
 
 def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
     """The file that says that a folder holds the features of all items of a config's data, with this digest."""
-    crops = [cfg.task.crops, cfg.seed if cfg.task.crops else 0]
+    count_of, mirrored = cfg.task.get("crops", 0), cfg.task.get("mirror", 0.0) > 0
+    crops = [count_of, cfg.seed if count_of else 0]
     data = original(OmegaConf.to_container(cfg.data))
-    about = {"data": data, "mirror": cfg.task.mirror > 0, "crops": crops, "count": count}
+    about = {"data": data, "mirror": mirrored, "crops": crops, "count": count}
     about |= {"digest": digest} if digest else {}
     return folder / f"{json_digest(about)}.whole.json"
 

@@ -19,10 +19,10 @@ from ragaf_exp.training.micro_batches import MicroBatchWeight
 
 
 class LossWeights(dict[str, float]):
-    """Config group `loss` by name."""
+    """Config group `loss` by name, and the weights of a task's further losses."""
 
-    def __init__(self, loss: Loss):
-        super().__init__(asdict(loss))
+    def __init__(self, loss: Loss, further: Mapping[str, float] | None = None):
+        super().__init__({**asdict(loss), **(further or {})})
 
     def at(self, name: str, progress: float = 0.0) -> float:
         """Weight of a loss where the share `progress` of the stage's steps is done."""
