@@ -75,11 +75,13 @@ if TYPE_CHECKING:  # a config gives lists, and constructors have tuples as defau
     Widths = Sequence[int]
     Multipliers = Sequence[int]
     Points = Sequence[str]
+    Area = Sequence[float]
 else:
     UNetWidths = Annotated[list[UNetWidth], Length(2, 8, "[64,128]")]
     Widths = Annotated[list[Width], Length(1, 8, "[64,128]")]
     Multipliers = Annotated[list[Multiplier], Length(2, 8, "[1,2,4,4]")]
     Points = Annotated[list[str], Length(0, 64, "[in,mid]", distinct=True)]
+    Area = Annotated[list[Share], Length(2, 2, "[0.0,0.5]")]
 
 # diffusion and sampling
 Timesteps = Annotated[int, Range(2, 10_000, "of the noise schedule; models are trained with 1000")]

@@ -40,9 +40,9 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     items = _Head(parts.source.split("test"), cfg.eval.test_items)
     examples = parts.conditioned(Examples(items, parts.prepare, EXAMPLES_MB))
     last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
-    show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels)
-    draws = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     judged = judge(cfg, parts, last)
+    show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels, judged.rivals)
+    draws = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     judged.networks.check()
     content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
     show.write_index()
@@ -73,7 +73,9 @@ def judge(cfg: DictConfig, parts: Parts, model: Model) -> EvaluationContext:
     measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
     metrics = [resolved(metric) for metric in parts.task.metrics]
-    return EvaluationContext(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with, metrics)
+    rivals = {name: resolved(rival) for name, rival in parts.task.rivals.items()}
+    context = (model.text.token_spans, parts.codec.downscale, measured_with, metrics, rivals)
+    return EvaluationContext(*readers(cfg, parts), *context)
 
 
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:

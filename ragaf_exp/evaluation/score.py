@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ class EvaluationContext:
     patch: int  # image pixels per latent pixel
     measured_with: dict[str, Any] = field(default_factory=dict)
     metrics: Sequence[Callable[[Scoring], scoring.Values]] = ()  # the task's
+    rivals: Mapping[str, Callable[[Example], np.ndarray]] = field(default_factory=dict)  # the task's
 
 
 def evaluate(
@@ -58,6 +59,8 @@ def evaluate(
     for number, (stage, images) in enumerate(stages.items()):
         maps = drawn.of("region_text") if number == 0 and drawn.has("region_text") else None
         score_stage(result, examples, images, maps, judge, prefix="" if number == 0 else f"{stage}/")
+    for name, rival in judge.rivals.items():
+        score_stage(result, examples, [rival(example) for example in examples], None, judge, prefix=f"{name}/")
     write_items(folder.path / "items.jsonl", result.rows)
     return _write(folder, result, judge.measured_with["resamples"], warnings, overlap)
 

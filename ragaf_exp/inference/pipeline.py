@@ -103,11 +103,12 @@ class Pipeline:
                 if self.scale > 1:
                     stage1 = F.interpolate(stage1, batch.image.shape[2:], mode="bilinear")
                     latent = self.codec.encode(stage1)
+                stage1 = self.coarse.inputs.finish(stage1, batch)
             if self.refine is not None:
                 strength = self.strength if latent is not None else 1.0
                 noise = self._noise("refine", batch)
                 latent, conditioning = self.sampler.sample(self.refine, batch, noise, latent, strength)
-                stage2 = self.codec.decode(latent)
+                stage2 = self.refine.inputs.finish(self.codec.decode(latent), batch)
         regions = None if conditioning is None else conditioning.regions
         return SampledTensors(stage1, stage2, None if regions is None else regions.region_text)
 

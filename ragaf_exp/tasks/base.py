@@ -94,9 +94,11 @@ class Task(Inputs, ABC):
     mirror, crops: augmentation of training items, see data.variants. columns: of a sampling request, name -> kind
     (text, drawing, image or mask), a literal, since command lines read it from the source. optional: those of them that
     can be left out. metrics: functions Scoring -> values by metric, see eval.scoring; their metrics are in eval.registry.
+    rivals: simple methods, Example -> (H,W,3) uint8, that the evaluation scores by the same metrics.
     loss_weights: of the losses that the group `loss` has no weight for. loss_network: frozen, for losses of images.
     """
 
+    rivals: Mapping[str, Reference] = {}
     mirror: float = 0.0
     crops: int = 0
     columns: ClassVar[dict[str, str]]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
 
 import numpy as np
 
 from ragaf_exp.config import limits
-from ragaf_exp.config.ranges import Length
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.data.masks import strokes
@@ -59,7 +57,6 @@ KINDS: dict[str, Painter] = {
     "strokes": _irregular, "boxes": _boxes, "shapes": _shapes, "lama": _lama, "mixed": _mixed,
     "mat_small": _mat_small, "mat_large": _mat_large,
 }  # fmt: skip
-AREAS = Annotated[list[limits.Share], Length(2, 2, "[0.0,0.5]")]
 
 
 class Masks:
@@ -77,7 +74,7 @@ class Masks:
     """
 
     def __init__(
-        self, kind: str = "mixed", width: str = "medium", area: tuple[float, float] | list[float] = (0.0, 0.5),
+        self, kind: str = "mixed", width: str = "medium", area: limits.Area = (0.0, 0.5),
         seed: int = 0,
     ) -> None:  # fmt: skip
         if kind not in KINDS:

@@ -15,7 +15,8 @@ from ragaf_exp.runs import metrics_jsonl
 
 METRICS_SCHEMA = 1
 FOLDER = re.compile(r"[\w-][\w.-]{0,63}")  # of a scene's pictures
-PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention", "attention_steps")
+COLUMNS = ("sketch", "regions", "stage1", "stage2", "truth")  # where the index names none
+MAPS = ("attention", "attention_steps")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Scene:
     key: str
     caption: str
     objects: list[dict[str, Any]]  # phrase, wanted, found, correct; empty where the data has no annotation
-    pictures: dict[str, Path]  # those of PICTURES that are there
+    pictures: dict[str, Path]  # of its columns and of MAPS, those that are there
+    columns: list[str]  # names of its pictures in a grid, in order
 
 
 def mapping(path: Path) -> dict[str, Any]:
@@ -141,8 +143,12 @@ def _scene(path: Path, entry: Any) -> Scene:
     if not FOLDER.fullmatch(name):  # a stranger's run folder shows its own files only
         raise damaged(path, f"dir {name[:64]!r} lies outside")
     folder = path.parent / name
-    pictures = {name: folder / f"{name}.png" for name in PICTURES if is_regular(folder / f"{name}.png")}
-    return Scene(key, caption, objects, pictures)
+    named = entry.get("columns", COLUMNS)
+    if not isinstance(named, list | tuple) or not all(isinstance(n, str) and FOLDER.fullmatch(n) for n in named):
+        raise damaged(path, "a scene's columns must be names of pictures")
+    files = {each: folder / f"{each}.png" for each in (*named, *MAPS)}
+    pictures = {each: file for each, file in files.items() if is_regular(file)}
+    return Scene(key, caption, objects, pictures, list(named))
 
 
 def fusion(path: Path) -> dict[str, list[float]]:

@@ -14,13 +14,7 @@ from ragaf_exp.data.images import read_image
 from ragaf_exp.report.run.parse import Scene, damaged
 from ragaf_exp.report.run.read import RunData
 
-COLUMNS = {
-    "sketch": "Sketch",
-    "regions": "Regions",
-    "stage1": "Stage 1",
-    "stage2": "Stage 2",
-    "truth": "Truth",
-}
+TITLES = {"stage1": "Stage 1", "stage2": "Stage 2"}
 SCENES, MAPS = 12, 4  # scenes in the grid, and attention maps
 SIDE, WIDE = 384, 1600  # longest side in px of a picture in the grid, of a map or validation grid
 PIXELS = 160  # pictures up to this side are shown with their pixels, not blurred
@@ -44,8 +38,8 @@ def picture(path: Path, longest: int) -> dict[str, Any]:
 
 def scene_columns(run: RunData) -> dict[str, str]:
     """Names and titles of the pictures that any scene has."""
-    there = {name for scene in run.scenes[:SCENES] for name in scene.pictures}
-    return {name: title for name, title in COLUMNS.items() if name in there}
+    names = dict.fromkeys(name for scene in run.scenes[:SCENES] for name in scene.columns if name in scene.pictures)
+    return {name: TITLES.get(name, name.replace("_", " ").capitalize()) for name in names}
 
 
 def scene_rows(run: RunData) -> list[dict[str, Any]]:
