@@ -1,4 +1,4 @@
-"""Scores of edited images by their conditions: within holes, of hidden and removed objects, of colours. Scoring -> values."""
+"""Scores of edited images: within holes, of hidden and removed objects, of colours. Each function: Scoring -> values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hole_metrics(s: Scoring) -> Values:
 
 
 def hidden_metrics(s: Scoring) -> Values:
-    """Of each object that the hole hides, whether it has the colour that the caption gives it."""
+    """Colours of the objects that the hole hides, by the caption."""
     if all(scene is None for scene in s.scenes):
         return {}
     return {

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 
 from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.config.build import build
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.types import Item
+from ragaf_exp.core.randomness import derive
+from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.conditioned import Conditioned
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
 from ragaf_exp.data.variants import Varied, pictures
@@ -39,6 +41,12 @@ class Parts:
     def task(self) -> Task:
         """The task, which names the conditions, losses, metrics and panels."""
         return build(self.cfg.task, "task")
+
+    def request(self, example: Example, inputs: Mapping[str, np.ndarray]) -> Example:
+        """The example of a sampling request, with the task's conditions. inputs: pictures of the task's further columns."""
+        example = replace(example, item=self.task.request_item(example.item, inputs))
+        rng = np.random.default_rng(derive(self.cfg.seed, "conditions", example.item.key))
+        return replace(example, conditions=self.task.make_conditions(example, rng))
 
     @cached_property
     def source(self) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+MAPPINGS = ("conditions", "present")  # fields of a batch that hold tensors by name
+
 
 @dataclass(frozen=True)
 class SceneObject:
@@ -70,6 +72,7 @@ class Example:
     graph: Graph
     # a task's conditions beyond caption and sketch: images (H,W,3) uint8, maps (H,W) or (H,W,C) float, numbers (P,) float
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()  # conditions that it does not have, such as a sketch that was not given
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Batch:
     no_text: Any = None  # the encoded empty caption, (1,T,D), which replaces a dropped caption
     # a task's further conditions: images (B,3,H,W) in [-1,1], maps (B,C,H,W), numbers (B,P)
     conditions: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    present: Mapping[str, torch.Tensor] = field(default_factory=dict)  # condition -> (B,) bool, where an item has none
     task: torch.Tensor | None = None  # (B,) int64: index of each item's task, where there are several
 
     def __len__(self) -> int:
@@ -115,9 +119,10 @@ class Batch:
 
     def rows(self, index: slice) -> Batch:
         """Select some of the batch's items."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("text", "no_text", "conditions")}
+        apart = ("text", "no_text", *MAPPINGS)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         some = {name: None if value is None else value[index] for name, value in values.items()}
-        some["conditions"] = {name: value[index] for name, value in self.conditions.items()}
+        some |= {k: {name: value[index] for name, value in getattr(self, k).items()} for k in MAPPINGS}
         text = None if self.text is None else self.text.each(lambda value: value[index])
         return Batch(**some, text=text, no_text=self.no_text)
 
@@ -126,5 +131,5 @@ class Batch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
         changed |= {k: values[k].each(change) for k in ("text", "no_text") if values[k] is not None}
-        changed["conditions"] = {name: change(value) for name, value in self.conditions.items()}
+        changed |= {k: {name: change(value) for name, value in getattr(self, k).items()} for k in MAPPINGS}
         return replace(self, **changed)

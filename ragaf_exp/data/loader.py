@@ -134,8 +134,15 @@ def collate(examples: list[Example], spans: bool = False) -> Batch:
         edge_mask=_pad([e.graph.edge_mask for e in examples], (count, count)),
         spans=_pad([region_spans(e) for e in examples], (count, 2)) if spans else None,
         conditions={name: _as_maps([e.conditions[name] for e in examples]) for name in examples[0].conditions},
+        present=_present(examples),
         task=None if examples[0].item.task is None else torch.tensor([e.item.task for e in examples]),
     )
+
+
+def _present(examples: list[Example]) -> dict[str, torch.Tensor]:
+    """Condition -> (B,) bool, for the conditions that some example does not have."""
+    absent = sorted(set().union(*(e.absent for e in examples)))
+    return {name: torch.tensor([name not in e.absent for e in examples]) for name in absent}
 
 
 def _as_maps(arrays: list[np.ndarray]) -> torch.Tensor:

@@ -98,7 +98,18 @@ class RePaint(Sampler):
     def sample(
         self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0
     ) -> tuple[Tensor, Any]:
-        """Sample latents whose known pixels are the given ones; see Sampler.sample for arguments and results."""
+        """Sample latents whose known pixels are the given ones.
+
+        Args:
+            model: The denoiser.
+            batch: Its conditions.
+            noise: (B,C,h,w) standard normal.
+            coarse: (B,C,h,w), where sampling starts from it, noised to `strength`.
+            strength: Share of the levels that is run then.
+
+        Returns:
+            Latents (B,C,h,w), and the conditioning they were sampled with.
+        """
         known = self.known(batch)
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
         levels = _Levels(self.diffusion, self.steps, noise)

@@ -51,9 +51,9 @@ class TestPictures:
         for name, picture in found.items():
             save_png(here / f"{name}.png", picture, own=True)
         self.panels.append(found)
-        self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name,
-                           "columns": [name for name in columns(self.shown, list(self.rivals)) if name in found],
-                           "objects": _objects(example, final)})  # fmt: skip
+        names = [panel.name for panel in self.shown]
+        self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name, "panels": names,
+                           "rivals": list(self.rivals), "objects": _objects(example, final)})  # fmt: skip
 
     def write_index(self) -> None:
         write_json(make_folder(self.folder) / "index.json", self.index, own=True)

@@ -54,7 +54,7 @@ class Inputs:
         return prediction
 
     def finish(self, image: Tensor, batch: Batch) -> Tensor:
-        """A sampled image (B,3,H,W) in [-1,1] as the user gets it: a task can restore the pixels that it must not change."""
+        """A sampled image (B,3,H,W) in [-1,1] as the user gets it: a task can restore pixels that must not change."""
         return image
 
 
@@ -80,6 +80,12 @@ class BoundInputs:
     def _encode(self, image: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             return self.codec.encode(image)
+
+
+def both(keep: Keep, present: Keep) -> Keep:
+    """The conditions that are neither dropped nor absent."""
+    there = {name: keep[name] & x if name in keep else x for name, x in present.items()}
+    return {**keep, **there}
 
 
 def present(keep: Keep, name: str, like: Tensor) -> Tensor:

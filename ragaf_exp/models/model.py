@@ -15,7 +15,7 @@ from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.control.base import Hint
-from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep
+from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep, both
 from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.regions.contrast import Contrast
 from ragaf_exp.models.regions.encoder import Ragaf
@@ -95,6 +95,7 @@ class Model(nn.Module):
             keep: Those that are dropped.
             denoises: Whether the denoiser will run; without it, hint residuals and the task's channels are left out.
         """
+        keep = both(keep, batch.present)
         known, keep_text = batch.text, keep.get("text")
         text = self.text(batch.captions, keep_text) if known is None else known.dropped(keep_text, batch.no_text)
         image, keep_hint = self.inputs.hint_image(batch, keep)

@@ -65,7 +65,16 @@ class HoleTask(Task):
         return 1 + latent_channels
 
     def extra(self, batch: Batch, keep: Keep, encode: Encode) -> Tensor:
-        """(B,1+C,h,w): the hole and the given image's latent, in the order of Stable Diffusion's inpainting UNet."""
+        """The hole and the given image's latent, in the order of Stable Diffusion's inpainting UNet.
+
+        Args:
+            batch: The batch and its conditions.
+            keep: The conditions that are dropped.
+            encode: Images (B,3,H,W) in [-1,1] -> latents (B,C,h,w).
+
+        Returns:
+            (B,1+C,h,w).
+        """
         latent = encode(batch.conditions[GIVEN])
         return torch.cat([touched(batch.conditions[HOLE], latent), latent], dim=1) * present(keep, "image", latent)
 

@@ -14,7 +14,7 @@ from ragaf_exp.tasks.holes import GIVEN, HOLE, HoleTask, given_hole, hidden
 
 
 class Inpaint(HoleTask):
-    """Paints the hole of an image, which a data source gives or which is generated, in training anew for each step.
+    """Paints the hole of an image, which a data source gives or which is generated, in training for each step.
 
     Args:
         caption_dropout: Probability that a training item's caption is dropped.

@@ -71,7 +71,16 @@ class WhiteBalance(Task):
         return latent_channels
 
     def extra(self, batch: Batch, keep: Keep, encode: Encode) -> Tensor:
-        """(B,C,h,w)."""
+        """The given image's latent.
+
+        Args:
+            batch: The batch and its conditions.
+            keep: The conditions that are dropped.
+            encode: Images (B,3,H,W) in [-1,1] -> latents (B,C,h,w).
+
+        Returns:
+            (B,C,h,w).
+        """
         latent = encode(batch.conditions[GIVEN])
         return latent * present(keep, "image", latent)
 

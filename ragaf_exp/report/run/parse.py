@@ -15,8 +15,9 @@ from ragaf_exp.runs import metrics_jsonl
 
 METRICS_SCHEMA = 1
 FOLDER = re.compile(r"[\w-][\w.-]{0,63}")  # of a scene's pictures
-COLUMNS = ("sketch", "regions", "stage1", "stage2", "truth")  # where the index names none
-MAPS = ("attention", "attention_steps")
+PANELS = ("sketch", "regions")  # of a run whose index names none
+PANEL = re.compile(r"[a-z][a-z0-9_]{0,31}")
+PICTURES = ("stage1", "stage2", "truth", "attention", "attention_steps")  # after the panels of the task
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class Scene:
     key: str
     caption: str
     objects: list[dict[str, Any]]  # phrase, wanted, found, correct; empty where the data has no annotation
-    pictures: dict[str, Path]  # of its columns and of MAPS, those that are there
-    columns: list[str]  # names of its pictures in a grid, in order
+    pictures: dict[str, Path]  # the panels and those of PICTURES that are there
 
 
 def mapping(path: Path) -> dict[str, Any]:
@@ -138,17 +138,17 @@ def _scene(path: Path, entry: Any) -> Scene:
             for o in entry.get("objects") or []
         ]
         key, caption = str(entry["key"]), str(entry["caption"])
+        panels = [str(panel) for panel in entry.get("panels", PANELS)]
+        rivals = [str(rival) for rival in entry.get("rivals", ())]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, f"a scene's entry: {error!r}") from error
     if not FOLDER.fullmatch(name):  # a stranger's run folder shows its own files only
         raise damaged(path, f"dir {name[:64]!r} lies outside")
+    if not all(map(PANEL.fullmatch, (*panels, *rivals))):
+        raise damaged(path, "a panel's name")
     folder = path.parent / name
-    named = entry.get("columns", COLUMNS)
-    if not isinstance(named, list | tuple) or not all(isinstance(n, str) and FOLDER.fullmatch(n) for n in named):
-        raise damaged(path, "a scene's columns must be names of pictures")
-    files = {each: folder / f"{each}.png" for each in (*named, *MAPS)}
-    pictures = {each: file for each, file in files.items() if is_regular(file)}
-    return Scene(key, caption, objects, pictures, list(named))
+    pictures = {name: folder / f"{name}.png" for name in (*panels, *PICTURES, *rivals) if is_regular(folder / f"{name}.png")}
+    return Scene(key, caption, objects, pictures)
 
 
 def fusion(path: Path) -> dict[str, list[float]]:

@@ -14,7 +14,8 @@ from ragaf_exp.data.images import read_image
 from ragaf_exp.report.run.parse import Scene, damaged
 from ragaf_exp.report.run.read import RunData
 
-TITLES = {"stage1": "Stage 1", "stage2": "Stage 2"}
+TITLES = {"stage1": "Stage 1", "stage2": "Stage 2"}  # of pictures whose name is no word
+APART = ("attention", "attention_steps")  # shown in sections of their own
 SCENES, MAPS = 12, 4  # scenes in the grid, and attention maps
 SIDE, WIDE = 384, 1600  # longest side in px of a picture in the grid, of a map or validation grid
 PIXELS = 160  # pictures up to this side are shown with their pixels, not blurred
@@ -38,8 +39,8 @@ def picture(path: Path, longest: int) -> dict[str, Any]:
 
 def scene_columns(run: RunData) -> dict[str, str]:
     """Names and titles of the pictures that any scene has."""
-    names = dict.fromkeys(name for scene in run.scenes[:SCENES] for name in scene.columns if name in scene.pictures)
-    return {name: TITLES.get(name, name.replace("_", " ").capitalize()) for name in names}
+    there = dict.fromkeys(name for scene in run.scenes[:SCENES] for name in scene.pictures if name not in APART)
+    return {name: TITLES.get(name, name.replace("_", " ").capitalize()) for name in there}
 
 
 def scene_rows(run: RunData) -> list[dict[str, Any]]:
