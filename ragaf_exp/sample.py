@@ -7,7 +7,16 @@
 batch: a CSV or JSONL file with the columns sketch and prompt; each row gets a folder under out. A run of another task
 takes that task's columns instead, such as image= and mask=. strength: share of the
 noise schedule that stage 2 runs, in (0,1]. attention: whether to write attention maps over the timesteps; by default
-for a single image only, as it takes seconds. Networks that the config of a run made elsewhere names, such as
+for a single image only, as it takes seconds.
+
+    python -m ragaf_exp.sample run=DIR image=FILE mask=FILE 'prompt="..."' out=DIR
+        [hole=white|black|transparent|opaque] [crop=around|whole] [context=0.5] [feather=0]
+        [resamplings=5] [jump=5] [steps=50]
+
+edits an image of any size: a crop around the hole is sampled and pasted back, and all other pixels stay as they are.
+hole: which pixels of the mask are the hole, where that can't be read from it. context: margin around the hole, as a share
+of its longer side. feather: width in pixels of a soft edge within the hole. resamplings, jump: RePaint's, which any run
+can inpaint with, and which a run whose task takes no image always does. Networks that the config of a run made elsewhere names, such as
 backbone.source, are used where these arguments repeat them. Example:
 
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' out=samples
@@ -30,9 +39,13 @@ from ragaf_exp.runs.followed import split_followed
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
     "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str,
+    "hole": str, "crop": str, "context": float, "feather": float, "resamplings": int, "jump": int,
 }  # fmt: skip
 SKETCH, PROMPT = "sketch", "prompt"
 SKETCH_TEXT = Columns({SKETCH: "drawing", PROMPT: "text"}, (PROMPT,))
+IMAGE = "image"
+REPAINT = Columns({IMAGE: "image", "mask": "image", PROMPT: "text", SKETCH: "drawing"}, (PROMPT, SKETCH))
+CHOICES = {"hole": ("auto", "white", "black", "transparent", "opaque"), "crop": ("around", "whole")}
 SWITCH = {"true": True, "false": False}
 POLARITIES = ("auto", "dark", "light")
 
@@ -40,6 +53,8 @@ POLARITIES = ("auto", "dark", "light")
 def main() -> None:
     arguments, followed = split_followed(sys.argv[1:])
     columns = columns_of(next((a.partition("=")[2] for a in arguments if a.startswith("run=")), ""))
+    if IMAGE not in columns.kinds and any(a.startswith(f"{IMAGE}=") for a in arguments):
+        columns = REPAINT
     args = parse_args(arguments, known_arguments(columns))
     check(args, columns)
     check_folder(Path(args["out"]), "out")
@@ -66,10 +81,14 @@ def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
             raise UserError(f"{key}=: missing; give run=DIR sketch=FILE 'prompt=\"...\"' out=DIR")
     _check_columns(args, columns)
     ranges = {"steps": (1, 1000), "guidance": (0, 100), "sketch_guidance": (0, 100), "strength": (0.001, 1),
-              "seed": (0, 2**63 - 1)}  # fmt: skip
+              "seed": (0, 2**63 - 1), "context": (0, 10), "feather": (0, 1000), "resamplings": (1, 100),
+              "jump": (1, 1000)}  # fmt: skip
     for key, (low, high) in ranges.items():
         if key in args and not low <= args[key] <= high:
             raise UserError(f"{key}={args[key]}: must be between {low} and {high}")
+    for key, options in CHOICES.items():
+        if args.get(key, options[0]) not in options:
+            raise UserError(f"{key}={args[key]}: must be one of {', '.join(options)}")
     if args.get("attention", "true") not in SWITCH:
         raise UserError(f"attention={args['attention']}: must be true or false")
     args["attention"] = SWITCH[args.get("attention", "false" if "batch" in args else "true")]

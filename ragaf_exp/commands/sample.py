@@ -29,6 +29,7 @@ from ragaf_exp.viz.panels import columns, panels, save_png
 
 BATCH = 16
 SKETCH = "sketch"  # the column whose files are drawings
+IMAGE = "image"  # the column of images that are edited
 NO_INPUTS: Mapping[str, np.ndarray] = {}
 
 
@@ -47,6 +48,10 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
             OmegaConf.update(cfg, f"sampler.{key}", args[key])
     cfg.stage.refine.strength = args.get("strength", cfg.stage.refine.strength)
     cfg.seed = args.get("seed", 0)
+    if IMAGE in requests[0].files:
+        from ragaf_exp.commands.edit import edit_requests  # which builds on this module
+
+        return edit_requests(requests, args, folder, *load_run(folder, cfg))
     inputs = [read_inputs(r, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
     warn_of_odd({r.sketch: stroke_share(i[SKETCH]) for r, i in zip(requests, inputs, strict=True) if r.sketch})
     parts, pipeline = load_run(folder, cfg)

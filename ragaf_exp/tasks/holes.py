@@ -8,13 +8,14 @@ off, at full resolution through the hint encoder, together with the sketch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ragaf_exp.core.types import Batch, Example
+from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.models.inputs import Encode, Keep, present
 from ragaf_exp.tasks.base import REGIONS, Condition, Denoised, Panel, Task, denoising_loss
 
@@ -33,7 +34,7 @@ class HoleTask(Task):
         outside: Weight of latent pixels outside the hole in the loss; those within it have 1.
     """
 
-    columns = {"image": "image", "mask": "mask", "prompt": "text", "sketch": "drawing"}
+    columns = {"image": "image", "mask": "image", "prompt": "text", "sketch": "drawing"}
     optional = ("prompt", "sketch")
     uses_codec = True
     rivals = {
@@ -59,6 +60,16 @@ class HoleTask(Task):
     def panels(self) -> tuple[Panel, ...]:
         """The given image with the hole's outline, and the sketch."""
         return Panel(GIVEN, outlined), Panel("sketch", _sketch)
+
+    def request_item(self, item: Item, inputs: Mapping[str, np.ndarray]) -> Item:
+        """The image of a request and its hole.
+
+        Args:
+            item: Prompt and sketch.
+            inputs: `image` (H,W,3) uint8, `mask` (H,W) float, 1 = hole, at the size that is sampled.
+        """
+        given, hole = inputs["image"], inputs["mask"]
+        return replace(item, image=given, conditions={GIVEN: given, HOLE: hole})
 
     def extra_channels(self, latent_channels: int) -> int:
         """The hole, and the latent of the given image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.types import Batch, Example
+from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.models.inputs import Encode, Keep, present
 from ragaf_exp.tasks.base import REGIONS, Condition, Panel, Task
 
@@ -66,6 +67,10 @@ class WhiteBalance(Task):
                             "data=edits with a table of input_image and target_image")  # fmt: skip
         return {GIVEN: example.item.conditions[GIVEN]}
 
+    def request_item(self, item: Item, inputs: Mapping[str, np.ndarray]) -> Item:
+        """The image of a request. inputs: `image` (H,W,3) uint8."""
+        return replace(item, image=inputs["image"], conditions={GIVEN: inputs["image"]})
+
     def extra_channels(self, latent_channels: int) -> int:
         """The given image's latent."""
         return latent_channels
@@ -95,6 +100,27 @@ class WhiteBalance(Task):
             return image
         given = batch.conditions[GIVEN].float()
         return apply_powers(given, *fit_powers(given, image.float())).to(image.dtype)
+
+    def full_resolution(self, picture: np.ndarray, given: np.ndarray, result: np.ndarray) -> np.ndarray:
+        """The picture with the correction of the small result, so that no detail is lost.
+
+        Args:
+            picture: (H,W,3) uint8 of any size.
+            given: (size,size,3) uint8, as the network saw it.
+            result: (size,size,3) uint8.
+
+        Returns:
+            (H,W,3) uint8.
+        """
+        if not self.mapping:
+            return super().full_resolution(picture, given, result)
+        corrected = apply_powers(_tensor(picture), *fit_powers(_tensor(given), _tensor(result)))
+        return ((corrected[0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
+
+
+def _tensor(picture: np.ndarray) -> Tensor:
+    """(H,W,3) uint8 -> (1,3,H,W) in [-1,1]."""
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def fit_powers(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
