@@ -16,8 +16,10 @@ for a single image only, as it takes seconds.
 edits an image of any size: a crop around the hole is sampled and pasted back, and all other pixels stay as they are.
 hole: which pixels of the mask are the hole, where that can't be read from it. context: margin around the hole, as a share
 of its longer side. feather: width in pixels of a soft edge within the hole. resamplings, jump: RePaint's, which any run
-can inpaint with, and which a run whose task takes no image always does. Networks that the config of a run made elsewhere names, such as
-backbone.source, are used where these arguments repeat them. Example:
+can inpaint with, and which a run whose task takes no image always does.
+
+Networks that the config of a run made elsewhere names, such as backbone.source, are used where these arguments repeat
+them. Example:
 
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' out=samples
 """

@@ -62,7 +62,7 @@ def test_a_cast_is_undone_by_a_gain_and_a_power():
 
 
 def test_a_neutral_image_is_left_alone():
-    """The same image as given and wanted gives gains of 0 and powers of 1."""
+    """An image that is both given and wanted has gains of 0 and powers of 1."""
     import torch
 
     image = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -147,7 +147,8 @@ def _scene(path: Path, entry: Any) -> Scene:
     if not all(map(PANEL.fullmatch, (*panels, *rivals))):
         raise damaged(path, "a panel's name")
     folder = path.parent / name
-    pictures = {name: folder / f"{name}.png" for name in (*panels, *PICTURES, *rivals) if is_regular(folder / f"{name}.png")}
+    files = {picture: folder / f"{picture}.png" for picture in (*panels, *PICTURES, *rivals)}
+    pictures = {picture: file for picture, file in files.items() if is_regular(file)}
     return Scene(key, caption, objects, pictures)
 
 
