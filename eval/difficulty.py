@@ -19,6 +19,7 @@ ITEM_FACTS = {
     "regions": lambda row: row.regions,
     "mask_area": lambda row: float(np.mean(row.areas)) if row.areas else None,  # of its objects' masks
     "largest_mask": lambda row: max(row.areas) if row.areas else None,
+    "difficulty": lambda row: row.difficulty,
 }
 OBJECT_AREA = "object_area"  # for per-object metrics: each object by its own mask
 
@@ -44,8 +45,9 @@ def group_figures(
     """Figures of the metrics that `better` names, each with whether higher is better, for the groups of every fact.
 
     Facts of an item: stroke_density; regions; mask_area, the mean over its objects' masks, and largest_mask, as shares
-    of the image. A fact of an object: object_area, by which per-object metrics alone are grouped. A fact that no item
-    has is left out. Returns, with figures as `eval.statistics.bootstrap.figure` makes them,
+    of the image; difficulty, the data set's rating. A fact of an object: object_area, by which per-object metrics alone
+    are grouped. A fact that no item has is left out. Returns, with figures as `eval.statistics.bootstrap.figure` makes
+    them,
 
         {"regions": {"without": 0, "groups": [
             {"group": "low", "from": 2, "to": 3, "items": 71, "metrics": {"ssim": {"value": ..., "n": ..., ...}}}, ...]}}

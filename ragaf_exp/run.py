@@ -29,9 +29,9 @@ from ragaf_exp.config.paths import expanded as expanded_path
 from ragaf_exp.config.paths import unquoted
 from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.resources import CONF
-from ragaf_exp.runs.signals import STOP, Interrupted, Stopped
+from ragaf_exp.experiments.start import start
+from ragaf_exp.runs.signals import Interrupted
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         member(cfg)
     else:
-        guarded(lambda: job(_checked(cfg)))  # here: Hydra would put a line of its own before an error's
+        guarded(lambda: start(_checked(cfg)))  # here: Hydra would print another line before an error
 
 
 class MemberFailed(UserError):
@@ -49,83 +49,69 @@ class MemberFailed(UserError):
 def member(cfg: DictConfig) -> None:
     """One member of a multirun. Its error is printed when it happens, and does not end the others, as sys.exit would."""
     try:
-        guarded(lambda: job(_checked(cfg)))
+        guarded(lambda: start(_checked(cfg)))
     except SystemExit as end:
         error = end.__context__
         if end.code == 130 or isinstance(error and error.__cause__, Interrupted):  # Ctrl-C or a signal ends all
             raise
-        overrides = " ".join(word.lstrip("+") for word in HydraConfig.get().overrides.task)
+        overrides = " ".join(o.lstrip("+") for o in HydraConfig.get().overrides.task)
         why = explain(error) if error else f"ended with status {end.code}"
         raise MemberFailed(f"{overrides}: {why}; the other members were run") from None
 
 
 def _checked(cfg: DictConfig) -> DictConfig:
-    """The job's checked config; of memory=auto what this machine, which runs it, has room for."""
-    words = list(HydraConfig.get().overrides.task)
-    if AUTO not in words:
+    """The checked config; memory=auto is replaced by the profile that fits this machine, which runs it."""
+    overrides = list(HydraConfig.get().overrides.task)
+    if AUTO not in overrides:
         return validate(cfg)
     from ragaf_exp.plan.auto import select_profile  # imports PyTorch
 
-    return compose_config(select_profile(words))
-
-
-def job(cfg: DictConfig) -> None:
-    """One run, or one member of a sweep."""
-    with STOP.listening():
-        try:
-            with stub_optional_imports():  # heavy: only once the config is known to be good
-                from ragaf_exp.experiments.experiment import run
-        except Stopped as stop:
-            from ragaf_exp.runs.folder import requeue
-
-            requeue(cfg)
-            raise UserError(f"{stop} before it began; the same command continues") from stop
-        if (folder := run(cfg)).is_main:
-            from ragaf_exp.report.terminal import print_summary  # with the report's names of figures, which no step needs
-
-            print_summary(folder)
+    return compose_config(select_profile(overrides))
 
 
 def command_line() -> None:
-    """What `python -m ragaf_exp.run` calls."""
-    words = expanded(sys.argv[1:])
-    if {"hydra/launcher=joblib", "hydra/launcher=submitit_local"} & set(words):
+    """The entry point of `python -m ragaf_exp.run`."""
+    overrides = expanded(sys.argv[1:])
+    if {"hydra/launcher=joblib", "hydra/launcher=submitit_local"} & set(overrides):
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # members share this machine's cores
         os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.process")  # see compose.py
-    if any(word.startswith("hydra/launcher=submitit") for word in words) and "RAGAF_SNAPSHOT" not in os.environ:
-        _from_snapshot(words)
-    check_flags(words)
-    sys.argv[1:] = [as_hydra_override(word, sweeps=bool(MULTIRUN & set(words))) for word in words]
+    if any(o.startswith("hydra/launcher=submitit") for o in overrides) and "RAGAF_SNAPSHOT" not in os.environ:
+        _restart_from_snapshot(overrides)
+    check_flags(overrides)
+    sys.argv[1:] = [as_hydra_override(o, sweeps=bool(MULTIRUN & set(overrides))) for o in overrides]
     main()
 
 
 MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 
 
-def expanded(words: list[str]) -> list[str]:
-    """The words with those of a sweep in place of +sweep=NAME; UserError where there is no such sweep."""
+def expanded(overrides: list[str]) -> list[str]:
+    """Replace +sweep=NAME by the overrides of that sweep's file; other given overrides win over them.
+
+    Raises UserError if there is no such sweep.
+    """
     from ragaf_exp.sweep.definition import read_sweep
 
-    names = [word.partition("=")[2] for word in words if word.startswith("+sweep=")]
-    given = [word for word in words if not word.startswith("+sweep=")]
-    keys = {word.partition("=")[0].lstrip("+") for word in given}
-    of_sweeps = [word for name in names for word in read_sweep(name).all_overrides]
-    swept = [word for word in of_sweeps if word.partition("=")[0].lstrip("+") not in keys]
+    names = [o.partition("=")[2] for o in overrides if o.startswith("+sweep=")]
+    given = [o for o in overrides if not o.startswith("+sweep=")]
+    keys = {o.partition("=")[0].lstrip("+") for o in given}
+    of_sweeps = [o for name in names for o in read_sweep(name).all_overrides]
+    swept = [o for o in of_sweeps if o.partition("=")[0].lstrip("+") not in keys]
     return [*(["-m"] if names else []), *swept, *given]
 
 
-def _from_snapshot(words: list[str]) -> None:
-    """Begin again from a snapshot of code and configs: submitit's jobs then import it too, and compose from it."""
+def _restart_from_snapshot(overrides: list[str]) -> None:
+    """Replace this process by one that runs a snapshot of code and configs, which submitit's jobs then import too."""
     from ragaf_exp.sweep.snapshot import take
 
-    if sys.version_info < (3, 11):  # a job would import the folder that it is started in
-        raise UserError("hydra/launcher=submitit_*: needs Python 3.11; python -m ragaf_exp.sweep submit does without")
-    given = next((word[5:] for word in words if word.startswith("runs=")), "runs")
+    if sys.version_info < (3, 11):  # a job would import from the folder that it is started in
+        raise UserError("hydra/launcher=submitit_*: needs Python 3.11; python -m ragaf_exp.sweep submit does not")
+    given = next((o[5:] for o in overrides if o.startswith("runs=")), "runs")
     runs = Path(expanded_path(unquoted(given))).absolute()
     code = str(take(runs))
     environment = {**os.environ, "RAGAF_SNAPSHOT": code, "PYTHONPATH": code, "PYTHONSAFEPATH": "1"}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "ragaf_exp.run", *words], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "ragaf_exp.run", *overrides], environment)
 
 
 if __name__ == "__main__":

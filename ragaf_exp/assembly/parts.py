@@ -17,6 +17,7 @@ from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.conditioned import Conditioned
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
+from ragaf_exp.data.recaptioned import Recaptioned
 from ragaf_exp.data.variants import Varied, pictures
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.sampler import Sampler
@@ -55,6 +56,12 @@ class Parts:
 
     def examples(self, split: str) -> Examples:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
+        if split == "train" and getattr(self.source, "samples_captions", False):
+            return Recaptioned(self._varied(split), self.cfg.seed)
+        return self._varied(split)
+
+    def _varied(self, split: str) -> Examples:
+        """Examples, in training with their variants."""
         cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
         return self.conditioned(self._prepared(split, self.source.split(split), cache_mb))
 

@@ -23,7 +23,7 @@ from ragaf_exp.data.masks.read import read_mask
 from ragaf_exp.diffusion.repaint import Calls, Known, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, read_picture
-from ragaf_exp.inference.pipeline import Pipeline
+from ragaf_exp.inference.pipeline import Pipeline, stage_images
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.tasks.holes import HOLE, touched
@@ -135,9 +135,8 @@ def edited(job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline) -> 
     """
     example = _example(job, args, parts)
     sampled = pipeline(collate([example]))
-    last = sampled.stage1 if sampled.stage2 is None else sampled.stage2
-    assert last is not None, "a pipeline has at least one stage"
-    check_finite(last.float().cpu().numpy(), [job.request.name])
+    for images in stage_images(sampled).values():
+        check_finite(images.float().cpu().numpy(), [job.request.name])
     result, picture = sampled.to_images().final[0], job.picture.rgb
     if job.mask is None:
         return parts.task.full_resolution(picture, job.crop.image(picture), result)

@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.config.stages import LAST
 from ragaf_exp.core.files import write_json, write_text
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.fit import fit_drawing
@@ -19,7 +20,7 @@ from ragaf_exp.data.loader import collate
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.load import load_run
-from ragaf_exp.inference.pipeline import Pipeline, SampledImages
+from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.followed import follow
@@ -46,7 +47,8 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     for key in ("steps", "guidance", "sketch_guidance", "scheduler"):
         if key in args:
             OmegaConf.update(cfg, f"sampler.{key}", args[key])
-    cfg.stage.refine.strength = args.get("strength", cfg.stage.refine.strength)
+    if "strength" in args:
+        cfg.stage[LAST.name].strength = args["strength"]
     cfg.seed = args.get("seed", 0)
     if IMAGE in requests[0].files:
         from ragaf_exp.commands.edit import edit_requests  # which builds on this module
@@ -67,12 +69,11 @@ def _sample_batch(
     began = time.monotonic()
     examples = [as_example(i.get(SKETCH), r.prompt, parts, i) for i, r in zip(inputs, requests, strict=True)]
     prepared = time.monotonic()
-    model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    model = pipeline.last
     with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:
         generated = pipeline(collate(examples))
-    for images in (generated.stage1, generated.stage2):
-        if images is not None:
-            check_finite(images.float().cpu().numpy(), [request.name for request in requests])
+    for images in stage_images(generated).values():
+        check_finite(images.float().cpu().numpy(), [request.name for request in requests])
     sampled = generated.to_images()
     done = time.monotonic()
     timings = {"prepare_s": round(prepared - began, 3), "sample_s": round(done - prepared, 3), "batch": len(requests)}
@@ -119,7 +120,7 @@ def write_files(
     request: Request, example: Example, sampled: SampledImages, row: int, parts: Parts, pipeline: Pipeline,
     facts: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Write sketch, regions, stage1, stage2, attention and comparison as PNG, prompt.txt and, last, result.json.
+    """Write the task's panels, every stage's image, attention and comparison as PNG, prompt.txt and, last, result.json.
 
     Args:
         request: The request, with its output folder.
@@ -131,7 +132,7 @@ def write_files(
         facts: Further entries of result.json.
     """
     request.out.mkdir(parents=True, exist_ok=True)
-    model = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    model = pipeline.last
     images = panels(example, sampled, row, model.text, parts.task.panels)
     shown = {name: images[name] for name in columns(parts.task.panels) if name in images}
     images["comparison"] = comparison(shown, example.item.caption)
@@ -139,7 +140,7 @@ def write_files(
         save_png(request.out / f"{name}.png", picture)
     write_text(request.out / "prompt.txt", request.prompt + "\n")
     cfg = parts.cfg
-    settings = {"seed": cfg.seed, "strength": cfg.stage.refine.strength, "size": cfg.data.size,
+    settings = {"seed": cfg.seed, "strength": LAST.setting(cfg, "strength"), "size": cfg.data.size,
                 **{k: v for k, v in cfg.sampler.items() if not k.startswith("_")}}  # fmt: skip
     files = {SKETCH: request.sketch, **request.files}
     named = {name: str(path) for name, path in files.items() if path is not None}

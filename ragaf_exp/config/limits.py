@@ -47,6 +47,8 @@ Seed = Annotated[int, Range(0, 2**32 - 1, "what NumPy's generators take")]
 
 # data
 Items = Annotated[int, Range(0, 100_000_000, "the order of an epoch must fit in memory")]
+Year = Annotated[int, Range(2014, 2100, "COCO began in 2014")]
+StrokeWidth = Annotated[float, Range(0.001, 0.2, "of the picture's side; narrower strokes vanish, wider ones fill it")]
 Size = Annotated[int, Range(16, 2_048, "pixels; smaller pictures show no object, and regions are traced at 2048 at most")]
 Objects = Annotated[int, Range(1, 16, "more do not fit into a picture")]
 Crops = Annotated[int, Range(0, 64, "crops of one picture; more are near-duplicates")]
@@ -76,12 +78,14 @@ if TYPE_CHECKING:  # a config gives lists, and constructors have tuples as defau
     Multipliers = Sequence[int]
     Points = Sequence[str]
     Area = Sequence[float]
+    Flags = Sequence[str]
 else:
     UNetWidths = Annotated[list[UNetWidth], Length(2, 8, "[64,128]")]
     Widths = Annotated[list[Width], Length(1, 8, "[64,128]")]
     Multipliers = Annotated[list[Multiplier], Length(2, 8, "[1,2,4,4]")]
     Points = Annotated[list[str], Length(0, 64, "[in,mid]", distinct=True)]
     Area = Annotated[list[Share], Length(2, 2, "[0.0,0.5]")]
+    Flags = Annotated[list[str], Length(0, 16, "[error]", distinct=True)]
 
 # diffusion and sampling
 Timesteps = Annotated[int, Range(2, 10_000, "of the noise schedule; models are trained with 1000")]

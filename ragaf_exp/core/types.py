@@ -29,6 +29,14 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
+class Caption:
+    """One of several captions of an item, with the objects that it names."""
+
+    text: str
+    objects: tuple[SceneObject, ...] = ()
+
+
+@dataclass(frozen=True)
 class Item:
     """One example from a data source, before sketch extraction."""
 
@@ -40,6 +48,8 @@ class Item:
     object_map: np.ndarray | None = None  # (H,W) uint8, 0 = background, else SceneObject.label
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)  # further inputs of a task, see Example
     task: int | None = None  # index of its task, where one network is trained on several
+    captions: tuple[Caption, ...] = ()  # all captions, where training samples one at each step; the first is `caption`
+    difficulty: int | None = None  # the data set's own rating of the drawing
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Resizing of images and drawings of any size and aspect to a square, without losing thin strokes."""
+"""Resizing of images and drawings of any size and aspect to a given size, without losing thin strokes."""
 
 from __future__ import annotations
 
@@ -16,47 +16,70 @@ def check_fit(fit: str) -> None:
         raise UserError(f"data.fit={fit}: must be one of {', '.join(FITS)}")
 
 
-def square_crop(picture: np.ndarray) -> np.ndarray:
-    """Crop (H, W) or (H, W, C) to its central square, as a view."""
-    height, width = picture.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return picture[top : top + side, left : left + side]
+def crop_window(shape: tuple[int, ...], size: int | tuple[int, int]) -> tuple[int, int, int, int]:
+    """Compute the largest central window of a target's aspect.
+
+    Args:
+        shape: Of a picture, (H, W, ...).
+        size: Side of a square, or height and width; only the aspect counts.
+
+    Returns:
+        Top, left, height and width of the window, in pixels of the picture.
+    """
+    (height, width), (rows, columns) = shape[:2], as_size(size)
+    if height * columns > width * rows:
+        inner = (min(height, max(1, round(width * rows / columns))), width)
+    else:
+        inner = (height, min(width, max(1, round(height * columns / rows))))
+    return (height - inner[0]) // 2, (width - inner[1]) // 2, *inner
 
 
-def _inner_size(shape: tuple[int, ...], size: int) -> tuple[int, int]:
-    """Scale a height and width to fit a square of `size`, keeping the aspect; at least 1."""
-    scale = size / max(shape[:2])
+def central_crop(picture: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Crop (H, W) or (H, W, C) to the largest central window of a target's aspect, as a view."""
+    top, left, height, width = crop_window(picture.shape, size)
+    return picture[top : top + height, left : left + width]
+
+
+def as_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width of a size, which may be the side of a square."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def _inner_size(shape: tuple[int, ...], size: int | tuple[int, int]) -> tuple[int, int]:
+    """Scale a height and width to fit into `size`, keeping the aspect; at least 1."""
+    height, width = as_size(size)
+    scale = min(height / shape[0], width / shape[1])
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _padded(picture: np.ndarray, size: int, value: np.ndarray | float) -> np.ndarray:
-    """Centre the picture in a square filled with `value`."""
-    out = np.empty((size, size, *picture.shape[2:]), picture.dtype)
+def _padded(picture: np.ndarray, size: int | tuple[int, int], value: np.ndarray | float) -> np.ndarray:
+    """Centre the picture in a rectangle filled with `value`."""
+    height, width = as_size(size)
+    out = np.empty((height, width, *picture.shape[2:]), picture.dtype)
     out[:] = value
-    top, left = (size - picture.shape[0]) // 2, (size - picture.shape[1]) // 2
+    top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
     out[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return out
 
 
-def fit_image(image: np.ndarray, size: int, fit: str = "crop", ground: str = "edge") -> np.ndarray:
-    """Resize an image to a square, keeping its aspect.
+def fit_image(image: np.ndarray, size: int | tuple[int, int], fit: str = "crop", ground: str = "edge") -> np.ndarray:
+    """Resize an image, keeping its aspect.
 
     Args:
         image: (H, W, 3) uint8.
-        size: Side of the square in pixels.
-        fit: "crop" takes the central square, "pad" the whole image.
+        size: Side of a square, or height and width, in pixels.
+        fit: "crop" takes the largest central part of the target's aspect, "pad" the whole image.
         ground: Colour of the padding: "edge" for the median colour of the image's border, "white".
 
     Returns:
-        (size, size, 3) uint8.
+        (height, width, 3) uint8.
 
     Raises:
         UserError: The fit is unknown.
     """
     check_fit(fit)
-    picture = square_crop(image) if fit == "crop" else image
-    height, width = _inner_size(picture.shape, size)
+    picture = central_crop(image, size) if fit == "crop" else image
+    height, width = as_size(size) if fit == "crop" else _inner_size(picture.shape, size)
     shrinks = height < picture.shape[0]
     resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     if fit == "crop":
@@ -66,23 +89,24 @@ def fit_image(image: np.ndarray, size: int, fit: str = "crop", ground: str = "ed
     return _padded(resized, size, colour)
 
 
-def fit_drawing(drawing: np.ndarray, size: int, fit: str = "pad") -> np.ndarray:
-    """Resize a drawing to a square, keeping its aspect.
+def fit_drawing(drawing: np.ndarray, size: int | tuple[int, int], fit: str = "pad") -> np.ndarray:
+    """Resize a drawing, keeping its aspect.
 
     Args:
         drawing: (H, W) float in [0, 1], 1 = stroke.
-        size: Side of the square in pixels.
-        fit: "crop" takes the central square, "pad" the whole drawing; padding has no stroke.
+        size: Side of a square, or height and width, in pixels.
+        fit: "crop" takes the largest central part of the target's aspect, "pad" the whole drawing; padding has no stroke.
 
     Returns:
-        (size, size) float32 in [0, 1].
+        (height, width) float32 in [0, 1].
 
     Raises:
         UserError: The fit is unknown.
     """
     check_fit(fit)
-    strokes = square_crop(drawing) if fit == "crop" else drawing
-    return _padded(resize_strokes(strokes, *_inner_size(strokes.shape, size)), size, 0.0)
+    if fit == "crop":
+        return resize_strokes(central_crop(drawing, size), *as_size(size))
+    return _padded(resize_strokes(drawing, *_inner_size(drawing.shape, size)), size, 0.0)
 
 
 def resize_strokes(strokes: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -39,14 +39,15 @@ LEAST_SHADOW = 0.15  # share of the darker tone from which on it may be a shadow
 GRAIN = 0.1  # the lowest share of the strokes' range is the paper's
 
 
-def read_image(path: str | Path, content: bytes | None = None) -> np.ndarray:
+def read_image(path: str | Path, content: bytes | None = None, side: int = 0) -> np.ndarray:
     """Read an image as uint8 RGB (H, W, 3): its first frame, with EXIF applied, alpha over white. Raises UserError.
 
     Args:
         path: The file.
         content: Its bytes, if they have been read already.
+        side: Pixels that the shorter side must keep, so that a larger JPEG is decoded at a fraction of its size; 0: all.
     """
-    rgb, alpha = decode(path, content)
+    rgb, alpha = decode(path, content, side)
     return rgb if alpha is None else _over(rgb, alpha[..., None], 255)
 
 

@@ -39,7 +39,7 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     data_record.check(folder.path, parts.source)
     items = _Head(parts.source.split("test"), cfg.eval.test_items)
     examples = parts.conditioned(Examples(items, parts.prepare, EXAMPLES_MB))
-    last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    last = pipeline.last
     judged = judge(cfg, parts, last)
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels, judged.rivals)
     draws = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
@@ -48,11 +48,11 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
     draws.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
-    if pipeline.refine is not None:
+    if last.ragaf is not None:
         batch = collate(examples.first(cfg.eval.batch)).to(pipeline.compute.device)
         with torch.no_grad():
-            regions = pipeline.refine.condition(batch).regions
-        write_json(folder.samples / "fusion.json", fusion_curve(pipeline.refine, regions), own=True)
+            regions = last.condition(batch).regions
+        write_json(folder.samples / "fusion.json", fusion_curve(last, regions), own=True)
     return content
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.hashing import json_digest
@@ -27,7 +28,7 @@ from ragaf_exp.runs.origin import seal
 from ragaf_exp.store.records import no_op
 
 log = logging.getLogger(__name__)
-FIELDS = ("stage1", "stage2", "region_text")
+FIELDS = (*IMAGES, "region_text")
 HELD = 500_000_000  # bytes of images that stay in memory: where there are more they are read again
 SEAL = "seal"  # an array beyond FIELDS: the seal of the others
 DIGEST = re.compile(r"[0-9a-f]{16}")  # a folder's name

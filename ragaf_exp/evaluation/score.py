@@ -19,13 +19,14 @@ from eval.metrics.sketch_fidelity import tolerance_px
 from eval.registry import BINDING, SKETCH, in_group
 from eval.results import SCHEMA, Result, groups_of, phrase_regions
 from eval.scoring import Scoring
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.loader import Examples, collate, eval_batches
 from ragaf_exp.evaluation.overlap import check_finite, look
 from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
-from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors
+from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors, stage_images
 from ragaf_exp.runs.folder import RunFolder
 
 
@@ -53,7 +54,7 @@ def evaluate(
     examples = LazyItems(examples.__getitem__, len(examples))
     drawn, rows = _draw(pipeline, examples, batch, draws, show)
     result = Result(rows)
-    stages = {name: drawn.of(name) for name in ("stage2", "stage1") if drawn.has(name)}
+    stages = {name: drawn.of(name) for name in reversed(IMAGES) if drawn.has(name)}
     truth = LazyItems(lambda i: examples[i].item.image, len(examples))
     warnings, overlap = look(stages, truth, [row.key for row in rows], training)
     for number, (stage, images) in enumerate(stages.items()):
@@ -103,9 +104,8 @@ def _draw(
 
 
 def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensors:
-    for images in (generated.stage1, generated.stage2):
-        if images is not None:
-            check_finite(images.float().cpu().numpy(), [example.item.key for example in rows])
+    for images in stage_images(generated).values():
+        check_finite(images.float().cpu().numpy(), [example.item.key for example in rows])
     return generated
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.schema import COARSE
+from ragaf_exp.config.stages import STAGES
 from ragaf_exp.core.safe_files import make_folder
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.experiments.later import later_modules
@@ -43,7 +43,7 @@ class Validation:
         """Validate a stage.
 
         Args:
-            stage: coarse or refine.
+            stage: its name.
             ema: the EMA model of this stage.
             coarse: stage 1's model, None in stage 1.
             objective: the stage's training objective, whose denoising loss is also computed with shuffled conditions.
@@ -55,7 +55,7 @@ class Validation:
         """
         later, shown = later_modules(), self.cfg.eval.grid
         rows = self.examples.first(max(shown, self.cfg.eval.validation_drawn))
-        models = (ema, None) if stage == COARSE else (coarse, ema)
+        models = (coarse, ema) if STAGES[stage].starts_from else (ema, None)
         sampled = make_pipeline(self.cfg, self.parts, *models, compute)(collate(rows)).to_images()
         grid = later.panels.validation_grid(rows[:shown], sampled.first(shown), self.parts.task.panels)
         later.panels.save_png(make_folder(self.folder.samples) / f"{stage}-{step:06d}.png", grid, own=True)

@@ -5,8 +5,8 @@ Shapes: B batch, T text tokens, D text width, N regions, R region width, h w lat
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class RegionState:
     region_text: Tensor  # (B,N,T) attention of a region to the tokens; sums to at most 1, the rest is the null token
     region_mask: Tensor  # (B,N) bool
     soft_masks: dict[tuple[int, int], Tensor]  # (h,w) -> (B,N,h,w), share of each pixel
+    # injection point -> (h,w), where images have another size than those that the networks were traced for
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

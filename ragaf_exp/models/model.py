@@ -39,20 +39,24 @@ class Prediction:
 class Model(nn.Module):
     """text, hint, backbone: the parts of stage 1. ragaf, injection: of stage 2, else None.
 
-    shapes: injection point -> (C,h,w). timesteps: of the diffusion. region_values: how many values each region token
-    says of x0 in its region. contrast: compare regions and captions over the batch. coarse_channels: of stage 1's
-    latent, where stage 2 sees it: a convolution added to the UNet's first is one over more input channels. inputs: what a
-    task gives besides caption and sketch; its channels next to x_t enter in the same way, so that any backbone takes them.
+    shapes: injection point -> (C,h,w) at the training images' size; those of other sizes are traced when needed.
+    timesteps: of the diffusion. region_values: how many values each region token says of x0 in its region. contrast:
+    compare regions and captions over the batch. coarse_channels: of stage 1's latent, where stage 2 sees it: a
+    convolution added to the UNet's first is one over more input channels. downscale: image pixels per latent pixel.
+    inputs: what a task gives besides caption and sketch; its channels next to x_t enter in the same way, so that any
+    backbone takes them.
     """
 
     def __init__(
         self, text: TextEncoder, hint: Hint, backbone: Backbone, shapes: dict[str, Shape], timesteps: int,
         region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
-        coarse_channels: int = 0, inputs: BoundInputs | None = None,
+        coarse_channels: int = 0, inputs: BoundInputs | None = None, *, downscale: int,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
-        self.sizes = {s[1:] for s in shapes.values()}  # resolutions at which soft masks are needed
+        self.sizes = {p: s[1:] for p, s in shapes.items()}  # resolutions at which soft masks are needed
+        self.other_sizes: dict[tuple[int, int], dict[str, tuple[int, int]]] = {}  # the same by a latent's (h,w)
+        self.downscale = downscale
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection
         self.region_latent = nn.Linear(ragaf.width, region_values) if ragaf is not None and region_values else None
@@ -116,7 +120,7 @@ class Model(nn.Module):
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
-        text, x = c.denoiser_text, self._denoiser_input(x_t, c)
+        text, x = c.denoiser_text, self._denoiser_input(x_t, t, c)
         hint = self._with_extra(c, self.hint.at(c.hint, self.backbone.inputs(x), t, text))
         if c.regions is None:
             return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint), x_t))
@@ -129,10 +133,12 @@ class Model(nn.Module):
         value = self.backbone(x, t, text, injected.residuals, words, injected.modulations)
         return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
 
-    def _denoiser_input(self, x_t: Tensor, c: Conditioning) -> Tensor:
+    def _denoiser_input(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Tensor:
         """x_t as the task lays it out, with the task's channels next to it where the backbone takes them itself."""
-        x = self.inputs.to_denoiser(x_t, c.extra)
-        return x if c.extra is None or self.extra_in is not None else torch.cat([x, c.extra.to(x.dtype)], dim=1)
+        x = self.inputs.to_denoiser(x_t, t, c.extra)
+        if c.extra is None or self.extra_in is not None or not self.inputs.extra_channels(x_t.shape[1]):
+            return x
+        return torch.cat([x, c.extra.to(x.dtype)], dim=1)
 
     def _with_extra(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
         """The hint's residuals, and at the first layer the task's channels: as if they were concatenated to x_t."""
@@ -183,9 +189,20 @@ class Model(nn.Module):
         return self.ragaf, self.injection
 
     def _regions(self, ragaf: Ragaf, batch: Batch, text: Text, features: dict, keep_sketch: Tensor) -> RegionState:
-        masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in self.sizes}
+        latent = (batch.sketch.shape[2] // self.downscale, batch.sketch.shape[3] // self.downscale)
+        sizes, levels = self._sizes_at(latent), self.hint.resolutions(*latent)[: len(ragaf.levels)]
+        masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in {*sizes.values(), *levels}}
         kept = keep_sketch[:, None]
         masks = {size: m * kept[..., None, None] for size, m in masks.items()}
-        hint = [features[size] * kept[..., None, None] for size in ragaf.levels]
+        hint = [features[size] * kept[..., None, None] for size in levels]
         edge_mask = batch.edge_mask & kept[..., None]
-        return ragaf(batch.nodes, batch.node_mask & kept, batch.edges, edge_mask, masks, hint, text)
+        state = ragaf(batch.nodes, batch.node_mask & kept, batch.edges, edge_mask, masks, hint, text)
+        return state if sizes is self.sizes else replace(state, sizes=sizes)
+
+    def _sizes_at(self, latent: tuple[int, int]) -> dict[str, tuple[int, int]]:
+        """(h,w) at every injection point for latents of this size."""
+        if latent == self.sizes[FIRST]:
+            return self.sizes
+        if latent not in self.other_sizes:
+            self.other_sizes[latent] = {p: shape[1:] for p, shape in self.backbone.shapes(*latent).items()}
+        return self.other_sizes[latent]

@@ -14,7 +14,7 @@ from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.build import build
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import LAST, STAGES
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dummies import DummyTokenizer, NullRunFolder, largest_batch
@@ -59,19 +59,27 @@ class DryRun:
 
 
 class TrainingFixture:
-    """A stage's model, trainer and batch, with every tensor labelled by kind."""
+    """A stage's model, trainer and batch, with every tensor labelled by kind.
+
+    Args:
+        cfg: The composed config.
+        phase: The phase of training: a stage, or REGIONS for stage 2's region-only steps.
+        compute: The device whose memory use is predicted.
+        tracker: Labels the tensors.
+    """
 
     def __init__(self, cfg: DictConfig, phase: str, compute: FakeCudaCompute, tracker: Tracker):
         with tracker.labelling("codec"):
             dry_run = DryRun(cfg, compute)
         self.parts, self.codec, self.coarse = dry_run.parts, dry_run.parts.codec, None
-        if phase != COARSE:  # used by validation, and the initialisation of stage 2
+        stage = STAGES.get(phase, LAST)  # steps of the region path are the last stage's
+        if stage.starts_from:  # used by validation, and the initialisation of the stage
             with tracker.labelling("stage 1"):
-                self.coarse = make_model(self.parts, COARSE).requires_grad_(False).eval()
+                self.coarse = make_model(self.parts, stage.starts_from).requires_grad_(False).eval()
         with tracker.labelling("weights"):
-            self.trainer = dry_run.trainer(COARSE if phase == COARSE else REFINE, self.coarse)
+            self.trainer = dry_run.trainer(stage.name, self.coarse)
         with tracker.labelling("batch"):
-            items = cfg.stage.refine.region_batch if phase == REGIONS else cfg.stage.batch
+            items = stage.setting(cfg, "region_batch") if phase == REGIONS else cfg.stage.batch
             self.batch = dry_run.batch(items, self.trainer.bare.text)
         self.number = 0 if phase == REGIONS else self.trainer.plan.steps - 1
         _label_all(tracker, self.trainer, self.codec, cfg.memory.ema)
@@ -107,7 +115,13 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 
 @contextmanager
 def track_allocations(tracker: Tracker, trainer: Trainer, codec: nn.Module) -> Iterator[None]:
-    """Label the allocations of training steps in the block by the operation that makes them."""
+    """Label the allocations of training steps in the block by the operation that makes them.
+
+    Args:
+        tracker: Records allocations.
+        trainer: The trainer whose steps run in the block.
+        codec: Encodes the images of a step.
+    """
     update, accelerator = trainer.update, trainer.accelerator
     with ExitStack() as stack:
         stack.enter_context(wrapped(codec, encode=tracker.labelled("codec", codec.encode)))

@@ -55,25 +55,27 @@ class NullRunFolder:
         """Discard the status."""
 
 
-def largest_batch(items: int, size: int, regions: int, maps: Mapping[str, int] = NO_MAPS) -> Batch:
+def largest_batch(items: int, size: int, regions: int, maps: Mapping[str, int] = NO_MAPS, width: int = 0) -> Batch:
     """A batch of zeros with the largest number of regions.
 
     Args:
         items: The batch size.
-        size: The height and width of the images, in pixels.
+        size: The height of the images, in pixels.
         regions: The number of regions of every item.
         maps: Channels of a task's further conditions, by name.
+        width: The width of the images, in pixels; 0 = the height.
 
     Returns:
         A batch on the default device.
     """
+    height, width = size, width or size
     return Batch(
         keys=[f"item {i}" for i in range(items)], captions=["caption"] * items,
-        image=torch.zeros(items, 3, size, size), sketch=torch.zeros(items, 1, size, size),
-        labels=torch.zeros(items, size, size, dtype=torch.int64),
+        image=torch.zeros(items, 3, height, width), sketch=torch.zeros(items, 1, height, width),
+        labels=torch.zeros(items, height, width, dtype=torch.int64),
         nodes=torch.zeros(items, regions, len(NODE_FEATURES)),
         node_mask=torch.ones(items, regions, dtype=torch.bool),
         edges=torch.zeros(items, regions, regions, len(EDGE_FEATURES)),
         edge_mask=torch.ones(items, regions, regions, dtype=torch.bool),
-        conditions={name: torch.zeros(items, channels, size, size) for name, channels in maps.items()},
+        conditions={name: torch.zeros(items, channels, height, width) for name, channels in maps.items()},
     )  # fmt: skip

@@ -35,13 +35,19 @@ def main(arguments: list[str]) -> None:
 
 
 def run_member(record: Record, job: Job, member: str) -> None:
-    """Run one member in its run folder, with the config written at submission."""
+    """Run one member in its run folder, with the config written at submission.
+
+    Args:
+        record: The sweep's folder.
+        job: The job that runs the member.
+        member: The hash of the member's config.
+    """
     if read_loosely(record.home / member / "status.json").get("state") == "done":
         print(f"{record.home / member}: already finished")
         return
-    from ragaf_exp.run import job as run_job
+    from ragaf_exp.experiments.start import start
 
-    run_job(config_of(record, member))
+    start(config_of(record, member))
 
 
 def config_of(record: Record, member: str) -> DictConfig:

@@ -25,7 +25,7 @@ class StepNoise:
     recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
     coarse: Tensor | None = None  # (B,C,h,w) standard normal: stage 1's noise, where stage 2 takes its latent as input
 
-    def stage1_noise(self) -> Tensor:
+    def start_noise(self) -> Tensor:
         """(B,C,h,w), for a stage 2 that takes stage 1's latent as input."""
         assert self.coarse is not None, "sampled with coarse=True"
         return self.coarse

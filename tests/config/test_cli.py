@@ -24,6 +24,8 @@ from ragaf_exp.run import command_line
 from ragaf_exp.runs import checkpoints
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.process
+
 
 def one_line_errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error: ")]

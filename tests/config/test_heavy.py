@@ -10,6 +10,8 @@ import pytest
 
 from ragaf_exp.core.imports import stub_optional_imports
 
+pytestmark = pytest.mark.process
+
 LOADS = """
 import gc, importlib.util, sys
 from ragaf_exp.core.imports import stub_optional_imports

@@ -16,6 +16,8 @@ from ragaf_exp.experiments.experiment import run
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.process
+
 # what torchrun and accelerate launch do, with the imports once for all
 LAUNCH = """
 import os, shutil, socket, sys, traceback

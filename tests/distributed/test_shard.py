@@ -21,6 +21,8 @@ from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.sharding import finite, shard
 
+pytestmark = pytest.mark.process
+
 # two sharded processes; then again from an earlier checkpoint; then one, which is to hold all
 STORY = (
     LAUNCH

@@ -22,6 +22,8 @@ from ragaf_exp.run import expanded
 from ragaf_exp.sweep.__main__ import COMMANDS as SWEEP
 from ragaf_exp.sweep.definition import combinations, read_sweep
 
+pytestmark = pytest.mark.process
+
 sys.path.insert(0, str(Path(__file__).parent))
 from blocks import PAGES, ROOT, SHELL, Block, all_blocks, blocks_of, fill  # noqa: E402
 

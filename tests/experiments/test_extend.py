@@ -14,6 +14,8 @@ from ragaf_exp.experiments.extend import finished_sibling
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.process
+
 
 def started(words: list[str], runs) -> RunFolder:
     """A run as far as before its first step."""

@@ -57,7 +57,7 @@ def sd15():
 def test_stable_diffusion_by_its_numbers(sd15):
     assert count(sd15) == 859_520_964, "860 M, as the published UNet's"
     assert count(sd15, ".attn1.") == 49_574_080, "self-attention alone: CatVTON's published 49.57 M are this set"
-    shapes = sd15.shapes(64)
+    shapes = sd15.shapes(64, 64)
     assert shapes["in"] == shapes["up.3"] == (320, 64, 64) and shapes["mid"] == (1280, 8, 8)
     assert shapes["down.1"] == (640, 16, 16) and shapes["up.1"] == (1280, 32, 32) and len(shapes) == 10
     assert sd15.cross_layers == 16
@@ -125,8 +125,8 @@ def test_sides_that_are_no_multiples_of_anything(side):
     with taps.tapped(backbone.unet, record):
         out = backbone(x, torch.tensor([1, 900]), text_of(2, 16), {})
     assert out.shape == x.shape and out.isfinite().all()
-    assert seen == backbone.shapes(side) and seen["mid"][1] == -(-side // 4)
-    residuals = {point: torch.randn(2, *shape) for point, shape in backbone.shapes(side).items()}
+    assert seen == backbone.shapes(side, side) and seen["mid"][1] == -(-side // 4)
+    residuals = {point: torch.randn(2, *shape) for point, shape in backbone.shapes(side, side).items()}
     assert not torch.allclose(backbone(x, torch.tensor([1, 900]), text_of(2, 16), residuals), out)
 
 
@@ -155,7 +155,7 @@ def test_an_inpainting_unet_is_told_that_all_is_to_be_painted(tmp_path):
     sd = save_sd(tmp_path / "sd", inpaint=True)
     backbone = StableUNet(4, WIDTH, str(sd), inpaint=True)
     x, grey = torch.randn(2, 4, 8, 8), torch.randn(1, 4, 8, 8)
-    backbone.set_full_inpaint_mask(lambda side: grey, 64)
+    backbone.set_full_inpaint_mask(lambda height, width: grey, 64, 64)
     given = backbone.inputs(x)
     assert given.shape == (2, 9, 8, 8) and torch.equal(given[:, :4], x) and (given[:, 4] == 1).all()
     assert torch.equal(given[:, 5:], grey.expand(2, -1, -1, -1)) and "kept" not in backbone.state_dict()

@@ -93,7 +93,7 @@ def test_an_adapter_lands_where_diffusers_puts_it(backbone, plain, given, tmp_pa
     torch.testing.assert_close(found, wanted, **CLOSE)
     assert not torch.allclose(found, plain(x, t, text.tokens).sample, **CLOSE)
     # what regions add to a block's output stays out of its skip connections, with and without an adapter
-    zeros = {point: torch.zeros(2, *shape) for point, shape in backbone.shapes(8).items()}
+    zeros = {point: torch.zeros(2, *shape) for point, shape in backbone.shapes(8, 8).items()}
     assert torch.equal(backbone(x, t, text, residuals(hint, *given) | zeros), found)
     assert hint.features(sketch)[8, 8].shape == (2, hint.width, 8, 8)
 

@@ -65,8 +65,8 @@ class ToyTransformer(Backbone):
         self.layers = nn.ModuleList(Block(width, text_width) for _ in range(depth))
         self.width, self.cross_layers = width, depth
 
-    def shapes(self, side: int) -> dict[str, Shape]:
-        return {point: (self.width, side, side) for point in ("in", *(f"block.{i}" for i in range(self.cross_layers)))}
+    def shapes(self, height: int, width: int) -> dict[str, Shape]:
+        return {point: (self.width, height, width) for point in ("in", *(f"block.{i}" for i in range(self.cross_layers)))}
 
     def forward(
         self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,

@@ -131,7 +131,7 @@ def test_a_run_by_the_command_line_is_the_chosen_profiles(plain, cli, tiny, tmp_
     from ragaf_exp import run
 
     seen = []
-    monkeypatch.setattr(run, "job", seen.append)
+    monkeypatch.setattr(run, "start", seen.append)
     status, _, err = cli(command_line, *tiny, AUTO, f"runs={tmp_path}")
     assert status == 0 and len(seen) == 1, err
     assert seen[0] == compose_config([*tiny, f"runs={tmp_path}", "memory=cpu", f"memory.budget={seen[0].memory.budget}"])

@@ -15,6 +15,8 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.distributed import launch
 from ragaf_exp.distributed.launch import agree_on_stop, first_host, init_process_group, is_main_process, step_name
 
+pytestmark = pytest.mark.process
+
 PROCESS = """
 import json, os, sys, time
 from pathlib import Path

@@ -19,6 +19,8 @@ from ragaf_exp.experiments.experiment import run
 from ragaf_exp.run import command_line
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.process
+
 SEED = 20240607  # of the moments of the kills
 DIES_IN_A_WRITE = """
 import os, signal

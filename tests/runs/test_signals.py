@@ -22,6 +22,8 @@ from ragaf_exp.runs.folder import run_path
 from ragaf_exp.runs.signals import SIGNALS, Stop, Stopped
 from ragaf_exp.training.trainer import Trainer
 
+pytestmark = pytest.mark.process
+
 THREE_TIMES = """
 import atexit, os, signal
 from ragaf_exp.config.command_line import guarded

@@ -21,7 +21,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.evaluation.samples import SampleCache
 from ragaf_exp.experiments import experiment
 from ragaf_exp.experiments.experiment import run
-from ragaf_exp.run import job
+from ragaf_exp.experiments.start import start
 from ragaf_exp.runs import restarts, slurm
 from ragaf_exp.runs import signals as stop_module
 from ragaf_exp.runs.checkpoints import load_newest
@@ -31,6 +31,8 @@ from ragaf_exp.store.records import Records, key_of
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.trainer import Trainer
 from ragaf_exp.viz import panels
+
+pytestmark = pytest.mark.process
 
 
 def tensors(folder):
@@ -148,7 +150,7 @@ def test_a_job_whose_limit_is_shorter_than_its_start_is_not_queued_for_ever(argu
     said = []
     for _ in range(restarts.STARTS):
         with pytest.raises(UserError) as error:
-            job(arguments)
+            start(arguments)
         said.append(str(error.value))
     assert queued == ["9"] * (restarts.STARTS - 1) and all("the same command continues" in line for line in said[:-1])
     assert "stopped 5 times in a row" in said[-1] and "00:01:00" in said[-1] and "cluster.minutes" in said[-1]

@@ -15,6 +15,8 @@ from ragaf_exp.experiments.experiment import run
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.trainer import Trainer
 
+pytestmark = pytest.mark.process
+
 WORDS = ["augment=drawing", "stage.run=[coarse]"]
 
 

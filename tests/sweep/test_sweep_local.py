@@ -15,6 +15,8 @@ from sweep_checkout import STUBBED, call, make_checkout, sweep
 from ragaf_exp.sweep import search
 from ragaf_exp.sweep.ledger import Record
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:

@@ -19,6 +19,7 @@ from eval.scoring import Scoring
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.compose import compose_config, config_hash, load_config
+from ragaf_exp.config.schema import Memory
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example
 from ragaf_exp.data.loader import collate
@@ -27,6 +28,7 @@ from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_run
+from ragaf_exp.models.loading.tuning import set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dummies import largest_batch
 from ragaf_exp.runs.flat_config import flat_config
@@ -239,6 +241,24 @@ def test_channels_that_a_backbone_takes_itself_are_concatenated(experiment, batc
     assert torch.equal(taken[0][:, : x.shape[1]], x)
 
 
+def test_a_latent_at_the_side_of_x_t_reaches_it(experiment, batch, toy_module, monkeypatch):
+    """As for insertion: the object lies to the right of the target, and the prediction's left half counts."""
+    toy = toy_module.ToyInpaint
+    monkeypatch.setattr(toy, "extra_channels", lambda self, channels: 0)
+    monkeypatch.setattr(toy, "extra", lambda self, batch, keep, encode: encode(batch.conditions["masked"]))
+    monkeypatch.setattr(toy, "to_denoiser", lambda self, x_t, t, extra: torch.cat([x_t, extra], dim=3))
+    monkeypatch.setattr(toy, "from_denoiser", lambda self, prediction, x_t: prediction[..., : x_t.shape[3]])
+    wide = lambda self, batch, keep: (torch.cat([batch.sketch, batch.conditions["mask"]], dim=3), None)  # noqa: E731
+    monkeypatch.setattr(toy, "hint_image", wide)
+    model = make_model(experiment.parts, "coarse")
+    torch.nn.init.normal_(model.backbone.head.last.weight, std=0.1)
+    x, t = torch.randn(experiment.parts.codec.latent_shape(batch)), torch.full((4,), 500)
+    other = replace(batch, conditions={name: x.flip(0) for name, x in batch.conditions.items()})
+    with torch.no_grad():
+        one, two = (model(b, x, t)[0].value for b in (batch, other))
+    assert one.shape == x.shape and not torch.allclose(one, two)
+
+
 def test_step_noise_has_each_condition_and_old_ones_do_not_move():
     shape, rng = torch.Size((500, 1, 1, 1)), torch.Generator
     two = sample_step_noise(Diffusion(), shape, 900, {"text": 0.1, "sketch": 0.2}, 0.0, rng().manual_seed(0))
@@ -321,3 +341,10 @@ def test_runs_of_before_are_compared_without_the_difference(tiny, tmp_path):
         (tmp_path / name).write_text(OmegaConf.to_yaml(content, resolve=True))
     assert flat_config(tmp_path / "old") == flat_config(tmp_path / "new")
     assert flat_config(tmp_path / "none") == {}
+
+
+def test_the_layer_of_the_channels_is_trained_first_and_frozen_with_stage_1(experiment):
+    for stage, trains in (("coarse", True), ("refine", False)):
+        model = make_model(experiment.parts, stage)
+        set_trainable(model, stage, Memory(tune="frozen"))
+        assert {p.requires_grad for p in model.extra_in.parameters()} == {trains}

@@ -21,6 +21,8 @@ from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.sample import main as sample
 from ragaf_exp.training.trainer import Trainer
 
+pytestmark = pytest.mark.process
+
 PROFILES = ("4gb", "8gb", "16gb", "32gb")
 SMALL = """data.size=64 data.train=4 data.val=2 data.test=2 stage.coarse.steps=2 stage.refine.steps=2
     stage.refine.region_steps=1 stage.checkpoint_every=1 stage.validate_every=9 stage.batch=2 stage.accumulate=2

@@ -20,6 +20,8 @@ from ragaf_exp.training import clipping
 from ragaf_exp.training.oom_retry import OomRetry
 from ragaf_exp.training.optimizer import inner
 
+pytestmark = pytest.mark.process
+
 SAYS = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which ..."
 
 

@@ -41,6 +41,7 @@ from ragaf_exp.data.images import (
 from ragaf_exp.data.manifest import Manifest, manifest
 from ragaf_exp.data.sources.metadata import Row, read_rows
 from ragaf_exp.data.sources.names import Names
+from ragaf_exp.data.sources.records import Record
 from ragaf_exp.data.split import check_shares, check_size, remark, split_id, split_lists, working_shares
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,29 @@ class Folder:
             for i, text in enumerate(row.texts if name == "train" else row.texts[:1], 1)
         ]
         return LazyItems(partial(_nth, self._item, shown), len(shown), partial(_nth, attrgetter("text"), shown))
+
+    @property
+    def records(self) -> list[Record]:
+        """The rows as records, those with problems included, for an audit."""
+        return [self._record(row) for row in self._named]
+
+    def records_of(self, name: str) -> list[Record]:
+        """Return the usable rows of "train", "val" or "test" as records."""
+        chosen = set(self._splits[name])
+        return [self._record(row) for row in self._rows if row.file_name in chosen]
+
+    def read(self, record: Record) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read resized image and drawing of a record. Raises UserError."""
+        return self._load(record.group)
+
+    def _record(self, row: Row) -> Record:
+        drawing = self._drawing(row.file_name) if row.file_name else None
+        missing = self._drawings is not None and drawing is None
+        problem = row.problem or ("it has no drawing" if missing else "")
+        if not problem and not self._paths[row.file_name].is_file():
+            problem = f"{self._paths[row.file_name]}: no such file"
+        path = str(drawing.absolute()) if drawing else ""
+        return Record(f"{row.file_name}#{row.number}", row.path, path, row.texts, row.file_name, row.split, problem=problem)
 
     def advice(self) -> str:
         """Advise how to fill an empty split."""

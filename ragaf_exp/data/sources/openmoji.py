@@ -19,6 +19,7 @@ from ragaf_exp.data.sources.captions import annotate, article, counted, list_cap
 from ragaf_exp.data.sources.compose import SIDES, Layout, place_boxes
 from ragaf_exp.data.sources.emoji import Art, Emoji, art_files, filled_share, noun, read_art, read_catalogue, recolour
 from ragaf_exp.data.sources.palette import BACKGROUND_NAMES, OBJECT_NAMES, nearest_colour
+from ragaf_exp.data.sources.records import Record
 from ragaf_exp.data.split import SPLITS, check_counts, check_shares, check_size, split_id, split_of
 
 FILLED = 0.2  # smallest share of interior in an emoji's box, where its colour matters
@@ -94,6 +95,25 @@ class OpenMoji:
             return LazyItems(partial(self._scene, name), length)
         count = min(length, len(emoji)) if name != "train" else length if emoji else 0
         return LazyItems(partial(self._alone, name), count)
+
+    @property
+    def records(self) -> list[Record]:
+        """The catalogue as records, for an audit."""
+        return [self._record(emoji) for emoji in self._catalogue]
+
+    def records_of(self, name: str) -> list[Record]:
+        """Return the emoji of "train", "val" or "test" as records."""
+        return [self._record(emoji) for emoji in self.emoji[name]]
+
+    def read(self, record: Record) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read an emoji on white, and its line art. Raises UserError."""
+        art = read_art(self.root, record.key)
+        image = 255 * (1 - art.cover[..., None]) + art.rgb * art.cover[..., None]
+        return np.rint(image).astype(np.uint8), art.ink
+
+    def _record(self, emoji: Emoji) -> Record:
+        colour, black = (path.relative_to(self.root).as_posix() for path in art_files(self.root, emoji.code))
+        return Record(emoji.code, colour, black, (emoji.name,))
 
     def manifest(self) -> Manifest:
         """Return the manifest of the emoji and their files, with checksums of those that were read."""

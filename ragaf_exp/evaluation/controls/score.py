@@ -60,7 +60,7 @@ def run_controls(run: Path, out: Path | None, count: int, followed: dict[str, st
     examples = [split[i] for i in range(min(count, len(split)))]
     if len(examples) < 2 or not all(can_bind(e.item) for e in examples):
         raise UserError(f"{run}: its captions colour no known objects; train on data=scenes or recoloured openmoji")
-    asked = {name: c for name, c in CONTROLS.items() if pipeline.refine is not None or not c.regions}
+    asked = {name: c for name, c in CONTROLS.items() if pipeline.last.ragaf is not None or not c.regions}
     changed = {name: _changed(name, examples, cfg.seed) for name in asked}
     drawn = {name: draw(paced(pipeline, asked[name].steps), of, cfg.eval.batch, name) for name, of in changed.items()}
     content = {"schema": SCHEMA, "run": f"{folder.path.parent.name}/{folder.path.name}", "items": len(examples),

@@ -37,8 +37,8 @@ class Backbone(PretrainedModule, ABC):
     projections: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def shapes(self, side: int) -> dict[str, Shape]:
-        """Channels and resolution at every injection point, for latents of side x side."""
+    def shapes(self, height: int, width: int) -> dict[str, Shape]:
+        """Channels and resolution at every injection point, for latents of height x width."""
 
     @abstractmethod
     def forward(
@@ -68,8 +68,14 @@ class Backbone(PretrainedModule, ABC):
         """x_t (B,C,h,w) -> what the first layer takes."""
         return x_t
 
-    def set_full_inpaint_mask(self, blank: Callable[[int], Tensor], side: int) -> None:
-        """For an inpainting backbone: mark the whole image as to be painted. blank: side in pixels -> latent."""
+    def set_full_inpaint_mask(self, blank: Callable[[int, int], Tensor], height: int, width: int) -> None:
+        """For an inpainting backbone: mark the whole image as to be painted.
+
+        Args:
+            blank: Height and width of an image, in pixels -> latent (1,C,h,w) of a grey image.
+            height: Of the training images, in pixels.
+            width: Likewise.
+        """
 
     def is_attention(self, name: str, kind: str) -> bool:
         """Whether a module's or parameter's name lies in an attention layer. kind: all, self or cross."""

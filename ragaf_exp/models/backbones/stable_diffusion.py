@@ -47,18 +47,31 @@ class StableUNet(UNetBackbone):
         self.inpaint, self.channels = inpaint, channels
         self.extra_channels = channels + 1 if inpaint else 0
         self.register_buffer("kept", None, persistent=False)  # (1,C,h,w) latent of an image of which nothing is kept
+        self.others: dict[tuple[int, int], Tensor] = {}  # the same at other sizes (h,w), encoded when needed
+        self.blank: Callable[[int, int], Tensor] | None = None  # size of a latent -> the latent of a grey image
 
-    def set_full_inpaint_mask(self, blank: Callable[[int], Tensor], side: int) -> None:
+    def set_full_inpaint_mask(self, blank: Callable[[int, int], Tensor], height: int, width: int) -> None:
         """As diffusers' pipelines: what is kept of an image to be painted wholly is a grey one."""
         if self.inpaint and not on_meta():
-            self.kept = blank(side)
+            self.kept = blank(height, width)
+            scale = height // self.kept.shape[2]
+            self.blank = lambda h, w: blank(h * scale, w * scale)  # a function: copies of the network share the codec
 
     def inputs(self, x_t: Tensor) -> Tensor:
         """x_t (B,C,h,w) -> itself, or (B,2C+1,h,w) for an inpainting UNet: all is painted, unless a task gave both."""
         if not self.inpaint or x_t.shape[1] > self.channels:
             return x_t
-        kept = torch.zeros_like(x_t) if self.kept is None else self.kept.to(x_t.dtype).expand_as(x_t)
+        kept = torch.zeros_like(x_t) if self.kept is None else self._kept(x_t).to(x_t.dtype).expand_as(x_t)
         return torch.cat([x_t, torch.ones_like(x_t[:, :1]), kept], dim=1)
+
+    def _kept(self, x_t: Tensor) -> Tensor:
+        """(1,C,h,w) latent of a grey image at the size of x_t."""
+        if self.blank is None or x_t.shape[2:] == self.kept.shape[2:]:
+            return self.kept
+        size = (x_t.shape[2], x_t.shape[3])
+        if size not in self.others:
+            self.others[size] = self.blank(*size).to(x_t.device)
+        return self.others[size]
 
 
 def check_fit(unet: UNet2DConditionModel, key: str, inputs: int, channels: int, text_width: int) -> None:

@@ -86,11 +86,11 @@ class TinyUNet(UNetBackbone):
         self.patch, self.head_width = patch, head_width
         self.stride = 2**lower
 
-    def shapes(self, side: int) -> dict[str, Shape]:
-        """Channels and resolution at every injection point, for latents of side x side."""
-        found = super().shapes(side)
-        pixels = side * self.patch
-        return found if self.head is None else found | {OUT: (self.head_width, pixels, pixels)}
+    def shapes(self, height: int, width: int) -> dict[str, Shape]:
+        """Channels and resolution at every injection point, for latents of height x width."""
+        found = super().shapes(height, width)
+        pixels = (height * self.patch, width * self.patch)
+        return found if self.head is None else found | {OUT: (self.head_width, *pixels)}
 
     def forward(
         self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,

@@ -18,23 +18,23 @@ from ragaf_exp.models.loading.hub import on_meta
 
 
 class UNetBackbone(Backbone):
-    """A denoiser around diffusers' UNet, which its subclasses build as `unet`; it takes latents of any side."""
+    """A denoiser around diffusers' UNet, which its subclasses build as `unet`; it takes latents of any size."""
 
     unet: UNet2DConditionModel
     attention_layers = {"all": (".attn1.", ".attn2."), "self": (".attn1.",), "cross": (".attn2.",)}
     projections = ("to_q", "to_k", "to_v", "to_out.0")
 
-    def shapes(self, side: int) -> dict[str, Shape]:
-        """Channels and resolution at every injection point, for latents of side x side."""
-        return taps.trace(self.unet, side, side)
+    def shapes(self, height: int, width: int) -> dict[str, Shape]:
+        """Channels and resolution at every injection point, for latents of height x width."""
+        return taps.trace(self.unet, height, width)
 
-    def skip_shapes(self, side: int) -> dict[str, Shape]:
+    def skip_shapes(self, height: int, width: int) -> dict[str, Shape]:
         """The same where a ControlNet's residuals are added."""
-        return taps.trace_skips(self.unet, side, side)
+        return taps.trace_skips(self.unet, height, width)
 
-    def intra_shapes(self, side: int) -> dict[str, Shape]:
+    def intra_shapes(self, height: int, width: int) -> dict[str, Shape]:
         """The same where a T2I-Adapter's features are added."""
-        return taps.trace_intra(self.unet, side, side)
+        return taps.trace_intra(self.unet, height, width)
 
     @property
     def level_widths(self) -> list[int]:

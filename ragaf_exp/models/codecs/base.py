@@ -33,10 +33,10 @@ class Codec(nn.Module, ABC):
         height, width = (side // self.downscale for side in batch.image.shape[2:])
         return torch.Size((len(batch), self.channels, height, width))
 
-    def blank(self, side: int) -> Tensor:
-        """(1,C,h,w), on the CPU: the latent of a grey image of side x side pixels."""
+    def blank(self, height: int, width: int) -> Tensor:
+        """(1,C,h,w), on the CPU: the latent of a grey image of height x width pixels."""
         device = next(self.parameters(), torch.empty(0)).device
-        return self.encode(torch.zeros(1, 3, side, side, device=device)).cpu()
+        return self.encode(torch.zeros(1, 3, height, width, device=device)).cpu()
 
     @property
     def fingerprint(self) -> str:

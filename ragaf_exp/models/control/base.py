@@ -24,6 +24,10 @@ class Hint(PretrainedModule):
         """(B,1,H,W) in [0,1] -> features, among them those at the latent's resolution (h,w): (B,width,h,w)."""
         raise NotImplementedError
 
+    def resolutions(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Resolutions (h,w) of the features that regions pool, for latents of height x width: the finest first."""
+        return [(height, width)]
+
     def widen(self, channels: int) -> None:
         """Take images of this many channels instead of sketches. UserError where the encoder takes sketches alone."""
         raise UserError(f"hint: {type(self).__name__} takes a sketch, and this task gives it {channels} channels; "

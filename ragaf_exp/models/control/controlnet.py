@@ -67,7 +67,7 @@ class ControlNetHint(Hint):
         else:
             self.net = unet.controlnet(tuple(channels))
         key = f"hint.source={source}" if source else "hint"
-        check_residual_shapes(key, "skip", _trace(self.net, side, downscale), unet.skip_shapes(side))
+        check_residual_shapes(key, "skip", _trace(self.net, side, downscale), unet.skip_shapes(side, side))
         self.net.controlnet_cond_embedding.__class__ = Embedding
         names = list(self.net.attn_processors)
         self.net.set_attn_processor({n: TextMasked(0 if ".attn2." in n else None) for n in names})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,9 +17,9 @@ from ragaf_exp.models.layers import zero_module
 class LiteHint(Hint):
     """A small encoder: space to depth, convolutions at each resolution, a 1x1 output per injection point.
 
-    shapes: injection point -> (C,h,w), traced from the UNet. downscale: image pixels per latent pixel (wiring).
-    width: channels of its features. zero_init: outputs start at zero, as a trained backbone needs; one that is trained
-    from scratch learns the sketch sooner without.
+    shapes: injection point -> (C,h,w), traced at the training images' size. downscale: image pixels per latent pixel
+    (both wiring). width: channels of its features. zero_init: outputs start at zero, as a trained backbone needs; one
+    that is trained from scratch learns the sketch sooner without.
     """
 
     def __init__(self, shapes: dict[str, Shape], downscale: int, width: limits.Width = 64, zero_init: bool = True):
@@ -30,8 +32,10 @@ class LiteHint(Hint):
             nn.Conv2d(downscale * downscale, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
         )
         sizes = sorted({s[1:] for p, s in self.shapes.items() if p != OUT}, reverse=True)
-        self.sizes = sizes[1:]  # below the stem's
-        self.levels = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in self.sizes)
+        # of each resolution below the stem's: how many cells of the one above it has a cell
+        self.strides = [(round(h / low), round(w / narrow)) for (h, w), (low, narrow) in pairwise(sizes)]
+        self.level = {p: sizes.index(s[1:]) for p, s in self.shapes.items() if p != OUT}  # 0: the stem's resolution
+        self.levels = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in sizes[1:])
         self.out = nn.ModuleDict({p.replace(".", "_"): self._output(p, s[0]) for p, s in self.shapes.items()})
         if zero_init:
             zero_module(self.out)
@@ -52,13 +56,22 @@ class LiteHint(Hint):
     def features(self, sketch: Tensor) -> dict[tuple[int, int], Tensor]:
         """(B,1,H,W) in [0,1] -> resolution (h,w) -> features (B,width,h,w); at full resolution the sketch itself."""
         x = self.stem(F.pixel_unshuffle(2 * sketch, self.downscale))
-        found = {tuple(sketch.shape[2:]): sketch, tuple(x.shape[2:]): x}
-        for size, level in zip(self.sizes, self.levels, strict=True):
+        finest, *coarser = self.resolutions(x.shape[2], x.shape[3])
+        found = {(sketch.shape[2], sketch.shape[3]): sketch, finest: x}
+        for size, level in zip(coarser, self.levels, strict=True):
             x = level(F.adaptive_avg_pool2d(x, size))
             found[size] = x
         return found
 
+    def resolutions(self, height: int, width: int) -> list[tuple[int, int]]:
+        found = [(height, width)]
+        for down, across in self.strides:
+            found.append((-(-found[-1][0] // down), -(-found[-1][1] // across)))
+        return found
+
     def forward(self, features: dict[tuple[int, int], Tensor], keep: Tensor) -> dict[str, Tensor]:
         """Features added at each injection point (B,C,h,w); keep (B,) bool: False drops the sketch (zero)."""
-        kept = keep[:, None, None, None]
-        return {p: self.out[p.replace(".", "_")](features[s[1:]]) * kept for p, s in self.shapes.items()}
+        kept, (height, width) = keep[:, None, None, None], next(iter(features))  # the first is the sketch's own
+        sizes = self.resolutions(height // self.downscale, width // self.downscale)
+        at = {p: (height, width) if p == OUT else sizes[self.level[p]] for p in self.shapes}
+        return {p: self.out[p.replace(".", "_")](features[size]) * kept for p, size in at.items()}

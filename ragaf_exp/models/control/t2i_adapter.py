@@ -50,7 +50,7 @@ class T2IHint(Hint):
             raise UserError(f"hint.source={source}: reads 1/{c.downscale_factor} of an image's resolution, and a "
                             f"{c.adapter_type} of the codec's latents reads 1/{self.stride * downscale}")  # fmt: skip
         key, given = f"hint.source={source}" if source else "hint", _trace(self.net, side * downscale)
-        self.points = check_residual_shapes(key, "intra", given, unet.intra_shapes(side))
+        self.points = check_residual_shapes(key, "intra", given, unet.intra_shapes(side, side))
         self.width = c.channels[0]
 
     def features(self, sketch: Tensor) -> dict:

@@ -118,8 +118,8 @@ class Ragaf(nn.Module):
     """The region encoder, its layers, and the fusion of structure and semantics into one token per region.
 
     node_features F, edge_features E, hint_width, hint_sizes, text_width D, fusion and backend are wiring; hint_sizes
-    are the resolutions (h,w) at which the hint has features, from the finest; backend passes the messages between
-    neighbours.
+    are the resolutions (h,w) at which the hint has features of training images, from the finest; backend passes the
+    messages between neighbours.
     width: R. layers: exchanges with neighbours and caption. frequencies: of the Fourier features of positions.
     pooled_levels: at how many of hint_sizes a region pools hint features, 0 = all. timestep: it scales and shifts the
     region tokens. temperature: of the regions' attention to the caption; learn_temperature: each head has its own,
@@ -161,7 +161,7 @@ class Ragaf(nn.Module):
         """nodes (B,N,F), masks, edges (B,N,N,E), hint: (B,hint_width,h,w) of each of `levels`."""
         angle = (nodes[..., None] * self.frequency).flatten(-2)  # (B,N,F frequencies)
         geometry = self.geometry(torch.cat([nodes, angle.sin(), angle.cos()], dim=-1))  # (B,N,R)
-        pooled = [pool(x, soft_masks[size]) for x, size in zip(hint, self.levels, strict=True)]
+        pooled = [pool(x, soft_masks[x.shape[2], x.shape[3]]) for x in hint]
         structure = geometry + self.pooled(torch.cat(pooled, dim=-1))
         structure = structure + self.encode_mlp(structure)
         semantics = torch.zeros_like(structure)

@@ -25,8 +25,8 @@ POINTS = ("in", "down", "mid", "up", "out")
 class Injection(nn.Module):
     """Adds each region's token to the pixels of its soft mask; with `words` it also biases image-to-text attention.
 
-    shapes: injection point -> (C,h,w), traced; width: R; cross_layers: of the UNet (all wiring).
-    points: the prefixes of those to use, as [mid] or [down, mid]. words: bias image-to-text attention.
+    shapes: injection point -> (C,h,w), traced at the training images' size; width: R; cross_layers: of the UNet (all
+    wiring). points: the prefixes of those to use, as [mid] or [down, mid]. words: bias image-to-text attention.
     """
 
     outputs = 1  # values that a token gives each channel
@@ -44,7 +44,7 @@ class Injection(nn.Module):
                             f"{', '.join(known)}, or set injection.words=true")  # fmt: skip
         self.shapes = {p: s for p, s in shapes.items() if p.split(".")[0] in points}
         self.out = nn.ModuleDict({_key(p): self._output(p, width, s[0]) for p, s in self.shapes.items()})
-        self.attended = {s[1:] for p, s in shapes.items() if p != OUT}  # resolutions of the UNet
+        self.attended = {p: s[1:] for p, s in shapes.items() if p != OUT}  # resolutions of the UNet
         self.gates = nn.Parameter(torch.zeros(cross_layers)) if words else None
 
     def forward(self, tokens: Tensor, state: RegionState, hint: dict[str, Tensor]) -> Injected:
@@ -65,7 +65,8 @@ class Injection(nn.Module):
         """log p(token | pixel), relative to the pixel's likeliest token; a pixel that no word speaks of has no bias."""
         if self.gates is None:
             return None
-        maps = {h * w: self._log_map(state.soft_masks[h, w], state) for h, w in self.attended}
+        attended = {state.sizes.get(p, size) for p, size in self.attended.items()}
+        maps = {h * w: self._log_map(state.soft_masks[h, w], state) for h, w in attended}
         return WordBias(maps, self.gates)
 
     def _output(self, point: str, width: int, channels: int) -> nn.Module:
@@ -73,9 +74,13 @@ class Injection(nn.Module):
 
     def _spread(self, point: str, tokens: Tensor, state: RegionState) -> Tensor:
         """What the tokens say at each pixel: (B,outputs C,h,w)."""
-        masks = state.soft_masks[self.shapes[point][1:]]
+        masks = state.soft_masks[self._size(point, state)]
         values = self.out[_key(point)](tokens)  # (B,N,outputs C)
         return (values.transpose(1, 2) @ masks.flatten(2).to(values.dtype)).unflatten(2, masks.shape[2:])
+
+    def _size(self, point: str, state: RegionState) -> tuple[int, int]:
+        """(h,w) of the features at an injection point."""
+        return state.sizes.get(point, self.shapes[point][1:])
 
     def _log_map(self, masks: Tensor, state: RegionState) -> Tensor:
         p = masks.flatten(2).transpose(1, 2).float() @ state.region_text.float()  # (B,hw,T)
@@ -145,7 +150,7 @@ class Cross(Injection):
 
     def forward(self, tokens: Tensor, state: RegionState, hint: dict[str, Tensor]) -> Injected:
         """As Injection's: attention modulates the features of the network, and at full resolution tokens are added."""
-        inner = {p: s[1:] for p, s in self.shapes.items() if p != OUT}
+        inner = {p: self._size(p, state) for p in self.shapes if p != OUT}
         bias = {size: self._bias(state.soft_masks[size], state.region_mask) for size in set(inner.values())}
         attending = {p: self._attending(p, tokens, bias[size]) for p, size in inner.items()}
         added = {p: self._spread(p, tokens, state) for p in self.shapes if p == OUT}

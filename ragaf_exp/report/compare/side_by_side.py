@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.safe_files import read_bounded
 from ragaf_exp.data.images import read_image
@@ -14,7 +15,7 @@ from ragaf_exp.report.run.parse import Scene
 from ragaf_exp.report.run.pictures import SCENES, SIDE, picture
 from ragaf_exp.viz.grids import grid, png
 
-FINAL = ("stage2", "stage1")  # the picture of the last stage that a run has
+FINAL = IMAGES[::-1]  # the picture of the last stage that a run has
 ROWS = 8  # items of a PNG
 MANY, SMALL = 4, 192  # runs from which pictures are kept small, and their longest side in px
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import read_json
 from ragaf_exp.core.safe_files import is_regular
@@ -17,7 +18,7 @@ METRICS_SCHEMA = 1
 FOLDER = re.compile(r"[\w-][\w.-]{0,63}")  # of a scene's pictures
 PANELS = ("sketch", "regions")  # of a run whose index names none
 PANEL = re.compile(r"[a-z][a-z0-9_]{0,31}")
-PICTURES = ("stage1", "stage2", "truth", "attention", "attention_steps")  # after the panels of the task
+PICTURES = (*IMAGES, "truth", "attention", "attention_steps")  # after the panels of the task
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.registry import DIFFICULTY, HEADLINE, grouped, shown
+from ragaf_exp.config import stages
 from ragaf_exp.report.catalogue import FIRST, better, head, metric, number, ordered, plain
 from ragaf_exp.report.run.parse import is_number
 from ragaf_exp.report.run.read import RunData
@@ -19,6 +20,7 @@ FACTS = {  # how a difficulty group's fact is called, and whether it is a share 
     "regions": ("Regions of the sketch", False),
     "mask_area": ("Objects' masks, mean share of the image", True),
     "largest_mask": ("Largest object, share of the image", True),
+    "difficulty": ("Difficulty, as the data set rates it", False),
     "object_area": ("Each object by its own share of the image", True),
     "objects": ("Objects in the scene", False),
     "shapes": ("Shapes of the scene", False),
@@ -31,14 +33,14 @@ def stage_columns(run: RunData) -> list[tuple[str, str]]:
     prefixes = dict.fromkeys(name.rpartition("/")[0] + "/" for name in run.metrics if "/" in name)
     rivals = [(prefix[:-1].replace("_", " ").capitalize(), prefix) for prefix in prefixes if prefix != FIRST]
     if FIRST in prefixes:
-        return [("Stage 1", FIRST), ("Stage 2", ""), *rivals]
+        return [(stages.FIRST.title, FIRST), (stages.LAST.title, ""), *rivals]
     return [(last_stage(run), ""), *rivals]
 
 
 def last_stage(run: RunData) -> str:
     """The stage that figures without a prefix belong to."""
     staged = any(name.startswith(FIRST) for name in run.metrics)
-    return "Stage 2" if staged or run.stages[-1:] == ["refine"] else "Stage 1"
+    return stages.LAST.title if staged or run.stages[-1:] == [stages.LAST.name] else stages.FIRST.title
 
 
 def cards(run: RunData) -> list[dict[str, Any]]:

@@ -109,9 +109,10 @@ def _read(texts: Texts, items: Sequence[Item]) -> None:
     if key_of(EMPTY) not in texts.records:
         texts.compute([EMPTY])
     for i in _bar(items, "text features", texts):
-        caption = items[i].caption
-        if key_of(caption) not in texts.records:
-            texts.compute([caption])
+        item = items[i]
+        for caption in {item.caption: None, **{other.text: None for other in item.captions}}:
+            if key_of(caption) not in texts.records:
+                texts.compute([caption])
 
 
 def _bar(items: Sequence[Item], what: str, kind: Latents | Texts) -> Any:
