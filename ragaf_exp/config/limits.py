@@ -51,6 +51,10 @@ Year = Annotated[int, Range(2014, 2100, "COCO began in 2014")]
 StrokeWidth = Annotated[float, Range(0.001, 0.2, "of the picture's side; narrower strokes vanish, wider ones fill it")]
 Size = Annotated[int, Range(16, 2_048, "pixels; smaller pictures show no object, and regions are traced at 2048 at most")]
 Objects = Annotated[int, Range(1, 16, "more do not fit into a picture")]
+Kelvin = Annotated[float, Range(2_000.0, 20_000.0, "colour temperatures of lights; candles have 2,000, a blue sky 20,000")]
+Tint = Annotated[float, Range(0.0, 1.0, "standard deviation of green's log gain; more is no light")]
+Stops = Annotated[float, Range(0.0, 4.0, "either way; more leaves black or white")]
+LogGamma = Annotated[float, Range(0.0, 1.0, "either way; e is the strongest contrast of displays")]
 Crops = Annotated[int, Range(0, 64, "crops of one picture; more are near-duplicates")]
 
 # networks

@@ -166,7 +166,7 @@ def apply_powers(given: Tensor, gain: Tensor, power: Tensor) -> Tensor:
 
 
 def _linear(image: Tensor) -> Tensor:
-    """sRGB (B,3,H,W) in [-1,1] to linear light in [0,1]."""
+    """SRGB (B,3,H,W) in [-1,1] to linear light in [0,1]."""
     x = (image.clamp(-1, 1) + 1) / 2
     return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
 

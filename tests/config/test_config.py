@@ -79,8 +79,12 @@ OUT_OF_RANGE = {
     "backbone.base": "0 33", "backbone.multipliers": "[1] [0,1]", "codec.tiling": "-1 12",
     "diffusion.beta_start": "0 1.5 nan", "diffusion.beta_end": "0 1.5 nan", "backbone.weights": "some",
     "data.cache_mb": "-1", "data.val_share": "1 -0.1", "data.test_share": "1",
+    "data.low": "1999 nan", "data.high": "1000 20001", "data.tint": "-0.1 2", "data.exposure": "-1 5", "data.gamma": "-1 2",
+    "data.photo_share": "-0.1 1.1", "data.shadow_share": "2 nan", "task.object_share": "1.1 -1", "task.outside": "2 nan",
+    "task.reach": "-0.1 nan",
 }  # fmt: skip
 AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")
+CASTS = ("low", "high", "tint", "exposure", "gamma", "photo_share")
 FOLDER = ("data.cache_mb", "data.val_share", "data.test_share")
 OPTIONS = {
     "fusion.low": {"fusion": "heuristic"}, "fusion.high": {"fusion": "cosine"}, "fusion.sketch": {"fusion": "fixed"},
@@ -92,6 +96,9 @@ OPTIONS = {
     **dict.fromkeys([f"augment.{key}" for key in AUGMENTATIONS], {"augment": "drawing"}),
     **dict.fromkeys(("sketch.epsilon", "sketch.k", "sketch.p", "sketch.phi"), {"sketch": "xdog"}),
     **dict.fromkeys(FOLDER, {"data": "folder"}),
+    **dict.fromkeys([f"data.{key}" for key in CASTS], {"data": "casts"}),
+    "data.shadow_share": {"data": "removal"}, "task.reach": {"task": "remove"},
+    **dict.fromkeys(("task.object_share", "task.outside"), {"task": "inpaint"}),
     **dict.fromkeys(("backbone.base", "backbone.multipliers"), {"backbone": "unet160"}),
     "hint.channels": {"hint": "controlnet"}, "hint.layers": {"hint": "t2i"},
     "codec.tiling": {"codec": "taesd"}, "backbone.weights": {"backbone": "sd15"},

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ragaf_exp.config.compose import compose_config
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch
 from ragaf_exp.data.loader import collate
 from ragaf_exp.experiments.experiment import run
@@ -154,12 +155,9 @@ def test_mistakes_are_one_line(cli, runs, files, tmp_path, arguments, message):
     assert status == 2 and message in err and err.count("\n") == 1
 
 
-def test_the_wrong_data_is_one_line(tiny, tmp_path, cli):
-    from ragaf_exp.run import main as run_main
-
-    words = [word for word in overrides(tiny, "remove") if not word.startswith("stage.refine")]
-    status, _, err = cli(run_main, *words, "data=scenes", f"runs={tmp_path}")
-    assert status == 2 and "take data=removal" in err
+def test_the_wrong_data_is_one_line(tiny, tmp_path):
+    with pytest.raises(UserError, match="take data=removal"):
+        run(compose_config([*overrides(tiny, "remove"), "data=scenes", f"runs={tmp_path}"]))
 
 
 def test_repaint_of_known_pixels_alone_returns_them(finished):

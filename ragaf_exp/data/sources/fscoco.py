@@ -1,7 +1,7 @@
 """FS-COCO (Chowdhury et al. 2022): freehand scene sketches of COCO photos by 100 people, each with a description.
 
-    root/images/USER/ID.jpg   root/raster_sketches/USER/ID.jpg   root/vector_sketches/USER/ID.npy   root/text/USER/ID.txt
-    root/val_normal.txt, root/val_unseen_user.txt: ids of the official test splits
+root/images/USER/ID.jpg   root/raster_sketches/USER/ID.jpg   root/vector_sketches/USER/ID.npy   root/text/USER/ID.txt
+root/val_normal.txt, root/val_unseen_user.txt: ids of the official test splits
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Quick, Draw! (Ha and Eck 2017): drawings by category, as simplified or raw strokes, single or composed into scenes.
 
-    root/cat.ndjson   full_simplified_cat.ndjson   full_raw_cat.ndjson   a drawing per line
+root/cat.ndjson   full_simplified_cat.ndjson   full_raw_cat.ndjson   a drawing per line
 """
 
 from __future__ import annotations

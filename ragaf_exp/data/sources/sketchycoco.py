@@ -1,7 +1,7 @@
 """SketchyCOCO (Gao et al. 2020): COCO photos with scene sketches composed of object sketches, and single objects.
 
-    root/Scene/GT/{trainInTrain,valInTrain,val}/ID.*   root/Scene/Sketch/[paper_version/]{...}/ID.*
-    root/Object/GT/{train,val}/COCO-ID-OF-CLASS/*      root/Object/Sketch/{train,val}/...
+root/Scene/GT/{trainInTrain,valInTrain,val}/ID.*   root/Scene/Sketch/[paper_version/]{...}/ID.*
+root/Object/GT/{train,val}/COCO-ID-OF-CLASS/*      root/Object/Sketch/{train,val}/...
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """TU-Berlin sketches (Eitz et al. 2012): 80 drawings of each of 250 categories, as PNG or SVG.
 
-    root/CATEGORY/1234.png   or   root/CATEGORY/1234.svg
+root/CATEGORY/1234.png   or   root/CATEGORY/1234.svg
 """
 
 from __future__ import annotations
