@@ -76,16 +76,16 @@ def _source(cfg: Any) -> Any:
 def _inspected(source: Any, limit: int) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from ragaf_exp.data.audit.files import inspect, inspect_vector, is_raster
+    from ragaf_exp.data.audit.files import inspect, inspect_items, is_raster
 
     records = [record for record in source.records if not record.problem]
     paths = list(dict.fromkeys(path for r in records for path in (r.image, r.drawing) if is_raster(path)))
     paths = paths[:limit] if limit else paths
-    vector = [record for record in records if record.drawing and not is_raster(record.drawing)]
+    vector = [record for record in records if not (is_raster(record.image) or is_raster(record.drawing))]
     vector = vector[: limit - len(paths)] if limit else vector
     total = len(paths) + len(vector)
     with tqdm(total=total, desc="files", unit="file", mininterval=1.0, disable=not sys.stderr.isatty()) as bar:
-        return inspect(Path(source.root), paths, bar.update) | inspect_vector(source, vector, bar.update)
+        return inspect(Path(source.root), paths, bar.update) | inspect_items(source, vector, bar.update)
 
 
 if __name__ == "__main__":

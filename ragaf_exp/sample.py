@@ -1,12 +1,13 @@
 """Samples images from a trained run, given a sketch and a prompt.
 
     python -m ragaf_exp.sample run=DIR sketch=FILE 'prompt="..."' out=DIR
-        [seed=0] [steps=20] [guidance=3] [strength=0.6] [attention=true|false]
+        [seed=0] [steps=20] [guidance=3] [strength=0.6] [size=768x512] [attention=true|false]
     python -m ragaf_exp.sample run=DIR batch=FILE out=DIR
 
 batch: a CSV or JSONL file with the columns sketch and prompt; each row gets a folder under out. A run of another task
-takes that task's columns instead, such as image= and mask=. strength: share of the
-noise schedule that stage 2 runs, in (0,1]. attention: whether to write attention maps over the timesteps; by default
+takes that task's columns instead, such as image= and mask=. strength: share of the noise schedule that stage 2 runs, in
+(0,1]. size: width x height in pixels, or one number for a square; by default the size that the run was trained at. The
+drawing is fitted into it. attention: whether to write attention maps over the timesteps; by default
 for a single image only, as it takes seconds.
 
     python -m ragaf_exp.sample run=DIR image=FILE mask=FILE 'prompt="..."' out=DIR
@@ -35,12 +36,13 @@ from ragaf_exp.config.command_line import guarded, parse_args
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.writable import check_folder
+from ragaf_exp.data.sizes import parse_size
 from ragaf_exp.inference.requests import Columns, Request, columns_of
 from ragaf_exp.runs.followed import split_followed
 
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
-    "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str,
+    "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str, "size": str,
     "hole": str, "crop": str, "context": float, "feather": float, "resamplings": int, "jump": int,
 }  # fmt: skip
 SKETCH, PROMPT = "sketch", "prompt"
@@ -77,7 +79,7 @@ def known_arguments(columns: Columns) -> dict[str, type]:
 
 
 def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
-    """UserError where an argument is missing or out of range; attention= becomes a bool."""
+    """UserError where an argument is missing or out of range; attention= becomes a bool, size= a height and width."""
     for key in ("run", "out"):
         if not args.get(key):
             raise UserError(f"{key}=: missing; give run=DIR sketch=FILE 'prompt=\"...\"' out=DIR")
@@ -91,6 +93,8 @@ def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
     for key, options in CHOICES.items():
         if args.get(key, options[0]) not in options:
             raise UserError(f"{key}={args[key]}: must be one of {', '.join(options)}")
+    if "size" in args:
+        args["size"] = parse_size(args["size"])
     if args.get("attention", "true") not in SWITCH:
         raise UserError(f"attention={args['attention']}: must be true or false")
     args["attention"] = SWITCH[args.get("attention", "false" if "batch" in args else "true")]

@@ -9,7 +9,7 @@ import psutil
 import torch
 from omegaconf import DictConfig
 
-from ragaf_exp.assembly.model import make_model
+from ragaf_exp.assembly.model import make_model, unit_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import pick_device
 from ragaf_exp.compute.out_of_memory import Chunks
@@ -44,7 +44,9 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
         whole = last_stage(cfg).name  # which holds the others' modules
         scaled = any(STAGES[stage].scale(cfg) > 1 for stage in chain(cfg))
         for stage in {whole, *cfg.stage.run} if scaled else {whole}:
-            _check_room(make_model(parts, stage), cfg)
+            model = make_model(parts, stage)
+            _check_room(model, cfg)
+    parts.set_unit(unit_of(cfg, model))
     parts.codec = build(cfg.codec, "codec")
     return parts
 

@@ -152,7 +152,7 @@ def _example(job: Job, args: dict[str, Any], parts: Parts) -> Example:
     request, drawing = job.request, None
     if request.sketch is not None:
         drawing = read_inputs(Request(request.sketch, "", request.out), args.get("polarity", "auto"))[SKETCH]
-    return as_example(drawing, request.prompt, parts, inputs)
+    return as_example(drawing, request.prompt, parts, (job.crop.size, job.crop.size), inputs)
 
 
 def _painted(job: Job, example: Example) -> np.ndarray:

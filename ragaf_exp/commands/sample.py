@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.stages import LAST
 from ragaf_exp.core.files import write_json, write_text
@@ -17,6 +18,7 @@ from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.fit import fit_drawing
 from ragaf_exp.data.images import read_drawing, read_image, stroke_share, warn_of_odd
 from ragaf_exp.data.loader import collate
+from ragaf_exp.data.sizes import check_multiple, size_text
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.load import load_run
@@ -57,17 +59,19 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     inputs = [read_inputs(r, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
     warn_of_odd({r.sketch: stroke_share(i[SKETCH]) for r, i in zip(requests, inputs, strict=True) if r.sketch})
     parts, pipeline = load_run(folder, cfg)
+    size = args.get("size", (cfg.data.size, cfg.data.size))
+    check_multiple(*size, unit_of(cfg, pipeline.last))
     for begin in range(0, len(requests), BATCH):
         rows = slice(begin, begin + BATCH)
-        _sample_batch(requests[rows], inputs[rows], parts, pipeline, folder, args["attention"])
+        _sample_batch(requests[rows], inputs[rows], parts, pipeline, folder, args["attention"], size)
 
 
 def _sample_batch(
     requests: list[Request], inputs: list[dict[str, np.ndarray]], parts: Parts, pipeline: Pipeline, folder: RunFolder,
-    attention: bool,
+    attention: bool, size: tuple[int, int],
 ) -> None:  # fmt: skip
     began = time.monotonic()
-    examples = [as_example(i.get(SKETCH), r.prompt, parts, i) for i, r in zip(inputs, requests, strict=True)]
+    examples = [as_example(i.get(SKETCH), r.prompt, parts, size, i) for i, r in zip(inputs, requests, strict=True)]
     prepared = time.monotonic()
     model = pipeline.last
     with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:
@@ -93,24 +97,25 @@ def read_inputs(request: Request, polarity: str) -> dict[str, np.ndarray]:
 
 
 def as_example(
-    drawing: np.ndarray | None, prompt: str, parts: Parts, inputs: Mapping[str, np.ndarray] = NO_INPUTS
-) -> Example:
+    drawing: np.ndarray | None, prompt: str, parts: Parts, size: tuple[int, int],
+    inputs: Mapping[str, np.ndarray] = NO_INPUTS,
+) -> Example:  # fmt: skip
     """Prepare a drawing and a prompt like an item of the run's data, with a black image.
 
     Args:
         drawing: (H,W) float in [0,1], of any size; None where the task does without.
         prompt: The prompt.
         parts: The components of the run.
+        size: Height and width of the image in pixels.
         inputs: Pictures of the columns of the run's task.
 
     Returns:
-        The example, at the run's size.
+        The example.
     """
-    size = parts.cfg.data.size
-    sketch = np.zeros((size, size), np.float32) if drawing is None else fit_drawing(drawing, size)
+    sketch = np.zeros(size, np.float32) if drawing is None else fit_drawing(drawing, size)
     regions = parts.prepare.regions(sketch)
     # the key seeds the noise: the same sketch, prompt and seed give the same image
-    item = Item("sample", np.zeros((size, size, 3), np.uint8), prompt, drawing=sketch)
+    item = Item("sample", np.zeros((*size, 3), np.uint8), prompt, drawing=sketch)
     absent = frozenset() if drawing is not None else frozenset({SKETCH})
     example = Example(item, sketch, regions, parts.prepare.graph(regions), absent=absent)
     return parts.request(example, {name: picture for name, picture in inputs.items() if name != SKETCH})
@@ -140,7 +145,9 @@ def write_files(
         save_png(request.out / f"{name}.png", picture)
     write_text(request.out / "prompt.txt", request.prompt + "\n")
     cfg = parts.cfg
-    settings = {"seed": cfg.seed, "strength": LAST.setting(cfg, "strength"), "size": cfg.data.size,
+    height, width = example.sketch.shape
+    size = height if height == width else size_text(height, width)
+    settings = {"seed": cfg.seed, "strength": LAST.setting(cfg, "strength"), "size": size,
                 **{k: v for k, v in cfg.sampler.items() if not k.startswith("_")}}  # fmt: skip
     files = {SKETCH: request.sketch, **request.files}
     named = {name: str(path) for name, path in files.items() if path is not None}

@@ -29,6 +29,23 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """The part of a picture that an item shows, in pixels of the picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    whole: tuple[int, int]  # height and width of the picture
+
+    @property
+    def cut(self) -> tuple[float, float, float, float]:
+        """Shares of the picture that are cut off at the top, left, bottom and right; negative where it is padded."""
+        (height, width), bottom, right = self.whole, self.top + self.height, self.left + self.width
+        return self.top / height, self.left / width, 1 - bottom / height, 1 - right / width
+
+
+@dataclass(frozen=True)
 class Caption:
     """One of several captions of an item, with the objects that it names."""
 
@@ -46,6 +63,7 @@ class Item:
     drawing: np.ndarray | None = None  # (H,W) float32 in [0,1], 1 = stroke
     objects: tuple[SceneObject, ...] = ()
     object_map: np.ndarray | None = None  # (H,W) uint8, 0 = background, else SceneObject.label
+    crop: Crop | None = None  # what the image shows of the source's picture; None = all of it
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)  # further inputs of a task, see Example
     task: int | None = None  # index of its task, where one network is trained on several
     captions: tuple[Caption, ...] = ()  # all captions, where training samples one at each step; the first is `caption`
@@ -101,6 +119,7 @@ class Batch:
     spans: torch.Tensor | None = None  # (B,N,2) int64: [start, end) of each region's phrase in the caption, (0,0) = none
     latent: torch.Tensor | None = None  # (B,C,h,w): the encoded image, where latents are cached
     text: Any = None  # models.conditioning.Text: the encoded captions, where text features are cached
+    crops: torch.Tensor | None = None  # (B,4) Crop.cut of each item, 0 where it shows all; None where all do
     no_text: Any = None  # the encoded empty caption, (1,T,D), which replaces a dropped caption
     # a task's further conditions: images (B,3,H,W) in [-1,1], maps (B,C,H,W), numbers (B,P)
     conditions: Mapping[str, torch.Tensor] = field(default_factory=dict)

@@ -57,7 +57,7 @@ def read_rgba(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return rgb, np.ones(rgb.shape[:2], np.float32) if alpha is None else alpha.astype(np.float32) / 255
 
 
-def read_drawing(path: str | Path, polarity: str = "auto") -> np.ndarray:
+def read_drawing(path: str | Path, polarity: str = "auto", content: bytes | None = None) -> np.ndarray:
     """Read a line drawing as a stroke map.
 
     Ink on a transparent ground is read from its alpha. A drawing without contrast (all white, all black) has no strokes.
@@ -66,6 +66,7 @@ def read_drawing(path: str | Path, polarity: str = "auto") -> np.ndarray:
         path: The file.
         polarity: "dark" for dark strokes on a light ground, "light" for the reverse, "auto" to decide: the strokes are
             the minority, or differ from the border if neither tone is.
+        content: The file's bytes, if they have been read already.
 
     Returns:
         (H, W) float32 in [0, 1], 1 = stroke.
@@ -75,7 +76,7 @@ def read_drawing(path: str | Path, polarity: str = "auto") -> np.ndarray:
     """
     if polarity not in POLARITIES:
         raise UserError(f"polarity={polarity!r}: must be {', '.join(POLARITIES)}")
-    rgb, alpha = decode(path)
+    rgb, alpha = decode(path, content)
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     if alpha is not None:
         if polarity == "auto" and _is_ink(grey, alpha):

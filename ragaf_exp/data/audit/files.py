@@ -62,20 +62,27 @@ def is_raster(path: str) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
-def inspect_vector(source: Any, records: Iterable[Record], done: Callable[[], object]) -> dict[str, Look]:
-    """Check that drawings in vector formats can be rendered.
+def inspect_items(source: Any, records: Iterable[Record], done: Callable[[], object]) -> dict[str, Look]:
+    """Inspect items that are no image files: vector drawings, and rows of tables.
 
     Args:
         source: The data source.
-        records: Its records with such drawings.
+        records: Such records.
         done: Called after each.
 
     Returns:
-        Key -> look.
+        The path of the image, or the key -> look.
     """
     looks = {}
     for record in records:
-        looks[record.key] = Look(record.key, source.fault(record), mode="vector")
+        name = record.image or record.key
+        try:
+            image, _ = source.read(record)
+            sides = image.shape[1], image.shape[0]
+            digest = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(image))
+            looks[name] = Look(name, "", *sides, "RGB" if record.image else "vector", False, digest, hash_of(image))
+        except UserError as error:
+            looks[name] = Look(name, str(error))
         done()
     return looks
 

@@ -94,7 +94,7 @@ class LayeredScenes:
 
     @cached_property
     def _grid(self) -> render.Grid:
-        return render.grid_for(self.scenes.size)
+        return render.grid_for(self.scenes.size, self.scenes.size)
 
     def sample(self, rng: np.random.Generator, heldout: float = 0.0) -> LayeredScene:
         """Sample a scene. heldout: probability that an object is one of the held-out colour-shape pairs."""
