@@ -25,7 +25,7 @@ class Gaussian:
     def __init__(self, process: Diffusion, rho: float):
         self.process, self.covariance = process, torch.tensor([[1.0, rho], [rho, 1.0]])
 
-    def condition(self, batch, keep_text, keep_sketch):
+    def condition(self, batch, keep):
         return None
 
     def with_coarse(self, conditions, coarse):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -77,7 +78,7 @@ class Casts:
             scene = self._scenes.sample(rng)
             item = Item(key, scene.image(), scene.annotation()[0], scene.drawing(), *scene.annotation()[1:])
         conditions = {"given": light.render(item.image), "light": light.parameters()}
-        return Item(key, item.image, item.caption, item.drawing, item.objects, item.object_map, conditions)
+        return replace(item, conditions=conditions)
 
     def _photo(self, rng: np.random.Generator, split: str, key: str) -> Item:
         """Crop a photo at random, mirrored half the time."""

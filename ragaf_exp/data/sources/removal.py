@@ -66,8 +66,8 @@ class Removal:
             "given": scene.image(), "hole": hole.astype(np.float32), "shadow": shadow.astype(np.float32),
             "removed": removed.astype(np.float32), "colour": np.array(OBJECT_COLOURS[layer.spec.colour], np.float32),
         }  # fmt: skip
-        return Item(f"removal{self.seed}-{split}-{index}", scene.image([gone]), caption, scene.drawing([gone]), objects,
-                    object_map, conditions)  # fmt: skip
+        key, image = f"removal{self.seed}-{split}-{index}", scene.image([gone])
+        return Item(key, image, caption, scene.drawing([gone]), objects, object_map, conditions=conditions)
 
 
 def grown(mask: np.ndarray, radius: float) -> np.ndarray:
