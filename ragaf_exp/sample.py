@@ -14,8 +14,19 @@ others the caption. Further keys of a region: importance (0 to 2; 1 is as traine
 are not locked are sampled again; the keys strength (0.7) and grow (0.03 of the side) stand next to "regions".
 strength: share of the noise schedule that stage 2 runs, in (0,1]. size: width x height in pixels, or one number for a
 square; by default the size that the run was trained at. The drawing is fitted into it. attention: whether to write
-attention maps over the timesteps; by default for a single image only, as it takes seconds. Networks that the config of
-a run made elsewhere names, such as backbone.source, are used where these arguments repeat them. Example:
+attention maps over the timesteps; by default for a single image only, as it takes seconds.
+
+    python -m ragaf_exp.sample run=DIR image=FILE mask=FILE 'prompt="..."' out=DIR
+        [hole=white|black|transparent|opaque] [crop=around|whole] [context=0.5] [feather=0]
+        [resamplings=5] [jump=5] [steps=50]
+
+edits an image of any size: a crop around the hole is sampled and pasted back, and all other pixels stay as they are.
+hole: which pixels of the mask are the hole, where that can't be read from it. context: margin around the hole, as a share
+of its longer side. feather: width in pixels of a soft edge within the hole. resamplings, jump: RePaint's, which any run
+can inpaint with, and which a run whose task takes no image always does.
+
+Networks that the config of a run made elsewhere names, such as backbone.source, are used where these arguments repeat
+them. Example:
 
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' out=samples
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' edits=leaf.json \
@@ -41,10 +52,14 @@ ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
     "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str, "size": str,
     "edits": str, "keep": str,
+    "hole": str, "crop": str, "context": float, "feather": float, "resamplings": int, "jump": int,
 }  # fmt: skip
 SKETCH, PROMPT = "sketch", "prompt"
 EDITS = ("edits", "keep")  # further columns of any task
 SKETCH_TEXT = Columns({SKETCH: "drawing", PROMPT: "text"}, (PROMPT,))
+IMAGE = "image"
+REPAINT = Columns({IMAGE: "image", "mask": "image", PROMPT: "text", SKETCH: "drawing"}, (PROMPT, SKETCH))
+CHOICES = {"hole": ("auto", "white", "black", "transparent", "opaque"), "crop": ("around", "whole")}
 SWITCH = {"true": True, "false": False}
 POLARITIES = ("auto", "dark", "light")
 
@@ -52,6 +67,8 @@ POLARITIES = ("auto", "dark", "light")
 def main() -> None:
     arguments, followed = split_followed(sys.argv[1:])
     columns = columns_of(next((a.partition("=")[2] for a in arguments if a.startswith("run=")), ""))
+    if IMAGE not in columns.kinds and any(a.startswith(f"{IMAGE}=") for a in arguments):
+        columns = REPAINT
     args = parse_args(arguments, known_arguments(columns))
     check(args, columns)
     check_folder(Path(args["out"]), "out")
@@ -82,10 +99,14 @@ def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
     if "batch" in args and "edits" in args:
         raise UserError("edits=: not with batch=; name the files in its column edits")
     ranges = {"steps": (1, 1000), "guidance": (0, 100), "sketch_guidance": (0, 100), "strength": (0.001, 1),
-              "seed": (0, 2**63 - 1)}  # fmt: skip
+              "seed": (0, 2**63 - 1), "context": (0, 10), "feather": (0, 1000), "resamplings": (1, 100),
+              "jump": (1, 1000)}  # fmt: skip
     for key, (low, high) in ranges.items():
         if key in args and not low <= args[key] <= high:
             raise UserError(f"{key}={args[key]}: must be between {low} and {high}")
+    for key, options in CHOICES.items():
+        if args.get(key, options[0]) not in options:
+            raise UserError(f"{key}={args[key]}: must be one of {', '.join(options)}")
     if "size" in args:
         args["size"] = parse_size(args["size"])
     if args.get("attention", "true") not in SWITCH:

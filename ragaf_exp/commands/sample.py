@@ -42,6 +42,7 @@ from ragaf_exp.viz.panels import columns, panels, save_png
 log = logging.getLogger(__name__)
 BATCH = 16
 SKETCH = "sketch"  # the column whose files are drawings
+IMAGE = "image"  # the column of images that are edited
 NO_INPUTS: Mapping[str, np.ndarray] = {}
 
 
@@ -61,6 +62,10 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     if "strength" in args:
         cfg.stage[LAST.name].strength = args["strength"]
     cfg.seed = args.get("seed", 0)
+    if IMAGE in requests[0].files:
+        from ragaf_exp.commands.edit import edit_requests  # which builds on this module
+
+        return edit_requests(requests, args, folder, *load_run(folder, cfg))
     inputs = [read_inputs(r, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
     warn_of_odd({r.sketch: stroke_share(i[SKETCH]) for r, i in zip(requests, inputs, strict=True) if r.sketch})
     files = [None if request.edits is None else read_edits(request.edits) for request in requests]

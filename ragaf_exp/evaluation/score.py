@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -43,6 +43,7 @@ class EvaluationContext:
     patch: int  # image pixels per latent pixel
     measured_with: dict[str, Any] = field(default_factory=dict)
     metrics: Sequence[Callable[[Scoring], scoring.Values]] = ()  # the task's
+    rivals: Mapping[str, Callable[[Example], np.ndarray]] = field(default_factory=dict)  # the task's
 
 
 def evaluate(
@@ -69,6 +70,8 @@ def evaluate(
         first = [[i for i in indices if i < prompted] for indices in batches]
         values = prompted_values(examples, rows, first, draws, partial(_images, pipeline))
         result.add(values, {}, judge.measured_with, "")
+    for name, rival in judge.rivals.items():
+        score_stage(result, examples, [rival(example) for example in examples], None, judge, prefix=f"{name}/")
     write_items(folder.path / "items.jsonl", result.rows)
     return _write(folder, result, judge.measured_with["resamples"], warnings, overlap)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,24 @@ from ragaf_exp.viz.panels import TRUTH, columns, panels, save_png
 
 
 class TestPictures:
-    """Keeps the panels of the first `count` test items under samples/test, with an index, and a grid of them."""
+    """Keeps the panels of the first `count` test items under samples/test, with an index, and a grid of them.
+
+    Args:
+        folder: The run's folder of samples.
+        count: Number of items.
+        text: The text encoder, which maps tokens to words.
+        shown: The task's panels.
+        rivals: The task's simple methods, Example -> image.
+    """
 
     __test__ = False
 
-    def __init__(self, folder: Path, count: int, text: TextEncoder, shown: Sequence[Panel]):
+    def __init__(
+        self, folder: Path, count: int, text: TextEncoder, shown: Sequence[Panel],
+        rivals: Mapping[str, Callable[[Example], np.ndarray]],
+    ):  # fmt: skip
         self.folder, self.count, self.text, self.shown = folder / "test", count, text, shown
+        self.rivals = rivals
         self.index: list[dict] = []
         self.panels: list[dict[str, np.ndarray]] = []
 
@@ -35,17 +47,18 @@ class TestPictures:
         make_folder(here)
         final = drawn.final[row]
         found = panels(example, drawn, row, self.text, self.shown) | {TRUTH: example.item.image}
+        found |= {name: rival(example) for name, rival in self.rivals.items()}
         for name, picture in found.items():
             save_png(here / f"{name}.png", picture, own=True)
         self.panels.append(found)
         names = [panel.name for panel in self.shown]
         self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name, "panels": names,
-                           "objects": _objects(example, final)})  # fmt: skip
+                           "rivals": list(self.rivals), "objects": _objects(example, final)})  # fmt: skip
 
     def write_index(self) -> None:
         write_json(make_folder(self.folder) / "index.json", self.index, own=True)
         if self.panels:
-            names = [name for name in columns(self.shown) if name in self.panels[0]]
+            names = [name for name in columns(self.shown, list(self.rivals)) if name in self.panels[0]]
             cells = [[found[name] for name in names] for found in self.panels]
             save_png(self.folder / "grid.png", grid(cells, names, [entry["caption"] for entry in self.index]), own=True)
 

@@ -138,6 +138,7 @@ class Pipeline:
                 if self.scale > 1:
                     stage1 = F.interpolate(stage1, batch.image.shape[2:], mode="bilinear")
                     latent = self.codec.encode(stage1)
+                stage1 = self.coarse.inputs.finish(stage1, batch)
             if keep is not None and self.refine is not None:
                 stage2, conditioning = self._sample_again(self.refine, batch, keep, watch)
             elif self.refine is not None:
@@ -146,7 +147,7 @@ class Pipeline:
                 latent, conditioning = self.sampler.sample(
                     self.refine, batch, noise, latent, strength, watch=_of_stage(watch, 2)
                 )
-                stage2 = self.codec.decode(latent)
+                stage2 = self.refine.inputs.finish(self.codec.decode(latent), batch)
         regions = None if conditioning is None else conditioning.regions
         return SampledTensors(stage1, stage2, None if regions is None else regions.region_text)
 
