@@ -19,12 +19,15 @@ $(READY): setup.cfg pyproject.toml
 run: $(READY) ## train both stages on the embedded scenes, evaluate, report (about 6 minutes on 2 cores)
 	$(BIN)/python -m ragaf_exp.run $(ARGS)
 
-test: $(READY) ## run the tests; ARGS='-m slow': only those that take an hour
+test: $(READY) ## run the tests of the fast tier; ARGS='-m slow': only those that take an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+test-process: $(READY) ## run the tests that start processes or interrupt runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m process $(ARGS)
 
 slurm-test: $(READY) ## install a one-node SLURM and run a fault matrix on it: needs root on Debian
 	tests/slurm/install.sh
-	RAGAF_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm --timeout=600 $(ARGS)
+	RAGAF_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm --timeout=1200 $(ARGS)
 
 eval: $(READY) ## evaluate a run again: make eval RUN=runs/latest
 	$(BIN)/python -m eval run=$(or $(RUN),runs/latest) $(ARGS)
@@ -48,4 +51,4 @@ docs: .venv/.docs ## build the documentation's site into site/; a warning is an 
 clean: ## remove .venv and caches, but not runs/
 	rm -rf .venv .pytest_cache .ruff_cache build site *.egg-info
 
-.PHONY: help setup run test slurm-test eval bench lint docs clean
+.PHONY: help setup run test test-process slurm-test eval bench lint docs clean

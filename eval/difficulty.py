@@ -20,6 +20,7 @@ ITEM_FACTS = {
     "regions": lambda row: row.regions,
     "mask_area": lambda row: float(np.mean(row.areas)) if row.areas else None,  # of its objects' masks
     "largest_mask": lambda row: max(row.areas) if row.areas else None,
+    "difficulty": lambda row: row.difficulty,
 }
 OBJECT_AREA = "object_area"  # for per-object metrics: each object by its own mask
 
@@ -45,7 +46,8 @@ def group_figures(
     """Figures for the groups of every fact that some item has.
 
     Facts of an item are stroke_density, regions, mask_area (the mean over its objects' masks) and largest_mask, both as
-    shares of the image. object_area is a fact of an object and groups per-object metrics only.
+    shares of the image, and difficulty, the data set's rating. object_area is a fact of an object and groups per-object
+    metrics only.
 
     Args:
         rows: The items with their values.

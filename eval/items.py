@@ -6,9 +6,9 @@ Figures, difficulty groups and paired comparisons are computed from them. A line
     {"schema": 1, "key": "scenes0-test-7", "image": "9f86d081884c", "sketch": "60303ae22b99", "stroke_density": 0.071,
      "regions": 4, "areas": [0.12, 0.08], "values": {"ssim": 0.61, "binding_accuracy": [1.0, 0.0], ...}}
 
-`values` are named as in metrics.json ("stage1/ssim"). A number is the whole item's; a list holds one number for each of
-its objects, in the order of `areas`, or of its regions, null where the metric does not concern one. A figure of
-metrics.json is the mean over all of them.
+`values` are named as in metrics.json, with the prefix of the stage but for the last one's. A number is the whole item's;
+a list holds one number for each of its objects, in the order of `areas`, or of its regions, null where the metric does
+not concern one. A figure of metrics.json is the mean over all of them.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class ItemRow:
     stroke_density: float | None = None  # share of the pixels that are stroke
     regions: int | None = None
     areas: list[float] = field(default_factory=list)  # of each object's mask, as a share of the image
+    difficulty: int | None = None  # the data set's own rating
     values: dict[str, Values] = field(default_factory=dict)
 
 
@@ -75,7 +76,9 @@ def row_of(example: Example) -> ItemRow:
     """The facts of a test example."""
     item = example.item
     masks = [item.object_map == thing.label for thing in item.objects]
-    return item_row(item.key, item.image, item.caption, example.sketch, example.regions.count, masks)
+    row = item_row(item.key, item.image, item.caption, example.sketch, example.regions.count, masks)
+    row.difficulty = item.difficulty
+    return row
 
 
 def add_values(rows: Sequence[ItemRow], name: str, values: Sequence[float | Sequence[float | None] | None]) -> None:
@@ -184,7 +187,7 @@ def _parsed(path: Path, line: str) -> ItemRow | None:
 
 def _fits(row: ItemRow) -> bool:
     texts = all(isinstance(text, str) for text in (row.key, row.image, row.sketch))
-    facts = [v for v in (row.stroke_density, row.regions) if v is not None]
+    facts = [v for v in (row.stroke_density, row.regions, row.difficulty) if v is not None]
     values = [v for value in row.values.values() for v in numbers(value)]
     return texts and all(map(_finite, [*facts, *row.areas, *values]))
 

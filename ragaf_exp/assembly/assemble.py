@@ -9,12 +9,12 @@ import psutil
 import torch
 from omegaconf import DictConfig
 
-from ragaf_exp.assembly.model import make_model
+from ragaf_exp.assembly.model import make_model, unit_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import pick_device
 from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.config.build import build, locate
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import STAGES, chain, last_stage
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
 from ragaf_exp.core.safe_files import is_regular
@@ -41,9 +41,12 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     parts = Parts(cfg, prepare, diffusion, sampler, ghost, augment, chunks=Chunks(cfg.eval.batch))
     parts.tokenizer = _tokenizer(parts, folder)
     with torch.device("meta"):  # whether all goes together, before any weight is read
-        whole = REFINE if REFINE in cfg.stage.run else COARSE  # which holds the other's modules
-        for stage in {whole, *cfg.stage.run} if cfg.stage.coarse.scale > 1 else {whole}:
-            _check_room(make_model(parts, stage), cfg)
+        whole = last_stage(cfg).name  # which holds the others' modules
+        scaled = any(STAGES[stage].scale(cfg) > 1 for stage in chain(cfg))
+        for stage in {whole, *cfg.stage.run} if scaled else {whole}:
+            model = make_model(parts, stage)
+            _check_room(model, cfg)
+    parts.set_unit(unit_of(cfg, model))
     parts.codec = build(cfg.codec, "codec")
     return parts
 

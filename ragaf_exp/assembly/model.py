@@ -8,7 +8,8 @@ from torch import nn
 
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.build import build
-from ragaf_exp.config.schema import COARSE, REFINE, Memory
+from ragaf_exp.config.schema import Memory
+from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
@@ -18,20 +19,26 @@ from ragaf_exp.models.model import Model
 from ragaf_exp.models.regions.targets import asked
 
 
+def unit_of(cfg: DictConfig, model: Model) -> int:
+    """Pixels of which the sides of a run's images must be multiples."""
+    return model.downscale * model.backbone.stride * max(STAGES[stage].scale(cfg) for stage in chain(cfg))
+
+
 def make_model(parts: Parts, stage: str) -> Model:
-    """The freshly initialised model of a stage; refine adds the region path to coarse's modules."""
-    cfg, codec = parts.cfg, parts.codec
-    size = cfg.data.size // cfg.stage.coarse.scale if stage == COARSE else cfg.data.size
+    """The freshly initialised model of a stage; a later stage adds the region path to the first one's modules."""
+    cfg, codec, kind = parts.cfg, parts.codec, STAGES[stage]
+    size = cfg.data.size // kind.scale(cfg)
     side = size // codec.downscale
-    torch.manual_seed(derive(cfg.seed, "init", "coarse"))  # the same stage 1 in a coarse and in a refine model
+    torch.manual_seed(derive(cfg.seed, "init", FIRST.name))  # the same modules in every stage's model
     text = build(cfg.text, "text", tokenizer=parts.tokenizer)
     wiring = {"channels": codec.channels, "text_width": text.width, "patch": codec.downscale}
     backbone = build(cfg.backbone, "backbone", **wiring)
     if backbone.schedule is not None:
         parts.diffusion.check_pretrained(backbone.schedule)
-    if size % (unit := codec.downscale * backbone.stride):
-        unit *= cfg.data.size // size
-        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone, codec and stage")
+    unit = codec.downscale * backbone.stride * (cfg.data.size // size)
+    for key, pixels in {"size": cfg.data.size, "width": cfg.data.get("width", 0)}.items():
+        if pixels % unit:
+            raise UserError(f"data.{key}={pixels}: must be a multiple of {unit} for this backbone, codec and stage")
     backbone.set_full_inpaint_mask(codec.blank, size, size)
     shapes = backbone.shapes(side, side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
@@ -41,13 +48,14 @@ def make_model(parts: Parts, stage: str) -> Model:
     inputs = BoundInputs(parts.task, codec, side)
     torch.manual_seed(derive(cfg.seed, "init", "lora"))
     add_lora(backbone, stage, memory_of(cfg))
-    if stage == COARSE:
-        return Model(*common, inputs=inputs, downscale=codec.downscale)
-    torch.manual_seed(derive(cfg.seed, "init", "refine"))
+    further = {"inputs": inputs, "downscale": codec.downscale, "crop_input": bool(cfg.data.get("crop_input"))}
+    if not kind.has_region_path:
+        return Model(*common, **further)
+    torch.manual_seed(derive(cfg.seed, "init", kind.name))
     values = sum(asked(cfg.loss, codec.channels).values())
-    seen = codec.channels if cfg.stage.refine.coarse_input else 0
-    region_path = _region_path(cfg, text, hint, backbone, shapes)
-    return Model(*common, values, *region_path, cfg.loss.contrastive > 0, seen, inputs, downscale=codec.downscale)
+    seen = codec.channels if kind.takes_start(cfg) else 0
+    path = _region_path(cfg, text, hint, backbone, shapes)
+    return Model(*common, values, *path, cfg.loss.contrastive > 0, seen, **further)
 
 
 STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1
@@ -65,7 +73,7 @@ def init_refine_from_coarse(model: Model, coarse: dict[str, torch.Tensor], memor
     stranger = [key for key in missing if not key.startswith(STAGE_2) and LORA not in key]
     if stranger or unexpected:
         raise UserError(f"init: that run's stage 1 does not fit this config ({(stranger + unexpected)[0]})")
-    set_trainable(model, REFINE, memory)
+    set_trainable(model, LAST.name, memory)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad and name in coarse and parameter.is_meta == coarse[name].is_meta:
             parameter.data = coarse[name]

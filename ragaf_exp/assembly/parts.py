@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 
 from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.config.build import build
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.types import Item
+from ragaf_exp.core.randomness import derive
+from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.conditioned import Conditioned
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
+from ragaf_exp.data.recaptioned import Recaptioned
 from ragaf_exp.data.variants import Varied, pictures
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.sampler import Sampler
@@ -34,19 +37,41 @@ class Parts:
     augment: Any  # (sketch, generator) -> sketch, of the training split
     tokenizer: Any = None
     chunks: Chunks = field(default_factory=Chunks)  # how many items are sampled and validated at once
+    unit: int = 0  # pixels of which the networks take multiples; 0 = not known yet
 
     @cached_property
     def task(self) -> Task:
         """The task, which names the conditions, losses, metrics and panels."""
         return build(self.cfg.task, "task")
 
+    def request(self, example: Example, inputs: Mapping[str, np.ndarray]) -> Example:
+        """The example of a sampling request, with the task's conditions. inputs: pictures of the task's further columns."""
+        example = replace(example, item=self.task.request_item(example.item, inputs))
+        rng = np.random.default_rng(derive(self.cfg.seed, "conditions", example.item.key))
+        return replace(example, conditions=self.task.make_conditions(example, rng))
+
     @cached_property
     def source(self) -> Any:
         """The data source; built when asked for, so that a finished run can be sampled without its data."""
-        return build(self.cfg.data, "data")
+        source = build(self.cfg.data, "data")
+        if self.unit and hasattr(source, "set_unit"):
+            source.set_unit(self.unit)
+        return source
+
+    def set_unit(self, unit: int) -> None:
+        """Set the pixels of which the networks take multiples, for a data source that fits images to several sizes."""
+        self.unit = unit
+        if "source" in vars(self) and hasattr(self.source, "set_unit"):
+            self.source.set_unit(unit)
 
     def examples(self, split: str) -> Examples:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
+        if split == "train" and getattr(self.source, "samples_captions", False):
+            return Recaptioned(self._varied(split), self.cfg.seed)
+        return self._varied(split)
+
+    def _varied(self, split: str) -> Examples:
+        """Examples, in training with their variants."""
         cache_mb = 0 if self.cfg.stage.workers else self.cfg.stage.cache_mb
         return self.conditioned(self._prepared(split, self.source.split(split), cache_mb))
 

@@ -4,8 +4,8 @@
         [size=256] [extractors='[canny,pidinet]'] [EXTRACTOR.KEY=VALUE ...] [note=TEXT]
 
 images: files, or names of scikit-image's photos. drawings: line drawings, paired with images by name. extractors: options
-of conf/sketch/, by default all; one that cannot run is left out, and the reason is printed. note: a line below the sheet.
-Example:
+of conf/sketch/, by default all; one that cannot run is left out, and the reason is printed. note: a line below the
+sheet. Example:
 
     python -m ragaf_exp.commands.extractor_sheet out=sheet.png images='[chelsea]' extractors='[canny,xdog]'
 """

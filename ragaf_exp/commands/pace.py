@@ -50,7 +50,7 @@ def measure(members: list[list[str]]) -> tuple[dict[str, float], dict[str, int],
 
 def _steps(overrides: list[str]) -> tuple[dict[str, Callable[[], object]], int, dict[str, int]]:
     """(one training step of every kind on a fixed batch, parameters of the last stage, steps of each kind in a run)."""
-    from ragaf_exp.config.schema import COARSE, REFINE
+    from ragaf_exp.config.stages import FIRST, LAST
     from ragaf_exp.data.loader import collate
     from ragaf_exp.experiments.training import Training
     from ragaf_exp.runs.folder import RunFolder
@@ -59,11 +59,11 @@ def _steps(overrides: list[str]) -> tuple[dict[str, Callable[[], object]], int, 
     experiment = Training(cfg, RunFolder.create(cfg))
     stages, examples = cfg.stage, experiment.train_examples
     batch, regions = (collate([examples[i % len(examples)] for i in range(n)]).to(experiment.compute.device)
-                      for n in (stages.batch, stages.refine.region_batch))  # fmt: skip
-    coarse = experiment.trainer(COARSE, None)
-    steps, counts, last = {"stage 1": partial(coarse.step, 0, batch)}, {"stage 1": stages.coarse.steps}, coarse
-    if REFINE in stages.run:
-        last = experiment.trainer(REFINE, coarse.ema.model)
+                      for n in (stages.batch, LAST.setting(cfg, "region_batch")))  # fmt: skip
+    last = first = experiment.trainer(FIRST.name, None)
+    steps, counts = {"stage 1": partial(first.step, 0, batch)}, {"stage 1": FIRST.setting(cfg, "steps")}
+    if LAST.name in stages.run:
+        last = experiment.trainer(LAST.name, first.ema.model)
         region_steps = last.plan.region_steps
         steps["stage 2"], counts["stage 2"] = partial(last.step, region_steps, batch), last.plan.steps - region_steps
         if region_steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 ADDED: dict[str, dict[str, Any]] = {  # group -> key -> default
+    "data": {"width": 0, "buckets": False, "upscale": False, "crop_input": False, "art": "auto", "scale": []},
     "task": {"_target_": "ragaf_exp.tasks.sketch_text.SketchText"},
 }
 

@@ -30,6 +30,24 @@ def read_constructor(target: str) -> Signature:
     return _constructor(module, name)
 
 
+def read_attribute(target: str, name: str) -> Any:
+    """Read an attribute of the class `target`, given as module.Class, that its body or its base's sets to a literal.
+
+    Raises Unreadable.
+    """
+    module, _, cls = target.rpartition(".")
+    node = _definition(module, cls)
+    if not isinstance(node, ast.ClassDef):
+        raise Unreadable(target)
+    for statement in node.body:
+        for bound, value in _bound(statement):
+            if bound == name and isinstance(value, ast.expr):
+                return _value(module, value)
+    if not node.bases or not isinstance(node.bases[0], ast.Name):
+        raise Unreadable(f"{target}.{name}")
+    return read_attribute(".".join(_origin(module, node.bases[0].id)), name)
+
+
 BARE = (("abc", "ABC"), ("builtins", "object"))  # bases whose constructors take nothing
 
 

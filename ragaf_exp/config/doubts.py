@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import STAGES, trained
 
 DROPOUT = "_dropout"  # how the settings of a task end that say how often a condition is dropped
 
@@ -23,10 +23,9 @@ def _losses(cfg: DictConfig) -> list[str]:
 def _pace(cfg: DictConfig) -> list[str]:
     """Per stage: a warm-up as long as the stage, or a weight decay that outweighs the gradient."""
     lines = []
-    for stage in (s for s in (COARSE, REFINE) if s in cfg.stage.run):
+    for stage in trained(cfg):
         steps, rate = cfg.stage[stage].steps, cfg.stage[stage].lr
-        if stage == REFINE:
-            steps += cfg.stage.refine.region_steps
+        steps += STAGES[stage].setting(cfg, "region_steps", 0)
         if cfg.optim.warmup >= steps > 1:
             lines.append(f"optim.warmup={cfg.optim.warmup}: stage {stage} has {steps} steps and never reaches "
                          f"its learning rate; set optim.warmup={steps // 10}")  # fmt: skip

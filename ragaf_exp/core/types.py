@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+MAPPINGS = ("conditions", "present")  # fields of a batch that hold tensors by name
+
 
 @dataclass(frozen=True)
 class SceneObject:
@@ -27,6 +29,31 @@ class SceneObject:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """The part of a picture that an item shows, in pixels of the picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    whole: tuple[int, int]  # height and width of the picture
+
+    @property
+    def cut(self) -> tuple[float, float, float, float]:
+        """Shares of the picture that are cut off at the top, left, bottom and right; negative where it is padded."""
+        (height, width), bottom, right = self.whole, self.top + self.height, self.left + self.width
+        return self.top / height, self.left / width, 1 - bottom / height, 1 - right / width
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One of several captions of an item, with the objects that it names."""
+
+    text: str
+    objects: tuple[SceneObject, ...] = ()
+
+
+@dataclass(frozen=True)
 class Item:
     """One example from a data source, before sketch extraction."""
 
@@ -36,8 +63,11 @@ class Item:
     drawing: np.ndarray | None = None  # (H,W) float32 in [0,1], 1 = stroke
     objects: tuple[SceneObject, ...] = ()
     object_map: np.ndarray | None = None  # (H,W) uint8, 0 = background, else SceneObject.label
+    crop: Crop | None = None  # what the image shows of the source's picture; None = all of it
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)  # further inputs of a task, see Example
     task: int | None = None  # index of its task, where one network is trained on several
+    captions: tuple[Caption, ...] = ()  # all captions, where training samples one at each step; the first is `caption`
+    difficulty: int | None = None  # the data set's own rating of the drawing
 
 
 @dataclass(frozen=True)
@@ -70,6 +100,7 @@ class Example:
     graph: Graph
     # a task's conditions beyond caption and sketch: images (H,W,3) uint8, maps (H,W) or (H,W,C) float, numbers (P,) float
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()  # conditions that it does not have, such as a sketch that was not given
 
 
 @dataclass(frozen=True)
@@ -88,9 +119,11 @@ class Batch:
     spans: torch.Tensor | None = None  # (B,N,2) int64: [start, end) of each region's phrase in the caption, (0,0) = none
     latent: torch.Tensor | None = None  # (B,C,h,w): the encoded image, where latents are cached
     text: Any = None  # models.conditioning.Text: the encoded captions, where text features are cached
+    crops: torch.Tensor | None = None  # (B,4) Crop.cut of each item, 0 where it shows all; None where all do
     no_text: Any = None  # the encoded empty caption, (1,T,D), which replaces a dropped caption
     # a task's further conditions: images (B,3,H,W) in [-1,1], maps (B,C,H,W), numbers (B,P)
     conditions: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    present: Mapping[str, torch.Tensor] = field(default_factory=dict)  # condition -> (B,) bool, where an item has none
     task: torch.Tensor | None = None  # (B,) int64: index of each item's task, where there are several
 
     def __len__(self) -> int:
@@ -115,9 +148,10 @@ class Batch:
 
     def rows(self, index: slice) -> Batch:
         """Select some of the batch's items."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("text", "no_text", "conditions")}
+        apart = ("text", "no_text", *MAPPINGS)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         some = {name: None if value is None else value[index] for name, value in values.items()}
-        some["conditions"] = {name: value[index] for name, value in self.conditions.items()}
+        some |= {k: {name: value[index] for name, value in getattr(self, k).items()} for k in MAPPINGS}
         text = None if self.text is None else self.text.each(lambda value: value[index])
         return Batch(**some, text=text, no_text=self.no_text)
 
@@ -126,5 +160,5 @@ class Batch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
         changed |= {k: values[k].each(change) for k in ("text", "no_text") if values[k] is not None}
-        changed["conditions"] = {name: change(value) for name, value in self.conditions.items()}
+        changed |= {k: {name: change(value) for name, value in getattr(self, k).items()} for k in MAPPINGS}
         return replace(self, **changed)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -23,6 +24,11 @@ from ragaf_exp.core.errors import UserError
 MAX_PIXELS = 64_000_000  # a decompression bomb beyond this
 FULL_16 = 16384  # values from which on greyscale uses all of 16 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for which width and height are exchanged
+JPEG_END, TAIL = b"\xff\xd9", 64  # marker, and the last bytes of a whole file that it is in
+REDUCED = {
+    1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8,
+}  # fmt: skip
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 # Set once, since catching warnings during a call isn't thread-safe; logged problems are raised as errors too.
@@ -37,12 +43,21 @@ def check_header(path: str | Path) -> tuple[int, int]:
         return picture.size
 
 
-def decode(path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Read the height and width of an image from its header, with its EXIF orientation. Raises UserError as read_image."""
+    with _open(path) as picture:
+        width, height = picture.size
+        return (width, height) if _orientation(picture) in TURNED else (height, width)
+
+
+def decode(path: str | Path, content: bytes | None = None, side: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
     """Decode an image, with its EXIF orientation applied.
 
     Args:
         path: The file.
         content: Its bytes, if they have been read already.
+        side: Pixels that the shorter side must keep; a JPEG is decoded at the smallest of 1/8, 1/4 and 1/2 of its size
+            that has them (DCT scaling, several times faster). 0 decodes at full size.
 
     Returns:
         RGB (H, W, 3) uint8, and alpha (H, W) uint8 or None if everything is opaque.
@@ -52,10 +67,49 @@ def decode(path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, 
     """
     with _open(path, content) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
         try:
+            if side and (pixels := _jpeg(picture, path, content, side)) is not None:
+                return pixels, None
             picture.load()
             return _channels(_upright(picture))
         except Exception as error:  # a decoder may raise anything on damaged bytes
             raise UserError(_damaged(path, error)) from None
+
+
+def _jpeg(picture: Image.Image, path: str | Path, content: bytes | None, side: int) -> np.ndarray | None:
+    """Decode a JPEG at the smallest sufficient scale by OpenCV, which needs no copies; None to leave it to Pillow.
+
+    Pillow decodes what is turned, has other channels, or may be cut short, which OpenCV would not report.
+
+    Args:
+        picture: The opened file.
+        path: Its path.
+        content: Its bytes, if they have been read already.
+        side: Pixels that the shorter side must keep.
+
+    Returns:
+        RGB (H, W, 3) uint8, or None.
+    """
+    if picture.format != "JPEG" or picture.mode not in ("RGB", "L") or _orientation(picture) != 1:
+        return None
+    data = Path(path).read_bytes() if content is None else content
+    if JPEG_END not in data[-TAIL:]:
+        return None
+    scale = next(scale for scale in (8, 4, 2, 1) if scale == 1 or min(picture.size) >= scale * side)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED[scale] | cv2.IMREAD_IGNORE_ORIENTATION)
+    return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+
+
+def orientation(path: str | Path) -> int:
+    """Read the EXIF orientation of an image, 1 (upright) where there is none. Raises UserError as `decode` does."""
+    with _open(path) as picture:
+        return _orientation(picture)
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(ORIENTATION, 1)) if "exif" in picture.info else 1
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
 
 
 def read_labels(path: str | Path) -> np.ndarray:
@@ -111,11 +165,11 @@ def _open(path: str | Path, content: bytes | None = None) -> Image.Image:
     """Open an image and check its header, without decoding it."""
     name = Path(path)
     try:
-        if name.is_dir():
+        if content is None and name.is_dir():
             raise UserError(f"{path}: is a directory, not an image; name a file in it")
-        if name.exists() and not name.is_file():
+        if content is None and name.exists() and not name.is_file():
             raise UserError(f"{path}: is a device or pipe, not a file; save the image to a file")
-        if name.stat().st_size == 0:
+        if (name.stat().st_size if content is None else len(content)) == 0:
             raise UserError(f"{path}: is empty (0 bytes); replace it with a whole image")
         picture = Image.open(name if content is None else io.BytesIO(content), formats=FORMATS)
     except (FileNotFoundError, NotADirectoryError):

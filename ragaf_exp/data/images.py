@@ -39,14 +39,15 @@ LEAST_SHADOW = 0.15  # share of the darker tone from which on it may be a shadow
 GRAIN = 0.1  # the lowest share of the strokes' range is the paper's
 
 
-def read_image(path: str | Path, content: bytes | None = None) -> np.ndarray:
+def read_image(path: str | Path, content: bytes | None = None, side: int = 0) -> np.ndarray:
     """Read an image as uint8 RGB (H, W, 3): its first frame, with EXIF applied, alpha over white. Raises UserError.
 
     Args:
         path: The file.
         content: Its bytes, if they have been read already.
+        side: Pixels that the shorter side must keep, so that a larger JPEG is decoded at a fraction of its size; 0: all.
     """
-    rgb, alpha = decode(path, content)
+    rgb, alpha = decode(path, content, side)
     return rgb if alpha is None else _over(rgb, alpha[..., None], 255)
 
 
@@ -56,7 +57,7 @@ def read_rgba(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     return rgb, np.ones(rgb.shape[:2], np.float32) if alpha is None else alpha.astype(np.float32) / 255
 
 
-def read_drawing(path: str | Path, polarity: str = "auto") -> np.ndarray:
+def read_drawing(path: str | Path, polarity: str = "auto", content: bytes | None = None) -> np.ndarray:
     """Read a line drawing as a stroke map.
 
     Ink on a transparent ground is read from its alpha. A drawing without contrast (all white, all black) has no strokes.
@@ -65,6 +66,7 @@ def read_drawing(path: str | Path, polarity: str = "auto") -> np.ndarray:
         path: The file.
         polarity: "dark" for dark strokes on a light ground, "light" for the reverse, "auto" to decide: the strokes are
             the minority, or differ from the border if neither tone is.
+        content: The file's bytes, if they have been read already.
 
     Returns:
         (H, W) float32 in [0, 1], 1 = stroke.
@@ -74,7 +76,7 @@ def read_drawing(path: str | Path, polarity: str = "auto") -> np.ndarray:
     """
     if polarity not in POLARITIES:
         raise UserError(f"polarity={polarity!r}: must be {', '.join(POLARITIES)}")
-    rgb, alpha = decode(path)
+    rgb, alpha = decode(path, content)
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     if alpha is not None:
         if polarity == "auto" and _is_ink(grey, alpha):

@@ -7,6 +7,7 @@ are listed, as only decoding detects them; the command that decodes counts and n
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,6 +34,26 @@ def listed(root: Path) -> tuple[list[Path], list[Path]]:
         for path in (Path(folder, name).relative_to(root) for name in names if not is_hidden(name)):
             (pictures if path.suffix.lower() in SUFFIXES else others).append(path)
     return sorted(pictures, key=Path.as_posix), sorted(others, key=Path.as_posix)
+
+
+def by_stem(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, str]:
+    """Map the stems of a folder's files with these suffixes, NFC, to the names on disk: sorted, without hidden ones.
+
+    Empty if there is no such folder. Of two files with one stem, the later name in the order of names counts.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not is_hidden(entry.name))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    parts = (os.path.splitext(name) for name in names)
+    pairs = zip(parts, names, strict=True)
+    return {unicodedata.normalize("NFC", stem): name for (stem, suffix), name in pairs if suffix.lower() in suffixes}
+
+
+def folders_in(folder: Path) -> list[str]:
+    """List the names of a folder's visible subfolders, sorted."""
+    return [path.name for path in visible(folder.iterdir()) if path.is_dir()]
 
 
 def in_short(parts: list[str], separator: str = ", ") -> str:

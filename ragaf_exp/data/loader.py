@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive
-from ragaf_exp.core.types import Batch, Example, Graph, Item, Regions
+from ragaf_exp.core.types import Batch, Crop, Example, Graph, Item, Regions
 
 # the number of workers is the user's choice: as they also wait for files, more than one per core can be right
 warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -133,9 +133,24 @@ def collate(examples: list[Example], spans: bool = False) -> Batch:
         edges=_pad([e.graph.edges for e in examples], (count, count, edges)),
         edge_mask=_pad([e.graph.edge_mask for e in examples], (count, count)),
         spans=_pad([region_spans(e) for e in examples], (count, 2)) if spans else None,
+        crops=_crops([e.item.crop for e in examples]),
         conditions={name: _as_maps([e.conditions[name] for e in examples]) for name in examples[0].conditions},
+        present=_present(examples),
         task=None if examples[0].item.task is None else torch.tensor([e.item.task for e in examples]),
     )
+
+
+def _crops(crops: list[Crop | None]) -> torch.Tensor | None:
+    """What is cut off each item's picture, (B,4) float32; None where nothing is known to be."""
+    if not any(crops):
+        return None
+    return torch.tensor([(0.0,) * 4 if crop is None else crop.cut for crop in crops])
+
+
+def _present(examples: list[Example]) -> dict[str, torch.Tensor]:
+    """Condition -> (B,) bool, for the conditions that some example does not have."""
+    absent = sorted(set().union(*(e.absent for e in examples)))
+    return {name: torch.tensor([name not in e.absent for e in examples]) for name in absent}
 
 
 def _as_maps(arrays: list[np.ndarray]) -> torch.Tensor:
@@ -270,9 +285,3 @@ def workers_watched() -> Iterator[None]:
         reason = str(error).partition(". ")[0].rstrip(". ")
         raise UserError(f"{reason}; where memory (or /dev/shm) ran out, take fewer stage.workers; the same command "
                         "continues from the last checkpoint") from error  # fmt: skip
-
-
-def eval_batches(examples: Examples, batch: int) -> Iterator[list[Example]]:
-    """All examples once, in order."""
-    for start in range(0, len(examples), batch):
-        yield [examples[i] for i in range(start, min(start + batch, len(examples)))]

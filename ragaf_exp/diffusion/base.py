@@ -18,8 +18,12 @@ class Process(nn.Module, ABC):
     timesteps: int
     schedulers: tuple[str, ...]
 
+    def at(self, height: int, width: int) -> Process:
+        """The process for latents of height x width; itself, unless it depends on the resolution."""
+        return self
+
     def sample_timesteps(self, count: int, last: int, generator: Generator) -> Tensor:
-        """(count,) int64 on the CPU, uniform in [0, last)."""
+        """(count,) on the CPU; uniform whole numbers in [0, last), unless the process has a density of another kind."""
         return torch.randint(0, last, (count,), generator=generator)
 
     @abstractmethod

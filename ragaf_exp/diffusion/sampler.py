@@ -17,9 +17,9 @@ from ragaf_exp.diffusion.denoiser import Denoiser, prediction_of
 class Sampler:
     """Deterministic sampling of either stage.
 
-    scheduler: ddim, dpm (DPM-Solver++ 2M) or euler. steps: of the whole schedule, of which a stage that starts from
-    a coarse latent runs the last `strength` share. guidance, sketch_guidance: classifier-free guidance on text and on
-    sketch, 1 = none (Ho & Salimans 2022; two conditions as in Brooks et al. 2023, eq. 3).
+    scheduler: ddim, dpm (DPM-Solver++ 2M) or euler; of a flow euler, heun or dpm. steps: of the whole schedule, of which
+    a stage that starts from a coarse latent runs the last `strength` share. guidance, sketch_guidance: classifier-free
+    guidance on text and on sketch, 1 = none (Ho & Salimans 2022; two conditions as in Brooks et al. 2023, eq. 3).
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Sampler:
         coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is.
         """
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
-        scheduler = self.diffusion.scheduler(self.scheduler)
+        scheduler = self.diffusion.at(noise.shape[2], noise.shape[3]).scheduler(self.scheduler)
         scheduler.set_timesteps(self.steps, device=noise.device)
         timesteps, x = self._start(scheduler, noise, coarse, strength)
         for t in timesteps:
@@ -74,7 +74,8 @@ class Sampler:
             raise UserError(f"stage.strength={strength}: must be above 0 and at most 1")
         if coarse is None or strength == 1:
             return scheduler.timesteps, noise * scheduler.init_noise_sigma
-        first = len(scheduler.timesteps) - max(1, round(len(scheduler.timesteps) * strength))
+        steps = -(-len(scheduler.timesteps) // scheduler.order)  # one of second order calls the network twice
+        first = scheduler.order * (steps - max(1, round(steps * strength)))
         timesteps = scheduler.timesteps[first:]
         if hasattr(scheduler, "set_begin_index"):  # multistep solvers look their place up otherwise
             scheduler.set_begin_index(first)

@@ -11,7 +11,9 @@ from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.compose import OUTPUT_KEYS
 from ragaf_exp.config.moved import original
 from ragaf_exp.core.files import write_json
+from ragaf_exp.data.buckets import same_size
 from ragaf_exp.data.loader import Examples, collate
+from ragaf_exp.data.sizes import size_text
 from ragaf_exp.evaluation.fusion import fusion_curve
 from ragaf_exp.evaluation.readers import readers
 from ragaf_exp.evaluation.samples import SampleCache, fingerprint
@@ -39,7 +41,7 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     data_record.check(folder.path, parts.source)
     items = _Head(parts.source.split("test"), cfg.eval.test_items)
     examples = parts.conditioned(Examples(items, parts.prepare, EXAMPLES_MB))
-    last = pipeline.refine if pipeline.refine is not None else pipeline.coarse
+    last = pipeline.last
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels)
     cache = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     context = evaluation_context(cfg, parts, last)
@@ -48,11 +50,12 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
     cache.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
-    if pipeline.refine is not None:
-        batch = collate(examples.first(cfg.eval.batch)).to(pipeline.compute.device)
+    if last.ragaf is not None:
+        first = examples.first(cfg.eval.batch)
+        batch = collate([first[i] for i in same_size(first, len(first))[0]]).to(pipeline.compute.device)
         with torch.no_grad():
-            regions = pipeline.refine.condition(batch).regions
-        write_json(folder.samples / "fusion.json", fusion_curve(pipeline.refine, regions), own=True)
+            regions = last.condition(batch).regions
+        write_json(folder.samples / "fusion.json", fusion_curve(last, regions), own=True)
     return content
 
 
@@ -60,11 +63,12 @@ def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, example
     """Save the attention of words over the timesteps, next to the other pictures of the first test items."""
     if not examples:
         return
-    with record_attention(model, parts.diffusion) as recorder:
-        pipeline(collate(examples))
-    for row, example in enumerate(examples):
-        target = folder.samples / "test" / f"{row:04d}"
-        save_attention(target, example, recorder.frames(), row, model.text, parts.codec, own=True)
+    for rows in same_size(examples, len(examples)):
+        with record_attention(model, parts.diffusion) as recorder:
+            pipeline(collate([examples[i] for i in rows]))
+        for row, i in enumerate(rows):
+            target = folder.samples / "test" / f"{i:04d}"
+            save_attention(target, examples[i], recorder.frames(), row, model.text, parts.codec, own=True)
 
 
 def evaluation_context(cfg: DictConfig, parts: Parts, model: Model) -> EvaluationContext:
@@ -76,10 +80,18 @@ def evaluation_context(cfg: DictConfig, parts: Parts, model: Model) -> Evaluatio
         model: The last stage's model, for its text encoder.
     """
     weights = "raw" if cfg.memory.ema == "off" else "ema"
-    measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
+    measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": _resolution(cfg),
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
     metrics = [resolved(metric) for metric in parts.task.metrics]
     return EvaluationContext(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with, metrics)
+
+
+def _resolution(cfg: DictConfig) -> int | str:
+    """The size of the images: a number for squares, else width x height, or that they are of many sizes."""
+    if cfg.data.get("buckets"):
+        return f"buckets of {cfg.data.size}"
+    width = cfg.data.get("width") or cfg.data.size
+    return cfg.data.size if width == cfg.data.size else size_text(cfg.data.size, width)
 
 
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:
@@ -95,6 +107,8 @@ class _Head:
     def __init__(self, items, count: int):
         self.items = items
         self.count = min(len(items), count) if count else len(items)
+        sizes = getattr(items, "sizes", None)
+        self.sizes = None if sizes is None else sizes[: self.count]
 
     def __len__(self) -> int:
         return self.count

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.hashing import json_digest
@@ -27,7 +28,7 @@ from ragaf_exp.runs.origin import seal
 from ragaf_exp.store.records import no_op
 
 log = logging.getLogger(__name__)
-FIELDS = ("stage1", "stage2", "region_text")
+FIELDS = (*IMAGES, "region_text")
 HELD = 500_000_000  # bytes of images in memory: beyond that they are read again
 SEAL = "seal"  # an array beyond FIELDS: the seal of the others
 DIGEST = re.compile(r"[0-9a-f]{16}")  # a folder's name
@@ -80,16 +81,19 @@ class CachedSamples:
         cache: Reads and writes batches.
         sample: The examples of a batch -> its images.
         examples: All items.
-        batch: Items per batch.
+        batches: Indices of each batch's items.
     """
 
     def __init__(
-        self, cache: SampleCache, sample: Callable[[list[Example]], SampledImages], examples: Sequence[Example], batch: int
-    ):
-        self.draws, self.draw, self.examples, self.batch = cache, sample, examples, batch
+        self, cache: SampleCache, sample: Callable[[list[Example]], SampledImages], examples: Sequence[Example],
+        batches: Sequence[Sequence[int]],
+    ):  # fmt: skip
+        self.cache, self.sample, self.examples, self.batches = cache, sample, examples, batches
         self.keys: list[list[str]] = []  # keys of each batch's items
+        self.rows = {item: (number, row) for number, rows in enumerate(batches) for row, item in enumerate(rows)}
         height, width = examples[0].item.image.shape[:2]
-        self._read = lru_cache(maxsize=max(FEWEST, HELD // max(1, batch * 6 * height * width)))(self._batch)
+        batch_bytes = max(1, max(map(len, batches)) * 6 * height * width)
+        self._read = lru_cache(maxsize=max(FEWEST, HELD // batch_bytes))(self._batch)
 
     def add(self, keys: list[str]) -> SampledImages:
         """The next batch, of the items with these keys."""
@@ -104,14 +108,14 @@ class CachedSamples:
         """This array of FIELDS, for each item."""
 
         def of_item(index: int) -> np.ndarray:
-            number, row = divmod(index, self.batch)
+            number, row = self.rows[index]
             return getattr(self._read(number), field)[row]
 
         return LazyItems(of_item, sum(map(len, self.keys)))
 
     def _batch(self, number: int) -> SampledImages:
-        start, keys = number * self.batch, self.keys[number]
-        return self.draws.batch(keys, lambda: self.draw([self.examples[start + i] for i in range(len(keys))]))
+        indices = self.batches[number]
+        return self.cache.batch(self.keys[number], lambda: self.sample([self.examples[i] for i in indices]))
 
 
 def fingerprint(*facts: object) -> str:

@@ -19,13 +19,15 @@ from eval.metrics.sketch_fidelity import tolerance_px
 from eval.registry import BINDING, SKETCH, in_group
 from eval.results import SCHEMA, Result, groups_of, phrase_regions
 from eval.scoring import Scoring
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
-from ragaf_exp.data.loader import Examples, collate, eval_batches
+from ragaf_exp.data.buckets import batches_of
+from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.evaluation.overlap import check_finite, check_train_test_overlap
 from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
-from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors
+from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors, stage_images
 from ragaf_exp.runs.folder import RunFolder
 
 
@@ -60,10 +62,12 @@ def evaluate(
     Returns:
         The content of metrics.json.
     """
+    sizes = getattr(examples.items, "sizes", None) or [None] * len(examples)
+    batches = batches_of(sizes, batch)
     examples = LazyItems(examples.__getitem__, len(examples))
-    sampled, rows = _sample(pipeline, examples, batch, cache, show)
+    sampled, rows = _sample(pipeline, examples, batches, cache, show)
     result = Result(rows)
-    stages = {name: sampled.of(name) for name in ("stage2", "stage1") if sampled.has(name)}
+    stages = {name: sampled.of(name) for name in reversed(IMAGES) if sampled.has(name)}
     truth = LazyItems(lambda i: examples[i].item.image, len(examples))
     warnings, overlap = check_train_test_overlap(stages, truth, [row.key for row in rows], training)
     for number, (stage, images) in enumerate(stages.items()):
@@ -104,30 +108,31 @@ def score_stage(
 
 
 def _sample(
-    pipeline: Pipeline, examples: Sequence[Example], batch: int, cache: SampleCache,
+    pipeline: Pipeline, examples: Sequence[Example], batches: list[list[int]], cache: SampleCache,
     show: Callable[[int, Example, SampledImages, int], None],
 ) -> tuple[CachedSamples, list[ItemRow]]:  # fmt: skip
-    """All batches, sampled or read from the cache, and the items' facts."""
-    facts: list[ItemRow] = []
-    sampled = CachedSamples(cache, lambda rows: _finite(pipeline(collate(rows)), rows).to_images(), examples, batch)
-    for rows in tqdm(eval_batches(examples, batch), total=-(-len(examples) // batch), desc="sampling", unit="batch"):
-        start = len(facts)
-        facts += [row_of(example) for example in rows]
-        images = sampled.add([f"{row.key} {row.image} {row.sketch}" for row in facts[start:]])
-        for row, example in enumerate(rows):
-            show(start + row, example, images, row)
-    return sampled, facts
+    """Sample every batch, or read it from the cache. batches: indices of items of one size."""
+    facts: dict[int, ItemRow] = {}
+    sampled = CachedSamples(cache, lambda rows: _finite(pipeline(collate(rows)), rows).to_images(), examples, batches)
+    for indices in tqdm(batches, desc="sampling", unit="batch"):
+        rows = [examples[i] for i in indices]
+        of_batch = [row_of(example) for example in rows]
+        facts |= zip(indices, of_batch, strict=True)
+        images = sampled.add([f"{row.key} {row.image} {row.sketch}" for row in of_batch])
+        for row, (index, example) in enumerate(zip(indices, rows, strict=True)):
+            show(index, example, images, row)
+    return sampled, [facts[i] for i in range(len(examples))]
 
 
 def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensors:
-    for images in (generated.stage1, generated.stage2):
-        if images is not None:
-            check_finite(images.float().cpu().numpy(), [example.item.key for example in rows])
+    for images in stage_images(generated).values():
+        check_finite(images.float().cpu().numpy(), [example.item.key for example in rows])
     return generated
 
 
 def _facts(truth: Sequence[np.ndarray], context: EvaluationContext) -> dict[str, dict[str, Any]]:
-    tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3), "edges": context.reader.name}
+    shapes = {image.shape for image in truth}
+    tolerance = {"tolerance_px": round(max(map(tolerance_px, shapes)), 3), "edges": context.reader.name}
     seams = {"truth": round(float(np.mean([seam_ratio(image, context.patch) for image in truth])), 4)}
     sketch = in_group(SKETCH, chance=True)
     return {**dict.fromkeys(sketch, tolerance), "seam_ratio": seams, "ssim": {"window": "uniform 7x7"}}

@@ -45,7 +45,8 @@ class TestPictures:
         for name, picture in pictures.items():
             save_png(here / f"{name}.png", picture, own=True)
         self.panels.append(pictures)
-        self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name,
+        names = [panel.name for panel in self.shown]
+        self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name, "panels": names,
                            "objects": _objects(example, final)})  # fmt: skip
 
     def write_index(self) -> None:

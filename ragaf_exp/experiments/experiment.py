@@ -24,7 +24,7 @@ def run(cfg: DictConfig) -> RunFolder:
         check_memory(cfg)  # refuses before the first step
         models = training.inherited()
         with training.started():  # encoder cache, loggers
-            for stage in training.stages:  # stage 1: coarse, stage 2: refine
+            for stage in training.stages:  # see config/stages.py
                 models[stage] = training.train(stage, models)
         folder.status("running", trained=True)
         if folder.is_main:

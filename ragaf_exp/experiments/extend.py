@@ -9,11 +9,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ragaf_exp.config.compose import LIMITS
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import FIRST, LAST, STAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import remove_folder, write_bytes, write_folder, write_text
 from ragaf_exp.core.safe_files import is_folder, is_regular, read_bounded
-from ragaf_exp.experiments.shared_stage1 import link
+from ragaf_exp.experiments.shared_stage import link
 from ragaf_exp.runs import metrics_jsonl
 from ragaf_exp.runs.checkpoints import newest_whole
 from ragaf_exp.runs.flat_config import HASH, flat_config
@@ -21,7 +21,7 @@ from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.optimizer import learning_rate
 
 log = logging.getLogger(__name__)
-STEPS = ("stage.coarse.steps", "stage.refine.steps", "stage.refine.region_steps")
+STEPS = (f"stage.{FIRST.name}.steps", f"stage.{LAST.name}.steps", f"stage.{LAST.name}.region_steps")
 NEWEST = 200  # the most run folders of the same name that are compared
 
 
@@ -33,7 +33,7 @@ def continue_sibling(cfg: DictConfig, folder: RunFolder) -> None:
     if not folder.is_main or not (folder.path / "status.json").exists() or folder.state.get("extended"):
         return
     resumes = "extends" in folder.state  # an earlier process was killed while it copied
-    if not resumes and any(newest_whole(folder.checkpoints, stage) for stage in (COARSE, REFINE)):
+    if not resumes and any(newest_whole(folder.checkpoints, stage) for stage in STAGES):
         if cfg.extend:
             raise UserError(f"extend=true: {folder.path} has begun from step 0; leave out extend, or remove that folder")
         return
@@ -88,9 +88,9 @@ def _difference(sibling: Path, path: Path) -> str:
 def _copy_from(source: RunFolder, folder: RunFolder, cfg: DictConfig) -> None:
     """Link the checkpoints of the stages that can resume, and copy the tokenizer and the metrics of these stages."""
     old = flat_config(source.path / "config.yaml")
-    stages = [COARSE] if old[STEPS[0]] != str(cfg.stage.coarse.steps) else [COARSE, REFINE]
-    if old[STEPS[2]] != str(cfg.stage.refine.region_steps):  # region steps come first, so none can be added later
-        stages = [COARSE]
+    stages = [FIRST.name] if old[STEPS[0]] != str(FIRST.setting(cfg, "steps")) else list(STAGES)
+    if old[STEPS[2]] != str(LAST.setting(cfg, "region_steps")):  # region steps come first, so none can be added later
+        stages = [FIRST.name]
     stages = [stage for stage in stages if is_folder(source.checkpoints / stage)]
     for stage in stages:
         _link_newest(source, folder, stage)
@@ -98,8 +98,8 @@ def _copy_from(source: RunFolder, folder: RunFolder, cfg: DictConfig) -> None:
     write_text(folder.curves, "".join(_lines(source.curves, stages)), own=True)
     for stage in stages:
         _log_resumption(stage, int(old[f"stage.{stage}.steps"]), cfg, source.path)
-    if REFINE in cfg.stage.run and REFINE not in stages:
-        log.info("stage %s: trains from step 0, since the steps before it have changed", REFINE)
+    if LAST.name in cfg.stage.run and LAST.name not in stages:
+        log.info("stage %s: trains from step 0, since the steps before it have changed", LAST.name)
 
 
 def _link_newest(source: RunFolder, folder: RunFolder, stage: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import chain
 from ragaf_exp.core.files import is_damaged
 from ragaf_exp.runs import checkpoints
 from ragaf_exp.runs.folder import RunFolder
@@ -16,7 +16,7 @@ def lacks(cfg: DictConfig, folder: RunFolder) -> str:
     if not folder.tokenizer.exists() or not folder.tokenizer.stat().st_size:
         folder.tokenizer.unlink(missing_ok=True)
         return f"{folder.tokenizer.name} is missing or empty"
-    for stage in (COARSE, REFINE) if REFINE in cfg.stage.run else (COARSE,):
+    for stage in chain(cfg):
         newest = checkpoints.newest_whole(folder.checkpoints, stage)
         if newest is None or (stage in cfg.stage.run and int(newest.name) != steps_of(cfg, stage)):
             return f"the last checkpoint of stage {stage} is missing or damaged"

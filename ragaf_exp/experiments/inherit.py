@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from ragaf_exp.config.schema import COARSE
+from ragaf_exp.config.stages import FIRST, LAST
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.safe_files import is_regular, read_bounded
@@ -17,14 +17,14 @@ def inherit(cfg: DictConfig, folder: RunFolder) -> None:
 
     Raises UserError if init is missing, or that run lacks a checkpoint or its tokenizer.
     """
-    if COARSE in cfg.stage.run or load_newest(folder.checkpoints, COARSE, parts=()) is not None:
+    if FIRST.name in cfg.stage.run or load_newest(folder.checkpoints, FIRST.name, parts=()) is not None:
         return
     if cfg.init is None:
-        raise UserError("stage=refine: give init=<run folder> with the stage 1 to start from, or use stage=both")
+        raise UserError(f"stage={LAST.name}: give init=<run folder> with the stage 1 to start from, or use stage=both")
     other, _ = RunFolder.read(cfg.init, finished=False)
-    checkpoint = load_newest(other.checkpoints, COARSE)
+    checkpoint = load_newest(other.checkpoints, FIRST.name)
     if checkpoint is None:
-        raise UserError(f"init={cfg.init}: holds no intact checkpoint of stage 1; train it with stage=coarse")
+        raise UserError(f"init={cfg.init}: holds no intact checkpoint of stage 1; train it with stage={FIRST.name}")
     if not is_regular(other.tokenizer):
         raise UserError(f"{other.tokenizer}: missing; restore it, or train that run again")
     write_bytes(folder.tokenizer, read_bounded(other.tokenizer))

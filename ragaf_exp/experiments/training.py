@@ -13,11 +13,11 @@ from ragaf_exp.assembly.model import make_model
 from ragaf_exp.compute.device import Compute, pick_device
 from ragaf_exp.config.build import build
 from ragaf_exp.config.doubts import doubts
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import FIRST, STAGES, chain, trained
 from ragaf_exp.core.types import Batch
 from ragaf_exp.data.loader import collate
 from ragaf_exp.distributed import launch
-from ragaf_exp.experiments import shared_stage1
+from ragaf_exp.experiments import shared_stage
 from ragaf_exp.experiments.extend import continue_sibling
 from ragaf_exp.experiments.inherit import inherit
 from ragaf_exp.experiments.validation import Validation
@@ -54,7 +54,7 @@ class Training:
 
     def __init__(self, cfg: DictConfig, folder: RunFolder):
         self.cfg, self.folder = cfg, folder
-        self.stages = [stage for stage in (COARSE, REFINE) if stage in cfg.stage.run]
+        self.stages = trained(cfg)
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
         for stage in self.stages:  # before the folder is read: the process that writes may discard it at once
             check_shares(steps_of(cfg, stage) - cfg.stage[stage].steps, cfg.stage)
@@ -87,19 +87,20 @@ class Training:
         self._record_data(self.folder)
 
     def inherited(self) -> dict[str, Model]:
-        """The stage 1 model of another run if this one starts at stage 2, else no model."""
-        if COARSE in self.stages:
-            return {}
-        return {COARSE: load_stage(make_model(self.parts, COARSE), self.folder, COARSE).to(self.compute.device)}
+        """The models that another run trained and this one starts from."""
+        earlier = [stage for stage in chain(self.cfg) if stage not in self.stages]
+        return {stage: load_stage(make_model(self.parts, stage), self.folder, stage).to(self.compute.device)
+                for stage in earlier}  # fmt: skip
 
     def train(self, stage: str, models: dict[str, Model]) -> Model:
         """Train a stage and return its EMA model. models: the models of earlier stages."""
-        if stage == COARSE and self.cfg.study.share:
+        start = STAGES[stage].starts_from
+        if start is None and self.cfg.study.share:
             self._share()
-        trained = self.trainer(stage, models.get(COARSE)).fit(self.train_examples, self.to_batch)
+        model = self.trainer(stage, models[start] if start else None).fit(self.train_examples, self.to_batch)
         if self.folder.is_main:
-            save_lora(trained, self.folder.path / "lora" / stage)
-        return trained
+            save_lora(model, self.folder.path / "lora" / stage)
+        return model
 
     def trainer(self, stage: str, coarse: Model | None) -> Trainer:
         """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts."""
@@ -146,12 +147,12 @@ class Training:
 
     def _share(self) -> None:
         """Train stage 1 once for all members of the study that share it, and link it into this run."""
-        newest = load_newest(self.folder.checkpoints, COARSE, parts=())
-        if newest is not None and newest.step == self.cfg.stage.coarse.steps:
+        newest = load_newest(self.folder.checkpoints, FIRST.name, parts=())
+        if newest is not None and newest.step == FIRST.setting(self.cfg, "steps"):
             return
-        with shared_stage1.lock_stage1(self.cfg) as shared:
+        with shared_stage.lock_shared(self.cfg) as shared:
             data_record.check(shared.path, self.parts.source)
             self._record_data(shared)
             setup = self._setup(self.setup.cached, shared)
-            setup.trainer(COARSE, None, shared).fit(self.train_examples, self.to_batch)
-            shared_stage1.link_stage1(shared, self.folder)
+            setup.trainer(FIRST.name, None, shared).fit(self.train_examples, self.to_batch)
+            shared_stage.link_shared(shared, self.folder)

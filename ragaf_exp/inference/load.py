@@ -8,7 +8,7 @@ from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import FIRST, LAST, STAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.safe_files import is_folder, is_regular
 from ragaf_exp.inference.pipeline import Pipeline
@@ -33,7 +33,7 @@ def make_pipeline(cfg: DictConfig, parts: Parts, coarse: Model | None, refine: M
     Returns:
         The pipeline.
     """
-    strength, scale = cfg.stage.refine.strength, cfg.stage.coarse.scale
+    strength, scale = LAST.setting(cfg, "strength"), FIRST.scale(cfg)
     return Pipeline(coarse, refine, parts.codec, parts.sampler, compute, strength, cfg.seed, parts.chunks, scale)
 
 
@@ -43,7 +43,7 @@ def load_stage(model: Model, folder: RunFolder, stage: str) -> Model:
     Args:
         model: The model to load into.
         folder: The run folder.
-        stage: coarse or refine.
+        stage: Its name.
 
     Returns:
         The model, frozen and in evaluation mode.
@@ -73,13 +73,13 @@ def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
         raise UserError(f"{folder.tokenizer}: missing; restore it or train again")
     parts = assemble(cfg, folder)
     parts.codec.to(compute.device)
-    models: dict[str, Model | None] = {COARSE: None, REFINE: None}
+    models: dict[str, Model | None] = dict.fromkeys(STAGES)
     if not any((folder.checkpoints / stage).exists() for stage in models):
         raise UserError(f"{folder.checkpoints}: no checkpoint of any stage; run its training command again")
     for stage in models:
         if is_folder(folder.checkpoints / stage):
             model = load_stage(make_model(parts, stage), folder, stage)
-            if (coarse := models[COARSE]) is not None:
-                share_identical_weights(coarse, model)
+            if (start := models.get(STAGES[stage].starts_from or stage)) is not None:
+                share_identical_weights(start, model)
             models[stage] = model.to(compute.device)
-    return parts, make_pipeline(cfg, parts, models[COARSE], models[REFINE], compute)
+    return parts, make_pipeline(cfg, parts, models[FIRST.name], models[LAST.name], compute)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.compute.out_of_memory import Chunks
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.randomness import item_noise
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.sampler import Sampler
@@ -61,6 +63,11 @@ class SampledImages:
         return last
 
 
+def stage_images(sampled: SampledTensors | SampledImages) -> dict[str, Any]:
+    """The samples of the stages that ran, by name."""
+    return {name: images for name in IMAGES if (images := getattr(sampled, name)) is not None}
+
+
 class Pipeline:
     """Samples a batch with stage 1, then refines the result with stage 2.
 
@@ -90,6 +97,13 @@ class Pipeline:
         Noise depends only on (seed, stage, item key), so that metrics do not depend on batch size or order.
         """
         return SampledTensors.joined(self.chunks.over(len(batch), lambda rows: self._sample(batch.rows(rows))))
+
+    @property
+    def last(self) -> Model:
+        """The model of the last stage."""
+        model = self.coarse if self.refine is None else self.refine
+        assert model is not None, "a pipeline has at least one stage"
+        return model
 
     @torch.no_grad()
     def _sample(self, batch: Batch) -> SampledTensors:

@@ -61,6 +61,7 @@ class Conditioning:
     hint: dict[str, Tensor]  # injection point -> (B,C,h,w), added to the UNet's features there
     regions: RegionState | None = None  # None in stage 1
     coarse: Tensor | None = None  # (B,C,h,w): stage 1's latent, for a stage 2 that sees it
+    crops: Tensor | None = None  # (B,4) what is cut off each image, for a model that has it as an input
     extra: Tensor | None = None  # (B,E,h,w): a task's channels next to x_t
     task_token: Tensor | None = None  # (B,1,D), after the caption's, where one network is trained on several tasks
     phrase_tokens: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, where the batch has spans

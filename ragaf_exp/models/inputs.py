@@ -28,7 +28,7 @@ class Inputs:
     tokens: int = 0
 
     def extra_channels(self, latent_channels: int) -> int:
-        """Channels that `extra` gives. latent_channels: channels of a latent."""
+        """Channels of `extra` that are concatenated to x_t; 0 where `to_denoiser` uses it. latent_channels: of a latent."""
         return 0
 
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
@@ -36,7 +36,7 @@ class Inputs:
         return batch.sketch, keep.get("sketch")
 
     def extra(self, batch: Batch, keep: Keep, encode: Encode) -> Tensor | None:
-        """Channels next to x_t, (B,E,h,w), the same at every timestep; a dropped condition is zero in them.
+        """Encoded conditions next to x_t, (B,E,h,w), the same at every timestep; a dropped condition is zero in them.
 
         Args:
             batch: The batch and its conditions.
@@ -45,8 +45,14 @@ class Inputs:
         """
         return None
 
-    def to_denoiser(self, x_t: Tensor, extra: Tensor | None) -> Tensor:
-        """x_t (B,C,h,w) as the denoiser takes it, which may be larger: a task can place other latents next to it."""
+    def to_denoiser(self, x_t: Tensor, t: Tensor, extra: Tensor | None) -> Tensor:
+        """Lay out the denoiser's input, which may be wider or higher: a task can place other latents to the side of x_t.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+            extra: The task's encoded conditions.
+        """
         return x_t
 
     def from_denoiser(self, prediction: Tensor, x_t: Tensor) -> Tensor:
@@ -76,6 +82,12 @@ class BoundInputs:
     def _encode(self, image: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             return self.codec.encode(image)
+
+
+def both(keep: Keep, present: Keep) -> Keep:
+    """The conditions that are neither dropped nor absent."""
+    there = {name: keep[name] & x if name in keep else x for name, x in present.items()}
+    return {**keep, **there}
 
 
 def present(keep: Keep, name: str, like: Tensor) -> Tensor:

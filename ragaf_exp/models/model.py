@@ -15,7 +15,7 @@ from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.control.base import Hint
-from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep
+from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep, both
 from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.regions.contrast import Contrast
 from ragaf_exp.models.regions.encoder import Ragaf
@@ -44,13 +44,13 @@ class Model(nn.Module):
     compare regions and captions over the batch. coarse_channels: of stage 1's latent, where stage 2 sees it: a
     convolution added to the UNet's first is one over more input channels. downscale: image pixels per latent pixel.
     inputs: what a task gives besides caption and sketch; its channels next to x_t enter in the same way, so that any
-    backbone takes them.
+    backbone takes them. crop_input: what is cut off the images is an input, added after the first layer everywhere.
     """
 
     def __init__(
         self, text: TextEncoder, hint: Hint, backbone: Backbone, shapes: dict[str, Shape], timesteps: int,
         region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
-        coarse_channels: int = 0, inputs: BoundInputs | None = None, *, downscale: int,
+        coarse_channels: int = 0, inputs: BoundInputs | None = None, *, downscale: int, crop_input: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
@@ -67,6 +67,7 @@ class Model(nn.Module):
         self.bound = inputs
         self.inputs = Inputs() if inputs is None else inputs.inputs
         self.extra_in, self.task_tokens = self._task_modules(inputs, shapes)
+        self.crop_in = zero_module(nn.Linear(4, shapes[FIRST][0], bias=False)) if crop_input else None
 
     def forward(
         self, batch: Batch, x_t: Tensor | None, t: Tensor, keep: Keep = ALL, coarse: Tensor | None = None
@@ -99,6 +100,7 @@ class Model(nn.Module):
             keep: Those that are dropped.
             denoises: Whether the denoiser will run; without it, hint residuals and the task's channels are left out.
         """
+        keep = both(keep, batch.present)
         known, keep_text = batch.text, keep.get("text")
         text = self.text(batch.captions, keep_text) if known is None else known.dropped(keep_text, batch.no_text)
         image, keep_hint = self.inputs.hint_image(batch, keep)
@@ -110,8 +112,8 @@ class Model(nn.Module):
         hint = self.hint(features, everything if keep_hint is None else keep_hint) if denoises else {}
         extra = self.bound.extra(batch, keep) if self.bound is not None and denoises else None
         token = None if self.task_tokens is None or batch.task is None else self.task_tokens(batch.task)[:, None]
-        phrases = self._phrase_tokens(batch, text)
-        return Conditioning(text, hint, regions, phrase_tokens=phrases, extra=extra, task_token=token)
+        phrases, crops = self._phrase_tokens(batch, text), None if self.crop_in is None else batch.crops
+        return Conditioning(text, hint, regions, crops=crops, phrase_tokens=phrases, extra=extra, task_token=token)
 
     def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
         """The conditioning with stage 1's latent (B,C,h,w), where this stage takes it as an input."""
@@ -119,8 +121,8 @@ class Model(nn.Module):
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
-        text, x = c.denoiser_text, self._denoiser_input(x_t, c)
-        hint = self._with_extra(c, self.hint.at(c.hint, self.backbone.inputs(x), t, text))
+        text, x = c.denoiser_text, self._denoiser_input(x_t, t, c)
+        hint = self._with_extra(c, self._with_crops(c, self.hint.at(c.hint, self.backbone.inputs(x), t, text)))
         if c.regions is None:
             return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint), x_t))
         ragaf, injection = self._region_path()
@@ -132,10 +134,12 @@ class Model(nn.Module):
         value = self.backbone(x, t, text, injected.residuals, words, injected.modulations)
         return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
 
-    def _denoiser_input(self, x_t: Tensor, c: Conditioning) -> Tensor:
+    def _denoiser_input(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Tensor:
         """x_t as the task lays it out, with the task's channels next to it where the backbone takes them itself."""
-        x = self.inputs.to_denoiser(x_t, c.extra)
-        return x if c.extra is None or self.extra_in is not None else torch.cat([x, c.extra.to(x.dtype)], dim=1)
+        x = self.inputs.to_denoiser(x_t, t, c.extra)
+        if c.extra is None or self.extra_in is not None or not self.inputs.extra_channels(x_t.shape[1]):
+            return x
+        return torch.cat([x, c.extra.to(x.dtype)], dim=1)
 
     def _with_extra(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
         """The hint's residuals, and at the first layer the task's channels: as if they were concatenated to x_t."""
@@ -170,6 +174,13 @@ class Model(nn.Module):
         first, end = offsets.to(text.mask.device, non_blocking=True)[:, None].unbind(-1)  # (B,1,T)
         low, high = batch.spans[:, :, None].unbind(-1)  # (B,N,1)
         return (first >= low) & (end <= high) & (end > first) & text.mask[:, None]
+
+    def _with_crops(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The hint's residuals, and at the first layer what is known of the images' crops; whole images add nothing."""
+        if self.crop_in is None or c.crops is None:
+            return hint
+        cut = self.crop_in(c.crops)[..., None, None]  # (B,C,1,1)
+        return hint | {FIRST: hint[FIRST] + cut if FIRST in hint else cut}
 
     def _with_coarse(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
         """The hint's residuals, and at the first layer what stage 2 sees of stage 1's latent."""

@@ -83,7 +83,7 @@ def plan_of(cfg: Any) -> dict[str, Any]:
 
 
 def left_out(cfg: Any) -> list[str]:
-    """What the predictions do not count, one line each."""
+    """List the memory that the predictions leave out, one line each."""
     omitted = []
     if cfg.memory.compile:
         omitted.append("memory.compile: memory of torch.compile's kernels and of compilation")

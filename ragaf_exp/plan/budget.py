@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import LAST, STAGES
 from ragaf_exp.plan.dry_run import REGIONS
 from ragaf_exp.plan.predict import PHASES, SAMPLING, VALIDATION, Peak, micro_batch, phases_of, predict
 
@@ -21,14 +21,14 @@ KERNELS = 0.25  # GiB: workspaces of cuDNN and cuBLAS; an assumption
 FRAGMENTS = 0.05  # share of activations and workspace lost to fragmentation; an assumption
 CHANGING = ("activations", "workspace", "batch")
 
-TRAINING = (COARSE, REFINE, REGIONS)
+TRAINING = (*STAGES, REGIONS)
 WITH_OPTIMIZER = (*TRAINING, VALIDATION)  # phases in which optimizer state and EMA weights exist
 
 # (settings, phases that they affect, cost), the smallest loss of speed first; costs are not measured here
 SAVERS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"memory.precision": "bf16"}, PHASES, "none on devices with bf16: it is faster"),
     ({"stage.accumulate": "twice"}, TRAINING, "only smaller kernels: the same batch in twice as many micro-batches"),
-    ({"memory.offload": True}, (REFINE, REGIONS), "validation waits for offloaded weights"),
+    ({"memory.offload": True}, (LAST.name, REGIONS), "validation waits for offloaded weights"),
     ({"memory.features": "frozen", "memory.offload": True}, TRAINING, "a pass over the data before training"),
     ({"memory.optimizer": "adamw8bit"}, WITH_OPTIMIZER, "a few per cent of a step"),
     ({"memory.ema": "cpu"}, WITH_OPTIMIZER, "a copy of the trained weights to main memory per step"),

@@ -14,10 +14,10 @@ from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.build import build
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import LAST, STAGES
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.model import Model
-from ragaf_exp.plan.dummies import DummyTokenizer, NullRunFolder, largest_batch
+from ragaf_exp.plan.dummies import DummyTokenizer, NullRunFolder, largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
 from ragaf_exp.training.encoder_cache.features import CacheUse
@@ -45,13 +45,13 @@ class DryRun:
         """The trainer of a stage, as a run builds it. coarse: stage 1's model, None in stage 1."""
         return self.setup.trainer(stage, coarse, NullRunFolder())
 
-    def batch(self, items: int, text: nn.Module) -> Batch:
-        """The largest batch that the config allows, with the encoder outputs that it caches. text: the text encoder."""
-        batch = largest_batch(items, self.cfg.data.size, self.cfg.regions.max_regions, self.parts.task.maps)
-        codec, side = self.parts.codec, self.cfg.data.size
+    def batch(self, items: int, model: Model) -> Batch:
+        """The largest batch that the config allows, with the encoder outputs that it caches. model: of the stage."""
+        height, width = planned_size(self.cfg, model)
+        batch = largest_batch(items, height, self.cfg.regions.max_regions, self.parts.task.maps, width)
+        codec, text = self.parts.codec, model.text
         if self.cached.latents:
-            size = side // codec.downscale
-            batch = replace(batch, latent=torch.zeros(items, codec.channels, size, size))
+            batch = replace(batch, latent=torch.zeros(codec.latent_shape(batch)))
         if self.cached.texts:
             with torch.no_grad():
                 batch = replace(batch, text=text(batch.captions), no_text=text([""]))
@@ -59,20 +59,28 @@ class DryRun:
 
 
 class TrainingFixture:
-    """A stage's model, trainer and batch, with every tensor labelled by kind."""
+    """A stage's model, trainer and batch, with every tensor labelled by kind.
+
+    Args:
+        cfg: The composed config.
+        phase: The phase of training: a stage, or REGIONS for stage 2's region-only steps.
+        compute: The device whose memory use is predicted.
+        tracker: Labels the tensors.
+    """
 
     def __init__(self, cfg: DictConfig, phase: str, compute: FakeCudaCompute, tracker: Tracker):
         with tracker.labelling("codec"):
             dry_run = DryRun(cfg, compute)
         self.parts, self.codec, self.coarse = dry_run.parts, dry_run.parts.codec, None
-        if phase != COARSE:  # used by validation, and the initialisation of stage 2
+        stage = STAGES.get(phase, LAST)  # steps of the region path are the last stage's
+        if stage.starts_from:  # used by validation, and the initialisation of the stage
             with tracker.labelling("stage 1"):
-                self.coarse = make_model(self.parts, COARSE).requires_grad_(False).eval()
+                self.coarse = make_model(self.parts, stage.starts_from).requires_grad_(False).eval()
         with tracker.labelling("weights"):
-            self.trainer = dry_run.trainer(COARSE if phase == COARSE else REFINE, self.coarse)
+            self.trainer = dry_run.trainer(stage.name, self.coarse)
         with tracker.labelling("batch"):
-            items = cfg.stage.refine.region_batch if phase == REGIONS else cfg.stage.batch
-            self.batch = dry_run.batch(items, self.trainer.bare.text)
+            items = stage.setting(cfg, "region_batch") if phase == REGIONS else cfg.stage.batch
+            self.batch = dry_run.batch(items, self.trainer.bare)
         self.number = 0 if phase == REGIONS else self.trainer.plan.steps - 1
         _label_all(tracker, self.trainer, self.codec, cfg.memory.ema)
 
@@ -107,7 +115,13 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 
 @contextmanager
 def track_allocations(tracker: Tracker, trainer: Trainer, codec: nn.Module) -> Iterator[None]:
-    """Label the allocations of training steps in the block by the operation that makes them."""
+    """Label the allocations of training steps in the block by the operation that makes them.
+
+    Args:
+        tracker: Records allocations.
+        trainer: The trainer whose steps run in the block.
+        codec: Encodes the images of a step.
+    """
     update, accelerator = trainer.update, trainer.accelerator
     with ExitStack() as stack:
         stack.enter_context(wrapped(codec, encode=tracker.labelled("codec", codec.encode)))

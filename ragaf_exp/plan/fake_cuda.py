@@ -34,6 +34,15 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """Allocate the output and the statistics that the backward pass needs.
+
+        Args:
+            ctx: Stores tensors for the backward pass.
+            q: Queries, (B,heads,pixels,width).
+            k: Keys, (B,heads,tokens,width).
+            v: Values, (B,heads,tokens,width).
+            bias: (B,heads or 1,pixels,tokens), added to the logits, or None.
+        """
         out = q.new_empty(*q.shape[:-1], v.shape[-1])
         largest = q.new_empty(q.shape[:-1], dtype=torch.float32)
         ctx.save_for_backward(q, k, v, bias, out, largest)

@@ -10,18 +10,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.assembly.model import init_refine_from_coarse, make_model, memory_of
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.build import locate
+from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain, last_stage
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dry_run import REGIONS, DryRun, TrainingFixture, track_allocations, wrapped
-from ragaf_exp.plan.dummies import largest_batch
+from ragaf_exp.plan.dummies import largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute, meta_device
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
 from ragaf_exp.training.condition_usage import condition_usage
 from ragaf_exp.training.losses.region_targets import train_regions
 
 VALIDATION, SAMPLING = "validation", "sampling"
-PHASES = (COARSE, REFINE, REGIONS, VALIDATION, SAMPLING)
+PHASES = (*STAGES, REGIONS, VALIDATION, SAMPLING)
 KINDS = ("weights", "stage 1", "codec", "gradients", "optimizer", "average", "batch", "activations", WORKSPACE)
 
 
@@ -29,7 +30,7 @@ KINDS = ("weights", "stage 1", "codec", "gradients", "optimizer", "average", "ba
 class Peak:
     """The peak of one phase. parts: bytes by kind at the peak, in the allocator's multiples of 512."""
 
-    phase: str  # coarse, refine, regions (stage 2's steps that train only the region path), validation or sampling
+    phase: str  # a stage, regions (the steps that train only the region path), validation or sampling
     micro_batch: int
     parts: dict[str, int]
 
@@ -38,9 +39,9 @@ class Peak:
         return sum(self.parts.values())
 
 
-def micro_batch(cfg: DictConfig, phase: str = REFINE) -> int:
+def micro_batch(cfg: DictConfig, phase: str = LAST.name) -> int:
     """Items in one micro-batch of a training step."""
-    batch = cfg.stage.refine.region_batch if phase == REGIONS else cfg.stage.batch
+    batch = LAST.setting(cfg, "region_batch") if phase == REGIONS else cfg.stage.batch
     return -(-batch // cfg.stage.accumulate)
 
 
@@ -70,7 +71,7 @@ def predict(cfg: DictConfig, precision: str, phases: tuple[str, ...] | None = No
 
 def phases_of(cfg: DictConfig) -> tuple[str, ...]:
     """The phases of a config's run that differ in memory."""
-    regions = REFINE in cfg.stage.run and cfg.stage.refine.region_steps > 0 and train_regions(cfg.loss)
+    regions = last_stage(cfg).setting(cfg, "region_steps", 0) > 0 and train_regions(cfg.loss)
     return (*cfg.stage.run, *([REGIONS] if regions else []), VALIDATION, SAMPLING)
 
 
@@ -79,15 +80,16 @@ def planned_config(cfg: DictConfig) -> DictConfig:
     short = OmegaConf.create(OmegaConf.to_container(cfg))
     short.stage.accumulate = min(2, cfg.stage.accumulate)
     short.stage.batch = micro_batch(cfg) * short.stage.accumulate
-    short.stage.refine.region_batch = micro_batch(cfg, REGIONS) * short.stage.accumulate
+    short.stage[LAST.name].region_batch = micro_batch(cfg, REGIONS) * short.stage.accumulate
     short.memory.compile = False  # not planned
-    short.sampler.steps, short.sampler.scheduler = min(2, cfg.sampler.steps), "ddim"
+    short.sampler.steps = min(2, cfg.sampler.steps)
     for group in ("backbone", "codec", "text", "hint"):  # without its folder, a network is planned from the config
         part = short[group]
         if "weights" in part:
             part.weights, part.source = "none", part.source if _is_local(part.get("source", "")) else ""
     if "source" in short.diffusion and not _is_local(short.diffusion.source):
         short.diffusion = {"_target_": "ragaf_exp.diffusion.process.Diffusion"}
+    short.sampler.scheduler = locate(short.diffusion._target_, "diffusion").schedulers[0]
     return short
 
 
@@ -100,7 +102,7 @@ def training_peak(cfg: DictConfig, phase: str, compute: FakeCudaCompute) -> Peak
 
     Args:
         cfg: A config from `planned_config`.
-        phase: coarse, refine or regions.
+        phase: A stage, or regions.
         compute: The emulated device.
 
     Returns:
@@ -119,20 +121,20 @@ def training_peak(cfg: DictConfig, phase: str, compute: FakeCudaCompute) -> Peak
 def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
     """The peak of validation in the last trained stage, on top of the training memory, with all networks on the device."""
     cfg = OmegaConf.merge(cfg, {"memory": {"offload": False}})
-    tracker, stage = Tracker(compute.device.type), REFINE if REFINE in cfg.stage.run else COARSE
+    tracker, stage = Tracker(compute.device.type), last_stage(cfg)
     items = min(cfg.eval.batch, max(cfg.eval.grid, cfg.eval.validation_drawn))
     with tracker:
-        fixture = TrainingFixture(cfg, stage, compute, tracker)
+        fixture = TrainingFixture(cfg, stage.name, compute, tracker)
         with track_allocations(tracker, fixture.trainer, fixture.codec):
             fixture.step(tracker)
         model = fixture.trainer.bare if cfg.memory.ema == "cpu" else fixture.trainer.ema.model  # see Ema.serving
-        stages = (fixture.coarse, model) if stage == REFINE else (model, None)
+        stages = (fixture.coarse, model) if stage.starts_from else (model, None)
         pipeline = make_pipeline(cfg, fixture.parts, *stages, compute)
         with tracker.labelling("batch"):
+            height, width = planned_size(cfg, model)
             task = fixture.parts.task
-            sampled, scored = (
-                largest_batch(n, cfg.data.size, cfg.regions.max_regions, task.maps) for n in (items, cfg.eval.batch)
-            )
+            further = (height, cfg.regions.max_regions, task.maps, width)
+            sampled, scored = (largest_batch(n, *further) for n in (items, cfg.eval.batch))
         tracker.start()
         with torch.no_grad(), tracker.labelling("activations"):
             pipeline(sampled)
@@ -149,17 +151,19 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
     with tracker, torch.no_grad():
         with tracker.labelling("codec"):
             dry_run = DryRun(cfg, compute)
-        models: dict[str, Model | None] = {COARSE: None, REFINE: None}
+        models: dict[str, Model | None] = dict.fromkeys(STAGES)
         with tracker.labelling("weights"):
-            for stage in (COARSE, REFINE) if REFINE in cfg.stage.run else (COARSE,):
+            for stage in chain(cfg):
                 models[stage] = make_model(dry_run.parts, stage)
-        if models[REFINE] is not None:  # weights that stage 2 does not train are shared
-            init_refine_from_coarse(models[REFINE], models[COARSE].state_dict(), memory_of(cfg))
+        for name, kind in STAGES.items():  # weights that a later stage does not train are shared
+            if models[name] is not None and kind.starts_from:
+                init_refine_from_coarse(models[name], models[kind.starts_from].state_dict(), memory_of(cfg))
         for model in filter(None, models.values()):
             model.requires_grad_(False).eval()
         with tracker.labelling("batch"):
-            batch = largest_batch(cfg.eval.batch, cfg.data.size, cfg.regions.max_regions, dry_run.parts.task.maps)
-        pipeline = make_pipeline(cfg, dry_run.parts, models[COARSE], models[REFINE], compute)
+            height, width = planned_size(cfg, next(filter(None, models.values())))
+            batch = largest_batch(cfg.eval.batch, height, cfg.regions.max_regions, dry_run.parts.task.maps, width)
+        pipeline = make_pipeline(cfg, dry_run.parts, models[FIRST.name], models[LAST.name], compute)
         codec = dry_run.parts.codec
         tracker.start()
         with wrapped(codec, decode=tracker.labelled("codec", codec.decode)), tracker.labelling("activations"):

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from eval.registry import GROUPS, METRICS, Metric, metric_of
+from ragaf_exp.config.stages import FIRST_PREFIX
 
-FIRST = "stage1/"  # prefix in metrics.json of stage 1's figures if stage 2 has figures too
+FIRST = FIRST_PREFIX  # of stage 1's figures if later stages have figures too
 # suffixes of chance levels
 BASELINES = {"_shuffled": ", chance", "_uniform": ", of a uniform map", "_chance": ", chance"}
 _UNKNOWN = Metric("", "", "", "Other", share=False)

@@ -66,7 +66,7 @@ def _content(path: Path) -> Any:
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     except RecursionError as error:
-        raise UserError(f"{path}: nested too deep, or contains an alias of itself; write it out") from error
+        raise UserError(f"{path}: nested too deep, or contains a recursive alias; write it out") from error
     return OmegaConf.to_container(content) or None
 
 

@@ -67,7 +67,7 @@ class Record:
             yield
 
     def members(self) -> dict[str, dict[str, str]]:
-        """hash -> overrides, in the order of submission."""
+        """Overrides of each member by its hash, in the order of submission."""
         if not self.exists:
             return {}
         path = self.folder / "members.json"
@@ -111,6 +111,14 @@ class Record:
         return [read_job(path) for path in sorted(paths, key=lambda path: int(path.stem))]
 
     def new_job(self, launcher: str, members: list[str], snapshot: Path, **facts: Any) -> Job:
+        """Record a new job.
+
+        Args:
+            launcher: The name of its launcher.
+            members: The members that it runs.
+            snapshot: The folder of its code.
+            **facts: Further fields of Job.
+        """
         last = max((job.number for job in self.jobs()), default=0)
         job = Job(last + 1, launcher, members, str(snapshot), **facts)
         self.write(job)

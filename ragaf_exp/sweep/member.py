@@ -35,7 +35,13 @@ def main(arguments: list[str]) -> None:
 
 
 def run_member(record: Record, job: Job, member: str) -> None:
-    """Run one member in its run folder, with the config written at submission."""
+    """Run one member in its run folder, with the config written at submission.
+
+    Args:
+        record: The sweep's folder.
+        job: The job that runs the member.
+        member: The hash of the member's config.
+    """
     if read_loosely(record.home / member / "status.json").get("state") == "done":
         print(f"{record.home / member}: already finished")
         return

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pkgutil import resolve_name
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from ragaf_exp.core.types import Batch, Example
+from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.models.inputs import Inputs
 
@@ -92,7 +92,7 @@ class Task(Inputs, ABC):
     """The task that a network is trained for. Subclasses take the settings of their YAML in the constructor.
 
     mirror, crops: augmentation of training items, see data.variants. columns: of a sampling request, name -> kind
-    (text, drawing, image or mask), a literal, since command lines read it from the source. optional: those of them that
+    (text, drawing or image), a literal, since command lines read it from the source. optional: those of them that
     can be left out. metrics: functions Scoring -> values by metric, see eval.scoring; their metrics are in eval.registry.
     loss_weights: of the losses that the group `loss` has no weight for. loss_network: frozen, for losses of images.
     """
@@ -126,13 +126,24 @@ class Task(Inputs, ABC):
         return {name: channels for condition in self.conditions for name, channels in condition.maps.items()}
 
     def make_conditions(self, example: Example, rng: np.random.Generator) -> Mapping[str, np.ndarray]:
-        """The further conditions of an example, by the keys of `maps`; the default passes those of the data source on.
+        """The further conditions of an example, by the keys of `maps`; the default passes those of the item on.
+
+        A task that makes conditions takes those that the item already has: a sampling request brings its own.
 
         Args:
             example: The item with sketch, regions and graph.
             rng: A function of seed and item, and in training of the step too.
         """
         return example.item.conditions
+
+    def request_item(self, item: Item, inputs: Mapping[str, np.ndarray]) -> Item:
+        """The item of a sampling request.
+
+        Args:
+            item: Its prompt, its sketch where there is one, and a black image of the size that is sampled.
+            inputs: The pictures of its other columns, (H,W,3) uint8 of any size, by name.
+        """
+        return replace(item, conditions=dict(inputs)) if inputs else item
 
     def losses(self, step: Denoised) -> dict[str, Tensor]:
         """Losses of the denoiser by name, each a mean over the batch's items."""

@@ -18,7 +18,7 @@ from ragaf_exp.diffusion.denoiser import Denoiser
 from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.tasks.base import Denoised, Task, denoising_loss
 from ragaf_exp.training.ema import Ema
-from ragaf_exp.training.losses.stage1_sample import Stage1Sampler
+from ragaf_exp.training.losses.start_sample import StartSampler
 from ragaf_exp.training.losses.weighted import LossWeights, region_losses
 from ragaf_exp.training.micro_batches import WHOLE, MicroBatch, MicroBatchWeight
 from ragaf_exp.training.step_noise import StepNoise, x_start
@@ -28,16 +28,16 @@ from ragaf_exp.training.update import Update
 class Objective(nn.Module):
     """Weighted sum of losses, by the weights of config group `loss`; a loss without a weight is not computed.
 
-    stage1: the trained stage 1 whose latents stage 2 takes as input, in so many steps; None where it takes none.
+    earlier: the trained stage whose latents this one takes as input, in so many steps; None where it takes none.
     task: whose losses train the denoiser; None for the denoising loss alone. codec: decodes predictions for these losses.
     """
 
     def __init__(
-        self, process: Process, loss: Loss | None = None, stage1: Denoiser | None = None, coarse_steps: int = 1,
+        self, process: Process, loss: Loss | None = None, earlier: Denoiser | None = None, coarse_steps: int = 1,
         task: Task | None = None, codec: Codec | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.coarse = None if stage1 is None else Stage1Sampler(process, stage1, coarse_steps)
+        self.coarse = None if earlier is None else StartSampler(process, earlier, coarse_steps)
         self.process = process
         self.weights = LossWeights(loss or Loss(), task.loss_weights if task else None)
         self.task_losses, self.loss_network = (task.losses, task.loss_network) if task else (self._denoising, None)
@@ -62,8 +62,8 @@ class Objective(nn.Module):
         timesteps, x_t = noise.timesteps, None
         if not regions_only:
             x_t = self.process.add_noise(x_start(x_0, batch, noise) if start is None else start, noise.noise, timesteps)
-        stage1_latent = None if self.coarse is None or regions_only else self.coarse(batch, noise.stage1_noise())
-        prediction, conditioning = model(batch, x_t, timesteps, noise.keep, stage1_latent)
+        earlier = None if self.coarse is None or regions_only else self.coarse(batch, noise.start_noise())
+        prediction, conditioning = model(batch, x_t, timesteps, noise.keep, earlier)
         losses = {}
         if prediction.value is not None and x_t is not None:
             target = self.process.target(x_0, noise.noise, timesteps)

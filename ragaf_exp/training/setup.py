@@ -11,7 +11,8 @@ from torch import nn
 from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.schema import COARSE, PLAIN, REFINE
+from ragaf_exp.config.schema import PLAIN
+from ragaf_exp.config.stages import STAGES
 from ragaf_exp.models.loading.tuning import copy_tuned_weights, set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.runs.folder import RunFolder
@@ -45,20 +46,20 @@ class TrainerSetup:
 
     def trainer(self, stage: str, coarse: Model | None, folder: RunFolder) -> Trainer:
         """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts."""
-        s, refine = self.settings, self.cfg.stage.refine
+        s, kind = self.settings, STAGES[stage]
         model = make_model(self.parts, stage)
-        if stage == REFINE:
-            assert coarse is not None, "stage 2 starts from stage 1"
+        if kind.starts_from:
+            assert coarse is not None, f"{kind.name} starts from {kind.starts_from}"
             copy_tuned_weights(coarse, model)
             model = init_refine_from_coarse(model, coarse.state_dict(), s["memory"])
         set_trainable(model, stage, s["memory"])
-        stage1 = coarse if stage == REFINE and refine.coarse_input else None
-        parts = self.parts
-        objective = Objective(parts.diffusion, s["loss"], stage1, refine.coarse_steps, parts.task, parts.codec)
+        start, parts = coarse if kind.takes_start(self.cfg) else None, self.parts
+        start_steps = kind.setting(self.cfg, "coarse_steps", 1)
+        objective = Objective(parts.diffusion, s["loss"], start, start_steps, parts.task, parts.codec)
         objective = objective.to(self.compute.device)
         schedule = plan(self.cfg, stage, self.parts)
         compute = self.settle(model, objective, schedule, folder) if self.settle else self.compute
-        networks = Networks(model, objective, self.parts.codec, self._idle(model, None if stage1 else coarse))
+        networks = Networks(model, objective, self.parts.codec, self._idle(model, None if start else coarse))
         settings = Settings(s["stage"], s["optim"], s["task"], s["memory"], self.cfg.seed)
         hooks = Hooks(lambda ema, step: self.validate(stage, ema, coarse, objective, compute, step), self.on_log)
         return Trainer(schedule, networks, folder, compute, settings, hooks)
@@ -76,19 +77,15 @@ def settings_of(cfg: DictConfig) -> dict:
 
 
 def plan(cfg: DictConfig, stage: str, parts: Parts) -> StageSchedule:
-    """Steps and rates of a stage. Stage 2 is trained on the timesteps that sampling with its strength visits."""
-    if stage == COARSE:
-        pace = cfg.stage.coarse
-        return StageSchedule(stage, pace.steps, pace.lr, parts.diffusion.timesteps, scale=pace.scale)
-    pace = cfg.stage.refine
-    last = max(1, round(parts.diffusion.timesteps * pace.strength))
-    steps = steps_of(cfg, stage)
-    return StageSchedule(stage, steps, pace.lr, last, pace.recolour, steps - pace.steps, pace.region_batch, pace.region_lr)
+    """Steps and rates of a stage. It is trained on the timesteps that sampling with its strength visits."""
+    kind, pace, steps = STAGES[stage], cfg.stage[stage], steps_of(cfg, stage)
+    last = max(1, round(parts.diffusion.timesteps * kind.setting(cfg, "strength", 1.0)))
+    regions = (kind.setting(cfg, "recolour", 0.0), steps - pace.steps, kind.setting(cfg, "region_batch", 1),
+               kind.setting(cfg, "region_lr", 0.0))  # fmt: skip
+    return StageSchedule(stage, steps, pace.lr, last, *regions, scale=kind.scale(cfg))
 
 
 def steps_of(cfg: DictConfig, stage: str) -> int:
     """Steps of a stage, with those of the region path alone."""
-    if stage == COARSE:
-        return cfg.stage.coarse.steps
-    region_steps = cfg.stage.refine.region_steps if train_regions(cfg.loss) else 0  # they have no other loss
-    return region_steps + cfg.stage.refine.steps
+    region_steps = STAGES[stage].setting(cfg, "region_steps", 0)
+    return cfg.stage[stage].steps + (region_steps if train_regions(cfg.loss) else 0)  # they have no other loss

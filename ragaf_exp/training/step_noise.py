@@ -25,7 +25,7 @@ class StepNoise:
     recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
     coarse: Tensor | None = None  # (B,C,h,w) standard normal: stage 1's noise, where stage 2 takes its latent as input
 
-    def stage1_noise(self) -> Tensor:
+    def start_noise(self) -> Tensor:
         """(B,C,h,w), for a stage 2 that takes stage 1's latent as input."""
         assert self.coarse is not None, "sampled with coarse=True"
         return self.coarse
@@ -60,7 +60,7 @@ def sample_step_noise(
     n = shape[0]
     return StepNoise(
         noise=torch.randn(shape, generator=generator),
-        timesteps=process.sample_timesteps(n, last, generator),
+        timesteps=process.at(shape[2], shape[3]).sample_timesteps(n, last, generator),
         keep={name: torch.rand(n, generator=generator) >= share for name, share in dropout.items()},
         recolour=torch.rand(n, generator=generator) < recolour if recolour else None,
         coarse=torch.randn(shape, generator=generator) if coarse else None,

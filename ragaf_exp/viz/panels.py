@@ -7,21 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.types import Example
-from ragaf_exp.inference.pipeline import SampledImages
+from ragaf_exp.inference.pipeline import SampledImages, stage_images
 from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.tasks.base import Panel
 from ragaf_exp.viz.attention import attention_figure
 from ragaf_exp.viz.grids import grid, png
 from ragaf_exp.viz.regions import regions_of
 
-STAGES, TRUTH = ("stage1", "stage2"), "truth"
+TRUTH = "truth"
 
 
 def columns(shown: Sequence[Panel]) -> list[str]:
     """The names of a grid's columns in order: a task's panels, the samples of the stages, the true image."""
-    return [*(panel.name for panel in shown), *STAGES, TRUTH]
+    return [*(panel.name for panel in shown), *IMAGES, TRUTH]
 
 
 def save_png(path: Path, picture: np.ndarray, own: bool = False) -> None:
@@ -50,13 +51,10 @@ def panels(
         shown: The task's panels.
 
     Returns:
-        Images by name: the task's panels, stage1, stage2, attention. Stages that did not run are left out.
+        Images by name: the task's panels, the samples of the stages that ran, attention.
     """
     images = {panel.name: panel.of(example) for panel in shown}
-    for name in STAGES:
-        of_batch = getattr(sampled, name)
-        if of_batch is not None:
-            images[name] = of_batch[row]
+    images |= {name: of_batch[row] for name, of_batch in stage_images(sampled).items()}
     if sampled.region_text is not None:
         words, attention = by_word(example.item.caption, sampled.region_text[row], text)
         attention, overlay = attention[: example.regions.count], regions_of(example)
@@ -101,7 +99,7 @@ def validation_grid(rows: list[Example], sampled: SampledImages, shown: Sequence
     """
     cells = {
         **{panel.name: [panel.of(e) for e in rows] for panel in shown},
-        **{name: x for name in STAGES if (x := getattr(sampled, name)) is not None},
+        **stage_images(sampled),
         TRUTH: [e.item.image for e in rows],
     }
     return grid(list(zip(*cells.values(), strict=True)), list(cells), [e.item.caption for e in rows])

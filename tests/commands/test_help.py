@@ -10,6 +10,8 @@ import pytest
 from ragaf_exp.__main__ import COMMANDS, DOCUMENTED, main, summary
 from ragaf_exp.config.command_line import guarded
 
+pytestmark = pytest.mark.process
+
 
 def entry(command: str):
     """The function that a command calls, and its module."""

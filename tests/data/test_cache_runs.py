@@ -19,6 +19,8 @@ from ragaf_exp.config.compose import compose_config
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.process
+
 SHORT = "stage.coarse.steps=4 stage.refine.steps=2 stage.refine.region_steps=2 data.train=16".split()
 FEW = "data.size=32 data.train=24 data.val=3 data.test=2".split()
 

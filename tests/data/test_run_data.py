@@ -22,6 +22,8 @@ from ragaf_exp.runs import data_record
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.encoder_cache.fill import digest_of, marker
 
+pytestmark = pytest.mark.process
+
 COUNT = 9
 
 

@@ -22,6 +22,8 @@ from safetensors.torch import save_file
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.runs.folder import run_path
 
+pytestmark = pytest.mark.process
+
 OLD_FILES = Path(__file__).parent / "run_of_3e79f00"
 HASH = "95ccda024d44"  # the run folder's name, and so the hash of its config
 PROMPT = "a red circle left of a blue square"

@@ -15,7 +15,7 @@ from ragaf_exp.core.randomness import generator, item_noise
 from ragaf_exp.core.resources import CONF
 from ragaf_exp.data.loader import batch_order
 from ragaf_exp.diffusion.process import Diffusion
-from ragaf_exp.experiments import shared_stage1
+from ragaf_exp.experiments import shared_stage
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.step_noise import sample_step_noise
 
@@ -75,7 +75,7 @@ def test_the_streams_of_a_seed_are_the_same_numbers(study, configs):
 
 def test_members_that_share_stage_1_are_those_that_do_not_change_it(configs):
     for study in STUDIES:
-        places = {m: shared_stage1.folder_of(configs[study, m]).path for m in MEMBERS}
+        places = {m: shared_stage.folder_of(configs[study, m]).path for m in MEMBERS}
         for member, place in places.items():
             suffix = member[-2:] if member[-2:] in ("_1", "_2") else ""
             assert (place == places["full" + suffix]) != member.startswith(OWN_STAGE_1), member

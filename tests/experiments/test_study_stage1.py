@@ -17,7 +17,7 @@ from run_files import rows, tensors
 from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.config.schema import COARSE, Loss
 from ragaf_exp.data.loader import collate
-from ragaf_exp.experiments import shared_stage1
+from ragaf_exp.experiments import shared_stage
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.report.compare.runs import sweep_members
@@ -25,10 +25,12 @@ from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.trainer import Trainer
 
+pytestmark = pytest.mark.process
+
 UNSEEN = ["regions.max_regions=2", "graph=none", "ragaf.layers=2", "fusion=cosine", "injection=bottleneck",
           "sampler.steps=3", "eval.grid=1", "stage.refine.steps=9", "memory.tune=frozen", "study.member=x",
           "memory.budget=99", "memory.force=true"]  # fmt: skip
-UNSEEN += [f"loss.{field.name}=0.37" for field in dataclasses.fields(Loss) if field.name not in shared_stage1.STAGE1_LOSSES]
+UNSEEN += [f"loss.{field.name}=0.37" for field in dataclasses.fields(Loss) if field.name not in shared_stage.STAGE1_LOSSES]
 SEEN = ["seed=1", "data.train=63", "hint.width=8", "text.layers=2", "backbone.head_width=8",
         "diffusion=v", "task.caption_dropout=0.3", "optim.ema=0.9", "stage.batch=8", "stage.coarse.lr=0.001",
         "stage.coarse.steps=9", "loss.diffusion=0.5", "augment=drawing"]  # fmt: skip
@@ -47,7 +49,7 @@ def two_steps(words: list[str], place: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("change", UNSEEN)
 def test_what_stage_1_does_not_see_leaves_it_shared(change, tiny):
     assert (
-        shared_stage1.folder_of(compose_config([*tiny, change])).path == shared_stage1.folder_of(compose_config(tiny)).path
+        shared_stage.folder_of(compose_config([*tiny, change])).path == shared_stage.folder_of(compose_config(tiny)).path
     )
 
 
@@ -58,27 +60,27 @@ def test_it_is_to_the_byte_the_same_whatever_it_does_not_see(tiny, tmp_path):
 @pytest.mark.parametrize("change", SEEN)
 def test_what_stage_1_sees_makes_another(change, tiny):
     assert (
-        shared_stage1.folder_of(compose_config([*tiny, change])).path != shared_stage1.folder_of(compose_config(tiny)).path
+        shared_stage.folder_of(compose_config([*tiny, change])).path != shared_stage.folder_of(compose_config(tiny)).path
     )
 
 
 def test_a_curriculum_orders_items_by_regions(tiny):
     words = [*tiny, "stage.curriculum=0.5"]
     assert (
-        shared_stage1.folder_of(compose_config([*words, "regions.max_regions=2"])).path
-        != shared_stage1.folder_of(compose_config(words)).path
+        shared_stage.folder_of(compose_config([*words, "regions.max_regions=2"])).path
+        != shared_stage.folder_of(compose_config(words)).path
     )
     assert (
-        shared_stage1.folder_of(compose_config([*words, "graph=none"])).path
-        == shared_stage1.folder_of(compose_config(words)).path
+        shared_stage.folder_of(compose_config([*words, "graph=none"])).path
+        == shared_stage.folder_of(compose_config(words)).path
     )
 
 
 def test_a_group_that_is_new_is_seen_until_it_is_known_not_to_be(tiny):
     cfg = compose_config(tiny)
-    before = shared_stage1.folder_of(cfg).path
+    before = shared_stage.folder_of(cfg).path
     OmegaConf.update(cfg, "something_new", {"key": 1}, force_add=True)
-    assert shared_stage1.folder_of(cfg).path != before
+    assert shared_stage.folder_of(cfg).path != before
 
 
 def test_sharing_is_no_part_of_a_config_s_hash(tiny):
@@ -100,8 +102,8 @@ def story(tiny, tmp_path_factory) -> dict:
     """One member is killed in stage 1 while another waits for it; the first is then started again."""
     place = tmp_path_factory.mktemp("study")
     words = [*tiny, "study.share=true", f"runs={place}"]
-    told, steps = {"waited": False}, []
-    shared = shared_stage1.folder_of(compose_config(words))
+    output, steps = {"waited": False}, []
+    shared = shared_stage.folder_of(compose_config(words))
     first = start(words, place / "first.txt")
     while not rows(shared.path):
         assert first.poll() is None, (place / "first.txt").read_text()
@@ -109,8 +111,8 @@ def story(tiny, tmp_path_factory) -> dict:
     first.send_signal(signal.SIGSTOP)  # it holds stage 1 until the other was seen to wait
     step = Trainer.step
 
-    def waits(said, *about):
-        told["waited"] = said.endswith("waiting")
+    def waits(output, *about):
+        output["waited"] = output.endswith("waiting")
         first.kill()
         assert first.wait() == -signal.SIGKILL
 
@@ -119,11 +121,11 @@ def story(tiny, tmp_path_factory) -> dict:
         return step(self, number, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shared_stage1.log, "info", waits)
-        told["other"] = run(compose_config([*words, "fusion=cosine", "study.member=other"])).path
+        patch.setattr(shared_stage.log, "info", waits)
+        output["other"] = run(compose_config([*words, "fusion=cosine", "study.member=other"])).path
         patch.setattr(Trainer, "step", counted)
-        told["again"] = run(compose_config([*words, "study.member=full"])).path
-    return told | {"place": place, "shared": shared.path, "steps": steps}
+        output["again"] = run(compose_config([*words, "study.member=full"])).path
+    return output | {"place": place, "shared": shared.path, "steps": steps}
 
 
 def test_who_waits_takes_over_from_a_killed_trainer(story):
@@ -167,5 +169,5 @@ def test_a_file_system_without_links_gets_copies(monkeypatch, tmp_path):
 
     (tmp_path / "a").write_text("content")
     monkeypatch.setattr(os, "link", refuses)
-    shared_stage1.link(tmp_path / "a", tmp_path / "b")
+    shared_stage.link(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "content" and (tmp_path / "b").stat().st_ino != (tmp_path / "a").stat().st_ino

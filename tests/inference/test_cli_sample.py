@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw
 from ragaf_exp.data.decode import MAX_PIXELS
 from ragaf_exp.sample import main
 
+pytestmark = pytest.mark.process
+
 FILES = {"sketch.png", "regions.png", "stage1.png", "stage2.png", "attention.png", "attention_steps.png",
          "attention.gif", "comparison.png", "prompt.txt", "result.json"}  # fmt: skip
 OVER_STEPS = {"attention_steps.png", "attention.gif"}  # not drawn for batches, unless asked for

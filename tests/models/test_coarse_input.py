@@ -15,7 +15,7 @@ from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.training.losses.stage1_sample import Stage1Sampler
+from ragaf_exp.training.losses.start_sample import StartSampler
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.step_noise import sample_step_noise
 
@@ -57,7 +57,7 @@ def test_a_fresh_stage_2_does_not_see_it_and_an_open_one_does(experiment, batch,
 
 
 def test_training_shows_samples_of_stage_1_and_nothing_of_the_image(experiment, batch, models):
-    sample = Stage1Sampler(experiment.parts.diffusion, models[0])
+    sample = StartSampler(experiment.parts.diffusion, models[0])
     noise = torch.randn(experiment.parts.codec.encode(batch.image).shape)
     first = sample(batch, noise)
     assert torch.equal(first, sample(replace(batch, image=-batch.image), noise))

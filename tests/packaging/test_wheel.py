@@ -12,6 +12,8 @@ from skimage.io import imsave
 
 from ragaf_exp.core.resources import PACKAGE
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):

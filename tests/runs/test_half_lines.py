@@ -18,6 +18,8 @@ from ragaf_exp.report.compare.compare import compare
 from ragaf_exp.runs import metrics_jsonl
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.process
+
 A, B = "a" * 12, "b" * 12
 LINE = {"stage": "coarse", "step": 1, "loss": 0.5}
 
@@ -93,7 +95,7 @@ def test_items_that_lack_a_line_are_compared_on_those_that_are_shared(tmp_path, 
 
 
 def test_a_shared_stage_1_with_half_a_line(run_copy, tmp_path):
-    from ragaf_exp.experiments import shared_stage1
+    from ragaf_exp.experiments import shared_stage
 
     with open(run_copy / "metrics.jsonl", "a") as file:
         file.write('nonsense\n{"stage": "coa')
@@ -102,5 +104,5 @@ def test_a_shared_stage_1_with_half_a_line(run_copy, tmp_path):
     folder = RunFolder(Path(shutil.copytree(run_copy, tmp_path / "member")))
     shutil.rmtree(folder.checkpoints / "coarse")
     folder._write_status({"state": "running"})
-    shared_stage1._link_all(place, folder)
+    shared_stage._link_all(place, folder)
     assert metrics_jsonl.read(folder.curves)[1] == [] and folder.curves.read_text().endswith("\n")

@@ -24,6 +24,8 @@ from ragaf_exp.report import __main__ as reporting
 from ragaf_exp.runs import origin
 from ragaf_exp.runs.checkpoints import newest_whole
 
+pytestmark = pytest.mark.process
+
 SECRET = "hunter2-of-the-user"
 COMMANDS = ("eval", "sample", "report")
 SCENE = "samples/test/0000"

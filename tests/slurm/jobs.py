@@ -18,7 +18,7 @@ from ragaf_exp.runs.folder import is_stale
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 STEPS, INTERVAL, PACE = 24, 6, 0.3  # steps, steps per checkpoint, seconds per step
-PATIENCE = float(os.environ.get("RAGAF_SLURM_PATIENCE", 300))  # seconds, for anything to happen
+PATIENCE = float(os.environ.get("RAGAF_SLURM_PATIENCE", 600))  # seconds, for anything to happen
 TINY = f"""
     name=m data.size=32 data.train=32 data.val=4 data.test=4 stage=coarse
     backbone.widths=[32,32] backbone.heads=2 text.width=32 text.heads=2 text.layers=1 hint.width=16
@@ -119,8 +119,8 @@ class Member:
         return words.get("JobState", "")
 
     def facts(self, job: str) -> dict[str, str]:
-        told = self.cluster("scontrol", "show", "job", "-o", job).stdout.split()
-        return dict(word.split("=", 1) for word in told if "=" in word)
+        output = self.cluster("scontrol", "show", "job", "-o", job).stdout.split()
+        return dict(word.split("=", 1) for word in output if "=" in word)
 
     def until(self, ready: Callable[[], Any], what: str) -> None:
         end = time.monotonic() + PATIENCE

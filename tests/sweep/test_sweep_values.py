@@ -63,7 +63,7 @@ def test_numbers_are_read_as_the_config_reads_them(number, tmp_path):
     ("grid: {'': [1]}", "not a config key"), ("grid: {'a key': [1]}", "not a config key"),
     ("name: [a]", "name: must be text"),
     ("grid: {seed: [0]}\ngrid: {seed: [1]}", "duplicate key"), ("overrides: ['a=${']", "not valid YAML"),
-    ("grid: &x [*x]", "alias of itself"), ("grid: {null: [1]}", "not valid YAML"),
+    ("grid: &x [*x]", "recursive alias"), ("grid: {null: [1]}", "not valid YAML"),
 ])  # fmt: skip
 def test_values_that_no_member_can_have(content, message, tmp_path):
     with pytest.raises(UserError, match=re.escape(message)) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from eval.scoring import Scoring
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.compose import compose_config, config_hash, load_config
+from ragaf_exp.config.schema import Memory
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example
 from ragaf_exp.data.loader import collate
@@ -25,10 +28,12 @@ from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_run
+from ragaf_exp.models.loading.tuning import set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dummies import largest_batch
 from ragaf_exp.runs.flat_config import flat_config
 from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.sample import main
 from ragaf_exp.tasks.base import Denoised, denoising_loss
 from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.step_noise import sample_step_noise
@@ -109,6 +114,45 @@ def test_it_loads_and_samples_what_it_trained(trained):
     assert torch.equal(first.stage1, again.stage1) and first.stage1.isfinite().all()
     other = replace(batch, conditions={name: x.roll(1, 0) for name, x in batch.conditions.items()})
     assert not torch.allclose(pipeline(other).stage1, first.stage1), "the known part reaches the denoiser"
+
+
+def test_a_request_has_the_columns_of_the_task(trained, cli, refused, tmp_path):
+    image, mask, out = tmp_path / "image.png", tmp_path / "mask.png", tmp_path / "out"
+    grey = np.full((32, 32), 255, np.uint8)
+    grey[8:20, 8:20] = 0
+    Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(image)
+    Image.fromarray(grey).save(mask)
+    status, _, errors = cli(main, f"run={trained}", f"image={image}", f"mask={mask}", f"out={out}")
+    assert status == 0, errors
+    assert np.array_equal(np.asarray(Image.open(out / "masked.png"))[0, 0], [90] * 3)
+    assert np.array_equal(np.asarray(Image.open(out / "masked.png"))[10, 10], [128] * 3)
+    assert (out / "stage1.png").exists() and json.loads((out / "result.json").read_text())["mask"] == str(mask)
+    refused(main, f"run={trained}", f"image={image}", f"out={out}", says=("mask=: missing", "image, mask"))
+    refused(main, f"run={trained}", f"sketch={mask}", f"out={out}", says=("sketch",))
+    table = tmp_path / "rows.csv"
+    table.write_text("image,mask,prompt\nimage.png,mask.png,\nimage.png,mask.png,a red star\n")
+    status, _, errors = cli(main, f"run={trained}", f"batch={table}", f"out={tmp_path / 'many'}")
+    assert status == 0 and (tmp_path / "many" / "0001" / "stage1.png").exists(), errors
+
+
+def test_a_sketch_that_is_not_given_is_a_dropped_one(experiment, batch):
+    model = make_model(experiment.parts, "refine")
+    torch.nn.init.normal_(model.backbone.head.last.weight, std=0.1)
+    x, t = torch.randn(experiment.parts.codec.latent_shape(batch)), torch.full((4,), 500)
+    absent = replace(batch, present={"sketch": torch.tensor([True, False, False, True])}).rows(slice(0, 2))
+    given = batch.rows(slice(0, 2))
+    with torch.no_grad():
+        one = model(absent, x[:2], t[:2])[0].value
+        dropped = model(given, x[:2], t[:2], {"sketch": torch.tensor([True, False])})[0].value
+        both = model(absent, x[:2], t[:2], {"sketch": torch.tensor([False, True])})[0].value
+        none = model(given, x[:2], t[:2], {"sketch": torch.zeros(2, dtype=torch.bool)})[0].value
+    assert torch.equal(one, dropped) and torch.equal(both, none) and not torch.allclose(one, both)
+
+
+def test_columns_are_read_without_an_import():
+    code = "import sys, ragaf_exp.inference.requests as r; print(r.columns_of('none'), 'torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.stdout.strip().endswith("False") and "'sketch': 'drawing'" in found.stdout, found
 
 
 def test_it_learns_to_use_the_known_part(experiment, batch):
@@ -197,6 +241,24 @@ def test_channels_that_a_backbone_takes_itself_are_concatenated(experiment, batc
     assert torch.equal(taken[0][:, : x.shape[1]], x)
 
 
+def test_a_latent_at_the_side_of_x_t_reaches_it(experiment, batch, toy_module, monkeypatch):
+    """As for insertion: the object lies to the right of the target, and the prediction's left half counts."""
+    toy = toy_module.ToyInpaint
+    monkeypatch.setattr(toy, "extra_channels", lambda self, channels: 0)
+    monkeypatch.setattr(toy, "extra", lambda self, batch, keep, encode: encode(batch.conditions["masked"]))
+    monkeypatch.setattr(toy, "to_denoiser", lambda self, x_t, t, extra: torch.cat([x_t, extra], dim=3))
+    monkeypatch.setattr(toy, "from_denoiser", lambda self, prediction, x_t: prediction[..., : x_t.shape[3]])
+    wide = lambda self, batch, keep: (torch.cat([batch.sketch, batch.conditions["mask"]], dim=3), None)  # noqa: E731
+    monkeypatch.setattr(toy, "hint_image", wide)
+    model = make_model(experiment.parts, "coarse")
+    torch.nn.init.normal_(model.backbone.head.last.weight, std=0.1)
+    x, t = torch.randn(experiment.parts.codec.latent_shape(batch)), torch.full((4,), 500)
+    other = replace(batch, conditions={name: x.flip(0) for name, x in batch.conditions.items()})
+    with torch.no_grad():
+        one, two = (model(b, x, t)[0].value for b in (batch, other))
+    assert one.shape == x.shape and not torch.allclose(one, two)
+
+
 def test_step_noise_has_each_condition_and_old_ones_do_not_move():
     shape, rng = torch.Size((500, 1, 1, 1)), torch.Generator
     two = sample_step_noise(Diffusion(), shape, 900, {"text": 0.1, "sketch": 0.2}, 0.0, rng().manual_seed(0))
@@ -279,3 +341,10 @@ def test_runs_of_before_are_compared_without_the_difference(tiny, tmp_path):
         (tmp_path / name).write_text(OmegaConf.to_yaml(content, resolve=True))
     assert flat_config(tmp_path / "old") == flat_config(tmp_path / "new")
     assert flat_config(tmp_path / "none") == {}
+
+
+def test_the_layer_of_the_channels_is_trained_first_and_frozen_with_stage_1(experiment):
+    for stage, trains in (("coarse", True), ("refine", False)):
+        model = make_model(experiment.parts, stage)
+        set_trainable(model, stage, Memory(tune="frozen"))
+        assert {p.requires_grad for p in model.extra_in.parameters()} == {trains}

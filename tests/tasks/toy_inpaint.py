@@ -40,7 +40,10 @@ class ToyInpaint(Task):
         return (Panel("masked", lambda example: example.conditions["masked"]),)
 
     def make_conditions(self, example: Example, rng: np.random.Generator) -> Mapping[str, np.ndarray]:
-        image = example.item.image
+        image, given = example.item.image, example.item.conditions
+        if "mask" in given:  # a sampling request
+            mask = (given["mask"][..., 0] > 127).astype(np.float32)
+            return {"masked": np.where(mask[..., None] > 0, given["image"], np.uint8(128)), "mask": mask}
         height, width = image.shape[:2]
         side = round(self.side * min(height, width))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)

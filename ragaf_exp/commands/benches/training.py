@@ -6,17 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from ragaf_exp.commands.benches.timing import medians, row
+from ragaf_exp.config.stages import FIRST, LAST
 
 
 def training_step() -> list[dict[str, Any]]:
     """A training step of stage 2, and one of its region path alone, compared with one of stage 1 on the same batch."""
     steps, batch = stage_steps()
-    stage1, stage2, regions = medians(steps)
+    first, last, regions = medians(steps)
     what = f"a training step at batch {batch}, embedded defaults"
     return [
-        {"name": "training_step/stage1", "value": stage1, "unit": "ms", "what": what},
-        row("training_step/stage2", stage2, stage1, "ms", f"{what}; reference: stage 1's"),
-        row("training_step/regions_only", regions, stage1, "ms", f"{what}; reference: stage 1's"),
+        {"name": f"training_step/{FIRST.image}", "value": first, "unit": "ms", "what": what},
+        row(f"training_step/{LAST.image}", last, first, "ms", f"{what}; reference: stage 1's"),
+        row("training_step/regions_only", regions, first, "ms", f"{what}; reference: stage 1's"),
     ]
 
 
@@ -45,19 +46,18 @@ def stage_steps() -> tuple[list[Callable[[], object]], int]:
     from functools import partial
 
     from ragaf_exp.config.compose import compose_config
-    from ragaf_exp.config.schema import COARSE, REFINE
     from ragaf_exp.data.loader import collate
     from ragaf_exp.experiments.training import Training
     from ragaf_exp.runs.folder import RunFolder
 
     cfg = compose_config([f"runs={tempfile.mkdtemp()}", "data.train=256", "data.val=8", "data.test=8", "logger=none"])
     experiment = Training(cfg, RunFolder.create(cfg))
-    coarse = experiment.trainer(COARSE, None)
-    refine = experiment.trainer(REFINE, coarse.ema.model)
+    first = experiment.trainer(FIRST.name, None)
+    last = experiment.trainer(LAST.name, first.ema.model)
     batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)]).to(experiment.compute.device)
-    joint = refine.plan.region_steps
+    joint = last.plan.region_steps
     return [
-        partial(coarse.step, 0, batch),
-        partial(refine.step, joint, batch),
-        partial(refine.step, 0, batch),
+        partial(first.step, 0, batch),
+        partial(last.step, joint, batch),
+        partial(last.step, 0, batch),
     ], cfg.stage.batch

@@ -21,14 +21,15 @@ from ragaf_exp.store.encodings import decode, encode
 
 MAGIC = b"RGF1"  # the last digit is the version of the layout
 HEAD, TAIL = struct.Struct("<4sI"), struct.Struct("<Q")
+LATER = ("conditions", "absent")  # set after an example is read
 HINTS = typing.get_type_hints(Example)
 PARTS = {
     part: {name: f"{part}.{name}" for name in typing.get_type_hints(kind)}
     for part, kind in HINTS.items() if is_dataclass(kind) and part != "item"
 }  # fmt: skip
-KINDS = {part: kind for part, kind in HINTS.items() if not is_dataclass(kind) and part != "conditions"} | {
+KINDS = {part: kind for part, kind in HINTS.items() if not is_dataclass(kind) and part not in LATER} | {
     f"{part}.{name}": kind for part in PARTS for name, kind in typing.get_type_hints(HINTS[part]).items()
-}  # every field's full name -> its type, an array or an integer; conditions are made after an example is read
+}  # every field's full name -> its type, an array or an integer
 
 
 class Unreadable(Exception):

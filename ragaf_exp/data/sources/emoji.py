@@ -10,23 +10,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.images import read_rgba
-from ragaf_exp.data.listing import visible
+from ragaf_exp.data.listing import by_stem
 from ragaf_exp.data.sources.palette import OBJECT_LAB, OBJECT_NAMES, delta_e, from_lab, to_lab
+from ragaf_exp.data.sources.svg import read_svg
 
 GROUPS = ("animals-nature", "food-drink", "travel-places", "objects", "activities")
 ODD_SUBGROUPS = ("time", "place-map")  # clock faces and globes, indistinguishable but for a name that can't be drawn
 SKIN_TONES = {f"1F3F{digit}" for digit in "BCDEF"}
 COLOUR_WORDS = {*OBJECT_NAMES, "black", "white", "brown", "grey", "gray"}
-LAYOUT = "expected are black/HEX.png, color/HEX.png and openmoji.json in it"
+LAYOUT = "expected are black/HEX.png, color/HEX.png and openmoji.json in it, or those of the npm package"
+CATALOGUES = ("openmoji.json", "data/openmoji.json")  # the second is that of the npm package
+BASE = 72  # px, at which OpenMoji is drawn
 LINE = 0.25  # ink beyond which a pixel belongs to a line
 CHROMATIC = 15.0  # Lab chroma from which a pixel has a hue
 MARGIN = 6.0  # dE76 by which a recoloured emoji is nearer to its colour's name than to any other
+
+
+class Form(NamedTuple):
+    """One form of OpenMoji's files, in black/ and color/."""
+
+    folder: str  # below these folders
+    suffix: str
+
+
+FORMS = {"flat": Form("", ".png"), "72": Form("72x72", ".png"), "618": Form("618x618", ".png"), "svg": Form("svg", ".svg")}
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,40 @@ class Art:
         return Art(self.rgb[box], self.cover[box], self.ink[box], self.line[box])
 
 
-def read_catalogue(root: str, groups: Sequence[str] | None = None) -> list[Emoji]:
-    """List the emoji of the groups (by default GROUPS) that have both files, without skin tones. Raises UserError."""
+def find_form(root: str, art: str, size: int) -> Form:
+    """Choose the form of the files: the one named, or of those present the one that suffices for the size.
+
+    Args:
+        root: The folder of OpenMoji's files.
+        art: A key of FORMS, or "auto".
+        size: Side of the images, in pixels.
+
+    Raises:
+        UserError: The form is unknown, or there are no such files.
+    """
+    if art not in ("auto", *FORMS):
+        raise UserError(f"data.art={art}: must be auto, {', '.join(FORMS)}")
+    order = ("flat", "72", "618", "svg") if size <= BASE else ("618", "svg", "flat", "72")
+    above = Path(root) / "color"
+    there = [name for name in order if next((above / FORMS[name].folder).glob(f"*{FORMS[name].suffix}"), None)]
+    if art == "auto":
+        return FORMS[there[0] if there else "flat"]
+    if art not in there:
+        raise UserError(f"data.art={art}: no such files in {root}/color; there are {', '.join(there) or 'none'}")
+    return FORMS[art]
+
+
+def read_catalogue(root: str, groups: Sequence[str] | None = None, form: Form = FORMS["flat"]) -> list[Emoji]:
+    """List the emoji of the groups that have both files, without skin tones.
+
+    Args:
+        root: The folder of OpenMoji's files.
+        groups: OpenMoji's groups; by default GROUPS.
+        form: Of the files.
+
+    Raises:
+        UserError: There are none, or the catalogue can't be read.
+    """
     entries = _read_entries(root)
     known = sorted({group for _, _, group, _ in entries})
     for group in groups or ():
@@ -75,7 +121,7 @@ def read_catalogue(root: str, groups: Sequence[str] | None = None) -> list[Emoji
             raise UserError(f"data.groups: {group} is not in {root}/openmoji.json; known: {', '.join(known)}")
     wanted = set(GROUPS if groups is None else groups)
     odd = ODD_SUBGROUPS if groups is None else ()
-    files = [{p.stem for p in visible((Path(root) / folder).glob("*.png"))} for folder in ("black", "color")]
+    files = [set(by_stem(Path(root) / folder / form.folder, (form.suffix,))) for folder in ("black", "color")]
     chosen = [
         Emoji(code, name)
         for code, name, group, subgroup in entries
@@ -95,7 +141,7 @@ def _read_entries(root: str) -> list[tuple[str, str, str, str]]:
     """Read hexcode, annotation, group and subgroup of each emoji in openmoji.json. Raises UserError."""
     if not root:
         raise UserError(f"data.root: no folder is given; set data.root=DIR, the OpenMoji folder ({LAYOUT})")
-    path = Path(root) / "openmoji.json"
+    path = next((p for name in CATALOGUES if (p := Path(root) / name).is_file()), Path(root) / CATALOGUES[0])
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
         keys = ("hexcode", "annotation", "group")
@@ -106,26 +152,61 @@ def _read_entries(root: str) -> list[tuple[str, str, str, str]]:
         raise UserError(f"{path}: is not OpenMoji's list (hexcode, annotation, group); fetch it again") from None
 
 
-def art_files(root: str, code: str) -> tuple[Path, Path]:
-    """Return the paths of an emoji's colour picture and line art."""
-    return Path(root) / "color" / f"{code}.png", Path(root) / "black" / f"{code}.png"
+def art_files(root: str, code: str, form: Form = FORMS["flat"]) -> tuple[Path, Path]:
+    """Return the paths of an emoji's colour picture and line art.
+
+    Args:
+        root: The folder of OpenMoji's files.
+        code: Its hexcode.
+        form: Of the files.
+    """
+    name = f"{code}{form.suffix}"
+    return Path(root) / "color" / form.folder / name, Path(root) / "black" / form.folder / name
 
 
-def read_art(root: str, code: str) -> Art:
-    """Decode one emoji. Raises UserError for a bad file, or for two that are not aligned."""
-    colour, black = art_files(root, code)
-    rgb, cover = read_rgba(colour)
-    _, ink = read_rgba(black)
+def read_art(root: str, code: str, form: Form = FORMS["flat"], side: int = 0) -> Art:
+    """Decode one emoji.
+
+    Args:
+        root: The folder of OpenMoji's files.
+        code: Its hexcode.
+        form: Of the files.
+        side: Pixels at which SVG files are rendered, and to which larger pictures are reduced; 0 for BASE and for none.
+
+    Raises:
+        UserError: A file is bad, or the two are not aligned.
+    """
+    colour, black = art_files(root, code, form)
+    (rgb, cover), (_, ink) = (_read(path, side) for path in (colour, black))
     if cover.shape != ink.shape:
-        raise UserError(f"{root}/black/{code}.png: differs in size from the one in color/; fetch them again")
+        raise UserError(f"{black}: differs in size from the one in color/; fetch them again")
     # line art fills some areas that the colour picture doesn't: lines are dark in both
     dark = ((rgb.max(-1) < 80) & (ink > 0.5)).astype(np.uint8)
-    return Art(rgb, cover, ink, ink * cv2.dilate(dark, np.ones((3, 3), np.uint8)))
+    return Art(rgb, cover, ink, ink * cv2.dilate(dark, _square(len(ink))))
+
+
+def _read(path: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read RGB (H,W,3) uint8 and alpha (H,W) in [0,1] of a picture."""
+    if path.suffix == ".svg":
+        rgba = read_svg(path, side or BASE)
+        return rgba[..., :3], rgba[..., 3].astype(np.float32) / 255
+    rgb, alpha = read_rgba(path)
+    if not side or side >= len(rgb):
+        return rgb, alpha
+    layers = np.dstack([rgb * alpha[..., None], alpha])  # colour times alpha: no fringes
+    layers = cv2.resize(layers, (side, side), interpolation=cv2.INTER_AREA)
+    alpha = layers[..., 3]
+    return np.rint(layers[..., :3] / np.maximum(alpha, 1e-3)[..., None]).clip(0, 255).astype(np.uint8), alpha
+
+
+def _square(side: int) -> np.ndarray:
+    """Return a square of ones, 3 pixels wide in a picture of BASE pixels and in proportion in larger ones."""
+    return np.ones((2 * max(1, round(side / BASE)) + 1,) * 2, np.uint8)
 
 
 def filled_share(art: Art) -> float:
     """Measure the share of the emoji's box that can show a colour: interior, at least a pixel from any line."""
-    core = cv2.erode(art.cropped().interior.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0)
+    core = cv2.erode(art.cropped().interior.astype(np.uint8), _square(len(art.ink)), borderValue=0)
     return float(core.mean())
 
 

@@ -17,11 +17,25 @@ from ragaf_exp.core.types import Item, SceneObject
 from ragaf_exp.data.manifest import Manifest, manifest
 from ragaf_exp.data.sources.captions import annotate, article, counted, list_caption
 from ragaf_exp.data.sources.compose import SIDES, Layout, place_boxes
-from ragaf_exp.data.sources.emoji import Art, Emoji, art_files, filled_share, noun, read_art, read_catalogue, recolour
+from ragaf_exp.data.sources.emoji import (
+    BASE,
+    FORMS,
+    Art,
+    Emoji,
+    art_files,
+    filled_share,
+    find_form,
+    noun,
+    read_art,
+    read_catalogue,
+    recolour,
+)
 from ragaf_exp.data.sources.palette import BACKGROUND_NAMES, OBJECT_NAMES, nearest_colour
+from ragaf_exp.data.sources.records import Record
 from ragaf_exp.data.split import SPLITS, check_counts, check_shares, check_size, split_id, split_of
 
 FILLED = 0.2  # smallest share of interior in an emoji's box, where its colour matters
+STORED = 40_000_000  # pixels of decoded emoji that are kept in memory, of 15 bytes
 ATTEMPTS = 8  # compositions tried until each object shows its colour at the requested size
 
 
@@ -46,6 +60,8 @@ class OpenMoji:
         val_share: Share of the emoji for val, in [0, 1).
         test_share: Share of the emoji for test, in [0, 1).
         groups: OpenMoji's groups to use; by default animals, food, places, objects and activities.
+        art: Form of the files: "flat" (black/HEX.png), "72" (black/72x72/), "618" or "svg" (as in the npm package), or
+            "auto" for one that suffices for the size.
 
     Raises:
         UserError: A value is invalid, or `root` does not hold these files.
@@ -66,6 +82,7 @@ class OpenMoji:
         val_share: limits.ShareBelowOne = 0.1,
         test_share: limits.ShareBelowOne = 0.15,
         groups: list[str] | None = None,
+        art: str = "auto",
     ) -> None:
         check_size(size)
         check_counts(seed=seed, train=train, val=val, test=test)
@@ -79,7 +96,9 @@ class OpenMoji:
         self.lengths = dict(zip(SPLITS, (train, val, test), strict=True))
         self._arts: dict[str, Art] = {}
         self._sums: dict[Path, str] = {}  # sha256 of the files that were read
-        usable = self._catalogue = read_catalogue(root, groups)
+        self._form = find_form(root, art, size)
+        self._side = 0 if self._form == FORMS["flat"] else max(size, BASE)
+        usable = self._catalogue = read_catalogue(root, groups, self._form)
         if scenes or recolour:
             usable = [emoji for emoji in usable if filled_share(self._art(emoji.code)) >= FILLED]
         self.emoji = {name: [e for e in usable if split_of(e.code, val_share, test_share) == name] for name in SPLITS}
@@ -95,19 +114,41 @@ class OpenMoji:
         count = min(length, len(emoji)) if name != "train" else length if emoji else 0
         return LazyItems(partial(self._alone, name), count)
 
+    @property
+    def records(self) -> list[Record]:
+        """The catalogue as records, for an audit."""
+        return [self._record(emoji) for emoji in self._catalogue]
+
+    def records_of(self, name: str) -> list[Record]:
+        """Return the emoji of "train", "val" or "test" as records."""
+        return [self._record(emoji) for emoji in self.emoji[name]]
+
+    def read(self, record: Record) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read an emoji on white, and its line art. Raises UserError."""
+        art = read_art(self.root, record.key, self._form, self._side)
+        image = 255 * (1 - art.cover[..., None]) + art.rgb * art.cover[..., None]
+        return np.rint(image).astype(np.uint8), art.ink
+
+    def _record(self, emoji: Emoji) -> Record:
+        colour, black = (path.relative_to(self.root).as_posix() for path in art_files(self.root, emoji.code, self._form))
+        return Record(emoji.code, colour, black, (emoji.name,))
+
     def manifest(self) -> Manifest:
         """Return the manifest of the emoji and their files, with checksums of those that were read."""
-        paths = [path for emoji in self._catalogue for path in art_files(self.root, emoji.code)]
+        paths = [path for emoji in self._catalogue for path in art_files(self.root, emoji.code, self._form)]
         names = {path.relative_to(self.root).as_posix(): path for path in paths}
         return manifest([[emoji.code, emoji.name] for emoji in self._catalogue], names, self._sums)
 
     def _art(self, code: str) -> Art:
         """Decode an emoji's pictures, once."""
-        if code not in self._arts:
-            art = read_art(self.root, code)
-            self._sums |= {path: checksum(path) for path in art_files(self.root, code)}
-            self._arts[code] = art.cropped() if self.scenes else art
-        return self._arts[code]
+        if code in self._arts:
+            return self._arts[code]
+        art = read_art(self.root, code, self._form, self._side)
+        self._sums |= {path: checksum(path) for path in art_files(self.root, code, self._form) if path not in self._sums}
+        art = art.cropped() if self.scenes else art
+        if len(self._arts) * len(art.ink) ** 2 < STORED:
+            self._arts[code] = art
+        return art
 
     def _alone(self, split: str, index: int) -> Item:
         rng = np.random.default_rng([self.seed, split_id(split), index])

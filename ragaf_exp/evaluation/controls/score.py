@@ -23,6 +23,7 @@ from ragaf_exp.core.files import write_json, write_text
 from ragaf_exp.core.markdown import table
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example
+from ragaf_exp.data.buckets import batches_of
 from ragaf_exp.data.loader import collate
 from ragaf_exp.evaluation.controls.interventions import CONTROLS, Changed
 from ragaf_exp.inference.load import load_run
@@ -63,7 +64,7 @@ def run_controls(run: Path, out: Path | None, count: int, followed: dict[str, st
     examples = [split[i] for i in range(min(count, len(split)))]
     if len(examples) < 2 or not all(can_bind(e.item) for e in examples):
         raise UserError(f"{run}: its captions give no known objects a colour; train on data=scenes or recoloured openmoji")
-    controls = {name: c for name, c in CONTROLS.items() if pipeline.refine is not None or not c.regions}
+    controls = {name: c for name, c in CONTROLS.items() if pipeline.last.ragaf is not None or not c.regions}
     changed = {name: _changed(name, examples, cfg.seed) for name in controls}
     sampled = {name: sample(with_step_share(pipeline, controls[name].steps), of, cfg.eval.batch, name)
                for name, of in changed.items()}  # fmt: skip
@@ -108,8 +109,9 @@ def sample(pipeline: Pipeline, changed: list[Changed | None], batch: int, name: 
     """
     rows_changed = [i for i, c in enumerate(changed) if c is not None]
     images_of: ControlImages = [None] * len(changed)
-    for begin in tqdm(range(0, len(rows_changed), batch), desc=f"sampling {name}", unit="batch"):
-        rows = rows_changed[begin : begin + batch]
+    batches = batches_of([changed[i].example.sketch.shape for i in rows_changed], batch)
+    for indices in tqdm(batches, desc=f"sampling {name}", unit="batch"):
+        rows = [rows_changed[i] for i in indices]
         images = pipeline(collate([changed[i].example for i in rows])).to_images().final
         for i, image in zip(rows, images, strict=True):
             images_of[i] = image

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ragaf_exp.config.schema import REFINE, Memory
+from ragaf_exp.config.schema import Memory
+from ragaf_exp.config.stages import STAGES
 from ragaf_exp.core.files import remove_folder, write_folder
 from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.model import Model
@@ -20,7 +21,7 @@ BASE, LORA = ".base_layer.", ".lora_"
 
 def add_lora(backbone: Backbone, stage: str, memory: Memory) -> None:
     """Give the backbone its low-rank additions where this stage trains them; they add nothing until they are trained."""
-    if memory.tune != "lora" or not (backbone.pretrained or stage == REFINE):
+    if memory.tune != "lora" or not (backbone.pretrained or STAGES[stage].starts_from):
         return
     backbone.add_lora(memory.lora_rank, memory.attention)
 
@@ -28,9 +29,10 @@ def add_lora(backbone: Backbone, stage: str, memory: Memory) -> None:
 def set_trainable(model: Model, stage: str, memory: Memory) -> None:
     """Let gradients reach what this stage trains, and nothing else."""
     text, hint, backbone = model.text, model.hint, model.backbone
-    later = stage == REFINE and memory.tune != "full"
-    if later:
-        hint.requires_grad_(False)
+    later = STAGES[stage].starts_from is not None and memory.tune != "full"
+    for module in (hint, model.extra_in, model.task_tokens) if later else ():
+        if module is not None:
+            module.requires_grad_(False)
     if later or not text.trained:
         text.requires_grad_(False)
     if later or (backbone.pretrained and memory.tune != "full"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.safe_files import read_bounded
 from ragaf_exp.data.images import read_image
@@ -14,7 +15,7 @@ from ragaf_exp.report.run.parse import Scene
 from ragaf_exp.report.run.pictures import SCENES, SIDE, picture
 from ragaf_exp.viz.grids import grid, png
 
-FINAL = ("stage2", "stage1")  # names of the last stage's picture, the first that exists counts
+FINAL = IMAGES[::-1]  # names of stages' pictures, the last stage first
 ROWS = 8  # items in a PNG
 MANY, SMALL = 4, 192  # from this many runs on pictures are small; their longest side in px
 

@@ -104,7 +104,7 @@ def _md_cell(cell: TextCell) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """LaTeX tabulars to \\input, each at most a page high; a difference whose interval excludes 0 is bold."""
+    """LaTeX tabulars to include, each at most a page high; a difference whose interval excludes 0 is bold."""
     parts = ["% needs \\usepackage{booktabs}; the file is UTF-8"]
     parts += [_tabular(table, groups) for table in text_tables(comparison) for groups in _pages(table)]
     parts.append("\n".join(f"% {_comment(line)}" for line in legend(comparison)))

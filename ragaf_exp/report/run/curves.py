@@ -10,12 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from ragaf_exp.config.stages import STAGES
 from ragaf_exp.report.run.parse import is_number
 from ragaf_exp.report.run.read import RunData
 from ragaf_exp.report.svg import SERIES, chart
 
 POINTS = 300  # a curve is subsampled to at most this many: more would only make the file larger
-STAGE_NAMES = {"coarse": "Stage 1, coarse", "refine": "Stage 2, refine"}
+STAGE_NAMES = {name: f"{stage.title}, {name}" for name, stage in STAGES.items()}
 USAGE = {  # key in metrics.jsonl -> its line in the chart
     "right": "right conditions",
     "text_shuffled": "another item's text",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import read_json
 from ragaf_exp.core.safe_files import is_regular
@@ -15,7 +16,9 @@ from ragaf_exp.runs import metrics_jsonl
 
 METRICS_SCHEMA = 1
 FOLDER = re.compile(r"[\w-][\w.-]{0,63}")  # of a scene's pictures
-PICTURES = ("sketch", "regions", "stage1", "stage2", "truth", "attention", "attention_steps")
+PANELS = ("sketch", "regions")  # of a run whose index names none
+PANEL = re.compile(r"[a-z][a-z0-9_]{0,31}")
+PICTURES = (*IMAGES, "truth", "attention", "attention_steps")  # after the panels of the task
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Scene:
     key: str
     caption: str
     objects: list[dict[str, Any]]  # with the keys of index.json; empty if the data has no annotation
-    pictures: dict[str, Path]  # those of PICTURES that exist
+    pictures: dict[str, Path]  # the panels and those of PICTURES that exist
 
 
 def mapping(path: Path) -> dict[str, Any]:
@@ -139,12 +142,15 @@ def _scene(path: Path, entry: Any) -> Scene:
             for o in entry.get("objects") or []
         ]
         key, caption = str(entry["key"]), str(entry["caption"])
+        panels = [str(panel) for panel in entry.get("panels", PANELS)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, f"a scene's entry: {error!r}") from error
     if not FOLDER.fullmatch(name):  # another user's run folder must not show files outside it
         raise damaged(path, f"dir {name[:64]!r} lies outside")
+    if not all(map(PANEL.fullmatch, panels)):
+        raise damaged(path, "a panel's name")
     folder = path.parent / name
-    pictures = {name: folder / f"{name}.png" for name in PICTURES if is_regular(folder / f"{name}.png")}
+    pictures = {name: folder / f"{name}.png" for name in (*panels, *PICTURES) if is_regular(folder / f"{name}.png")}
     return Scene(key, caption, objects, pictures)
 
 

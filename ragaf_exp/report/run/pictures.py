@@ -9,18 +9,14 @@ from typing import Any
 
 from PIL import Image
 
+from ragaf_exp.config.stages import STAGES
 from ragaf_exp.core.safe_files import is_regular, open_regular, read_bounded
 from ragaf_exp.data.images import read_image
 from ragaf_exp.report.run.parse import Scene, damaged
 from ragaf_exp.report.run.read import RunData
 
-COLUMNS = {
-    "sketch": "Sketch",
-    "regions": "Regions",
-    "stage1": "Stage 1",
-    "stage2": "Stage 2",
-    "truth": "Truth",
-}
+TITLES = {stage.image: stage.title for stage in STAGES.values()}  # of pictures whose name is no word
+APART = ("attention", "attention_steps")  # shown in separate sections
 SCENES, MAPS = 12, 4  # scenes in the grid, and attention maps
 SIDE, WIDE = 384, 1600  # longest side in px of a picture in the grid, of a map or validation grid
 PIXELS = 160  # pictures up to this side are enlarged without interpolation
@@ -44,8 +40,8 @@ def picture(path: Path, longest: int) -> dict[str, Any]:
 
 def scene_columns(run: RunData) -> dict[str, str]:
     """Names and titles of the pictures that at least one scene has."""
-    available = {name for scene in run.scenes[:SCENES] for name in scene.pictures}
-    return {name: title for name, title in COLUMNS.items() if name in available}
+    names = dict.fromkeys(name for scene in run.scenes[:SCENES] for name in scene.pictures if name not in APART)
+    return {name: TITLES.get(name, name.replace("_", " ").capitalize()) for name in names}
 
 
 def scene_rows(run: RunData) -> list[dict[str, Any]]:

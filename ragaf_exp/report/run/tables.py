@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.registry import DIFFICULTY, HEADLINE, grouped, shown
+from ragaf_exp.config import stages
 from ragaf_exp.report.catalogue import FIRST, better, head, metric, number, ordered, plain
 from ragaf_exp.report.run.parse import is_number
 from ragaf_exp.report.run.read import RunData
@@ -19,6 +20,7 @@ FACTS = {  # title of a difficulty group's fact, and whether it is a share of th
     "regions": ("Regions of the sketch", False),
     "mask_area": ("Objects' masks, mean share of the image", True),
     "largest_mask": ("Largest object, share of the image", True),
+    "difficulty": ("Difficulty, as the data set rates it", False),
     "object_area": ("Each object by its own share of the image", True),
     "objects": ("Objects in the scene", False),
     "shapes": ("Shapes of the scene", False),
@@ -30,14 +32,14 @@ def stage_columns(run: RunData) -> list[tuple[str, str]]:
     """(title, prefix in metrics.json) of the stages with figures, in order."""
     staged = any(name.startswith(FIRST) for name in run.metrics)
     if staged:
-        return [("Stage 1", FIRST), ("Stage 2", "")]
+        return [(stages.FIRST.title, FIRST), (stages.LAST.title, "")]
     return [(last_stage(run), "")]
 
 
 def last_stage(run: RunData) -> str:
     """Title of the stage that figures without a prefix belong to."""
     staged = any(name.startswith(FIRST) for name in run.metrics)
-    return "Stage 2" if staged or run.stages[-1:] == ["refine"] else "Stage 1"
+    return stages.LAST.title if staged or run.stages[-1:] == [stages.LAST.name] else stages.FIRST.title
 
 
 def cards(run: RunData) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.compose import LIMITS, OUTPUT_KEYS
 from ragaf_exp.config.moved import original
-from ragaf_exp.config.schema import COARSE
+from ragaf_exp.config.stages import FIRST, LAST
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import remove_folder, write_folder, write_json, write_text
 from ragaf_exp.core.hashing import json_digest
@@ -44,7 +44,7 @@ IRRELEVANT_GROUPS = (
     "fusion",
     "injection",
 )
-IRRELEVANT_KEYS = {"stage": ("run", "refine"), "memory": ("tune", *LIMITS)}  # keys without effect on stage 1, by group
+IRRELEVANT_KEYS = {"stage": ("run", LAST.name), "memory": ("tune", *LIMITS)}  # keys without effect on stage 1, by group
 STAGE1_LOSSES = ("diffusion",)
 
 
@@ -69,7 +69,7 @@ def folder_of(cfg: DictConfig) -> RunFolder:
 
 
 @contextmanager
-def lock_stage1(cfg: DictConfig) -> Iterator[RunFolder]:
+def lock_shared(cfg: DictConfig) -> Iterator[RunFolder]:
     """Lock the shared folder of this config's stage 1. Other runs wait until its owner is done or has died."""
     shared = folder_of(cfg)
     shared.is_main = launch.is_main_process()
@@ -94,7 +94,7 @@ def _acquire(shared: RunFolder) -> None:
         shared.acquire(math.inf)
 
 
-def link_stage1(shared: RunFolder, folder: RunFolder) -> None:
+def link_shared(shared: RunFolder, folder: RunFolder) -> None:
     """Link the trained stage 1, its metrics and grids from the shared folder into a member's run folder."""
     with launch.main_process_first():
         if folder.is_main:
@@ -102,17 +102,17 @@ def link_stage1(shared: RunFolder, folder: RunFolder) -> None:
 
 
 def _link_all(shared: RunFolder, folder: RunFolder) -> None:
-    trained = newest_whole(shared.checkpoints, COARSE)
+    trained = newest_whole(shared.checkpoints, FIRST.name)
     if trained is None:
         raise UserError(f"{shared.checkpoints}: no intact checkpoint of stage 1; run the same command again")
-    target = folder.checkpoints / COARSE / trained.name
+    target = folder.checkpoints / FIRST.name / trained.name
     remove_folder(target)  # if it exists, it is damaged
     write_folder(target, lambda temporary: [link(file, temporary / file.name) for file in trained.iterdir()])
     make_folder(folder.samples)
-    for grid in shared.samples.glob(f"{COARSE}-*.png"):
+    for grid in shared.samples.glob(f"{FIRST.name}-*.png"):
         link(grid, folder.samples / grid.name)
     lines, _ = metrics_jsonl.read(shared.curves) if shared.curves.exists() else ([], [])
-    folder.rewind(COARSE, -1)
+    folder.rewind(FIRST.name, -1)
     after = folder.curves.read_text() if folder.curves.exists() else ""
     write_text(folder.curves, "".join(line.text for line in lines) + after)
     shared.status("done")

@@ -10,7 +10,7 @@ from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.denoiser import Denoiser, prediction_of
 
 
-class Stage1Sampler:
+class StartSampler:
     """A cheap sample of the trained stage 1, drawn anew for every batch.
 
     Not a degraded x0: whatever of x0 a degradation left, stage 2 would learn to read off it, and at sampling time it

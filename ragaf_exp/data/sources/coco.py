@@ -1,0 +1,158 @@
+"""COCO 2017 (Lin et al. 2014): photos with five captions each, and masks of the things that captions name.
+
+    root/train2017/000000000009.jpg  root/val2017/...
+    root/annotations/captions_train2017.json  instances_train2017.json
+    root/annotations/panoptic_train2017.json  panoptic_train2017/000000000009.png   optional: masks of stuff as well
+    root/stuffthingmaps/train2017/000000000009.png                                  optional: masks of stuff
+
+There are no drawings: sketches are extracted.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.types import Caption, Item, SceneObject
+from ragaf_exp.data.decode import orientation
+from ragaf_exp.data.listing import by_stem
+from ragaf_exp.data.sources.annotation_index import read_captions
+from ragaf_exp.data.sources.coco_things import Spans, Things, things_of
+from ragaf_exp.data.sources.mask_maps import TURNS
+from ragaf_exp.data.sources.names import normal
+from ragaf_exp.data.sources.records import Record, RecordSource, root_folder
+
+log = logging.getLogger(__name__)
+LAYOUT = "the folder that holds train2017/ and val2017/ with annotations/captions_*2017.json"
+PARTS = ("train", "val")
+CAPTIONS = ("sampled", "all", "first")
+SAMPLE = 2000  # images whose captions the logged coverage counts
+LEAST = 0.001  # of the pixels: things with smaller masks are no objects
+
+
+class Coco(RecordSource):
+    """Photos with captions. val2017 is the test split, and val is a share of train2017; a part alone is split by hash.
+
+    Objects are the annotated things whose category, its plural or a synonym the caption names; all things of a category
+    are one object, whose span is the first such word.
+
+    Args:
+        root: The folder of the images and annotations.
+        size: Side of the square images, in pixels.
+        year: Of the release, in the names of folders and files.
+        captions: "sampled" trains on one of each image's captions, by seed and step; "all" makes each an item; "first".
+        objects: Read masks of things that captions name, where annotations are there.
+        fit: "crop" takes the central square, "pad" the whole image.
+        on_error: "raise" or "skip" for listed images that are missing.
+        check: Decode every file at the start.
+        val_share: Share of train2017 for val, in [0, 1).
+        test_share: Share of the images for test, in [0, 1), where one of the two parts is missing.
+
+    Raises:
+        UserError: A value is invalid, or the layout is another.
+    """
+
+    def __init__(
+        self,
+        root: str = "",
+        size: limits.Size = 256,
+        year: limits.Year = 2017,
+        captions: str = "sampled",
+        objects: bool = True,
+        fit: str = "crop",
+        on_error: str = "raise",
+        check: bool = False,
+        val_share: limits.ShareBelowOne = 0.01,
+        test_share: limits.ShareBelowOne = 0.1,
+    ) -> None:
+        folder = root_folder(root, LAYOUT)
+        if captions not in CAPTIONS:
+            raise UserError(f"data.captions={captions}: must be {', '.join(CAPTIONS)}")
+        self.every_caption, self.samples_captions = captions == "all", captions == "sampled"
+        parts = [f"{part}{year}" for part in PARTS if (folder / f"{part}{year}").is_dir()]
+        if not parts:
+            raise UserError(f"data.root={root}: neither train{year} nor val{year} in it; data.root must be {LAYOUT}")
+        records = [record for part in parts for record in list_part(folder, part, len(parts) > 1)]
+        self.things: dict[str, Things] = {}
+        if objects:
+            self.things = {part: things for part in parts if (things := things_of(folder, part)) is not None}
+        super().__init__(folder, records, size, fit, "auto", (), on_error, check, val_share, test_share)
+        if self.things:
+            log.info("%s: %s", root, self.coverage(SAMPLE))
+
+    def item(self, record: Record, number: int = 0) -> Item:
+        """Read an item with the objects that its caption names; with all captions where training samples them."""
+        item = super().item(record, number)
+        texts = list(record.captions) if self.samples_captions else [item.caption]
+        captions, object_map = self._objects(record, texts)
+        if not captions:
+            return item
+        several = tuple(captions) if len(captions) > 1 else ()
+        return replace(item, objects=captions[0].objects, object_map=object_map, captions=several)
+
+    def _objects(self, record: Record, texts: list[str]) -> tuple[list[Caption], np.ndarray | None]:
+        """Locate the annotated things that captions name, and draw their masks (size, size) uint8 if there are any."""
+        things = self.things.get(record.key.partition("/")[0])
+        spans = [things.mentions(record.place, text) if things else {} for text in texts]
+        labels = {name: label for label, name in enumerate(sorted({name for each in spans for name in each}), 1)}
+        if things is None or not labels:
+            return [Caption(text) for text in texts], None
+        object_map = self._upright(record, things.draw(record.place, labels, self.size, self.fit))
+        sample = object_map[::2, ::2].ravel()
+        pixels = np.bincount(sample, minlength=len(labels) + 1)
+        visible = {name: label for name, label in labels.items() if pixels[label] >= LEAST * sample.size}
+        return [Caption(text, _named(visible, each)) for text, each in zip(texts, spans, strict=True)], object_map
+
+    def coverage(self, count: int) -> str:
+        """Describe how many captions name an annotated thing, among the first `count` usable images."""
+        named = things = captions = 0
+        for record in self.usable[:count]:
+            part = record.key.partition("/")[0]
+            for text in record.captions if part in self.things else ():
+                mentioned = self.things[part].mentions(record.place, text)
+                captions, named, things = captions + 1, named + bool(mentioned), things + len(mentioned)
+        share = named / max(captions, 1)
+        return f"{share:.0%} of {captions} captions name annotated things, {things / max(named, 1):.2g} each on average"
+
+    def _upright(self, record: Record, object_map: np.ndarray) -> np.ndarray:
+        """Turn a map as its image is turned by EXIF: annotations refer to the pixels as stored."""
+        turn = TURNS.get(orientation(self.root / record.image))
+        return object_map if turn is None else np.ascontiguousarray(turn(object_map))
+
+
+def _named(labels: dict[str, int], spans: Spans) -> tuple[SceneObject, ...]:
+    return tuple(SceneObject(labels[name], name, "", "", span) for name, span in spans.items() if name in labels)
+
+
+def list_part(root: Path, part: str, both: bool) -> list[Record]:
+    """List the records of a part, as train2017.
+
+    Args:
+        root: The data set's folder.
+        part: Name of the folder of images.
+        both: Whether the other part is there too, so that this one has its own split.
+
+    Raises:
+        UserError: There are no captions, or their file is damaged.
+    """
+    path = root / "annotations" / f"captions_{part}.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; fetch COCO's annotations_trainval into {root}")
+    there = set(by_stem(root / part).values())
+    split = "test" if both and part.startswith("val") else ""
+    return [
+        Record(
+            f"{part}/{normal(Path(name).stem)}",
+            f"{part}/{name}",
+            captions=tuple(texts),
+            split=split,
+            problem="" if name in there else f"{root / part / name}: no such file",
+            place=number,
+        )
+        for number, name, texts in read_captions(path)
+    ]
