@@ -1,3 +1,4 @@
-"""Evaluation. The package's name shadows a builtin, so write `from eval.metrics import ...`, never `import
-eval`.
+"""Evaluation metrics.
+
+The package's name shadows a builtin, so write `from eval.metrics import ...`, never `import eval`.
 """

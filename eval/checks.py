@@ -1,7 +1,7 @@
-"""Guard rails: what is wrong with a set of pictures is found before anything is computed of it, and named.
+"""Checks of image sets that run before any metric is computed.
 
-An error is raised where figures would be of something else than what was asked for; a warning stands where they are
-right but say less than they seem to. Nothing is left out without being counted.
+They raise an error where a figure would not measure what the user asked for, and warn where it would be correct but
+easy to misread. Every picture that is left out is counted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ragaf_exp.core.errors import UserError
 
 ENOUGH = 2048  # images, below which a Frechet distance is mostly its bias
 SHOWN = 3  # names in a message
-CLIPPED, USUAL = 0.25, 0.05  # shares of values that are 0
+CLIPPED, USUAL = 0.25, 0.05  # shares of values that are 0: of clipped and of ordinary images
 
 
 @dataclass(frozen=True)
 class Guarded:
-    """Sets without their damaged pictures, what is to be said of them, and counts for metrics.json."""
+    """Sets without their damaged pictures, warnings about them, and counts for metrics.json."""
 
     images: ImageSet
     reference: ImageSet | None
@@ -32,10 +32,20 @@ class Guarded:
 def guard(
     images: ImageSet, reference: ImageSet | None = None, training: Iterable[str] = (), skip_damaged: bool = False
 ) -> Guarded:
-    """Look at every picture of both sets once. training: pixel_hash of the training set's pictures.
+    """Check every picture of both sets once.
 
-    UserError for damaged files (unless they are to be skipped and counted), arrays that are no uint8 RGB, sets of fewer
-    than 2 pictures, of constant or equal pictures only, or with values 0 and 1 only.
+    Args:
+        images: The set to be scored.
+        reference: The set that it is compared with; None if there is none.
+        training: `pixel_hash` of the training set's pictures.
+        skip_damaged: Whether damaged files are skipped and counted instead of raised.
+
+    Returns:
+        Both sets without their damaged pictures, warnings and counts.
+
+    Raises:
+        UserError: For damaged files, arrays that are not uint8 RGB, sets of fewer than 2 pictures, sets of constant or
+            equal pictures only, and sets with the values 0 and 1 only.
     """
     surveys = [survey(s) for s in (images, reference) if s is not None]
     for one in surveys:
@@ -43,107 +53,121 @@ def guard(
     warnings = [w for one in surveys for w in warnings_of(one)]
     if reference is not None:
         warnings += between(*surveys) + overlap(surveys[1], training)
-    kept = [s.subset([look.place for look in one.looks]) for s, one in zip((images, reference), surveys, strict=False)]
+    usable = [s.subset([picture.index for picture in one.pictures])
+              for s, one in zip((images, reference), surveys, strict=False)]  # fmt: skip
     counts = {"images": tally(images, surveys[0])}
     if reference is not None:
         counts["reference"] = tally(reference, surveys[1])
-    return Guarded(kept[0], kept[1] if reference is not None else None, warnings, counts)
+    return Guarded(usable[0], usable[1] if reference is not None else None, warnings, counts)
 
 
-def raise_if_damaged(found: Survey, skip_damaged: bool = False) -> None:
-    """UserError for what no figure should be made of."""
-    name, count = found.name, len(found.looks)
-    if found.damaged and not skip_damaged:
-        more = f" ({len(found.damaged)} such files in all)" if len(found.damaged) > 1 else ""
-        raise UserError(f"{next(iter(found.damaged.values()))}{more}")
+def raise_if_damaged(scanned: Survey, skip_damaged: bool = False) -> None:
+    """Raise UserError if a set can't be scored. Damaged files raise it unless `skip_damaged`."""
+    name, count = scanned.name, len(scanned.pictures)
+    if scanned.damaged and not skip_damaged:
+        more = f" ({len(scanned.damaged)} such files in all)" if len(scanned.damaged) > 1 else ""
+        raise UserError(f"{next(iter(scanned.damaged.values()))}{more}")
     if count < 2:
-        raise UserError(f"{name}: {count} usable images of {count + len(found.damaged)}; a set needs at least 2")
-    if len(found.constant) == count:
+        raise UserError(f"{name}: {count} usable images of {count + len(scanned.damaged)}; a set needs at least 2")
+    if len(scanned.constant) == count:
         raise UserError(f"{name}: all {count} images are of one colour each; look at how they were made")
-    if len(found.repeated()) == count - 1:
+    if len(scanned.repeated()) == count - 1:
         raise UserError(f"{name}: all {count} images are equal; look at how they were made")
-    if max(look.high for look in found.looks) <= 1:
+    if max(picture.high for picture in scanned.pictures) <= 1:
         raise UserError(f"{name}: no value is above 1; images in [0, 1] must be multiplied by 255 before they are saved")
 
 
-def warnings_of(found: Survey) -> list[str]:
-    """What is odd about one set."""
-    said = []
-    if found.damaged:
-        said.append(f"{len(found.damaged)} damaged images are skipped ({_some(list(found.damaged))})")
-    if found.constant:
-        said.append(f"{len(found.constant)} images are of one colour ({_some(found.constant)})")
-    if again := found.repeated():
-        said.append(f"{len(again)} images equal an earlier one of the set ({_some(again)}); they count again")
-    if len(found.sizes) > 1:
-        said.append(f"images of {len(found.sizes)} sizes ({_some(found.sizes)}); each is resized by itself")
-    if min(look.low for look in found.looks) >= 127:
-        said.append("no value is below 127: were images in [0, 1] saved as if they were in [-1, 1]?")
-    return [f"{found.name}: {text}" for text in said]
+def warnings_of(scanned: Survey) -> list[str]:
+    """Warnings about one set."""
+    texts = []
+    if scanned.damaged:
+        texts.append(f"{len(scanned.damaged)} damaged images are skipped ({_some(list(scanned.damaged))})")
+    if scanned.constant:
+        texts.append(f"{len(scanned.constant)} images are of one colour ({_some(scanned.constant)})")
+    if again := scanned.repeated():
+        texts.append(f"{len(again)} images equal an earlier one of the set ({_some(again)}); they count again")
+    if len(scanned.sizes) > 1:
+        texts.append(f"images of {len(scanned.sizes)} sizes ({_some(scanned.sizes)}); each is resized on its own")
+    if min(picture.low for picture in scanned.pictures) >= 127:
+        texts.append("no value is below 127: were images in [0, 1] saved as if they were in [-1, 1]?")
+    return [f"{scanned.name}: {text}" for text in texts]
 
 
 def between(images: Survey, reference: Survey) -> list[str]:
-    """What makes two sets hard to compare."""
-    said = []
-    if shared := images.duplicates_of(look.hash for look in reference.looks):
-        said.append(f"{len(shared)} of {len(images.looks)} images are in the reference {reference.name} too, pixel by "
+    """Warnings about two sets that are compared with each other."""
+    texts = []
+    if shared := images.duplicates_of(picture.hash for picture in reference.pictures):
+        texts.append(f"{len(shared)} of {len(images.pictures)} images are in the reference {reference.name} too, pixel by "
                     f"pixel ({_some(shared)}); distances to it are too small")  # fmt: skip
     if images.sizes[0] != reference.sizes[0]:
-        said.append(f"images are {_some(images.sizes)}, the reference's {_some(reference.sizes)}; distances see that, too")
+        texts.append(f"images are {_some(images.sizes)}, the reference's {_some(reference.sizes)}; "
+                     "distances measure that too")  # fmt: skip
     if images.black > CLIPPED and reference.black < USUAL:
-        said.append(f"{images.black:.0%} of all values are 0, of the reference's {reference.black:.0%}: were images in "
+        texts.append(f"{images.black:.0%} of all values are 0, of the reference's {reference.black:.0%}: were images in "
                     "[-1, 1] saved as if they were in [0, 1]?")  # fmt: skip
-    return [f"{images.name}: {text}" for text in said]
+    return [f"{images.name}: {text}" for text in texts]
 
 
 def overlap(reference: Survey, training: Iterable[str]) -> list[str]:
-    """Whether the reference holds pictures of the training set, given by their pixel_hash."""
-    seen = reference.duplicates_of(training)
-    if not seen:
+    """A warning if the reference holds pictures of the training set, which are given by their `pixel_hash`."""
+    shared = reference.duplicates_of(training)
+    if not shared:
         return []
-    return [f"{reference.name}: {len(seen)} of {len(reference.looks)} images are in the training set ({_some(seen)}); "
-            "distances to them reward memory; take images held out"]  # fmt: skip
+    return [f"{reference.name}: {len(shared)} of {len(reference.pictures)} images are in the training set "
+            f"({_some(shared)}); distances to them reward memorisation; use held-out images"]  # fmt: skip
 
 
-def tally(images: ImageSet, found: Survey) -> dict[str, Any]:
-    """Counts of a set for metrics.json: nothing is left out silently."""
+def tally(images: ImageSet, scanned: Survey) -> dict[str, Any]:
+    """Counts of a set for metrics.json."""
     return {
-        "set": images.name, "found": len(images), "used": len(found.looks), "skipped": len(found.damaged),
-        "skipped_keys": list(found.damaged)[:20], "other_files": len(images.others),
-        "constant": len(found.constant), "repeated": len(found.repeated()),
+        "set": images.name, "found": len(images), "used": len(scanned.pictures), "skipped": len(scanned.damaged),
+        "skipped_keys": list(scanned.damaged)[:20], "other_files": len(images.others),
+        "constant": len(scanned.constant), "repeated": len(scanned.repeated()),
     }  # fmt: skip
 
 
 def small_sample_warning(count: int, reference: int, dim: int) -> str | None:
-    """The warning that belongs beside a Frechet distance of so many images with features of so many dimensions."""
+    """The warning about a Frechet distance of few images.
+
+    Args:
+        count: Number of images.
+        reference: Number of reference images.
+        dim: Dimensions of the features.
+
+    Returns:
+        One line; None if both sets are large enough.
+    """
     fewest = min(count, reference)
     if fewest > dim and fewest >= ENOUGH:
         return None
-    said = f"{fewest:,} images: the distance is biased upwards below {ENOUGH:,}; compare it at equal counts only"
+    text = f"{fewest:,} images: the distance is biased upwards below {ENOUGH:,}; compare it at equal counts only"
     if fewest <= dim:
-        said += f"; and fewer than {dim + 1:,} leave the covariance of {dim:,} features singular"
-    return said
+        text += f"; and fewer than {dim + 1:,} leave the covariance of {dim:,} features singular"
+    return text
 
 
 def matched(
     images: ImageSet, reference: ImageSet, alike: bool = True
 ) -> tuple[ImageSet, ImageSet, dict[str, int]]:  # fmt: skip
-    """The pictures whose keys both sets have, in the order of `images`, and how many are left out of either.
+    """Pair the pictures of two sets by key.
 
     Args:
-        images: The set whose order is taken.
+        images: The set that gives the order.
         reference: The other set.
-        alike: Whether the pictures of a pair must be of one size.
+        alike: Whether both pictures of a pair must have the same size.
+
+    Returns:
+        The paired pictures of both sets, and the counts of pairs and of unpaired pictures of each set.
 
     Raises:
-        UserError: Where the sets share no key, or where a pair differs in size.
+        UserError: If the sets share no key, or if the sizes of a pair differ.
     """
-    places = {key: i for i, key in enumerate(reference.keys)}
-    both = [i for i, key in enumerate(images.keys) if key in places]
+    index = {key: i for i, key in enumerate(reference.keys)}
+    both = [i for i, key in enumerate(images.keys) if key in index]
     if not both:
         raise UserError(f"{images.name} and {reference.name}: no two files of one name (such as {images.keys[0]} and "
                         f"{reference.keys[0]}); pairs go by name without suffix")  # fmt: skip
-    first, second = images.subset(both), reference.subset(places[images.keys[i]] for i in both)
+    first, second = images.subset(both), reference.subset(index[images.keys[i]] for i in both)
     if alike and (reason := sizes_apart(first, second)):
         raise UserError(reason)
     left = {"pairs": len(both), "unpaired": len(images) - len(both), "unpaired_reference": len(reference) - len(both)}
@@ -151,7 +175,7 @@ def matched(
 
 
 def sizes_apart(first: ImageSet, second: ImageSet) -> str:
-    """Which of the pairs of two matched sets differ in size, and what to do; "" where none does."""
+    """The pairs of two matched sets that differ in size and how to fix them, as one line; "" if none do."""
     shapes = (ahead(lambda i, s=s: s[i].shape, range(len(s))) for s in (first, second))
     apart = [(key, one, other) for key, one, other in zip(first.keys, *shapes, strict=True) if one != other]
     if not apart:

@@ -38,40 +38,64 @@ EVERYWHERE = ("mse", "psnr", "ssim", LPIPS)
 
 @dataclass(frozen=True)
 class Damage:
-    """A kind of damage, growing by level. apply: (picture (H,W,3) uint8, level, its number) -> picture."""
+    """A kind of damage with growing levels. apply: (picture (H,W,3) uint8, level, the picture's index) -> picture."""
 
     what: str
     levels: tuple[float, ...]
     apply: Callable[[np.ndarray, float, int], np.ndarray]
-    seen_by: tuple[str, ...]  # the metrics that claim to see it
+    seen_by: tuple[str, ...]  # metrics that should detect it
 
 
 def blurred(image: np.ndarray, deviation: float, number: int = 0) -> np.ndarray:
-    """Gaussian blur; deviation in px."""
+    """Gaussian blur.
+
+    Args:
+        image: (H,W,3) uint8.
+        deviation: Standard deviation in px.
+        number: Not used.
+    """
     return cv2.GaussianBlur(image, (0, 0), deviation, borderType=cv2.BORDER_REFLECT)
 
 
 def noised(image: np.ndarray, deviation: float, number: int = 0) -> np.ndarray:
-    """Gaussian noise on every channel, of so many of 255 levels; a picture's number seeds it, whatever the level."""
+    """Gaussian noise on every channel.
+
+    Args:
+        image: (H,W,3) uint8.
+        deviation: Standard deviation, of 255.
+        number: Seed: the picture's index, the same at every level.
+    """
     noise = np.random.default_rng(number).standard_normal(image.shape, np.float32)
     return np.clip(np.rint(image + deviation * noise), 0, 255).astype(np.uint8)
 
 
 def recoloured(image: np.ndarray, difference: float, number: int = 0) -> np.ndarray:
-    """Every colour moved by so many CIE76 units towards orange (a* and b* alike) at the same lightness."""
+    """Shift every colour towards orange, a* and b* alike, at the same lightness.
+
+    Args:
+        image: (H,W,3) uint8.
+        difference: Size of the shift in CIE76 units.
+        number: Not used.
+    """
     lab = cv2.cvtColor(np.multiply(image, 1 / 255, dtype=np.float32), cv2.COLOR_RGB2LAB)
     lab[..., 1:] += difference / np.sqrt(2)
     return np.clip(np.rint(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * 255), 0, 255).astype(np.uint8)
 
 
 def shifted(image: np.ndarray, pixels: float, number: int = 0) -> np.ndarray:
-    """Moved to the right by whole px; what enters at the left is mirrored."""
+    """Shift to the right; the left border is filled by reflection.
+
+    Args:
+        image: (H,W,3) uint8.
+        pixels: Whole px.
+        number: Not used.
+    """
     px = int(pixels)
     return cv2.copyMakeBorder(image, 0, 0, px, 0, cv2.BORDER_REFLECT)[:, : image.shape[1]]
 
 
-# Blur takes edges away and adds none, noise adds edges and takes none away: precision is blind to one, recall to the
-# other. A shift by less than the tolerance is none to F1, so only the first of the levels is that small.
+# Blur only removes edges and noise only adds them: precision can't detect blur, and recall can't detect noise. F1 ignores
+# a shift below the tolerance, so only the first level is that small.
 DAMAGES = {
     "blur": Damage(
         "Gaussian blur, px", (0.5, 1, 2, 4), blurred,
@@ -87,20 +111,29 @@ DAMAGES = {
 
 
 def scores(images: ImageSet, damage: Damage, lpips: Any = None, network: Any = None) -> dict[str, np.ndarray]:
-    """What pictures score undamaged and at every level: arrays (levels + 1, N) by metric; of fd_squeezenet (levels + 1, 1).
+    """Score pictures undamaged and at every level.
 
-    lpips: an eval.lpips.Lpips, network: an eval.features.Network; without them their metrics are left out.
-    UserError for a picture that can't be read.
+    Args:
+        images: The N pictures.
+        damage: The kind of damage.
+        lpips: An eval.lpips.Lpips; None leaves its metric out.
+        network: An eval.features.Network; None leaves its metric out.
+
+    Returns:
+        Arrays (levels + 1, N) by metric; (levels + 1, 1) for fd_squeezenet, which scores whole sets.
+
+    Raises:
+        UserError: For a picture that can't be read.
     """
     rows: dict[str, list[np.ndarray]] = {}
     features = []
     judged = ahead(partial(_judged, images, damage), range(len(images)))
-    for states, found in tqdm(judged, total=len(images), desc=damage.what, unit="image", disable=None):
+    for states, values_of in tqdm(judged, total=len(images), desc=damage.what, unit="image", disable=None):
         if lpips is not None:
-            found[LPIPS] = lpips(states, states[:1] * len(states))
+            values_of[LPIPS] = lpips(states, states[:1] * len(states))
         if network is not None:
             features.append(network(states))
-        for name, values in found.items():
+        for name, values in values_of.items():
             rows.setdefault(name, []).append(np.asarray(values, np.float64))
     result = {name: np.stack(columns, 1) for name, columns in rows.items()}
     if features:
@@ -110,17 +143,17 @@ def scores(images: ImageSet, damage: Damage, lpips: Any = None, network: Any = N
 
 
 def _judged(images: ImageSet, damage: Damage, number: int) -> tuple[list[np.ndarray], dict[str, list[float]]]:
-    """A picture undamaged and at every level, and what each scores without a network."""
+    """A picture undamaged and at every level, and the scores of each that need no network."""
     image = images[number]
     states = [image, *(damage.apply(image, level, number) for level in damage.levels)]
-    found = {name: [score(state, image) for state in states] for name, score in image_scores().items()}
+    by_name = {name: [score(state, image) for state in states] for name, score in image_scores().items()}
     strokes = edge_curve(image)
     fidelity = [compare(strokes, edge_curve(state)).values() for state in states]
-    return states, found | {name: [values[name] for values in fidelity] for name in fidelity[0]}
+    return states, by_name | {name: [values[name] for values in fidelity] for name in fidelity[0]}
 
 
 def measured() -> list[str]:
-    """Names of the metrics of the table, in its order."""
+    """Names of the table's metrics, in order."""
     return [*image_scores(), LPIPS, FRECHET, *in_group(SKETCH)]
 
 
@@ -130,12 +163,12 @@ def worsens(values: np.ndarray, better_if_higher: bool) -> bool:
     return bool((step < 0 if better_if_higher else step > 0).all())
 
 
-def table(found: dict[str, np.ndarray], damage: Damage) -> str:
-    """Markdown: a row for each metric, with the means at every level and how often a single picture's figure worsens."""
+def table(scored: dict[str, np.ndarray], damage: Damage) -> str:
+    """A Markdown table: each metric's means at every level, and the share of single pictures whose score worsens."""
     levels = ["none", *(f"{level:g}" for level in damage.levels)]
     header = [damage.what, *levels, "claims to see it", "worse at every step", "single pictures"]
     rows = []
-    for name, values in found.items():
+    for name, values in scored.items():
         better = higher_is_better(name)
         single = np.mean([worsens(values[:, [i]], better) for i in range(values.shape[1])])
         share = f"{single:.0%}" if values.shape[1] > 1 else ""
@@ -148,9 +181,9 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value >= 10 else f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:.5f}"
 
 
-def failures(found: dict[str, np.ndarray], damage: Damage) -> Sequence[str]:
-    """The metrics that claim to see the damage and did not get worse at every step."""
-    return [name for name, values in found.items()
+def failures(scored: dict[str, np.ndarray], damage: Damage) -> Sequence[str]:
+    """The metrics that should detect the damage and did not get worse at every step."""
+    return [name for name, values in scored.items()
             if name in damage.seen_by and not worsens(values, higher_is_better(name))]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""Figures by difficulty: a mean over all items hides that models fail where the sketch is busy or the object small.
+"""Figures by difficulty: a mean over all items hides that models fail on busy sketches or small objects.
 
-Items, or their objects, fall into thirds by a fact of theirs, and every group gets its figures as the whole has them.
+Items, or their objects, are split into thirds by one of their properties, and every third gets the same figures as the
+whole set.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ OBJECT_AREA = "object_area"  # for per-object metrics: each object by its own ma
 def terciles(values: Sequence[float] | np.ndarray) -> tuple[np.ndarray, list[tuple[float, float]]]:
     """The group (n,) of every value, and each group's lowest and highest value.
 
-    Bounds are values that occur, and equal values share a group: where many are equal, as counts are, groups are of
-    different size, and fewer than three where few values differ. Raises ValueError for no values and for NaN.
+    Bounds are values that occur, and equal values share a group. So groups differ in size where many values are equal,
+    as counts are, and there are fewer than three where few values differ. Raises ValueError for no values and for NaN.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or values.size == 0 or np.isnan(values).any():
@@ -42,30 +43,36 @@ def terciles(values: Sequence[float] | np.ndarray) -> tuple[np.ndarray, list[tup
 def group_figures(
     rows: Sequence[ItemRow], better: Mapping[str, bool], *, resamples: int = 2000
 ) -> dict[str, dict[str, Any]]:
-    """Figures of the metrics that `better` names, each with whether higher is better, for the groups of every fact.
+    """Figures for the groups of every fact that some item has.
 
-    Facts of an item: stroke_density; regions; mask_area, the mean over its objects' masks, and largest_mask, as shares
-    of the image; difficulty, the data set's rating. A fact of an object: object_area, by which per-object metrics alone
-    are grouped. A fact that no item has is left out. Returns, with figures as `eval.statistics.bootstrap.figure` makes
-    them,
+    Facts of an item are stroke_density, regions, mask_area (the mean over its objects' masks) and largest_mask, both as
+    shares of the image, and difficulty, the data set's rating. object_area is a fact of an object and groups per-object
+    metrics only.
+
+    Args:
+        rows: The items with their values.
+        better: Names of the metrics, each with whether higher is better.
+        resamples: Of the bootstrap.
+
+    Returns:
+        By fact, with figures as `eval.statistics.bootstrap.figure` makes them and `without` the number of items that
+        lack the fact:
 
         {"regions": {"without": 0, "groups": [
             {"group": "low", "from": 2, "to": 3, "items": 71, "metrics": {"ssim": {"value": ..., "n": ..., ...}}}, ...]}}
-
-    where `without` counts the items that lack the fact and so are in no group.
     """
-    found = {}
+    by_fact = {}
     for fact, of in ITEM_FACTS.items():
         known = [row for row in rows if of(row) is not None]
         if known:
             groups = _grouped(known, [of(row) for row in known], better, resamples)
-            found[fact] = {"without": len(rows) - len(known), "groups": groups}
+            by_fact[fact] = {"without": len(rows) - len(known), "groups": groups}
     listed = {name: higher for name, higher in better.items() if _by_object(rows, name)}
-    objects = [_only(row, place, listed) for row in rows for place in range(len(row.areas))]
+    objects = [_only(row, index, listed) for row in rows for index in range(len(row.areas))]
     if objects and listed:
         groups = _grouped(objects, [row.areas[0] for row in objects], listed, resamples)
-        found[OBJECT_AREA] = {"without": sum(not row.areas for row in rows), "groups": groups}
-    return found
+        by_fact[OBJECT_AREA] = {"without": sum(not row.areas for row in rows), "groups": groups}
+    return by_fact
 
 
 def _grouped(rows: list[ItemRow], values: list[float], better: Mapping[str, bool], resamples: int) -> list[dict[str, Any]]:
@@ -90,7 +97,7 @@ def _by_object(rows: Sequence[ItemRow], name: str) -> bool:
     return bool(there) and all(isinstance(v, list) and len(v) == len(areas) for v, areas in there)
 
 
-def _only(row: ItemRow, place: int, names: Iterable[str]) -> ItemRow:
-    """The row as if the object at this place were its only one, with the values of these metrics."""
-    values = {name: [row.values[name][place]] for name in names if name in row.values}
-    return replace(row, areas=[row.areas[place]], values=values)
+def _only(row: ItemRow, index: int, names: Iterable[str]) -> ItemRow:
+    """The row reduced to the object at this index, with the values of these metrics."""
+    values = {name: [row.values[name][index]] for name in names if name in row.values}
+    return replace(row, areas=[row.areas[index]], values=values)

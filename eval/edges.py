@@ -1,8 +1,8 @@
-"""Which edge extractor reads an image, so that its edges can be compared with a sketch.
+"""Edge extraction from images, for comparison with a sketch.
 
-A sketch that an extractor made (sketch=canny, xdog, pidinet, ...) is compared with what the same extractor makes of
-the image: like with like, tones included. A drawing came from a hand, and no extractor makes its like: it is reduced
-to thin lines, and compared with those that a Canny that sees colour, or PiDiNet, finds in the image.
+A sketch that an extractor made (sketch=canny, xdog, pidinet, ...) is compared with the same extractor's output for the
+image, tones included. No extractor reproduces a hand drawing: a drawing is thinned, and compared with the edges that a
+colour Canny or PiDiNet detects in the image.
 """
 
 from __future__ import annotations
@@ -19,27 +19,26 @@ from ragaf_exp.sketch.drawn import Drawn
 
 FOR_DRAWINGS = ("canny", "pidinet")
 
-# Contrast of a step edge in CIE76 units (2.3 is just noticeable). An edge must reach HIGH somewhere and is
-# followed down to LOW: paper grain, compression noise and shading stay below, neighbouring colours of a
-# picture are far above.
+# Hysteresis thresholds: contrast of a step edge in CIE76 units (2.3 is just noticeable). Paper grain, compression noise
+# and shading stay below LOW; neighbouring colours of a picture are far above HIGH.
 HIGH, LOW = 18.0, 10.0
-_SCALE = 8.0  # cv2.Canny takes 16-bit gradients: |a|, |b| < 128 and a 3x3 Sobel's gain of 4 keep below 2**15
+_SCALE = 8.0  # cv2.Canny takes 16-bit gradients: with |a|, |b| < 128 and a 3x3 Sobel's gain of 4 they stay below 2**15
 
 
 class EdgeReader(Protocol):
-    """Makes curves of both sides of the comparison."""
+    """Turns sketches and images into curves that can be compared."""
 
-    name: str  # what figures are measured with
+    name: str  # recorded with the figures
 
     def strokes(self, sketch: np.ndarray) -> Curve:
-        """Of a sketch (H,W) in [0, 1], 1 = stroke."""
+        """The curve of a sketch (H,W) in [0, 1], 1 = stroke."""
 
     def edges(self, image: np.ndarray) -> Curve:
-        """Of a picture (H,W,3) uint8."""
+        """The edges of a picture (H,W,3) uint8."""
 
 
 class ColourCanny:
-    """For drawings: centre lines of the strokes, or their sides; Canny edges on CIELAB of the image."""
+    """For drawings: the strokes' centre lines or sides, and Canny edges of the image in CIELAB."""
 
     name = "canny_lab"
 
@@ -51,9 +50,11 @@ class ColourCanny:
 
 
 class Extracted:
-    """The image's edges by one of `ragaf_exp.sketch`'s extractors, a callable (image, drawing) -> sketch (H,W).
+    """Edges of an image by a sketch extractor.
 
-    toned: the extractor made the sketch too, so that tones can be compared; else the sketch is a drawing.
+    Args:
+        extractor: One of `ragaf_exp.sketch`'s, a callable (image, drawing) -> sketch (H,W).
+        toned: Whether the extractor made the sketch too, so that tones can be compared; else the sketch is a drawing.
     """
 
     def __init__(self, extractor: Any, toned: bool = True) -> None:
@@ -69,10 +70,16 @@ class Extracted:
 
 
 def reader_of(extractor: Any = None, drawings: str = "canny", weights: str = "", device: str = "auto") -> EdgeReader:
-    """The reader for sketches that `extractor` made; None, or one that hands drawings on, stands for drawings.
+    """The edge reader for sketches of an extractor.
 
-    drawings: who reads the image where the sketch is a drawing: canny or pidinet, the latter with `weights`, a file
-    ("" = the hub's), on `device`. Raises UserError for another name.
+    Args:
+        extractor: The extractor that made the sketches; None, or a paired-drawing source, for drawings.
+        drawings: Edge detector of images whose sketch is a drawing: canny or pidinet.
+        weights: PiDiNet's weights file; "" takes the hub's.
+        device: PiDiNet's device: auto, cpu or cuda.
+
+    Raises:
+        UserError: For another name of `drawings`.
     """
     if drawings not in FOR_DRAWINGS:
         raise UserError(f"eval.edges={drawings}: must be one of {', '.join(FOR_DRAWINGS)}")
@@ -86,7 +93,7 @@ def reader_of(extractor: Any = None, drawings: str = "canny", weights: str = "",
 
 
 def check_image(image: np.ndarray) -> None:
-    """ValueError unless it is a picture (H,W,3) uint8."""
+    """Raise ValueError unless the image is (H,W,3) uint8."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image is {image.dtype} {image.shape}: it must be uint8 (H, W, 3)")
 
@@ -94,9 +101,9 @@ def check_image(image: np.ndarray) -> None:
 def edge_curve(image: np.ndarray) -> Curve:
     """The edges of a picture (H,W,3) uint8 by Canny (1986) on CIELAB.
 
-    Gaussian smoothing of half the tolerance, Sobel per channel, at every pixel the channel with the
-    strongest gradient (so that a border between two colours of one lightness is an edge), non-maximum
-    suppression, hysteresis between LOW and HIGH. Raises ValueError for another dtype or shape.
+    Gaussian smoothing with half the tolerance as standard deviation, Sobel per channel, the channel with the strongest
+    gradient at every pixel (so that a border between two colours of equal lightness is an edge), non-maximum
+    suppression, and hysteresis between LOW and HIGH. Raises ValueError for another dtype or shape.
     """
     check_image(image)
     lab = cv2.cvtColor(np.multiply(image, 1 / 255, dtype=np.float32), cv2.COLOR_RGB2LAB)
@@ -112,23 +119,23 @@ def _sobel(lab: np.ndarray, x: int, y: int) -> np.ndarray:
 
 
 def _strongest(dx: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients (H,W) of the channel that changes most at each pixel, from those of all channels (H,W,3)."""
+    """Gradients (H,W) of the channel with the largest magnitude at each pixel, from (H,W,3)."""
     (x, *other_x), (y, *other_y) = cv2.split(dx), cv2.split(dy)
     best = cv2.magnitude(x, y)
     for next_x, next_y in zip(other_x, other_y, strict=True):
         power = cv2.magnitude(next_x, next_y)
         better = cv2.compare(power, best, cv2.CMP_GT)
-        for kept, found in ((x, next_x), (y, next_y), (best, power)):
-            cv2.copyTo(found, better, kept)
+        for target, source in ((x, next_x), (y, next_y), (best, power)):
+            cv2.copyTo(source, better, target)
     return x, y
 
 
 def _int16(values: np.ndarray) -> np.ndarray:
-    """Rounded, in one pass where numpy takes two."""
+    """Round to int16 in one pass; NumPy would take two."""
     return cv2.addWeighted(values, 1, values, 0, 0, dtype=cv2.CV_16S)
 
 
 def _step_gain(sigma: float) -> float:
-    """Response beside a step edge of height 1, so that thresholds mean contrast whatever the smoothing."""
+    """Gradient magnitude next to a step edge of height 1, so that thresholds are contrasts at any smoothing."""
     left, right = (math.erf(reach / (sigma * math.sqrt(2.0))) / 2.0 for reach in (0.5, 1.5))
     return 4.0 * _SCALE * (left + right)

@@ -1,4 +1,4 @@
-"""Figures of images that any tool made: against a folder of references, captions, sketches, masks."""
+"""Scores images of any origin against a folder of references, captions, sketches or masks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ragaf_exp.data.listing import in_short
 
 @dataclass(frozen=True)
 class Sources:
-    """What the command line names. Files belong together by their relative name without suffix."""
+    """Paths given on the command line. Files belong together by their relative name without suffix."""
 
     images: Path
     reference: Path | None = None
@@ -44,7 +44,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Given:
-    """What the sources hold for the images, by key; None for a source that is not given."""
+    """Contents of the sources by image key; None for a source that is not given."""
 
     captions: dict[str, Caption] | None = None
     sketches: dict[str, Path] | None = None
@@ -52,9 +52,19 @@ class Given:
 
 
 class FolderScores:
-    """Scores a guarded set of images, part by part: each source concerns the images that it has something for.
+    """Scores a checked set of images; each source applies to the images that it has an entry for.
 
-    Whatever can be refused without a network is refused here, before any features are computed. UserError.
+    The constructor checks all input that can be checked without a network, before any features are computed.
+
+    Args:
+        images: The set to be scored.
+        reference: The reference images, or None.
+        given: Captions, sketches and masks.
+        settings: The `eval` config.
+        networks: Feature networks.
+
+    Raises:
+        UserError: For input that does not fit together.
     """
 
     def __init__(
@@ -73,36 +83,36 @@ class FolderScores:
         self.pairs = self._pairs()
 
     def _edited(self, edited: dict[str, Caption]) -> tuple[ImageSet, ImageSet] | None:
-        """Images with a caption of what they were before, which is the reference's picture of that name."""
+        """Edited images, those whose caption has text_before, and the reference's pictures before the edit."""
         if not edited:
             return None
         if self.reference is None:
             raise UserError("captions=: has text_before, which belongs to the images before the edit; give reference=DIR")
         sources = set(self.reference.keys)
         known = self._part("edits", {key: caption for key, caption in edited.items() if key in sources})
-        return matched(known, self.reference, alike=False)[:2]  # CLIP resizes each by itself
+        return matched(known, self.reference, alike=False)[:2]  # CLIP resizes each separately
 
     def _masked(self, files: dict[str, Path], captions: dict[str, Caption]) -> ImageSet:
         both = {key: path for key, path in files.items() if key in captions and captions[key].phrases}
         known = self._part("masks", both)
-        deque(scenes_of(known, both, captions), maxlen=0)  # each is looked at, none is held
+        deque(scenes_of(known, both, captions), maxlen=0)  # reads and checks each, keeps none
         return known
 
     def _pairs(self) -> tuple[ImageSet, ImageSet] | None:
-        """Images with a namesake in the reference, where all are of its size; else what compares pairs is unavailable."""
+        """Images and references of the same name. If sizes differ, metrics of pairs are recorded as unavailable."""
         if self.reference is None or not set(self.images.keys) & set(self.reference.keys):
             return None
         first, second, counts = matched(self.images, self.reference, alike=False)
         if reason := sizes_apart(first, second):
-            asked = [name for name in (*image_scores(), "lpips") if name != "lpips" or name in self.settings.metrics]
-            self.result.unavailable |= dict.fromkeys(asked, reason)
+            names = [name for name in (*image_scores(), "lpips") if name != "lpips" or name in self.settings.metrics]
+            self.result.unavailable |= dict.fromkeys(names, reason)
             return None
         check_window(first[0])
         self.counts["pairs"] = counts
         return first, second
 
     def score(self) -> None:
-        """Every figure that the sources allow."""
+        """Compute every figure that the sources allow."""
         if self.reference is not None:
             self._take(self.networks.measure(self.images, self.reference), self.images.keys)
         if self.pairs is not None:
@@ -143,14 +153,14 @@ class FolderScores:
         self._take(self.networks.measure(known, None, regions=phrase_regions(scenes)), known.keys)
 
     def _note_empty(self, keys: list[str], count: int) -> None:
-        """Masks that hold no phrase's value say nothing of their image."""
+        """Count the masks without any phrase's value and warn about them: their images have no binding."""
         self.counts["masks"]["without_phrases"] = len(keys)
         if keys:
             self.warnings.append(f"masks: {len(keys)} of {count} hold no phrase's value, such as {', '.join(keys[:SHOWN])}"
                                  "; these images have no binding: k marks where the k-th phrase should be")  # fmt: skip
 
     def _part(self, name: str, known: dict[str, Any]) -> ImageSet:
-        """The images that a source has something for. UserError where there is none."""
+        """The images that a source has an entry for. Raises UserError if there are none."""
         part = self.images.subset(i for i, key in enumerate(self.images.keys) if key in known)
         if not len(part):
             raise UserError(f"{name}=: nothing there is named as an image of {self.images.name}, such as "
@@ -158,21 +168,21 @@ class FolderScores:
         self.counts[name] = {"used": len(part), "images_without": len(self.images) - len(part)}
         return part
 
-    def _take(self, found: NetworkScores, keys: Sequence[str]) -> None:
-        self.result.take(replace(found, values=self._spread(found.values, keys)), self.facts)
+    def _take(self, scores: NetworkScores, keys: Sequence[str]) -> None:
+        self.result.take(replace(scores, values=self._spread(scores.values, keys)), self.facts)
 
     def _add(self, values: scoring.Values, facts: dict[str, dict[str, Any]], keys: Sequence[str]) -> None:
         self.result.add(self._spread(values, keys), facts, self.facts, "")
 
     def _spread(self, values: scoring.Values, keys: Sequence[str]) -> scoring.Values:
-        """Values of some images as values of all, None for the others."""
-        place = {key: i for i, key in enumerate(keys)}
-        return {name: [of[place[key]] if key in place else None for key in self.images.keys]
+        """Extend values of the images `keys` to all images; None for the others."""
+        index = {key: i for i, key in enumerate(keys)}
+        return {name: [of[index[key]] if key in index else None for key in self.images.keys]
                 for name, of in values.items()}  # fmt: skip
 
 
 def _training(folder: Path | None, reference: ImageSet | None) -> Survey:
-    """Of the training images, fitted to the reference's size where that is square, as training fits them."""
+    """Check the training images, fitted to the reference's size if that is square, as training fits them."""
     if folder is None or reference is None:
         return Survey("training images")
     height, width = reference[0].shape[:2]
@@ -182,7 +192,7 @@ def _training(folder: Path | None, reference: ImageSet | None) -> Survey:
 def _readable(
     name: str, files: dict[str, Path] | None, read: Callable[[Path], Any], skip: bool
 ) -> tuple[dict[str, Path] | None, dict[str, str]]:
-    """The files of a source, and why the damaged ones among them are left out: they stay in, and stop, unless `skip`."""
+    """The readable files of a source and the reasons why others are left out; without `skip`, all files."""
     if files is None or not skip:
         return files, {}
     paths = list(files.values())
@@ -200,14 +210,27 @@ def _fault(read: Callable[[Path], Any], path: Path) -> str:
 
 
 def _left_out(damaged: dict[str, dict[str, str]]) -> list[str]:
-    """One warning for each source with damaged files, or rows."""
+    """One warning for each source with damaged files or rows."""
     what = {name: "rows" if name == "captions" else "damaged files" for name in damaged}
     return [f"{name}: {len(reasons)} {what[name]} are left out: {in_short(list(reasons.values()), '; ')}"
             for name, reasons in damaged.items() if reasons]  # fmt: skip
 
 
 def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: Path) -> dict[str, Any]:
-    """Score, and write `out`, in the form of metrics.json, and its items beside it. UserError for bad input."""
+    """Score images and write the figures and the items' scores.
+
+    Args:
+        sources: Paths of the images and of what they are compared with.
+        settings: The `eval` config.
+        networks: Feature networks.
+        out: JSON file in the form of metrics.json; the items' scores go to `.items.jsonl` next to it.
+
+    Returns:
+        The content of `out`.
+
+    Raises:
+        UserError: For invalid input.
+    """
     if sources.masks and not sources.captions:
         raise UserError("masks=: needs captions=FILE.jsonl with phrases, which say what each mask should show")
     networks.check()
@@ -223,7 +246,7 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     training = _training(sources.training, reference)
     damaged["training"] = training.damaged
     left_out = {"damaged": {name: len(reasons) for name, reasons in damaged.items() if reasons}}
-    guarded = guard(images, reference, [look.hash for look in training.looks], sources.skip_damaged)
+    guarded = guard(images, reference, [picture.hash for picture in training.pictures], sources.skip_damaged)
     scores = FolderScores(guarded.images, guarded.reference, Given(captions, sketches, masks), settings, networks)
     scores.score()
     result = scores.result

@@ -1,4 +1,4 @@
-"""Sets of pictures, decoded one at a time: a folder that any tool made, or arrays. Never all of a set is held."""
+"""Sets of pictures from a folder or from arrays, decoded one at a time: a set is never held in memory as a whole."""
 
 from __future__ import annotations
 
@@ -20,20 +20,26 @@ from ragaf_exp.data.listing import listed
 from ragaf_exp.data.sources.names import normal
 
 Made = TypeVar("Made")
-WORKERS = min(8, os.cpu_count() or 1)  # threads: decoders and resizers let go of the interpreter's lock
+WORKERS = min(8, os.cpu_count() or 1)  # threads: decoders and resizers release the GIL
 AHEAD = 4  # results per thread that may wait for the caller
 
 
 class WrongPicture(UserError):
-    """No uint8 RGB picture: a mistake in how pictures are handed over, which no skipping of damaged files covers."""
+    """Not a uint8 RGB picture: a mistake of the caller, raised even if damaged files are skipped."""
 
 
 class ImageSet(Sequence):
-    """Pictures by index, each decoded when asked for: `images[i]` is uint8 RGB (H,W,3).
+    """Pictures by index, decoded on access: `images[i]` is uint8 RGB (H,W,3).
 
-    name: what messages call the set. keys: stable names, one each. read: index -> picture. digest: index -> checksum
-    of what `read` reads. size: side that every picture is fitted to (central square), None = as it is. others: files
-    found beside that are no pictures. A picture that is damaged, or no uint8 RGB, raises UserError when it is read.
+    A damaged picture, or one that is not uint8 RGB, raises UserError on access.
+
+    Args:
+        name: Name of the set in messages.
+        keys: Stable and distinct names of the pictures.
+        read: Index -> picture.
+        digest: Index -> checksum of what `read` returns.
+        size: Side of the central square that every picture is fitted to, in px; None leaves pictures as they are.
+        others: Names of the folder's other files.
     """
 
     def __init__(
@@ -47,18 +53,28 @@ class ImageSet(Sequence):
 
     @classmethod
     def folder(cls, path: str | Path, size: int | None = None) -> ImageSet:
-        """Every picture under a folder, by relative name; a key is that name without suffix.
+        """Every picture below a folder; keys are relative names without suffix.
 
-        Hidden files and folders are passed over. UserError where it is no folder, holds no picture, or two of one key.
+        Hidden files and folders are ignored. Raises UserError for a missing folder, a folder without pictures, and two
+        pictures of the same key.
         """
         root = Path(path).expanduser()
-        found, others = pictures_in(root)
-        files = list(found.values())
-        return cls(str(root), list(found), lambda i: read_image(files[i]), lambda i: _of_file(files[i]), size, others)
+        paths, others = pictures_in(root)
+        files = list(paths.values())
+        return cls(str(root), list(paths), lambda i: read_image(files[i]), lambda i: _of_file(files[i]), size, others)
 
     @classmethod
     def arrays(cls, images: Sequence[np.ndarray], keys: Sequence[str] | None = None, name: str = "images") -> ImageSet:
-        """Pictures held by a sequence, which may make them when asked. Keys default to their numbers."""
+        """Pictures of a sequence, which may be lazy.
+
+        Args:
+            images: (H,W,3) uint8 each.
+            keys: Distinct names; by default the indices, with six digits.
+            name: Name of the set in messages.
+
+        Raises:
+            UserError: If keys are not one for each image, or not distinct.
+        """
         keys = [f"{i:06d}" for i in range(len(images))] if keys is None else keys
         if len(keys) != len(images):
             raise UserError(f"{name}: {len(keys)} keys for {len(images)} images; give one each")
@@ -67,7 +83,7 @@ class ImageSet(Sequence):
         return cls(name, keys, lambda i: images[i], lambda i: pixel_hash(check_picture(images[i], f"{name}: {keys[i]}")))
 
     def subset(self, indices: Iterable[int]) -> ImageSet:
-        """Some of the pictures, in the given order."""
+        """The pictures with these indices, in this order."""
         chosen = [range(len(self))[i] for i in indices]
         return ImageSet(self.name, [self.keys[i] for i in chosen], lambda i: self._read(chosen[i]),
                         lambda i: self._digest(chosen[i]), self.size, self.others)  # fmt: skip
@@ -84,14 +100,14 @@ class ImageSet(Sequence):
 
     @cached_property
     def checksum(self) -> str:
-        """sha256 over the pictures' files or arrays, in order, and the size; not over their names."""
+        """sha256 of the pictures' files or arrays, in order, and the size, without names."""
         total = hashlib.sha256(f"size={self.size}\n".encode())
         for digest in ahead(self._digest, range(len(self))):
             total.update(f"{digest}\n".encode())
         return total.hexdigest()
 
     def batches(self, count: int) -> Iterator[list[np.ndarray]]:
-        """All pictures in order, `count` at a time; threads decode a little ahead."""
+        """All pictures in order, `count` at a time, decoded ahead by threads."""
         if count < 1:
             raise ValueError(f"batches of {count} images: at least 1")
         batch: list[np.ndarray] = []
@@ -105,7 +121,7 @@ class ImageSet(Sequence):
 
 
 def ahead(work: Callable[[int], Made], indices: Iterable[int]) -> Iterator[Made]:
-    """work(i) for every index, in order, done by threads that run only a little ahead of the caller."""
+    """work(i) for every index, in order, computed by threads that run a bounded distance ahead of the caller."""
     with ThreadPoolExecutor(WORKERS) as pool:
         waiting: deque = deque()
         try:
@@ -121,7 +137,7 @@ def ahead(work: Callable[[int], Made], indices: Iterable[int]) -> Iterator[Made]
 
 
 def check_picture(picture: np.ndarray, name: str) -> np.ndarray:
-    """The picture itself. WrongPicture unless it is uint8 (H,W,3): another range or layout is never guessed."""
+    """Return the picture. Raises WrongPicture unless it is uint8 (H,W,3): ranges and layouts are never guessed."""
     if not isinstance(picture, np.ndarray):
         raise WrongPicture(f"{name}: is a {type(picture).__name__}; give a numpy array, uint8 (H,W,3)")
     if picture.dtype != np.uint8:
@@ -132,7 +148,7 @@ def check_picture(picture: np.ndarray, name: str) -> np.ndarray:
 
 
 def pixel_hash(picture: np.ndarray) -> str:
-    """32 hex digits of a picture's pixels and shape: equal for equal pictures, whatever file they came from."""
+    """32 hex digits of a picture's pixels and shape, independent of the file format."""
     digest = hashlib.blake2b(f"{picture.dtype.str}{picture.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(picture))
     return digest.hexdigest()
@@ -147,9 +163,10 @@ def _range(values: np.ndarray) -> str:
 
 
 def pictures_in(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Every picture under a folder by key, in the order of names, and the names of the other files there.
+    """Every picture below a folder by key, in the order of names, and the names of the other files.
 
-    Hidden files and folders are passed over. UserError where it is no folder, holds no picture, or two of one key.
+    Hidden files and folders are ignored. Raises UserError for a missing folder, a folder without pictures, and two
+    pictures of the same key.
     """
     files, others = _listed(root)
     if not files:
@@ -158,7 +175,7 @@ def pictures_in(root: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _listed(root: Path) -> tuple[list[Path], list[str]]:
-    """Pictures under a folder, and the names of the other files there; both relative and sorted."""
+    """Pictures below a folder and the names of its other files, both relative and sorted."""
     if not root.is_dir():
         raise UserError(f"{root}: is a file, not a folder; name the folder that holds it" if root.exists()
                         else f"{root}: no such folder; check the path")  # fmt: skip
@@ -180,4 +197,4 @@ def _of_file(path: Path) -> str:
     try:
         return checksum(path)
     except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); mend that or remove it") from error
+        raise UserError(f"{path}: can't be read ({error.strerror}); fix that or remove it") from error

@@ -1,7 +1,7 @@
-"""What every test item scored: items.jsonl of a run folder, one line per item, from which figures, difficulty groups and
-paired comparisons are made.
+"""The scores of every test item: items.jsonl of a run folder, one line per item.
 
-A line of the file, which `pandas.read_json(..., lines=True)` reads as well:
+Figures, difficulty groups and paired comparisons are computed from them. A line of the file, which
+`pandas.read_json(..., lines=True)` reads as well:
 
     {"schema": 1, "key": "scenes0-test-7", "image": "9f86d081884c", "sketch": "60303ae22b99", "stroke_density": 0.071,
      "regions": 4, "areas": [0.12, 0.08], "values": {"ssim": 0.61, "binding_accuracy": [1.0, 0.0], ...}}
@@ -39,11 +39,11 @@ Values = float | list[float | None]  # of one item: its own number, or one for e
 
 @dataclass
 class ItemRow:
-    """One test item: what it is, how hard it is, what it scored."""
+    """One test item: its identity, its difficulty and its scores."""
 
     key: str
-    image: str = ""  # checksum of the true image and the caption: two runs' items are the same only where it is
-    sketch: str = ""  # checksum of the sketch that was followed
+    image: str = ""  # checksum of the true image and the caption: equal for equal items of two runs
+    sketch: str = ""  # checksum of the sketch that the image was generated from
     stroke_density: float | None = None  # share of the pixels that are stroke
     regions: int | None = None
     areas: list[float] = field(default_factory=list)  # of each object's mask, as a share of the image
@@ -55,8 +55,15 @@ def item_row(
     key: str, image: np.ndarray, caption: str = "", sketch: np.ndarray | None = None, regions: int | None = None,
     masks: Sequence[np.ndarray] = (),
 ) -> ItemRow:  # fmt: skip
-    """The facts of an item: its true image (H,W,3) uint8, sketch (H,W) in [0,1], count of regions, and the masks (H,W)
-    bool of its objects, in the order in which per-object values will come. What is not known is left out.
+    """The facts of an item, without scores.
+
+    Args:
+        key: The item's name.
+        image: The true image, (H,W,3) uint8.
+        caption: Its caption.
+        sketch: (H,W) in [0,1]; None if unknown.
+        regions: Number of regions; None if unknown.
+        masks: (H,W) bool of each object, in the order of per-object values.
     """
     facts = ItemRow(key, _checksum(image, caption), regions=regions, areas=[float(np.mean(m)) for m in masks])
     if sketch is not None:
@@ -75,9 +82,16 @@ def row_of(example: Example) -> ItemRow:
 
 
 def add_values(rows: Sequence[ItemRow], name: str, values: Sequence[float | Sequence[float | None] | None]) -> None:
-    """Note what each item scored, in the order of `rows`: a number, or one for each of its objects or regions.
+    """Record the scores of a metric.
 
-    None leaves the item, or the object, out. Raises ValueError for another count of items, NaN and infinity.
+    Args:
+        rows: The items.
+        name: The metric.
+        values: In the order of `rows`, a number or a list with one for each object or region. None leaves the item,
+            object or region out.
+
+    Raises:
+        ValueError: For another number of items, NaN and infinity.
     """
     if len(values) != len(rows):
         raise ValueError(f"{name}: values of {len(values)} items for {len(rows)}")
@@ -91,14 +105,14 @@ def add_values(rows: Sequence[ItemRow], name: str, values: Sequence[float | Sequ
 
 
 def numbers(value: Values | None) -> list[float]:
-    """The numbers of one item's value, without those of objects that it does not concern."""
+    """The numbers of one item's value, without None."""
     if value is None:
         return []
     return [v for v in value if v is not None] if isinstance(value, list) else [value]
 
 
 def flat(rows: Sequence[ItemRow], name: str) -> tuple[list[float], list[str] | None]:
-    """All numbers of a metric, and the keys of their items; None in place of the keys where each item has one number."""
+    """All numbers of a metric, and the keys of their items; the keys are None if every item has a single number."""
     pairs = [(v, row.key) for row in rows for v in numbers(row.values.get(name))]
     single = not any(isinstance(row.values.get(name), list) for row in rows)
     return [v for v, _ in pairs], None if single else [key for _, key in pairs]
@@ -107,13 +121,21 @@ def flat(rows: Sequence[ItemRow], name: str) -> tuple[list[float], list[str] | N
 def figure_of(
     rows: Sequence[ItemRow], name: str, *, higher_is_better: bool, resamples: int = 2000, **measured_with: Any
 ) -> dict[str, Any]:
-    """The entry of metrics.json of a metric: `eval.statistics.bootstrap.figure` over all its values, by item."""
+    """A metric's entry of metrics.json: `eval.statistics.bootstrap.figure` of all its values, clustered by item.
+
+    Args:
+        rows: The items with their scores.
+        name: The metric.
+        higher_is_better: Recorded with the figure.
+        resamples: Of the bootstrap.
+        **measured_with: Further facts to record.
+    """
     values, clusters = flat(rows, name)
     return figure(values, clusters=clusters, higher_is_better=higher_is_better, resamples=resamples, **measured_with)
 
 
 def write_items(path: Path, rows: Sequence[ItemRow]) -> None:
-    """Write the file, whole or not at all. Raises ValueError where a key occurs twice."""
+    """Write the file atomically. Raises ValueError if a key occurs twice."""
     twice = _repeated([row.key for row in rows])
     if twice is not None:
         raise ValueError(f"{path}: the key {twice} occurs twice")
@@ -124,13 +146,13 @@ def write_items(path: Path, rows: Sequence[ItemRow]) -> None:
 def read_items(path: Path) -> list[ItemRow]:
     """The rows of the file; lines that can't be read are skipped with a warning.
 
-    UserError where it is missing, of a newer schema, or holds no row or a key twice.
+    Raises UserError if the file is missing, has a newer schema, no rows, or a key twice.
     """
     return read_counted(path)[0]
 
 
 def read_counted(path: Path) -> tuple[list[ItemRow], int]:
-    """The rows of the file as `read_items` gives them, and how many lines were skipped."""
+    """The rows of the file as `read_items` returns them, and the number of skipped lines."""
     try:
         lines = read_bounded(path.parent.resolve() / path.name, LOG).decode().splitlines()
     except FileNotFoundError as error:
@@ -151,7 +173,7 @@ def read_counted(path: Path) -> tuple[list[ItemRow], int]:
 
 
 def _parsed(path: Path, line: str) -> ItemRow | None:
-    """The row of a line, None where it holds none."""
+    """The row of a line; None if the line is damaged."""
     try:
         content = parse_json(line)
         schema = content.pop("schema")
@@ -171,12 +193,12 @@ def _fits(row: ItemRow) -> bool:
 
 
 def _repeated(keys: list[str]) -> str | None:
-    seen: set[str] = set()
-    return next((key for key in keys if key in seen or seen.add(key)), None)
+    known: set[str] = set()
+    return next((key for key in keys if key in known or known.add(key)), None)
 
 
 def _plain(value: Any) -> Values:
-    """numpy's numbers and arrays as Python's, which JSON takes."""
+    """Convert NumPy's numbers and arrays to Python's, for JSON."""
     if isinstance(value, Sequence | np.ndarray):
         return [None if v is None else float(v) for v in value]
     return float(value)

@@ -1,4 +1,4 @@
-"""LPIPS, the perceptual distance of an image to its reference (Zhang et al. 2018), version 0.1, by the lpips package."""
+"""LPIPS v0.1, the perceptual distance of an image to its reference (Zhang et al. 2018), by the lpips package."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ragaf_exp.core.errors import UserError, between
 from ragaf_exp.core.tensors import brief
 
 NET, BACKBONE, HEADS = "eval.lpips_net", "eval.lpips_backbone", "eval.lpips_heads"
-CACHED = 4 * 256**2  # pixels of pairs at once on a CPU: more leave its cache, and at 256x256 that halves the speed
-FILES = {  # of torchvision: its name of the weights, their file, and the smallest side that the network takes
+CACHED = 4 * 256**2  # pixels per batch on a CPU: larger batches exceed its cache, which halves the speed at 256x256
+FILES = {  # torchvision's name of the weights, their file, and the smallest side that the network accepts
     "squeeze": ("SqueezeNet1_1_Weights", "squeezenet1_1-b8a52dc0.pth", 17),
     "alex": ("AlexNet_Weights", "alexnet-owt-7be5be79.pth", 31),
     "vgg": ("VGG16_Weights", "vgg16-397923af.pth", 16),
@@ -29,14 +29,18 @@ FILES = {  # of torchvision: its name of the weights, their file, and the smalle
 
 
 class Lpips:
-    """Distances of images to their references: 0 = the same to the network, about 1 = unlike.
+    """Distances of images to their references: 0 for equal features, about 1 for unrelated images.
 
-    net: squeeze, alex (the package's default) or vgg; figures of different nets can't be compared. backbone: a file of
-    its ImageNet weights in torchvision's layout; "" takes torchvision's download. heads: a file of LPIPS's own linear
-    weights, v0.1; "" takes those of the lpips package. batch: pairs at once.
+    Args:
+        net: squeeze, alex (the package's default) or vgg; figures of different nets can't be compared.
+        backbone: A file of the net's ImageNet weights in torchvision's layout; "" takes torchvision's download.
+        heads: A file of LPIPS's linear weights, v0.1; "" takes those of the lpips package.
+        device: auto, cpu or cuda.
+        batch: Pairs per forward pass, 1 to 4096.
 
-    Unavailable where lpips, torchvision or the backbone can't be had; UserError where a named file is missing, damaged
-    or another network's.
+    Raises:
+        Unavailable: If lpips or torchvision is not installed, or the backbone can't be downloaded.
+        UserError: If a named file is missing, damaged or belongs to another network.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class Lpips:
         self.model.eval().requires_grad_(False).to(self.device)
 
     def __call__(self, images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> np.ndarray:
-        """float32 (B,) distances of pictures of one size, uint8 (H,W,3). UserError for any others."""
+        """Distances float32 (B,) of pictures uint8 (H,W,3) of one size. Raises UserError for others."""
         if len(images) != len(references):
             raise ValueError(f"{len(images)} images for {len(references)} references")
         if not len(images):
@@ -65,34 +69,43 @@ class Lpips:
             raise UserError(f"LPIPS: images {_size(first)} and references {_size(second)} differ in size; resize one")
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), exact:
-            found = self.model(first.to(self.device), second.to(self.device)).flatten().cpu().numpy()
-        if not np.isfinite(found).all():
-            raise UserError(f"LPIPS: {int((~np.isfinite(found)).sum())} distances are NaN or infinite; "
+            distances = self.model(first.to(self.device), second.to(self.device)).flatten().cpu().numpy()
+        if not np.isfinite(distances).all():
+            raise UserError(f"LPIPS: {int((~np.isfinite(distances)).sum())} distances are NaN or infinite; "
                             f"are {BACKBONE} and {HEADS} whole files?")  # fmt: skip
-        return found
+        return distances
 
     def scores(
         self, images: Iterable[np.ndarray], references: Iterable[np.ndarray], total: int | None = None
     ) -> list[float]:
-        """The distance of each pair, read once and in order; sizes may change from pair to pair. See __call__."""
-        found: list[float] = []
+        """The distance of each pair.
+
+        Args:
+            images: (H,W,3) uint8 each, read once and in order; sizes may change from pair to pair.
+            references: As many, of the same sizes.
+            total: Number of pairs for the progress bar, if known.
+
+        Raises:
+            UserError: As `__call__` does.
+        """
+        distances: list[float] = []
         with tqdm(total=total, desc="LPIPS", unit="image", disable=None, leave=False) as bar:
             for batch in _batches(zip(images, references, strict=True), self._room):
-                found += map(float, self(*zip(*batch, strict=True)))
+                distances += map(float, self(*zip(*batch, strict=True)))
                 bar.update(len(batch))
-        return found
+        return distances
 
     def _room(self, shape: tuple[int, ...]) -> int:
-        """How many pairs of pictures of this shape go through at once."""
+        """Batch size for pictures of this shape."""
         pixels = max(1, int(np.prod(shape[:2])))
         return self.batch if self.device.type != "cpu" else max(1, min(self.batch, CACHED // pixels))
 
     def facts(self) -> dict[str, Any]:
-        """What stands beside a figure."""
+        """Facts that metrics.json records with the figure."""
         return {"net": self.net, "version": "0.1", **{f"{k}_checksum": v for k, v in self.checksums.items()}}
 
     def _tensor(self, pictures: Sequence[np.ndarray], name: str) -> Tensor:
-        """float32 (B,3,H,W) in [-1, 1]."""
+        """Stack pictures to float32 (B,3,H,W) in [-1, 1]."""
         checked = [check_picture(picture, f"LPIPS: {name} {i}") for i, picture in enumerate(pictures)]
         if len({picture.shape for picture in checked}) > 1:
             raise UserError(f"LPIPS: {name}s of different sizes in one batch; resize them, or give them one by one")
@@ -105,7 +118,7 @@ class Lpips:
 
 
 def _batches(pairs: Iterable[tuple[np.ndarray, np.ndarray]], room: Callable[[tuple[int, ...]], int]) -> Iterator[list]:
-    """As many pairs of one size as follow each other, at most room(their shape)."""
+    """Batches of consecutive pairs of the same size, of at most room(shape) pairs."""
     batch: list = []
     for pair in pairs:
         shapes = [np.shape(picture) for picture in pair]
@@ -130,8 +143,8 @@ def _package():
 
 
 def _built(net: str) -> nn.Module:
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # building draws weights
-        warnings.simplefilter("ignore")  # lpips calls torchvision by arguments of old
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # building initialises weights at random
+        warnings.simplefilter("ignore")  # lpips passes deprecated arguments to torchvision
         return _package().LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
 
 
@@ -154,14 +167,14 @@ def _heads(net: str, path: str) -> dict[str, Tensor]:
 
 
 def _fill_backbone(model: nn.Module, state: dict[str, Tensor], what: str, net: str) -> None:
-    """lpips cuts torchvision's network into slices but keeps the numbers of its layers."""
+    """Load the backbone: lpips splits torchvision's network into slices but keeps the layers' numbers."""
     own = {key: "features." + key.split(".", 1)[1] for key in model.net.state_dict()}
-    found = {key: state[name] for key, name in own.items() if name in state}
-    _fill(model.net, found, what, f"torchvision's {FILES[net][1]}")
+    renamed = {key: state[name] for key, name in own.items() if name in state}
+    _fill(model.net, renamed, what, f"torchvision's {FILES[net][1]}")
 
 
 def _fill_heads(model: nn.Module, state: dict[str, Tensor], what: str, net: str) -> None:
-    """Each head, and no other: lpips itself would load a file of another net in part and say nothing."""
+    """Load the heads and require an exact match: lpips would silently load part of another net's file."""
     wanted = f"the {net}.pth of lpips v0.1"
     if set(state) != {f"lin{i}.model.1.weight" for i in range(len(model.lins))}:
         raise UserError(f"{what}: not the heads of this net; it should be {wanted}")

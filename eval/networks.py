@@ -1,4 +1,4 @@
-"""Metrics that need a network: distances of whole sets, LPIPS, CLIP. What can't be had is told, never replaced."""
+"""Metrics that need a network: distances of whole sets, LPIPS, CLIP. Unavailable ones are reported, never replaced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DISTANCES = {"embedded": ["fd_embedded"], "squeezenet": ["fd_squeezenet"], "ince
 
 @dataclass
 class NetworkScores:
-    """Figures of whole sets, values of items by metric with the facts beside them, and what could not be measured."""
+    """Figures of whole sets, items' values and facts by metric, and the reasons why metrics are unavailable."""
 
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     values: dict[str, list] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class NetworkScores:
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def add_or_explain(self, names: Sequence[str], measure: Callable[[], None]) -> None:
-        """Measure; where that is unavailable here, note why for each of these metrics."""
+        """Call `measure`; if it raises Unavailable, record the reason for each of these metrics."""
         try:
             measure()
         except Unavailable as reason:
@@ -41,9 +41,13 @@ class NetworkScores:
 
 
 class Networks:
-    """The networks that `settings.metrics` asks for. Each is loaded once.
+    """The networks of the metrics in `settings.metrics`. Each is loaded once, on first use.
 
-    Features are kept in the cache's folder, up to `gigabytes` of them; with None for a folder nothing is kept.
+    Args:
+        settings: The `eval` config.
+        device: auto, cpu or cuda.
+        cache_folder: Folder of the feature cache, "" for the default; None disables it.
+        gigabytes: Size limit of the feature cache.
     """
 
     def __init__(
@@ -52,23 +56,23 @@ class Networks:
         self.settings, self.device = settings, device
         self.folder = None if cache_folder is None else locate_cache(cache_folder) / FOLDER
         self.bound = gigabytes * GIGABYTE
-        self._kept: dict[str, Any] = {}
+        self._loaded: dict[str, Any] = {}
 
     def check(self) -> None:
-        """Load what files or names of the settings stand for: UserError where one is wrong, before any work is done.
+        """Load everything that the settings name by file, so that a wrong name fails before any work is done.
 
-        Libraries' own downloads are left to the metric that needs them.
+        Downloads are left to the metric that needs them. Raises UserError for a wrong name or file.
         """
-        s, wanted, found = self.settings, set(self.settings.metrics), NetworkScores()
+        s, wanted, scores = self.settings, set(self.settings.metrics), NetworkScores()
         if {"fid", "kid"} & wanted and s.resize not in MODES:
             raise UserError(f"eval.resize={s.resize}: must be one of {', '.join(MODES)}")
         files = {"inception": s.inception, "squeezenet": s.squeezenet}
         for name in (n for n, file in files.items() if file and wanted & set(DISTANCES[n])):
-            found.add_or_explain(DISTANCES[name], lambda n=name: self._network(n))
+            scores.add_or_explain(DISTANCES[name], lambda n=name: self._network(n))
         if "lpips" in wanted and (s.lpips_backbone or s.lpips_heads):
-            found.add_or_explain(["lpips"], lambda: self._once("lpips", self._load_lpips))
+            scores.add_or_explain(["lpips"], lambda: self._once("lpips", self._load_lpips))
         if {"clip", "region_clip"} & wanted:
-            found.add_or_explain(["clip"], self._check_clip)
+            scores.add_or_explain(["clip"], self._check_clip)
 
     def _check_clip(self) -> None:
         from eval.clip.weights import local
@@ -80,77 +84,90 @@ class Networks:
         self, images: ImageSet, reference: ImageSet | None, captions: Sequence[str] | None = None,
         regions: Sequence[PhraseRegions] | None = None,
     ) -> NetworkScores:  # fmt: skip
-        """Of a set, what is asked for and can be said by what is given: distances to a reference, CLIP."""
-        found, wanted = NetworkScores(), self.settings.metrics
+        """Compute the requested distances and CLIP scores that the given data allow.
+
+        Args:
+            images: The set to be scored.
+            reference: For distances between sets; None leaves them out.
+            captions: One for each image, for CLIP scores; None leaves them out.
+            regions: The regions of each image, for region CLIP; None leaves it out.
+        """
+        scores, wanted = NetworkScores(), self.settings.metrics
         for network, of_it in DISTANCES.items() if reference is not None else ():
             names = [name for name in of_it if name in wanted]
             if names:
-                found.add_or_explain(names, lambda n=names, w=network: self._distances(found, n, w, images, reference))
+                scores.add_or_explain(names, lambda n=names, w=network: self._distances(scores, n, w, images, reference))
         if "clip" in wanted and captions is not None:
-            found.add_or_explain(["clip_score"], lambda: self._clip(found, images, captions))
+            scores.add_or_explain(["clip_score"], lambda: self._clip(scores, images, captions))
         if "region_clip" in wanted and regions is not None:
-            found.add_or_explain(["region_clip_accuracy"], lambda: self._region_clip(found, images, regions))
+            scores.add_or_explain(["region_clip_accuracy"], lambda: self._region_clip(scores, images, regions))
         self._evict()
-        return found
+        return scores
 
     def lpips(self, images: ImageSet, reference: ImageSet) -> NetworkScores:
-        """Of each image, the distance to the reference in its place; nothing where it is not asked for."""
-        found = NetworkScores()
+        """LPIPS of each image to the reference at the same index; empty unless requested."""
+        scores = NetworkScores()
         if "lpips" in self.settings.metrics:
-            found.add_or_explain(["lpips"], lambda: self._lpips(found, images, reference))
-        return found
+            scores.add_or_explain(["lpips"], lambda: self._lpips(scores, images, reference))
+        return scores
 
     def edits(self, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> NetworkScores:
-        """Of edited images, whether they moved as their captions (before, after) did; nothing without `clip`."""
-        found = NetworkScores()
+        """Directional CLIP scores of edited images; empty unless `clip` is requested.
+
+        Args:
+            before: Images before the edit.
+            after: Images after it.
+            captions: Captions before and after it, a pair for each image.
+        """
+        scores = NetworkScores()
         if "clip" in self.settings.metrics:
-            found.add_or_explain(["clip_directional"], lambda: self._edits(found, before, after, captions))
+            scores.add_or_explain(["clip_directional"], lambda: self._edits(scores, before, after, captions))
             self._evict()
-        return found
+        return scores
 
     def _evict(self) -> None:
         if self.folder is not None:
-            with suppress(OSError):  # a folder that can't be used, which was warned of
+            with suppress(OSError):  # a folder that can't be used: a warning was logged
                 evict(self.folder, self.bound)
 
     def _distances(
-        self, found: NetworkScores, names: list[str], network: str, images: ImageSet, reference: ImageSet
+        self, scores: NetworkScores, names: list[str], network: str, images: ImageSet, reference: ImageSet
     ) -> None:
         fewest, needed = min(len(images), len(reference)), max(METRICS[name].min_n for name in names)
         if fewest < needed:
             raise Unavailable(f"{names[0]}: {fewest} images; a distance between sets needs at least {needed} in either")
         entries = distance_figures(images, reference, self._network(network), self.folder)
-        found.metrics |= {name: entries[name] for name in names}
+        scores.metrics |= {name: entries[name] for name in names}
 
-    def _lpips(self, found: NetworkScores, images: ImageSet, reference: ImageSet) -> None:
+    def _lpips(self, scores: NetworkScores, images: ImageSet, reference: ImageSet) -> None:
         lpips = self._once("lpips", self._load_lpips)
-        found.values["lpips"] = lpips.scores(iter(images), iter(reference), len(images))
-        found.facts["lpips"] = lpips.facts()
+        scores.values["lpips"] = lpips.scores(iter(images), iter(reference), len(images))
+        scores.facts["lpips"] = lpips.facts()
 
-    def _clip(self, found: NetworkScores, images: ImageSet, captions: Sequence[str]) -> None:
+    def _clip(self, scores: NetworkScores, images: ImageSet, captions: Sequence[str]) -> None:
         from eval.clip.scores import caption_scores
 
         clip = self._once("clip", self._load_clip)
         features = features_of(images, clip, self.folder)
         scored = caption_scores(clip, images, captions, features=features)
-        found.values |= scored.values
-        found.facts |= scored.facts
+        scores.values |= scored.values
+        scores.facts |= scored.facts
 
-    def _edits(self, found: NetworkScores, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> None:
+    def _edits(self, scores: NetworkScores, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> None:
         from eval.clip.scores import edit_scores
 
         clip = self._once("clip", self._load_clip)
         features = tuple(features_of(images, clip, self.folder) for images in (before, after))
         scored = edit_scores(clip, before, after, *zip(*captions, strict=True), features=features)
-        found.values |= scored.values
-        found.facts |= scored.facts
+        scores.values |= scored.values
+        scores.facts |= scored.facts
 
-    def _region_clip(self, found: NetworkScores, images: ImageSet, regions: Sequence[PhraseRegions]) -> None:
+    def _region_clip(self, scores: NetworkScores, images: ImageSet, regions: Sequence[PhraseRegions]) -> None:
         from eval.clip.scores import region_scores
 
         scored = region_scores(self._once("clip", self._load_clip), images, regions, cache_folder=self.folder)
-        found.values |= scored.values
-        found.facts |= scored.facts
+        scores.values |= scored.values
+        scores.facts |= scored.facts
 
     def _network(self, name: str) -> Any:
         s = self.settings
@@ -170,6 +187,6 @@ class Networks:
         return Clip(s.clip_model, s.clip_pretrained, s.clip_config, s.clip_precision, self.device, s.clip_batch)
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self._kept:
-            self._kept[name] = make()
-        return self._kept[name]
+        if name not in self._loaded:
+            self._loaded[name] = make()
+        return self._loaded[name]

@@ -1,4 +1,4 @@
-"""What an evaluation yields: metric values per item group, and how items are grouped."""
+"""Results of an evaluation: items' values, figures, and figures of groups of items."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA = 1
 
 @dataclass
 class Result:
-    """What metrics.json and items.jsonl will hold."""
+    """The content of metrics.json and items.jsonl while an evaluation collects it."""
 
     rows: list[ItemRow]
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -31,22 +31,35 @@ class Result:
     def add(
         self, values: dict[str, list], facts: dict[str, dict[str, Any]], measured_with: dict[str, Any], prefix: str
     ) -> None:
-        """Note what items scored, and make figures of it."""
+        """Record items' values and compute their figures.
+
+        Args:
+            values: By metric, a value for each item.
+            facts: By metric, facts to record with its figure.
+            measured_with: Facts to record with every figure.
+            prefix: Of the metrics' names, such as "stage1/".
+        """
         for name, of_items in values.items():
             add_values(self.rows, prefix + name, of_items)
             if flat(self.rows, prefix + name)[0]:
                 known = {"higher_is_better": higher_is_better(name), **measured_with, **facts.get(name, {})}
                 self.metrics[prefix + name] = figure_of(self.rows, prefix + name, **known)
 
-    def take(self, found: networks.NetworkScores, measured_with: dict[str, Any], prefix: str = "") -> None:
-        """Note what the networks found."""
-        self.add(found.values, found.facts, measured_with, prefix)
-        self.metrics |= {prefix + name: entry | measured_with for name, entry in found.metrics.items()}
-        self.unavailable |= found.unavailable
+    def take(self, scores: networks.NetworkScores, measured_with: dict[str, Any], prefix: str = "") -> None:
+        """Record the networks' scores.
+
+        Args:
+            scores: Values, figures and reasons of unavailable metrics.
+            measured_with: Facts to record with every figure.
+            prefix: Of the metrics' names, such as "stage1/".
+        """
+        self.add(scores.values, scores.facts, measured_with, prefix)
+        self.metrics |= {prefix + name: entry | measured_with for name, entry in scores.metrics.items()}
+        self.unavailable |= scores.unavailable
 
 
 def phrase_regions(items: Sequence[Item]) -> Sequence[PhraseRegions] | None:
-    """The objects of each item and their phrases, where the data knows them."""
+    """The objects of each item with their phrases; None if the data has no objects."""
     if not any(item.objects for item in items):
         return None
     return LazyItems(lambda i: _objects(items[i]), len(items))
@@ -61,6 +74,6 @@ def _objects(item: Item) -> PhraseRegions:
 
 
 def groups_of(result: Result, resamples: int) -> dict[str, dict[str, Any]]:
-    """Figures by difficulty."""
+    """Figures by difficulty, and the splits of binding."""
     better = {name: higher_is_better(name) for name in grouped(DIFFICULTY) if name in result.metrics}
     return group_figures(result.rows, better, resamples=resamples) | result.splits

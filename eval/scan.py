@@ -1,4 +1,4 @@
-"""One look at every picture of a set: what the guard rails (guard.py) go by."""
+"""One pass over every picture of a set, for the checks of eval.checks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ragaf_exp.core.errors import UserError
 
 @dataclass(frozen=True)
 class ImageStats:
-    """What is kept of one picture."""
+    """Facts about one picture."""
 
     key: str
-    place: int  # its index in the set
+    index: int  # in the set
     hash: str  # of its pixels
     size: str  # width x height
     low: int
@@ -29,55 +29,56 @@ class ImageStats:
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass over a set found: of each picture that decodes, and why the others don't, by key."""
+    """Facts about each picture of a set that can be decoded, and the reason, by key, why the others can't."""
 
     name: str
-    looks: list[ImageStats] = field(default_factory=list)
+    pictures: list[ImageStats] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
 
     @property
     def sizes(self) -> list[str]:
         """All sizes, the most frequent first."""
-        return [size for size, _ in Counter(look.size for look in self.looks).most_common()]
+        return [size for size, _ in Counter(picture.size for picture in self.pictures).most_common()]
 
     @property
     def constant(self) -> list[str]:
-        return [look.key for look in self.looks if look.constant]
+        return [picture.key for picture in self.pictures if picture.constant]
 
     @property
     def black(self) -> float:
-        return float(np.mean([look.black for look in self.looks]))
+        return float(np.mean([picture.black for picture in self.pictures]))
 
     def repeated(self) -> list[str]:
         """Keys of pictures that equal an earlier one of the set."""
         first: set[str] = set()
-        return [look.key for look in self.looks if look.hash in first or first.add(look.hash)]
+        return [picture.key for picture in self.pictures if picture.hash in first or first.add(picture.hash)]
 
     def duplicates_of(self, hashes: Iterable[str]) -> list[str]:
-        """Keys of pictures whose pixels are among others'."""
+        """Keys of pictures whose pixel hash is among `hashes`."""
         known = set(hashes)
-        return [look.key for look in self.looks if look.hash in known]
+        return [picture.key for picture in self.pictures if picture.hash in known]
 
 
 def survey(images: ImageSet) -> Survey:
-    """One pass over a set, decoding a little ahead; damaged files are noted, not raised. A progress bar shows."""
-    found = Survey(images.name)
-    seen = ahead(lambda i: _look(images, i), range(len(images)))
-    for key, look in zip(images.keys, tqdm(seen, total=len(images), desc="checking images", unit="image"), strict=True):
-        if isinstance(look, str):
-            found.damaged[key] = look
+    """Decode every picture of a set once, with a progress bar; damaged files are recorded, not raised."""
+    scanned = Survey(images.name)
+    results = ahead(lambda i: _stats_of(images, i), range(len(images)))
+    bar = tqdm(results, total=len(images), desc="checking images", unit="image")
+    for key, picture in zip(images.keys, bar, strict=True):
+        if isinstance(picture, str):
+            scanned.damaged[key] = picture
         else:
-            found.looks.append(look)
-    return found
+            scanned.pictures.append(picture)
+    return scanned
 
 
-def _look(images: ImageSet, index: int) -> ImageStats | str:
+def _stats_of(images: ImageSet, index: int) -> ImageStats | str:
     try:
-        picture = images[index]
+        array = images[index]
     except WrongPicture:
         raise
     except UserError as error:
         return str(error)
-    return ImageStats(images.keys[index], index, pixel_hash(picture), f"{picture.shape[1]}x{picture.shape[0]}",
-                int(picture.min()), int(picture.max()), float(np.mean(picture == 0)),
-                bool((picture == picture[0, 0]).all()))  # fmt: skip
+    return ImageStats(images.keys[index], index, pixel_hash(array), f"{array.shape[1]}x{array.shape[0]}",
+                int(array.min()), int(array.max()), float(np.mean(array == 0)),
+                bool((array == array[0, 0]).all()))  # fmt: skip

@@ -1,4 +1,4 @@
-"""Scores of single items without any network: pixels, sketch fidelity, binding, attention; by the names of metrics.json.
+"""Scores of single items that need no network: pixels, sketch fidelity, binding and attention.
 
 A task names the functions Scoring -> Values that apply to it (`Task.metrics`).
 """
@@ -27,7 +27,7 @@ Values = dict[str, list]  # of each metric, in the order of items: a number, a l
 
 @dataclass(frozen=True)
 class Scoring:
-    """The images of one stage, and what they can be scored by.
+    """The images of one stage, and the data to score them by.
 
     Args:
         images: (H,W,3) uint8, one for each example.
@@ -59,26 +59,26 @@ def sketch_metrics(s: Scoring) -> Values:
 
 
 def binding_metrics(s: Scoring) -> Values:
-    """Colours and fills of the objects."""
+    """Correctness of the objects' colours and fills."""
     return binding_values(s.scenes)
 
 
 def attention_metrics(s: Scoring) -> Values:
-    """Attention of regions to the phrases of objects, where the model has regions."""
+    """Attention of regions to the objects' phrases; empty if the model has no regions."""
     if s.maps is None or s.token_spans is None:
         return {}
     return attention_values(s.maps, s.examples, s.token_spans, s.seed)
 
 
 def pixel_values(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> Values:
-    """mse, psnr, ssim and any other `score` of eval.registry, of each image (H,W,3) uint8 to its reference."""
+    """mse, psnr, ssim and any other `score` of eval.registry: each image (H,W,3) uint8 against its reference."""
     functions = image_scores()
     rows = [[score(*pair) for score in functions.values()] for pair in zip(images, references, strict=True)]
     return dict(zip(functions, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def seam_values(images: Sequence[np.ndarray], patch: int) -> Values:
-    """Of images that were made in patches of so many pixels."""
+    """Seam ratio of images that were generated in patches of `patch` pixels."""
     return {"seam_ratio": [seam_ratio(image, patch) for image in images]}
 
 
@@ -86,9 +86,16 @@ def sketch_values(
     sketches: Sequence[np.ndarray], images: Sequence[np.ndarray], reader: EdgeReader,
     done: Callable[[int], object] | None = None,
 ) -> Values:  # fmt: skip
-    """Fidelity of each image to its sketch (H,W) in [0,1], and `_shuffled` to another item's: chance.
+    """Fidelity of each image to its sketch, and as chance level (`_shuffled`) to another item's sketch.
 
-    A single item has no other's sketch: its chance is None.
+    Args:
+        sketches: (H,W) in [0,1] each.
+        images: (H,W,3) uint8 each.
+        reader: Detects the images' edges.
+        done: Called with the number of images that have been read.
+
+    Returns:
+        Values by metric. A single item has no chance level: None.
     """
     right, shuffled = sketch_fidelity_set(sketches, images, reader, done=done)
     values: Values = {}
@@ -104,12 +111,12 @@ def can_bind(item: Item) -> bool:
 
 
 def bindings(image: np.ndarray, item: Item) -> list[ObjectBinding] | None:
-    """What an image (H,W,3) uint8 made of the item's objects; None where that can't be said."""
+    """Colours and fills that the item's objects have in an image (H,W,3) uint8; None if `can_bind` is false."""
     return bind(image, item.objects, item.object_map, OBJECT_COLOURS, BACKGROUND_COLOURS) if can_bind(item) else None
 
 
 def binding_values(scenes: Sequence[list[ObjectBinding] | None]) -> Values:
-    """Of each object, whether it is right; None for one that the metric does not concern, and for a scene without."""
+    """Values of each scene's objects; None for a scene that has no binding and for objects that a metric leaves out."""
     if all(scene is None for scene in scenes):
         return {}
     by_scene = [scene and binding.binding_values(scene) for scene in scenes]
@@ -120,9 +127,13 @@ def binding_values(scenes: Sequence[list[ObjectBinding] | None]) -> Values:
 def attention_values(
     maps: Sequence[np.ndarray], examples: Sequence[Example], token_spans: Callable[[str], list[tuple[int, int]]], seed: int
 ) -> Values:
-    """Of each object's phrase, whether the regions' attention (N,T), padded, finds it, beside chance.
+    """Pointing accuracy, IoU and entropy of the regions' attention to each object's phrase, with chance levels.
 
-    token_spans: caption -> characters of its tokens.
+    Args:
+        maps: (N,T) attention of each item's regions to tokens, padded.
+        examples: The items.
+        token_spans: Caption -> characters of its tokens.
+        seed: Of the shuffled chance level.
     """
     items = []
     for attention, example in zip(maps, examples, strict=True):
@@ -137,7 +148,7 @@ def attention_values(
 
 
 def _of_repeated(name: str, values: Values, examples: Sequence[Example]) -> Values:
-    """The metric on objects whose shape the scene holds twice: only relations or order tell them apart."""
+    """The metric on objects whose shape occurs twice in the scene, which only relations or order distinguish."""
     if name not in values or not any(thing.repeated for e in examples for thing in e.item.objects):
         return {}
     flags = [[thing.repeated for thing in e.item.objects] for e in examples]

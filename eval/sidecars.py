@@ -1,6 +1,6 @@
-"""What may lie beside a folder of images: captions with their phrases, sketches, masks of what the phrases name.
+"""Sidecar files of a folder of images: captions with phrases, sketches, and masks of the phrases' objects.
 
-Everything is found by an image's key, its relative name without suffix.
+They are matched by an image's key, its relative name without suffix.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ragaf_exp.data.sources.scenes import FILLS
 
 @dataclass(frozen=True)
 class Caption:
-    """What an image should show, and the phrases of it that masks belong to."""
+    """An image's caption, and its phrases that masks belong to."""
 
     text: str
     phrases: tuple[str, ...] = ()
@@ -34,13 +34,12 @@ class Caption:
 
 
 def read_captions(path: Path, skipped: list[str] | None = None) -> dict[str, Caption]:
-    """Captions by key from a .csv or .jsonl with file_name and text. UserError.
+    """Captions by key from a .csv or .jsonl file with file_name and text.
 
-    skipped: where given, rows that can't be used as rows are left out and the reasons appended to it.
-
-    In .jsonl `phrases` may be a list; `text_before` says of an edited image what it was before.
+    In .jsonl `phrases` may be a list, and `text_before` is the caption of the image before an edit. If `skipped` is
+    given, unusable rows are left out and the reasons appended to it. Raises UserError for an invalid file or row.
     """
-    found: dict[str, Caption] = {}
+    captions: dict[str, Caption] = {}
     for number, record in numbered_records(path, ("file_name", "text"), skipped):
         key, text = Path(normal(record["file_name"])).with_suffix("").as_posix(), record["text"]
         phrases, before = record.get("phrases") or [], record.get("text_before") or ""
@@ -48,19 +47,19 @@ def read_captions(path: Path, skipped: list[str] | None = None) -> dict[str, Cap
             raise UserError(f"{path}: row {number}: phrases must be a list of pieces of its text")
         if not isinstance(before, str) or before and _plain(before) == _plain(text):
             raise UserError(f"{path}: row {number}: text_before must be another text than text, or empty")
-        if key in found:
+        if key in captions:
             raise UserError(f"{path}: row {number}: a second caption for {key}; keep one")
-        found[key] = Caption(text, tuple(phrases), before)
-    return found
+        captions[key] = Caption(text, tuple(phrases), before)
+    return captions
 
 
 def _plain(text: str) -> str:
-    """As CLIP's tokenizer reads it: case and spaces make no difference."""
+    """Normalise case and spaces, which CLIP's tokenizer ignores."""
     return " ".join(text.lower().split())
 
 
 def files_by_key(folder: Path, argument: str) -> dict[str, Path]:
-    """The pictures under a folder, by key. UserError where it is none, or holds none."""
+    """The pictures below a folder, by key. Raises UserError if there are none."""
     try:
         return pictures_in(folder)[0]
     except UserError as error:
@@ -68,12 +67,21 @@ def files_by_key(folder: Path, argument: str) -> dict[str, Path]:
 
 
 def sketches_of(images: ImageSet, files: dict[str, Path]) -> Sequence[np.ndarray]:
-    """The sketch (H,W) float32 in [0,1] of each image, at its size."""
+    """The sketch of each image at the image's size, (H,W) float32 in [0,1]."""
     return LazyItems(lambda i: resize_strokes(read_drawing(files[images.keys[i]]), *images[i].shape[:2]), len(images))
 
 
 def scenes_of(images: ImageSet, files: dict[str, Path], captions: dict[str, Caption]) -> Sequence[Item]:
-    """Each image's objects as its mask shows them: value k, from 1, is the k-th phrase's. UserError where it can't be."""
+    """Each image's objects, from its mask: value k, counted from 1, marks the object of the k-th phrase.
+
+    Args:
+        images: The images.
+        files: The mask of each image, by key.
+        captions: The caption of each image, by key.
+
+    Returns:
+        A lazy sequence that raises UserError on access to an image with an invalid mask.
+    """
     return LazyItems(lambda i: _scene(images.keys[i], images[i].shape[:2], files[images.keys[i]], captions), len(images))
 
 

@@ -1,4 +1,4 @@
-"""What a metric raises where the weights or the package that it needs can't be had."""
+"""The error that a metric raises if the weights or the package that it needs are not available."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from ragaf_exp.core.errors import UserError
 
 
 class Unavailable(UserError):
-    """The metric can't be measured here, and nothing stands in for it: it is reported as unavailable, with this reason.
+    """A metric can't be measured here. It is reported as unavailable, with this reason, and never replaced.
 
-    The message is one line that names the key and the mend, as any UserError's. A file that the user named and that is
-    missing or damaged is no such case: that is his mistake, a plain UserError.
+    As for any UserError, the message is one line that names the key and the fix. A missing or damaged file that the user
+    named is a plain UserError instead.
     """

@@ -1,4 +1,4 @@
-"""What each region of an image shows, alone: square crops for a network that sees one picture at a time."""
+"""Square crops that show one region of an image each, for a network that takes whole pictures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from eval.images import ImageSet, check_picture, pixel_hash
 
 @dataclass(frozen=True)
 class PhraseRegions:
-    """The regions of one image and the phrase of its caption that each belongs to.
+    """The regions of one image, each with its phrase of the caption. Give either labels or boxes.
 
-    phrases: of the caption. owners (R,): each region's phrase by its number, -1 = none, as a background's. Either labels
-    (H,W), with a region's number or -1, or boxes (R,4) of integers x0, y0, x1, y1, the last two exclusive. Raises
-    ValueError where these don't fit each other.
+    Args:
+        phrases: Phrases of the caption.
+        owners: (R,) index of each region's phrase; -1 for a region without one, such as the background.
+        labels: (H,W) index of each pixel's region, or -1.
+        boxes: (R,4) integers x0, y0, x1, y1 in pixels; the last two are exclusive.
+
+    Raises:
+        ValueError: If these don't agree with each other.
     """
 
     phrases: Sequence[str]
@@ -34,11 +39,23 @@ class PhraseRegions:
 
 
 def crop(image: np.ndarray, regions: PhraseRegions, region: int, fill: Sequence[int]) -> np.ndarray:
-    """A square uint8 (S,S,3) with one region of the image (H,W,3): its bounding box, centred on the colour `fill`.
+    """Crop one region of an image to a square: its bounding box, centred on a plain background.
 
-    Of labelled regions only their own pixels are seen, on `fill` as well: a neighbour in the corner of the box would
-    answer for the region (crops are masked so in OVSeg, Liang et al. 2023). Squares, because CLIP's preparation cuts off
-    what is longer. Raises ValueError for labels of another size, a region without pixels, a box outside the image.
+    The crop of a labelled region shows only the region's own pixels: CLIP would score a neighbour in the corner of the
+    box instead (OVSeg masks its crops in the same way, Liang et al. 2023). Crops are square because CLIP's
+    preprocessing crops the longer side.
+
+    Args:
+        image: (H,W,3) uint8.
+        regions: The image's regions.
+        region: Index of the region.
+        fill: RGB colour of the background, 0 to 255.
+
+    Returns:
+        (S,S,3) uint8.
+
+    Raises:
+        ValueError: For labels of another size, a region without pixels, and a box outside the image.
     """
     if regions.labels is not None and np.shape(regions.labels) != image.shape[:2]:
         raise ValueError(f"labels {np.shape(regions.labels)} and image {image.shape} differ in size")
@@ -53,14 +70,21 @@ def crop(image: np.ndarray, regions: PhraseRegions, region: int, fill: Sequence[
 def crop_set(
     images: Sequence[np.ndarray], regions: Sequence[PhraseRegions], chosen: Sequence[tuple[int, int]], fill: Sequence[int]
 ) -> ImageSet:
-    """The crops of the chosen (image, region) as a set, each made when asked for."""
+    """The crops of some regions as a set. Each is made when it is read.
 
-    def read(place: int) -> np.ndarray:
-        image, region = chosen[place]
+    Args:
+        images: (H,W,3) uint8 each.
+        regions: The regions of each image.
+        chosen: Pairs of an image's and a region's index.
+        fill: RGB colour of the background, 0 to 255.
+    """
+
+    def read(index: int) -> np.ndarray:
+        image, region = chosen[index]
         return crop(check_picture(images[image], f"image {image}"), regions[image], region, fill)
 
     keys = [f"{image:06d}/{region}" for image, region in chosen]
-    return ImageSet("regions", keys, read, lambda place: pixel_hash(read(place)))
+    return ImageSet("regions", keys, read, lambda index: pixel_hash(read(index)))
 
 
 def _squared(part: np.ndarray, fill: Sequence[int]) -> np.ndarray:

@@ -28,13 +28,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Clip(Network):
     """Embeddings (B, dim) of images and of captions, not normalised.
 
-    model: open_clip's name of an architecture. pretrained: a tag of it, or a file of weights (safetensors, or what
-    torch.load reads with weights_only). config: the JSON of another architecture, in place of `model`. precision: fp32,
-    bf16 or fp16. batch: images or captions at once.
+    Images are preprocessed as open_clip does it for these weights; for most models that crops the central square. For
+    weights from a file the model's name decides the activation: OpenAI's weights need ViT-B-32-quickgelu.
 
-    Images go through open_clip's own preparation for these weights, which for most models crops the central square. For
-    weights from a file the name decides the activation: OpenAI's need ViT-B-32-quickgelu. Unavailable where open_clip or
-    the weights can't be had; UserError where a file is missing, damaged or another network's.
+    Args:
+        model: open_clip's name of an architecture.
+        pretrained: A tag of the architecture, or a weights file (safetensors, or a file that torch.load reads with
+            weights_only).
+        config: JSON file of another architecture, in place of `model`.
+        precision: fp32, bf16 or fp16.
+        device: auto, cpu or cuda.
+        batch: Number of images or captions per forward pass, 1 to 4096.
+
+    Raises:
+        Unavailable: If open_clip is not installed or the weights can't be downloaded.
+        UserError: If a file is missing, damaged or belongs to another network.
     """
 
     def __init__(
@@ -70,25 +78,25 @@ class Clip(Network):
         return self.model.encode_image(batch.to(DTYPES[self.precision]))
 
     def images(self, pictures: Iterable[np.ndarray], total: int | None = None) -> np.ndarray:
-        """Embeddings float32 (n, dim) of uint8 (H,W,3) pictures of any sizes, taken a batch at a time.
+        """Embeddings float32 (n, dim) of uint8 (H,W,3) pictures of any sizes, read one batch at a time.
 
-        UserError for another picture, and where the network gives NaN, as fp16 may.
+        Raises UserError for another dtype or shape, and if the network returns NaN, as fp16 may.
         """
         total = len(pictures) if total is None and isinstance(pictures, Sequence) else total
-        found = []
+        embeddings = []
         with tqdm(total=total, desc="CLIP", unit="image", disable=None, leave=False) as bar:
             for chunk in _chunks(pictures, self.batch):
-                found.append(self(chunk))
+                embeddings.append(self(chunk))
                 bar.update(len(chunk))
-        return np.concatenate([np.zeros((0, self.dim), np.float32), *found])
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *embeddings])
 
     def texts(self, captions: Sequence[str]) -> np.ndarray:
-        """Embeddings float32 (n, dim) of captions. UserError where the network gives NaN."""
-        found = [self._embed_texts(chunk) for chunk in _chunks(captions, self.batch)]
-        return np.concatenate(found) if found else np.zeros((0, self.dim), np.float32)
+        """Embeddings float32 (n, dim) of captions. Raises UserError if the network returns NaN."""
+        embeddings = [self._embed_texts(chunk) for chunk in _chunks(captions, self.batch)]
+        return np.concatenate(embeddings) if embeddings else np.zeros((0, self.dim), np.float32)
 
     def truncated(self, captions: Sequence[str]) -> int:
-        """How many captions are longer than the network reads; the tokenizer cuts them off and says nothing."""
+        """Number of captions that exceed the context length; the tokenizer truncates them silently."""
         if not captions:
             return 0
         longer = self.tokenizer.context_length + 1
@@ -96,16 +104,16 @@ class Clip(Network):
         return int((self.tokenizer(list(captions), context_length=longer)[:, -1] != padding).sum())
 
     def facts(self) -> dict[str, Any]:
-        """What stands beside a figure made with this network."""
+        """Facts that metrics.json records with a figure of this network."""
         return super().facts() | {"pretrained": self.pretrained, "precision": self.precision}
 
     def _embed_texts(self, captions: list[str]) -> np.ndarray:
         tokens = self.tokenizer(captions).to(self.device)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            found = self.model.encode_text(tokens).float().cpu().numpy()
-        if not np.isfinite(found).all():
+            embeddings = self.model.encode_text(tokens).float().cpu().numpy()
+        if not np.isfinite(embeddings).all():
             raise UserError(f"{self.name}: embeddings of captions are NaN or infinite; take eval.clip_precision=fp32")
-        return found
+        return embeddings
 
 
 def _chunks(things: Iterable, count: int) -> Iterator[list]:
@@ -115,18 +123,18 @@ def _chunks(things: Iterable, count: int) -> Iterator[list]:
 
 
 def _loaded(source: Source, precision: str, device: str) -> tuple[nn.Module, Callable, Callable]:
-    """The network in evaluation mode, what prepares a PIL image for it, and its tokenizer."""
+    """The network in evaluation mode, its preprocessing of PIL images, and its tokenizer."""
     clip = library()
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    try:  # building a network draws weights, which must not move a run's generator
+    try:  # building a network initialises weights at random, which must not advance a run's generator
         with hushed(), no_remote_code(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = clip.create_model(source.name, precision=precision, device=device, pretrained_text=False,
                                         force_preprocess_cfg=source.preparation)  # fmt: skip
             prepare = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
             tokenizer = clip.get_tokenizer(source.name)
-    except Exception as error:  # what a wrong config, or a tokenizer's failed download, makes it raise is of any type
+    except Exception as error:  # a wrong config or a tokenizer's failed download may raise any type
         if source.config:
             raise UserError(f"{CONFIG}={source.config}: open_clip can't build it ({brief(error)})") from error
         raise Unavailable(f"{MODEL}={source.name}: open_clip can't build it ({brief(error)})") from error
@@ -135,13 +143,13 @@ def _loaded(source: Source, precision: str, device: str) -> tuple[nn.Module, Cal
 
 
 def _fill(network: nn.Module, source: Source) -> None:
-    """Load the weights by open_clip's own function, which also knows older and others' layouts."""
-    try:  # open_clip asks for weights_only, but tries again without where that raises TypeError
+    """Load the weights with open_clip's own function, which also converts older and third-party layouts."""
+    try:  # open_clip passes weights_only, but retries without it after a TypeError
         with hushed(), weights_only():
             library().load_checkpoint(network, str(source.weights), weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{PRETRAINED}={source.weights}: holds more than tensors, or is damaged; it is not read; "
                         "save its state_dict as safetensors") from error  # fmt: skip
-    except Exception as error:  # what a damaged file makes a reader raise is of any type
+    except Exception as error:  # a damaged file may raise any type
         raise UserError(f"{PRETRAINED}={source.weights}: is damaged, or holds no weights of {source.name} "
                         f"({brief(error)}); fetch it again or name its model") from error  # fmt: skip

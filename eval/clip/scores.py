@@ -1,8 +1,8 @@
 """CLIP scores of a set of images: against their captions, of edits, and of regions against their phrases.
 
-Each function gives what every item scored, by the names of metrics.json and in the form that eval.items.add_values takes,
-and the facts that stand beside the figures. `clip` is a eval.clip.network.Clip. Beside a score stands its floor: the
-same for another item's caption.
+Each function returns every item's values by the names of metrics.json, in the form that eval.items.add_values takes, and
+the facts that metrics.json records with the figures. Each score comes with its chance level: the same score for another
+item's caption.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Clip", "PhraseRegions", "Scored", "caption_scores", "edit_scores", "
 
 @dataclass(frozen=True)
 class Scored:
-    """Of each metric, a value for every item, or None where it could not be had; and the facts beside its figure."""
+    """For each metric, a value for every item, None where it does not apply, and the facts to record with its figure."""
 
     values: dict[str, list[float | list[float | None] | None]]
     facts: dict[str, dict[str, Any]]
@@ -36,20 +36,30 @@ def caption_scores(
 ) -> Scored:  # fmt: skip
     """clip_score and clip_score_shuffled, 0 to 100: see eval.metrics.clip.clip_scores.
 
-    images: uint8 (H,W,3), one at a time, so a lazy sequence will do. features (n, dim): the same, embedded before. Each
-    item is scored against its own caption and against that of one other item, the same one for the same seed and the same
-    captions. None for an item without a caption, which is counted, and for a floor where every other caption reads the
-    same. Raises ValueError where images and captions differ in number.
+    Each item is scored against its own caption and against the caption of one other item.
+
+    Args:
+        clip: The network.
+        images: (H,W,3) uint8 each; read one at a time, so a lazy sequence will do.
+        captions: One for each image; items with an empty one are counted and get None.
+        seed: Of the assignment of other captions.
+        features: (n, dim) embeddings of the images, if they are known.
+
+    Returns:
+        Values and facts. The chance level is None where every other caption reads the same.
+
+    Raises:
+        ValueError: If the numbers of images and captions differ.
     """
     _as_many(images=images, captions=captions)
     rows = [i for i, caption in enumerate(captions) if caption.strip()]
-    said = [captions[i] for i in rows]
-    seen = clip.images((images[i] for i in rows), len(rows)) if features is None else np.asarray(features)[rows]
-    read = clip.texts(said)
-    other = other_captions(said, seed)
-    common = clip.facts() | {"score": "100 max(cos, 0)", "truncated_captions": clip.truncated(said),
+    texts = [captions[i] for i in rows]
+    image_embeddings = clip.images((images[i] for i in rows), len(rows)) if features is None else np.asarray(features)[rows]
+    text_embeddings = clip.texts(texts)
+    other = other_captions(texts, seed)
+    common = clip.facts() | {"score": "100 max(cos, 0)", "truncated_captions": clip.truncated(texts),
                              "without_caption": len(captions) - len(rows)}  # fmt: skip
-    right, floor = clip_scores(seen, read), clip_scores(seen, read[other])
+    right, floor = clip_scores(image_embeddings, text_embeddings), clip_scores(image_embeddings, text_embeddings[other])
     return _with_floor("clip_score", _placed(right, rows, len(images)), _placed(floor, rows, len(images), other >= 0),
                        common, seed)  # fmt: skip
 
@@ -60,9 +70,19 @@ def edit_scores(
 ) -> Scored:  # fmt: skip
     """clip_directional and clip_directional_shuffled, -1 to 1: see eval.metrics.clip.directional_scores.
 
-    The floor is the direction of another item's edit. An image that the edit left as it was scores 0, and is counted.
-    features (n, dim), twice: the images before and after, embedded already. Raises ValueError where the sequences differ
-    in length or an item's captions are the same.
+    The chance level uses the direction of another item's edit. Unchanged images score 0 and are counted.
+
+    Args:
+        clip: The network.
+        before: (H,W,3) uint8 images before the edit.
+        after: The images after it.
+        captions_before: Captions of `before`.
+        captions_after: Captions of `after`.
+        seed: Of the assignment of other edits.
+        features: (n, dim) embeddings of `before` and of `after`, if they are known.
+
+    Raises:
+        ValueError: If the sequences differ in length, or if both captions of an item are the same.
     """
     _as_many(before=before, after=after, captions_before=captions_before, captions_after=captions_after)
     edits = [f"{old}\n{new}" for old, new in zip(captions_before, captions_after, strict=True)]
@@ -70,10 +90,10 @@ def edit_scores(
     still: list[bool] = []
     pairs = _alternating(before, after, still)
     if features is None:
-        seen = clip.images(pairs, total=2 * len(before))
-        first, last = seen[0::2], seen[1::2]
+        embeddings = clip.images(pairs, total=2 * len(before))
+        first, last = embeddings[0::2], embeddings[1::2]
     else:
-        for _ in pairs:  # only to see which are equal
+        for _ in pairs:  # fills `still`
             continue
         first, last = (np.array(embedded) for embedded in features)
     last[still] = first[still]  # equal pictures in different batches differ in the last digits, which is no direction
@@ -92,59 +112,69 @@ def edit_scores(
 def region_scores(
     clip: Clip, images: Sequence[np.ndarray], regions: Sequence[PhraseRegions], *, cache_folder: str | Path | None = None
 ) -> Scored:
-    """region_clip_accuracy, and region_clip_chance beside it: of each region, whether its crop ranks its own phrase above
-    the caption's other phrases (eval.metrics.clip.rank_regions), and one over the number of phrases that differ.
+    """region_clip_accuracy and region_clip_chance: whether each region's crop ranks its own phrase first.
 
-    A list for each image with a number for each region: None for one without a phrase, or without a rival to it; None for
-    an image without any. cache_folder: keeps the crops' embeddings there, so that a killed run goes on from them. Raises
-    ValueError where images and regions differ in number or don't fit (eval.clip.crops).
+    See eval.metrics.clip.rank_regions. The chance level is one over the number of distinct phrases.
+
+    Args:
+        clip: The network.
+        images: (H,W,3) uint8 each.
+        regions: The regions of each image.
+        cache_folder: Folder that keeps the crops' embeddings, so that a killed run resumes from them; None keeps none.
+
+    Returns:
+        For each image a list with a value for each region. A region without a phrase, or whose caption has only one
+        distinct phrase, is None; so is an image without any region.
+
+    Raises:
+        ValueError: If the numbers of images and regions differ, or if regions don't fit their image.
     """
     _as_many(images=images, regions=regions)
     plans = [_plan(known) for known in regions]
     crops = crop_set(images, regions, [(i, r) for i, plan in enumerate(plans) for r in plan.chosen], clip.mean)
-    seen = features_of(crops, clip, cache_folder) if cache_folder and len(crops) else clip.images(crops)
-    read = _by_text(clip, [phrase for plan in plans if plan.chosen for phrase in plan.phrases])
+    embeddings = features_of(crops, clip, cache_folder) if cache_folder and len(crops) else clip.images(crops)
+    text_embeddings = _by_text(clip, [phrase for plan in plans if plan.chosen for phrase in plan.phrases])
     accuracy, chance, start = [], [], 0
     for plan, known in zip(plans, regions, strict=True):
-        part = seen[start : start + len(plan.chosen)]
+        part = embeddings[start : start + len(plan.chosen)]
         start += len(plan.chosen)
-        won = _spread(plan, part, read, len(known.owners)) if plan.chosen else None
+        won = _spread(plan, part, text_embeddings, len(known.owners)) if plan.chosen else None
         accuracy.append(won)
         chance.append(won and [None if v is None else 1 / len(plan.phrases) for v in won])
-    facts = clip.facts() | {"left_out_regions": sum(len(known.owners) for known in regions) - len(seen)}
+    facts = clip.facts() | {"left_out_regions": sum(len(known.owners) for known in regions) - len(embeddings)}
     return Scored({"region_clip_accuracy": accuracy, "region_clip_chance": chance},
                   {"region_clip_accuracy": facts, "region_clip_chance": facts})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is ranked in one image."""
+    """The regions and phrases of one image that are ranked."""
 
-    phrases: list[str]  # that differ
-    chosen: list[int]  # regions with a phrase that has rivals
-    owners: list[int]  # of these, among `phrases`
+    phrases: list[str]  # distinct ones
+    chosen: list[int]  # regions with a phrase
+    owners: list[int]  # index in `phrases` of each chosen region's phrase
 
 
 def _plan(regions: PhraseRegions) -> _Plan:
-    """Phrases that read the same are one: "a red circle and a red circle" can't be told apart."""
+    """Merge phrases that read the same: the two of "a red circle and a red circle" can't be distinguished."""
     plain = [" ".join(phrase.split()) for phrase in regions.phrases]
     distinct: dict[str, str] = {}
     for phrase in plain:
         distinct.setdefault(phrase.lower(), phrase)
-    place = {key: i for i, key in enumerate(distinct)}
+    index = {key: i for i, key in enumerate(distinct)}
     chosen = [i for i, owner in enumerate(regions.owners) if owner >= 0] if len(distinct) > 1 else []
-    return _Plan(list(distinct.values()), chosen, [place[plain[regions.owners[i]].lower()] for i in chosen])
+    return _Plan(list(distinct.values()), chosen, [index[plain[regions.owners[i]].lower()] for i in chosen])
 
 
 def _by_text(clip: Clip, phrases: Sequence[str]) -> dict[str, np.ndarray]:
-    """The embedding of each phrase, made once however often it occurs."""
+    """The embedding of each distinct phrase."""
     distinct = sorted(set(phrases))
     return dict(zip(distinct, clip.texts(distinct), strict=True))
 
 
-def _spread(plan: _Plan, seen: np.ndarray, read: dict[str, np.ndarray], count: int) -> list[float | None]:
-    """What the chosen ones of `count` regions scored, in their places."""
-    similarity = unit_cosines(seen, np.stack([read[phrase] for phrase in plan.phrases]))
+def _spread(plan: _Plan, embeddings: np.ndarray, text_embeddings: dict[str, np.ndarray], count: int) -> list[float | None]:
+    """The scores of all `count` regions; None for those that were not chosen."""
+    similarity = unit_cosines(embeddings, np.stack([text_embeddings[phrase] for phrase in plan.phrases]))
     won: list[float | None] = [None] * count
     for region, point in zip(plan.chosen, rank_regions(similarity, plan.owners), strict=True):
         won[region] = point
@@ -152,7 +182,7 @@ def _spread(plan: _Plan, seen: np.ndarray, read: dict[str, np.ndarray], count: i
 
 
 def _alternating(before: Sequence[np.ndarray], after: Sequence[np.ndarray], still: list[bool]) -> Iterator[np.ndarray]:
-    """Both sequences' pictures in turn, read once; `still` gets whether each pair is of equal pictures."""
+    """The pictures of both sequences in turn, read once. Appends to `still` whether each pair is equal."""
     for old, new in zip(before, after, strict=True):
         still.append(np.array_equal(old, new))
         yield from (old, new)
@@ -161,12 +191,12 @@ def _alternating(before: Sequence[np.ndarray], after: Sequence[np.ndarray], stil
 def _placed(
     values: np.ndarray, rows: Sequence[int], count: int, known: np.ndarray | None = None
 ) -> list[float | list[float | None] | None]:
-    """Values of some rows among `count` items, None for the others and where they are not known."""
-    found: list = [None] * count
+    """Values for `count` items: `values` at `rows`, None elsewhere and where `known` is false."""
+    placed: list = [None] * count
     for i, row in enumerate(rows):
         if known is None or known[i]:
-            found[row] = float(values[i])
-    return found
+            placed[row] = float(values[i])
+    return placed
 
 
 def _with_floor(name: str, right: list, floor: list, common: dict[str, Any], seed: int) -> Scored:

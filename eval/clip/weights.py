@@ -1,4 +1,4 @@
-"""Where a CLIP model comes from: its architecture by open_clip's name or a JSON file, its weights by tag or file."""
+"""Locates a CLIP model: its architecture by open_clip's name or a JSON file, its weights by tag or file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.tensors import brief
 
 MODEL, PRETRAINED, CONFIG = "eval.clip_model", "eval.clip_pretrained", "eval.clip_config"
-PARTS = ("embed_dim", "vision_cfg", "text_cfg")  # what open_clip wants of an architecture
+PARTS = ("embed_dim", "vision_cfg", "text_cfg")  # keys that open_clip requires of an architecture
 PREPARATION = ("mean", "std", "interpolation", "resize_mode", "fill_color")
-IMPLIED = ("size", "mode")  # said in the configs of hub models as well; the network itself has them
+IMPLIED = ("size", "mode")  # the configs of hub models repeat these; the network itself defines them
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # in the order in which open_clip looks
 
 log = logging.getLogger(__name__)
@@ -36,15 +36,15 @@ log = logging.getLogger(__name__)
 class Source:
     """An architecture and the file of its weights."""
 
-    name: str  # as open_clip knows it
+    name: str  # in open_clip's registry
     label: str  # of its weights: the tag, or the file's name
     weights: Path
-    preparation: dict[str, Any]  # how images come to the network, where that is not open_clip's default
+    preparation: dict[str, Any]  # preprocessing of images, where it differs from open_clip's default
     config: str = ""  # the JSON file of the architecture
 
 
 def library() -> ModuleType:
-    """open_clip. Unavailable where it is not installed."""
+    """The open_clip package. Raises Unavailable if it is not installed."""
     try:
         with hushed():
             import open_clip
@@ -54,9 +54,18 @@ def library() -> ModuleType:
 
 
 def local(model: str, pretrained: str, config: str) -> Source | None:
-    """The named model where a file gives its weights, None where a tag does.
+    """The named model if its weights come from a file.
 
-    UserError for an unknown model or tag and a faulty config.
+    Args:
+        model: open_clip's name of the architecture.
+        pretrained: A tag, or a weights file.
+        config: JSON file of an architecture, in place of `model`; "" for none.
+
+    Returns:
+        The source; None if `pretrained` is a tag.
+
+    Raises:
+        UserError: For an unknown model or tag and an invalid config.
     """
     if config:
         return _custom(Path(config).expanduser(), pretrained)
@@ -76,17 +85,24 @@ def local(model: str, pretrained: str, config: str) -> Source | None:
 
 
 def find(model: str, pretrained: str, config: str) -> Source:
-    """The named model, its weights downloaded where a tag names them; `config` stands in place of `model`.
+    """The named model. Downloads its weights if a tag names them.
 
-    UserError for an unknown model or tag and a faulty config; Unavailable where weights can't be downloaded.
+    Args:
+        model: open_clip's name of the architecture.
+        pretrained: A tag, or a weights file.
+        config: JSON file of an architecture, in place of `model`; "" for none.
+
+    Raises:
+        UserError: For an unknown model or tag and an invalid config.
+        Unavailable: If the weights can't be downloaded.
     """
-    found = local(model, pretrained, config)
-    if found is not None:
-        return found
+    source = local(model, pretrained, config)
+    if source is not None:
+        return source
     clip = library()
     tag = clip.get_pretrained_cfg(model, pretrained)
     if tag.get("quick_gelu") and not clip.get_model_config(model).get("quick_gelu"):
-        model = f"{model}-quickgelu"  # with the activation that this tag was trained with; open_clip would only warn
+        model = f"{model}-quickgelu"  # the activation that this tag was trained with; open_clip would only warn
     return Source(model, pretrained, _fetched(tag, pretrained), _preparation(tag))
 
 
@@ -114,14 +130,14 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{CONFIG}={path}: can't be read ({error.strerror}); name a JSON file") from error
     except ValueError as error:
-        raise UserError(f"{CONFIG}={path}: is no JSON ({brief(error)}); mend it") from error
+        raise UserError(f"{CONFIG}={path}: is not JSON ({brief(error)}); fix it") from error
     if not isinstance(content, dict):
         raise UserError(f"{CONFIG}={path}: is no open_clip model config; it needs {', '.join(PARTS)}")
     return content
 
 
 def _registered(stem: str, config: dict[str, Any]) -> str:
-    """The name under which open_clip now knows the architecture: with a checksum, so that it hides no other of its stem."""
+    """Register the architecture with open_clip, under its stem and a checksum, so that names don't clash."""
     text = json.dumps(config, sort_keys=True)
     name = f"{stem}-{sha256(text.encode()).hexdigest()[:8]}"
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +148,7 @@ def _registered(stem: str, config: dict[str, Any]) -> str:
 
 
 def _usual(model: str) -> dict[str, Any]:
-    """How images are prepared for weights from a file: as for all of the model's tags, where they agree."""
+    """Preprocessing for weights from a file: that of the model's tags if they agree, else open_clip's default."""
     clip = library()
     known = [_preparation(clip.get_pretrained_cfg(model, tag)) for tag in clip.list_pretrained_tags_by_model(model)]
     if all(other == known[0] for other in known):
@@ -147,7 +163,7 @@ def _preparation(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fetched(tag: dict[str, Any], name: str) -> Path:
-    """The file of a tag's weights: from the hub's cache without a look at the network, else by open_clip's download."""
+    """The weights file of a tag: from the hub's cache without network access, else downloaded by open_clip."""
     clip = library()
     hub, named = os.path.split(tag.get("hf_hub", ""))
     url = f"https://huggingface.co/{hub}/resolve/main/{named or HUB_FILES[0]}" if hub else tag.get("url", "")
@@ -163,16 +179,16 @@ def _fetched(tag: dict[str, Any], name: str) -> Path:
 
 
 def _look_up(url: str) -> None:
-    """OSError where the host's name is unknown here: the hub's client would try it again for three quarters of a minute."""
+    """Raise OSError if the host's name can't be resolved: the hub's client would retry for 45 seconds."""
     if not urllib.request.getproxies():
         socket.getaddrinfo(urlsplit(url).hostname, 443)
 
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Without the notes of open_clip and the hub's client, which would bury the one line that says what to do.
+    """Silence the logs of open_clip and the hub's client, which would bury the one line that says what to do.
 
-    open_clip logs through the root logger's functions, and these give it a handler for good where it has none.
+    open_clip calls the root logger's functions, which would install a permanent handler if the root has none.
     """
     root, hub, sink = logging.getLogger(), logging.getLogger("huggingface_hub"), logging.NullHandler()
     levels = root.level, hub.level

@@ -9,10 +9,18 @@ NAMES = ("inception", "squeezenet", "embedded")
 
 
 def load(name: str, *, inception: str = "", squeezenet: str = "", resize: str = "clean", device: str = "auto") -> Network:
-    """The network of that name, with its weights.
+    """Load a feature network with its weights.
 
-    inception, squeezenet: files of weights, "" = the library's own download. resize: clean-fid's mode, for inception.
-    Unavailable where weights or a package can't be had; UserError where a named file is missing or damaged.
+    Args:
+        name: inception, squeezenet or embedded.
+        inception: Inception's weights file; "" for clean-fid's download.
+        squeezenet: SqueezeNet's weights file; "" for torchvision's download.
+        resize: clean-fid's resizing mode, for inception.
+        device: auto, cpu or cuda.
+
+    Raises:
+        Unavailable: If a package is not installed or weights can't be downloaded.
+        UserError: If a named file is missing or damaged.
     """
     if name == "inception":
         from eval.features.inception import Inception

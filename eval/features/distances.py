@@ -1,4 +1,4 @@
-"""Entries of metrics.json for the distance of an image set to a reference, by one network's features."""
+"""Entries of metrics.json for the distance of an image set to a reference, from one network's features."""
 
 from __future__ import annotations
 
@@ -21,9 +21,23 @@ def distance_figures(
     images: ImageSet, reference: ImageSet, network: Network, cache_folder: str | Path | None, *,
     kid_subsets: int = 100, kid_subset_size: int = 1000, seed: int = 0, **measured_with: Any,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """`fid` and `kid` by Inception, `fd_<network>` by another; each with counts, network, weights' checksum and resize.
+    """`fid` and `kid` for Inception, `fd_<network>` for another network.
 
-    A Frechet distance of few images has a `warning`. UserError for fewer than 4 images in either set.
+    Each entry records the counts, the network, its weights' checksum and the resizing. A Frechet distance of few images
+    has a `warning`.
+
+    Args:
+        images: The set to be scored.
+        reference: The set that it is compared with.
+        network: The feature network.
+        cache_folder: Folder of the feature cache; None for none.
+        kid_subsets: Number of random subsets of KID.
+        kid_subset_size: Images in each of them, at most half the smaller set.
+        seed: Of the subsets.
+        **measured_with: Further facts to record with the figures.
+
+    Raises:
+        UserError: If either set has fewer than 4 images.
     """
     for one in (images, reference):
         if len(one) < FEWEST:
@@ -35,14 +49,14 @@ def distance_figures(
         | measured_with
     )
     name = "fid" if network.name == "inception" else f"fd_{network.name}"
-    found = {name: _entry(name, frechet_interval(first, second), first, facts | {"interval": "influence function"})}
+    entries = {name: _entry(name, frechet_interval(first, second), first, facts | {"interval": "influence function"})}
     if warning := small_sample_warning(len(first), len(second), network.dim):
-        found[name]["warning"] = warning
+        entries[name]["warning"] = warning
     if name == "fid":
         how = {"seed": seed, "subsets": kid_subsets, "subset_size": min(kid_subset_size, min(len(first), len(second)) // 2),
                "interval": "delete-d jackknife"}  # fmt: skip
-        found["kid"] = _entry("kid", kid(first, second, kid_subsets, kid_subset_size, seed), first, facts | how)
-    return found
+        entries["kid"] = _entry("kid", kid(first, second, kid_subsets, kid_subset_size, seed), first, facts | how)
+    return entries
 
 
 def _entry(name: str, estimate: Estimate, features: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:

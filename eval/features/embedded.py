@@ -1,7 +1,7 @@
-"""A small network that ships with the package: fd_embedded, which needs no download and runs at any speed.
+"""The small network behind fd_embedded, which ships with the package and needs no download.
 
-Trained on the embedded scenes (eval/features/train_embedded.py) to say what they show and how they were damaged. Its
-distance is for regression checks; figures made with it are comparable with one another only.
+It was trained on the embedded scenes (eval/features/train_embedded.py) to predict what they show and how they were
+damaged. Its distance is for regression checks; it can only be compared with other fd_embedded figures.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from eval.features.base import Network, resized, state_checksum
 WEIGHTS = Path(__file__).with_name("embedded.safetensors")
 SIDE = 64
 WIDTHS = (16, 32, 64, 96)
-POOLED = WIDTHS[1:]  # stages whose averages are the features
+POOLED = WIDTHS[1:]  # widths of the stages whose averages are the features
 
 
 class Trunk(nn.Module):
-    """Four strided convolutions; (B,3,64,64) in [-1,1] -> (B, 192), averages over the picture of the last three."""
+    """Four strided convolutions; (B,3,64,64) in [-1,1] -> (B, 192), spatial averages of the last three."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Trunk(nn.Module):
 
 
 class Embedded(Network):
-    """The trunk's features of pictures at 64x64: 192."""
+    """The trunk's 192 features of pictures at 64x64."""
 
     name, dim, batch = "embedded", sum(POOLED), 256
     resize = f"bicubic {SIDE}"

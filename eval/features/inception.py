@@ -1,4 +1,4 @@
-"""clean-fid's Inception (Parmar, Zhang, Zhu 2022): its own network wrapper, resizer and download are driven here."""
+"""clean-fid's Inception (Parmar, Zhang, Zhu 2022), with clean-fid's network wrapper, resizer and download."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODES = ("clean", "legacy_tensorflow")  # clean-fid's third, legacy_pytorch, is 
 
 
 def library(module: str) -> ModuleType:
-    """A module of clean-fid. Unavailable where it is not installed."""
+    """A module of clean-fid. Raises Unavailable if it is not installed."""
     try:
         return importlib.import_module(f"cleanfid.{module}")
     except ImportError as error:
@@ -36,10 +36,17 @@ def library(module: str) -> ModuleType:
 class Inception(Network):
     """The 2015 Inception that FID is defined by (Heusel et al. 2017), 2,048 features.
 
-    weights: clean-fid's TorchScript file, or the folder that holds it; "" takes clean-fid's own download, kept where
-    torch.hub keeps weights. resize: clean-fid's mode. TorchScript is no pickle, but it is code: name only files that
-    you trust. Unavailable where clean-fid or its weights can't be had; UserError where a named file is not there or
-    is another thing.
+    TorchScript is not pickle, but it is code: name only files that you trust.
+
+    Args:
+        weights: clean-fid's TorchScript file, or the folder that holds it; "" takes clean-fid's download, stored in
+            torch.hub's folder.
+        resize: clean-fid's resizing mode, clean or legacy_tensorflow.
+        device: auto, cpu or cuda.
+
+    Raises:
+        Unavailable: If clean-fid is not installed or its weights can't be downloaded.
+        UserError: If a named file is missing or is not this network.
     """
 
     name, dim, batch = "inception", 2048, 32
@@ -59,7 +66,7 @@ class Inception(Network):
         self._try(path)
 
     def prepare(self, picture: np.ndarray) -> Tensor:
-        """As clean-fid's ResizeDataset does once it has read a file: (3,h,w) in 0 to 255."""
+        """Preprocess as clean-fid's ResizeDataset does after reading a file: (3,h,w) in 0 to 255."""
         array = self.pictures.fn_resize(picture)
         tensor = self.pictures.transforms(np.array(array))
         return tensor * 255 if array.dtype == np.uint8 else tensor
@@ -68,7 +75,7 @@ class Inception(Network):
         return torch.from_numpy(self.fid.get_batch_features(batch, self.model, self.device))
 
     def _try(self, path: Path) -> None:
-        """One blank picture: a network of another kind is found before the work, not in it."""
+        """Embed one blank picture, so that a wrong network fails before the evaluation starts."""
         try:
             self(np.full((1, 299, 299, 3), 128, np.uint8))
         except UserError as error:
@@ -78,7 +85,7 @@ class Inception(Network):
 
 
 def fetched() -> Path:
-    """clean-fid's own download, kept once it has proved whole. Unavailable where it fails."""
+    """clean-fid's download, stored once it is known to be intact. Raises Unavailable if it fails."""
     helper = library("downloads_helper")
     target = Path(torch.hub.get_dir()) / "checkpoints" / FILE
     if target.is_file():
@@ -93,10 +100,10 @@ def fetched() -> Path:
 
 
 def _loaded(path: Path, resize_inside: bool) -> torch.nn.Module:
-    """clean-fid's wrapper around the file, which it looks for by one name in a folder. UserError for another thing."""
+    """clean-fid's wrapper around the file, which it expects under FILE in a folder. Raises UserError for another file."""
     wrapper = library("inception_torchscript").InceptionV3W
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TorchScript's own, of its old age
+        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated
         (Path(folder) / FILE).symlink_to(path.absolute())
         try:
             return wrapper(folder, download=False, resize_inside=resize_inside).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""SqueezeNet 1.1 (Iandola et al. 2016) of torchvision: fd_squeezenet, for where Inception's weights can't be had."""
+"""torchvision's SqueezeNet 1.1 (Iandola et al. 2016) for fd_squeezenet, an alternative to Inception's larger weights."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from ragaf_exp.core.errors import UserError
 
 KEY, FILE = "eval.squeezenet", "squeezenet1_1-b8a52dc0.pth"
 SIDE = 224
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision trains
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet statistics that torchvision trains with
 
 
 class SqueezeNet(Network):
-    """The last convolution's features, averaged over the picture: 512.
+    """The 512 features of the last convolution, averaged over the picture.
 
-    weights: a .pth or .safetensors file in torchvision's layout, of any float type; "" takes torchvision's own
-    download. Unavailable where torchvision or its weights can't be had; UserError where a named file is missing,
-    damaged or another network's.
+    Args:
+        weights: A .pth or .safetensors file in torchvision's layout, of any float type; "" takes torchvision's
+            download.
+        device: auto, cpu or cuda.
+
+    Raises:
+        Unavailable: If torchvision is not installed or its weights can't be downloaded.
+        UserError: If a named file is missing, damaged or belongs to another network.
     """
 
     name, dim, batch = "squeezenet", 512, 64
@@ -35,7 +40,7 @@ class SqueezeNet(Network):
             raise Unavailable(f"{KEY}: fd_squeezenet needs torchvision ({error}); pip install torchvision") from error
         state = read_state(weights, KEY, FILE) if weights else _fetched(models.SqueezeNet1_1_Weights.IMAGENET1K_V1)
         self.checksum = state_checksum(state)
-        with torch.random.fork_rng(devices=[]):  # building draws weights, and must not move a run's generator
+        with torch.random.fork_rng(devices=[]):  # random initial weights must not advance a run's generator
             network = models.squeezenet1_1(weights=None)
         try:
             network.load_state_dict({key: value.float() for key, value in state.items()})

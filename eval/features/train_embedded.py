@@ -5,7 +5,7 @@
 It learns what embedded scenes show (which colour on which shape, fills, number of objects, background) and how an image
 was blurred and made noisy, so that its features respond to content and to damage. Takes about a minute, on one core: the
 order of sums depends on the number of threads. The same seed, PyTorch version and kind of processor give the same bytes.
-Example:
+For example:
 
     python -m eval.features.train_embedded out=embedded.safetensors
 """
@@ -53,7 +53,7 @@ class Scene(NamedTuple):
 
 
 def described(item: Item) -> Scene:
-    """What the network is to say of a scene."""
+    """A scene's picture and the targets to predict from it."""
     pairs, fills = torch.zeros(len(OBJECT_NAMES), len(SHAPE_NAMES)), torch.zeros(len(FILLS))
     for thing in item.objects:
         pairs[OBJECT_NAMES.index(thing.colour), SHAPE_NAMES.index(thing.shape)] = 1
@@ -64,19 +64,22 @@ def described(item: Item) -> Scene:
     return Scene(image, pairs.flatten(), fills, len(item.objects) - 1, BACKGROUND_NAMES.index(nearest))
 
 
-def damaged(images: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures (B,3,H,W) in [-1,1], a third of them blurred, a third noisy; and how much (B,2), in [0,1]."""
-    which = torch.randint(3, (len(images),), generator=draw)
-    much = torch.rand(len(images), generator=draw)
+def damaged(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Blur a third of the pictures (B,3,H,W) in [-1,1] and add noise to a third.
+
+    Returns the pictures and their levels of blur and noise (B,2), in [0,1].
+    """
+    which = torch.randint(3, (len(images),), generator=generator)
+    much = torch.rand(len(images), generator=generator)
     levels = torch.stack([much * (which == 1), much * (which == 2)], 1)
-    noise = torch.randn(images.shape, generator=draw) * (levels[:, 1] * NOISE)[:, None, None, None]
+    noise = torch.randn(images.shape, generator=generator) * (levels[:, 1] * NOISE)[:, None, None, None]
     images = images.clone()
     images[which == 1] = blurred(images[which == 1], much[which == 1] * BLUR)
     return (images + noise).clamp(-1, 1), levels
 
 
 def blurred(images: Tensor, sigmas: Tensor) -> Tensor:
-    """Pictures (B,3,H,W), each by a Gaussian of its own sigma (B,) in pixels, up to 3."""
+    """Blur each picture (B,3,H,W) with its own Gaussian sigma (B,) in pixels, up to 3."""
     offsets = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
     kernels = torch.softmax(-(offsets**2) / (2 * sigmas[:, None].clamp(min=0.05) ** 2), 1)
     kernels = kernels.repeat_interleave(3, 0)[:, None]  # (3B,1,13)
@@ -87,11 +90,17 @@ def blurred(images: Tensor, sigmas: Tensor) -> Tensor:
     return flat.view_as(images)
 
 
-def loss_of(said: Tensor, scenes: list[Scene], levels: Tensor) -> Tensor:
-    """Sum of the tasks' losses for the head's outputs (B, sum(SPLIT))."""
-    pairs, fills, count, ground, damage = said.split(SPLIT, 1)
+def loss_of(outputs: Tensor, scenes: list[Scene], levels: Tensor) -> Tensor:
+    """Sum of the losses of all targets.
+
+    Args:
+        outputs: The head's, (B, sum(SPLIT)).
+        scenes: The B scenes with their targets.
+        levels: (B,2) levels of blur and noise, in [0,1].
+    """
+    pairs, fills, count, ground, damage = outputs.split(SPLIT, 1)
     return (
-        F.binary_cross_entropy_with_logits(pairs, torch.stack([s.pairs for s in scenes])) * 8  # of 64, few are there
+        F.binary_cross_entropy_with_logits(pairs, torch.stack([s.pairs for s in scenes])) * 8  # few of the 64 are present
         + F.binary_cross_entropy_with_logits(fills, torch.stack([s.fills for s in scenes]))
         + F.cross_entropy(count, torch.tensor([s.count for s in scenes]))
         + F.cross_entropy(ground, torch.tensor([s.ground for s in scenes]))
@@ -100,7 +109,16 @@ def loss_of(said: Tensor, scenes: list[Scene], levels: Tensor) -> Tensor:
 
 
 def trained(steps: int, scenes: int, seed: int) -> tuple[Trunk, float]:
-    """The trunk, and the mean loss of the last tenth of the steps."""
+    """Train a trunk on embedded scenes.
+
+    Args:
+        steps: Optimizer steps.
+        scenes: Number of training scenes.
+        seed: Of scenes, weights and batches.
+
+    Returns:
+        The trunk and the mean loss of the last tenth of the steps.
+    """
     source = Scenes(size=SIDE, seed=seed, train=scenes).split("train")
     known = [described(source[i]) for i in tqdm(range(scenes), desc="scenes", unit="scene")]
     with one_thread(), torch.random.fork_rng(devices=[]):
@@ -110,15 +128,25 @@ def trained(steps: int, scenes: int, seed: int) -> tuple[Trunk, float]:
     return trunk.eval(), float(np.mean(losses[-max(1, steps // 10) :]))
 
 
-def fit(trunk: Trunk, known: list[Scene], steps: int, draw: torch.Generator) -> list[float]:
-    """Train a trunk, with a head that is dropped; the loss of every step."""
+def fit(trunk: Trunk, known: list[Scene], steps: int, generator: torch.Generator) -> list[float]:
+    """Train a trunk together with a head that is discarded afterwards.
+
+    Args:
+        trunk: Trained in place.
+        known: The training scenes.
+        steps: Optimizer steps.
+        generator: Of batches and damage.
+
+    Returns:
+        The loss of every step.
+    """
     head = nn.Sequential(nn.Linear(sum(POOLED), 256), nn.ReLU(), nn.Linear(256, sum(SPLIT)))
     optimizer = torch.optim.AdamW([*trunk.parameters(), *head.parameters()], RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     losses = []
     for _ in tqdm(range(steps), desc="training", unit="step"):
-        rows = [known[i] for i in torch.randint(len(known), (BATCH,), generator=draw).tolist()]
-        images, levels = damaged(torch.stack([r.image for r in rows]) / 127.5 - 1, draw)
+        rows = [known[i] for i in torch.randint(len(known), (BATCH,), generator=generator).tolist()]
+        images, levels = damaged(torch.stack([r.image for r in rows]) / 127.5 - 1, generator)
         loss = loss_of(head(trunk(images)), rows, levels)
         optimizer.zero_grad()
         loss.backward()
@@ -139,7 +167,7 @@ def one_thread() -> Iterator[None]:
 
 
 def packed(trunk: Trunk) -> bytes:
-    """Its tensors as safetensors, in float16."""
+    """The trunk's tensors as safetensors, in float16."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in trunk.state_dict().items()}
     return save({k: v.contiguous() for k, v in state.items()})
 

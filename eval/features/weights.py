@@ -1,4 +1,4 @@
-"""Reads a feature network's weights: a file that the user names, never unpickled, or a library's own download."""
+"""Reads a feature network's weights, from a file that the user names, never unpickled, or from a library's download."""
 
 from __future__ import annotations
 
@@ -13,11 +13,20 @@ from eval.unavailable import Unavailable
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.tensors import brief, read_tensors, state_of
 
-PATIENCE = 30.0  # seconds without an answer after which a download is given up
+PATIENCE = 30.0  # seconds without an answer after which a download is aborted
 
 
 def named(path: str, key: str, file: str) -> Path:
-    """The file that a key names, or `file` in the folder that it names. UserError where it is not there."""
+    """The weights file that a config key names.
+
+    Args:
+        path: The key's value: the file, or its folder.
+        key: The key, for messages.
+        file: The file's name in a folder.
+
+    Raises:
+        UserError: If there is no such file.
+    """
     where = Path(path).expanduser()
     where = where / file if where.is_dir() else where
     if not where.is_file():
@@ -26,19 +35,37 @@ def named(path: str, key: str, file: str) -> Path:
 
 
 def read_state(path: str, key: str, file: str) -> dict[str, Tensor]:
-    """A network's tensors from a .pth or .safetensors file. UserError where it is missing, damaged or another thing."""
+    """Read a network's tensors from a .pth or .safetensors file.
+
+    Args:
+        path: The file, or its folder.
+        key: The config key that names it, for messages.
+        file: The file's name in a folder.
+
+    Raises:
+        UserError: If the file is missing, damaged or holds something else.
+    """
     where = named(path, key, file)
     return state_of(read_tensors(where, key), where, key, file)
 
 
 @contextmanager
 def downloading(key: str, what: str, url: str) -> Iterator[None]:
-    """Around a library's own download, which knows no time limit: its failure becomes Unavailable."""
+    """Give a library's download a time limit and turn its failure into Unavailable.
+
+    Args:
+        key: The config key that a local file may be given by.
+        what: The download, for the message.
+        url: Its address, for the message.
+
+    Raises:
+        Unavailable: If the download fails.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
         yield
-    except Exception as error:  # no network, no such host, a cut download, a full disk: each has errors of its own
+    except Exception as error:  # no network, no such host, a cut download and a full disk raise different types
         raise Unavailable(f"{key}: {what} could not be downloaded ({brief(error)}); fetch {url} elsewhere and set "
                           f"{key}=PATH") from error  # fmt: skip
     finally:

@@ -1,1 +1,1 @@
-"""Metrics as pure functions of numpy arrays: no files, no models, no state."""
+"""Metrics as pure functions of NumPy arrays, without files, models or state."""

@@ -1,12 +1,11 @@
-"""Does the region-to-text attention look where the caption says? Pointing game, IoU, entropy, beside chance.
+"""Region-to-text attention against the caption: pointing game, IoU and entropy, with chance levels.
 
-A phrase ("a striped blue star") gives every region a score: the attention that the region pays to the
-phrase's tokens, summed. Scores belong to regions; strokes lie in no region and count neither for nor against
-a map. A region without pixels, such as a batch's padding, takes no part.
+A region's score for a phrase ("a striped blue star") is its attention to the phrase's tokens, summed. Strokes belong to
+no region and are ignored. Regions without pixels, such as a batch's padding, are ignored too.
 
-Chance is measured twice. The uniform map knows nothing at all. The shuffled map is another item's, read at the same
-places in the order of regions and of phrases: what it scores comes from habits that hold for any item (the background
-is ignored, the first phrase is the leftmost region's) and not from having looked at this one.
+There are two chance levels. One is a uniform map. The other, shuffled, is another item's map, read at the same positions
+in the order of regions and of phrases: its score comes from regularities that hold for any item (the background is
+ignored, the first phrase belongs to the leftmost region) and not from this item.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FOUND = 0.5  # of the largest score: regions from there on are what a map found
-TIED = 1e-5  # relative: scores that differ by less share the first place
+THRESHOLD = 0.5  # of the largest score: regions from there on belong to a map's prediction
+TIED = 1e-5  # relative: scores that differ by less share the first rank
 
 
 @dataclass(frozen=True)
 class PhraseAttention:
-    """How well one phrase is found by the regions."""
+    """How well the regions' attention localises one phrase."""
 
-    pointing: float  # 1: the region with the most attention lies mostly on the object; ties share
-    iou: float  # of the pixels with at least half the largest score, with the object's pixels
+    pointing: float  # 1 if the region with the most attention lies mostly on the object; ties share the point
+    iou: float  # of the pixels with at least half the largest score and the object's pixels
 
 
 @dataclass(frozen=True)
 class RegionText:
-    """One item's attention and the truth about its phrases, in numbers of pixels. K phrases, N regions, T tokens."""
+    """One item's attention and the ground truth of its phrases, in pixels. K phrases, N regions, T tokens."""
 
-    attention: np.ndarray  # (N,T) of the caption's own tokens, not negative
-    tokens: tuple[tuple[int, ...], ...]  # K: each phrase's columns
-    pixels: np.ndarray  # (N,) of each region
-    overlaps: np.ndarray  # (K,N) of each region on each phrase's object
+    attention: np.ndarray  # (N,T) to the caption's own tokens, not negative
+    tokens: tuple[tuple[int, ...], ...]  # K: columns of each phrase
+    pixels: np.ndarray  # (N,) number of pixels of each region
+    overlaps: np.ndarray  # (K,N) those that lie on each phrase's object
 
     def scores(self) -> np.ndarray:
         """(K,N) attention of each region to each phrase."""
@@ -45,10 +44,16 @@ class RegionText:
 def region_text(
     attention: np.ndarray, labels: np.ndarray, masks: Sequence[np.ndarray], tokens: Sequence[Sequence[int]]
 ) -> RegionText:
-    """What is to be scored of one item.
+    """The attention and the ground truth of one item.
 
-    attention (N,T) not negative, labels (H,W) with a region's row or -1, masks and tokens: for each phrase (H,W) bool
-    with its object's pixels and the columns of its tokens. Raises ValueError where shapes, signs or indices don't fit.
+    Args:
+        attention: (N,T), not negative.
+        labels: (H,W) row of each pixel's region, or -1.
+        masks: (H,W) bool of each phrase's object.
+        tokens: Columns of each phrase's tokens.
+
+    Raises:
+        ValueError: If shapes, signs or indices don't fit.
     """
     if len(masks) != len(tokens):
         raise ValueError(f"{len(masks)} masks for {len(tokens)} phrases")
@@ -64,10 +69,15 @@ def region_text(
 
 
 def score_phrase(scores: np.ndarray, pixels: np.ndarray, overlap: np.ndarray) -> PhraseAttention:
-    """Score one phrase from each region's attention to it, its pixels, and those on the phrase's object: all (N,).
+    """Pointing accuracy and IoU of one phrase.
 
-    Regions that tie for the most attention share the point, so a uniform map gets the share of regions that lie on
-    the object: chance. Without a region, or without attention to the phrase, nothing is found: both are 0.
+    Regions that tie for the most attention share the point, so a uniform map scores the share of regions that lie on the
+    object, which is chance. Both values are 0 without regions and without attention to the phrase.
+
+    Args:
+        scores: (N,) attention of each region to the phrase.
+        pixels: (N,) pixels of each region.
+        overlap: (N,) pixels of each region on the phrase's object.
     """
     scores = np.where(pixels > 0, scores, 0.0)
     best = scores.max(initial=0.0)
@@ -75,51 +85,51 @@ def score_phrase(scores: np.ndarray, pixels: np.ndarray, overlap: np.ndarray) ->
         return PhraseAttention(0.0, 0.0)
     first = np.isclose(scores, best, rtol=TIED, atol=0.0)
     pointing = float((overlap[first] > 0.5 * pixels[first]).mean())
-    found = (scores >= FOUND * best * (1 - TIED)) & (pixels > 0)
-    shared = overlap[found].sum()
-    return PhraseAttention(pointing, float(shared / (pixels[found].sum() + overlap.sum() - shared)))
+    selected = (scores >= THRESHOLD * best * (1 - TIED)) & (pixels > 0)
+    shared = overlap[selected].sum()
+    return PhraseAttention(pointing, float(shared / (pixels[selected].sum() + overlap.sum() - shared)))
 
 
 def own_scores(item: RegionText) -> list[PhraseAttention]:
-    """Each phrase by the item's own map."""
+    """Scores of each phrase with the item's own map."""
     return [score_phrase(s, item.pixels, o) for s, o in zip(item.scores(), item.overlaps, strict=True)]
 
 
 def uniform_scores(item: RegionText) -> list[PhraseAttention]:
-    """Each phrase by a map that pays the same attention everywhere."""
+    """Scores of each phrase with a uniform map."""
     return [score_phrase(np.ones(len(item.pixels)), item.pixels, o) for o in item.overlaps]
 
 
 def shuffled_scores(item: RegionText, other: RegionText) -> list[PhraseAttention]:
-    """Each phrase by another item's map: region i of n takes the scores of the other's region at the same share of
-    its order, phrase k those of the other's k-th phrase, counted on from the first where it has fewer.
+    """Scores of each phrase with another item's map.
 
-    An item without regions or phrases has no map to lend: nothing is found by it.
+    Region i of n takes the scores of the other item's region at the same relative position; phrase k takes those of the
+    other's k-th phrase, counted cyclically. All scores are 0 if the other item has no regions or no phrases.
     """
-    lent = other.scores()[:, other.pixels > 0]
-    if lent.size == 0:
+    borrowed = other.scores()[:, other.pixels > 0]
+    if borrowed.size == 0:
         return [PhraseAttention(0.0, 0.0)] * len(item.overlaps)
     here = np.flatnonzero(item.pixels > 0)
-    places = np.arange(len(here)) * lent.shape[1] // max(len(here), 1)
-    scores = np.zeros((len(lent), len(item.pixels)))
-    scores[:, here] = lent[:, places]
-    return [score_phrase(scores[k % len(lent)], item.pixels, o) for k, o in enumerate(item.overlaps)]
+    positions = np.arange(len(here)) * borrowed.shape[1] // max(len(here), 1)
+    scores = np.zeros((len(borrowed), len(item.pixels)))
+    scores[:, here] = borrowed[:, positions]
+    return [score_phrase(scores[k % len(borrowed)], item.pixels, o) for k, o in enumerate(item.overlaps)]
 
 
 def attention_values(items: Sequence[RegionText], seed: int = 0) -> dict[str, list[list[float] | float | None]]:
-    """What every item scored, by the names of eval.registry: a number for each phrase, or one entropy for the item.
+    """Every item's values by the names of eval.registry: a number for each phrase, or one entropy for the item.
 
-    None for an item without phrases; nothing at all where no item has any. "_shuffled" needs a second item; the seed
-    decides who borrows from whom. The entropy of a uniform map is 1 and that of a shuffled map is some item's own, so
-    neither stands beside it.
+    An item without phrases has None; if no item has phrases, the result is empty. "_shuffled" needs at least two items;
+    the seed decides which item takes which map. Entropy has no chance level: it is 1 for a uniform map, and for a
+    shuffled map it is that of another item.
     """
     if not any(item.tokens for item in items):
         return {}
     maps = {"": [own_scores(i) for i in items], "_uniform": [uniform_scores(i) for i in items]}
     if len(items) > 1:
         order = np.random.default_rng(seed).permutation(len(items))
-        lender = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
-        maps["_shuffled"] = [shuffled_scores(item, items[lender[i]]) for i, item in enumerate(items)]
+        partner = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        maps["_shuffled"] = [shuffled_scores(item, items[partner[i]]) for i, item in enumerate(items)]
     values: dict[str, list[list[float] | float | None]] = {}
     for suffix, scored in maps.items():
         values["pointing_accuracy" + suffix] = [[p.pointing for p in phrases] or None for phrases in scored]
@@ -129,11 +139,10 @@ def attention_values(items: Sequence[RegionText], seed: int = 0) -> dict[str, li
 
 
 def normalised_entropy(attention: np.ndarray) -> float:
-    """Mean over the regions of the entropy of their attention (N,T), over log T: 0 = one token, 1 = uniform.
+    """Mean over the regions of the entropy of their attention (N,T), divided by log T: 0 = one token, 1 = uniform.
 
-    Pass the caption's own tokens only: padding would lower the figure. Rows are normalised to sum to 1; a
-    row of zeros counts as uniform, and so does a map without regions: it says nothing. One token leaves no
-    choice: 0.
+    Pass the caption's own tokens only, as padding would lower the value. Rows are normalised to sum to 1; a row of zeros
+    and a map without regions count as uniform. The result is 0 if there is only one token.
     """
     regions, tokens = attention.shape
     if tokens <= 1:

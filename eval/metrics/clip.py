@@ -1,7 +1,7 @@
-"""Scores from CLIP's embeddings: image against caption, an edit's direction, regions that rank their own phrase.
+"""Scores from CLIP's embeddings: image against caption, direction of an edit, regions against phrases.
 
-All are functions of arrays: embeddings (n,D) need not be normalised, they are here, in float64. A row of zeros has no
-direction; its cosine with anything is 0.
+All are functions of embeddings (n,D), which are normalised here, in float64. A row of zeros has no direction: its cosine
+with any other is 0.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-UNMOVED = 1e-6  # length of a difference of unit vectors up to which it is rounding, of float32, and no direction
-TIE = 1e-6  # difference of cosines up to which phrases tie
+UNMOVED = 1e-6  # a shorter difference of unit vectors is float32 rounding and has no direction
+TIE = 1e-6  # phrases whose cosines differ by less tie
 
 
 def clip_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """(n,) scores 100 max(cos, 0), in 0 to 100, of image embeddings (n,D) and their captions' (n,D).
 
-    CLIPScore (Hessel et al. 2021) with w = 100 in place of 2.5 and without its prefix "A photo depicts", as papers on
-    text-to-image models report it: 0.29 elsewhere is 29 here. Each pair is clipped at 0, as there, and not their mean.
+    CLIPScore (Hessel et al. 2021) with w = 100 instead of 2.5 and without its prefix "A photo depicts", as papers on
+    text-to-image models report it: 0.29 elsewhere is 29 here. As in the paper, each pair is clipped at 0, not the mean.
     Raises ValueError for other shapes and for NaN.
     """
     return 100 * np.clip(_cosines(_unit("images", images), _unit("texts", texts)), 0, 1)
@@ -27,10 +27,21 @@ def clip_scores(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
 def directional_scores(
     before: np.ndarray, after: np.ndarray, text_before: np.ndarray, text_after: np.ndarray
 ) -> np.ndarray:
-    """(n,) cosines, in -1 to 1, between how an edit moved the image and how the caption moved, embeddings (n,D) each.
+    """Cosines between the change of the image and the change of the caption in an edit.
 
-    Differences are of unit vectors (StyleGAN-NADA, Gal et al. 2022; InstructPix2Pix, Brooks et al. 2023). An image that
-    did not move went nowhere: 0. Raises ValueError for other shapes, NaN, and captions that do not differ.
+    Differences are of unit vectors (StyleGAN-NADA, Gal et al. 2022; InstructPix2Pix, Brooks et al. 2023).
+
+    Args:
+        before: (n,D) embeddings of the images before the edit.
+        after: (n,D) embeddings of the images after it.
+        text_before: (n,D) embeddings of their captions before the edit.
+        text_after: (n,D) embeddings of their captions after it.
+
+    Returns:
+        (n,) in -1 to 1; 0 for an unchanged image.
+
+    Raises:
+        ValueError: For other shapes, NaN, and captions that do not differ.
     """
     moved = _unit("after", after) - _unit("before", before)
     wanted = _unit("text_after", text_after) - _unit("text_before", text_before)
@@ -42,32 +53,40 @@ def directional_scores(
 
 
 def other_captions(captions: Sequence[str], seed: int) -> np.ndarray:
-    """(n,) for each item the number of an item whose caption reads differently: the same for the same seed.
+    """(n,) for each item the index of an item whose caption reads differently, or -1 for none.
 
-    No caption is used twice, and as few items as possible are left with none, -1: those in excess where more than half
-    of all captions read the same. Case and spaces make no difference, as they make none to CLIP's tokenizer.
+    No caption is used twice. Items are left without one only if more than half of all captions read the same. Case and
+    spaces are ignored, as CLIP's tokenizer ignores them. The assignment is a function of the captions and the seed.
     """
     plain = [" ".join(caption.lower().split()) for caption in captions]
     if not plain:
         return np.zeros(0, np.int64)
     _, groups, counts = np.unique(plain, return_inverse=True, return_counts=True)
     rng = np.random.default_rng(seed)
-    place = rng.permutation(len(counts))  # of the groups, in random order: but the largest leads
-    place = place + np.where(np.arange(len(counts)) == counts.argmax(), -len(counts), 0)
+    rank = rng.permutation(len(counts))  # random order of the groups, with the largest first
+    rank = rank + np.where(np.arange(len(counts)) == counts.argmax(), -len(counts), 0)
     shuffled = rng.permutation(len(plain))
-    order = shuffled[np.argsort(place[groups[shuffled]], kind="stable")]
-    found = np.empty(len(plain), np.int64)
-    found[order] = np.roll(order, -counts.max())  # groups lie together, so a step of the largest one's size leaves any
-    return np.where(groups[found] == groups, -1, found)
+    order = shuffled[np.argsort(rank[groups[shuffled]], kind="stable")]
+    assigned = np.empty(len(plain), np.int64)
+    assigned[order] = np.roll(order, -counts.max())  # groups are contiguous: a shift by the largest size leaves any
+    return np.where(groups[assigned] == groups, -1, assigned)
 
 
 def rank_regions(similarity: np.ndarray, owners: Sequence[int] | np.ndarray) -> list[float | None]:
-    """Of each region, whether it is more similar to its own phrase than to every other: 1 or 0.
+    """1 or 0 for each region: whether it is more similar to its own phrase than to every other one.
 
-    similarity (R,P) of regions and the caption's different phrases, as cosines; owners (R,) each region's own phrase, -1
-    = none. Phrases that tie for the most share the point, so a network that can't tell phrases apart gets 1/P: chance.
-    None for a region without a phrase, and where the caption has no other phrase. Raises ValueError for other shapes,
-    NaN, and phrases out of range.
+    Phrases that tie for the largest similarity share the point, so a network that can't distinguish phrases scores 1/P,
+    which is chance.
+
+    Args:
+        similarity: (R,P) cosines of regions and the caption's distinct phrases.
+        owners: (R,) index of each region's own phrase; -1 for none.
+
+    Returns:
+        R values; None for a region without a phrase, and for all regions if there is only one phrase.
+
+    Raises:
+        ValueError: For other shapes, NaN, and phrases out of range.
     """
     similarity, owners = np.asarray(similarity, np.float64), np.asarray(owners)
     if similarity.ndim != 2 or owners.shape != similarity.shape[:1]:
@@ -81,7 +100,7 @@ def rank_regions(similarity: np.ndarray, owners: Sequence[int] | np.ndarray) -> 
 
 
 def unit_cosines(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """(R,P) cosines of every one of (R,D) with every one of (P,D)."""
+    """(R,P) cosines of all pairs of rows of (R,D) and (P,D)."""
     return _unit("rows", rows) @ _unit("columns", columns).T
 
 

@@ -1,4 +1,4 @@
-"""Thin curves with their distances: what strokes and edges become before they are compared."""
+"""Thin curves with distance transforms: the form in which strokes and edges are compared."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from skimage.morphology import skeletonize
 from eval.metrics.soft_edges import Level, pyramid
 
 TOLERANCE = 0.0075  # of the diagonal
-STROKE_LEVEL = 0.5  # a sketch value from which a pixel is stroke
+STROKE_LEVEL = 0.5  # sketch pixels of at least this value are stroke
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A thin curve, the distance of every pixel to it, and how strong it is."""
+    """A thin curve, every pixel's distance to it, and its strength."""
 
     mask: np.ndarray  # (H,W) bool
-    distance: np.ndarray  # (H,W) float32, px; the diagonal everywhere where the curve is empty
-    tone: np.ndarray | None = None  # (H,W) float32 in [0,1], the soft edges it is the middle of; None: it has none
-    sides: Curve | None = None  # another reading of the same strokes: their outlines; None: there is none
+    distance: np.ndarray  # (H,W) float32, px; the image's diagonal if the curve is empty
+    tone: np.ndarray | None = None  # (H,W) float32 in [0,1], the soft edges that it was thinned from; None without tones
+    sides: Curve | None = None  # outlines of the same strokes, if these are wide
 
     @cached_property
     def soft(self) -> np.ndarray:
-        """Soft edges (H,W) float32 in [0,1]: the tones, or where there are none a Gaussian profile across the curve
-        with the tolerance as its standard deviation, whatever the width of the strokes was.
+        """Soft edges (H,W) float32 in [0,1]: the tones if there are any, else a Gaussian profile across the curve.
+
+        The profile's standard deviation is the tolerance, independent of the strokes' width.
         """
         if self.tone is not None:
             return self.tone
@@ -50,19 +51,25 @@ def tolerance_px(shape: tuple[int, ...]) -> float:
 
 
 def curve_of(mask: np.ndarray, tone: np.ndarray | None = None, sides: Curve | None = None) -> Curve:
-    """The curve of a thin mask (H,W) bool, with exact Euclidean distances."""
+    """The curve of a thin mask, with exact Euclidean distances.
+
+    Args:
+        mask: (H,W) bool.
+        tone: (H,W) in [0,1], the soft edges that it was thinned from.
+        sides: Outlines of the same strokes.
+    """
     if not mask.any():
         return Curve(mask, np.full(mask.shape, diagonal(mask.shape), np.float32), tone, sides)
     away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # OpenCV's last digits hang on where the array lies in memory; squares of distances on a grid are whole numbers
+    # OpenCV's last digits depend on the array's memory alignment; squared distances on a grid are whole numbers
     return Curve(mask, np.sqrt(np.rint(away * away)), tone, sides)
 
 
 def stroke_curve(sketch: np.ndarray, toned: bool = False) -> Curve:
     """The centre lines of a sketch (H,W) with values in [0, 1], 1 = stroke.
 
-    toned: its values say how strong an edge is and are kept; where all are 0 or 1 they don't. Raises ValueError for
-    another shape, a value outside the range, or NaN.
+    With `toned` the values are kept as the strength of the edges, unless all are 0 or 1. Raises ValueError for another
+    shape, a value outside the range, or NaN.
     """
     check_sketch(sketch)
     soft = toned and bool(((sketch > 0.0) & (sketch < 1.0)).any())
@@ -70,10 +77,10 @@ def stroke_curve(sketch: np.ndarray, toned: bool = False) -> Curve:
 
 
 def drawing_curve(sketch: np.ndarray) -> Curve:
-    """The centre lines of a drawing, and its strokes' sides where some stroke is wider than twice the tolerance.
+    """The centre lines of a drawing, with its strokes' sides if some stroke is wider than twice the tolerance.
 
-    A stroke stands for the border between two areas, or is a line that the image shows as one: then its edges lie at
-    the line's two sides, and a wide line's are too far from its centre. Arguments and errors as `stroke_curve` has them.
+    A stroke may depict the border between two areas, or a line of the image. Edges of a line lie at its two sides, and
+    those of a wide line are too far from its centre. Argument and errors as for `stroke_curve`.
     """
     check_sketch(sketch)
     ink = sketch >= STROKE_LEVEL
@@ -83,7 +90,7 @@ def drawing_curve(sketch: np.ndarray) -> Curve:
 
 
 def check_sketch(sketch: np.ndarray) -> None:
-    """ValueError unless it is (H,W) with values in [0, 1]."""
+    """Raise ValueError unless the sketch is (H,W) with values in [0, 1]."""
     if sketch.ndim != 2:
         raise ValueError(f"sketch has shape {sketch.shape}: it must be (H, W)")
     if not (np.min(sketch) >= 0.0 and np.max(sketch) <= 1.0):

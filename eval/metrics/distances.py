@@ -1,7 +1,7 @@
-"""Distances between two sets by their features: Frechet distance and kernel distance. Pure functions of arrays.
+"""Distances between the features of two sets: Frechet distance and kernel distance, as pure functions of arrays.
 
 The Frechet distance (Heusel et al. 2017; Dowson and Landau 1982) is biased upwards at every finite number of images
-(Binkowski et al. 2018; Chong and Forsyth 2020), the kernel distance is not.
+(Binkowski et al. 2018; Chong and Forsyth 2020); the kernel distance is unbiased.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Estimate(NamedTuple):
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and unbiased covariance (D,D) in float64 of features (N,D) of any float type, memory-mapped or not.
+    """Mean (D,) and unbiased covariance (D,D) in float64 of features (N,D) of any float type.
 
-    Read in pieces. Raises ValueError for NaN, infinity, or fewer than 2 rows.
+    Features are read in pieces, so they may be memory-mapped. Raises ValueError for NaN, infinity, or fewer than 2 rows.
     """
     if len(_shaped(features)) < 2:
         raise ValueError("a covariance needs the features of at least 2 images")
@@ -43,11 +43,20 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def frechet(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of two Gaussians; means (D,), covariances (D,D).
+    """Frechet distance of two Gaussians: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2).
 
-    With C = U'U by pivoted Cholesky, which singular covariances have too, the eigenvalues of C1 C2 are those of
-    (U1 U2')(U1 U2')', which is symmetric: no square root of a matrix, no complex numbers, nothing added to a
-    diagonal. Raises ValueError for other shapes, NaN, or matrices that are no covariances.
+    With C = U'U by pivoted Cholesky, which also exists for singular covariances, the eigenvalues of C1 C2 are those of
+    the symmetric matrix (U1 U2')(U1 U2')'. So there is no matrix square root, no complex number and no offset on the
+    diagonal.
+
+    Args:
+        mean1: (D,) mean of the first set.
+        cov1: (D,D) covariance of the first set.
+        mean2: (D,) mean of the second set.
+        cov2: (D,D) covariance of the second set.
+
+    Raises:
+        ValueError: For other shapes, NaN, and matrices that are not covariances.
     """
     (mean1, cov1), (mean2, cov2) = _gaussian(mean1, cov1, "first"), _gaussian(mean2, cov2, "second")
     if mean1.shape != mean2.shape:
@@ -59,7 +68,15 @@ def frechet(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.nda
 
 
 def frechet_of(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray, both: float) -> float:
-    """The distance where tr (C1 C2)^1/2 is known."""
+    """Frechet distance of two Gaussians with known tr (C1 C2)^1/2.
+
+    Args:
+        mean1: (D,) mean of the first set.
+        cov1: (D,D) covariance of the first set.
+        mean2: (D,) mean of the second set.
+        cov2: (D,D) covariance of the second set.
+        both: tr (C1 C2)^1/2.
+    """
     return max(0.0, float(np.square(mean1 - mean2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * both))
 
 
@@ -76,7 +93,7 @@ def _gaussian(mean: np.ndarray, cov: np.ndarray, which: str) -> tuple[np.ndarray
 
 
 def root_of(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """U (rank, D) with U'U = cov, for a positive semi-definite cov (D,D); its columns (rank,) that form a triangle."""
+    """U (rank, D) with U'U = cov for a positive semi-definite cov (D,D), and the columns (rank,) of its triangle."""
     if not cov.any():
         return np.zeros((0, len(cov))), np.zeros(0, np.intp)
     factor, pivots, rank, info = dpstrf(cov)
@@ -90,12 +107,21 @@ def root_of(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def kid(
     features1: np.ndarray, features2: np.ndarray, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Kernel distance (Binkowski et al. 2018): unbiased MMD^2 with the kernel (x.y / D + 1)^3; features (N,D).
+    """Kernel distance (Binkowski et al. 2018): unbiased MMD^2 with the kernel (x.y / D + 1)^3, mean over subsets.
 
-    The mean over `subsets` random subsets, each of `subset_size` images of either set but at most half of the smaller
-    one. Subsets share images, so their spread alone understates the error: the interval is the delete-d jackknife's
-    (Shao and Wu 1989), value +- 1.96 s (m / (n - m) + 1 / subsets)^1/2 with s the spread of subsets of m out of n.
-    It may be negative, since it is unbiased. Raises ValueError for NaN, other shapes, or fewer than 4 images.
+    Subsets share images, so their spread alone understates the error. The interval is the delete-d jackknife's (Shao and
+    Wu 1989), value +- 1.96 s (m / (n - m) + 1 / subsets)^1/2 with s the spread of subsets of m out of n images. The value
+    is unbiased, so it may be negative.
+
+    Args:
+        features1: (N1,D) features of the first set.
+        features2: (N2,D) features of the second set.
+        subsets: Number of random subsets.
+        subset_size: Images of either set in a subset; at most half of the smaller set is used.
+        seed: Of the subsets.
+
+    Raises:
+        ValueError: For NaN, other shapes, and fewer than 4 images.
     """
     first, second = _shaped(features1), _shaped(features2)
     if first.shape[1] != second.shape[1]:
@@ -107,7 +133,7 @@ def kid(
         raise ValueError(f"{fewest} images: the kernel distance needs at least 4 in either set")
     size = min(subset_size, fewest // 2)
     rng = np.random.default_rng(seed)
-    values = np.array([_mmd(_drawn(first, size, rng), _drawn(second, size, rng)) for _ in range(subsets)])
+    values = np.array([_mmd(_subset(first, size, rng), _subset(second, size, rng)) for _ in range(subsets)])
     if not np.isfinite(values).all():
         raise ValueError("features hold NaN or infinity")
     reach = 1.96 * float(values.std(ddof=1)) * math.sqrt(size / (fewest - size) + 1 / subsets)
@@ -115,7 +141,7 @@ def kid(
     return Estimate(value, value - reach, value + reach)
 
 
-def _drawn(features: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def _subset(features: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     rows = np.sort(rng.choice(len(features), size, replace=False))  # sorted: a memory-mapped file is read in order
     return np.ascontiguousarray(features[rows], np.float32)
 

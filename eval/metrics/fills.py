@@ -1,8 +1,8 @@
-"""The inside of a mask and the pattern that it is filled with: plain, striped or dotted.
+"""The interior of a mask and the pattern of its fill: plain, striped or dotted.
 
-The interior's lightness decides: little variation is plain, else the directions of its gradient tell
-stripes, which share one, from dots, which have all. Nothing is learnt. Below 64 px a side the patterns of
-the shape scenes are finer than the pixels, and about a tenth of their true fills is misread.
+The fill is classified by the interior's lightness. Little variation is plain; otherwise the gradients of stripes share
+one direction, and those of dots have all directions. Nothing is learnt. Below 64 px a side the patterns of the shape
+scenes are finer than the pixels, and about a tenth of their true fills is misclassified.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-RIM = 1 / 64  # of the longer side: how deep the rim reaches, at least 1 px
+RIM = 1 / 64  # of the longer side: depth of the rim, at least 1 px
 TEXTURE_STD = 1.5  # of L*, after smoothing: stripes 14 apart give 3.5 to 5, dots 3 to 4, grain at most 1.4
-GRAIN = 1 / 128  # of the longer side: standard deviation of the smoothing before a pattern is looked for
+GRAIN = 1 / 128  # of the longer side: standard deviation of the smoothing before classification
 STRIPE_COHERENCE = 0.5  # of the structure tensor: 1 = all gradients parallel, 0 = none preferred
 
 
@@ -22,9 +22,9 @@ def rim_px(shape: tuple[int, ...]) -> float:
 
 
 def interior(mask: np.ndarray, rim: float) -> np.ndarray:
-    """The mask (H,W) bool without its rim of so many px; of a thinner one, such as a ring, the deeper half.
+    """The mask (H,W) bool without its rim of `rim` px; the deeper half of a thin mask, such as a ring.
 
-    Never empty where the mask is not. Beyond the array's border lies no object.
+    The result is not empty unless the mask is. Pixels beyond the array's border count as outside.
     """
     padded = np.pad(mask.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
@@ -32,9 +32,9 @@ def interior(mask: np.ndarray, rim: float) -> np.ndarray:
 
 
 def hole(mask: np.ndarray, rim: float) -> np.ndarray:
-    """Pixels (H,W) bool that the mask encloses without covering them; none where they are nowhere `rim` px deep.
+    """Pixels (H,W) bool that the mask encloses but does not cover; none if they are nowhere `rim` px deep.
 
-    A shallower one is no ring's: drawing an outline's narrow notch may leave a pixel open.
+    A shallower hole is not that of a ring: rasterising a narrow notch of an outline may leave a pixel open.
     """
     outside = np.pad((~mask).astype(np.uint8), 1, constant_values=1)
     cv2.floodFill(outside, None, (0, 0), 0)
@@ -43,11 +43,15 @@ def hole(mask: np.ndarray, rim: float) -> np.ndarray:
 
 
 def fill_of(lightness: np.ndarray, inside: np.ndarray, core: np.ndarray, side: int) -> str:
-    """plain, striped or dotted: the pattern of the lightness (h,w), 0 to 100, of an object.
+    """Classify the fill of an object as plain, striped or dotted.
 
-    Grain is smoothed away over its interior `inside` (h,w) bool, by GRAIN of the whole image's longer `side`
-    in px, and a plane taken off, as shading is no pattern; the statistics are those of its `core` (h,w),
-    which soft outlines don't reach.
+    Grain is smoothed, and a fitted plane is subtracted, as shading is not a pattern.
+
+    Args:
+        lightness: (h,w) L* of the object's bounding box, 0 to 100.
+        inside: (h,w) bool, its interior.
+        core: (h,w) bool, a deeper interior that soft outlines don't reach, for the statistics.
+        side: The whole image's longer side in px, which scales the smoothing.
     """
     tone = _levelled(_smoothed(lightness, inside, GRAIN * side), inside)
     if tone[core].std() < TEXTURE_STD:
@@ -59,7 +63,7 @@ def fill_of(lightness: np.ndarray, inside: np.ndarray, core: np.ndarray, side: i
 
 
 def _levelled(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Values (h,w) over the interior less the plane that fits them best, 0 elsewhere."""
+    """Values (h,w) in the interior minus their least-squares plane; 0 elsewhere."""
     y, x = np.nonzero(inside)
     plane = np.stack([np.ones(len(x)), x, y], 1)
     slope, *_ = np.linalg.lstsq(plane, values[inside], rcond=None)
@@ -69,6 +73,6 @@ def _levelled(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def _smoothed(values: np.ndarray, inside: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian smoothing of values (h,w) that takes nothing from beyond the interior (h,w) bool."""
+    """Gaussian smoothing of values (h,w) restricted to the interior (h,w) bool."""
     weight = inside.astype(np.float32)
     return cv2.GaussianBlur(values * weight, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-6)

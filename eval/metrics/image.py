@@ -1,7 +1,7 @@
 """Pixel metrics between an image and its reference: MSE, PSNR, SSIM.
 
-Only uint8 pictures are taken: a float array says nothing about its range, and mistaking [0, 1] for [-1, 1]
-gives figures that look right. MSE is in units of the range [0, 1] squared.
+Only uint8 pictures are accepted: the range of a float array is unknown, and mistaking [0, 1] for [-1, 1] gives plausible
+but wrong figures. MSE is on the scale [0, 1].
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ def mse(image: np.ndarray, reference: np.ndarray) -> float:
 def psnr(image: np.ndarray, reference: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of two (H,W,3) uint8 pictures, with peak 255.
 
-    Equal pictures have no finite PSNR, and one infinity would swallow any mean: the error is floored at that
-    of rounding to 8 bits (a uniform error of half a step, 1/12 of a squared step), so PSNR is at most 58.9
-    dB.
+    Equal pictures have no finite PSNR, and one infinity would make any mean infinite. So the error has a floor, that of
+    rounding to 8 bits (uniform over one step, 1/12 of a squared step), and PSNR is at most 58.9 dB.
     """
     rounding = 1.0 / (12.0 * 255.0**2)
     return float(-10.0 * np.log10(max(mse(image, reference), rounding)))
@@ -45,9 +44,9 @@ def psnr(image: np.ndarray, reference: np.ndarray) -> float:
 def ssim(image: np.ndarray, reference: np.ndarray) -> float:
     """Structural similarity in [-1, 1] of two (H,W,3) uint8 pictures, with range 255 (Wang et al. 2004).
 
-    As skimage has it: 7x7 uniform windows that lie wholly inside, sample covariance, mean over the channels. Wang's
-    11x11 Gaussian window, torchmetrics' default, gives other figures, on noisy photos up to 0.03 lower; and torchmetrics
-    counts windows over mirrored borders too. Compare SSIM only where the window is the same.
+    skimage's version: 7x7 uniform windows inside the image, sample covariance, mean over the channels. Wang's 11x11
+    Gaussian window, torchmetrics' default, gives other values, up to 0.03 lower on noisy photos; torchmetrics also
+    includes windows over mirrored borders. Compare SSIM only between equal windows.
     """
     _checked(image, reference)
     check_window(image)
@@ -55,18 +54,17 @@ def ssim(image: np.ndarray, reference: np.ndarray) -> float:
 
 
 def check_window(image: np.ndarray) -> None:
-    """TooSmall where an image (H,W,3) is smaller than SSIM's window."""
+    """Raise TooSmall if an image (H,W,3) is smaller than SSIM's window."""
     if min(image.shape[:2]) < _SSIM_WINDOW:
         raise TooSmall(f"images: image {image.shape} is smaller than SSIM's {_SSIM_WINDOW}x{_SSIM_WINDOW} window; "
                        "give larger ones")  # fmt: skip
 
 
 def seam_ratio(image: np.ndarray, patch: int) -> float:
-    """How much stronger a picture (H,W,3) uint8 changes across the borders of patches than within them.
+    """Strength of block artefacts in a picture (H,W,3) uint8 that was generated in patches.
 
-    The mean absolute difference of neighbouring pixels across borders that lie `patch` pixels apart, over that of all
-    other neighbours: about 1 for a picture that knows nothing of patches, above 1 for block artefacts. A picture
-    without any change, and patches of one pixel, have no seams: 1.
+    The mean absolute difference of neighbouring pixels across borders `patch` pixels apart, divided by that of all other
+    neighbours: about 1 without artefacts, above 1 with them. It is 1 for a constant picture and for patches of one pixel.
     """
     if patch < 2:
         return 1.0

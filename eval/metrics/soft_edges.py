@@ -1,8 +1,8 @@
 """Multi-scale SSIM of two maps in [0, 1] (Wang, Simoncelli, Bovik, "Multi-scale structural similarity", 2003).
 
-The paper's Gaussian window (11x11, standard deviation 1.5), constants and five weights. A map too small for five
-scales gets as many as fit it, their weights in proportion. What a map contributes by itself is computed once, so that
-comparing it with a second map costs little.
+It uses the paper's Gaussian window (11x11, standard deviation 1.5), constants and five weights. A map too small for five
+scales gets as many as fit, with their weights normalised. Each map's own statistics are computed once, so that comparing
+it with further maps is cheap.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Level(NamedTuple):
     """A map at one scale."""
 
     values: np.ndarray  # (h,w) float32
-    mean: np.ndarray  # (h-10,w-10): the window's, where it lies within the map
+    mean: np.ndarray  # (h-10,w-10) of the windows inside the map
     variance: np.ndarray
 
 
 def pyramid(values: np.ndarray) -> list[Level]:
-    """A map (H,W) in [0, 1] at up to five scales, each half the one before. Raises ValueError where none fits."""
+    """A map (H,W) in [0, 1] at up to five scales, each half the previous one. Raises ValueError if none fits."""
     if min(values.shape) < WINDOW:
         raise ValueError(f"a map {values.shape} is smaller than SSIM's {WINDOW}x{WINDOW} window")
     values, levels = np.ascontiguousarray(values, np.float32), []
@@ -43,25 +43,25 @@ def pyramid(values: np.ndarray) -> list[Level]:
 
 
 def ms_ssim(first: Sequence[Level], second: Sequence[Level]) -> float:
-    """Similarity in [0, 1] of two maps' pyramids; 1 for equal maps. Scales that anticorrelate count as 0.
+    """Similarity in [0, 1] of two maps' pyramids; 1 for equal maps. Anticorrelated scales count as 0.
 
-    Where both maps are flat they agree, so sparse maps are alike to begin with: read the figure against chance.
+    Flat areas of both maps agree, so sparse maps always have some similarity: compare the value with its chance level.
     """
     if [a.values.shape for a in first] != [b.values.shape for b in second]:
         raise ValueError(f"maps {first[0].values.shape} and {second[0].values.shape} differ in size")
     weights = np.array(WEIGHTS[: len(first)]) / sum(WEIGHTS[: len(first)])
-    terms = [_alike(a, b, with_mean=b is second[-1]) for a, b in zip(first, second, strict=True)]
+    terms = [_similarity(a, b, with_mean=b is second[-1]) for a, b in zip(first, second, strict=True)]
     return float(np.prod(np.maximum(terms, 0.0) ** weights))
 
 
-def _alike(a: Level, b: Level, with_mean: bool) -> float:
-    """Mean over the map of contrast and structure; times luminance, which counts at the coarsest scale alone."""
+def _similarity(a: Level, b: Level, with_mean: bool) -> float:
+    """Mean over the map of contrast and structure, times luminance at the coarsest scale (`with_mean`)."""
     product = a.mean * b.mean
     covariance = _windowed(a.values * b.values) - product
-    alike = (2 * covariance + C2) / (a.variance + b.variance + C2)
+    similarity = (2 * covariance + C2) / (a.variance + b.variance + C2)
     if with_mean:
-        alike *= (2 * product + C1) / (a.mean * a.mean + b.mean * b.mean + C1)
-    return float(alike.mean(dtype=np.float64))
+        similarity *= (2 * product + C1) / (a.mean * a.mean + b.mean * b.mean + C1)
+    return float(similarity.mean(dtype=np.float64))
 
 
 def _windowed(values: np.ndarray) -> np.ndarray:

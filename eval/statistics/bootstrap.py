@@ -1,4 +1,4 @@
-"""Means with 95 % confidence intervals, by a bootstrap or Student's t, and the figures of metrics.json built of them."""
+"""Means with 95 % confidence intervals, by a bootstrap or Student's t, and the entries of metrics.json built from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 _CHUNK = 2_000_000  # clusters drawn at once: 16 MB of indices
-_KEPT = 10_000_000  # up to so many draws in all are kept for the next call: 80 MB
+_CACHED = 10_000_000  # at most this many draws are cached for the next call: 80 MB
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,22 @@ def mean_interval(
     seed: int = 0,
     resamples: int = 2000,
 ) -> tuple[float, float, float]:
-    """Mean of `values` (n,) and its 95 % percentile bootstrap interval (Efron, Tibshirani 1993).
+    """Mean and its 95 % percentile bootstrap interval (Efron, Tibshirani 1993).
 
-    Returns (mean, low, high). `clusters` (n,) names the item that each value belongs to: objects of one
-    image succeed and fail together, so whole items are drawn. Where all values are 0 or all are 1, every
-    resample says the same and the bootstrap would claim certainty: the open end is then the exact binomial
-    (Clopper-Pearson) one over the clusters. Raises ValueError for no values, NaN or infinity, or clusters of
-    another length.
+    If all values are 0 or all are 1, all resamples are equal and the bootstrap would claim certainty. The open end is
+    then the exact binomial (Clopper-Pearson) bound over the clusters.
+
+    Args:
+        values: (n,).
+        clusters: (n,) item of each value. Objects of one image are correlated, so whole items are resampled.
+        seed: Of the resamples.
+        resamples: Their number.
+
+    Returns:
+        (mean, low, high).
+
+    Raises:
+        ValueError: For no values, NaN, infinity, and clusters of another length.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or values.size == 0:
@@ -60,7 +69,7 @@ def mean_interval(
 
 
 def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval (low, high) of what the resamples (R,) gave."""
+    """The 95 % interval (low, high) of resampled values (R,)."""
     low, high = np.percentile(resampled, (2.5, 97.5))
     return float(low), float(high)
 
@@ -68,7 +77,7 @@ def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
 def student_interval(values: Sequence[float]) -> tuple[float, float]:
     """The mean of a few values, such as one for each seed, and half the width of its 95 % interval by Student's t.
 
-    The half width of a single value is NaN. Raises ValueError for no values.
+    The half-width of a single value is NaN. Raises ValueError for no values.
     """
     from scipy.stats import t  # slow to import
 
@@ -91,12 +100,12 @@ def _per_cluster(values: np.ndarray, clusters: Sequence[Any] | np.ndarray | None
 
 
 def _resampled(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """(resamples,) means over as many clusters, drawn with replacement; a mean weighs every value alike."""
-    return np.concatenate([sums[d].sum(1) / counts[d].sum(1) for d in _drawn(len(sums), rng, resamples)])
+    """(resamples,) means over as many clusters, drawn with replacement; every value has the same weight."""
+    return np.concatenate([sums[d].sum(1) / counts[d].sum(1) for d in _draws(len(sums), rng, resamples)])
 
 
-def _drawn(size: int, rng: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
-    """Indices (rows,size) of clusters drawn with replacement, a share of the resamples at a time."""
+def _draws(size: int, rng: np.random.Generator, resamples: int) -> Iterator[np.ndarray]:
+    """Indices (rows,size) of clusters drawn with replacement, some of the resamples at a time."""
     step = max(1, _CHUNK // size)
     for start in range(0, resamples, step):
         yield rng.integers(size, size=(min(step, resamples - start), size))
@@ -105,28 +114,33 @@ def _drawn(size: int, rng: np.random.Generator, resamples: int) -> Iterator[np.n
 def resampled_sums(columns: np.ndarray, *, seed: int = 0, resamples: int = 2000) -> np.ndarray:
     """(resamples,K) sums of the columns (n,K) over n clusters drawn with replacement.
 
-    The same clusters are drawn for every column, and in every call with as many clusters, which pairs them: what columns
-    share cancels in a difference of their sums.
+    The same clusters are drawn for every column, and in every call with the same n. So columns are paired, and their
+    common variation cancels in a difference of their sums.
+
+    Args:
+        columns: (n,K) values of each cluster.
+        seed: Of the resamples.
+        resamples: Their number.
     """
-    drawn = _kept_times if len(columns) * resamples <= _KEPT else _times
-    return np.concatenate([times @ columns for times in drawn(len(columns), seed, resamples)])
+    counts_of = _cached_counts if len(columns) * resamples <= _CACHED else _draw_counts
+    return np.concatenate([counts @ columns for counts in counts_of(len(columns), seed, resamples)])
 
 
-def _times(size: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """How often (rows,size) each cluster was drawn in each resample, a share of the resamples at a time."""
-    for drawn in _drawn(size, np.random.default_rng(seed), resamples):
-        place = drawn + size * np.arange(len(drawn))[:, None]
-        yield np.bincount(place.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
+def _draw_counts(size: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """Number of times (rows,size) that each cluster was drawn in each resample, some of the resamples at a time."""
+    for drawn in _draws(size, np.random.default_rng(seed), resamples):
+        index = drawn + size * np.arange(len(drawn))[:, None]
+        yield np.bincount(index.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
 
 @lru_cache(maxsize=1)
-def _kept_times(size: int, seed: int, resamples: int) -> tuple[np.ndarray, ...]:
-    """The same, kept: a comparison of runs asks for it once for each of many figures."""
-    return tuple(_times(size, seed, resamples))
+def _cached_counts(size: int, seed: int, resamples: int) -> tuple[np.ndarray, ...]:
+    """`_draw_counts`, cached: a comparison of runs needs them once for each of many figures."""
+    return tuple(_draw_counts(size, seed, resamples))
 
 
 def certain_reach(clusters: int) -> float:
-    """The lowest rate of what was seen in each of so many clusters (Clopper-Pearson, 2.5 % on this side)."""
+    """Lower bound of the rate of an event observed in every cluster (Clopper-Pearson, 2.5 % on this side)."""
     return 0.025 ** (1.0 / clusters)
 
 
@@ -138,10 +152,14 @@ def figure(
     resamples: int = 2000,
     **measured_with: Any,
 ) -> dict[str, Any]:
-    """One entry of metrics.json: mean, number of values, interval, and what it was measured with.
+    """One entry of metrics.json: mean, number of values, interval, and how it was measured.
 
-    `measured_with` (weights="ema", the samples' seed, resize method, ...) is written beside them as it
-    stands; `items` counts the clusters.
+    Args:
+        values: (n,) values of items or objects.
+        higher_is_better: Recorded with the figure.
+        clusters: (n,) item of each value, see `mean_interval`; `items` records their number.
+        resamples: Of the bootstrap.
+        **measured_with: Further facts to record (weights="ema", the samples' seed, resize method, ...).
     """
     mean, low, high = mean_interval(values, clusters, resamples=resamples)
     entry = {"value": mean, "n": len(values), "ci95": [low, high], "higher_is_better": higher_is_better}

@@ -1,9 +1,8 @@
 """Means over seeds and items, and differences of two members, with two-level bootstrap intervals.
 
-Training again with another seed gives another model, and other items another figure: both are drawn anew in each resample
-(Efron, Tibshirani 1993, ch. 8). All seeds are scored on the same items, so that seeds and items are crossed: a resample
-draws seeds, and items that count for all of them. Two members are held against each other on the seeds and items that both
-have, the same draws for both.
+Figures vary with the training seed and with the items, so each resample draws both (Efron, Tibshirani 1993, ch. 8). All
+seeds are scored on the same items, so seeds and items are crossed: a resample draws seeds, and one set of items for all of
+them. Two members are compared on the seeds and items that both have, with the same draws for both.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from eval.statistics.bootstrap import Estimate, certain_reach, percentile_interv
 
 @dataclass(frozen=True)
 class SeedEstimate(Estimate):
-    """A figure of a member, or its difference to another member's; n counts the values of all seeds."""
+    """A member's figure, or its difference to another member's; n counts the values of all seeds."""
 
     seeds: int
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the seeds (S) of one member scored on the same items (I): sums and counts of each item's values."""
+    """Scores of the seeds (S) of one member on the same items (I): sums and counts of each item's values."""
 
     seeds: tuple[int, ...]
     keys: tuple[str, ...]
@@ -35,7 +34,7 @@ class Scores:
 
 
 def scores(runs: dict[int, Sequence[ItemRow]], name: str) -> Scores | None:
-    """The values of one metric of a member's runs, by seed; of the items that all of them scored, None without any."""
+    """The values of one metric of a member's runs, by seed, on their common items; None if there are none."""
     tables = {seed: {row.key: numbers(row.values.get(name)) for row in rows} for seed, rows in runs.items()}
     first = next(iter(tables.values()), {})
     keys = tuple(key for key in first if all(table.get(key) for table in tables.values()))
@@ -46,15 +45,34 @@ def scores(runs: dict[int, Sequence[ItemRow]], name: str) -> Scores | None:
 
 
 def mean(of: Scores, seed: int = 0, resamples: int = 2000) -> SeedEstimate:
-    """The mean over all values of all seeds. With one seed the interval is over items alone."""
+    """The mean over all values of all seeds.
+
+    Args:
+        of: The member's scores.
+        seed: Of the resamples.
+        resamples: Their number.
+
+    Returns:
+        The mean with its interval over seeds and items; over items only if there is one seed.
+    """
     (drawn,) = _resampled([of], seed, resamples)
-    found = _estimate(_mean(of), drawn, of)
+    estimate = _estimate(_mean(of), drawn, of)
     shares = ((of.sums >= 0) & (of.sums <= of.counts)).all()
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if shares else found
+    return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0)) if shares else estimate
 
 
 def difference(member: Scores, reference: Scores, seed: int = 0, resamples: int = 2000) -> SeedEstimate | None:
-    """member less reference, on the seeds and items that both have; None where they share none."""
+    """The difference `member` minus `reference`, on the seeds and items that both have.
+
+    Args:
+        member: Scores of the member.
+        reference: Scores of the member to compare it with.
+        seed: Of the resamples.
+        resamples: Their number.
+
+    Returns:
+        The difference with its interval; None if they share no seed or no item.
+    """
     pair = _shared(member, reference)
     if pair is None:
         return None
@@ -63,7 +81,17 @@ def difference(member: Scores, reference: Scores, seed: int = 0, resamples: int 
 
 
 def ratio(member: Scores, reference: Scores, seed: int = 0, resamples: int = 2000) -> SeedEstimate | None:
-    """member over reference, likewise; None also where resamples of the reference are 0."""
+    """The ratio of `member` to `reference`, on the seeds and items that both have.
+
+    Args:
+        member: Scores of the member.
+        reference: Scores of the member to compare it with.
+        seed: Of the resamples.
+        resamples: Their number.
+
+    Returns:
+        The ratio with its interval; None if they share no seed or no item, or if a resample of the reference is 0.
+    """
     pair = _shared(member, reference)
     if pair is None:
         return None
@@ -90,7 +118,7 @@ def _only(of: Scores, seeds: tuple[int, ...], keys: tuple[str, ...]) -> Scores:
 
 
 def _resampled(members: list[Scores], seed: int, resamples: int) -> list[np.ndarray]:
-    """(resamples,) means of each, over the same drawn seeds and items."""
+    """(resamples,) means of each member, over the same drawn seeds and items."""
     rng = np.random.default_rng(seed)
     seeds, items = members[0].sums.shape
     of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples).astype(float)  # (R,S) times drawn
@@ -100,7 +128,7 @@ def _resampled(members: list[Scores], seed: int, resamples: int) -> list[np.ndar
 
 def _estimate(value: float, drawn: np.ndarray, of: Scores) -> SeedEstimate:
     low, high = percentile_interval(drawn)
-    if low == high:  # all items say the same: others may occur at a rate that so many items can't rule out
+    if low == high:  # all items agree: other values may occur at a rate that this many items can't rule out
         rare = 1.0 - certain_reach(len(of.keys))
         low, high = value - rare, value + rare
     return SeedEstimate(value, low, high, int(of.counts.sum()), len(of.keys), len(of.seeds))

@@ -1,8 +1,8 @@
 """Paired bootstrap: the difference of two runs' figures on the same items, with its 95 % interval.
 
-Two runs find the same items easy and the same items hard. Intervals of each run alone know nothing of that, and may
-overlap where one run is clearly better. Here items are drawn once for all runs and the difference is taken within each
-resample (Efron, Tibshirani 1993; Koehn 2004 for the comparison of systems).
+The same items are easy, or hard, for both runs. Each run's own interval ignores that, so intervals may overlap although
+one run is clearly better. Here items are drawn once for all runs and the difference is computed within each resample
+(Efron, Tibshirani 1993; Koehn 2004 for the comparison of systems).
 """
 
 from __future__ import annotations
@@ -20,11 +20,19 @@ def paired_differences(
 ) -> list[Estimate]:
     """Differences of every later run to the first.
 
-    runs: of each, what the items scored, in one order for all: a number, or one for each object; None for an item that
-    the metric does not concern. All values of a run weigh alike. Where values are all 0 or 1 and no item changed, or all
-    changed alike, every resample says the same and the bootstrap would claim certainty: the open ends then come from the
-    exact binomial interval over the items, as in `mean_interval`. Raises ValueError for less than two runs,
-    for runs of different lengths, no values at all, and items that one run scored and another did not.
+    All values of a run have the same weight. If all values are 0 or 1 and no item changed, or all changed in the same
+    way, all resamples are equal and the bootstrap would claim certainty. The open ends are then those of the exact
+    binomial interval over the items, as in `mean_interval`.
+
+    Args:
+        runs: The items' values of each run, in the same order: a number, a list with one for each object, or None for an
+            item that the metric does not apply to.
+        seed: Of the resamples.
+        resamples: Their number.
+
+    Raises:
+        ValueError: For fewer than two runs, runs of different lengths, no values at all, and items that were scored in
+            some of the runs only.
     """
     if len(runs) < 2 or len({len(run) for run in runs}) != 1:
         raise ValueError(f"runs of {', '.join(str(len(r)) for r in runs)} items: give two or more of as many items")
@@ -42,14 +50,14 @@ def paired_differences(
 
 
 def _difference(sums: np.ndarray, counts: np.ndarray, binary: bool, seed: int, resamples: int) -> Estimate:
-    """Of two runs, from the sums and counts (2,I) of their items' values."""
+    """The difference of two runs, from the sums and counts (2,I) of their items' values."""
     first, other = sums.sum(1) / counts.sum(1)
     items, value = sums.shape[1], float(other - first)
     same = (counts[0] == counts[1]).all()
     change = (sums[1] - sums[0]) / counts[0]
     if binary and same and change[0] in (-1.0, 0.0, 1.0) and (change == change[0]).all():
         low, high = _open_ends(change[0], items)
-    elif same:  # the difference of equal sums is 0 itself, not a rounding error beside it
+    elif same:  # the difference of equal sums must be exactly 0
         drawn = resampled_sums(np.stack([sums[1] - sums[0], counts[0]], 1), seed=seed, resamples=resamples)
         value = float((sums[1] - sums[0]).sum() / counts[0].sum())
         low, high = percentile_interval(drawn[:, 0] / drawn[:, 1])
@@ -60,7 +68,7 @@ def _difference(sums: np.ndarray, counts: np.ndarray, binary: bool, seed: int, r
 
 
 def _open_ends(change: float, items: int) -> tuple[float, float]:
-    """The interval where every value changed by -1, 0 or 1: others may occur at a rate of up to 1 - reach."""
+    """The interval if every value changed by the same -1, 0 or 1: others may occur at a rate of up to 1 - reach."""
     rare = 1.0 - certain_reach(items)
     if change == 0.0:
         return -rare, rare
@@ -68,14 +76,14 @@ def _open_ends(change: float, items: int) -> tuple[float, float]:
 
 
 def shared_items(tables: Sequence[Sequence[ItemRow]], common: bool = False) -> list[list[ItemRow]]:
-    """The tables' rows of the items that all of them hold, in the first one's order.
+    """The rows of the items that are in all tables, in the first table's order.
 
-    The same item has the same key, true image and caption. Raises ValueError where the tables hold different items,
-    unless the `common` part is asked for, and where nothing is common; it says how many are.
+    Equal items have the same key, true image and caption. Raises ValueError if the tables hold different items, unless
+    `common` is set, and if no item is in all of them.
     """
     by_item = [{(row.key, row.image): row for row in rows} for rows in tables]
-    kept = [item for item in by_item[0] if all(item in rows for rows in by_item)]
+    shared = [item for item in by_item[0] if all(item in rows for rows in by_item)]
     sizes = [len(rows) for rows in by_item]
-    if not kept or (not common and any(size != len(kept) for size in sizes)):
-        raise ValueError(f"different items: {len(kept)} are common, of {' and '.join(map(str, sizes))}")
-    return [[rows[item] for item in kept] for rows in by_item]
+    if not shared or (not common and any(size != len(shared) for size in sizes)):
+        raise ValueError(f"different items: {len(shared)} are common, of {' and '.join(map(str, sizes))}")
+    return [[rows[item] for item in shared] for rows in by_item]

@@ -1,4 +1,4 @@
-"""The edge detector and the networks that an evaluation scores images by, as its config has them."""
+"""Builds the edge detector and the networks of an evaluation from its config."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ragaf_exp.config.schema import PLAIN
 
 
 def check_readers(cfg: DictConfig, parts: Parts) -> None:
-    """Try them on one test item before the first step. Raises UserError where one can't be used."""
+    """Try both before the first training step. Raises UserError if one can't be used."""
     reader, networks = readers(cfg, parts)
     reader.edges(parts.source.split("test")[0].image)
     networks.check()
 
 
 def readers(cfg: DictConfig, parts: Parts) -> tuple[EdgeReader, Networks]:
-    """The edge detector and the networks of an evaluation; weights are read when they are first needed."""
+    """The edge detector and the networks of an evaluation; weights are loaded on first use."""
     settings = OmegaConf.to_object(OmegaConf.merge(PLAIN["eval"], cfg.eval))
     reader = reader_of(parts.prepare.sketch, cfg.eval.edges, cfg.eval.pidinet, cfg.memory.device)
     folder = cfg.cache.folder if cfg.cache.enabled else None

@@ -1,4 +1,4 @@
-"""The evaluation half of a run: draw the test split, score it, keep pictures of it."""
+"""The evaluation half of a run: sample the test split, score it, save pictures of it."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from ragaf_exp.runs.followed import check_followed
 from ragaf_exp.tasks.base import resolved
 from ragaf_exp.viz.attention_steps import save_attention
 
-ATTENTION = 2  # test items whose attention is drawn over the timesteps
-EXAMPLES_MB = 500  # of test examples kept in memory: more of them are prepared again for each figure
+ATTENTION = 2  # test items whose attention over the timesteps is saved
+EXAMPLES_MB = 500  # of test examples in memory: beyond that they are prepared again for each figure
 
 
 def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
-    """Draw the test split and score it; writes metrics.json, items.jsonl, samples/test and samples/fusion.json."""
+    """Sample the test split and score it; writes metrics.json, items.jsonl, samples/test and samples/fusion.json."""
     check_followed(folder, cfg, ("data", "eval"))
     parts, pipeline = load_run(folder, cfg)
     data_record.check(folder.path, parts.source)
     items = _Head(parts.source.split("test"), cfg.eval.test_items)
     examples = parts.conditioned(Examples(items, parts.prepare, EXAMPLES_MB))
     last = pipeline.last
-    judged = judge(cfg, parts, last)
-    show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels, judged.rivals)
-    draws = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
-    judged.networks.check()
-    training = parts.source.split("train")
-    content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, training, cfg.eval.prompted_items)
+    context = evaluation_context(cfg, parts, last)
+    show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels, context.rivals)
+    cache = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
+    context.networks.check()
+    training, prompted = parts.source.split("train"), cfg.eval.prompted_items
+    content = evaluate(folder, pipeline, examples, cfg.eval.batch, context, cache, show, training, prompted)
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
-    draws.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
+    cache.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
     if last.ragaf is not None:
         first = examples.first(cfg.eval.batch)
         batch = collate([first[i] for i in same_size(first, len(first))[0]]).to(pipeline.compute.device)
@@ -61,19 +61,25 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
 
 
 def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, examples: list, model: Model) -> None:
-    """What words attend to over the timesteps, beside the first test items' other pictures."""
+    """Save the attention of words over the timesteps, next to the other pictures of the first test items."""
     if not examples:
         return
     for rows in same_size(examples, len(examples)):
-        with record_attention(model, parts.diffusion) as watch:
+        with record_attention(model, parts.diffusion) as recorder:
             pipeline(collate([examples[i] for i in rows]))
         for row, i in enumerate(rows):
-            place = folder.samples / "test" / f"{i:04d}"
-            save_attention(place, examples[i], watch.frames(), row, model.text, parts.codec, own=True)
+            target = folder.samples / "test" / f"{i:04d}"
+            save_attention(target, examples[i], recorder.frames(), row, model.text, parts.codec, own=True)
 
 
-def judge(cfg: DictConfig, parts: Parts, model: Model) -> EvaluationContext:
-    """What images are scored by, as the config has it."""
+def evaluation_context(cfg: DictConfig, parts: Parts, model: Model) -> EvaluationContext:
+    """Build what images are scored with from a config.
+
+    Args:
+        cfg: The run's config.
+        parts: Its components.
+        model: The last stage's model, for its text encoder.
+    """
     weights = "raw" if cfg.memory.ema == "off" else "ema"
     measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": _resolution(cfg),
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
@@ -92,14 +98,14 @@ def _resolution(cfg: DictConfig) -> int | str:
 
 
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:
-    """Of all that decides the drawn images: weights, data, conditions and sampler."""
-    held = original(OmegaConf.to_container(cfg))
-    held = {key: value for key, value in held.items() if key not in (*OUTPUT_KEYS, "eval", "optim", "loss")}
-    return fingerprint(held, cfg.eval.batch, newest_checksums(folder.checkpoints))
+    """Fingerprint of everything that determines the sampled images: weights, data, conditions and sampler."""
+    settings = original(OmegaConf.to_container(cfg))
+    settings = {key: value for key, value in settings.items() if key not in (*OUTPUT_KEYS, "eval", "optim", "loss")}
+    return fingerprint(settings, cfg.eval.batch, newest_checksums(folder.checkpoints))
 
 
 class _Head:
-    """The first `count` items of a split, all where count is 0."""
+    """The first `count` items of a split, or all if count is 0."""
 
     def __init__(self, items, count: int):
         self.items = items

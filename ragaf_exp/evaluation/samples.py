@@ -1,6 +1,6 @@
-"""A run's images of its test items, drawn batch by batch and kept, so that a killed evaluation goes on where it was.
+"""A run's images of its test items, sampled and cached batch by batch, so that a killed evaluation resumes.
 
-Each file is sealed (origin.py): what this user didn't write, or what changed since, is sampled again.
+Each file is sealed (ragaf_exp.runs.origin): a file that another user wrote, or that was changed, is sampled again.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from ragaf_exp.store.records import no_op
 
 log = logging.getLogger(__name__)
 FIELDS = (*IMAGES, "region_text")
-HELD = 500_000_000  # bytes of images that stay in memory: where there are more they are read again
+HELD = 500_000_000  # bytes of images in memory: beyond that they are read again
 SEAL = "seal"  # an array beyond FIELDS: the seal of the others
 DIGEST = re.compile(r"[0-9a-f]{16}")  # a folder's name
 NAMES = re.compile(r"[0-9a-f]{16}\.safetensors|[a-z]+-[0-9]+\.done")  # of the files in it
-FEWEST = 4  # batches that stay in memory, whatever their size: two are read at a time
+FEWEST = 4  # batches in memory at any size: two are read at a time
 
 
 class SampleCache:
-    """Batches under folder/<fingerprint>/. What an earlier fingerprint left there is of other weights, and is removed.
+    """Batches of images below folder/<fingerprint>/. Batches of other fingerprints are outdated and are removed.
 
-    fingerprint: of all that decides the images (see `fingerprint`). on_write: called when some have reached the disk.
+    Args:
+        folder: The cache's folder.
+        fingerprint: Of everything that determines the images (see `fingerprint`).
+        on_write: Called after images were written.
     """
 
     def __init__(self, folder: Path, fingerprint: str, on_write: Callable[[], None] = no_op):
@@ -49,20 +52,20 @@ class SampleCache:
                 remove_named(folder / name, NAMES)
         make_folder(self.folder)
 
-    def batch(self, keys: list[str], draw: Callable[[], SampledImages]) -> SampledImages:
-        """The images of these items: read where they were drawn before, else drawn and kept."""
+    def batch(self, keys: list[str], sample: Callable[[], SampledImages]) -> SampledImages:
+        """The images of these items: read from the cache, else sampled and cached."""
         name = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.safetensors"
-        found = _read(path)
-        if found is None:
-            found = draw()
-            arrays = {field: getattr(found, field) for field in FIELDS}
+        images = _read(path)
+        if images is None:
+            images = sample()
+            arrays = {field: getattr(images, field) for field in FIELDS}
             write_bytes(path, _sealed({k: v for k, v in arrays.items() if v is not None}, path), own=True)
             self.on_write()
-        return found
+        return images
 
     def run_once(self, name: str, make: Callable[[], None]) -> None:
-        """make(), whose result hangs on what decides these images alone, unless it was done for them before."""
+        """Call make() unless it was done for this fingerprint before. Its result must depend on nothing else."""
         mark = self.folder / f"{name}.done"
         done = seal(_purpose(mark), b"").encode()
         if _bytes(mark) != done:
@@ -72,21 +75,25 @@ class SampleCache:
 
 
 class CachedSamples:
-    """The images of all items, in batches that lie on disk; as many as fit into HELD bytes stay in memory as well.
+    """The images of all items, in batches on disk; as many as fit into HELD bytes stay in memory as well.
 
-    draw: the examples of a batch -> its images. examples: all items'. batches: the indices of each batch's items.
+    Args:
+        cache: Reads and writes batches.
+        sample: The examples of a batch -> its images.
+        examples: All items.
+        batches: Indices of each batch's items.
     """
 
     def __init__(
-        self, draws: SampleCache, draw: Callable[[list[Example]], SampledImages], examples: Sequence[Example],
+        self, cache: SampleCache, sample: Callable[[list[Example]], SampledImages], examples: Sequence[Example],
         batches: Sequence[Sequence[int]],
     ):  # fmt: skip
-        self.draws, self.draw, self.examples, self.batches = draws, draw, examples, batches
-        self.keys: list[list[str]] = []  # of each batch
+        self.cache, self.sample, self.examples, self.batches = cache, sample, examples, batches
+        self.keys: list[list[str]] = []  # keys of each batch's items
         self.rows = {item: (number, row) for number, rows in enumerate(batches) for row, item in enumerate(rows)}
-        batch = max(map(len, batches))
-        held = max(FEWEST, HELD // max(1, batch * 6 * examples[0].item.image.shape[0] * examples[0].item.image.shape[1]))
-        self._read = lru_cache(maxsize=held)(self._batch)
+        height, width = examples[0].item.image.shape[:2]
+        batch_bytes = max(1, max(map(len, batches)) * 6 * height * width)
+        self._read = lru_cache(maxsize=max(FEWEST, HELD // batch_bytes))(self._batch)
 
     def add(self, keys: list[str]) -> SampledImages:
         """The next batch, of the items with these keys."""
@@ -94,10 +101,11 @@ class CachedSamples:
         return self._read(len(self.keys) - 1)
 
     def has(self, field: str) -> bool:
+        """Whether the samples have this array of FIELDS."""
         return getattr(self._read(0), field) is not None
 
     def of(self, field: str) -> Sequence[np.ndarray]:
-        """One array of FIELDS for each item."""
+        """This array of FIELDS, for each item."""
 
         def of_item(index: int) -> np.ndarray:
             number, row = self.rows[index]
@@ -107,7 +115,7 @@ class CachedSamples:
 
     def _batch(self, number: int) -> SampledImages:
         indices = self.batches[number]
-        return self.draws.batch(self.keys[number], lambda: self.draw([self.examples[i] for i in indices]))
+        return self.cache.batch(self.keys[number], lambda: self.sample([self.examples[i] for i in indices]))
 
 
 def fingerprint(*facts: object) -> str:
@@ -116,7 +124,7 @@ def fingerprint(*facts: object) -> str:
 
 
 def _read(path: Path) -> SampledImages | None:
-    """None where there is no such file, or one that is damaged or somebody else's, which will be written again."""
+    """Read a batch; None if the file is missing, damaged or another user's, so that it is written again."""
     content = _bytes(path)
     if content is None:
         return None
@@ -125,15 +133,15 @@ def _read(path: Path) -> SampledImages | None:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:  # a dtype may be none of NumPy's
         log.warning("%s: damaged (%s); sampled again", path, error)
         return None
-    found = arrays.pop(SEAL, None)
-    if found is None or set(arrays) - set(FIELDS) or found.tobytes() != _seal_of(arrays, path):
+    sealed = arrays.pop(SEAL, None)
+    if sealed is None or set(arrays) - set(FIELDS) or sealed.tobytes() != _seal_of(arrays, path):
         log.warning("%s: was made elsewhere, or has changed since; sampled again", path)
         return None
     return SampledImages(*(arrays.get(field) for field in FIELDS))
 
 
 def _bytes(path: Path) -> bytes | None:
-    """The content of a file; None where it is missing, a link, or too large to be one of these."""
+    """The content of a file; None if it is missing, a link, or too large."""
     try:
         return read_bounded(path, BINARY)
     except FileNotFoundError:
@@ -149,7 +157,7 @@ def _sealed(arrays: dict[str, np.ndarray], path: Path) -> bytes:
 
 
 def _seal_of(arrays: dict[str, np.ndarray], path: Path) -> bytes:
-    """32 bytes: of the arrays, and of the fingerprint and the items that the file's name stands for."""
+    """32 bytes that seal the arrays, the fingerprint and the items that the file's name stands for."""
     digest = hashlib.sha256()
     for name, value in sorted(arrays.items()):
         digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())

@@ -1,4 +1,4 @@
-"""A run's figures: draw its test items, score every image, write metrics.json, items.jsonl and the report's pictures."""
+"""Computes a run's figures: samples its test items, scores every image, writes metrics.json and items.jsonl."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.buckets import batches_of
 from ragaf_exp.data.loader import Examples, collate
-from ragaf_exp.evaluation.overlap import check_finite, look
+from ragaf_exp.evaluation.overlap import check_finite, check_train_test_overlap
 from ragaf_exp.evaluation.prompted import prompted_values
 from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors, stage_images
@@ -35,83 +35,103 @@ from ragaf_exp.runs.folder import RunFolder
 
 @dataclass
 class EvaluationContext:
-    """What images are scored by, and what stands beside every figure."""
+    """Everything that images are scored with, and the facts to record with every figure."""
 
     reader: EdgeReader
     networks: networks.Networks
     token_spans: Callable[[str], list[tuple[int, int]]]  # caption -> characters of its tokens
     patch: int  # image pixels per latent pixel
-    measured_with: dict[str, Any] = field(default_factory=dict)
+    measured_with: dict[str, Any] = field(default_factory=dict)  # recorded with every figure
     metrics: Sequence[Callable[[Scoring], scoring.Values]] = ()  # the task's
     rivals: Mapping[str, Callable[[Example], np.ndarray]] = field(default_factory=dict)  # the task's
 
 
 def evaluate(
-    folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: EvaluationContext, draws: SampleCache,
+    folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, context: EvaluationContext, cache: SampleCache,
     show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (), prompted: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Draw and score; returns and writes metrics.json. show: called with (place, example, its batch's images, row).
+    """Sample and score the test items; writes metrics.json and items.jsonl.
 
-    training: the items that the weights were trained on, of which some are compared with the test items. prompted: the
-    number of items that are also sampled with region prompts, where there is a stage 2.
+    Args:
+        folder: The run's folder.
+        pipeline: The trained run.
+        examples: The test items.
+        batch: Items per batch.
+        context: Everything that images are scored with.
+        cache: The samples' cache.
+        show: Called with (index, example, its batch's images, row in the batch).
+        training: The training split, to check for overlap with the test items.
+        prompted: Number of items that are also sampled with region prompts, where there is a stage 2.
+
+    Returns:
+        The content of metrics.json.
     """
     sizes = getattr(examples.items, "sizes", None) or [None] * len(examples)
     batches = batches_of(sizes, batch)
     examples = LazyItems(examples.__getitem__, len(examples))
-    drawn, rows = _draw(pipeline, examples, batches, draws, show)
+    sampled, rows = _sample(pipeline, examples, batches, cache, show)
     result = Result(rows)
-    stages = {name: drawn.of(name) for name in reversed(IMAGES) if drawn.has(name)}
+    stages = {name: sampled.of(name) for name in reversed(IMAGES) if sampled.has(name)}
     truth = LazyItems(lambda i: examples[i].item.image, len(examples))
-    warnings, overlap = look(stages, truth, [row.key for row in rows], training)
+    warnings, overlap = check_train_test_overlap(stages, truth, [row.key for row in rows], training)
     for number, (stage, images) in enumerate(stages.items()):
-        maps = drawn.of("region_text") if number == 0 and drawn.has("region_text") else None
-        score_stage(result, examples, images, maps, judge, prefix="" if number == 0 else f"{stage}/")
+        maps = sampled.of("region_text") if number == 0 and sampled.has("region_text") else None
+        score_stage(result, examples, images, maps, context, prefix="" if number == 0 else f"{stage}/")
     if pipeline.refine is not None and prompted:
         first = [[i for i in indices if i < prompted] for indices in batches]
-        values = prompted_values(examples, rows, first, draws, partial(_images, pipeline))
-        result.add(values, {}, judge.measured_with, "")
-    for name, rival in judge.rivals.items():
-        score_stage(result, examples, [rival(example) for example in examples], None, judge, prefix=f"{name}/")
+        values = prompted_values(examples, rows, first, cache, partial(_images, pipeline))
+        result.add(values, {}, context.measured_with, "")
+    for name, rival in context.rivals.items():
+        score_stage(result, examples, [rival(example) for example in examples], None, context, prefix=f"{name}/")
     write_items(folder.path / "items.jsonl", result.rows)
-    return _write(folder, result, judge.measured_with["resamples"], warnings, overlap)
+    return _write(folder, result, context.measured_with["resamples"], warnings, overlap)
 
 
 def score_stage(
     result: Result, examples: Sequence[Example], images: Sequence[np.ndarray], maps: Sequence[np.ndarray] | None,
-    judge: EvaluationContext, prefix: str,
+    context: EvaluationContext, prefix: str,
 ) -> None:  # fmt: skip
-    """Every metric of one stage's images, in the order of the items; all are read one by one."""
+    """Compute every metric of one stage's images.
+
+    Args:
+        result: Receives values and figures.
+        examples: The test items.
+        images: The stage's images, (H,W,3) uint8 each; read one by one.
+        maps: (N,T) attention of each item's regions to tokens; None if there is none.
+        context: Everything that images are scored with.
+        prefix: Of the metrics' names, "" or "stage1/".
+    """
     items = LazyItems(lambda i: examples[i].item, len(examples))
     truth = LazyItems(lambda i: examples[i].item.image, len(examples))
-    values = scoring.pixel_values(images, truth) | scoring.seam_values(images, judge.patch)
+    values = scoring.pixel_values(images, truth) | scoring.seam_values(images, context.patch)
     with tqdm(total=len(images), desc=f"scoring {prefix or 'the last stage'}", unit="image") as bar:
-        s = Scoring(images, examples, judge.reader, judge.measured_with["seed"], judge.token_spans, maps, bar.update)
-        for metric in judge.metrics:
+        s = Scoring(images, examples, context.reader, context.measured_with["seed"], context.token_spans, maps, bar.update)
+        for metric in context.metrics:
             values |= metric(s)
     if BINDING in values:
-        result.splits = result.splits or binding_splits(s.scenes, **judge.measured_with)  # the last stage comes first
-    result.add(values, _facts(truth, judge), judge.measured_with, prefix)
+        result.splits = result.splits or binding_splits(s.scenes, **context.measured_with)  # the last stage comes first
+    result.add(values, _facts(truth, context), context.measured_with, prefix)
     keys, captions = [row.key for row in result.rows], [item.caption for item in items]
-    drawn, real = ImageSet.arrays(images, keys, "drawn images"), ImageSet.arrays(truth, keys, "test images")
-    for found in (judge.networks.measure(drawn, real, captions, phrase_regions(items)), judge.networks.lpips(drawn, real)):
-        result.take(found, judge.measured_with, prefix)
+    sampled, real = ImageSet.arrays(images, keys, "sampled images"), ImageSet.arrays(truth, keys, "test images")
+    result.take(context.networks.measure(sampled, real, captions, phrase_regions(items)), context.measured_with, prefix)
+    result.take(context.networks.lpips(sampled, real), context.measured_with, prefix)
 
 
-def _draw(
-    pipeline: Pipeline, examples: Sequence[Example], batches: list[list[int]], draws: SampleCache,
+def _sample(
+    pipeline: Pipeline, examples: Sequence[Example], batches: list[list[int]], cache: SampleCache,
     show: Callable[[int, Example, SampledImages, int], None],
 ) -> tuple[CachedSamples, list[ItemRow]]:  # fmt: skip
-    """Sample every batch, or read it where it was sampled before. batches: indices of items of one size."""
+    """Sample every batch, or read it from the cache. batches: indices of items of one size."""
     facts: dict[int, ItemRow] = {}
-    drawn = CachedSamples(draws, partial(_images, pipeline), examples, batches)
-    for indices in tqdm(batches, desc="drawing", unit="batch"):
+    sampled = CachedSamples(cache, partial(_images, pipeline), examples, batches)
+    for indices in tqdm(batches, desc="sampling", unit="batch"):
         rows = [examples[i] for i in indices]
         of_batch = [row_of(example) for example in rows]
         facts |= zip(indices, of_batch, strict=True)
-        images = drawn.add([f"{row.key} {row.image} {row.sketch}" for row in of_batch])
+        images = sampled.add([f"{row.key} {row.image} {row.sketch}" for row in of_batch])
         for row, (index, example) in enumerate(zip(indices, rows, strict=True)):
             show(index, example, images, row)
-    return drawn, [facts[i] for i in range(len(examples))]
+    return sampled, [facts[i] for i in range(len(examples))]
 
 
 def _images(pipeline: Pipeline, rows: Sequence[Example]) -> SampledImages:
@@ -124,10 +144,10 @@ def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensor
     return generated
 
 
-def _facts(truth: Sequence[np.ndarray], judge: EvaluationContext) -> dict[str, dict[str, Any]]:
+def _facts(truth: Sequence[np.ndarray], context: EvaluationContext) -> dict[str, dict[str, Any]]:
     shapes = {image.shape for image in truth}
-    tolerance = {"tolerance_px": round(max(map(tolerance_px, shapes)), 3), "edges": judge.reader.name}
-    seams = {"truth": round(float(np.mean([seam_ratio(image, judge.patch) for image in truth])), 4)}
+    tolerance = {"tolerance_px": round(max(map(tolerance_px, shapes)), 3), "edges": context.reader.name}
+    seams = {"truth": round(float(np.mean([seam_ratio(image, context.patch) for image in truth])), 4)}
     sketch = in_group(SKETCH, chance=True)
     return {**dict.fromkeys(sketch, tolerance), "seam_ratio": seams, "ssim": {"window": "uniform 7x7"}}
 

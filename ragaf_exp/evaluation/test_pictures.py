@@ -19,12 +19,12 @@ from ragaf_exp.viz.panels import TRUTH, columns, panels, save_png
 
 
 class TestPictures:
-    """Keeps the panels of the first `count` test items under samples/test, with an index, and a grid of them.
+    """Saves the panels of the first `count` test items below samples/test, with an index and a grid.
 
     Args:
-        folder: The run's folder of samples.
+        folder: The run's samples folder.
         count: Number of items.
-        text: The text encoder, which maps tokens to words.
+        text: Text encoder, for the attention panels.
         shown: The task's panels.
         rivals: The task's simple methods, Example -> image.
     """
@@ -40,33 +40,34 @@ class TestPictures:
         self.index: list[dict] = []
         self.panels: list[dict[str, np.ndarray]] = []
 
-    def __call__(self, place: int, example: Example, drawn: SampledImages, row: int) -> None:
-        if place >= self.count:
+    def __call__(self, index: int, example: Example, sampled: SampledImages, row: int) -> None:
+        if index >= self.count:
             return
-        here = self.folder / f"{place:04d}"
+        here = self.folder / f"{index:04d}"
         make_folder(here)
-        final = drawn.final[row]
-        found = panels(example, drawn, row, self.text, self.shown) | {TRUTH: example.item.image}
-        found |= {name: rival(example) for name, rival in self.rivals.items()}
-        for name, picture in found.items():
+        final = sampled.final[row]
+        pictures = panels(example, sampled, row, self.text, self.shown) | {TRUTH: example.item.image}
+        pictures |= {name: rival(example) for name, rival in self.rivals.items()}
+        for name, picture in pictures.items():
             save_png(here / f"{name}.png", picture, own=True)
-        self.panels.append(found)
+        self.panels.append(pictures)
         names = [panel.name for panel in self.shown]
         self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name, "panels": names,
                            "rivals": list(self.rivals), "objects": _objects(example, final)})  # fmt: skip
 
     def write_index(self) -> None:
+        """Write index.json and grid.png."""
         write_json(make_folder(self.folder) / "index.json", self.index, own=True)
         if self.panels:
             names = [name for name in columns(self.shown, list(self.rivals)) if name in self.panels[0]]
-            cells = [[found[name] for name in names] for found in self.panels]
+            cells = [[pictures[name] for name in names] for pictures in self.panels]
             save_png(self.folder / "grid.png", grid(cells, names, [entry["caption"] for entry in self.index]), own=True)
 
 
 def _objects(example: Example, image: np.ndarray) -> list[dict]:
     item = example.item
     return [
-        {"phrase": item.caption[slice(*b.object.span)], "wanted": b.object.colour, "found": b.found_colour,
+        {"phrase": item.caption[slice(*b.object.span)], "wanted": b.object.colour, "found": b.detected_colour,
          "correct": bool(b.correct)}
         for b in bindings(image, item) or []
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The small, fast part of the evaluation that training's validation calls on its grid of samples."""
+"""The fast part of the evaluation, which training's validation computes on its grid of samples."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from ragaf_exp.tasks.base import Reference, resolved
 
 
 def validation_scores(
-    examples: list[Example], drawn: SampledImages, extractor: Any, metrics: Sequence[Reference]
+    examples: list[Example], sampled: SampledImages, extractor: Any, metrics: Sequence[Reference]
 ) -> dict[str, float]:
-    """Means over a few items of the last stage's images.
+    """Means of the validation metrics over a few items, for the last stage's images.
 
     Args:
         examples: The items.
-        drawn: Their samples.
+        sampled: Their samples.
         extractor: The extractor that made the sketches.
         metrics: The task's functions, Scoring -> values.
     """
-    images = list(drawn.final)
-    scoring, values = Scoring(images, examples, reader_of(extractor), seed=0), {}
+    images = list(sampled.final)
+    scoring, by_item = Scoring(images, examples, reader_of(extractor), seed=0), {}
     for metric in metrics:
-        values |= resolved(metric)(scoring)
-    values |= pixel_values(images, [e.item.image for e in examples])
-    found = {name: [v for value in values[name] for v in numbers(value)] for name in shown(VALIDATION) if name in values}
-    return {name: float(np.mean(of_items)) for name, of_items in found.items() if of_items}
+        by_item |= resolved(metric)(scoring)
+    by_item |= pixel_values(images, [e.item.image for e in examples])
+    names = [name for name in shown(VALIDATION) if name in by_item]
+    by_metric = {name: [v for value in by_item[name] for v in numbers(value)] for name in names}
+    return {name: float(np.mean(values)) for name, values in by_metric.items() if values}

@@ -1,6 +1,4 @@
-"""Reports: one HTML file that shows a run's figures, curves and pictures, or compares several runs, without any other
-file.
-"""
+"""Reports: a self-contained HTML file with a run's figures, curves and pictures, or with a comparison of runs."""
 
 from ragaf_exp.report.compare.page import write_comparison
 from ragaf_exp.report.run.page import write_report

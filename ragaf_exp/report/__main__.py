@@ -3,10 +3,9 @@
     python -m ragaf_exp.report run=DIR [out=FILE.html]
     python -m ragaf_exp.report runs='[A,B,C]' [out=FILE.html] [tables=DIR] [items=same|common]
 
-runs: compared with the first of them; a folder that holds run folders, such as a sweep's, stands for all of them. The
-tables are also written as Markdown and LaTeX, next to the page or in `tables`. Runs of a study (study.member=) are
-grouped by member over their seeds. items=common: compare runs that were evaluated on different items on those that they
-share. Example:
+runs: all are compared with the first; a folder of run folders, such as a sweep's, stands for all of them. The tables are
+also written as Markdown and LaTeX, next to the page or in `tables`. Runs of a study (study.member=) are grouped by member
+over their seeds. items=common compares runs that were evaluated on different items on their common items. Example:
 
     python -m ragaf_exp.report runs='[runs/ablation]' out=ablation.html
 """

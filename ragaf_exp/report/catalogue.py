@@ -1,4 +1,4 @@
-"""How figures of metrics.json are written in reports, by what eval.registry says of their metrics."""
+"""Titles, order and number formats of metrics.json's figures in reports, from eval.registry."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from eval.registry import GROUPS, METRICS, Metric, metric_of
 from ragaf_exp.config.stages import FIRST_PREFIX
 
-FIRST = FIRST_PREFIX  # of stage 1's figures where stage 2 has some too
-# endings of what a figure is held against
+FIRST = FIRST_PREFIX  # of stage 1's figures if later stages have figures too
+# suffixes of chance levels
 BASELINES = {"_shuffled": ", chance", "_uniform": ", of a uniform map", "_chance": ", chance"}
 _UNKNOWN = Metric("", "", "", "Other", share=False)
 
@@ -31,7 +31,7 @@ def _ending(name: str) -> str:
 
 
 def metric(name: str) -> Metric:
-    """How the figure of this name is shown: a chance level as its metric, with a title and meaning of its own."""
+    """The registry's entry for a figure; for a chance level that of its metric, with another title and meaning."""
     known = metric_of(plain(name)) or METRICS.get(base(name), _UNKNOWN)
     if known is _UNKNOWN or plain(name) == known.name:
         return known
@@ -39,26 +39,33 @@ def metric(name: str) -> Metric:
 
 
 def head(name: str) -> dict[str, str]:
-    """What stands before a row."""
+    """Name, title, meaning and group of a figure, for the head of its row."""
     known = metric(name)
     title = known.title or plain(name).replace("_", " ")
     return {"name": name, "title": title, "meaning": known.meaning, "group": known.group}
 
 
 def number(name: str, value: float, unit: bool = True, sign: bool = False) -> str:
-    """A figure with its digits; sign: a difference, with + or - before it unless it rounds to 0."""
+    """Format a figure.
+
+    Args:
+        name: Of the figure.
+        value: Its value, or a difference of two.
+        unit: Whether to append the unit.
+        sign: Whether to write a plus sign, for a difference; one that rounds to 0 has no sign.
+    """
     known = metric(name)
     text = f"{value:{'+' if sign else ''}.{known.digits}f}"
     return (text if text.strip("+-0.") else text.lstrip("+-")) + (known.unit if unit else "")
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Plain names by group and in the registry's order, each metric before its chance levels, then unknown ones."""
-    place = {name: (GROUPS.index(known.group), i) for i, (name, known) in enumerate(METRICS.items())}
+    """Sort plain names by group and in the registry's order, metrics before their chance levels, unknown names last."""
+    rank = {name: (GROUPS.index(known.group), i) for i, (name, known) in enumerate(METRICS.items())}
     last = (len(GROUPS), 0)
-    return sorted(set(names), key=lambda n: (place.get(base(n), last), n))
+    return sorted(set(names), key=lambda n: (rank.get(base(n), last), n))
 
 
 def better(name: str, entry: dict[str, Any]) -> bool | None:
-    """Whether higher is better; None where neither is, as for a chance level."""
+    """Whether higher is better; None for a chance level."""
     return None if name.endswith(tuple(BASELINES)) else entry.get("higher_is_better")

@@ -1,4 +1,4 @@
-"""Fills a page's template. The page needs no other file, and nothing that a run folder says is taken for markup."""
+"""Renders a page's template. The page is self-contained, and text from run folders is always escaped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 
 def render(template: str, content: dict[str, Any]) -> str:
-    """The template of page/ with what it names. Only charts, which this package draws, come as Markup unescaped."""
+    """Render a template of page/. Only charts, which this package draws, are passed as unescaped Markup."""
     environment = Environment(
         loader=PackageLoader("ragaf_exp.report", "page"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

@@ -1,6 +1,6 @@
-"""Charts as inline SVG that takes its colours from the page, so that they suit light and dark.
+"""Charts as inline SVG with the page's colours, so that they suit its light and dark themes.
 
-matplotlib draws in stand-in colours, which are then replaced by the page's CSS variables.
+Matplotlib draws in placeholder colours, which are then replaced by the page's CSS variables.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-INK, RULE = "#010101", "#020202"  # stand-ins: text, and axes with their grid
+INK, RULE = "#010101", "#020202"  # placeholders: text, and axes with their grid
 SERIES = ("#030301", "#030302", "#030303", "#030304", "#030305")
 GOOD, BAD = "#040401", "#040402"
 VARIABLES = {INK: "var(--ink)", RULE: "var(--rule)", GOOD: "var(--good)", BAD: "var(--bad)"}
 VARIABLES |= {c: f"var(--c{i})" for i, c in enumerate(SERIES, 1)}
-WIDTH, HEIGHT = 5.4, 2.75  # inches at 72 px: one chart of two side by side
+WIDTH, HEIGHT = 5.4, 2.75  # inches at 72 px: two charts fit next to each other
 SETTINGS = {
-    "svg.fonttype": "none", "text.parse_math": False,  # names are a stranger's, perhaps with a $
+    "svg.fonttype": "none", "text.parse_math": False,  # names come from other users and may contain a $
     "font.size": 9, "text.color": INK, "grid.color": RULE, "grid.linewidth": 0.5,
     "xtick.color": RULE, "ytick.color": RULE, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "axes.edgecolor": RULE, "axes.labelcolor": INK, "axes.grid": True, "axes.spines.top": False,
@@ -33,14 +33,18 @@ SETTINGS = {
 def chart(
     name: str, title: str, draw: Callable[[Any], None], size: tuple[float, float] = (WIDTH, HEIGHT), columns: int = 1
 ) -> str:
-    """An <svg> element in the page's colours. `name` keeps the ids of two charts of one page apart.
+    """Draw a chart as an <svg> element in the page's colours.
 
-    draw: given the Axes, or an array of them where there are several columns, which share their rows. size: inches at
-    72 px.
+    Args:
+        name: Makes the chart's ids unique on a page.
+        title: Above the chart.
+        draw: Called with the Axes, or with an array of them if there are several columns, which share the y axis.
+        size: In inches at 72 px.
+        columns: Number of Axes.
     """
     name = re.sub(r"\W", "-", name)
     with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's reader has fonts for every script
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has fonts for every script
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, columns, sharey=columns > 1)
         (axes if columns == 1 else axes[0]).set_title(title, parse_math=False)
@@ -55,7 +59,7 @@ def _for_page(svg: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', rf'\1 role="img" aria-label="{name}"', svg, count=1)
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # matplotlib names every part; nothing refers to these
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # Matplotlib's ids of single parts, which are not referenced
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, variable)
     return svg

@@ -1,4 +1,4 @@
-"""What a finished run says on the terminal."""
+"""The summary of a finished run or evaluation on the terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ragaf_exp.core.files import read_mapping
 from ragaf_exp.report.catalogue import FIRST, ordered, plain
 from ragaf_exp.runs.folder import RunFolder
 
-WIDTH = 30  # of a figure with its interval
+WIDTH = 30  # of a column: a figure with its interval
 
 
 def summary_table(metrics: dict[str, dict]) -> str:
-    """Figures with their 95 % intervals; stage 1 beside the last stage where both were measured."""
+    """Figures with their 95 % intervals, in two columns if both stages were measured."""
     both = any(name.startswith(FIRST) for name in metrics)
     titles = ("stage 1", "stage 2") if both else ("value",)
     header = f"{'metric':28}" + "".join(f"{title:>{WIDTH}}" for title in titles) + f"{'n':>7}"
@@ -26,12 +26,13 @@ def summary_table(metrics: dict[str, dict]) -> str:
 
 
 def print_summary(folder: RunFolder) -> None:
+    """Print a run's figures and the paths of its folder, figures and report."""
     _print(read_mapping(folder.metrics, 1), folder.metrics)
     print(f"run     {folder.path}\nfigures {folder.metrics}\nreport  {folder.report}")
 
 
 def print_figures(content: dict, out: Path) -> None:
-    """Of a set of images."""
+    """Print the figures of a set of images and their file's path."""
     _print(content, out)
     print(f"figures {out}")
 
@@ -39,13 +40,13 @@ def print_figures(content: dict, out: Path) -> None:
 def _print(content: dict, path: Path) -> None:
     try:
         table = summary_table(content["metrics"])
-        said = [f"warning: {text}" for text in content.get("warnings", [])]
-        said += [f"{name}: unavailable: {reason}" for name, reason in content.get("unavailable", {}).items()]
+        lines = [f"warning: {text}" for text in content.get("warnings", [])]
+        lines += [f"{name}: unavailable: {reason}" for name, reason in content.get("unavailable", {}).items()]
         deferred = {m["warning"]: plain(name) for name, m in content["metrics"].items() if "warning" in m}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: damaged; python -m eval writes it again") from error
     print(f"\n{table}\n")
-    for text in [*said, *(f"{name}: {text}" for text, name in deferred.items())]:
+    for text in [*lines, *(f"{name}: {text}" for text, name in deferred.items())]:
         print(text)
 
 

@@ -184,7 +184,7 @@ def test_a_config_hides_no_model_of_its_name(files, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "is no open_clip model config"),
         ('{"embed_dim": 8}', "it needs embed_dim, vision_cfg, text_cfg"),
         ({**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"], "colour": 1}}, "can't build it"),

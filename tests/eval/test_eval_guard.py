@@ -201,7 +201,7 @@ def test_one_pass_looks_at_each_picture_once(capsys):
     asked: list[int] = []
     images = ImageSet("set", [str(i) for i in range(20)], lambda i: asked.append(i) or pictures(20)[i], str)
     found = survey(images)
-    assert sorted(asked) == list(range(20)) and len(found.looks) == 20
+    assert sorted(asked) == list(range(20)) and len(found.pictures) == 20
     assert "checking images" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ import torch
 
 from eval.features import cached
 from eval.features.base import Network
-from eval.features.cached import features_of, moments, place
+from eval.features.cached import features_of, folder_name, moments
 from eval.images import AHEAD, WORKERS, ImageSet
 from ragaf_exp.core.errors import UserError
 
@@ -81,12 +81,12 @@ def test_they_are_computed_once(tmp_path):
 
 def test_other_images_weights_or_resizing_are_others(tmp_path):
     network = Means()
-    places = {place(images_of(5), network), place(images_of(5, seed=1), network), place(images_of(5)[:4], network)}
+    names = {folder_name(images, network) for images in (images_of(5), images_of(5, seed=1), images_of(5)[:4])}
     for key, value in {"checksum": "1" * 64, "resize": "bicubic 64", "name": "medians"}.items():
         other = Means()
         setattr(other, key, value)
-        places.add(place(images_of(5), other))
-    assert len(places) == 6
+        names.add(folder_name(images_of(5), other))
+    assert len(names) == 6
     features_of(images_of(5), network, tmp_path)
     features_of(images_of(5, seed=1), network, tmp_path)
     assert network.seen == 10
@@ -171,7 +171,7 @@ def test_features_of_another_shape_are_not_taken(tmp_path):
 
 def test_leftovers_are_swept_but_not_those_being_written(tmp_path):
     images, network = images_of(12), Means()
-    folder = tmp_path / place(images, network)
+    folder = tmp_path / folder_name(images, network)
     folder.mkdir()
     for name, age in {".features.old.tmp": 7200, ".features.new.tmp": 0}.items():
         (folder / name).write_bytes(b"half")
@@ -231,5 +231,5 @@ def test_a_progress_bar_goes_on_where_it_stopped(tmp_path, capsys):
 def test_it_says_what_was_kept(tmp_path):
     images, network = images_of(12), Means()
     features_of(images, network, tmp_path)
-    about = json.loads((tmp_path / place(images, network) / "about.json").read_text())
+    about = json.loads((tmp_path / folder_name(images, network) / "about.json").read_text())
     assert about == {"schema": 1, "images": "images", "images_checksum": images.checksum, "count": 12, **network.facts()}

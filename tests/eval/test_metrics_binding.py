@@ -81,7 +81,7 @@ def test_colour_swapped_images_are_what_the_swap_says():
     for item in (swapped[i] for i in range(200)):  # with the caption and the objects of the scene as it was
         wanted = [thing.colour for thing in (*item.objects[1:], item.objects[0])]
         for found, colour in zip(judge(item.image, item), wanted, strict=True):
-            assert found.found_colour == colour and found.fill_correct
+            assert found.detected_colour == colour and found.fill_correct
             assert found.correct == (colour == found.object.colour) == (not found.leaked)
             same += found.correct
     assert 0 < same < 200  # neighbours of one colour occur
@@ -109,7 +109,7 @@ def test_blur_and_noise_change_little():
 
 def test_swapped_colours_are_leaks():
     swapped = pair("blue", "red")
-    assert [b.found_colour for b in swapped] == ["blue", "red"]
+    assert [b.detected_colour for b in swapped] == ["blue", "red"]
     assert not any(b.correct for b in swapped) and all(b.leaked for b in swapped)
     half = means([pair("red", "red"), pair("red", "blue"), pair("green", "blue")])
     assert half["binding_accuracy"] == pytest.approx(4 / 6)
@@ -163,16 +163,16 @@ def test_a_pixel_left_open_is_no_hole():
     labels[100, 128] = 0
     image[100, 128] = PAPER
     (found,) = bind(image, [SceneObject(1, "heart", "pink", "plain", (0, 1))], labels, OBJECT_COLOURS, BACKGROUND_COLOURS)
-    assert found.correct and found.found_fill == "plain"
+    assert found.correct and found.detected_fill == "plain"
 
 
 @pytest.mark.parametrize("paper", [PAPER, (225, 140, 60), (120, 130, 230)])
 def test_an_unpainted_object_is_not_bound(paper):
     """Not even where the background strayed to a colour that is nearest to the wanted one."""
     left, right = pair(None, "green", paper, ("orange", "blue"))
-    assert (left.found_colour, left.found_fill) == (BACKGROUND, BACKGROUND)
+    assert (left.detected_colour, left.detected_fill) == (BACKGROUND, BACKGROUND)
     assert not (left.correct or left.leaked or left.fill_correct)
-    assert right.found_colour == "green" and not right.leaked
+    assert right.detected_colour == "green" and not right.leaked
 
 
 @pytest.mark.parametrize("wall", [1, 2, 4])
@@ -186,7 +186,7 @@ def test_a_ring_keeps_its_hole(wall, full):
     ring = SceneObject(1, "circle", "pink", "hollow", (0, 1))
     (found,) = bind(image, [ring], labels, OBJECT_COLOURS, BACKGROUND_COLOURS)
     assert found.correct and found.fill_correct is not full
-    assert found.found_fill == ("plain" if full else "hollow")
+    assert found.detected_fill == ("plain" if full else "hollow")
 
 
 def test_shading_is_no_pattern():

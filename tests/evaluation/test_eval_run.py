@@ -15,7 +15,7 @@ from ragaf_exp.config.compose import load_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
-from ragaf_exp.evaluation.overlap import look
+from ragaf_exp.evaluation.overlap import check_train_test_overlap
 from ragaf_exp.evaluation.run import evaluate_run
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.inference.pipeline import Pipeline
@@ -65,7 +65,8 @@ def test_test_items_that_training_saw_are_named(run_copy, cli):
     folder, cfg = RunFolder.read(run_copy)
     seen = load_run(folder, cfg)[0].source.split("test")[1]
     training = [replace(seen, key="other"), replace(seen, image=255 - seen.image)]
-    warnings, counts = look({"stage1": [seen.image[::-1]] * 2}, [seen.image, 255 - seen.image // 2], ["a", "b"], training)
+    stages, truth = {"stage1": [seen.image[::-1]] * 2}, [seen.image, 255 - seen.image // 2]
+    warnings, counts = check_train_test_overlap(stages, truth, ["a", "b"], training)
     assert counts == {"training": 2, "compared": 2, "unreadable": 0, "shared": 1}
     assert any("test images: 1 of 2 images are in the training set (a)" in text for text in warnings)
     content = json.loads((run_copy / "metrics.json").read_text())
@@ -79,11 +80,12 @@ def test_a_large_training_split_is_looked_at_in_part():
     items = LazyItems(lambda i: broken(i) if i == 8 else Item(str(i), pictures[i], ""), 40)
     asked: list[int] = []
     training = LazyItems(lambda i: asked.append(i) or items[i], 40)
-    warnings, counts = look({"stage1": list(pictures[:5, ::-1])}, list(pictures[:5]), list("abcde"), training, bound=10)
+    stages, truth, keys = {"stage1": list(pictures[:5, ::-1])}, list(pictures[:5]), list("abcde")
+    warnings, counts = check_train_test_overlap(stages, truth, keys, training, bound=10)
     assert sorted(asked) == list(range(0, 40, 4))
     assert counts == {"training": 40, "compared": 9, "unreadable": 1, "shared": 2}
     assert any("2 of 5 images are in the training set (a, e)" in text for text in warnings)
-    _, counts = look({"stage1": list(pictures[:5, ::-1])}, list(pictures[:5]), list("abcde"), [])
+    _, counts = check_train_test_overlap(stages, truth, keys, [])
     assert counts == {"training": 0, "compared": 0, "unreadable": 0, "shared": 0}
 
 
@@ -94,7 +96,8 @@ def broken(index: int) -> Item:
 def test_what_is_odd_about_drawn_images_is_named():
     pictures = list(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8))
     flat = [np.full((8, 8, 3), 7, np.uint8)] * 4
-    warnings, _ = look({"stage2": flat, "stage1": pictures[::-1]}, [255 - p for p in pictures], list("abcd"), [])
+    stages, truth = {"stage2": flat, "stage1": pictures[::-1]}, [255 - p for p in pictures]
+    warnings, _ = check_train_test_overlap(stages, truth, list("abcd"), [])
     assert any(text.startswith("images of stage2: 4 images are of one colour") for text in warnings)
     assert not [text for text in warnings if text.startswith("images of stage1")]
 

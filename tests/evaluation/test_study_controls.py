@@ -119,8 +119,8 @@ class Painter:
 def judged(examples, hears):
     painter = Painter(examples, hears)
     changed = {name: score._changed(name, examples, 0) for name in CONTROLS}
-    drawn = {name: score.draw(painter, of, 5, name) for name, of in changed.items()}
-    return score.judge(examples, changed, drawn, 50), changed, drawn
+    drawn = {name: score.sample(painter, of, 5, name) for name, of in changed.items()}
+    return score.score_controls(examples, changed, drawn, 50), changed, drawn
 
 
 def values(found, name):
@@ -161,7 +161,7 @@ def test_a_painter_who_mixes_words_up_leaks(examples):
 def test_a_change_that_cannot_be_made_is_left_out(examples):
     one = [replace(e, item=edits.with_colours(e.item, ["red"] * len(e.item.objects))) for e in examples[:3]]
     found = score._changed("colours_swapped", one, 0)
-    assert found == [None] * 3 and score.draw(None, found, 4, "none") == [None] * 3
+    assert found == [None] * 3 and score.sample(None, found, 4, "none") == [None] * 3
 
 
 # --- the command
@@ -193,11 +193,11 @@ def test_half_the_steps_takes_no_more_calls_than_stage_1_alone(finished, monkeyp
     pipeline(batch)
     whole = calls.copy()
     calls.clear()
-    score.paced(pipeline, 0.5)(batch)
+    score.with_step_share(pipeline, 0.5)(batch)
     assert calls["coarse"] and calls["refine"] and calls.total() <= whole["coarse"] == cfg.sampler.steps
     assert pipeline.sampler.steps == cfg.sampler.steps
     odd = SimpleNamespace(sampler=SimpleNamespace(steps=7))
-    assert score.paced(odd, 0.5).sampler.steps == 3, "rounded up, both stages would have more than 7"
+    assert score.with_step_share(odd, 0.5).sampler.steps == 3, "rounded up, both stages would have more than 7"
 
 
 @pytest.mark.parametrize("words", ["", "run=nowhere", "run=x items=1"])

@@ -12,8 +12,8 @@ from test_report import Sources
 
 from ragaf_exp.report import write_comparison
 from ragaf_exp.report.__main__ import main
+from ragaf_exp.report.compare.caveats import caveats
 from ragaf_exp.report.compare.compare import Comparison, compare
-from ragaf_exp.report.compare.notes import notes
 from ragaf_exp.report.compare.runs import letter
 
 A, B, C = "a" * 12, "b" * 12, "c" * 12
@@ -102,12 +102,12 @@ def test_a_run_of_stage_1_beside_one_of_both(tmp_path):
     (b / "samples/test/0000/stage2.png").unlink()
     found = compare([str(a), str(b)])
     assert by_name(found)["stage1/ssim"][1] is None
-    assert any("stage 2 of A, stage 1 of B" in note for note in notes(found))
+    assert any("stage 2 of A, stage 1 of B" in note for note in caveats(found))
     write_comparison([a, b])
 
 
 def test_clear_differences_are_counted(sweep):
-    assert any(note.startswith("5 of 8 differences") for note in notes(compare([str(sweep)])))
+    assert any(note.startswith("5 of 8 differences") for note in caveats(compare([str(sweep)])))
 
 
 def test_what_one_could_not_measure_is_told(tmp_path):
@@ -117,7 +117,7 @@ def test_what_one_could_not_measure_is_told(tmp_path):
     dump(b / "metrics.json", {"schema": 1, "metrics": metrics, "unavailable": {"fd_embedded": "no weights"}})
     found = compare([str(a), str(b)])
     assert by_name(found)["fd_embedded"][1] is None
-    assert "Not measured in B: FD, embedded. no weights" in notes(found)
+    assert "Not measured in B: FD, embedded. no weights" in caveats(found)
 
 
 # --- which runs

@@ -12,8 +12,8 @@ from eval.items import add_values, figure_of, read_items, write_items
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.report import write_comparison
 from ragaf_exp.report.__main__ import main
+from ragaf_exp.report.compare.caveats import caveats
 from ragaf_exp.report.compare.compare import Comparison, compare
-from ragaf_exp.report.compare.notes import notes
 
 A, B, C = "a" * 12, "b" * 12, "c" * 12
 
@@ -29,7 +29,7 @@ def stored(run: Path) -> dict[str, dict]:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"facts": {"weights": "raw"}}, ("weights ema and raw", "evaluate both alike")),
+        ({"facts": {"weights": "raw"}}, ("weights ema and raw", "evaluate both in the same way")),
         ({"facts": {"resolution": 32}}, ("resolution 64 and 32",)),
         ({"facts": {"split": "val"}}, ("split test and val",)),
         ({"facts": {"reference": "0123"}}, ("reference not stated and 0123",)),
@@ -106,8 +106,8 @@ def test_common_items_on_demand(tmp_path):
     assert rows["ssim"][1].entry["value"] == pytest.approx(stored(b)["ssim"]["value"])
     assert rows["ssim"][1].difference.value == pytest.approx(0.05) and rows["ssim"][1].difference.items == 12
     assert "fd_embedded" not in rows
-    told = " ".join(notes(found))
-    assert "12 items that all runs share" in told and "FD, embedded" in told
+    told = " ".join(caveats(found))
+    assert "12 common items of all runs" in told and "FD, embedded" in told
     page, *_ = write_comparison([a, b], common=True)
     assert "items=common" in page.read_text()
 
@@ -130,7 +130,7 @@ def test_without_items_there_is_no_interval(tmp_path):
     found = compare([str(run) for run in runs])
     _, b, c = by_name(found)["ssim"]
     assert b.difference is None and b.gap == pytest.approx(0.05) and c.difference.value == pytest.approx(0.1)
-    assert any(note.startswith("B has no items.jsonl") for note in notes(found))
+    assert any(note.startswith("B has no items.jsonl") for note in caveats(found))
 
 
 @pytest.mark.parametrize("items", [True, False])
@@ -141,7 +141,7 @@ def test_figures_against_other_sketches_are_not_compared(tmp_path, items):
     assert rows["sketch_f1"][1].note == "against other sketches"
     assert rows["sketch_f1"][1].difference is None and rows["sketch_f1"][1].gap is None
     assert not rows["ssim"][1].note and (rows["ssim"][1].difference is not None) == items
-    assert any("B followed other sketches than A" in note for note in notes(found))
+    assert any("B used other sketches than A" in note for note in caveats(found))
     assert "against other sketches" in write_comparison(runs)[0].read_text()
 
 

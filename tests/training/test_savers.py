@@ -20,7 +20,7 @@ from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Optim
 from ragaf_exp.core.errors import Diverged, UserError
 from ragaf_exp.data.loader import collate
-from ragaf_exp.evaluation.run import judge
+from ragaf_exp.evaluation.run import evaluation_context
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
@@ -179,7 +179,7 @@ def test_figures_say_whether_weights_were_averaged(experiment):
     for place, output in (("device", "ema"), ("cpu", "ema"), ("off", "raw")):
         cfg = OmegaConf.merge(experiment.cfg, {"memory": {"ema": place}})
         model = make_model(experiment.parts, "coarse")
-        assert judge(cfg, experiment.parts, model).measured_with["weights"] == output
+        assert evaluation_context(cfg, experiment.parts, model).measured_with["weights"] == output
 
 
 # --- networks that rest

@@ -1,1 +1,1 @@
-"""Studies: members that share stage 1, controls on what they learnt, and what a report says of them."""
+"""Controls: interventions on a trained run's conditions, and the figures that measure their effect."""

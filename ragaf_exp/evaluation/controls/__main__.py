@@ -20,10 +20,11 @@ from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.writable import check_file, check_folder
 from ragaf_exp.runs.followed import split_followed
 
-ITEMS = 100  # by default; each is drawn once for every control
+ITEMS = 100  # by default; each is sampled once for every control
 
 
 def main() -> None:
+    """Run the controls and print the table and the paths of the files."""
     arguments, followed = split_followed(sys.argv[1:])
     args = parse_args(arguments, {"run": str, "out": str, "items": int})
     items = args.get("items", ITEMS)

@@ -1,5 +1,4 @@
-"""The controls by name: what is changed of what a model is told about a test item, or of its sampler, and what is
-wanted then."""
+"""The controls by name: the change of a test item's conditions or of the sampler, and the colours wanted after it."""
 
 from __future__ import annotations
 
@@ -18,19 +17,19 @@ from ragaf_exp.evaluation.controls import edits
 class Changed:
     """An example under a control."""
 
-    example: Example  # what the model is told
-    judged: Item  # whose objects' colours are wanted now
-    touched: tuple[int, ...] = ()  # places of the objects that should look different from before
+    example: Example  # the model's conditions
+    judged: Item  # its objects have the colours that are wanted now
+    touched: tuple[int, ...] = ()  # indices of the objects that should look different from before
 
 
 @dataclass(frozen=True)
 class Control:
-    """One change. `change`: (example, the example before it, generator) -> Changed, None where it can't be made."""
+    """One change. `change`: (example, previous example, generator) -> Changed, or None if it does not apply."""
 
     what: str
     change: Callable[[Example, Example, np.random.Generator], Changed | None]
-    regions: bool = False  # only a model with a region path can notice
-    steps: float = 1.0  # share of the sampler's steps that each stage has
+    regions: bool = False  # only affects models with a region path
+    steps: float = 1.0  # share of the sampler's steps in each stage
 
 
 def _right(example: Example, before: Example, rng: np.random.Generator) -> Changed:
@@ -51,13 +50,13 @@ def _phrases_permuted(example: Example, before: Example, rng: np.random.Generato
 
 
 def _colours_swapped(example: Example, before: Example, rng: np.random.Generator) -> Changed | None:
-    found = edits.swapped(example.item, rng)
-    return found and Changed(replace(example, item=found[0]), *found)
+    swapped = edits.swapped(example.item, rng)
+    return swapped and Changed(replace(example, item=swapped[0]), *swapped)
 
 
 def _one_word(example: Example, before: Example, rng: np.random.Generator) -> Changed:
-    item, place = edits.one_word(example.item, rng)
-    return Changed(replace(example, item=item), item, (place,))
+    item, index = edits.one_word(example.item, rng)
+    return Changed(replace(example, item=item), item, (index,))
 
 
 def _region_prompt(example: Example, before: Example, rng: np.random.Generator) -> Changed | None:

@@ -1,4 +1,4 @@
-"""Several runs side by side: every figure of each, and its difference to the first run's."""
+"""Compares runs: every figure of each run, and its difference to the first run's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eval.statistics.bootstrap import Estimate
 from eval.statistics.paired import paired_differences, shared_items
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.report.catalogue import FIRST, base, better, metric, ordered, plain
-from ragaf_exp.report.compare.comparable import measured_differently, refuse_unlike, sizes_differ
+from ragaf_exp.report.compare.comparable import check_comparable, measured_differently, sizes_differ
 from ragaf_exp.report.compare.runs import Member, read_members
 
 ENVIRONMENT = ("ragaf_exp", "commit", "python", "device")
@@ -22,13 +22,13 @@ class Cell:
 
     entry: dict[str, Any]  # as in metrics.json
     difference: Estimate | None = None  # to the first run's, paired
-    gap: float | None = None  # the same without an interval, where items can't be paired
-    note: str = ""  # why there is neither
+    gap: float | None = None  # the difference without an interval, if items can't be paired
+    note: str = ""  # the reason why there is neither
 
 
 @dataclass
 class Row:
-    """One figure of all runs; None where a run lacks it."""
+    """One figure of all runs; None for a run that lacks it."""
 
     name: str
     group: str
@@ -38,34 +38,34 @@ class Row:
 
 @dataclass
 class Comparison:
-    """All that a comparison shows."""
+    """The content of a comparison."""
 
-    members: list[Member]  # those with figures; differences are to the first
+    members: list[Member]  # runs with figures; differences are to the first
     missing: list[Member]
     rows: list[Row]
-    items: int | None  # that differences are paired on; None where no two runs' can be
+    items: int | None  # number of items that differences are paired on; None if no two runs can be paired
     settings: list[tuple[str, list[str]]]  # keys that differ, and each run's value
     environment: list[tuple[str, list[str]]]
-    common: bool  # figures are of the items that all share, and not those of metrics.json
+    common: bool  # figures are of the common items, and not those of metrics.json
 
     @property
-    def everyone(self) -> list[Member]:
+    def all_runs(self) -> list[Member]:
         """All runs in the order named."""
         return sorted((*self.members, *self.missing), key=lambda member: (len(member.letter), member.letter))
 
 
 def compare(named: list[str], common: bool = False) -> Comparison:
-    """Read and compare runs, or those of sweep folders. common: on the items that all of them share.
+    """Read and compare runs, or those of sweep folders; with `common` on the items of all runs only.
 
-    UserError where fewer than two have figures, where they were not measured alike, and for a damaged file.
+    Raises UserError if fewer than two have figures, if they were measured differently, and for a damaged file.
     """
-    everyone = read_members(named)
-    members = [m for m in everyone if not m.missing]
-    missing = [m for m in everyone if m.missing]
+    all_runs = read_members(named)
+    members = [m for m in all_runs if not m.missing]
+    missing = [m for m in all_runs if m.missing]
     if len(members) < 2:
         lacking = "".join(f"; {m.name}: {m.missing}" for m in missing[:3])
         raise UserError(f"runs=[{','.join(named)}]: {len(members)} run with figures, a comparison needs two{lacking}")
-    refuse_unlike(members, common)
+    check_comparable(members, common)
     with_items = [m for m in members if m.rows is not None]
     tables = dict(zip([m.letter for m in with_items], _aligned(with_items, common), strict=True))
     common = common and (sizes_differ(members) or any(len(m.rows) > len(tables[m.letter]) for m in members))
@@ -88,21 +88,21 @@ def _aligned(members: list[Member], common: bool) -> list[list[ItemRow]]:
 
 
 def _names(members: list[Member]) -> list[str]:
-    """Names of all figures, those of the last stage first."""
-    there = list(dict.fromkeys(name for m in members for name in m.run.metrics))
-    last = ordered(name for name in there if not name.startswith(FIRST))
-    return last + [FIRST + name for name in ordered(plain(n) for n in there if n.startswith(FIRST))]
+    """Names of all figures, the last stage's first."""
+    names = list(dict.fromkeys(name for m in members for name in m.run.metrics))
+    last = ordered(name for name in names if not name.startswith(FIRST))
+    return last + [FIRST + name for name in ordered(plain(n) for n in names if n.startswith(FIRST))]
 
 
 def _row(name: str, members: list[Member], tables: dict[str, list[ItemRow]], common: bool) -> Row:
-    having = [m for m in members if name in m.run.metrics]
-    scored = {m.letter: tables[m.letter] for m in having if _holds(tables.get(m.letter, []), name)}
+    with_figure = [m for m in members if name in m.run.metrics]
+    scored = {m.letter: tables[m.letter] for m in with_figure if _holds(tables.get(m.letter, []), name)}
     if common:
         scored = _scored_by_all(scored, name)
-        having = [m for m in having if m.letter in scored]
-    cells = {m.letter: Cell(_entry(name, m, scored[m.letter]) if common else m.run.metrics[name]) for m in having}
-    if having and having[0] is members[0]:
-        _subtract(name, having, cells, scored, common)
+        with_figure = [m for m in with_figure if m.letter in scored]
+    cells = {m.letter: Cell(_entry(name, m, scored[m.letter]) if common else m.run.metrics[name]) for m in with_figure}
+    if with_figure and with_figure[0] is members[0]:
+        _subtract(name, with_figure, cells, scored, common)
     sense = next((better(name, cell.entry) for cell in cells.values()), None)
     group = "Stage 1" if name.startswith(FIRST) else metric(base(name)).group
     return Row(name, group, sense, [cells.get(m.letter) for m in members])
@@ -113,23 +113,23 @@ def _holds(rows: list[ItemRow], name: str) -> bool:
 
 
 def _scored_by_all(tables: dict[str, list[ItemRow]], name: str) -> dict[str, list[ItemRow]]:
-    """The tables without the items that one of them has no value for; none where nothing is left."""
-    kept = [i for i, rows in enumerate(zip(*tables.values(), strict=True)) if all(_holds([r], name) for r in rows)]
-    return {letter: [rows[i] for i in kept] for letter, rows in tables.items()} if kept else {}
+    """The tables without the items that some table has no value for; empty if no item is left."""
+    indices = [i for i, rows in enumerate(zip(*tables.values(), strict=True)) if all(_holds([r], name) for r in rows)]
+    return {letter: [rows[i] for i in indices] for letter, rows in tables.items()} if indices else {}
 
 
 def _entry(name: str, member: Member, rows: list[ItemRow]) -> dict[str, Any]:
-    """The figure on the common items, with what it was measured with."""
+    """The figure on the common items, with the facts recorded with it."""
     known = member.run.metrics[name]
     return known | figure_of(rows, name, higher_is_better=known.get("higher_is_better"))
 
 
 def _subtract(
-    name: str, having: list[Member], cells: dict[str, Cell], scored: dict[str, list[ItemRow]], common: bool
+    name: str, with_figure: list[Member], cells: dict[str, Cell], scored: dict[str, list[ItemRow]], common: bool
 ) -> None:
-    """Fill in the differences to the first run, which has the figure."""
-    first = having[0]
-    for other in having[1:]:
+    """Fill in the differences of a figure to the first run."""
+    first = with_figure[0]
+    for other in with_figure[1:]:
         cell = cells[other.letter]
         cell.note = measured_differently(name, first, other, common)
         if cell.note:
@@ -145,14 +145,14 @@ def _subtract(
 
 
 def _differing(contents: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Keys whose value is not the same in all, and the values as text."""
+    """Keys whose values differ, and the values as text."""
     keys = dict.fromkeys(key for content in contents for key in content)
-    found = [(key, [_text(content.get(key)) for content in contents]) for key in keys]
-    return [(key, values) for key, values in found if len(set(values)) > 1]
+    texts = [(key, [_text(content.get(key)) for content in contents]) for key in keys]
+    return [(key, values) for key, values in texts if len(set(values)) > 1]
 
 
 def _text(value: Any) -> str:
-    """A setting as YAML has it, of a _target_ the class."""
+    """A setting as in YAML; only the class of a _target_."""
     if isinstance(value, list):
         return f"[{', '.join(map(_text, value))}]"
     if isinstance(value, bool):

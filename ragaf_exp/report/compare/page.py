@@ -1,4 +1,4 @@
-"""Writes a comparison of runs: one HTML file that needs no other, and its tables in Markdown and LaTeX."""
+"""Writes a comparison of runs: one self-contained HTML file, and its tables in Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -12,79 +12,87 @@ from markupsafe import Markup
 
 from ragaf_exp.core.files import write_text
 from ragaf_exp.report.catalogue import head, number
-from ragaf_exp.report.compare import side_by_side
+from ragaf_exp.report.compare import paired_runs
+from ragaf_exp.report.compare.caveats import caveats, measured_with
 from ragaf_exp.report.compare.compare import Cell, Comparison, Row, compare
 from ragaf_exp.report.compare.dot_plots import dot_charts
-from ragaf_exp.report.compare.notes import measured_with, notes
 from ragaf_exp.report.compare.runs import Member
 from ragaf_exp.report.compare.tables import latex, markdown
 from ragaf_exp.report.render import render
 from ragaf_exp.report.run.tables import cell as as_text
 from ragaf_exp.report.run.tables import last_stage
 
-TOLD = 2  # settings by which a run is told from the first beside its letter
+LISTED = 2  # settings that are named as a run's differences to the first
 
 
 def write_comparison(
     runs: Sequence[str | Path], out: Path | None = None, tables: Path | None = None, common: bool = False
 ) -> list[Path]:
-    """Compare run folders, or those in sweep folders, and return what was written: the page, its tables as .md and .tex.
+    """Compare run folders, or those in sweep folders.
 
-    out: by default comparison.html in the folder that holds all runs. tables: the folder of the two tables, made where
-    it is missing, by default the page's; they have the page's name. common: compare the items that all runs share.
-    Raises UserError as `ragaf_exp.report.compare.compare.compare` does.
+    Args:
+        runs: Folders of runs or sweeps.
+        out: The page, by default comparison.html in the common parent of all runs.
+        tables: Folder of the tables, created if missing; by default the page's.
+        common: Whether to compare the common items of all runs only.
+
+    Returns:
+        Paths of the page and of its tables as .md and .tex, which have the page's name.
+
+    Raises:
+        UserError: As `ragaf_exp.report.compare.compare.compare` does.
     """
-    found = compare([str(run) for run in runs], common)
-    page = out or _home(found) / "comparison.html"
-    beside = tables or page.parent
+    comparison = compare([str(run) for run in runs], common)
+    page = out or _common_folder(comparison) / "comparison.html"
+    target = tables or page.parent
     if tables is not None:
         tables.mkdir(parents=True, exist_ok=True)
-    content = {page: render("comparison.html", _content(found, common))}
-    content |= {beside / f"{page.stem}.md": markdown(found), beside / f"{page.stem}.tex": latex(found)}
+    content = {page: render("comparison.html", _content(comparison, common))}
+    content |= {target / f"{page.stem}.md": markdown(comparison), target / f"{page.stem}.tex": latex(comparison)}
     for path, text in content.items():
         write_text(path, text)
     return list(content)
 
 
-def _home(found: Comparison) -> Path:
-    return Path(os.path.commonpath([member.path.parent for member in found.everyone]))
+def _common_folder(comparison: Comparison) -> Path:
+    return Path(os.path.commonpath([member.path.parent for member in comparison.all_runs]))
 
 
-def _content(found: Comparison, common: bool) -> dict[str, Any]:
-    """Everything that the template names."""
+def _content(comparison: Comparison, common: bool) -> dict[str, Any]:
+    """The template's variables."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in found.rows:
+    for row in comparison.rows:
         groups.setdefault(row.group, []).append(_row(row))
-    first = found.members[0]
+    first = comparison.members[0]
     return {
-        "title": f"{len(found.members)} runs compared",
+        "title": f"{len(comparison.members)} runs compared",
         "first": first.letter,
-        "items": found.items,
-        "members": [_member(member, found) for member in found.everyone],
-        "missing": len(found.missing),
-        "letters": [member.letter for member in found.members],
+        "items": comparison.items,
+        "members": [_member(member, comparison) for member in comparison.all_runs],
+        "missing": len(comparison.missing),
+        "letters": [member.letter for member in comparison.members],
         "groups": [{"title": title, "rows": rows} for title, rows in groups.items()],
-        "notes": notes(found),
-        "measured_with": measured_with(found),
-        "charts": [Markup(svg) for svg in dot_charts(found)],
-        "pictures": side_by_side.titles([member.letter for member in found.members]),
-        "scenes": side_by_side.grid_rows(found),
-        "settings": found.settings,
-        "environment": found.environment,
-        "command": _command(found.everyone, common),
+        "notes": caveats(comparison),
+        "measured_with": measured_with(comparison),
+        "charts": [Markup(svg) for svg in dot_charts(comparison)],
+        "pictures": paired_runs.titles([member.letter for member in comparison.members]),
+        "scenes": paired_runs.grid_rows(comparison),
+        "settings": comparison.settings,
+        "environment": comparison.environment,
+        "command": _command(comparison.all_runs, common),
     }
 
 
-def _member(member: Member, found: Comparison) -> dict[str, Any]:
+def _member(member: Member, comparison: Comparison) -> dict[str, Any]:
     shown = {"letter": member.letter, "name": member.name, "missing": member.missing, "stage": "", "differs": ""}
     shown["state"] = member.run.status.get("state", "unknown") if member.run else "not begun"
     if not member.missing:
-        place = found.members.index(member)
-        settings = [(key, values[place]) for key, values in found.settings if values[place] != values[0]]
-        told = [f"{key}={value}" for key, value in settings[:TOLD]]
-        more = [f"and {len(settings) - TOLD} more"] if len(settings) > TOLD else []
+        index = comparison.members.index(member)
+        settings = [(key, values[index]) for key, values in comparison.settings if values[index] != values[0]]
+        listed = [f"{key}={value}" for key, value in settings[:LISTED]]
+        more = [f"and {len(settings) - LISTED} more"] if len(settings) > LISTED else []
         shown["stage"] = last_stage(member.run)
-        shown["differs"] = ", ".join(told + more) if place else "the first: others are held against it"
+        shown["differs"] = ", ".join(listed + more) if index else "the first: others are held against it"
     return shown
 
 
@@ -111,6 +119,6 @@ def _signed(name: str, value: float, unit: bool = True) -> str:
 
 
 def _command(members: list[Member], common: bool) -> str:
-    runs = ",".join(member.place for member in members)
-    words = ["python", "-m", "ragaf_exp.report", f"runs=[{runs}]", *(["items=common"] if common else [])]
-    return shlex.join(words)
+    runs = ",".join(member.short_path for member in members)
+    command = ["python", "-m", "ragaf_exp.report", f"runs=[{runs}]", *(["items=common"] if common else [])]
+    return shlex.join(command)

@@ -1,4 +1,4 @@
-"""Tables for papers: Markdown, and LaTeX with booktabs."""
+"""Tables for papers, in Markdown and in LaTeX with booktabs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from ragaf_exp.core.markdown import bullets, escape
 from ragaf_exp.core.markdown import table as markdown_table
 from ragaf_exp.report.catalogue import head, number
+from ragaf_exp.report.compare.caveats import caveats, measured_with
 from ragaf_exp.report.compare.compare import Cell, Comparison
-from ragaf_exp.report.compare.notes import measured_with, notes
 
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -27,7 +27,7 @@ class TextCell:
 
     value: str
     interval: str = ""  # "low, high"
-    note: str = ""  # in place of an interval
+    note: str = ""  # instead of an interval
     strong: bool = False
 
 
@@ -40,12 +40,12 @@ class TextTable:
     groups: dict[str, list[tuple[str, bool | None, list[TextCell], str]]] = field(default_factory=dict)
 
 
-def text_tables(found: Comparison) -> list[TextTable]:
-    """All figures, and where there are some the differences to the first run."""
-    letters = [member.letter for member in found.members]
+def text_tables(comparison: Comparison) -> list[TextTable]:
+    """A table of all figures, and one of the differences to the first run, if there are any."""
+    letters = [member.letter for member in comparison.members]
     figures = TextTable("Figures with 95 % intervals", letters)
     differences = TextTable(f"Differences to {letters[0]}, paired by item", letters[1:])
-    for row in found.rows:
+    for row in comparison.rows:
         title = head(row.name)["title"]
         n = next((f"{cell.entry['n']}" for cell in row.cells if cell and cell.entry.get("n") is not None), "")
         cells = [_figure(row.name, cell) for cell in row.cells]
@@ -74,19 +74,19 @@ def _difference(name: str, cell: Cell | None) -> TextCell:
     return TextCell(number(name, d.value, sign=True), f"{low}, {high}", strong=d.clear)
 
 
-def legend(found: Comparison) -> list[str]:
-    """Which run each letter is, what is missing, and the notes."""
+def legend(comparison: Comparison) -> list[str]:
+    """The run of each letter, missing figures, and caveats."""
     lines = [
         f"{member.letter}: {member.name}" + (f", missing ({member.missing})" if member.missing else "")
-        for member in found.everyone
+        for member in comparison.all_runs
     ]
-    return [*lines, *notes(found), *measured_with(found).lines()]
+    return [*lines, *caveats(comparison), *measured_with(comparison).lines()]
 
 
-def markdown(found: Comparison) -> str:
-    """Tables of GitHub's flavour; a difference whose interval excludes 0 is bold."""
-    parts = [f"## {escape(table.title)}\n\n{_md_table(table)}" for table in text_tables(found)]
-    return "\n\n".join([*parts, bullets(legend(found))]) + "\n"
+def markdown(comparison: Comparison) -> str:
+    """Tables in GitHub's Markdown; a difference whose interval excludes 0 is bold."""
+    parts = [f"## {escape(table.title)}\n\n{_md_table(table)}" for table in text_tables(comparison)]
+    return "\n\n".join([*parts, bullets(legend(comparison))]) + "\n"
 
 
 def _md_table(table: TextTable) -> str:
@@ -103,16 +103,16 @@ def _md_cell(cell: TextCell) -> str:
     return f"{value} {escape(f'[{cell.interval}]' if cell.interval else cell.note)}".strip()
 
 
-def latex(found: Comparison) -> str:
-    """tabular environments to \\input, each no higher than a page; a difference whose interval excludes 0 is bold."""
+def latex(comparison: Comparison) -> str:
+    """LaTeX tabulars to include, each at most a page high; a difference whose interval excludes 0 is bold."""
     parts = ["% needs \\usepackage{booktabs}; the file is UTF-8"]
-    parts += [_tabular(table, groups) for table in text_tables(found) for groups in _pages(table)]
-    parts.append("\n".join(f"% {_comment(line)}" for line in legend(found)))
+    parts += [_tabular(table, groups) for table in text_tables(comparison) for groups in _pages(table)]
+    parts.append("\n".join(f"% {_comment(line)}" for line in legend(comparison)))
     return "\n\n".join(parts) + "\n"
 
 
 def _pages(table: TextTable) -> Iterator[list[str]]:
-    """Titles of the groups that go together, in order: as many as a page holds."""
+    """Titles of the groups on each page, in order."""
     page: list[str] = []
     for group in table.groups:
         if page and sum(2 + len(table.groups[title]) for title in [*page, group]) > PAGE:
@@ -141,12 +141,12 @@ def _row(cells: list[str]) -> str:
 def _tex_cell(cell: TextCell) -> str:
     value = _tex_number(cell.value)
     value = rf"\textbf{{{value}}}" if cell.strong else value
-    beside = f"[{_tex_number(cell.interval)}]" if cell.interval else _tex(cell.note)
-    return value + (rf" {{\scriptsize {beside}}}" if beside else "")
+    suffix = f"[{_tex_number(cell.interval)}]" if cell.interval else _tex(cell.note)
+    return value + (rf" {{\scriptsize {suffix}}}" if suffix else "")
 
 
 def _tex_number(text: str) -> str:
-    """Text in which a minus before a digit is one."""
+    """Escaped text with a mathematical minus before digits."""
     return re.sub(r"-(?=\d)", "$-$", _tex(text))
 
 

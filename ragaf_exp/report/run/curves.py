@@ -15,7 +15,7 @@ from ragaf_exp.report.run.parse import is_number
 from ragaf_exp.report.run.read import RunData
 from ragaf_exp.report.svg import SERIES, chart
 
-POINTS = 300  # a curve is thinned to so many: more only swell the file
+POINTS = 300  # a curve is subsampled to at most this many: more would only make the file larger
 STAGE_NAMES = {name: f"{stage.title}, {name}" for name, stage in STAGES.items()}
 USAGE = {  # key in metrics.jsonl -> its line in the chart
     "right": "right conditions",
@@ -26,12 +26,12 @@ USAGE = {  # key in metrics.jsonl -> its line in the chart
 
 
 def loss_charts(run: RunData) -> list[str]:
-    """A chart per stage of the losses over steps: each as logged, faint, and smoothed."""
+    """A chart for each stage with its losses over steps, as logged (faint) and smoothed."""
     return [chart(f"loss-{stage}", _title(stage), _draw_losses(run, stage)) for stage in run.stages]
 
 
 def usage_charts(run: RunData) -> list[str]:
-    """A chart per stage of the validation loss with the right conditions and with each one shuffled."""
+    """A chart for each stage with the validation loss for the right conditions and for each one shuffled."""
     charts = []
     for stage in run.stages:
         rows = _validations(run, stage)
@@ -41,20 +41,20 @@ def usage_charts(run: RunData) -> list[str]:
 
 
 def usage_ratios(run: RunData) -> dict[str, dict[str, float]]:
-    """Stage -> condition -> the last validation's loss with another item's, over that with the right one."""
+    """Stage -> condition -> ratio of the last validation's loss with another item's condition to that with its own."""
     ratios = {}
     for stage in run.stages:
         rows = _validations(run, stage)
         last = rows[-1]["validation"] if rows else {}
         if is_number(last.get("right")) and last["right"] > 0:
-            found = {k.removesuffix("_shuffled"): last[k] / last["right"] for k in USAGE if is_number(last.get(k))}
-            found.pop("right")
-            ratios[stage] = found
+            conditions = {k.removesuffix("_shuffled"): last[k] / last["right"] for k in USAGE if is_number(last.get(k))}
+            conditions.pop("right")
+            ratios[stage] = conditions
     return ratios
 
 
 def fusion_chart(run: RunData) -> str:
-    """The fusion's weights of sketch and text over the timesteps, from noise to image."""
+    """The fusion weights of sketch and text over the timesteps, from noise to image."""
     fusion = run.fusion or {}
 
     def draw(axes: Axes) -> None:
@@ -87,8 +87,8 @@ def _draw_losses(run: RunData, stage: str) -> Callable[[Axes], None]:
 
     def draw(axes: Axes) -> None:
         for name, colour in zip(names, SERIES, strict=False):
-            kept = [(row["step"], row[name]) for row in rows if is_number(row.get(name))]
-            _curve(axes, np.array(kept, float).reshape(-1, 2), colour, _plain(name))
+            points = [(row["step"], row[name]) for row in rows if is_number(row.get(name))]
+            _curve(axes, np.array(points, float).reshape(-1, 2), colour, _plain(name))
         _finish(axes)
 
     return draw
@@ -97,18 +97,18 @@ def _draw_losses(run: RunData, stage: str) -> Callable[[Axes], None]:
 def _draw_usage(rows: Sequence[dict[str, Any]]) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         for (name, label), colour in zip(USAGE.items(), SERIES, strict=False):
-            kept = [(r["step"], r["validation"][name]) for r in rows if is_number(r["validation"].get(name))]
-            if kept:
+            points = [(r["step"], r["validation"][name]) for r in rows if is_number(r["validation"].get(name))]
+            if points:
                 style = "-" if name == "right" else "--"
-                marker = "o" if len(kept) < 20 else ""
-                axes.plot(*zip(*kept, strict=True), style, color=colour, label=label, marker=marker, markersize=3)
+                marker = "o" if len(points) < 20 else ""
+                axes.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=marker, markersize=3)
         _finish(axes)
 
     return draw
 
 
 def _curve(axes: Axes, points: np.ndarray, colour: str, label: str) -> None:
-    """Points (n,2) of step and value, thinned, faint; and their running mean over a twentieth of the run."""
+    """Draw points (n,2) of step and value, subsampled and faint, and their running mean over a twentieth of the run."""
     if not len(points):
         return
     every, span = -(-len(points) // POINTS), max(1, len(points) // 20)
@@ -120,7 +120,7 @@ def _curve(axes: Axes, points: np.ndarray, colour: str, label: str) -> None:
 
 
 def _plain(name: str) -> str:
-    """A loss as a legend shows it, with no letter that matplotlib or HTML would read as more than itself."""
+    """A loss's name for the legend, without characters that are special in Matplotlib or HTML."""
     return re.sub(r"[^\w ]", "", name.removeprefix("loss_").replace("_", " "))
 
 

@@ -1,4 +1,4 @@
-"""Puts a run's figures, charts and pictures into one HTML file that needs no other."""
+"""Writes a run's figures, charts and pictures to one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ragaf_exp.report.run.read import RunData, read_run
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> Path:
-    """Write the report of a run folder to `out`, by default its report.html, and return where.
+    """Write the report of a run folder to `out`, by default its report.html, and return the path.
 
-    Reads only the run's own files, so it can be written again at any time. Raises UserError where one of
-    them is missing or damaged.
+    It depends on the run's own files only, so it can be written again at any time. Raises UserError if one of them is
+    missing or damaged.
     """
     run = read_run(Path(run_dir))
     path = out or run.path / "report.html"
@@ -30,7 +30,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
 
 
 def _content(run: RunData) -> dict[str, Any]:
-    """Everything that the template names. Only charts, which this package draws, pass unescaped."""
+    """The template's variables. Only charts, which this package draws, are unescaped."""
     return {
         "title": f"{run.path.parent.name} / {run.path.name}",
         "state": run.status.get("state", "unknown"),
@@ -61,7 +61,7 @@ def _content(run: RunData) -> dict[str, Any]:
 
 
 def _facts(run: RunData) -> list[tuple[str, str]]:
-    """What a reader wants to know first: when, on what, and how long each stage trained."""
+    """Key facts: steps and speed of each stage, device, commit and version."""
     facts = []
     for stage in run.stages:
         rows = [row for row in run.log if row["stage"] == stage]
@@ -80,7 +80,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
 
 
 def _commands(run: RunData) -> list[tuple[str, str]]:
-    """What to type to get this run again, and to go on from it."""
+    """Commands that reproduce this run, and that evaluate, report and sample it."""
     where = shlex.quote("/".join(run.path.parts[-3:]))
     commands = []
     made_by = run.environment.get("command")

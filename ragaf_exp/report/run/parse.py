@@ -1,4 +1,4 @@
-"""Parses and checks each file of a run folder that a report shows. UserError of one line where one is damaged."""
+"""Parses and checks the files of a run folder that a report shows. A damaged file raises a one-line UserError."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class Scene:
 
     key: str
     caption: str
-    objects: list[dict[str, Any]]  # phrase, wanted, found, correct; empty where the data has no annotation
-    pictures: dict[str, Path]  # the panels and those of PICTURES that are there
+    objects: list[dict[str, Any]]  # with the keys of index.json; empty if the data has no annotation
+    pictures: dict[str, Path]  # the panels and those of PICTURES that exist
 
 
 def mapping(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises UserError for any other content."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise damaged(path, "not a mapping")
@@ -39,11 +40,12 @@ def mapping(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, what: str) -> UserError:
+    """The error for a damaged file."""
     return UserError(f"{path}: damaged ({what}); restore it, or run the run's command again")
 
 
 def is_number(value: Any) -> bool:
-    """A finite int or float, and no bool."""
+    """Whether the value is a finite int or float and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -53,17 +55,17 @@ def _numbers(values: Any, count: int) -> bool:
 
 @dataclass
 class Figures:
-    """metrics.json."""
+    """The content of metrics.json."""
 
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)  # metric -> why it could not be measured
-    groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # by difficulty, as eval.difficulty makes them
-    items: dict[str, int] = field(default_factory=dict)  # how many were used and how many skipped
-    warnings: list[str] = field(default_factory=list)  # of the guard rails
+    unavailable: dict[str, str] = field(default_factory=dict)  # metric -> reason
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # by difficulty, as eval.difficulty returns them
+    items: dict[str, int] = field(default_factory=dict)  # numbers of used and skipped items
+    warnings: list[str] = field(default_factory=list)  # of the image checks
 
 
 def figures(path: Path) -> Figures:
-    """metrics.json."""
+    """Read metrics.json. Raises UserError if it is damaged or of a newer schema."""
     content = mapping(path)
     schema, metrics = content.get("schema", 0), content.get("metrics")
     if not isinstance(schema, int) or not isinstance(metrics, dict):
@@ -107,9 +109,9 @@ def _groups(path: Path, content: Any) -> dict[str, dict[str, Any]]:
 
 
 def log(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """Rows of metrics.jsonl, and the numbers of the lines that can't be read; the last may be cut short by a kill.
+    """Rows of metrics.jsonl and the numbers of unreadable lines; a killed run may leave its last line truncated.
 
-    UserError where none of several can be read.
+    Raises UserError if no line can be read.
     """
     lines, unreadable = metrics_jsonl.read(path)
     if unreadable and not lines:
@@ -120,6 +122,7 @@ def log(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def scenes(path: Path) -> list[Scene]:
+    """Read the index.json of the sampled test items. Raises UserError if it is damaged."""
     content = read_json(path)
     if not isinstance(content, list):
         raise damaged(path, "not a list")
@@ -143,7 +146,7 @@ def _scene(path: Path, entry: Any) -> Scene:
         rivals = [str(rival) for rival in entry.get("rivals", ())]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, f"a scene's entry: {error!r}") from error
-    if not FOLDER.fullmatch(name):  # a stranger's run folder shows its own files only
+    if not FOLDER.fullmatch(name):  # another user's run folder must not show files outside it
         raise damaged(path, f"dir {name[:64]!r} lies outside")
     if not all(map(PANEL.fullmatch, (*panels, *rivals))):
         raise damaged(path, "a panel's name")
@@ -154,6 +157,7 @@ def _scene(path: Path, entry: Any) -> Scene:
 
 
 def fusion(path: Path) -> dict[str, list[float]]:
+    """Read fusion.json, lists of equal length. Raises UserError if it is damaged."""
     content = mapping(path)
     wanted = ("timesteps", "sketch", "text")
     series = {name: content[name] for name in (*wanted, "sketch_std", "text_std") if content.get(name) is not None}

@@ -1,4 +1,4 @@
-"""Pictures and marked captions of the sampled scenes, ready for the page."""
+"""Pictures and marked captions of the sampled scenes, in the form that the page needs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TITLES = {stage.image: stage.title for stage in STAGES.values()}  # of pictures 
 APART = ("attention", "attention_steps")  # shown in separate sections
 SCENES, MAPS = 12, 4  # scenes in the grid, and attention maps
 SIDE, WIDE = 384, 1600  # longest side in px of a picture in the grid, of a map or validation grid
-PIXELS = 160  # pictures up to this side are shown with their pixels, not blurred
-MOVING = 2_000_000  # bytes up to which an animation goes into the page
-HEAVY = 300_000  # bytes of PNG from which a picture is a photograph, which JPEG keeps smaller
+PIXELS = 160  # pictures up to this side are enlarged without interpolation
+MOVING = 2_000_000  # bytes: larger animations are left out
+HEAVY = 300_000  # bytes: larger PNGs are photographs, for which JPEG is smaller
 
 
 def picture(path: Path, longest: int) -> dict[str, Any]:
-    """An image file as a data URI, shrunk to at most `longest` px. Raises UserError for a damaged one."""
+    """An image file as a data URI, scaled down to at most `longest` px. Raises UserError for a damaged one."""
     image = Image.fromarray(read_image(path, read_bounded(path)))
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer, kind = io.BytesIO(), "png"
@@ -39,15 +39,13 @@ def picture(path: Path, longest: int) -> dict[str, Any]:
 
 
 def scene_columns(run: RunData) -> dict[str, str]:
-    """Names and titles of the pictures that any scene has."""
-    there = dict.fromkeys(name for scene in run.scenes[:SCENES] for name in scene.pictures if name not in APART)
-    return {name: TITLES.get(name, name.replace("_", " ").capitalize()) for name in there}
+    """Names and titles of the pictures that at least one scene has."""
+    names = dict.fromkeys(name for scene in run.scenes[:SCENES] for name in scene.pictures if name not in APART)
+    return {name: TITLES.get(name, name.replace("_", " ").capitalize()) for name in names}
 
 
 def scene_rows(run: RunData) -> list[dict[str, Any]]:
-    """The first scenes: their pictures in the order of `scene_columns`, None where one is missing, and
-    caption.
-    """
+    """The first scenes with their captions and their pictures in the order of `scene_columns`, None for a missing one."""
     names = list(scene_columns(run))
     return [
         {
@@ -68,18 +66,17 @@ def attention_maps(run: RunData) -> list[dict[str, Any]]:
 
 
 def attention_steps(run: RunData) -> list[dict[str, Any]]:
-    """The first scenes' attention over the timesteps, and where there is one its animation."""
-    found = []
+    """The first scenes' attention over the timesteps, with its animation if there is one."""
+    shown = []
     for scene in (scene for scene in run.scenes if "attention_steps" in scene.pictures):
         path = scene.pictures["attention_steps"]
         moving = path.with_name("attention.gif")
-        shown = {"caption": scene.caption, **picture(path, WIDE), "moving": animation(moving)}
-        found.append(shown)
-    return found[:MAPS]
+        shown.append({"caption": scene.caption, **picture(path, WIDE), "moving": animation(moving)})
+    return shown[:MAPS]
 
 
 def animation(path: Path) -> str | None:
-    """A GIF as a data URI, as it stands; None where there is none, or a heavy one. UserError for anything else."""
+    """A GIF as a data URI, unchanged; None if it is missing or large. Raises UserError for another format."""
     if not is_regular(path):
         return None
     with open_regular(path) as file:
@@ -90,7 +87,7 @@ def animation(path: Path) -> str | None:
         with Image.open(io.BytesIO(content), formats=["GIF"]) as image:
             image.verify()
     except (OSError, SyntaxError, ValueError) as error:
-        raise damaged(path, "no GIF") from error
+        raise damaged(path, "not a GIF") from error
     return f"data:image/gif;base64,{base64.b64encode(content).decode()}"
 
 
@@ -100,10 +97,10 @@ def validation_grids(run: RunData) -> list[dict[str, Any]]:
 
 
 def marked_caption(scene: Scene) -> list[dict[str, Any]]:
-    """The caption in pieces; a piece that is an object's phrase carries what was found there.
+    """The caption in pieces; a piece that is an object's phrase has the object as well.
 
-    The objects' phrases are looked up in order, each after the one before; where a phrase comes earlier it
-    is sought from the start. One that the caption doesn't hold is left out.
+    Each object takes the first occurrence of its phrase that no earlier object has taken. Phrases that are not in the
+    caption are left out.
     """
     pieces: list[dict[str, Any]] = []
     taken: list[tuple[int, int, dict[str, Any]]] = []
@@ -121,7 +118,7 @@ def marked_caption(scene: Scene) -> list[dict[str, Any]]:
 
 
 def _free(caption: str, phrase: str, taken: list[tuple[int, int, dict[str, Any]]]) -> int:
-    """Where the phrase first stands in the caption without touching a taken part, -1 where it doesn't."""
+    """Start of the phrase's first occurrence in the caption that overlaps no taken part; -1 if there is none."""
     start = caption.find(phrase) if phrase else -1
     while start >= 0 and any(a < start + len(phrase) and start < b for a, b, _ in taken):
         start = caption.find(phrase, start + 1)

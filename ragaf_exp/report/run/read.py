@@ -1,7 +1,7 @@
-"""Reads what a report shows from a run folder, perhaps a stranger's.
+"""Reads the content of a report from a run folder, which may be another user's.
 
-What is needed and missing, or there and damaged, is a UserError of one line naming the file. What is
-optional and missing is left out, and a note says so.
+A required file that is missing, and any damaged file, raises a one-line UserError that names it. Optional files that are
+missing are left out, with a note.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RunData:
-    """All that a report shows."""
+    """The content of a report."""
 
     path: Path
-    config: str  # config.yaml as it stands
+    config: str  # text of config.yaml
     status: dict[str, Any]
     environment: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)  # the config with its defaults
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)  # metric -> why it could not be measured
+    unavailable: dict[str, str] = field(default_factory=dict)  # metric -> reason
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)  # figures by difficulty
-    items: dict[str, int] = field(default_factory=dict)  # how many were used and how many skipped
-    warnings: list[str] = field(default_factory=list)  # what the guard rails found
+    items: dict[str, int] = field(default_factory=dict)  # numbers of used and skipped items
+    warnings: list[str] = field(default_factory=list)  # of the image checks
     log: list[dict[str, Any]] = field(default_factory=list)  # lines of metrics.jsonl
     scenes: list[Scene] = field(default_factory=list)
     fusion: dict[str, list[float]] | None = None
     grids: dict[str, Path] = field(default_factory=dict)  # the last validation grid of each stage
-    notes: list[str] = field(default_factory=list)  # what is left out, and why
+    notes: list[str] = field(default_factory=list)  # parts that are left out, and the reasons
 
     @property
     def stages(self) -> list[str]:
@@ -50,7 +50,7 @@ class RunData:
 
 
 def read_run(run_dir: Path) -> RunData:
-    """Everything of a run folder; raises UserError as the module's text says."""
+    """Read a run folder. Raises UserError for a missing required file and for a damaged file."""
     folder, cfg = RunFolder.read(run_dir, finished=False)  # checks the config and the folder's schema
     run = RunData(folder.path, read_bounded(folder.path / "config.yaml").decode(), folder.state, {})
     run.settings = OmegaConf.to_container(cfg)
@@ -60,7 +60,7 @@ def read_run(run_dir: Path) -> RunData:
     run.groups, run.items, run.warnings = figures.groups, figures.items, figures.warnings
     run.log, unreadable = _optional(run, folder.curves, parse.log) or ([], [])
     if unreadable:
-        run.notes.append(f"{folder.curves.name}: {metrics_jsonl.named(unreadable)}, so the curves are drawn without.")
+        run.notes.append(f"{folder.curves.name}: {metrics_jsonl.named(unreadable)}, so the curves are drawn without them.")
         log.warning("%s: %s", folder.path, run.notes[-1])
     run.scenes = _optional(run, folder.samples / "test" / "index.json", parse.scenes) or []
     run.fusion = _optional(run, folder.samples / "fusion.json", parse.fusion)
@@ -71,14 +71,14 @@ def read_run(run_dir: Path) -> RunData:
 def _optional(run: RunData, path: Path, read) -> Any:
     if is_regular(path):
         return read(path)
-    run.notes.append(f"{path.relative_to(run.path)} is not there, so what it would show is left out.")
+    run.notes.append(f"{path.relative_to(run.path)} is not there, so its part of the report is left out.")
     return None
 
 
 def _grids(samples: Path) -> dict[str, Path]:
-    found: dict[str, tuple[int, Path]] = {}
+    newest: dict[str, tuple[int, Path]] = {}
     for name in names_in(samples):
         match = re.fullmatch(r"(\w+)-([0-9]{1,12})\.png", name)
-        if match and int(match[2]) >= found.get(match[1], (-1, samples))[0]:
-            found[match[1]] = (int(match[2]), samples / name)
-    return {stage: path for stage, (_, path) in sorted(found.items())}
+        if match and int(match[2]) >= newest.get(match[1], (-1, samples))[0]:
+            newest[match[1]] = (int(match[2]), samples / name)
+    return {stage: path for stage, (_, path) in sorted(newest.items())}

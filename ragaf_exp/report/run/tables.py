@@ -1,4 +1,4 @@
-"""metrics.json as headline cards, as a table of both stages side by side, and by difficulty."""
+"""metrics.json as headline cards, as a table of all stages, and as tables by difficulty."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ragaf_exp.report.run.read import RunData
 STANDARD = ("value", "n", "ci95", "higher_is_better", "items", "warning")
 CARDS = 6
 COLUMNS = 6
-FACTS = {  # how a difficulty group's fact is called, and whether it is a share of the image
+FACTS = {  # title of a difficulty group's fact, and whether it is a share of the image
     "stroke_density": ("Sketch density: pixels that are stroke", True),
     "regions": ("Regions of the sketch", False),
     "mask_area": ("Objects' masks, mean share of the image", True),
@@ -38,26 +38,26 @@ def stage_columns(run: RunData) -> list[tuple[str, str]]:
 
 
 def last_stage(run: RunData) -> str:
-    """The stage that figures without a prefix belong to."""
+    """Title of the stage that figures without a prefix belong to."""
     staged = any(name.startswith(FIRST) for name in run.metrics)
     return stages.LAST.title if staged or run.stages[-1:] == [stages.LAST.name] else stages.FIRST.title
 
 
 def cards(run: RunData) -> list[dict[str, Any]]:
-    """The headline figures of the last stage, with what they are to be held against."""
-    found = []
+    """The headline figures of the last stage, with stage 1's figure and the chance level."""
+    cards_shown = []
     for name in [n for n in shown(HEADLINE) if n in run.metrics][:CARDS]:
-        beside = []
+        lines = []
         if FIRST + name in run.metrics:
-            beside.append(f"stage 1: {number(name, run.metrics[FIRST + name]['value'])}")
+            lines.append(f"stage 1: {number(name, run.metrics[FIRST + name]['value'])}")
         if f"{name}_shuffled" in run.metrics:
-            beside.append(f"chance: {number(name, run.metrics[f'{name}_shuffled']['value'])}")
-        found.append({**head(name), **cell(name, run.metrics[name]), "beside": beside})
-    return found
+            lines.append(f"chance: {number(name, run.metrics[f'{name}_shuffled']['value'])}")
+        cards_shown.append({**head(name), **cell(name, run.metrics[name]), "context": lines})
+    return cards_shown
 
 
 def table(run: RunData) -> list[dict[str, Any]]:
-    """Groups of rows; a row has one cell per stage, None where the stage has no such figure."""
+    """Groups of rows; a row has one cell per stage, None if the stage lacks the figure."""
     prefixes = [prefix for _, prefix in stage_columns(run)]
     groups: dict[str, list[dict[str, Any]]] = {}
     for name in ordered(map(plain, [*run.metrics, *run.unavailable])):
@@ -75,9 +75,9 @@ def table(run: RunData) -> list[dict[str, Any]]:
 
 
 def difficulty(run: RunData) -> dict[str, Any]:
-    """The groups of metrics.json: columns of the main figures, and for each fact a row per group."""
-    there = {name for fact in run.groups.values() for group in fact["groups"] for name in group["metrics"]}
-    names = [name for name in grouped(DIFFICULTY) if name in there][:COLUMNS]
+    """The difficulty groups: columns of the main figures, and for each fact a row per group."""
+    available = {name for fact in run.groups.values() for group in fact["groups"] for name in group["metrics"]}
+    names = [name for name in grouped(DIFFICULTY) if name in available][:COLUMNS]
     facts = []
     for fact, content in run.groups.items():
         title, share = FACTS.get(fact, (fact.replace("_", " "), False))
@@ -85,7 +85,7 @@ def difficulty(run: RunData) -> dict[str, Any]:
             {
                 "group": group["group"],
                 "range": _range(group["from"], group["to"], share) if "from" in group else "",
-                "held": f"{group['items']:,}",  # in the group
+                "count": f"{group['items']:,}",
                 "cells": [cell(n, group["metrics"][n]) if n in group["metrics"] else None for n in names],
             }
             for group in content["groups"]
@@ -95,7 +95,7 @@ def difficulty(run: RunData) -> dict[str, Any]:
 
 
 def counted(run: RunData) -> str:
-    """How many items were scored, and skipped, in words; empty where metrics.json doesn't say."""
+    """Numbers of used and skipped items as text; empty if metrics.json lacks them."""
     return ", ".join(f"{count:,} items {what}" for what, count in run.items.items())
 
 
@@ -106,36 +106,36 @@ def _range(low: float, high: float, share: bool) -> str:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What figures were measured with."""
+    """Facts recorded with figures: how they were measured."""
 
-    shared: list[str]  # "name value", of all figures
-    own: list[tuple[str, list[str]]]  # titles of some figures, and what stands beside them alone
+    shared: list[str]  # "name value", recorded with all figures
+    own: list[tuple[str, list[str]]]  # titles of some figures, and the facts recorded with these only
 
     def lines(self) -> list[str]:
-        """As sentences."""
-        told = [f"Measured with {'; '.join(self.shared)}."] if self.shared else []
-        return told + [f"{titles}: {'; '.join(facts)}." for titles, facts in self.own]
+        """The facts as sentences."""
+        sentences = [f"Measured with {'; '.join(self.shared)}."] if self.shared else []
+        return sentences + [f"{titles}: {'; '.join(facts)}." for titles, facts in self.own]
 
 
 def measured_with(metrics: dict[str, dict[str, Any]]) -> Conditions:
-    """The facts beside all figures, and those beside some, each set of them once."""
+    """The facts recorded with all figures, and each distinct set of facts recorded with some only."""
     facts = {name: {k: _short(v) for k, v in e.items() if k not in STANDARD} for name, e in metrics.items()}
     every = [set(of.items()) for of in facts.values()]
     shared = set.intersection(*every) if every else set()
     own: dict[tuple[str, ...], list[str]] = {}
     for name, of in facts.items():
-        told = tuple(f"{k.replace('_', ' ')} {v}" for k, v in of.items() if (k, v) not in shared)
-        if told:
-            own.setdefault(told, []).append(name)
+        own_facts = tuple(f"{k.replace('_', ' ')} {v}" for k, v in of.items() if (k, v) not in shared)
+        if own_facts:
+            own.setdefault(own_facts, []).append(name)
     first = next(iter(facts.values()), {})
     return Conditions(
         [f"{k.replace('_', ' ')} {v}" for k, v in first.items() if (k, v) in shared],
-        [(_titles(names), list(told)) for told, names in own.items()],
+        [(_titles(names), list(own_facts)) for own_facts, names in own.items()],
     )
 
 
 def _short(value: Any) -> str:
-    """A fact as text; of a checksum its first digits."""
+    """A fact as text; checksums are abbreviated."""
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b", r"\1…", str(value))
 
 
@@ -144,7 +144,7 @@ def _titles(names: list[str]) -> str:
 
 
 def cell(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """A figure as text, with its place on a bar in percent where it is a share."""
+    """A figure as text; a share also has its position on a bar in percent."""
     interval = entry.get("ci95")
     texts = {
         "value": number(name, entry["value"]),

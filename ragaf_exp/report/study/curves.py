@@ -1,4 +1,4 @@
-"""Learning curves of a study: figures of fixed validation items over optimizer steps and over training time."""
+"""Learning curves of a study: figures on fixed validation items over optimizer steps and over training time."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from ragaf_exp.report.svg import SERIES, WIDTH, chart
 from ragaf_exp.viz.fonts import lettering
 
 AXES = {"optimizer steps": training_steps, "training seconds": training_seconds}
-COLOURS = ("#1f6fb4", "#d1662a", "#3c8c4a", "#7b5ea7", "#808080")  # of the picture that needs no page
+COLOURS = ("#1f6fb4", "#d1662a", "#3c8c4a", "#7b5ea7", "#808080")  # of the PNG, which has no page to take colours from
 
 
 def learning_charts(groups: Sequence[Group]) -> list[str]:
-    """An SVG per figure: over steps, and over seconds beside it."""
-    there = [name for name in shown(CURVE) if any(_points(g, name) for g in groups)]
+    """An SVG for each figure, with one chart over steps and one over seconds."""
+    names = [name for name in shown(CURVE) if any(_points(g, name) for g in groups)]
     size = (2 * WIDTH, 2.75)
-    return [chart(f"learning-{name}", head(name)["title"], _drawer(groups, name, SERIES), size, 2) for name in there]
+    return [chart(f"learning-{name}", head(name)["title"], _drawer(groups, name, SERIES), size, 2) for name in names]
 
 
 def learning_picture(path: Path, groups: Sequence[Group]) -> Path | None:
-    """The same as one PNG; None where no member has a curve."""
-    there = [name for name in shown(CURVE) if any(_points(g, name) for g in groups)]
-    if not there:
+    """Write the learning curves as one PNG; None if no member has a curve."""
+    names = [name for name in shown(CURVE) if any(_points(g, name) for g in groups)]
+    if not names:
         return None
     with matplotlib.rc_context({"text.parse_math": False}):
-        figure = Figure(figsize=(10, 2.8 * len(there)), dpi=110, layout="constrained", facecolor="white")
+        figure = Figure(figsize=(10, 2.8 * len(names)), dpi=110, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
-        for row, name in zip(figure.subplots(len(there), 2, sharey="row", squeeze=False), there, strict=True):
+        for row, name in zip(figure.subplots(len(names), 2, sharey="row", squeeze=False), names, strict=True):
             _drawer(groups, name, COLOURS)(row)
             row[0].set_ylabel(head(name)["title"])
             for label in row[0].get_legend().get_texts():  # names of runs, in any script
@@ -54,7 +54,7 @@ def learning_picture(path: Path, groups: Sequence[Group]) -> Path | None:
 
 
 def _drawer(groups: Sequence[Group], name: str, colours: Sequence[str]) -> Callable[[Any], None]:
-    """Every seed is a line; a member's seeds share a colour."""
+    """A function that draws a line for every seed, in a colour for every member."""
 
     def draw(columns: Any) -> None:
         for axes, (title, of_log) in zip(columns, AXES.items(), strict=True):
@@ -70,11 +70,11 @@ def _drawer(groups: Sequence[Group], name: str, colours: Sequence[str]) -> Calla
 
 
 def _points(member: Group, name: str, of_log: Callable[[list], list] = training_steps) -> list[list[tuple[float, float]]]:
-    """Of each run with a curve: (place, validation figure) of its last stage's images, as training went on."""
-    found = []
+    """The curve of each run that has one: (x, validation figure) of its last stage's images."""
+    lines = []
     for run in member.runs:
         log = run.run.log
         rows = zip(of_log(log), log, strict=True)
         line = [(x, row["validation"][name]) for x, row in rows if is_number((row.get("validation") or {}).get(name))]
-        found += [line] if line else []
-    return found
+        lines += [line] if line else []
+    return lines

@@ -1,5 +1,6 @@
-"""The report of a study: its members with intervals over seeds and items, differences to full and baseline, curves, and the
-same items side by side.
+"""The report of a study: figures of its members, differences to full and baseline, curves, and images of the same items.
+
+Intervals are over seeds and items.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from ragaf_exp.core.files import write_text
 from ragaf_exp.core.markdown import bullets, escape
 from ragaf_exp.core.markdown import table as markdown_table
 from ragaf_exp.report.catalogue import head, number
-from ragaf_exp.report.compare import side_by_side
-from ragaf_exp.report.compare.comparable import refuse_unlike
+from ragaf_exp.report.compare import paired_runs
+from ragaf_exp.report.compare.comparable import check_comparable
 from ragaf_exp.report.compare.runs import Member, find_folders, read_members
 from ragaf_exp.report.compare.tables import ARROWS
 from ragaf_exp.report.render import render
@@ -33,15 +34,15 @@ from ragaf_exp.report.study.members import BASELINE, FULL, Group, group, named, 
 
 @dataclass
 class Table:
-    """Members as rows, figures as columns; cells are estimates, None where there is none."""
+    """Members as rows, figures as columns; a cell without an estimate is None."""
 
     title: str
-    signed: bool  # differences
+    signed: bool  # whether cells are differences
     rows: list[tuple[Group, list[SeedEstimate | None]]]
 
 
 def is_study(runs: Sequence[str | Path]) -> bool:
-    """Whether the first of the runs is a study's member."""
+    """Whether the first of the runs is a member of a study."""
     folders = [path for path in find_folders([str(run) for run in runs]) if (path / "config.yaml").is_file()]
     return bool(folders) and bool(study_name(OmegaConf.to_container(load_config(folders[0] / "config.yaml"))))
 
@@ -49,31 +50,41 @@ def is_study(runs: Sequence[str | Path]) -> bool:
 def write_study(
     runs: Sequence[str | Path], out: Path | None = None, tables: Path | None = None, common: bool = False
 ) -> list[Path]:
-    """Write the report of run folders, or of those in sweep folders; returns the page, its tables in Markdown, pictures.
+    """Write the report of a study's run folders, or of those in sweep folders.
 
-    Arguments and errors as `ragaf_exp.report.write_comparison`.
+    Args:
+        runs: Folders of runs or sweeps.
+        out: The page, by default comparison.html in the common parent of all runs.
+        tables: Folder of the Markdown tables and pictures, created if missing; by default the page's.
+        common: Whether to compare the common items of all runs only.
+
+    Returns:
+        Paths of the page, of its tables in Markdown, and of the pictures.
+
+    Raises:
+        UserError: If fewer than two members have figures, if they are not comparable, and for a damaged file.
     """
-    everyone = read_members([str(run) for run in runs])
-    members = [m for m in everyone if not m.missing and m.rows is not None]
-    missing = [m for m in everyone if m not in members]
+    all_runs = read_members([str(run) for run in runs])
+    members = [m for m in all_runs if not m.missing and m.rows is not None]
+    missing = [m for m in all_runs if m not in members]
     groups = group(members)
     if len(groups) < 2:
         raise UserError(f"runs=[{','.join(map(str, runs))}]: {len(groups)} member with figures, a study needs two")
-    refuse_unlike(members, common)
-    page = out or Path(os.path.commonpath([member.path.parent for member in everyone])) / "comparison.html"
-    beside = tables or page.parent
-    beside.mkdir(parents=True, exist_ok=True)
-    found = study_tables(groups)
-    lines = notes(groups, missing)
-    write_text(page, render("study.html", _content(found, groups, lines, everyone, common)))
-    write_text(beside / f"{page.stem}.md", markdown(found, lines))
-    pictures = [side_by_side.save_grid(beside / f"{page.stem}.png", [(g.name, g.runs[0]) for g in groups]),
-                learning_picture(beside / f"{page.stem}-curves.png", _held_against(groups) or groups)]  # fmt: skip
-    return [page, beside / f"{page.stem}.md", *(path for path in pictures if path is not None)]
+    check_comparable(members, common)
+    page = out or Path(os.path.commonpath([member.path.parent for member in all_runs])) / "comparison.html"
+    tables_folder = tables or page.parent
+    tables_folder.mkdir(parents=True, exist_ok=True)
+    study = study_tables(groups)
+    lines = caveats(groups, missing)
+    write_text(page, render("study.html", _content(study, groups, lines, all_runs, common)))
+    write_text(tables_folder / f"{page.stem}.md", markdown(study, lines))
+    pictures = [paired_runs.save_grid(tables_folder / f"{page.stem}.png", [(g.name, g.runs[0]) for g in groups]),
+                learning_picture(tables_folder / f"{page.stem}-curves.png", _references(groups) or groups)]  # fmt: skip
+    return [page, tables_folder / f"{page.stem}.md", *(path for path in pictures if path is not None)]
 
 
 def columns(groups: list[Group]) -> list[str]:
-    """The figures that two members or more have."""
+    """The figures that at least two members have."""
     return [name for name in shown(STUDY) if sum(g.scores(name) is not None for g in groups) > 1]
 
 
@@ -82,7 +93,7 @@ def study_tables(groups: list[Group]) -> list[Table]:
     names = columns(groups)
     known = {g.name: [g.scores(name) for name in names] for g in groups}
     tables = [Table("Figures", False, [(g, [s and mean(s) for s in known[g.name]]) for g in groups])]
-    for reference in _held_against(groups):
+    for reference in _references(groups):
         rows = [(g, list(map(_difference, known[g.name], known[reference.name]))) for g in groups if g is not reference]
         tables.append(Table(f"Differences to {reference.name}", True, rows))
     return tables
@@ -92,33 +103,41 @@ def _difference(of: Scores | None, reference: Scores | None) -> SeedEstimate | N
     return None if of is None or reference is None else difference(of, reference)
 
 
-def _held_against(groups: list[Group]) -> list[Group]:
+def _references(groups: list[Group]) -> list[Group]:
     return [g for g in groups if g.name in (FULL, BASELINE)] or groups[:1]
 
 
-def notes(groups: list[Group], missing: list[Member]) -> list[str]:
-    """What a reader must know beside the tables."""
-    told = ["Intervals are 95 %, by a bootstrap over seeds and items, which draws both anew; those of members with one "
-            "seed are over items alone, and say nothing of what another seed would give. Three seeds are few: an "
-            "interval over them is too narrow rather than too wide.",
-            "Differences are paired: on the seeds and items that both have. Bold: 0 lies outside the interval. Nothing "
-            "corrects for looking at many members at once."]  # fmt: skip
+def caveats(groups: list[Group], missing: list[Member]) -> list[str]:
+    """Caveats that a reader must know to interpret the tables, and the members without figures."""
+    sentences = [
+        "Intervals are 95 %, by a bootstrap that resamples both seeds and items. Those of members with one seed are over "
+        "items only and do not cover the variation between seeds. Three seeds are few: intervals over them tend to be too "
+        "narrow.",
+        "Differences are paired, over the seeds and items that both members have. Bold: 0 lies outside the interval. "
+        "There is no correction for multiple comparisons.",
+    ]
     by_name = {g.name: g for g in groups}
     if FULL in by_name and BASELINE in by_name:
         full, baseline = by_name[FULL], by_name[BASELINE]
-        told.append(f"Training took {full.seconds:.0f} s for full and {baseline.seconds:.0f} s for baseline, stage 1 "
+        sentences.append(f"Training took {full.seconds:.0f} s for full and {baseline.seconds:.0f} s for baseline, stage 1 "
                     f"included ({baseline.seconds / max(full.seconds, 1e-9):.2f} times).")  # fmt: skip
         for name in shown(RATIO):
             pair = full.scores(name), baseline.scores(name)
-            found = ratio(*pair) if all(pair) else None
-            if found is not None:
-                told.append(f"{head(name)['title']} of full over that of baseline: {found.value:.2f} "
-                            f"[{found.low:.2f}, {found.high:.2f}].")  # fmt: skip
-    return told + [f"Missing: {named(m) or m.name}: {m.missing or 'items.jsonl is not there'}." for m in missing]
+            estimate = ratio(*pair) if all(pair) else None
+            if estimate is not None:
+                sentences.append(f"{head(name)['title']} of full over that of baseline: {estimate.value:.2f} "
+                            f"[{estimate.low:.2f}, {estimate.high:.2f}].")  # fmt: skip
+    return sentences + [f"Missing: {named(m) or m.name}: {m.missing or 'items.jsonl is not there'}." for m in missing]
 
 
 def text(name: str, of: SeedEstimate | None, signed: bool) -> tuple[str, str]:
-    """An estimate and its interval."""
+    """An estimate and its interval as text.
+
+    Args:
+        name: Of the figure.
+        of: The estimate; None for none.
+        signed: Whether it is a difference.
+    """
     if of is None:
         return "–", ""
     low, high = (number(name, v, unit=False, sign=signed) for v in (of.low, of.high))
@@ -135,7 +154,7 @@ FACTS = ("seeds", "training", "parameters")
 
 
 def markdown(tables: list[Table], lines: list[str]) -> str:
-    """Tables of GitHub's flavour."""
+    """Tables and caveats in GitHub's Markdown."""
     parts = []
     for table in tables:
         names = columns([of for of, _ in tables[0].rows])
@@ -156,22 +175,22 @@ def _cell(name: str, of: SeedEstimate | None, signed: bool) -> str:
 
 
 def _content(
-    tables: list[Table], groups: list[Group], lines: list[str], everyone: list[Member], common: bool
+    tables: list[Table], groups: list[Group], lines: list[str], all_runs: list[Member], common: bool
 ) -> dict[str, Any]:  # fmt: skip
     names = columns(groups)
     blocks = [{"title": table.title, "facts": FACTS if not table.signed else (),
                "rows": [_row(of, cells, names, table.signed) for of, cells in table.rows]} for table in tables]  # fmt: skip
     first = [g.runs[0] for g in groups]
-    words = ["python", "-m", "ragaf_exp.report", f"runs=[{','.join(m.place for m in everyone)}]"]
+    command = ["python", "-m", "ragaf_exp.report", f"runs=[{','.join(m.short_path for m in all_runs)}]"]
     return {
         "title": f"{len(groups)} members, {sum(len(g.runs) for g in groups)} runs",
         "columns": [{"title": head(name)["title"], "better": higher_is_better(name)} for name in names],
         "tables": blocks,
         "notes": lines,
-        "charts": [Markup(svg) for svg in learning_charts(_held_against(groups))],
-        "pictures": side_by_side.titles([g.name for g in groups]),
-        "scenes": side_by_side.scene_grid(first),
-        "command": shlex.join(words + (["items=common"] if common else [])),
+        "charts": [Markup(svg) for svg in learning_charts(_references(groups))],
+        "pictures": paired_runs.titles([g.name for g in groups]),
+        "scenes": paired_runs.scene_grid(first),
+        "command": shlex.join(command + (["items=common"] if common else [])),
     }  # fmt: skip
 
 
