@@ -9,7 +9,7 @@ from torch import nn
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.build import build
 from ragaf_exp.config.schema import Memory
-from ragaf_exp.config.stages import FIRST, LAST, STAGES
+from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
@@ -17,6 +17,11 @@ from ragaf_exp.models.inputs import BoundInputs
 from ragaf_exp.models.loading.tuning import LORA, add_lora, map_lora_name, set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.regions.targets import asked
+
+
+def unit_of(cfg: DictConfig, model: Model) -> int:
+    """Pixels of which the sides of a run's images must be multiples."""
+    return model.downscale * model.backbone.stride * max(STAGES[stage].scale(cfg) for stage in chain(cfg))
 
 
 def make_model(parts: Parts, stage: str) -> Model:
@@ -30,9 +35,10 @@ def make_model(parts: Parts, stage: str) -> Model:
     backbone = build(cfg.backbone, "backbone", **wiring)
     if backbone.schedule is not None:
         parts.diffusion.check_pretrained(backbone.schedule)
-    if size % (unit := codec.downscale * backbone.stride):
-        unit *= cfg.data.size // size
-        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {unit} for this backbone, codec and stage")
+    unit = codec.downscale * backbone.stride * (cfg.data.size // size)
+    for key, pixels in {"size": cfg.data.size, "width": cfg.data.get("width", 0)}.items():
+        if pixels % unit:
+            raise UserError(f"data.{key}={pixels}: must be a multiple of {unit} for this backbone, codec and stage")
     backbone.set_full_inpaint_mask(codec.blank, size, size)
     shapes = backbone.shapes(side, side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
@@ -42,7 +48,7 @@ def make_model(parts: Parts, stage: str) -> Model:
     inputs = BoundInputs(parts.task, codec, side)
     torch.manual_seed(derive(cfg.seed, "init", "lora"))
     add_lora(backbone, stage, memory_of(cfg))
-    further = {"inputs": inputs, "downscale": codec.downscale}
+    further = {"inputs": inputs, "downscale": codec.downscale, "crop_input": bool(cfg.data.get("crop_input"))}
     if not kind.has_region_path:
         return Model(*common, **further)
     torch.manual_seed(derive(cfg.seed, "init", kind.name))

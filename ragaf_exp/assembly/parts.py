@@ -15,6 +15,7 @@ from ragaf_exp.config.build import build
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.assign import Assigned
 from ragaf_exp.data.conditioned import Conditioned
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
 from ragaf_exp.data.recaptioned import Recaptioned
@@ -37,6 +38,7 @@ class Parts:
     augment: Any  # (sketch, generator) -> sketch, of the training split
     tokenizer: Any = None
     chunks: Chunks = field(default_factory=Chunks)  # how many items are sampled and validated at once
+    unit: int = 0  # pixels of which the networks take multiples; 0 = not known yet
 
     @cached_property
     def task(self) -> Task:
@@ -52,13 +54,25 @@ class Parts:
     @cached_property
     def source(self) -> Any:
         """The data source; built when asked for, so that a finished run can be sampled without its data."""
-        return build(self.cfg.data, "data")
+        source = build(self.cfg.data, "data")
+        if self.unit and hasattr(source, "set_unit"):
+            source.set_unit(self.unit)
+        return source
+
+    def set_unit(self, unit: int) -> None:
+        """Set the pixels of which the networks take multiples, for a data source that fits images to several sizes."""
+        self.unit = unit
+        if "source" in vars(self) and hasattr(self.source, "set_unit"):
+            self.source.set_unit(unit)
 
     def examples(self, split: str) -> Examples:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
+        examples = self._varied(split)
         if split == "train" and getattr(self.source, "samples_captions", False):
-            return Recaptioned(self._varied(split), self.cfg.seed)
-        return self._varied(split)
+            examples = Recaptioned(examples, self.cfg.seed)
+        if split == "train" and self.task.assign > 0:
+            examples = Assigned(examples, self.task.assign, self.cfg.seed)
+        return examples
 
     def _varied(self, split: str) -> Examples:
         """Examples, in training with their variants."""

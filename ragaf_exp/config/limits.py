@@ -50,6 +50,7 @@ Items = Annotated[int, Range(0, 100_000_000, "the order of an epoch must fit in 
 Year = Annotated[int, Range(2014, 2100, "COCO began in 2014")]
 StrokeWidth = Annotated[float, Range(0.001, 0.2, "of the picture's side; narrower strokes vanish, wider ones fill it")]
 Size = Annotated[int, Range(16, 2_048, "pixels; smaller pictures show no object, and regions are traced at 2048 at most")]
+SizeOrNone = Annotated[int, Range(0, 2_048, "pixels, as data.size; 0 takes the height")]
 Objects = Annotated[int, Range(1, 16, "more do not fit into a picture")]
 Crops = Annotated[int, Range(0, 64, "crops of one picture; more are near-duplicates")]
 
@@ -72,6 +73,7 @@ Reach = Annotated[int, Range(0, 64, "cells around a region; no grid is wider")]
 Patch = Annotated[int, Range(1, 32, "pixels; a latent pixel holds 3 patch^2 channels")]
 Tile = Annotated[int, Range(0, 8_192, "pixels; 0, or more than the picture has, means no tiling")]
 Multiplier = Annotated[int, Range(1, 32, "times the base's channels; Stable Diffusion goes up to 4")]
+MaskStrength = Annotated[float, Range(0.0, 1_000.0, "above, masked logits overflow in half precision; 0 is learned")]
 if TYPE_CHECKING:  # a config gives lists, and constructors have tuples as defaults
     UNetWidths = Sequence[int]
     Widths = Sequence[int]
@@ -92,6 +94,9 @@ Timesteps = Annotated[int, Range(2, 10_000, "of the noise schedule; models are t
 Beta = Annotated[float, Range(0.0, 1.0, "the share of the signal's variance that a timestep replaces by noise", above=True)]
 MinSnr = Annotated[float, Range(0.0, 1_000_000.0, "no timestep has a larger signal-to-noise ratio; 0 disables clipping")]
 SnrOffset = Annotated[float, Range(0.0, 1_000.0, "added to the signal-to-noise ratio, which is 1 halfway")]
+LogitMean = Annotated[float, Range(-10.0, 10.0, "of the time's logit; beyond, float32 does not separate times")]
+LogitDeviation = Annotated[float, Range(1e-2, 10.0, "of the time's logit; below, one timestep is trained, above, the ends")]
+TimeShift = Annotated[float, Range(1e-2, 100.0, "1 is none; Stable Diffusion 3 has 3, and beyond 100 one end remains")]
 Guidance = Annotated[float, Range(0.0, 100.0, "images saturate at far smaller values")]
 SamplingSteps = Annotated[int, Range(1, 10_000, "no schedule has more timesteps")]
 

@@ -137,6 +137,8 @@ def _check_combinations(cfg: DictConfig) -> None:
     """Refuse values that can't be combined."""
     if cfg.stage.batch % cfg.stage.accumulate:
         raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
+    if cfg.data.get("buckets") and cfg.stage.curriculum > 0:
+        raise UserError("data.buckets=true: not with stage.curriculum, which mixes sizes; set stage.curriculum=0")
     _check_progressive(cfg)
     _check_sharded(cfg)
     _check_in_backward(cfg)

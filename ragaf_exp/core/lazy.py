@@ -15,10 +15,14 @@ class LazyItems(Sequence[Made]):
         make: Index -> item.
         length: Number of items.
         caption: Index -> the item's caption, where that is known without making the item.
+        sizes: Height and width of each item's image, where they differ.
     """
 
-    def __init__(self, make: Callable[[int], Made], length: int, caption: Callable[[int], str] | None = None) -> None:
-        self._make, self._length, self._caption = make, length, caption
+    def __init__(
+        self, make: Callable[[int], Made], length: int, caption: Callable[[int], str] | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> None:  # fmt: skip
+        self._make, self._length, self._caption, self.sizes = make, length, caption, sizes
 
     def __len__(self) -> int:
         return self._length

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ragaf_exp.core.edits import RegionEdits
+
 MAPPINGS = ("conditions", "present")  # fields of a batch that hold tensors by name
 
 
@@ -26,6 +28,23 @@ class SceneObject:
     span: tuple[int, int]  # [start, end) of its phrase in the caption, in characters
     heldout: bool = False  # the colour-shape pair never occurs in training
     repeated: bool = False  # another object of the scene has the same shape
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of a picture that an item shows, in pixels of the picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    whole: tuple[int, int]  # height and width of the picture
+
+    @property
+    def cut(self) -> tuple[float, float, float, float]:
+        """Shares of the picture that are cut off at the top, left, bottom and right; negative where it is padded."""
+        (height, width), bottom, right = self.whole, self.top + self.height, self.left + self.width
+        return self.top / height, self.left / width, 1 - bottom / height, 1 - right / width
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,7 @@ class Item:
     drawing: np.ndarray | None = None  # (H,W) float32 in [0,1], 1 = stroke
     objects: tuple[SceneObject, ...] = ()
     object_map: np.ndarray | None = None  # (H,W) uint8, 0 = background, else SceneObject.label
+    crop: Crop | None = None  # what the image shows of the source's picture; None = all of it
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)  # further inputs of a task, see Example
     task: int | None = None  # index of its task, where one network is trained on several
     captions: tuple[Caption, ...] = ()  # all captions, where training samples one at each step; the first is `caption`
@@ -80,9 +100,42 @@ class Example:
     sketch: np.ndarray  # (H,W) float32 in [0,1], 1 = stroke
     regions: Regions
     graph: Graph
+    edits: RegionEdits | None = None
     # a task's conditions beyond caption and sketch: images (H,W,3) uint8, maps (H,W) or (H,W,C) float, numbers (P,) float
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()  # conditions that it does not have, such as a sketch that was not given
+
+
+@dataclass(frozen=True)
+class KeptImages:
+    """Images of which only a part is sampled again."""
+
+    image: torch.Tensor  # (B,3,H,W) in [-1,1]
+    redo: torch.Tensor  # (B,1,H,W) bool: the part
+    strength: float  # share of the noise schedule, in (0,1]
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> KeptImages:
+        """Apply a function to both tensors."""
+        return replace(self, image=change(self.image), redo=change(self.redo))
+
+
+@dataclass(frozen=True)
+class EditTensors:
+    """The region edits of a batch; an item without edits has the defaults of RegionEdit."""
+
+    prompts: list[list[str]]  # of each item's regions; "" = the region reads the caption
+    importance: torch.Tensor | None = None  # (B,N); None where all are 1, as is `outline`
+    outline: torch.Tensor | None = None  # (B,N)
+    keep: KeptImages | None = None  # of all items or of none
+
+    def __getitem__(self, index: slice) -> EditTensors:
+        """Select some of the batch's items."""
+        return replace(self.each(lambda value: value[index]), prompts=self.prompts[index])
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> EditTensors:
+        """Apply a function to every tensor."""
+        importance, outline = (None if x is None else change(x) for x in (self.importance, self.outline))
+        return EditTensors(self.prompts, importance, outline, None if self.keep is None else self.keep.each(change))
 
 
 @dataclass(frozen=True)
@@ -101,7 +154,9 @@ class Batch:
     spans: torch.Tensor | None = None  # (B,N,2) int64: [start, end) of each region's phrase in the caption, (0,0) = none
     latent: torch.Tensor | None = None  # (B,C,h,w): the encoded image, where latents are cached
     text: Any = None  # models.conditioning.Text: the encoded captions, where text features are cached
+    crops: torch.Tensor | None = None  # (B,4) Crop.cut of each item, 0 where it shows all; None where all do
     no_text: Any = None  # the encoded empty caption, (1,T,D), which replaces a dropped caption
+    edits: EditTensors | None = None  # of regions, where an example has any
     # a task's further conditions: images (B,3,H,W) in [-1,1], maps (B,C,H,W), numbers (B,P)
     conditions: Mapping[str, torch.Tensor] = field(default_factory=dict)
     present: Mapping[str, torch.Tensor] = field(default_factory=dict)  # condition -> (B,) bool, where an item has none
@@ -140,6 +195,6 @@ class Batch:
         """Apply a function to every tensor."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
-        changed |= {k: values[k].each(change) for k in ("text", "no_text") if values[k] is not None}
+        changed |= {k: values[k].each(change) for k in ("text", "no_text", "edits") if values[k] is not None}
         changed |= {k: {name: change(value) for name, value in getattr(self, k).items()} for k in MAPPINGS}
         return replace(self, **changed)

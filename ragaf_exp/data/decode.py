@@ -24,7 +24,7 @@ from ragaf_exp.core.errors import UserError
 MAX_PIXELS = 64_000_000  # a decompression bomb beyond this
 FULL_16 = 16384  # values from which on greyscale uses all of 16 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
-ORIENTATION = 0x0112  # EXIF tag
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for which width and height are exchanged
 JPEG_END, TAIL = b"\xff\xd9", 64  # marker, and the last bytes of a whole file that it is in
 REDUCED = {
     1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -41,6 +41,13 @@ def check_header(path: str | Path) -> tuple[int, int]:
     """Read the width and height of an image from its header, as stored. Raises UserError as read_image would."""
     with _open(path) as picture:
         return picture.size
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Read the height and width of an image from its header, with its EXIF orientation. Raises UserError as read_image."""
+    with _open(path) as picture:
+        width, height = picture.size
+        return (width, height) if _orientation(picture) in TURNED else (height, width)
 
 
 def decode(path: str | Path, content: bytes | None = None, side: int = 0) -> tuple[np.ndarray, np.ndarray | None]:

@@ -123,11 +123,11 @@ def check_shares(val_share: float, test_share: float) -> None:
         raise UserError(f"data.val_share={val_share}: together with data.test_share={test_share} must be below 1")
 
 
-def check_size(size: int) -> None:
-    """Raise UserError unless `size` is a multiple of 4 in [16, 2048]."""
+def check_size(size: int, key: str = "size") -> None:
+    """Raise UserError unless `size`, the value of data.KEY, is a multiple of 4 in [16, 2048]."""
     if size % 4 or not 16 <= size <= 2048:
         better = min(max(4 * round(size / 4), 16), 2048)
-        raise UserError(f"data.size={size}: must be a multiple of 4 from 16 to 2048; take {better}")
+        raise UserError(f"data.{key}={size}: must be a multiple of 4 from 16 to 2048; take {better}")
 
 
 def check_counts(**counts: int) -> None:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ragaf_exp.core.randomness import derive
-from ragaf_exp.core.types import Example, Item
+from ragaf_exp.core.types import Crop, Example, Item
 from ragaf_exp.data.loader import Examples
 
 LEAST = 0.75  # smallest side of a crop, as a share of the item's
@@ -28,7 +28,9 @@ class MirroredItems(Sequence):
         return len(self.items)
 
     def __getitem__(self, index: int) -> Item:
-        return _each(self.items[index], lambda name, array: np.ascontiguousarray(array[:, ::-1]))
+        item = _each(self.items[index], lambda name, array: np.ascontiguousarray(array[:, ::-1]))
+        crop = item.crop
+        return item if crop is None else replace(item, crop=replace(crop, left=crop.whole[1] - crop.left - crop.width))
 
 
 class CroppedItems(Sequence):
@@ -60,7 +62,16 @@ class CroppedItems(Sequence):
             kind = cv2.INTER_NEAREST if name == "object_map" else cv2.INTER_LINEAR
             return cv2.resize(array[top : top + rows, left : left + columns], (width, height), interpolation=kind)
 
-        return _each(item, window)
+        return replace(_each(item, window), crop=_inner(item, top, left, rows, columns))
+
+
+def _inner(item: Item, top: int, left: int, rows: int, columns: int) -> Crop:
+    """Compute the crop of a picture that a window of an item's image shows; the window is in pixels of the image."""
+    height, width = item.image.shape[:2]
+    outer = item.crop or Crop(0, 0, height, width, (height, width))
+    down, across = outer.height / height, outer.width / width
+    return Crop(outer.top + round(top * down), outer.left + round(left * across), round(rows * down),
+                round(columns * across), outer.whole)  # fmt: skip
 
 
 class Varied(Examples):

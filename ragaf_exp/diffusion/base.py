@@ -18,8 +18,12 @@ class Process(nn.Module, ABC):
     timesteps: int
     schedulers: tuple[str, ...]
 
+    def at(self, height: int, width: int) -> Process:
+        """The process for latents of height x width; itself, unless it depends on the resolution."""
+        return self
+
     def sample_timesteps(self, count: int, last: int, generator: Generator) -> Tensor:
-        """(count,) int64 on the CPU, uniform in [0, last)."""
+        """(count,) on the CPU; uniform whole numbers in [0, last), unless the process has a density of another kind."""
         return torch.randint(0, last, (count,), generator=generator)
 
     @abstractmethod
@@ -33,6 +37,15 @@ class Process(nn.Module, ABC):
     @abstractmethod
     def to_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The estimate of x_0 that a prediction amounts to, (B,C,h,w)."""
+
+    def from_x0(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return the prediction that amounts to an estimate of x_0, the inverse of `to_x0`.
+
+        For given x_t, `to_x0` is affine in the prediction, for every process.
+        """
+        zero = torch.zeros_like(x_t)
+        slope = self.to_x0(torch.ones_like(x_t), zero, t)
+        return (x_0 - self.to_x0(zero, x_t, t)) / slope
 
     @abstractmethod
     def weight(self, t: Tensor) -> Tensor:

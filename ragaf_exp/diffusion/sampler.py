@@ -12,14 +12,15 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.denoiser import Denoiser, prediction_of
+from ragaf_exp.diffusion.keeping import Known, Step, Watch
 
 
 class Sampler:
     """Deterministic sampling of either stage.
 
-    scheduler: ddim, dpm (DPM-Solver++ 2M) or euler. steps: of the whole schedule, of which a stage that starts from
-    a coarse latent runs the last `strength` share. guidance, sketch_guidance: classifier-free guidance on text and on
-    sketch, 1 = none (Ho & Salimans 2022; two conditions as in Brooks et al. 2023, eq. 3).
+    scheduler: ddim, dpm (DPM-Solver++ 2M) or euler; of a flow euler, heun or dpm. steps: of the whole schedule, of which
+    a stage that starts from a coarse latent runs the last `strength` share. guidance, sketch_guidance: classifier-free
+    guidance on text and on sketch, 1 = none (Ho & Salimans 2022; two conditions as in Brooks et al. 2023, eq. 3).
     """
 
     def __init__(
@@ -38,20 +39,28 @@ class Sampler:
 
     @torch.no_grad()
     def sample(
-        self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0
-    ) -> tuple[Tensor, Any]:
+        self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0,
+        known: Known | None = None, watch: Watch | None = None,
+    ) -> tuple[Tensor, Any]:  # fmt: skip
         """noise (B,C,h,w) standard normal -> latents (B,C,h,w), and the conditioning they were drawn with.
 
-        coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is.
+        coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is. known: a latent
+        of which only a part is sampled. watch: called after every step; it may raise Stopped.
         """
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
-        scheduler = self.diffusion.scheduler(self.scheduler)
+        scheduler = self.diffusion.at(noise.shape[2], noise.shape[3]).scheduler(self.scheduler)
         scheduler.set_timesteps(self.steps, device=noise.device)
         timesteps, x = self._start(scheduler, noise, coarse, strength)
-        for t in timesteps:
+        for number, t in enumerate(timesteps, 1):
             x_t = scheduler.scale_model_input(x, t)
-            out = scheduler.step(self._guided(model, x_t, t, conditions), t, x)
+            prediction = self._guided(model, x_t, t, conditions)
+            times = t.long().expand(len(x_t))
+            if known is not None:
+                prediction = known.blended(self.diffusion, prediction, x_t, times)
+            out = scheduler.step(prediction, t, x)
             x = out.prev_sample
+            if watch is not None:
+                watch(Step(number, len(timesteps), int(t), self.diffusion.to_x0(prediction, x_t, times)))
         # where the steps don't divide the schedule, diffusers' DDIM stops short of its end, by a last trace of noise
         return out.get("pred_original_sample", x), conditions[0][1]
 
@@ -74,7 +83,8 @@ class Sampler:
             raise UserError(f"stage.strength={strength}: must be above 0 and at most 1")
         if coarse is None or strength == 1:
             return scheduler.timesteps, noise * scheduler.init_noise_sigma
-        first = len(scheduler.timesteps) - max(1, round(len(scheduler.timesteps) * strength))
+        steps = -(-len(scheduler.timesteps) // scheduler.order)  # one of second order calls the network twice
+        first = scheduler.order * (steps - max(1, round(steps * strength)))
         timesteps = scheduler.timesteps[first:]
         if hasattr(scheduler, "set_begin_index"):  # multistep solvers look their place up otherwise
             scheduler.set_begin_index(first)

@@ -11,7 +11,9 @@ from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.compose import OUTPUT_KEYS
 from ragaf_exp.config.moved import original
 from ragaf_exp.core.files import write_json
+from ragaf_exp.data.buckets import same_size
 from ragaf_exp.data.loader import Examples, collate
+from ragaf_exp.data.sizes import size_text
 from ragaf_exp.evaluation.fusion import fusion_curve
 from ragaf_exp.evaluation.readers import readers
 from ragaf_exp.evaluation.samples import SampleCache, fingerprint
@@ -44,12 +46,16 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     draws = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     judged = judge(cfg, parts, last)
     judged.networks.check()
-    content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
+    training = parts.source.split("train")
+    content = evaluate(
+        folder, pipeline, examples, cfg.eval.batch, judged, draws, show, training, cfg.eval.prompted_items
+    )
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
     draws.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
     if last.ragaf is not None:
-        batch = collate(examples.first(cfg.eval.batch)).to(pipeline.compute.device)
+        first = examples.first(cfg.eval.batch)
+        batch = collate([first[i] for i in same_size(first, len(first))[0]]).to(pipeline.compute.device)
         with torch.no_grad():
             regions = last.condition(batch).regions
         write_json(folder.samples / "fusion.json", fusion_curve(last, regions), own=True)
@@ -60,20 +66,29 @@ def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, example
     """What words attend to over the timesteps, beside the first test items' other pictures."""
     if not examples:
         return
-    with record_attention(model, parts.diffusion) as watch:
-        pipeline(collate(examples))
-    for row, example in enumerate(examples):
-        place = folder.samples / "test" / f"{row:04d}"
-        save_attention(place, example, watch.frames(), row, model.text, parts.codec, own=True)
+    for rows in same_size(examples, len(examples)):
+        with record_attention(model, parts.diffusion) as watch:
+            pipeline(collate([examples[i] for i in rows]))
+        for row, i in enumerate(rows):
+            place = folder.samples / "test" / f"{i:04d}"
+            save_attention(place, examples[i], watch.frames(), row, model.text, parts.codec, own=True)
 
 
 def judge(cfg: DictConfig, parts: Parts, model: Model) -> EvaluationContext:
     """What images are scored by, as the config has it."""
     weights = "raw" if cfg.memory.ema == "off" else "ema"
-    measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": cfg.data.size,
+    measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": _resolution(cfg),
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
     metrics = [resolved(metric) for metric in parts.task.metrics]
     return EvaluationContext(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with, metrics)
+
+
+def _resolution(cfg: DictConfig) -> int | str:
+    """The size of the images: a number for squares, else width x height, or that they are of many sizes."""
+    if cfg.data.get("buckets"):
+        return f"buckets of {cfg.data.size}"
+    width = cfg.data.get("width") or cfg.data.size
+    return cfg.data.size if width == cfg.data.size else size_text(cfg.data.size, width)
 
 
 def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:
@@ -89,6 +104,8 @@ class _Head:
     def __init__(self, items, count: int):
         self.items = items
         self.count = min(len(items), count) if count else len(items)
+        sizes = getattr(items, "sizes", None)
+        self.sizes = None if sizes is None else sizes[: self.count]
 
     def __len__(self) -> int:
         return self.count

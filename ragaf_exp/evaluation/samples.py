@@ -74,14 +74,17 @@ class SampleCache:
 class CachedSamples:
     """The images of all items, in batches that lie on disk; as many as fit into HELD bytes stay in memory as well.
 
-    draw: the examples of a batch -> its images. examples: all items', of which batch k starts at k * batch.
+    draw: the examples of a batch -> its images. examples: all items'. batches: the indices of each batch's items.
     """
 
     def __init__(
-        self, draws: SampleCache, draw: Callable[[list[Example]], SampledImages], examples: Sequence[Example], batch: int
-    ):
-        self.draws, self.draw, self.examples, self.batch = draws, draw, examples, batch
+        self, draws: SampleCache, draw: Callable[[list[Example]], SampledImages], examples: Sequence[Example],
+        batches: Sequence[Sequence[int]],
+    ):  # fmt: skip
+        self.draws, self.draw, self.examples, self.batches = draws, draw, examples, batches
         self.keys: list[list[str]] = []  # of each batch
+        self.rows = {item: (number, row) for number, rows in enumerate(batches) for row, item in enumerate(rows)}
+        batch = max(map(len, batches))
         held = max(FEWEST, HELD // max(1, batch * 6 * examples[0].item.image.shape[0] * examples[0].item.image.shape[1]))
         self._read = lru_cache(maxsize=held)(self._batch)
 
@@ -97,14 +100,14 @@ class CachedSamples:
         """One array of FIELDS for each item."""
 
         def of_item(index: int) -> np.ndarray:
-            number, row = divmod(index, self.batch)
+            number, row = self.rows[index]
             return getattr(self._read(number), field)[row]
 
         return LazyItems(of_item, sum(map(len, self.keys)))
 
     def _batch(self, number: int) -> SampledImages:
-        start, keys = number * self.batch, self.keys[number]
-        return self.draws.batch(keys, lambda: self.draw([self.examples[start + i] for i in range(len(keys))]))
+        indices = self.batches[number]
+        return self.draws.batch(self.keys[number], lambda: self.draw([self.examples[i] for i in indices]))
 
 
 def fingerprint(*facts: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
-from ragaf_exp.data.loader import Examples, collate, eval_batches
+from ragaf_exp.data.buckets import batches_of
+from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.evaluation.overlap import check_finite, look
+from ragaf_exp.evaluation.prompted import prompted_values
 from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors, stage_images
 from ragaf_exp.runs.folder import RunFolder
@@ -44,14 +47,17 @@ class EvaluationContext:
 
 def evaluate(
     folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: EvaluationContext, draws: SampleCache,
-    show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (),
+    show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (), prompted: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Draw and score; returns and writes metrics.json. show: called with (place, example, its batch's images, row).
 
-    training: the items that the weights were trained on, of which some are compared with the test items.
+    training: the items that the weights were trained on, of which some are compared with the test items. prompted: the
+    number of items that are also sampled with region prompts, where there is a stage 2.
     """
+    sizes = getattr(examples.items, "sizes", None) or [None] * len(examples)
+    batches = batches_of(sizes, batch)
     examples = LazyItems(examples.__getitem__, len(examples))
-    drawn, rows = _draw(pipeline, examples, batch, draws, show)
+    drawn, rows = _draw(pipeline, examples, batches, draws, show)
     result = Result(rows)
     stages = {name: drawn.of(name) for name in reversed(IMAGES) if drawn.has(name)}
     truth = LazyItems(lambda i: examples[i].item.image, len(examples))
@@ -59,6 +65,10 @@ def evaluate(
     for number, (stage, images) in enumerate(stages.items()):
         maps = drawn.of("region_text") if number == 0 and drawn.has("region_text") else None
         score_stage(result, examples, images, maps, judge, prefix="" if number == 0 else f"{stage}/")
+    if pipeline.refine is not None and prompted:
+        first = [[i for i in indices if i < prompted] for indices in batches]
+        values = prompted_values(examples, rows, first, draws, partial(_images, pipeline))
+        result.add(values, {}, judge.measured_with, "")
     write_items(folder.path / "items.jsonl", result.rows)
     return _write(folder, result, judge.measured_with["resamples"], warnings, overlap)
 
@@ -85,19 +95,24 @@ def score_stage(
 
 
 def _draw(
-    pipeline: Pipeline, examples: Sequence[Example], batch: int, draws: SampleCache,
+    pipeline: Pipeline, examples: Sequence[Example], batches: list[list[int]], draws: SampleCache,
     show: Callable[[int, Example, SampledImages, int], None],
 ) -> tuple[CachedSamples, list[ItemRow]]:  # fmt: skip
-    """Every batch, drawn or found drawn."""
-    facts: list[ItemRow] = []
-    drawn = CachedSamples(draws, lambda rows: _finite(pipeline(collate(rows)), rows).to_images(), examples, batch)
-    for rows in tqdm(eval_batches(examples, batch), total=-(-len(examples) // batch), desc="drawing", unit="batch"):
-        start = len(facts)
-        facts += [row_of(example) for example in rows]
-        images = drawn.add([f"{row.key} {row.image} {row.sketch}" for row in facts[start:]])
-        for row, example in enumerate(rows):
-            show(start + row, example, images, row)
-    return drawn, facts
+    """Sample every batch, or read it where it was sampled before. batches: indices of items of one size."""
+    facts: dict[int, ItemRow] = {}
+    drawn = CachedSamples(draws, partial(_images, pipeline), examples, batches)
+    for indices in tqdm(batches, desc="drawing", unit="batch"):
+        rows = [examples[i] for i in indices]
+        of_batch = [row_of(example) for example in rows]
+        facts |= zip(indices, of_batch, strict=True)
+        images = drawn.add([f"{row.key} {row.image} {row.sketch}" for row in of_batch])
+        for row, (index, example) in enumerate(zip(indices, rows, strict=True)):
+            show(index, example, images, row)
+    return drawn, [facts[i] for i in range(len(examples))]
+
+
+def _images(pipeline: Pipeline, rows: Sequence[Example]) -> SampledImages:
+    return _finite(pipeline(collate(list(rows))), rows).to_images()
 
 
 def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensors:
@@ -107,7 +122,8 @@ def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensor
 
 
 def _facts(truth: Sequence[np.ndarray], judge: EvaluationContext) -> dict[str, dict[str, Any]]:
-    tolerance = {"tolerance_px": round(tolerance_px(truth[0].shape), 3), "edges": judge.reader.name}
+    shapes = {image.shape for image in truth}
+    tolerance = {"tolerance_px": round(max(map(tolerance_px, shapes)), 3), "edges": judge.reader.name}
     seams = {"truth": round(float(np.mean([seam_ratio(image, judge.patch) for image in truth])), 4)}
     sketch = in_group(SKETCH, chance=True)
     return {**dict.fromkeys(sketch, tolerance), "seam_ratio": seams, "ssim": {"window": "uniform 7x7"}}

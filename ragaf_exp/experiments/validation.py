@@ -11,9 +11,11 @@ from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.stages import STAGES
 from ragaf_exp.core.safe_files import make_folder
+from ragaf_exp.data.buckets import same_size
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.experiments.later import later_modules
 from ragaf_exp.inference.load import make_pipeline
+from ragaf_exp.inference.mixed_sizes import sample_images
 from ragaf_exp.models.model import Model
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.condition_usage import condition_usage, fusion_weights
@@ -56,7 +58,7 @@ class Validation:
         later, shown = later_modules(), self.cfg.eval.grid
         rows = self.examples.first(max(shown, self.cfg.eval.validation_drawn))
         models = (coarse, ema) if STAGES[stage].starts_from else (ema, None)
-        sampled = make_pipeline(self.cfg, self.parts, *models, compute)(collate(rows)).to_images()
+        sampled = sample_images(make_pipeline(self.cfg, self.parts, *models, compute), rows)
         grid = later.panels.validation_grid(rows[:shown], sampled.first(shown), self.parts.task.panels)
         later.panels.save_png(make_folder(self.folder.samples) / f"{stage}-{step:06d}.png", grid, own=True)
         scores = {}
@@ -69,7 +71,7 @@ class Validation:
         """Denoising loss with the correct and with shuffled conditions; in stage 2 also the fusion weights."""
         rows, size = self.examples.first(self.cfg.eval.validation_items), self.cfg.eval.batch
         schedule = plan(self.cfg, stage, self.parts)
-        batches = [collate(rows[i : i + size]).to(compute.device) for i in range(0, len(rows), size)]
+        batches = [collate([rows[i] for i in some]).to(compute.device) for some in same_size(rows, size)]
         batches = [batch.smaller(schedule.scale) for batch in batches]
         args = (batches, schedule.last, self.cfg.seed, self.parts.task.conditions, self.parts.chunks)
         losses = condition_usage(ema, objective, self.parts.codec, *args)

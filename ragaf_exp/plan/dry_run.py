@@ -17,7 +17,7 @@ from ragaf_exp.config.build import build
 from ragaf_exp.config.stages import LAST, STAGES
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.model import Model
-from ragaf_exp.plan.dummies import DummyTokenizer, NullRunFolder, largest_batch
+from ragaf_exp.plan.dummies import DummyTokenizer, NullRunFolder, largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
 from ragaf_exp.training.encoder_cache.features import CacheUse
@@ -45,13 +45,13 @@ class DryRun:
         """The trainer of a stage, as a run builds it. coarse: stage 1's model, None in stage 1."""
         return self.setup.trainer(stage, coarse, NullRunFolder())
 
-    def batch(self, items: int, text: nn.Module) -> Batch:
-        """The largest batch that the config allows, with the encoder outputs that it caches. text: the text encoder."""
-        batch = largest_batch(items, self.cfg.data.size, self.cfg.regions.max_regions, self.parts.task.maps)
-        codec, side = self.parts.codec, self.cfg.data.size
+    def batch(self, items: int, model: Model) -> Batch:
+        """The largest batch that the config allows, with the encoder outputs that it caches. model: of the stage."""
+        height, width = planned_size(self.cfg, model)
+        batch = largest_batch(items, height, self.cfg.regions.max_regions, self.parts.task.maps, width)
+        codec, text = self.parts.codec, model.text
         if self.cached.latents:
-            size = side // codec.downscale
-            batch = replace(batch, latent=torch.zeros(items, codec.channels, size, size))
+            batch = replace(batch, latent=torch.zeros(codec.latent_shape(batch)))
         if self.cached.texts:
             with torch.no_grad():
                 batch = replace(batch, text=text(batch.captions), no_text=text([""]))
@@ -80,7 +80,7 @@ class TrainingFixture:
             self.trainer = dry_run.trainer(stage.name, self.coarse)
         with tracker.labelling("batch"):
             items = stage.setting(cfg, "region_batch") if phase == REGIONS else cfg.stage.batch
-            self.batch = dry_run.batch(items, self.trainer.bare.text)
+            self.batch = dry_run.batch(items, self.trainer.bare)
         self.number = 0 if phase == REGIONS else self.trainer.plan.steps - 1
         _label_all(tracker, self.trainer, self.codec, cfg.memory.ema)
 

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
+from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.core.types import Batch
+from ragaf_exp.data.buckets import Buckets
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
+from ragaf_exp.models.model import Model
 
 NO_MAPS: Mapping[str, int] = {}
 
@@ -53,6 +57,15 @@ class NullRunFolder:
 
     def status(self, state: str, **facts: Any) -> None:
         """Discard the status."""
+
+
+def planned_size(cfg: DictConfig, model: Model) -> tuple[int, int]:
+    """Height and width of the largest images that a run trains on, in pixels; with buckets those of the largest bucket."""
+    if not cfg.data.get("buckets"):
+        return cfg.data.size, cfg.data.get("width") or cfg.data.size
+    buckets = Buckets(cfg.data.size)
+    buckets.set_unit(unit_of(cfg, model))
+    return buckets.largest()
 
 
 def largest_batch(items: int, size: int, regions: int, maps: Mapping[str, int] = NO_MAPS, width: int = 0) -> Batch:

@@ -10,11 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.assembly.model import init_refine_from_coarse, make_model, memory_of
 from ragaf_exp.compute.device import Compute
+from ragaf_exp.config.build import locate
 from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain, last_stage
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dry_run import REGIONS, DryRun, TrainingFixture, track_allocations, wrapped
-from ragaf_exp.plan.dummies import largest_batch
+from ragaf_exp.plan.dummies import largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute, meta_device
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
 from ragaf_exp.training.condition_usage import condition_usage
@@ -81,13 +82,14 @@ def planned_config(cfg: DictConfig) -> DictConfig:
     short.stage.batch = micro_batch(cfg) * short.stage.accumulate
     short.stage[LAST.name].region_batch = micro_batch(cfg, REGIONS) * short.stage.accumulate
     short.memory.compile = False  # not planned
-    short.sampler.steps, short.sampler.scheduler = min(2, cfg.sampler.steps), "ddim"
+    short.sampler.steps = min(2, cfg.sampler.steps)
     for group in ("backbone", "codec", "text", "hint"):  # without its folder, a network is planned from the config
         part = short[group]
         if "weights" in part:
             part.weights, part.source = "none", part.source if _is_local(part.get("source", "")) else ""
     if "source" in short.diffusion and not _is_local(short.diffusion.source):
         short.diffusion = {"_target_": "ragaf_exp.diffusion.process.Diffusion"}
+    short.sampler.scheduler = locate(short.diffusion._target_, "diffusion").schedulers[0]
     return short
 
 
@@ -129,10 +131,10 @@ def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
         stages = (fixture.coarse, model) if stage.starts_from else (model, None)
         pipeline = make_pipeline(cfg, fixture.parts, *stages, compute)
         with tracker.labelling("batch"):
+            height, width = planned_size(cfg, model)
             task = fixture.parts.task
-            sampled, scored = (
-                largest_batch(n, cfg.data.size, cfg.regions.max_regions, task.maps) for n in (items, cfg.eval.batch)
-            )
+            further = (height, cfg.regions.max_regions, task.maps, width)
+            sampled, scored = (largest_batch(n, *further) for n in (items, cfg.eval.batch))
         tracker.start()
         with torch.no_grad(), tracker.labelling("activations"):
             pipeline(sampled)
@@ -159,7 +161,8 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
         for model in filter(None, models.values()):
             model.requires_grad_(False).eval()
         with tracker.labelling("batch"):
-            batch = largest_batch(cfg.eval.batch, cfg.data.size, cfg.regions.max_regions, dry_run.parts.task.maps)
+            height, width = planned_size(cfg, next(filter(None, models.values())))
+            batch = largest_batch(cfg.eval.batch, height, cfg.regions.max_regions, dry_run.parts.task.maps, width)
         pipeline = make_pipeline(cfg, dry_run.parts, models[FIRST.name], models[LAST.name], compute)
         codec = dry_run.parts.codec
         tracker.start()

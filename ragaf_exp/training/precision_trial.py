@@ -12,6 +12,7 @@ from ragaf_exp.compute.device import Compute, kernels
 from ragaf_exp.config.schema import Stage
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch
+from ragaf_exp.data.buckets import same_size
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.distributed import collectives
 from ragaf_exp.models.codecs.base import Codec
@@ -60,6 +61,7 @@ class Trial:
     def _micro_batch(self) -> MicroBatch:
         """Made once, and only where steps are timed."""
         rows = self.examples.first(min(self.items, DISTINCT))
+        rows = [rows[i] for i in same_size(rows, len(rows))[0]]
         rows = (rows * self.items)[: self.items]
         batch = self.to_batch(rows, spans=self.objective.weights["spans"] > 0).smaller(self.plan.scale)
         x_0 = self.codec.encode(batch.image) if batch.latent is None else batch.latent

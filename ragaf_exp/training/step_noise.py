@@ -60,7 +60,7 @@ def sample_step_noise(
     n = shape[0]
     return StepNoise(
         noise=torch.randn(shape, generator=generator),
-        timesteps=process.sample_timesteps(n, last, generator),
+        timesteps=process.at(shape[2], shape[3]).sample_timesteps(n, last, generator),
         keep={name: torch.rand(n, generator=generator) >= share for name, share in dropout.items()},
         recolour=torch.rand(n, generator=generator) < recolour if recolour else None,
         coarse=torch.randn(shape, generator=generator) if coarse else None,

@@ -20,6 +20,7 @@ from ragaf_exp.config.schema import Memory, Optim, Stage
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch
+from ragaf_exp.data.buckets import bucket_order, groups_of
 from ragaf_exp.data.curriculum import eased, easy_first
 from ragaf_exp.data.loader import Examples, batch_order, collate, step_loader, workers_watched
 from ragaf_exp.distributed import collectives, launch
@@ -164,8 +165,10 @@ class Trainer:
         middle, end = self.plan.region_steps, self.plan.steps
         parts = ((self.plan.region_batch, range(start, middle)), (self.stage_cfg.batch, range(max(start, middle), end)))
         easy = easy_first(examples) if self.stage_cfg.curriculum else None
+        groups = groups_of(examples.items)
         for batch, steps in parts:
-            order = batch_order(len(examples), batch, self.seed, steps, collectives.rank(), collectives.count())
+            share = (batch, self.seed, steps, collectives.rank(), collectives.count())
+            order = bucket_order(groups, *share) if len(groups) > 1 else batch_order(len(examples), *share)
             yield from order if easy is None else eased(order, steps, easy, self.stage_cfg.curriculum * end)
 
     def step(self, step: int, batch: Batch) -> None:

@@ -43,8 +43,8 @@ def test_a_survey_of_one_file_does_not_count_compiling(tmp_path, monkeypatch):
 
     region_survey.survey_folder(tmp_path, 64, [])  # compiled, whatever ran before
     monkeypatch.setattr(building, "build", slow_at_first)
-    found, _ = region_survey.survey_folder(tmp_path, 64, [])
-    assert found.counts == [2] and found.milliseconds < 900
+    result, _ = region_survey.survey_folder(tmp_path, 64, [])
+    assert result.counts == [2] and result.milliseconds < 900
 
 
 @pytest.mark.parametrize("commit", [environment._commit, snapshot._commit])

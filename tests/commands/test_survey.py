@@ -24,14 +24,14 @@ def drawings(tmp_path):
 
 
 def test_counts_and_figures(drawings):
-    found, pictures = region_survey.survey_folder(drawings, 64, [])
-    assert found.counts == [1, 2, 3] and found.objects == [False, True, True] and found.milliseconds > 0
+    result, pictures = region_survey.survey_folder(drawings, 64, [])
+    assert result.counts == [1, 2, 3] and result.objects == [False, True, True] and result.milliseconds > 0
     assert len(pictures) == 3 and pictures[0].shape == pictures[1].shape
 
 
 def test_overrides_reach_the_regions(drawings):
-    found, _ = region_survey.survey_folder(drawings, 64, ["regions.max_regions=2"])
-    assert found.counts == [1, 2, 2]
+    result, _ = region_survey.survey_folder(drawings, 64, ["regions.max_regions=2"])
+    assert result.counts == [1, 2, 2]
 
 
 def test_command_line(drawings, tmp_path, cli):

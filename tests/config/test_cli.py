@@ -146,8 +146,8 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(at, cli, tiny, finished
     (line,) = one_line_errors(err)
     assert status == 2 and "no space left" in line and "Traceback" not in err
     folder = RunFolder(tmp_path / "tiny" / finished.name)
-    found = checkpoints.load_newest(folder.checkpoints, "coarse")
-    assert (found.step if found else None) == (None if at == 1 else 6)
+    result = checkpoints.load_newest(folder.checkpoints, "coarse")
+    assert (result.step if result else None) == (None if at == 1 else 6)
     if at > 1:
         run(compose_config([*tiny, f"runs={tmp_path}"]))
         same = "checkpoints/refine/00000009/model.safetensors"

@@ -19,8 +19,8 @@ TARGETS = sorted({text["_target_"] for path in CONF.glob("*/**/*.yaml") if "hydr
 
 
 def fields(schema: type) -> list[tuple]:
-    found = dataclasses.fields(schema)
-    return [(f.name, f.type, f.default_factory() if f.default is dataclasses.MISSING else f.default) for f in found]
+    result = dataclasses.fields(schema)
+    return [(f.name, f.type, f.default_factory() if f.default is dataclasses.MISSING else f.default) for f in result]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -47,8 +47,8 @@ def test_no_heavy_library_for_a_checked_config():
         "from ragaf_exp.config.compose import compose_config; import ragaf_exp.sweep.__main__, sys; compose_config([]);"
         "heavy = [m for m in ('torch', 'numpy', 'cv2', 'diffusers', 'scipy') if m in sys.modules]; assert not heavy, heavy"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert found.returncode == 0, found.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(

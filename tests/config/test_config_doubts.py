@@ -32,8 +32,8 @@ def test_one_line_each_with_the_remedy(overrides, says):
 
 @pytest.mark.parametrize("overrides", [[], ["+experiment=smoke"], ["optim=adamw"], ["stage=coarse"], ["memory=4gb"]])
 def test_no_doubt_about_what_is_shipped(overrides):
-    found = doubts(compose_config(overrides))
-    assert found == [] or overrides == ["+experiment=smoke"] and all("optim.warmup" in line for line in found)
+    result = doubts(compose_config(overrides))
+    assert result == [] or overrides == ["+experiment=smoke"] and all("optim.warmup" in line for line in result)
 
 
 def test_a_run_warns_before_it_trains(tiny, tmp_path, caplog, monkeypatch):

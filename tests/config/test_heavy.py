@@ -26,8 +26,8 @@ print(gc.isenabled(), importlib.util.find_spec("bitsandbytes") == known)
 
 
 def test_a_run_imports_no_compiler_and_no_quantisation():
-    told = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines() == ["[]", "[]", "True True"], "nor what only evaluation and report need"
+    output = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, check=True)
+    assert output.stdout.splitlines() == ["[]", "[]", "True True"], "nor what only evaluation and report need"
 
 
 def test_what_is_hidden_is_there_again(monkeypatch):

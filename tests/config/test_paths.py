@@ -38,8 +38,8 @@ def test_a_folder_of_any_name_is_found(name, tmp_path):
 
 
 def test_quotes_null_and_other_keys_stay():
-    kept = ["init=null", "data.root=", "data.root='a b'", 'runs="a b"', "seed=1", "data.size=a(b", "--help", "data=folder"]
-    assert [quoted(override) for override in kept] == kept
+    same = ["init=null", "data.root=", "data.root='a b'", 'runs="a b"', "seed=1", "data.size=a(b", "--help", "data=folder"]
+    assert [quoted(override) for override in same] == same
     assert compose_config(["init=null"]).init is None
 
 
@@ -58,11 +58,11 @@ def test_a_home_folder_is_expanded_everywhere(monkeypatch, tmp_path):
     assert cfg.init == "~nobody-here/x"
     whole = compose_config(["data=folder", f"data.root={tmp_path}/photos"])
     assert config_hash(whole) == config_hash(compose_config(["data=folder", "data.root=~/photos"])), "the same run"
-    found = command_lines.parse_args(
+    result = command_lines.parse_args(
         ["run=~/a", "images=[~/a.png,b~c.png]", 'out="~/x y"', "prompt=~/a"],
         {"run": str, "images": list, "out": str, "prompt": str},
     )
-    assert found == {"run": f"{tmp_path}/a", "images": [f"{tmp_path}/a.png", "b~c.png"], "out": f"{tmp_path}/x y",
+    assert result == {"run": f"{tmp_path}/a", "images": [f"{tmp_path}/a.png", "b~c.png"], "out": f"{tmp_path}/x y",
                      "prompt": "~/a"}  # fmt: skip
 
 

@@ -76,14 +76,14 @@ def story(tiny, tmp_path_factory) -> dict:
     words = [word for word in tiny if word.partition("=")[0] not in taken] + [f"{k}={v}" for k, v in taken.items()]
     done = subprocess.run([sys.executable, "-c", TWICE, str(place), *words, f"runs={place}/runs"], capture_output=True,
                           text=True, timeout=280)  # fmt: skip
-    said = [(place / f"rank{rank}.txt").read_text() for rank in range(2)]
+    output = [(place / f"rank{rank}.txt").read_text() for rank in range(2)]
     assert done.returncode == 0, done.stderr
     (folder,) = [path.parent for path in place.glob("runs/tiny/*/checkpoints") if (path / "refine").exists()]
     return {
         "place": place,
         "words": words,
         "codes": [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")],
-        "said": said,
+        "said": output,
         "folder": folder,
     }
 
@@ -99,10 +99,10 @@ def test_two_processes_train_evaluate_and_continue(story):
 
 
 def test_the_first_alone_writes_and_speaks(story):
-    found = rows(story["folder"])
-    steps = [(row["stage"], row["step"]) for row in found if "loss" in row]
+    result = rows(story["folder"])
+    steps = [(row["stage"], row["step"]) for row in result if "loss" in row]
     assert steps == [*(("coarse", i) for i in (1, 2, 3)), *(("refine", i) for i in (1, 2, 3, 4, 5))]
-    assert len([row for row in found if "validation" in row]) == 3
+    assert len([row for row in result if "validation" in row]) == 3
     assert "stage coarse" in story["said"][0] and "stage coarse" not in story["said"][1]
 
 
@@ -114,7 +114,7 @@ def test_a_continued_run_of_two_is_the_undisturbed_one_to_the_bit(story):
 
 def test_a_batch_that_processes_cant_share_is_one_line(story):
     assert story["codes"][2] == [2, 2]
-    assert all("stage.batch=3: must be a multiple of the 2 processes" in said for said in story["said"])
+    assert all("stage.batch=3: must be a multiple of the 2 processes" in output for output in story["said"])
 
 
 def test_two_processes_train_to_the_loss_of_one(story, tmp_path):

@@ -45,8 +45,8 @@ TAKEN = {"stage.coarse.steps": 2, "stage.refine.steps": 3, "stage.refine.region_
 
 @pytest.fixture(scope="module")
 def words(tiny) -> list[str]:
-    kept = [word for word in tiny if word.partition("=")[0] not in TAKEN]
-    return [*kept, *(f"{key}={value}" for key, value in TAKEN.items()), "optim=adamw"]
+    remaining = [word for word in tiny if word.partition("=")[0] not in TAKEN]
+    return [*remaining, *(f"{key}={value}" for key, value in TAKEN.items()), "optim=adamw"]
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def story(words, tmp_path_factory) -> dict:
     place = tmp_path_factory.mktemp("shard")
     done = subprocess.run([sys.executable, "-c", STORY, str(place), *words, f"runs={place}/runs"], capture_output=True,
                           text=True, timeout=280)  # fmt: skip
-    said = [path.read_text() for path in sorted(place.glob("rank*.txt"))]
-    assert done.returncode == 0, (done.stderr, said)
+    output = [path.read_text() for path in sorted(place.glob("rank*.txt"))]
+    assert done.returncode == 0, (done.stderr, output)
     codes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert codes == [[0, 0], [0, 0], [0]], said
+    assert codes == [[0, 0], [0, 0], [0]], output
     (folder,) = [path.parent for path in place.glob("runs/tiny/*/checkpoints") if (path / "refine").exists()]
-    return {"place": place, "folder": folder, "said": said}
+    return {"place": place, "folder": folder, "said": output}
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +102,8 @@ def test_a_continued_run_is_the_undisturbed_one_to_the_bit(story):
 
 
 def test_one_process_goes_on_from_what_two_left(story):
-    found = load_newest(story["folder"] / "checkpoints", "refine")
-    assert found.step == 5 and RunFolder(story["folder"]).state["state"] == "done"
+    result = load_newest(story["folder"] / "checkpoints", "refine")
+    assert result.step == 5 and RunFolder(story["folder"]).state["state"] == "done"
     assert apart(tensors(story["place"] / "sharded"), tensors(story["folder"] / "checkpoints/refine/00000005")) < 2e-3
 
 

@@ -37,13 +37,13 @@ class Block:
 
 def blocks_of(page: str, text: str) -> list[Block]:
     """Every fenced block of a page. ValueError where a comment in front of one is no reason."""
-    found = []
+    result = []
     for match in FENCE.finditer(text):
         mark, line = match["mark"] or "", text.count("\n", 0, match.start("language")) + 1
         if mark and not NOT_RUN.fullmatch(mark):
             raise ValueError(f"{page}:{line}: {mark.strip()} is not <!-- not run: reason -->")
-        found.append(Block(f"{page}:{line}", match["language"], match["text"], bool(mark)))
-    return found
+        result.append(Block(f"{page}:{line}", match["language"], match["text"], bool(mark)))
+    return result
 
 
 def all_blocks() -> list[Block]:

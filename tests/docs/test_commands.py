@@ -35,7 +35,7 @@ COMPOSED = {  # command -> its arguments that are not overrides
 SHORTER = {  # command -> what is added, to take seconds
     "ragaf_exp.sample": ["steps=2"], "eval": ["eval.bootstrap=20"], "ragaf_exp.evaluation.controls": ["items=2"],
     "ragaf_exp.commands.region_survey": ["size=64"], "ragaf_exp.commands.extractor_sheet": ["size=64"],
-    "eval.damage": ["items=4", "size=64"],
+    "eval.damage": ["items=4", "size=64"], "ragaf_exp.commands.size_survey": ["items=2", "sizes=32"],
 }  # fmt: skip
 SWEEP_ARGUMENTS = {
     "submit": ("launcher", "processes", "wait"), "search": ("launcher", "processes", "wait", "trials"),
@@ -81,10 +81,10 @@ def sweep(arguments: list[str]) -> None:
 
 def execute(module: str, arguments: list[str], cli: Callable) -> None:
     """Run a command in this process."""
-    found = importlib.import_module(module)
-    if hasattr(found, "__path__"):
-        found = importlib.import_module(f"{module}.__main__")
-    status, _, err = cli(found.main, *arguments, *SHORTER.get(module, ()))
+    result = importlib.import_module(module)
+    if hasattr(result, "__path__"):
+        result = importlib.import_module(f"{module}.__main__")
+    status, _, err = cli(result.main, *arguments, *SHORTER.get(module, ()))
     assert status == 0, err
 
 

@@ -41,10 +41,10 @@ def test_stage_2_continues_from_its_last_checkpoint(tiny, run_copy, caplog):
     with caplog.at_level("INFO"):
         folder = run(compose_config([*tiny, f"runs={runs}", "stage.refine.steps=8", "extend=true"]))
     assert folder.path != run_copy and folder.state["extended"] and folder.state["state"] == "done"
-    said = [r.getMessage() for r in caplog.records]
-    assert any("resumes from step 6" in line and "to step 8" in line for line in said)
-    assert any("learning rate now follows the schedule of 8 steps" in line for line in said)
-    assert any("stage coarse: copied from" in line for line in said)
+    output = [r.getMessage() for r in caplog.records]
+    assert any("resumes from step 6" in line and "to step 8" in line for line in output)
+    assert any("learning rate now follows the schedule of 8 steps" in line for line in output)
+    assert any("stage coarse: copied from" in line for line in output)
     for part in ("model", "ema"):
         ours, theirs = (path / "checkpoints" / "coarse" / "00000008" / f"{part}.safetensors"
                         for path in (folder.path, run_copy))  # fmt: skip

@@ -85,9 +85,9 @@ BATCHES = st.tuples(
 @given(batch=BATCHES)
 def test_outputs_and_gradients_equal_those_of_the_dense_backend(name, attention, batch):
     made = graphs(*batch)
-    wanted, found = passes(attention, "dense", *made), passes(attention, name, *made)
+    wanted, result = passes(attention, "dense", *made), passes(attention, name, *made)
     for what, value in wanted.items():
-        torch.testing.assert_close(found[what], value, **CLOSE, msg=lambda text, what=what: f"{what}: {text}")
+        torch.testing.assert_close(result[what], value, **CLOSE, msg=lambda text, what=what: f"{what}: {text}")
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -99,7 +99,7 @@ def test_attention_is_what_its_definition_says(name):
     q, k, v = torch.randn(3, 3, 5, HEADS, 4, dtype=torch.float64)
     laid = backend(name).lay_out(edges, mask)
     bias = torch.randn(int(mask.sum()), HEADS, dtype=torch.float64)
-    y, seen = laid.attend(q, k, v, bias)
+    y, recorded = laid.attend(q, k, v, bias)
     assert torch.equal(laid.features, edges[mask]) and torch.equal(laid.connected[..., 0], mask.any(-1))
     all_bias = torch.zeros(*mask.shape, HEADS, dtype=torch.float64)
     all_bias[mask] = bias
@@ -107,7 +107,7 @@ def test_attention_is_what_its_definition_says(name):
         js = mask[b, i].nonzero()[:, 0]
         weights = ((q[b, i] * k[b, js]).sum(-1) / 4**0.5 + all_bias[b, i, js]).softmax(0)  # (neighbours,H)
         torch.testing.assert_close(y[b, i], (weights[..., None] * v[b, js]).sum(0).flatten())
-        torch.testing.assert_close(seen[b, i], (weights[..., None] * edges[b, i, js][:, None]).sum(0).flatten())
+        torch.testing.assert_close(recorded[b, i], (weights[..., None] * edges[b, i, js][:, None]).sum(0).flatten())
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -122,10 +122,10 @@ def test_a_node_without_neighbours_is_left_as_it_is(name, attention):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_no_edges_at_all(name, attention):
-    found = passes(attention, name, *graphs([3, 2], 0.0))
-    assert torch.equal(found.pop("output"), graphs([3, 2], 0.0)[0])
-    assert all(gradient.isfinite().all() for gradient in found.values())
-    assert not any(found[key].any() for key, _ in attention.named_parameters())
+    result = passes(attention, name, *graphs([3, 2], 0.0))
+    assert torch.equal(result.pop("output"), graphs([3, 2], 0.0)[0])
+    assert all(gradient.isfinite().all() for gradient in result.values())
+    assert not any(result[key].any() for key, _ in attention.named_parameters())
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -147,10 +147,10 @@ def test_half_precision_under_autocast_is_close_to_float32(name, dtype, attentio
     made = graphs([6, 3, 0], 0.5, padding=1)
     exact = passes(attention, "dense", *made)
     with torch.autocast("cpu", dtype):
-        found = passes(attention, name, *made)
+        result = passes(attention, name, *made)
     for what, value in exact.items():
-        assert found[what].isfinite().all()
-        error = (found[what] - value).abs().max() / value.abs().max()
+        assert result[what].isfinite().all()
+        error = (result[what] - value).abs().max() / value.abs().max()
         assert error < 0.03, f"{what} is off by {error:.1%}"
 
 

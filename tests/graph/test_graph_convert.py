@@ -136,8 +136,8 @@ def test_dgls_messages_flow_as_attention_does():
 def test_pygs_messages_flow_as_attention_does():
     batch = batch_of([4, 0, 6], 0.3)
     made = to_pyg(*batch)
-    found = load_pyg().nn.SimpleConv(aggr="sum")(made.x, made.edge_index)
-    torch.testing.assert_close(found, gathered(batch))
+    result = load_pyg().nn.SimpleConv(aggr="sum")(made.x, made.edge_index)
+    torch.testing.assert_close(result, gathered(batch))
 
 
 @BOTH

@@ -84,8 +84,8 @@ def test_node_features_equal_slow_ones(seed):
     perimeter = slow_lengths(regions.labels, regions.count).sum(axis=1)[:-1]
     np.testing.assert_allclose(feature(graph, "compactness"), np.minimum(4 * np.pi * area / perimeter**2, 1), rtol=1e-5)
     for index in range(regions.count):
-        found = [feature(graph, name)[index] for name in HARMONIC]
-        np.testing.assert_allclose(found, slow_harmonics(regions.labels, index), atol=1e-5)
+        result = [feature(graph, name)[index] for name in HARMONIC]
+        np.testing.assert_allclose(result, slow_harmonics(regions.labels, index), atol=1e-5)
 
 
 @given(seed=SEEDS)
@@ -102,11 +102,11 @@ def test_edge_features_equal_slow_ones(seed):
         for j in range(n):
             dx, dy = (nodes[c][j] - nodes[c][i] for c in ("cx", "cy"))
             wide, high = dx / nodes["width"][i], dy / nodes["height"][i]
-            beside = i != j and touch(fill(regions.labels), i, j)
-            share = min(border[i, j] / min(perimeter[i], perimeter[j]), 1) if beside else 0
+            next_to = i != j and touch(fill(regions.labels), i, j)
+            share = min(border[i, j] / min(perimeter[i], perimeter[j]), 1) if next_to else 0
             ratio = np.log(nodes["area"][j] / nodes["area"][i])
             own = wide / (1 + abs(wide)), high / (1 + abs(high))
-            expected.append((dx, dy, *own, np.hypot(dx, dy), share, ratio, beside, i in above[j], j in above[i]))
+            expected.append((dx, dy, *own, np.hypot(dx, dy), share, ratio, next_to, i in above[j], j in above[i]))
         for name, values in zip(EDGES, zip(*expected, strict=True), strict=True):
             np.testing.assert_allclose(feature(graph, name)[i], np.float64(values), atol=2e-5, err_msg=name)
 
@@ -152,9 +152,9 @@ def expected_after(graph: Graph, turn: str) -> Graph:
 @settings(max_examples=120, deadline=None)
 def test_turning_the_sketch_turns_the_features(seed, turn):
     regions = random_regions(seed)
-    expected, found = expected_after(Complete()(regions), turn), Complete()(turned(regions, turn))
-    np.testing.assert_allclose(found.nodes, expected.nodes, atol=2e-5)
-    np.testing.assert_allclose(found.edges, expected.edges, atol=2e-5)
+    expected, result = expected_after(Complete()(regions), turn), Complete()(turned(regions, turn))
+    np.testing.assert_allclose(result.nodes, expected.nodes, atol=2e-5)
+    np.testing.assert_allclose(result.edges, expected.edges, atol=2e-5)
 
 
 def test_node_features_by_hand():

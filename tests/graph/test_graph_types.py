@@ -112,9 +112,9 @@ def test_hierarchical_is_adjacency_within_a_level_and_containment(seed, border, 
     regions = nested(regions.labels, regions.background, levels)
     if shuffled:  # in a true nesting, neighbours are of one level or parent and child
         regions = replace(regions, depth=np.random.default_rng(seed).permutation(regions.count).astype(np.int16) // 2)
-    beside = edges(Adjacency, regions, min_border=border)
+    next_to = edges(Adjacency, regions, min_border=border)
     expected = edges(Containment, regions)
-    for i, j in np.argwhere(beside):
+    for i, j in np.argwhere(next_to):
         expected[i, j] |= regions.depth[i] == regions.depth[j]
     np.testing.assert_array_equal(edges(Hierarchical, regions, min_border=border), expected)
 

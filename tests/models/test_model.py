@@ -275,7 +275,7 @@ def test_conditions_are_dropped_item_by_item(world, batch, models):
     x_t, t = noised(world, batch)
     keep = torch.arange(len(batch)) % 2 == 0
     with torch.no_grad():
-        mixed, _ = models["refine"](batch, x_t, t, keep, keep)
+        mixed, _ = models["refine"](batch, x_t, t, {"text": keep, "sketch": keep})
     given, _ = predict(models["refine"], batch, x_t, t)
     dropped, _ = predict(models["refine"], batch, x_t, t, text=False, sketch=False)
     torch.testing.assert_close(mixed.value[keep], given.value[keep], **CLOSE)

@@ -48,9 +48,9 @@ def test_a_card_gets_the_largest_profile_that_fits_and_then_the_largest_micro_ba
     cfg = compose_config(words)
     assert f"memory={profile}" in words and micro_batch(cfg) == items and cfg.seed == 3
     assert cfg.memory.budget == gib and cfg.stage.batch == 16
-    (said,) = caplog.messages
-    assert said.startswith(f"{AUTO}: {profile}, {items} items") and f"{gib:.2f} are free" in said
-    assert ("32gb would take" in said) == (profile != "32gb"), "why not a larger one"
+    (output,) = caplog.messages
+    assert output.startswith(f"{AUTO}: {profile}, {items} items") and f"{gib:.2f} are free" in output
+    assert ("32gb would take" in output) == (profile != "32gb"), "why not a larger one"
 
 
 def test_what_the_command_line_gives_is_kept(plain):
@@ -118,11 +118,11 @@ def test_the_planner_takes_a_card_that_is_not_here(cli, refused, plain, tiny, tm
     """The real planner, of the small profile alone."""
     out = tmp_path / "plan.json"
     small = [*tiny, "stage.run=[coarse]", "stage.accumulate=1", "stage.batch=1", "eval.batch=1"]
-    status, said, err = cli(main, *small, AUTO, f"out={out}")
+    status, output, err = cli(main, *small, AUTO, f"out={out}")
     plan = json.loads(out.read_text())
-    assert status == 0 and plan["fits"] is True and f"fits into {plan['budget_gib']}" in said, (said, err)
-    status, said, _ = cli(main, *small, "card=0.5", f"out={out}")
-    assert status == 0 and "exceeds 0.5 GiB" in said
+    assert status == 0 and plan["fits"] is True and f"fits into {plan['budget_gib']}" in output, (output, err)
+    status, output, _ = cli(main, *small, "card=0.5", f"out={out}")
+    assert status == 0 and "exceeds 0.5 GiB" in output
     for size in ("much", "0", "nan"):
         refused(main, AUTO, f"card={size}", says=("card=", "24"))
 
@@ -130,9 +130,10 @@ def test_the_planner_takes_a_card_that_is_not_here(cli, refused, plain, tiny, tm
 def test_a_run_by_the_command_line_is_the_chosen_profiles(plain, cli, tiny, tmp_path, monkeypatch):
     from ragaf_exp import run
 
-    seen = []
-    monkeypatch.setattr(run, "start", seen.append)
+    recorded = []
+    monkeypatch.setattr(run, "start", recorded.append)
     status, _, err = cli(command_line, *tiny, AUTO, f"runs={tmp_path}")
-    assert status == 0 and len(seen) == 1, err
-    assert seen[0] == compose_config([*tiny, f"runs={tmp_path}", "memory=cpu", f"memory.budget={seen[0].memory.budget}"])
-    assert Path(seen[0].runs) == tmp_path and seen[0].memory.budget > 0
+    assert status == 0 and len(recorded) == 1, err
+    (cfg,) = recorded
+    assert cfg == compose_config([*tiny, f"runs={tmp_path}", "memory=cpu", f"memory.budget={cfg.memory.budget}"])
+    assert Path(cfg.runs) == tmp_path and cfg.memory.budget > 0

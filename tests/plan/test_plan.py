@@ -44,9 +44,9 @@ def measured(cfg, stage: str) -> int:
     moments = [v for s in trainer.update.optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
     fields = [v for v in vars(batch).values() if isinstance(v, torch.Tensor)]
     held = storages(trainer.bare, trainer.ema.model, *([coarse] if coarse else []), *moments, *fields)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         trainer.step(last, batch)
-    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
     live = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         live += event.nbytes()
@@ -61,8 +61,8 @@ def measured(cfg, stage: str) -> int:
 )  # fmt: skip
 def test_a_predicted_peak_is_the_measured_one_within_ten_per_cent(tiny, stage, more):
     cfg = compose_config([*tiny, *more])
-    found = predict(cfg, "no", (stage,))[0].bytes
-    assert found == pytest.approx(measured(cfg, stage), rel=0.1)
+    result = predict(cfg, "no", (stage,))[0].bytes
+    assert result == pytest.approx(measured(cfg, stage), rel=0.1)
 
 
 @pytest.mark.parametrize("run", ["[coarse]", "[coarse,refine]"])
@@ -93,8 +93,8 @@ def test_the_tracker_follows_storages_from_birth_to_death():
         del y, view
         assert tracker.live["workspace"] == 0
     with Tracker("cpu") as tracker:
-        kept = torch.ones(3).cumsum(0)
-    assert tracker.live["workspace"] == BLOCK and kept.tolist() == [1, 2, 3]
+        remaining = torch.ones(3).cumsum(0)
+    assert tracker.live["workspace"] == BLOCK and remaining.tolist() == [1, 2, 3]
 
 
 def parts(words, phase: str = COARSE) -> dict[str, int]:
@@ -147,16 +147,16 @@ def test_a_validation_needs_what_training_holds_and_what_sampling_takes(tiny):
 def test_the_command_line_says_what_fits_and_what_would(cli, tiny, tmp_path, monkeypatch):
     out = tmp_path / "plan.json"
     words = [*tiny, "stage.run=[coarse]", "eval.batch=1"]
-    status, said, _ = cli(main, *words, "memory.budget=9", f"out={out}")
+    status, output, _ = cli(main, *words, "memory.budget=9", f"out={out}")
     plan = json.loads(out.read_text())
     assert status == 0 and plan["fits"] is True and plan["predicted"] is True and plan["savers"] == []
-    assert "fits into 9.0 GiB" in said and all(phase in said for phase in (COARSE, SAMPLING))
+    assert "fits into 9.0 GiB" in output and all(phase in output for phase in (COARSE, SAMPLING))
     for row in plan["phases"]:
         assert row["total_gib"] == pytest.approx(sum(row["parts_gib"].values()) + row["margin_gib"], abs=2e-3)
     monkeypatch.setattr(budget, "needs", needing(lambda cfg, phase: (4 if phase == SAMPLING else 1) * GIB))
-    status, said, _ = cli(main, *words, "stage.run=[coarse,refine]", "memory.budget=3", f"out={out}")
-    assert status == 0 and json.loads(out.read_text())["fits"] is False and "exceeds" in said
-    assert "no known option" in said and "still too much" in said, "no saver helps sampling here"
+    status, output, _ = cli(main, *words, "stage.run=[coarse,refine]", "memory.budget=3", f"out={out}")
+    assert status == 0 and json.loads(out.read_text())["fits"] is False and "exceeds" in output
+    assert "no known option" in output and "still too much" in output, "no saver helps sampling here"
 
 
 def needing(sizes):
@@ -171,16 +171,16 @@ def test_advice_looks_at_every_phase(tiny, monkeypatch):
 
     monkeypatch.setattr(budget, "needs", needing(sizes))
     cfg = compose_config([*tiny, "stage.refine.region_steps=0"])
-    found = budget.needs(cfg)
-    (both,) = budget.advice(cfg, 3 * GIB, found)  # training and sampling exceed: neither saver is enough alone
+    result = budget.needs(cfg)
+    (both,) = budget.advice(cfg, 3 * GIB, result)  # training and sampling exceed: neither saver is enough alone
     assert both.fits and "memory.checkpointing=true" in both.override and "eval.batch=2" in both.override
-    (nothing,) = budget.advice(cfg, GIB, found)
+    (nothing,) = budget.advice(cfg, GIB, result)
     assert not nothing.fits and nothing.total > GIB
-    assert "no saver makes it fit" in guard.refusal(cfg, found, 1.0)
+    assert "no saver makes it fit" in guard.refusal(cfg, result, 1.0)
     monkeypatch.setattr(budget, "needs", needing(lambda cfg, phase: (1 if cfg.memory.checkpointing else 4) * GIB))
     cfg = compose_config([*tiny, "stage.run=[coarse]", "eval.batch=1"])
-    found = [Need(Peak(COARSE, 1, {"weights": 4 * GIB})), Need(Peak(SAMPLING, 1, {"weights": GIB}))]
-    (alone,) = budget.advice(cfg, 3 * GIB, found)
+    result = [Need(Peak(COARSE, 1, {"weights": 4 * GIB})), Need(Peak(SAMPLING, 1, {"weights": GIB}))]
+    (alone,) = budget.advice(cfg, 3 * GIB, result)
     assert alone.fits and alone.override == "memory.checkpointing=true"
 
 

@@ -29,14 +29,14 @@ def random_labels(seed: int, shape: tuple[int, int], low: int = -1) -> tuple[np.
 def slow_crossings(labels: np.ndarray, count: int, steps: list[tuple[int, int]]) -> np.ndarray:
     """Ordered pairs of pixels `steps` apart with different labels, in a picture set into its surroundings."""
     framed = np.pad(np.where(labels < 0, count, labels), 1, constant_values=count)
-    found = np.zeros((count + 1, count + 1), int)
+    result = np.zeros((count + 1, count + 1), int)
     for y in range(framed.shape[0]):
         for x in range(framed.shape[1]):
             for dy, dx in steps:
                 if 0 <= y + dy < framed.shape[0] and 0 <= x + dx < framed.shape[1]:
                     a, b = framed[y, x], framed[y + dy, x + dx]
-                    found[a, b] += a != b
-    return found
+                    result[a, b] += a != b
+    return result
 
 
 @given(seed=SEEDS, shape=SHAPES)

@@ -134,8 +134,8 @@ def test_ring_in_ring(closing):
 @pytest.mark.parametrize("closing", CLOSINGS)
 def test_house_in_a_frame(closing):
     regions = Enclosed(closing=closing)(house())
-    seen = house_places(regions)
-    assert regions.count == 6 == len(set(seen.values())) and seen["outside"] == regions.background
+    recorded = house_places(regions)
+    assert regions.count == 6 == len(set(recorded.values())) and recorded["outside"] == regions.background
 
 
 def test_touching_squares_share_a_stroke():
@@ -171,8 +171,8 @@ def test_at_most_so_many_regions_the_largest():
     areas = [int((Enclosed(strokes="none")(boxes).labels == i).sum()) for i in range(6)]
     for most in range(1, 6):
         regions = Enclosed(most, strokes="none")(boxes)
-        kept = [int((regions.labels == i).sum()) for i in range(regions.count)]
-        assert regions.count == most and kept[1:] == areas[1:most] and sum(kept) == sum(areas)
+        remaining = [int((regions.labels == i).sum()) for i in range(regions.count)]
+        assert regions.count == most and remaining[1:] == areas[1:most] and sum(remaining) == sum(areas)
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,10 @@ def test_huge_sketches_take_two_seconds_and_a_gibibyte_at_most():
     done = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
-    assert sum(found["mib"] for found in rows.values()) < 1024, rows  # the peak never falls: what each adds to it
-    for kind, found in rows.items():
-        assert found["seconds"] < 2 and found["shape"] == [8000, 8000] and found["finite"], (kind, found)
-        assert 0 <= found["count"] <= 16 and (found["count"] == 0) == (kind == "black"), (kind, found)
+    assert sum(result["mib"] for result in rows.values()) < 1024, rows  # the peak never falls: what each adds to it
+    for kind, result in rows.items():
+        assert result["seconds"] < 2 and result["shape"] == [8000, 8000] and result["finite"], (kind, result)
+        assert 0 <= result["count"] <= 16 and (result["count"] == 0) == (kind == "black"), (kind, result)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])

@@ -33,13 +33,13 @@ def made(step: int) -> Checkpoint:
 
 def load(folder: Path, step: int | None) -> None:
     """Assert which step is loaded, and that it is what was saved."""
-    found = load_newest(folder, "coarse")
+    result = load_newest(folder, "coarse")
     if step is None:
-        assert found is None
+        assert result is None
         return
-    assert found.step == step
+    assert result.step == step
     for part in PARTS:
-        wanted, have = getattr(made(step), part), getattr(found, part)
+        wanted, have = getattr(made(step), part), getattr(result, part)
         assert set(wanted) == set(have) and all(torch.equal(wanted[k], have[k]) for k in wanted)
 
 
@@ -280,8 +280,8 @@ def test_the_log_is_rewound_to_a_step(folder):
     with open(folder.curves, "a") as file:
         file.write('{"stage": "refine", "st')  # cut short by a kill
     folder.rewind("refine", 2)
-    kept = [json.loads(line) for line in folder.curves.read_text().splitlines()]
-    assert kept == [r for r in rows if r["stage"] == "coarse" or r["step"] <= 2]
+    remaining = [json.loads(line) for line in folder.curves.read_text().splitlines()]
+    assert remaining == [r for r in rows if r["stage"] == "coarse" or r["step"] <= 2]
     folder.append(rows[-1])
     assert folder.curves.read_text().endswith("\n")
 
@@ -289,8 +289,8 @@ def test_the_log_is_rewound_to_a_step(folder):
 def test_facts_of_a_status_stay(folder):
     folder.status("running", stage="coarse", step=7)
     folder.status("failed", error="full")
-    told = folder.state
-    assert (told["state"], told["error"], told["stage"], told["step"]) == ("failed", "full", "coarse", 7)
-    assert (told["schema"], told["pid"], told["job"]) == (1, os.getpid(), os.environ.get("SLURM_JOB_ID"))
+    output = folder.state
+    assert (output["state"], output["error"], output["stage"], output["step"]) == ("failed", "full", "coarse", 7)
+    assert (output["schema"], output["pid"], output["job"]) == (1, os.getpid(), os.environ.get("SLURM_JOB_ID"))
     folder.status("running")
     assert folder.state["error"] is None and folder.state["step"] == 7

@@ -128,9 +128,9 @@ def test_a_job_that_slurm_says_has_ended_is_dead(tmp_path, monkeypatch):
     monkeypatch.setattr(slurm, "state", states.get)
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
     for job, wanted in (("7", None), ("8", False), ("9", None)):
-        told = replace(Owner.me(), **ELSEWHERE, job=job, cluster="here")
-        assert told.alive() is wanted
-        assert replace(told, cluster="there").alive() is None
+        output = replace(Owner.me(), **ELSEWHERE, job=job, cluster="here")
+        assert output.alive() is wanted
+        assert replace(output, cluster="there").alive() is None
 
 
 def test_where_the_system_tells_less(monkeypatch, tmp_path):
@@ -245,10 +245,10 @@ def test_the_heartbeat_is_told_by_itself(tiny, tmp_path, monkeypatch):
 
 
 def test_a_status_that_nobody_keeps_up_is_recognised():
-    told = {"state": "running", "updated": 1000.0}
-    assert not is_stale(told, 1030) and is_stale(told, 1050)
-    assert is_stale(told, 100)  # the clock was set back, and nobody told anything since
-    assert not is_stale({**told, "state": "done"}, 2000) and not is_stale({**told, "updated": time.time()})
+    output = {"state": "running", "updated": 1000.0}
+    assert not is_stale(output, 1030) and is_stale(output, 1050)
+    assert is_stale(output, 100)  # the clock was set back, and nobody told anything since
+    assert not is_stale({**output, "state": "done"}, 2000) and not is_stale({**output, "updated": time.time()})
 
 
 def test_looking_at_a_run_folder_needs_no_torch(process):

@@ -109,9 +109,9 @@ def test_a_checkpoint_too_many_goes_at_the_next_start(run_copy, tiny):
 def test_pruning_counts_whole_checkpoints_alone(run_copy):
     checkpoints = run_copy / "checkpoints"
     (checkpoints / "refine" / "00000009" / "state.json").write_text("{")
-    found = checkpoint.load_newest(checkpoints, "refine", parts=())
-    checkpoint.prune(checkpoints, found, 1)
-    assert found.step == 6 and checkpoint.newest_whole(checkpoints, "refine").name == "00000006"
+    result = checkpoint.load_newest(checkpoints, "refine", parts=())
+    checkpoint.prune(checkpoints, result, 1)
+    assert result.step == 6 and checkpoint.newest_whole(checkpoints, "refine").name == "00000006"
 
 
 # --- refused before the first step
@@ -151,11 +151,11 @@ def _refuse(*args: object) -> None:
 def test_latest_is_the_newest_run_with_a_checkpoint(run_copy, tiny, monkeypatch):
     runs = run_copy.parents[1]
     (runs / "latest").symlink_to(run_copy.relative_to(runs))
-    seen = []
+    recorded = []
     step, save = Trainer.step, checkpoint.save
 
     def steps(self, *args):
-        seen.append(os.path.realpath(runs / "latest") == str(run_copy))
+        recorded.append(os.path.realpath(runs / "latest") == str(run_copy))
         return step(self, *args)
 
     monkeypatch.setattr(Trainer, "step", steps)
@@ -163,7 +163,7 @@ def test_latest_is_the_newest_run_with_a_checkpoint(run_copy, tiny, monkeypatch)
     monkeypatch.setattr("ragaf_exp.training.trainer.checkpoints.save", _refuse)
     with pytest.raises(UserError):
         run(cfg)
-    assert seen == [True] * 3 and RunFolder(runs / "latest").state["state"] == "done"
+    assert recorded == [True] * 3 and RunFolder(runs / "latest").state["state"] == "done"
     monkeypatch.setattr("ragaf_exp.training.trainer.checkpoints.save", save)
     monkeypatch.setattr("ragaf_exp.evaluation.run.evaluate_run", _refuse)
     with pytest.raises(UserError):

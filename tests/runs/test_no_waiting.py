@@ -121,13 +121,13 @@ def test_padded_edges_attend_as_listed_ones_do(density):
     attention = GraphAttention(16, 4, 3)
     mask = torch.rand(3, 5, 5) < density
     edges, nodes = torch.randn(3, 5, 5, 3), torch.randn(3, 5, 16)
-    found = []
+    result = []
     for kind in (DenseEdges, PaddedEdges):
         attention.zero_grad()
         out = attention(nodes, kind(edges, mask))
         out.square().sum().backward()
-        found.append([out.detach(), *(p.grad.clone() for p in attention.parameters())])
-    for listed, padded in zip(*found, strict=True):
+        result.append([out.detach(), *(p.grad.clone() for p in attention.parameters())])
+    for listed, padded in zip(*result, strict=True):
         torch.testing.assert_close(padded, listed, rtol=1e-4, atol=1e-5)
 
 

@@ -66,9 +66,9 @@ def tasks(nodes: int, count: int = 2) -> list[dict[str, str]]:
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_tasks_of_a_slurm_step(nodes, tmp_path):
     """On one node by a file, on several by the first one's host and a port that was free; none beyond loopback here."""
-    told = started(tmp_path, tasks(nodes))
-    assert [one["leads"] for one in told] == [True, False]
-    for one in told:
+    output = started(tmp_path, tasks(nodes))
+    assert [one["leads"] for one in output] == [True, False]
+    for one in output:
         assert one["there"] and one["heard"] == ["SIGUSR1", None] and one["mean"] == [1.5]
         assert one["listening"] and all(address.startswith(LOOPBACK) for address in one["listening"])
     assert not list(tmp_path.glob(".rendezvous*"))  # nor is anything left that a later job could read
@@ -78,8 +78,8 @@ def test_what_torchrun_wired_is_kept(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    told = started(tmp_path, [{**shared, "RANK": str(r), "LOCAL_RANK": str(r)} for r in (0, 1)])
-    assert [one["heard"][0] for one in told] == ["SIGUSR1"] * 2
+    output = started(tmp_path, [{**shared, "RANK": str(r), "LOCAL_RANK": str(r)} for r in (0, 1)])
+    assert [one["heard"][0] for one in output] == ["SIGUSR1"] * 2
 
 
 def test_alone(tmp_path, monkeypatch):

@@ -72,24 +72,24 @@ def story(tiny, finished, tmp_path_factory) -> dict:
     folder = place / "runs" / "tiny" / finished.name
     arguments, errors = [*tiny, f"runs={place / 'runs'}"], place / "errors.txt"
     moments = random.Random(SEED)
-    told = {"folder": folder, "arguments": arguments}
+    output = {"folder": folder, "arguments": arguments}
 
     kill_in(start(arguments, errors), folder, "coarse", moments.choice([2, 4, 6]), moments.uniform(0, 0.3))
-    told["after coarse"] = json.loads((folder / "status.json").read_text())
+    output["after coarse"] = json.loads((folder / "status.json").read_text())
 
     assert start(arguments, errors, DIES_IN_A_WRITE).wait() == -signal.SIGKILL, errors.read_text()
-    told["in a write"] = sorted(p.name for p in (folder / "checkpoints" / "refine").iterdir())
-    told["second start"] = errors.read_text()
+    output["in a write"] = sorted(p.name for p in (folder / "checkpoints" / "refine").iterdir())
+    output["second start"] = errors.read_text()
 
     kill_in(start(arguments, errors), folder, "refine", 6, moments.uniform(0, 0.3), saved=True)
-    told["third start"] = errors.read_text()
-    *_, told["damaged"] = sorted(p for p in (folder / "checkpoints" / "refine").iterdir() if p.name.isdigit())
-    model = told["damaged"] / "model.safetensors"
+    output["third start"] = errors.read_text()
+    *_, output["damaged"] = sorted(p for p in (folder / "checkpoints" / "refine").iterdir() if p.name.isdigit())
+    model = output["damaged"] / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-100])
 
-    told["exit"] = start(arguments, errors).wait()
-    told["last start"] = errors.read_text()
-    return told
+    output["exit"] = start(arguments, errors).wait()
+    output["last start"] = errors.read_text()
+    return output
 
 
 def test_the_kills_hit_what_they_were_meant_for(story):

@@ -55,10 +55,10 @@ def state_of(words: list[str]) -> dict:
 
 
 def test_ctrl_c_three_times(words):
-    found = subprocess.run([sys.executable, "-c", THREE_TIMES, *words], capture_output=True, text=True, timeout=280)
-    said = [line for line in found.stderr.splitlines() if line and "%|" not in line]
-    assert found.returncode == 130 and said[-1].startswith("interrupted; the same command continues"), found.stderr
-    assert "Traceback" not in found.stderr and state_of(words)["state"] == "preempted"
+    result = subprocess.run([sys.executable, "-c", THREE_TIMES, *words], capture_output=True, text=True, timeout=280)
+    output = [line for line in result.stderr.splitlines() if line and "%|" not in line]
+    assert result.returncode == 130 and output[-1].startswith("interrupted; the same command continues"), result.stderr
+    assert "Traceback" not in result.stderr and state_of(words)["state"] == "preempted"
 
 
 def test_a_terminal_that_is_gone(words):

@@ -147,14 +147,14 @@ def test_a_job_whose_limit_is_shorter_than_its_start_is_not_queued_for_ever(argu
     else:
         owner, name = (RunFolder, "create") if when == "starting" else (experiment, "Training")
         monkeypatch.setattr(owner, name, staticmethod(signalled))
-    said = []
+    output = []
     for _ in range(restarts.STARTS):
         with pytest.raises(UserError) as error:
             start(arguments)
-        said.append(str(error.value))
-    assert queued == ["9"] * (restarts.STARTS - 1) and all("the same command continues" in line for line in said[:-1])
-    assert "stopped 5 times in a row" in said[-1] and "00:01:00" in said[-1] and "cluster.minutes" in said[-1]
-    assert (folder.state["state"], folder.state["error"]) == ("failed", said[-1])
+        output.append(str(error.value))
+    assert queued == ["9"] * (restarts.STARTS - 1) and all("the same command continues" in line for line in output[:-1])
+    assert "stopped 5 times in a row" in output[-1] and "00:01:00" in output[-1] and "cluster.minutes" in output[-1]
+    assert (folder.state["state"], folder.state["error"]) == ("failed", output[-1])
 
 
 class Importing(types.ModuleType):
@@ -208,10 +208,10 @@ def test_times_as_slurm_tells_them():
 def test_a_task_of_an_array_is_asked_for_alone(monkeypatch):
     """An array's number is that of its last task too: asked by it, SLURM tells, and queues, all of them."""
     lines = "JobId=9 ArrayJobId=9 ArrayTaskId=2 JobState=RUNNING Reason=None\nJobId=7 ArrayJobId=9 JobState=CANCELLED\n"
-    asked = []
+    requested = []
 
     def told(*command):
-        asked.append(command)
+        requested.append(command)
         return subprocess.CompletedProcess(command, 0, lines, "")
 
     monkeypatch.setattr(slurm, "_ask", told)
@@ -221,7 +221,7 @@ def test_a_task_of_an_array_is_asked_for_alone(monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "9")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     STOP.requeue()
-    assert asked[-1] == ("scontrol", "requeue", "9_2")
+    assert requested[-1] == ("scontrol", "requeue", "9_2")
 
 
 def test_what_slurm_does_not_say(monkeypatch):
@@ -312,16 +312,16 @@ def test_what_is_noted_is_not_forgotten():
 
 
 def test_in_another_thread_nothing_is_handled():
-    told = []
+    output = []
 
     def thread():
         with STOP.listening():
-            told.append(signal.getsignal(signal.SIGTERM))
+            output.append(signal.getsignal(signal.SIGTERM))
 
     worker = threading.Thread(target=thread)
     worker.start()
     worker.join()
-    assert told == [signal.getsignal(signal.SIGTERM)]
+    assert output == [signal.getsignal(signal.SIGTERM)]
 
 
 class Disturbed(list):

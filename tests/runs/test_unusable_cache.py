@@ -64,10 +64,10 @@ def test_features_come_out_and_one_warning(kind, tmp_path, monkeypatch, caplog):
     place = unusable(kind, tmp_path, monkeypatch)
     networks = Networks(Eval(metrics=["fd_embedded"]), "cpu", place)
     for _ in range(2):
-        found = networks.measure(pictures(0), pictures(1))
-        assert found.metrics["fd_embedded"]["value"] == free.metrics["fd_embedded"]["value"]
-    said = [record.message for record in caplog.records]
-    assert len(said) == 1 and place in said[0] and "without being stored" in said[0], said
+        result = networks.measure(pictures(0), pictures(1))
+        assert result.metrics["fd_embedded"]["value"] == free.metrics["fd_embedded"]["value"]
+    output = [record.message for record in caplog.records]
+    assert len(output) == 1 and place in output[0] and "without being stored" in output[0], output
 
 
 def test_a_disk_that_fills_keeps_what_was_computed(tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_an_evaluation_of_a_run(kind, run_copy, tiny, tmp_path, monkeypatch, cap
     cfg.eval.metrics = ["fd_embedded"]
     cfg.cache = compose_config(["cache=default" if kind else "cache=none"]).cache
     assert "fd_embedded" in evaluate_run(folder, cfg)["metrics"]
-    told = [record.message for record in caplog.records if "without being stored" in record.message]
-    assert len(told) == bool(kind)
+    output = [record.message for record in caplog.records if "without being stored" in record.message]
+    assert len(output) == bool(kind)
     stored = [path.name for path in (tmp_path / "untouched").rglob("*")]
     assert all(name.startswith(".key-") for name in stored), "the user's key alone, by which runs are known again"

@@ -60,8 +60,8 @@ def test_figures_of_a_read_only_run_elsewhere(run_copy, read_only, cli, refused,
     before, out = contents(run_copy), tmp_path / "deep" / "figures"
     read_only(run_copy)
     for _ in range(2):  # the same folder may be used again
-        status, said, err = cli(scoring.main, f"run={run_copy}", f"out={out}")
-        assert status == 0 and str(out / "report.html") in said, err
+        status, output, err = cli(scoring.main, f"run={run_copy}", f"out={out}")
+        assert status == 0 and str(out / "report.html") in output, err
     assert contents(run_copy) == before
     assert figures(out) == pytest.approx(figures(run_copy), rel=1e-4, abs=1e-4)
     content = json.loads((out / "metrics.json").read_text())

@@ -170,17 +170,17 @@ def test_dropout_takes_whole_pieces_but_the_largest():
     for i in range(4):
         for j in range(4):
             sheet[32 * i : 32 * i + 32, 32 * j : 32 * j + 32] = ring(32, radius=0.4 if (i, j) == (2, 1) else 0.25)
-    seen = []
+    recorded = []
     for seed in range(60):
         after = drop(sheet, 0.25, generator(seed))
         cells = [(32 * i, 32 * j) for i in range(4) for j in range(4)]
-        kept = [after[y : y + 32, x : x + 32].any() for y, x in cells]
-        for (y, x), stays in zip(cells, kept, strict=True):
+        remaining = [after[y : y + 32, x : x + 32].any() for y, x in cells]
+        for (y, x), stays in zip(cells, remaining, strict=True):
             wanted = sheet[y : y + 32, x : x + 32] if stays else 0
             np.testing.assert_array_equal(after[y : y + 32, x : x + 32], wanted, "all of a piece, or nothing of it")
-        assert kept[9], "the largest stays"
-        seen.append(1 - np.mean(kept[:9] + kept[10:]))
-    assert np.mean(seen) == pytest.approx(0.25, abs=0.05)
+        assert remaining[9], "the largest stays"
+        recorded.append(1 - np.mean(remaining[:9] + remaining[10:]))
+    assert np.mean(recorded) == pytest.approx(0.25, abs=0.05)
     assert components(drop(sheet, 1.0, generator()) > 0.1)[1] == 1
 
 

@@ -49,20 +49,20 @@ def test_a_sketch_hangs_on_seed_step_and_item(examples, parts, tiny, tmp_path):
 
 def test_only_sketch_regions_and_graph_change(examples, parts):
     for index in range(6):
-        plain, seen = examples[index], examples.at(2, index)
-        assert seen.item is plain.item, "image, drawing, caption and truth stay"
+        plain, recorded = examples[index], examples.at(2, index)
+        assert recorded.item is plain.item, "image, drawing, caption and truth stay"
         np.testing.assert_array_equal(plain.sketch, parts.prepare.sketch(plain.item.image, plain.item.drawing))
-        assert not np.array_equal(seen.sketch, plain.sketch)
-        regions = parts.prepare.regions(seen.sketch)
-        np.testing.assert_array_equal(seen.regions.labels, regions.labels)
-        np.testing.assert_array_equal(seen.graph.nodes, parts.prepare.graph(regions).nodes)
+        assert not np.array_equal(recorded.sketch, plain.sketch)
+        regions = parts.prepare.regions(recorded.sketch)
+        np.testing.assert_array_equal(recorded.regions.labels, regions.labels)
+        np.testing.assert_array_equal(recorded.graph.nodes, parts.prepare.graph(regions).nodes)
 
 
 def test_only_the_training_split_is_augmented(parts, tiny, tmp_path):
     assert isinstance(parts.examples("train"), Augmented)
     for split in ("val", "test"):
-        found = parts.examples(split)
-        assert not isinstance(found, Augmented) and found.at(1, 0) is found[0]
+        result = parts.examples(split)
+        assert not isinstance(result, Augmented) and result.at(1, 0) is result[0]
     for word in ("augment=none", "augment=drawing"):
         off = [f"augment.{key}=0" for key in ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")]
         words = [word, *(off if word == "augment=drawing" else [])]
@@ -103,7 +103,7 @@ def test_a_run_that_is_stopped_ends_as_the_undisturbed_one(tiny, finished, tmp_p
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "step", stopped)
         run(cfg)
-    found = tensors(run(cfg))
-    assert found == whole and len(whole) >= 3
+    result = tensors(run(cfg))
+    assert result == whole and len(whole) >= 3
     plain = tensors(RunFolder(finished))
     assert plain["model.safetensors"] != whole["model.safetensors"], "training does see the augmentation"

@@ -39,16 +39,16 @@ def test_rows_are_pictures_and_columns_extractors(pictures, cli):
     out = pictures / "deep" / "sheet.png"
     images, drawings = ([f"{pictures}/{n}.png" for n in names] for names in (("a", "b"), ("lines/a", "lines/c")))
     words = [f"images=[{','.join(images)}]", f"drawings=[{','.join(drawings)}]", "extractors=[canny,drawn]", "size=48"]
-    status, said, _ = cli(main, f"out={out}", *words)
-    assert status == 0 and "3 pictures, 2 extractors (canny, drawn)" in said
-    found = cells(out, 3, 3, 48)
+    status, output, _ = cli(main, f"out={out}", *words)
+    assert status == 0 and "3 pictures, 2 extractors (canny, drawn)" in output
+    result = cells(out, 3, 3, 48)
     rows = read_pictures(images, drawings, 48)
     assert [p.drawing is not None for p in rows] == [True, False, True]
-    for row, picture in zip(found, rows, strict=True):
+    for row, picture in zip(result, rows, strict=True):
         np.testing.assert_array_equal(row[0], picture.image)
         np.testing.assert_array_equal(row[1][..., 0] < 128, Canny()(picture.image, None) > 0.5)
-    assert (found[1][2] == 255).all(), "no drawing, no cell"
-    np.testing.assert_array_equal(found[0][2][..., 0] < 128, Drawn()(None, rows[0].drawing) > 0.5)
+    assert (result[1][2] == 255).all(), "no drawing, no cell"
+    np.testing.assert_array_equal(result[0][2][..., 0] < 128, Drawn()(None, rows[0].drawing) > 0.5)
 
 
 def test_every_option_is_on_it_by_default_with_scikit_images_photos(tmp_path, cli, monkeypatch):
@@ -61,12 +61,12 @@ def test_every_option_is_on_it_by_default_with_scikit_images_photos(tmp_path, cl
     for module in ("hed", "lineart"):
         monkeypatch.setattr(library(module), "hf_hub_download", unreachable)
     weights = [f"{name}.weights={path}" for name, path in paths.items()]
-    status, said, told = cli(main, f"out={tmp_path}/sheet.png", "size=64", *weights)
+    status, output, output = cli(main, f"out={tmp_path}/sheet.png", "size=64", *weights)
     left = ["drawn", "hed", "lineart"]
-    assert status == 0 and "4 pictures" in said
-    assert f"({', '.join(name for name in options() if name not in left)})" in said
+    assert status == 0 and "4 pictures" in output
+    assert f"({', '.join(name for name in options() if name not in left)})" in output
     for name, reason in zip(left, ("no drawings", "ControlNetHED.pth", "sk_model.pth"), strict=True):
-        (line,) = [line for line in told.splitlines() if f"{name}: left out: " in line]
+        (line,) = [line for line in output.splitlines() if f"{name}: left out: " in line]
         assert reason in line
     assert set(NEURAL) < set(options())
 

@@ -58,19 +58,19 @@ def test_edges_are_those_of_controlnet_aux(name, made, files, photo):
         detector = getattr(library(), extractor.DETECTOR)(extractor.network())
     wanted = detector(photo, detect_resolution=128, output_type="np", **options)[..., 0] / 255
     with torch.inference_mode():
-        found = extractor.edges(extractor.network(), as_tensor(photo))[0, 0].numpy()
+        result = extractor.edges(extractor.network(), as_tensor(photo))[0, 0].numpy()
     assert wanted.std() > 0.005
-    np.testing.assert_allclose(found, wanted, atol=1.1 / 255)
+    np.testing.assert_allclose(result, wanted, atol=1.1 / 255)
     assert abs(extractor(photo, None) - wanted)[48:80, 48:144].mean() < 0.02, "the mirrored margin is far from here"
 
 
 def test_pidinet_sees_pictures_as_in_its_training(made, photo):
     extractor = made["pidinet"]
-    seen = (photo / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    recorded = (photo / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     with torch.inference_mode():
-        wanted = extractor.network()(torch.from_numpy(seen.transpose(2, 0, 1).astype(np.float32))[None])[-1][0, 0]
-        found = extractor.edges(extractor.network(), as_tensor(photo))[0, 0]
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+        wanted = extractor.network()(torch.from_numpy(recorded.transpose(2, 0, 1).astype(np.float32))[None])[-1][0, 0]
+        result = extractor.edges(extractor.network(), as_tensor(photo))[0, 0]
+    torch.testing.assert_close(result, wanted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", NEURAL)
@@ -116,12 +116,12 @@ def test_options_do_what_they_say(files, photo):
 
 
 def test_the_network_sees_the_resolution_asked_for(files, photo):
-    seen = []
+    recorded = []
     extractor = NEURAL["teed"](str(files["teed"]), "cpu", resolution=64)
-    extractor.edges = lambda network, x: seen.append(tuple(x.shape[2:])) or x[:, :1]
+    extractor.edges = lambda network, x: recorded.append(tuple(x.shape[2:])) or x[:, :1]
     for shape in ((128, 192), (32, 32), (192, 128), (1, 4000)):
         assert extractor(np.full((*shape, 3), 77, np.uint8), None) == pytest.approx(77 / 255, abs=1e-3)
-    inner = [(h - 2 * neural.MARGIN, w - 2 * neural.MARGIN) for h, w in seen]
+    inner = [(h - 2 * neural.MARGIN, w - 2 * neural.MARGIN) for h, w in recorded]
     assert inner == [(64, 96), (64, 64), (96, 64), (16, 512)], "a long thin picture is bounded"
 
 
@@ -189,10 +189,10 @@ def test_devices(files, monkeypatch):
 @pytest.fixture
 def hub(files, monkeypatch, tmp_path):
     """The hub as controlnet_aux sees it: it asks for (repo, file) and gets the file's path."""
-    asked = []
+    requested = []
 
     def download(repo, file, **_):
-        asked.append((repo, file))
+        requested.append((repo, file))
         assert os.environ[SAFE] == "1", "whatever it loads, it loads tensors alone"
         if file == "sk_model2.pth":
             return save_random("lineart", tmp_path, seed=1)
@@ -200,7 +200,7 @@ def hub(files, monkeypatch, tmp_path):
 
     for module in ("hed", "lineart", "pidi", "teed"):
         monkeypatch.setattr(library(module), "hf_hub_download", download)
-    return asked
+    return requested
 
 
 @pytest.mark.parametrize("name", NEURAL)

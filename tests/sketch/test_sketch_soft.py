@@ -47,9 +47,9 @@ def test_scharr_is_as_dark_as_the_step_is_high(height):
 def test_scharr_weighs_all_directions_alike():
     """A ramp of the same slope in any direction has the same gradient; Sobel's is off by more."""
     y, x = np.mgrid[-40:41, -40:41].astype(np.float64)
-    found, sobels = [], []
+    result, sobels = [], []
     for angle in np.radians(np.arange(0, 90, 5)):
         wave = 0.5 + 0.5 * np.sin((x * np.cos(angle) + y * np.sin(angle)) / 2)
-        found.append(Scharr(sigma=0, full=1)(wave, None)[20:60, 20:60].max())
+        result.append(Scharr(sigma=0, full=1)(wave, None)[20:60, 20:60].max())
         sobels.append(np.hypot(sobel(wave, 0), sobel(wave, 1))[20:60, 20:60].max() / 4)
-    assert np.ptp(found) / np.mean(found) < 0.01 < np.ptp(sobels) / np.mean(sobels)
+    assert np.ptp(result) / np.mean(result) < 0.01 < np.ptp(sobels) / np.mean(sobels)

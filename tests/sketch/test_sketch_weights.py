@@ -78,9 +78,9 @@ def test_layouts_agree(teed, tmp_path):
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "flat.safetensors")
     torch.save({k: v.half() for k, v in state.items()}, tmp_path / "half.pth")
     for name, atol in (("deep.pth", 0), ("flat.safetensors", 0), ("half.pth", 1e-3)):
-        found = read_state(str(tmp_path / name), "5_model.pth")
-        assert found.keys() == state.keys()
-        for key, value in found.items():
+        result = read_state(str(tmp_path / name), "5_model.pth")
+        assert result.keys() == state.keys()
+        for key, value in result.items():
             torch.testing.assert_close(value, state[key], atol=atol, rtol=1e-3 if atol else 0)
 
 
@@ -171,8 +171,8 @@ def test_pidinet_as_plain_convolutions(pidinet_weights, tmp_path):
     plain = {key: converted(value, kernels.get(key, "cv")) for key, value in state.items()}
     torch.save(plain, tmp_path / "plain.pth")
     image = np.kron(np.random.default_rng(0).integers(0, 256, (6, 6, 3)), np.ones((12, 12, 1))).astype(np.uint8)
-    found = PiDiNet(str(tmp_path / "plain.pth"), "cpu")(image, None)
-    np.testing.assert_allclose(found, PiDiNet(str(path), "cpu")(image, None), atol=1e-4)
+    result = PiDiNet(str(tmp_path / "plain.pth"), "cpu")(image, None)
+    np.testing.assert_allclose(result, PiDiNet(str(path), "cpu")(image, None), atol=1e-4)
     bare = model.PiDiNet(20, model.config_model(KERNELS)).state_dict()
     torch.save({f"module.{key}": value for key, value in bare.items()}, tmp_path / "bare.pth")
     assert PiDiNet(str(tmp_path / "bare.pth"), "cpu")(image, None).shape == (72, 72)

@@ -139,10 +139,10 @@ class Cluster:
         """Of a daemon that lives; one that only waits to be collected does not."""
         try:
             pid = int((self.base / f"run/{name}.pid").read_text())
-            told = Path(f"/proc/{pid}/stat").read_text()
+            output = Path(f"/proc/{pid}/stat").read_text()
         except (OSError, ValueError):
             return None
-        command, _, rest = told.partition("(")[2].rpartition(")")
+        command, _, rest = output.partition("(")[2].rpartition(")")
         return pid if command == name[:15] and rest.split()[0] not in "ZX" else None
 
     def wait(self, what: str, ready: Callable[[], object], patience: float = 60) -> None:
@@ -227,10 +227,10 @@ def missing() -> str:
 def free_ports(count: int) -> list[int]:
     """Different ones, for several clusters may run on a machine."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [server.getsockname()[1] for server in held]
+    result = [server.getsockname()[1] for server in held]
     for server in held:
         server.close()
-    return found
+    return result
 
 
 if __name__ == "__main__":

@@ -119,8 +119,8 @@ class Member:
         return words.get("JobState", "")
 
     def facts(self, job: str) -> dict[str, str]:
-        told = self.cluster("scontrol", "show", "job", "-o", job).stdout.split()
-        return dict(word.split("=", 1) for word in told if "=" in word)
+        output = self.cluster("scontrol", "show", "job", "-o", job).stdout.split()
+        return dict(word.split("=", 1) for word in output if "=" in word)
 
     def until(self, ready: Callable[[], Any], what: str) -> None:
         end = time.monotonic() + PATIENCE

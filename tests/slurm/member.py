@@ -57,7 +57,7 @@ FAULTS = {"none": lambda trainer: None, "boom": boom, "leave": leave, "hang": ha
           "full": mounted("-t", "tmpfs", "-o", "size=64k", "tmpfs"), "readonly": mounted("ro")}  # fmt: skip
 
 
-def main(fault: str, at: int, pace: float, told: Path) -> None:
+def main(fault: str, at: int, pace: float, output: Path) -> None:
     from ragaf_exp.run import command_line
     from ragaf_exp.training.trainer import Trainer
 
@@ -65,7 +65,7 @@ def main(fault: str, at: int, pace: float, told: Path) -> None:
 
     def paced(self, number, batch) -> None:
         step(self, number, batch)
-        with open(told, "a") as file:
+        with open(output, "a") as file:
             file.write(f"{os.getpid()} {number + 1} {os.environ.get('SLURM_PROCID', 0)}\n")
         time.sleep(pace)
         if number + 1 == at:

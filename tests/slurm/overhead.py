@@ -30,9 +30,9 @@ PARALLEL = 2  # jobs at a time
 def array(cluster: Cluster, place: Path, members: int, command: str) -> float:
     """Seconds until all jobs of an array are over."""
     begun = time.monotonic()
-    told = cluster("sbatch", "--parsable", f"--array=0-{members - 1}%{PARALLEL}", "--requeue", "-o", "/dev/null",
+    output = cluster("sbatch", "--parsable", f"--array=0-{members - 1}%{PARALLEL}", "--requeue", "-o", "/dev/null",
                    "-D", place, "--mem=1000M", "--wrap", command)  # fmt: skip
-    return over(cluster, told.stdout.strip(), begun)
+    return over(cluster, output.stdout.strip(), begun)
 
 
 def over(cluster: Cluster, job: str, begun: float) -> float:
@@ -45,32 +45,32 @@ def sweep(cluster: Cluster, place: Path, name: str, members: int) -> str:
     """Submit members; the array's number."""
     words = f"overrides: [cluster.memory_gb=1, cluster.cpus=1, cluster.parallel={PARALLEL}]"
     (place / "sweeps" / f"{name}.yaml").write_text(f"{words}\ngrid: {{seed: {[i + 10 for i in range(members)]}}}\n")
-    told = cluster(sys.executable, "-m", "ragaf_exp.sweep", "submit", name, "launcher=slurm", cwd=place, timeout=600)
-    assert told.returncode == 0, told.stderr
+    output = cluster(sys.executable, "-m", "ragaf_exp.sweep", "submit", name, "launcher=slurm", cwd=place, timeout=600)
+    assert output.returncode == 0, output.stderr
     return json.loads((place / "runs" / name / ".sweep" / "jobs" / "1.json").read_text())["job"]
 
 
 def processor_time(command: list[str], place: Path) -> float:
     """Seconds, the median of a few."""
-    found = []
+    result = []
     for _ in range(SINGLE):
         for status in place.glob("runs/cost/*/status.json"):
             status.unlink()  # a member that is done is not run again
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, cwd=place, check=True, capture_output=True, env={"OMP_NUM_THREADS": "1"})
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return sorted(found)[SINGLE // 2]
+        result.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return sorted(result)[SINGLE // 2]
 
 
 def wall_time(command: list[str]) -> float:
     """Seconds, the median of a few."""
-    found = []
+    result = []
     for _ in range(SINGLE):
         begun = time.monotonic()
         subprocess.run(command, check=True)
-        found.append(time.monotonic() - begun)
-    return sorted(found)[SINGLE // 2]
+        result.append(time.monotonic() - begun)
+    return sorted(result)[SINGLE // 2]
 
 
 def measure(cluster: Cluster, place: Path, members: int) -> dict[str, float]:

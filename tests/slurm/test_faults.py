@@ -52,28 +52,28 @@ class Chains:
         job = m.submit()
         m.at_step(4)
         m.kill()
-        found = {"member": m, "ends": [m.ended(job)], "stale_s": m.stale()}
+        result = {"member": m, "ends": [m.ended(job)], "stale_s": m.stale()}
 
         job = m.submit(pace=1.5, execute=False)
         m.at_step(2)
         begun = time.monotonic()
         os.kill(parent_of(m.status["pid"]), signal.SIGKILL)
-        found["orphan"] = m.in_state("failed")
-        found["orphan_s"] = time.monotonic() - begun
-        found["ends"].append(m.ended(job))
+        result["orphan"] = m.in_state("failed")
+        result["orphan_s"] = time.monotonic() - begun
+        result["ends"].append(m.ended(job))
 
         job = m.submit()
         m.at_step(m.steps()[-1][1] + 2)
         self.cluster("scancel", job)
-        found["cancelled"] = m.in_state("cancelled", "preempted", "failed")
-        found["ends"].append(m.ended(job))
+        result["cancelled"] = m.in_state("cancelled", "preempted", "failed")
+        result["ends"].append(m.ended(job))
 
         job = m.submit()
         m.at_step(m.steps()[-1][1] + 2)
         self.cluster("scontrol", "requeue", job)
-        found["requeued"] = m.in_state("preempted", "cancelled", "failed")
-        found["ends"].append(m.ended(job))
-        return found
+        result["requeued"] = m.in_state("preempted", "cancelled", "failed")
+        result["ends"].append(m.ended(job))
+        return result
 
     def preempted(self) -> dict:
         """By a job of a higher partition that wants the same device."""
@@ -123,14 +123,14 @@ class Chains:
         home = self.base / "sweep" / "question"
         submit = ["submit", str(question), "launcher=slurm", f"runs={home.parent}"]
         with ThreadPoolExecutor(2) as pool:
-            told = list(pool.map(self.sweep_command, [submit, submit]))
+            output = list(pool.map(self.sweep_command, [submit, submit]))
         end = time.monotonic() + PATIENCE
         ask = ["status", str(home), "format=json"]
         while json.loads((status := self.sweep_command(ask)).stdout)["counts"] != {"done": 2}:
             assert time.monotonic() < end, status
             time.sleep(2)
         report = self.sweep_command(["report", str(home)])
-        return {"told": [one.stdout for one in told], "exit": status.returncode, "home": home, "report": report}
+        return {"told": [one.stdout for one in output], "exit": status.returncode, "home": home, "report": report}
 
     def sweep_command(self, arguments: list[str]) -> subprocess.CompletedProcess:
         return self.cluster(sys.executable, "-m", "ragaf_exp.sweep", *arguments, timeout=PATIENCE, cwd=ROOT,
@@ -179,8 +179,8 @@ def story(stories: dict[str, Future]):
 def same(story):
     """same(chain): that it came to the undisturbed run's end, and repeated at most one interval at each start."""
 
-    def call(found: dict, repeated: int = INTERVAL) -> None:
-        member, other = found["member"], story("undisturbed")["member"]
+    def call(result: dict, repeated: int = INTERVAL) -> None:
+        member, other = result["member"], story("undisturbed")["member"]
         assert member.status["state"] == "done" and member.status["error"] is None
         assert len(other.weights()) == 3 and member.weights() == other.weights()
         assert all(0 <= before - first + 1 <= repeated for before, first in member.starts()), member.starts()
@@ -195,83 +195,83 @@ def parent_of(pid: int) -> int:
 
 def listening(*pids: int) -> list[str]:
     """Addresses that processes listen at."""
-    told = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [line.split()[3] for line in told if any(f"pid={pid}," in line for pid in pids)]
+    output = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line.split()[3] for line in output if any(f"pid={pid}," in line for pid in pids)]
 
 
 def test_an_undisturbed_run(story, same):
-    found = story("undisturbed")
-    assert found["ends"] == ["COMPLETED"] and found["member"].status["job"]
-    same(found)
+    result = story("undisturbed")
+    assert result["ends"] == ["COMPLETED"] and result["member"].status["job"]
+    same(result)
 
 
 def test_faults_of_the_run_itself(story, same):
-    found = story("own_faults")
-    boom, leave, nan, full, readonly, end = found["states"]
-    assert found["ends"] == ["FAILED"] * 5 + ["COMPLETED"]
+    result = story("own_faults")
+    boom, leave, nan, full, readonly, end = result["states"]
+    assert result["ends"] == ["FAILED"] * 5 + ["COMPLETED"]
     assert (boom["state"], boom["error"]) == ("failed", "boom")
     assert leave["state"] == "running"  # nobody was left to say more; `killed` waits until that is recognised
     assert nan["state"] == "failed" and "not finite" in nan["error"]
     assert full["state"] == "failed" and "No space left" in full["error"]
     assert readonly["state"] == "failed" and "Read-only" in readonly["error"]
-    same(found)
+    same(result)
 
 
 def test_kills_a_cancellation_and_a_requeue_by_hand(story, same):
-    found = story("killed")
-    assert found["stale_s"] < TOLD_S
-    assert found["orphan_s"] < TOLD_S and "parent process has ended" in found["orphan"]["error"]
-    assert found["cancelled"]["state"] == "cancelled"
-    assert found["requeued"]["state"] == "preempted"
-    assert found["ends"] == ["FAILED", "FAILED", "CANCELLED", "COMPLETED"]
-    same(found)
-    assert all(first == before + 1 for before, first in found["member"].starts()[1:])  # all but kill -9 were told
+    result = story("killed")
+    assert result["stale_s"] < TOLD_S
+    assert result["orphan_s"] < TOLD_S and "parent process has ended" in result["orphan"]["error"]
+    assert result["cancelled"]["state"] == "cancelled"
+    assert result["requeued"]["state"] == "preempted"
+    assert result["ends"] == ["FAILED", "FAILED", "CANCELLED", "COMPLETED"]
+    same(result)
+    assert all(first == before + 1 for before, first in result["member"].starts()[1:])  # all but kill -9 were told
 
 
 def test_preemption(story, same):
-    found = story("preempted")
-    assert found["state"]["state"] == "preempted" and found["restarts"] == "1"
-    assert found["ends"] == ["COMPLETED", "COMPLETED"]
-    same(found, repeated=0)
+    result = story("preempted")
+    assert result["state"]["state"] == "preempted" and result["restarts"] == "1"
+    assert result["ends"] == ["COMPLETED", "COMPLETED"]
+    same(result, repeated=0)
 
 
 def test_limits_shorter_than_the_run(story, same):
-    found = story("short_limits")
-    assert found["ends"] == ["COMPLETED"] and int(found["restarts"]) >= 1
-    same(found, repeated=0)
+    result = story("short_limits")
+    assert result["ends"] == ["COMPLETED"] and int(result["restarts"]) >= 1
+    same(result, repeated=0)
 
 
 def test_a_run_that_hangs(story, same):
-    found = story("hanging")
-    assert found["ends"] == ["TIMEOUT", "COMPLETED"] and found["stale_s"] < TOLD_S
-    same(found)
+    result = story("hanging")
+    assert result["ends"] == ["TIMEOUT", "COMPLETED"] and result["stale_s"] < TOLD_S
+    same(result)
 
 
 def test_daemons_that_die_and_a_clock_that_jumps_back(story, same):
-    found = story("daemons")
-    assert found["ends"] == ["COMPLETED"] and not found["member"].starts()
-    same(found)
+    result = story("daemons")
+    assert result["ends"] == ["COMPLETED"] and not result["member"].starts()
+    same(result)
 
 
 def test_two_submissions_at_once(story, same):
-    found = story("twice")
-    assert "COMPLETED" in found["ends"] and not found["member"].starts()
-    same(found)
+    result = story("twice")
+    assert "COMPLETED" in result["ends"] and not result["member"].starts()
+    same(result)
 
 
 def test_a_sweep_submitted_twice_at_once(story):
     """Each member is queued once, and by the sweep's own commands comes to the same weights."""
-    found = story("sweep")
-    assert found["exit"] == 0
-    queued = sorted(one.splitlines()[0] for one in found["told"])
+    result = story("sweep")
+    assert result["exit"] == 0
+    queued = sorted(one.splitlines()[0] for one in result["told"])
     assert queued[0].startswith("2 of 2") and queued[1].startswith("nothing to queue")
-    assert found["report"].returncode == 0, found["report"].stderr
-    page = (found["home"] / "sweep.html").read_text()
+    assert result["report"].returncode == 0, result["report"].stderr
+    page = (result["home"] / "sweep.html").read_text()
     assert "2 of 2" in page and 'class="missing"' not in page
-    folders = [path.parent for path in found["home"].glob("*/status.json")]
+    folders = [path.parent for path in result["home"].glob("*/status.json")]
     assert [json.loads((path / "status.json").read_text())["state"] for path in folders] == ["done"] * 2
-    kept = [path.read_bytes() for path in found["home"].glob(f"*/checkpoints/coarse/{STEPS:08d}/model.safetensors")]
-    assert story("undisturbed")["member"].weights()["model.safetensors"] in kept and len(set(kept)) == 2
+    remaining = [path.read_bytes() for path in result["home"].glob(f"*/checkpoints/coarse/{STEPS:08d}/model.safetensors")]
+    assert story("undisturbed")["member"].weights()["model.safetensors"] in remaining and len(set(remaining)) == 2
 
 
 def test_two_tasks_train_as_one(story, cluster):
@@ -288,9 +288,9 @@ def test_two_tasks_train_as_one(story, cluster):
 
 
 def test_two_tasks_stop_and_go_on_together(story):
-    found = story("two_tasks_stopped")
-    member, other = found["member"], story("two_tasks")["member"]
-    assert found["state"]["state"] == "preempted" and found["restarts"] == "1" and found["ends"] == ["COMPLETED"]
+    result = story("two_tasks_stopped")
+    member, other = result["member"], story("two_tasks")["member"]
+    assert result["state"]["state"] == "preempted" and result["restarts"] == "1" and result["ends"] == ["COMPLETED"]
     assert member.weights() == other.weights()
     for rank in (0, 1):
         assert [step for _, step in member.steps(rank)] == list(range(1, STEPS + 1))

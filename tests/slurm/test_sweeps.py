@@ -43,11 +43,11 @@ def until(call: Callable, name: str, states: dict[str, str]) -> dict[str, dict]:
     """The members by seed, when they are in these states."""
     end = time.monotonic() + PATIENCE
     while True:
-        told = json.loads(call("ragaf_exp.sweep", "status", f"runs/{name}", "format=json").stdout)["members"]
-        found = {m["differs"]["seed"]: m for m in told}
-        if all(found[seed]["state"] == state for seed, state in states.items()):
-            return found
-        assert time.monotonic() < end, {seed: m["state"] for seed, m in found.items()}
+        output = json.loads(call("ragaf_exp.sweep", "status", f"runs/{name}", "format=json").stdout)["members"]
+        result = {m["differs"]["seed"]: m for m in output}
+        if all(result[seed]["state"] == state for seed, state in states.items()):
+            return result
+        assert time.monotonic() < end, {seed: m["state"] for seed, m in result.items()}
         time.sleep(1)
 
 
@@ -59,13 +59,13 @@ def test_states_retry_and_cancel(call, checkout):
     question(checkout, "states", "[0, 1, 2, 3]")
     first = call("ragaf_exp.sweep", "submit", "states", "launcher=slurm")
     assert first.returncode == 0 and "4 of 4" in first.stdout, first.stderr
-    found = until(call, "states", {"0": "done", "1": "failed", "2": "failed", "3": "running"})
-    assert found["1"]["error"] == "the loss is nan" and found["2"]["error"].startswith("the job failed")
+    result = until(call, "states", {"0": "done", "1": "failed", "2": "failed", "3": "running"})
+    assert result["1"]["error"] == "the loss is nan" and result["2"]["error"].startswith("the job failed")
     assert call("ragaf_exp.sweep", "cancel", "runs/states").stdout.startswith("cancelled 1 members")
     until(call, "states", {"3": "cancelled"})
     assert "3 of 4 members queued" in call("ragaf_exp.sweep", "retry", "runs/states", "launcher=slurm").stdout
-    found = until(call, "states", {"0": "done", "1": "failed", "2": "failed", "3": "running"})
-    assert [len(attempts(found[seed])) for seed in "0123"] == [1, 2, 2, 2]
+    result = until(call, "states", {"0": "done", "1": "failed", "2": "failed", "3": "running"})
+    assert [len(attempts(result[seed])) for seed in "0123"] == [1, 2, 2, 2]
     call("ragaf_exp.sweep", "cancel", "runs/states")
 
 
@@ -76,8 +76,8 @@ def test_edits_while_queued_change_nothing_and_two_submissions_queue_once(call, 
         command = [sys.executable, "-m", "ragaf_exp.sweep", "submit", "held", "launcher=slurm"]
         both = [subprocess.Popen(command, cwd=checkout, env=cluster.environment, stdout=subprocess.PIPE, text=True)
                 for _ in range(2)]  # fmt: skip
-        told = sorted(process.communicate(timeout=PATIENCE)[0].splitlines()[0] for process in both)
-        assert told[0].startswith("2 of 2 members queued") and told[1].startswith("nothing to queue")
+        output = sorted(process.communicate(timeout=PATIENCE)[0].splitlines()[0] for process in both)
+        assert output[0].startswith("2 of 2 members queued") and output[1].startswith("nothing to queue")
         until(call, "held", {"0": "queued", "4": "queued"})
         experiment = checkout / STUBBED
         before = experiment.read_text()
@@ -85,21 +85,21 @@ def test_edits_while_queued_change_nothing_and_two_submissions_queue_once(call, 
         question(checkout, "held", "[0, 4]", ", optim.ema=0.5")
     finally:
         cluster("scontrol", "update", "PartitionName=main", "State=UP")
-    found = until(call, "held", {"0": "done", "4": "done"})
+    result = until(call, "held", {"0": "done", "4": "done"})
     experiment.write_text(before)
-    assert [attempts(found[seed]) for seed in "04"] == [["original 5 1"]] * 2
+    assert [attempts(result[seed]) for seed in "04"] == [["original 5 1"]] * 2
 
 
 def test_a_requeued_member_goes_on_in_its_folder(call, checkout, cluster):
     question(checkout, "again", "[3, 0]")
     call("ragaf_exp.sweep", "submit", "again", "launcher=slurm")
-    found = until(call, "again", {"3": "running", "0": "done"})
-    cluster("scontrol", "requeue", found["3"]["job"])
+    result = until(call, "again", {"3": "running", "0": "done"})
+    cluster("scontrol", "requeue", result["3"]["job"])
     until(call, "again", {"3": "requeued"})
     end = time.monotonic() + PATIENCE  # SLURM starts it in 6 s; made to sooner, it may take the credential for the old one
-    while len(attempts(found["3"])) < 2 and time.monotonic() < end:
+    while len(attempts(result["3"])) < 2 and time.monotonic() < end:
         time.sleep(1)
-    assert len(attempts(found["3"])) == 2 and len(attempts(found["0"])) == 1
+    assert len(attempts(result["3"])) == 2 and len(attempts(result["0"])) == 1
     call("ragaf_exp.sweep", "cancel", "runs/again")
 
 

@@ -33,8 +33,8 @@ def test_every_sweep(path):
     sweep = read_sweep(path.stem)
     members = combinations(sweep.all_overrides)
     if sweep.grid:
-        told = next(line for line in header if line.startswith("# Members: "))
-        assert f" {len(members)}" in told
+        output = next(line for line in header if line.startswith("# Members: "))
+        assert f" {len(members)}" in output
         for member in (members[0], members[-1]):
             assert compose_config(list(member.values())).name == path.stem
     else:

@@ -30,8 +30,8 @@ def question(checkout: Path, name: str, seeds: str) -> Path:
 
 
 def states(checkout: Path, name: str) -> dict[str, dict]:
-    told = sweep(checkout, "status", f"runs/{name}", "format=json")
-    return {m["differs"].get("seed", "0"): m for m in json.loads(told.stdout)["members"]} | {"status": told.returncode}
+    output = sweep(checkout, "status", f"runs/{name}", "format=json")
+    return {m["differs"].get("seed", "0"): m for m in json.loads(output.stdout)["members"]} | {"status": output.returncode}
 
 
 def attempts(member: dict) -> list[str]:
@@ -43,15 +43,15 @@ def test_from_submission_to_retry(checkout):
     over = sweep(checkout, "submit", "sweeps/first.yaml", "launcher=local")
     assert over.returncode == 1, over.stderr  # members failed
     assert "3 of 3 members queued" in over.stdout and "3 members: " in over.stdout
-    found = states(checkout, "first")
-    assert found["status"] == 1
-    assert [found[seed]["state"] for seed in "012"] == ["done", "failed", "failed"]
-    assert found["1"]["error"] == "the loss is nan" and "status 7" in found["2"]["error"]
+    result = states(checkout, "first")
+    assert result["status"] == 1
+    assert [result[seed]["state"] for seed in "012"] == ["done", "failed", "failed"]
+    assert result["1"]["error"] == "the loss is nan" and "status 7" in result["2"]["error"]
     again = sweep(checkout, "retry", "runs/first", "launcher=local")
     assert again.returncode == 1 and "2 of 3 members queued" in again.stdout
-    found = states(checkout, "first")
-    assert [len(attempts(found[seed])) for seed in "012"] == [1, 2, 2]  # what is done is not run again
-    assert attempts(found["0"]) == ["original 5 1"]
+    result = states(checkout, "first")
+    assert [len(attempts(result[seed])) for seed in "012"] == [1, 2, 2]  # what is done is not run again
+    assert attempts(result["0"]) == ["original 5 1"]
 
 
 def test_edits_after_submission_change_nothing(checkout, tmp_path):
@@ -90,22 +90,22 @@ def test_cancel_and_two_submissions(checkout):
     second = sweep(checkout, "submit", path, "launcher=local", "wait=false")
     assert "nothing to queue" in second.stdout, second.stdout + second.stderr
     for _ in range(100):
-        if (found := states(checkout, "slow"))["3"]["state"] == "running":
+        if (result := states(checkout, "slow"))["3"]["state"] == "running":
             break
         time.sleep(0.1)
-    assert found["3"]["left_seconds"] == pytest.approx(3.0) and found["0"]["state"] == "queued"
+    assert result["3"]["left_seconds"] == pytest.approx(3.0) and result["0"]["state"] == "queued"
     assert sweep(checkout, "cancel", "runs/slow").stdout.startswith("cancelled 2 members")
-    found = _finished(checkout, "slow")
-    assert [found[seed]["state"] for seed in "30"] == ["cancelled", "cancelled"]
+    result = _finished(checkout, "slow")
+    assert [result[seed]["state"] for seed in "30"] == ["cancelled", "cancelled"]
 
 
 def _finished(checkout: Path, name: str) -> dict:
     for _ in range(100):
-        found = states(checkout, name)
-        if all(found[key]["state"] not in ("queued", "starting", "running") for key in found if key != "status"):
-            return found
+        result = states(checkout, name)
+        if all(result[key]["state"] not in ("queued", "starting", "running") for key in result if key != "status"):
+            return result
         time.sleep(0.2)
-    raise AssertionError(found)
+    raise AssertionError(result)
 
 
 def test_html_and_text(checkout):
@@ -118,8 +118,8 @@ def test_html_and_text(checkout):
 
 
 def test_the_report_marks_what_is_missing(checkout):
-    told = sweep(checkout, "report", "runs/first")
-    assert told.returncode == 0, told.stderr
+    output = sweep(checkout, "report", "runs/first")
+    assert output.returncode == 0, output.stderr
     page = (checkout / "runs" / "first" / "sweep.html").read_text()
     assert page.count('class="missing"') == 2 and "1 of 3" in page and "1.000 [0.900, 1.100]" in page
 

@@ -59,10 +59,10 @@ def test_state(status, known, state):
 )  # fmt: skip
 def test_every_combination_has_a_known_state_and_bad_ones_a_reason(state, updated, queue, lives, waiting, code, cancelled):
     task = None if queue is None else Task(queue)
-    found, error = job_status(said(state, updated), JobEvidence(task, lives, waiting, code, cancelled), NOW)
-    assert found in {*BAD, *OPEN, "done"}
-    assert error or found not in BAD or state == "cancelled"
-    assert (found == "done") == (state == "done")
+    result, error = job_status(said(state, updated), JobEvidence(task, lives, waiting, code, cancelled), NOW)
+    assert result in {*BAD, *OPEN, "done"}
+    assert error or result not in BAD or state == "cancelled"
+    assert (result == "done") == (state == "done")
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number():

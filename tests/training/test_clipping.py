@@ -35,9 +35,9 @@ def trained(model: nn.Module, muon: float, most: float, by_torch: bool) -> dict[
 def test_it_is_torchs_clipping_to_rounding(muon):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 8), nn.LayerNorm(8))
-    wanted, found = (trained(copy.deepcopy(model), muon, 1.0, by_torch) for by_torch in (True, False))
+    wanted, result = (trained(copy.deepcopy(model), muon, 1.0, by_torch) for by_torch in (True, False))
     for name in wanted:
-        torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(result[name], wanted[name], rtol=1e-5, atol=1e-6)
     unclipped = trained(copy.deepcopy(model), muon, 1e9, True)
     assert any(not torch.allclose(unclipped[name], wanted[name], atol=1e-5) for name in wanted), "the bound matters here"
 

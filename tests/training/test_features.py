@@ -88,8 +88,8 @@ def test_records_come_back_whoever_wrote_them(tmp_path):
     for reader in (one.refresh(), two, records(tmp_path).refresh()):
         assert len(reader) == 4
         for i in range(4):
-            found = reader.read(key_of(str(i)))
-            assert all(np.array_equal(found[name], arrays(i)[name]) for name in FIELDS)
+            result = reader.read(key_of(str(i)))
+            assert all(np.array_equal(result[name], arrays(i)[name]) for name in FIELDS)
     assert len(list(tmp_path.glob("*.shard"))) == 2 and (tmp_path / "about.json").exists()
 
 
@@ -189,11 +189,11 @@ def test_losses_with_features_are_those_without(experiment, prepare):
 def test_a_second_pass_computes_nothing_and_a_killed_one_goes_on(experiment, prepare, monkeypatch):
     codec, words = experiment.parts.codec, prepare.words
     items = experiment.parts.source.split("train")
-    before, compute, seen = codec.encoded, Latents.compute, []
+    before, compute, recorded = codec.encoded, Latents.compute, []
 
     def killed(self, images, device):
-        seen.append(1)
-        if len(seen) > 20:
+        recorded.append(1)
+        if len(recorded) > 20:
             self.records.flush()
             raise KeyboardInterrupt
         compute(self, images, device)
@@ -220,7 +220,7 @@ def test_mirrored_and_cropped_pictures_have_latents_of_their_own(experiment, pre
     rows = [varied.at(3, i) for i in range(16)]
     shown = [[np.array_equal(row.item.image, some[i].image) for kind in kinds for some in kind]
              for i, row in enumerate(rows)]  # fmt: skip
-    assert all(any(seen) for seen in shown) and all(0 < sum(seen) < 12 for seen in zip(*shown, strict=True))
+    assert all(any(recorded) for recorded in shown) and all(0 < sum(recorded) < 12 for recorded in zip(*shown, strict=True))
     for i, row in enumerate(rows):
         assert np.array_equal(varied.at(3, i).item.image, row.item.image), "a function of the step"
         assert np.array_equal(varied[i].item.image, items[i].image), "by index as they are"

@@ -78,18 +78,18 @@ def test_a_killed_run_goes_on_to_its_end(profile, stories):
 
 def test_what_profiles_train_and_keep(stories):
     """A checkpoint holds what its source does not: what was trained; features and moments are as the profile says."""
-    held, moments, kept = {}, {}, {}
+    held, moments, remaining = {}, {}, {}
     for profile in PROFILES:
         folder = stories(profile)[0]
         held[profile] = {name for name in tensors(folder, COARSE, "model") if name.startswith("backbone.")}
         moments[profile] = {v.dtype for v in tensors(folder, REFINE, "optimizer").values()}
         cache = Path(RunFolder.read(folder.path)[0].path).parents[2] / "cache"
-        kept[profile] = sorted(p.name.partition("-")[0] for p in cache.glob("features/*"))
+        remaining[profile] = sorted(p.name.partition("-")[0] for p in cache.glob("features/*"))
         assert all(v.isfinite().all() for v in tensors(folder, REFINE, "ema").values() if v.is_floating_point())
     assert held["16gb"] == set() and held["8gb"] and all(".attn" in name for name in held["8gb"])
     assert held["8gb"] < held["32gb"] and any("conv_in" in name for name in held["32gb"] & held["4gb"])
     assert [torch.uint8 in moments[p] for p in PROFILES] == [True, True, False, False]
-    assert [kept[p] for p in PROFILES] == [["latent"], ["latent", "text"], [], []]
+    assert [remaining[p] for p in PROFILES] == [["latent"], ["latent", "text"], [], []]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -99,10 +99,10 @@ def test_it_is_sampled_and_evaluated_again(profile, stories, cli, figures, tmp_p
     drawing.paste(0, (20, 10, 23, 40)), drawing.paste(0, (20, 10, 50, 13))
     drawing.save(tmp_path / "drawing.png")
     words = [f"run={folder.path}", f"sketch={tmp_path / 'drawing.png'}", "prompt=a red circle", f"out={tmp_path}/o"]
-    status, said, err = cli(sample, *words, "attention=false")
+    status, output, err = cli(sample, *words, "attention=false")
     assert status == 0, err
     images = [np.asarray(Image.open(path)) for path in (tmp_path / "o").rglob("*.png")]
-    assert any(image.shape[:2] == (64, 64) and image.std() > 0 for image in images), said
+    assert any(image.shape[:2] == (64, 64) and image.std() > 0 for image in images), output
     copy = shutil.copytree(folder.path, tmp_path / "runs" / "small" / folder.path.name)
     shutil.rmtree(copy / "samples" / "drawn")
     before = figures(copy)

@@ -32,21 +32,21 @@ def test_stage_1_is_drawn_small_and_handed_on_enlarged(config, finished):
     parts, pipeline = load_run(finished, config)
     examples = parts.examples("test")
     batch = collate([examples[0], examples[1]])
-    seen: dict[str, tuple] = {}
+    recorded: dict[str, tuple] = {}
     sample = pipeline.sampler.sample
 
     def record_attention(model, given, noise, coarse=None, strength=1.0):
-        seen["stage 1" if coarse is None else "stage 2"] = (given.image.shape, noise.shape, coarse, strength)
+        recorded["stage 1" if coarse is None else "stage 2"] = (given.image.shape, noise.shape, coarse, strength)
         return sample(model, given, noise, coarse, strength)
 
     pipeline.sampler.sample = record_attention
     made = pipeline(batch)
     side, cell = batch.image.shape[-1], parts.codec.downscale
-    assert seen["stage 1"][0][-1] == side // 2 and seen["stage 1"][1][-1] == side // 2 // cell
-    assert seen["stage 2"][0][-1] == side and seen["stage 2"][1][-1] == side // cell
-    assert seen["stage 2"][3] == config.stage.refine.strength
+    assert recorded["stage 1"][0][-1] == side // 2 and recorded["stage 1"][1][-1] == side // 2 // cell
+    assert recorded["stage 2"][0][-1] == side and recorded["stage 2"][1][-1] == side // cell
+    assert recorded["stage 2"][3] == config.stage.refine.strength
     assert made.stage1.shape == made.stage2.shape == batch.image.shape
-    torch.testing.assert_close(parts.codec.decode(seen["stage 2"][2]), made.stage1)
+    torch.testing.assert_close(parts.codec.decode(recorded["stage 2"][2]), made.stage1)
     steps = made.stage1.diff(dim=-1)  # enlarged twofold by straight lines: every other one lies halfway
     halfway = (steps[..., 1:-2:2] + steps[..., 3::2]) / 2
     torch.testing.assert_close(steps[..., 2:-1:2], halfway, atol=2e-2, rtol=0)

@@ -136,7 +136,7 @@ def test_a_first_update_that_ran_out_while_moments_were_made_is_redone(experimen
         each.step(0, batch)
     part = inner(trainer.update.optimizer).parts[0]
     parameter, call, failed = next(iter(part.state)), part.step, []
-    kept = {key: value.clone() for key, value in part.state.pop(parameter).items()}
+    remaining = {key: value.clone() for key, value in part.state.pop(parameter).items()}
 
     def once(*args):
         if not failed:
@@ -144,7 +144,7 @@ def test_a_first_update_that_ran_out_while_moments_were_made_is_redone(experimen
             part.state[parameter]["step"] = torch.tensor(0.0)
             raise torch.OutOfMemoryError(SAYS)
         assert not part.state[parameter], "made anew, not gone on with"
-        part.state[parameter].update(kept)
+        part.state[parameter].update(remaining)
         return call(*args)
 
     monkeypatch.setattr(part, "step", once)

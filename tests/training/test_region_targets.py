@@ -40,8 +40,8 @@ def test_the_mean_is_over_each_region_and_padding_has_no_say():
     masks = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.5, 0.5]], [[0.0, 0.0], [0.0, 0.0]]]])
     right = torch.tensor([[[2.0], [6.0], [123.0]]])  # the third is padding
 
-    def loss(said: torch.Tensor, real: list[bool]) -> float:
-        return float(target_losses(said, {"region_latent": 1}, masks, torch.tensor([real]), x0)["region_latent"])
+    def loss(output: torch.Tensor, real: list[bool]) -> float:
+        return float(target_losses(output, {"region_latent": 1}, masks, torch.tensor([real]), x0)["region_latent"])
 
     assert loss(right, [True, True, False]) == 0
     assert loss(right + 2, [True, True, False]) == pytest.approx(4)
@@ -63,13 +63,13 @@ def test_moments_tell_on_which_side_a_region_is_bright():
 @given(st.integers(0, 5), st.integers(0, 5), st.floats(-2, 2))
 def test_moments_do_not_depend_on_the_regions_place(row, column, level):
     patch = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
-    found = []
+    result = []
     for top, left in ((0, 0), (row, column)):
         x0, masks = torch.full((1, 1, 9, 9), level), torch.zeros(1, 1, 9, 9)
         x0[..., top : top + 4, left : left + 4] = patch
         masks[..., top : top + 4, left : left + 4] = 1
-        found.append(moments(x0, masks))
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+        result.append(moments(x0, masks))
+    torch.testing.assert_close(*result, rtol=1e-4, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=20)
@@ -89,8 +89,8 @@ def test_the_texture_of_a_plain_region_does_not_see_its_neighbour_through_border
     labels[:, 6:26, 6:26] = 1  # its edge cuts cells of 4 pixels in half
     image = torch.where(labels == 1, 1.0, -1.0)[:, None]
     x0 = torch.nn.functional.pixel_unshuffle(image, 4)
-    found = texture(x0, soft_masks(labels, 2, (8, 8)))
-    assert found[0, 1].max() < 0.2, "the contrast itself is 2"
+    result = texture(x0, soft_masks(labels, 2, (8, 8)))
+    assert result[0, 1].max() < 0.2, "the contrast itself is 2"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,14 +99,14 @@ def test_a_target_is_finite_of_its_size_and_of_its_region_alone(name):
     x0 = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 4, 8, 8)
     masks[:, 0, :4], masks[:, 1, 6:, 6:], masks[:, 2, 5, 0] = 1, 0.4, 0.01  # and the last is padding
-    found = target.of(x0, masks)
-    assert found.shape == (2, 4, target.values * 3) and found.isfinite().all()
-    assert not found[:, 3].any()
+    result = target.of(x0, masks)
+    assert result.shape == (2, 4, target.values * 3) and result.isfinite().all()
+    assert not result[:, 3].any()
     changed = x0.clone()
     changed[:, :, 4:] += 1
-    torch.testing.assert_close(target.of(changed, masks)[:, 0], found[:, 0])
+    torch.testing.assert_close(target.of(changed, masks)[:, 0], result[:, 0])
     rows = torch.cat([target.of(x0[i : i + 1], masks[i : i + 1]) for i in range(2)])
-    torch.testing.assert_close(rows, found, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rows, result, rtol=1e-4, atol=1e-5)
 
 
 def test_texture_tells_fills_of_embedded_scenes_better_than_the_mean(tiny, tmp_path):
@@ -119,15 +119,15 @@ def test_texture_tells_fills_of_embedded_scenes_better_than_the_mean(tiny, tmp_p
     masks = soft_masks(batch.labels, batch.nodes.shape[1], tuple(x0.shape[2:]))
     places = [(i, int(np.bincount(inside).argmax()), o.fill in ("striped", "dotted"))
               for i, e in enumerate(examples) for o in e.item.objects
-              if len(inside := (found := e.regions.labels[e.item.object_map == o.label])[found >= 0])]  # fmt: skip
+              if len(inside := (result := e.regions.labels[e.item.object_map == o.label])[result >= 0])]  # fmt: skip
     item, region, patterned = (np.array(x) for x in zip(*places, strict=True))
     train, test = item < 32, item >= 32
 
     def accuracy(of) -> float:
         x = of(x0, masks)[item, region].numpy()
         centres = np.stack([x[train & (patterned == kind)].mean(0) for kind in (False, True)])
-        said = ((x[test][:, None] - centres) ** 2).sum(-1).argmin(1)
-        return float(np.mean([(said == patterned[test])[patterned[test] == kind].mean() for kind in (False, True)]))
+        output = ((x[test][:, None] - centres) ** 2).sum(-1).argmin(1)
+        return float(np.mean([(output == patterned[test])[patterned[test] == kind].mean() for kind in (False, True)]))
 
     assert accuracy(texture) > max(0.65, accuracy(mean) + 0.1)
 
@@ -149,12 +149,12 @@ def losses(experiment: Training, **weights: float) -> dict[str, torch.Tensor]:
     batch = collate([experiment.train_examples[i] for i in range(4)])
     x0 = experiment.parts.codec.encode(batch.image)
     drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
-    found = Objective(experiment.parts.diffusion, loss)(model, batch, x0, drawn)
+    result = Objective(experiment.parts.diffusion, loss)(model, batch, x0, drawn)
     if model.region_latent is not None:
-        found["loss"].backward()
+        result["loss"].backward()
         rows = model.region_latent.weight.grad.abs().sum(1)
         assert len(rows) == sum(asked(vars(loss), x0.shape[1]).values()) and (rows > 0).all()
-    return found
+    return result
 
 
 @pytest.mark.parametrize("names", [[], ["region_texture"], ["region_latent", "region_moments"], NAMES])
@@ -165,20 +165,20 @@ def test_only_what_has_a_weight_is_computed(names, experiment, monkeypatch):
             target.values, lambda *args, name=name, of=target.of: (called.append(name), of(*args))[1]
         )
         monkeypatch.setitem(TARGETS, name, record_attention)
-    found = losses(experiment, **dict.fromkeys(names, 2.0))
-    assert set(found) == {"loss", "diffusion", *names} and called == names
-    torch.testing.assert_close(found["loss"], found["diffusion"] + sum(2 * found[name] for name in names))
+    result = losses(experiment, **dict.fromkeys(names, 2.0))
+    assert set(result) == {"loss", "diffusion", *names} and called == names
+    torch.testing.assert_close(result["loss"], result["diffusion"] + sum(2 * result[name] for name in names))
     region_steps = plan(experiment.cfg, "refine", experiment.parts).region_steps
     assert region_steps == (3 if names else 0), "without a target they would have no loss"
 
 
 def test_bf16_changes_no_target(experiment):
-    found = []
+    result = []
     for precision in ("no", "bf16"):
         with Compute("cpu", precision):
             torch.manual_seed(0)
-            found.append({k: float(v.detach()) for k, v in losses(experiment, **dict.fromkeys(NAMES, 1.0)).items()})
-    exact, rough = found
+            result.append({k: float(v.detach()) for k, v in losses(experiment, **dict.fromkeys(NAMES, 1.0)).items()})
+    exact, rough = result
     assert all(rough[name] == pytest.approx(exact[name], rel=0.05) for name in NAMES)
 
 
@@ -191,11 +191,11 @@ def test_a_region_learns_to_say_its_texture(experiment, tmp_path: Path):
     batch = collate([experiment.train_examples[i] for i in range(4)])
     x0 = experiment.parts.codec.encode(batch.image)
     drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
-    seen = []
+    recorded = []
     for _ in range(30):
         optimizer.zero_grad()
         value = objective(model, batch, x0, drawn, regions_only=True)["region_texture"]
         value.backward()
         optimizer.step()
-        seen.append(float(value))
-    assert seen[-1] < 0.3 * seen[0]
+        recorded.append(float(value))
+    assert recorded[-1] < 0.3 * recorded[0]

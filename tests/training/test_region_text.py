@@ -36,8 +36,8 @@ def attention(
     _, n, t = region_text.shape
     mask = torch.arange(t)[None] < (t if words is None else 1 + words)
     state = RegionState(torch.zeros(1, n, 2), torch.zeros(1, n, 2), region_text, torch.tensor([real or [True] * n]), {})
-    told = None if phrase_tokens is None else torch.tensor([phrase_tokens])
-    return Conditioning(Text(torch.zeros(1, t, 2), mask), {}, state, phrase_tokens=told)
+    output = None if phrase_tokens is None else torch.tensor([phrase_tokens])
+    return Conditioning(Text(torch.zeros(1, t, 2), mask), {}, state, phrase_tokens=output)
 
 
 def word(place: int, share: float = 1.0, length: int = 9) -> list[float]:
@@ -133,7 +133,7 @@ def experiment(tiny, tmp_path_factory) -> Training:
 
 
 def test_a_regions_span_is_that_of_the_object_it_lies_in(experiment):
-    found = 0
+    result = 0
     for i in range(12):
         example = experiment.train_examples[i]
         given = region_spans(example)
@@ -145,9 +145,9 @@ def test_a_regions_span_is_that_of_the_object_it_lies_in(experiment):
                 region = np.bincount(inside).argmax()
                 share = (example.item.object_map[example.regions.labels == region] == thing.label).mean()
                 assert (tuple(given[region]) == thing.span) == (share > 0.5)
-                found += share > 0.5
+                result += share > 0.5
         assert tuple(given[example.regions.background]) == (0, 0)
-    assert found > 20
+    assert result > 20
     drawn = replace(example, item=replace(example.item, objects=(), object_map=None))
     assert not region_spans(drawn).any(), "data without annotation"
 
@@ -173,22 +173,22 @@ def losses(experiment: Training, progress: float = 0.0, **weights: float) -> dic
     x0 = experiment.parts.codec.encode(batch.image)
     objective = Objective(experiment.parts.diffusion, loss)
     drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
-    found = objective(model, batch, x0, drawn, True, progress=progress)
-    found["loss"].backward()
+    result = objective(model, batch, x0, drawn, True, progress=progress)
+    result["loss"].backward()
     assert (model.contrast is None) == (loss.contrastive == 0)
     if model.contrast is not None and not progress:
         assert all(p.grad is not None and p.grad.any() for p in model.contrast.parameters())
-    return found
+    return result
 
 
 @pytest.mark.parametrize("names", [[name] for name in LOSSES] + [list(LOSSES)])
 def test_only_what_has_a_weight_is_computed(names, experiment, monkeypatch):
     for name in set(LOSSES) - set(names):
         monkeypatch.setattr(weighted, name, lambda *_: pytest.fail("computed without a weight"))
-    found = losses(experiment, **dict.fromkeys(names, 2.0))
-    assert set(found) == {"loss", *names}
-    torch.testing.assert_close(found["loss"], sum(2 * found[name] for name in names))
-    assert all(found[name].isfinite() and (found[name] > 0 or name == "coverage") for name in names)
+    result = losses(experiment, **dict.fromkeys(names, 2.0))
+    assert set(result) == {"loss", *names}
+    torch.testing.assert_close(result["loss"], sum(2 * result[name] for name in names))
+    assert all(result[name].isfinite() and (result[name] > 0 or name == "coverage") for name in names)
     assert plan(experiment.cfg, "refine", experiment.parts).region_steps == 3, "steps of the region path have a loss"
 
 
@@ -214,11 +214,11 @@ def test_a_loss_can_be_learnt(name, experiment):
     batch = collate([experiment.train_examples[i] for i in range(4)], spans=True)
     x0 = experiment.parts.codec.encode(batch.image)
     drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
-    seen = []
+    recorded = []
     for _ in range(30):
         optimizer.zero_grad()
         value = objective(model, batch, x0, drawn, regions_only=True)[name]
         value.backward()
         optimizer.step()
-        seen.append(value.item())
-    assert seen[-1] < 0.5 * seen[0]
+        recorded.append(value.item())
+    assert recorded[-1] < 0.5 * recorded[0]

@@ -55,14 +55,14 @@ def trainer(experiment: Training, tmp_path: Path) -> Callable[..., Trainer]:
     def make(stage: str = "refine", precision: str = "no", clip: float = 1.0, **memory) -> Trainer:
         s, parts = experiment.settings, experiment.parts
         model = make_model(parts, stage)
-        asked, objective = plan(experiment.cfg, stage, parts), Objective(parts.diffusion, s["loss"])
+        requested, objective = plan(experiment.cfg, stage, parts), Objective(parts.diffusion, s["loss"])
         folder = RunFolder(tmp_path)
         folder.status("running")
         optim, saving = replace(s["optim"], clip=clip), replace(s["memory"], **memory)
         settings = Settings(s["stage"], optim, s["task"], saving, 0)
         hooks = Hooks(lambda model, step: {"right": 0.5}, lambda stage, step, figures: None)
         networks = Networks(model, objective, parts.codec)
-        made = Trainer(asked, networks, folder, Compute("cpu", precision), settings, hooks)
+        made = Trainer(requested, networks, folder, Compute("cpu", precision), settings, hooks)
         made.examples = experiment.train_examples
         return made
 
@@ -80,17 +80,17 @@ def stepped(trainer: Trainer, steps: int = 2) -> dict[str, torch.Tensor]:
 def held(trainer: Trainer) -> int:
     """Bytes that autograd keeps for the backward pass of one joint step, weights not counted."""
     weights = {p.untyped_storage().data_ptr() for p in trainer.bare.parameters()}
-    seen: dict[int, int] = {}
+    recorded: dict[int, int] = {}
     alive = []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         if (place := tensor.untyped_storage().data_ptr()) not in weights:
-            seen[place] = tensor.untyped_storage().nbytes()
+            recorded[place] = tensor.untyped_storage().nbytes()
             alive.append(tensor)
         return tensor
 
     backward, most = trainer.update.backward, []
-    trainer.update.backward = lambda loss: (most.append(sum(seen.values())), backward(loss))
+    trainer.update.backward = lambda loss: (most.append(sum(recorded.values())), backward(loss))
     batch = collate([trainer.examples[i] for i in range(4)])
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         trainer.step(trainer.plan.region_steps, batch)
@@ -103,10 +103,10 @@ def held(trainer: Trainer) -> int:
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_checkpointing_has_the_same_gradients_and_keeps_less(precision, trainer):
     plain, thrifty = (trainer(precision=precision, checkpointing=on) for on in (False, True))
-    wanted, found = stepped(plain), stepped(thrifty)
-    assert wanted.keys() == found.keys()
+    wanted, result = stepped(plain), stepped(thrifty)
+    assert wanted.keys() == result.keys()
     for name in wanted:
-        assert torch.equal(wanted[name], found[name]), name
+        assert torch.equal(wanted[name], result[name]), name
     assert held(thrifty) < 0.6 * held(plain)
 
 
@@ -114,10 +114,10 @@ def test_channels_last_is_another_order_of_the_same_numbers(trainer):
     plain, other = (trainer(channels_last=on) for on in (False, True))
     conv = other.bare.backbone.unet.conv_in.weight
     assert conv.is_contiguous(memory_format=torch.channels_last) and not conv.is_contiguous()
-    wanted, found = stepped(plain, 1), stepped(other, 1)
+    wanted, result = stepped(plain, 1), stepped(other, 1)
     rates = 2.1 * plain.plan.lr_at(plain.plan.region_steps, plain.optim)  # AdamW's first step turns noise's sign round
-    assert all((wanted[name] - found[name]).abs().max() <= rates for name in wanted)
-    assert sum(float((wanted[n] - found[n]).abs().mean()) for n in wanted) < 0.02 * rates * len(wanted)
+    assert all((wanted[name] - result[name]).abs().max() <= rates for name in wanted)
+    assert sum(float((wanted[n] - result[n]).abs().mean()) for n in wanted) < 0.02 * rates * len(wanted)
 
 
 def test_moments_come_back_in_the_parameters_own_memory_order():
@@ -170,16 +170,16 @@ def test_frozen_weights_are_not_copied():
 def test_without_an_average_checkpoints_hold_the_trained_weights_for_it(trainer, tmp_path):
     made = trainer("coarse", ema="off")
     model = made.fit(made.examples)
-    found = load_newest(tmp_path / "checkpoints", "coarse")
+    result = load_newest(tmp_path / "checkpoints", "coarse")
     assert model is made.bare and not any(p.requires_grad for p in model.parameters())
-    assert all(torch.equal(found.model[name], found.ema[name]) for name in found.model)
+    assert all(torch.equal(result.model[name], result.ema[name]) for name in result.model)
 
 
 def test_figures_say_whether_weights_were_averaged(experiment):
-    for place, said in (("device", "ema"), ("cpu", "ema"), ("off", "raw")):
+    for place, output in (("device", "ema"), ("cpu", "ema"), ("off", "raw")):
         cfg = OmegaConf.merge(experiment.cfg, {"memory": {"ema": place}})
         model = make_model(experiment.parts, "coarse")
-        assert judge(cfg, experiment.parts, model).measured_with["weights"] == said
+        assert judge(cfg, experiment.parts, model).measured_with["weights"] == output
 
 
 # --- networks that rest
@@ -210,11 +210,11 @@ def test_what_no_step_uses_is_on_the_device_for_validation_alone(trainer):
 def test_stage_1_rests_while_stage_2_trains(experiment):
     coarse = experiment.trainer("coarse", None).bare
     on, off = (replace(experiment.settings["memory"], offload=offload) for offload in (True, False))
-    kept = {}
+    remaining = {}
     for name, memory in (("on", on), ("off", off)):
         experiment.settings["memory"] = memory
-        kept[name] = experiment.trainer("refine", coarse).resting.networks
-    assert kept["off"] == () and len(kept["on"]) == 1 and kept["on"][0] is coarse
+        remaining[name] = experiment.trainer("refine", coarse).resting.networks
+    assert remaining["off"] == () and len(remaining["on"]) == 1 and remaining["on"][0] is coarse
 
 
 # --- the optimizer
@@ -222,8 +222,8 @@ def test_stage_1_rests_while_stage_2_trains(experiment):
 
 def test_the_step_within_the_backward_pass_is_the_plain_one(trainer):
     plain, early = (trainer(clip=0, step_in_backward=on) for on in (False, True))
-    wanted, found = stepped(plain), stepped(early)
-    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    wanted, result = stepped(plain), stepped(early)
+    assert all(torch.equal(wanted[name], result[name]) for name in wanted)
     ends = [t.update.tensors() for t in (plain, early)]
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
     applied, left = early.update.apply, []
@@ -306,10 +306,10 @@ def test_an_overflow_skips_its_step_lowers_the_scale_and_is_logged(trainer, tmp_
     made.fit(made.examples)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(r["step"], r["skipped_steps"], r["loss_scale"]) for r in rows if "loss" in r] == [(2, 1, 512), (4, 2, 256)]
-    found = load_newest(tmp_path / "checkpoints", "coarse")
-    assert found.numbers == {"scale": 256.0, "good_steps": 1, "skipped": 2}
-    assert all(value.isfinite().all() for value in found.model.values())
-    assert {int(v) for k, v in found.optimizer.items() if k.endswith("/step")} == {2}, "skipped steps are none"
+    result = load_newest(tmp_path / "checkpoints", "coarse")
+    assert result.numbers == {"scale": 256.0, "good_steps": 1, "skipped": 2}
+    assert all(value.isfinite().all() for value in result.model.values())
+    assert {int(v) for k, v in result.optimizer.items() if k.endswith("/step")} == {2}, "skipped steps are none"
 
 
 def test_gradients_that_overflow_at_any_scale_are_a_divergence(trainer):

@@ -72,9 +72,9 @@ def folder_at(path: Path) -> RunFolder:
 @pytest.mark.parametrize(("no", "half", "wanted"), [(1.0, 0.6, "bf16"), (0.75, 1.0, "no"), (1.0, 0.98, "no"), (1, 1, "no")])
 def test_the_faster_format_is_chosen_and_near_a_tie_float32(no, half, wanted, processor):
     clock = processor(no=no, half=half)
-    found = chosen(CPU, clock.step)
-    assert found == Choice(wanted, "cpu", {"no": no, "bf16": half})
-    assert ("float32" if wanted == "no" else "bf16") in str(found).partition(",")[0]
+    result = chosen(CPU, clock.step)
+    assert result == Choice(wanted, "cpu", {"no": no, "bf16": half})
+    assert ("float32" if wanted == "no" else "bf16") in str(result).partition(",")[0]
 
 
 def test_formats_alternate_and_the_first_round_does_not_count():
@@ -245,8 +245,8 @@ def test_a_start_says_in_one_line_what_it_trains_on_what(tiny, tmp_path, caplog)
 
     with caplog.at_level("INFO"):
         run(compose_config([*tiny, f"runs={tmp_path}"]))
-    found = [line for line in caplog.messages if "parameters trained" in line]
-    assert len(found) == 2, "one a stage"
-    numbers = [re.fullmatch(r"stage (\w+): 64 items, ([\d,]+) parameters trained, cpu, float32", line) for line in found]
+    result = [line for line in caplog.messages if "parameters trained" in line]
+    assert len(result) == 2, "one a stage"
+    numbers = [re.fullmatch(r"stage (\w+): 64 items, ([\d,]+) parameters trained, cpu, float32", line) for line in result]
     coarse, refine = (int(match[2].replace(",", "")) for match in numbers)
     assert [match[1] for match in numbers] == ["coarse", "refine"] and 10_000 < coarse < refine

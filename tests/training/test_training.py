@@ -37,11 +37,11 @@ from ragaf_exp.training.step_noise import sample_step_noise, x_start
 
 def weights(folder: Path) -> dict[str, bytes]:
     """The bytes of every tensor file of the newest checkpoints."""
-    found = {}
+    result = {}
     for stage in sorted((folder / "checkpoints").iterdir()):
         newest = max(p for p in stage.iterdir() if p.name.isdigit())
-        found |= {f"{stage.name}/{p.name}": p.read_bytes() for p in newest.glob("*.safetensors")}
-    return found
+        result |= {f"{stage.name}/{p.name}": p.read_bytes() for p in newest.glob("*.safetensors")}
+    return result
 
 
 def lines(folder: Path) -> list[dict]:
@@ -283,8 +283,8 @@ def test_a_run_folder_is_whole(finished):
     state = json.loads((finished / "status.json").read_text())
     assert state["state"] == "done" and state["trained"] and state["stage"] == "refine" and state["step"] == 9
     for stage, steps in (("coarse", [6, 8]), ("refine", [6, 9])):
-        kept = sorted(int(p.name) for p in (finished / "checkpoints" / stage).iterdir())
-        assert kept == steps, "the newest two"
+        remaining = sorted(int(p.name) for p in (finished / "checkpoints" / stage).iterdir())
+        assert remaining == steps, "the newest two"
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["schema"] == 1 and metrics["config_hash"] == finished.name
     assert {"binding_accuracy", "sketch_f1", "mse", "stage1/mse"} <= set(metrics["metrics"])
@@ -367,21 +367,21 @@ def broken_at(monkeypatch: pytest.MonkeyPatch, step: int, stage: str, gradient_o
     monkeypatch.setattr(Objective, "forward", forward)
 
 
-@pytest.mark.parametrize(("stage", "step", "kept"), [("coarse", 5, 3), ("coarse", 2, None), ("refine", 8, 6)])
+@pytest.mark.parametrize(("stage", "step", "remaining"), [("coarse", 5, 3), ("coarse", 2, None), ("refine", 8, 6)])
 def test_a_nan_stops_at_its_step_and_the_last_good_checkpoint_goes_on(
-    stage, step, kept, tiny, finished, tmp_path, monkeypatch
+    stage, step, remaining, tiny, finished, tmp_path, monkeypatch
 ):
     cfg = compose_config([*tiny, f"runs={tmp_path}"])
     with monkeypatch.context() as patch:
         broken_at(patch, step, stage)
         line = diverged(cfg)
     assert f"stage {stage}" in line and f"at step {step};" in line and f"stage.{stage}.lr=" in line
-    assert (f"checkpoint of step {kept} is kept" if kept else "no checkpoint") in line
+    assert (f"checkpoint of step {remaining} is kept" if remaining else "no checkpoint") in line
     folder = RunFolder(tmp_path / "tiny" / finished.name)
     assert folder.state["state"] == "failed" and "not finite at step" in folder.state["error"]
-    found = load_newest(folder.checkpoints, stage)
-    assert (found.step if found else None) == kept
-    assert not kept or all(v.isfinite().all() for v in found.model.values())
+    result = load_newest(folder.checkpoints, stage)
+    assert (result.step if result else None) == remaining
+    assert not remaining or all(v.isfinite().all() for v in result.model.values())
     with pytest.raises(UserError, match="unfinished"):
         RunFolder.read(folder.path)
     if stage == "refine":
@@ -396,8 +396,8 @@ def test_weights_that_a_bad_gradient_spoilt_are_never_saved(tiny, finished, cli,
     status, _, err = cli(command_line, *tiny, f"runs={tmp_path}")
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert status == 2 and "at step 6; the checkpoint of step 3 is kept" in line and "Traceback" not in err
-    found = load_newest(tmp_path / "tiny" / finished.name / "checkpoints", "coarse")
-    assert found.step == 3 and all(v.isfinite().all() for v in found.model.values())
+    result = load_newest(tmp_path / "tiny" / finished.name / "checkpoints", "coarse")
+    assert result.step == 3 and all(v.isfinite().all() for v in result.model.values())
 
 
 def test_time_that_runs_out_is_an_interruption(tiny, tmp_path):

@@ -35,7 +35,8 @@ def main() -> None:
     launch.destroy_process_group()
     for kind in (features.latents, features.texts) if features and launch.is_main_process() else ():
         if kind is not None:
-            print(f"{kind.records.folder}: {len(kind.records):,} records of {kind.records.dtype.itemsize:,} bytes")
+            for records in kind.every():
+                print(f"{records.folder}: {len(records):,} records of {records.dtype.itemsize:,} bytes")
 
 
 if __name__ == "__main__":

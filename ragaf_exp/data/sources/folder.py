@@ -26,8 +26,10 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import checksum
 from ragaf_exp.core.lazy import LazyItems
-from ragaf_exp.core.types import Item
-from ragaf_exp.data.fit import check_fit
+from ragaf_exp.core.types import Crop, Item
+from ragaf_exp.data.buckets import Buckets
+from ragaf_exp.data.decode import upright_size
+from ragaf_exp.data.fit import check_fit, crop_window
 from ragaf_exp.data.images import (
     SUFFIXES,
     check_header,
@@ -56,7 +58,7 @@ class Folder:
 
     Args:
         root: The folder.
-        size: Side of the square images, in pixels.
+        size: Side of the square images, in pixels; of the buckets' square with `buckets`.
         drawings: Folder of line drawings, searched for under root first; "" extracts sketches from the images.
         text_column: Column of the captions; an empty caption is allowed.
         on_error: Treatment of rows whose files are missing or unreadable: "raise" names them, "skip" counts them in
@@ -67,6 +69,9 @@ class Folder:
         test_share: Share of images for test, in [0, 1).
         check: Decode every file at the start, instead of reading headers only.
         cache_mb: MiB of memory for resized images, so that each is decoded once.
+        buckets: Fit each image to the size nearest its aspect instead of a square (see data.buckets).
+        upscale: With buckets: enlarge images that are smaller than their bucket.
+        crop_input: The networks get what is cut off each image as an input.
 
     Raises:
         UserError: A value is invalid or a file unusable.
@@ -85,6 +90,9 @@ class Folder:
         test_share: limits.ShareBelowOne = 0.1,
         check: bool = True,
         cache_mb: limits.Megabytes = 512,
+        buckets: bool = False,
+        upscale: bool = False,
+        crop_input: bool = False,
     ) -> None:
         if not root:
             raise UserError("data.root: no folder is given; set data.root=DIR, with images and metadata.jsonl in it")
@@ -98,6 +106,8 @@ class Folder:
         check_fit(fit)
         check_shares(val_share, test_share)
         self.root, self.size, self.fit, self.polarity = Path(root), size, fit, polarity
+        self.buckets = Buckets(size, upscale) if buckets else None
+        self._shapes: dict[str, tuple[int, int]] = {}  # height and width of each image, upright
         self._drawings = Names(self._find_drawings(drawings)) if drawings else None
         self._shares = (val_share, test_share)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
@@ -120,7 +130,26 @@ class Folder:
             if row.file_name in chosen
             for i, text in enumerate(row.texts if name == "train" else row.texts[:1], 1)
         ]
-        return LazyItems(partial(_nth, self._item, shown), len(shown), partial(_nth, attrgetter("text"), shown))
+        sizes = None if self.buckets is None else [self._size_of(one.file_name) for one in shown]
+        return LazyItems(partial(_nth, self._item, shown), len(shown), partial(_nth, attrgetter("text"), shown), sizes)
+
+    def set_unit(self, unit: int) -> None:
+        """With buckets: make all sides multiples of `unit` pixels, as the networks need."""
+        if self.buckets is not None:
+            before = self.buckets.step
+            self.buckets.set_unit(unit)
+            if self.buckets.step != before:
+                self._cache.clear()
+
+    def _size_of(self, file_name: str) -> tuple[int, int]:
+        """Height and width that an image is fitted to."""
+        return (self.size, self.size) if self.buckets is None else self.buckets.fit(*self._shape_of(file_name))
+
+    def _shape_of(self, file_name: str) -> tuple[int, int]:
+        """Height and width of an image's file; from its header, until it has been decoded."""
+        if file_name not in self._shapes:
+            self._shapes[file_name] = upright_size(self._paths[file_name])
+        return self._shapes[file_name]
 
     @property
     def records(self) -> list[Record]:
@@ -227,14 +256,16 @@ class Folder:
         if file_name in self._cache:
             return self._cache[file_name]
         image, path = self._read(self._paths[file_name], read_image), self._drawing_path(file_name)
+        self._shapes.setdefault(file_name, image.shape[:2])
+        size = self._size_of(file_name)
         drawing = None
         if path is not None:
             drawing = self._read(path, partial(read_drawing, polarity=self.polarity))
             if abs(np.log(drawing.shape[0] * image.shape[1] / drawing.shape[1] / image.shape[0])) > 0.1:
                 raise UserError(f"{path}: its aspect differs from that of {file_name}, so they are not aligned; redo it")
             self._strokes[path] = stroke_share(drawing)
-            drawing = fit_drawing(drawing, self.size, self.fit)
-        pair = fit_image(image, self.size, self.fit), drawing
+            drawing = fit_drawing(drawing, size, self.fit)
+        pair = fit_image(image, size, self.fit), drawing
         if len(self._cache) < self._room:
             self._cache[file_name] = pair
         return pair
@@ -248,7 +279,12 @@ class Folder:
 
     def _item(self, shown: _Shown) -> Item:
         image, drawing = self._load(shown.file_name)
-        return Item(shown.key, image, shown.text, drawing)
+        return Item(shown.key, image, shown.text, drawing, crop=self._crop_of(shown.file_name))
+
+    def _crop_of(self, file_name: str) -> Crop | None:
+        """Return the part of its file that an item shows; None where the whole image is padded."""
+        shape = self._shape_of(file_name)
+        return Crop(*crop_window(shape, self._size_of(file_name)), shape) if self.fit == "crop" else None
 
 
 class _Shown(NamedTuple):

@@ -1,6 +1,6 @@
 """Rasterisation of shape scenes: anti-aliased objects, exact masks, tone-on-tone textures and hand-drawn strokes.
 
-Coordinates are in 64ths of the image side ("units"); pixel i of an image of side `size` covers units
+Coordinates are in 64ths of the image's shorter side ("units"); pixel i of an image of shorter side `size` covers units
 [i, i + 1) * 64 / size. Polygons are filled at `supersample` times the size and averaged down over areas.
 """
 
@@ -29,10 +29,16 @@ _SHIFT = 4  # fractional bits of cv2's coordinates
 
 @dataclass(frozen=True)
 class Grid:
-    """A raster: image side in pixels, and the supersampling factor."""
+    """A raster: the image's shorter side in pixels, the supersampling factor, height and width in pixels."""
 
     size: int
     supersample: int
+    shape: tuple[int, int]
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Width and height in units."""
+        return self.shape[1] * UNITS / self.size, self.shape[0] * UNITS / self.size
 
     @property
     def fine(self) -> float:
@@ -49,16 +55,17 @@ class Grid:
         return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def grid_for(size: int) -> Grid:
-    """Choose the grid for an image side: 4 x 4 samples per pixel, more for tiny images, fewer for large ones."""
-    return Grid(size, 8 if size <= 32 else 4 if size <= 128 else 2)
+def grid_for(height: int, width: int) -> Grid:
+    """Choose the grid of an image: 4 x 4 samples per pixel, more for tiny images, fewer for large ones."""
+    size = min(height, width)
+    return Grid(size, 8 if size <= 32 else 4 if size <= 128 else 2, (height, width))
 
 
 def _box(outline: np.ndarray, grid: Grid) -> tuple[slice, slice]:
     """Return the rows and columns of pixels that an outline touches."""
     scale = grid.size / UNITS
     low = np.maximum(np.floor(outline.min(0) * scale).astype(int) - 1, 0)
-    high = np.minimum(np.ceil(outline.max(0) * scale).astype(int) + 1, grid.size)
+    high = np.minimum(np.ceil(outline.max(0) * scale).astype(int) + 1, grid.shape[::-1])
     return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
 

@@ -1,6 +1,6 @@
 """Embedded data: procedural shape scenes with captions, caption spans, exact masks and hand-drawn strokes.
 
-Geometry is drawn in 64ths of the image side, so a scene is the same scene at every size.
+Geometry is drawn in 64ths of the image's shorter side, so a scene is the same scene at every size of one aspect.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Scenes:
     """Procedural shape scenes; every item is a pure function of (seed, split, index).
 
     Args:
-        size: Side of the square images in pixels, a multiple of 4.
+        size: Height of the images in pixels, a multiple of 4.
         seed: Seed of all scenes.
         train: Number of training items.
         val: Number of validation items.
@@ -68,6 +68,7 @@ class Scenes:
         repeat_share: Share of val and test scenes in which a shape may repeat, so that relations are needed to
             distinguish the objects.
         train_repeat_share: Likewise for train; higher, since relations are learnt last.
+        width: Width of the images in pixels, a multiple of 4; 0 = the height.
         scale: Least and largest diameter of an object relative to the side; several objects are at most as large as
             they fit. Empty for the usual sizes by number of objects.
 
@@ -87,9 +88,11 @@ class Scenes:
         heldout_share: limits.Share = 0.35,
         repeat_share: limits.Share = 0.35,
         train_repeat_share: limits.Share = 1.0,
+        width: limits.SizeOrNone = 0,
         scale: limits.ObjectScale = (),
     ) -> None:
         check_size(size)
+        check_size(width or size, "width")
         check_counts(seed=seed, train=train, val=val, test=test)
         if not 1 <= min_objects <= max_objects:
             raise UserError(f"data.min_objects={min_objects}: must be from 1 to data.max_objects={max_objects}")
@@ -108,7 +111,7 @@ class Scenes:
             raise UserError(f"data.scale={list(scale)}: must be two increasing numbers up to {LARGEST}, as [0.2,0.95]")
         self.scale = tuple(scale)
         self.repeat_shares = {"train": train_repeat_share, "val": repeat_share, "test": repeat_share}
-        self._grid = render.grid_for(size)
+        self._grid = render.grid_for(size, width or size)
 
     def split(self, name: str) -> Sequence[Item]:
         """Return the items of "train", "val" or "test". Raises UserError for another name."""
@@ -129,7 +132,7 @@ class Scenes:
         rng = np.random.default_rng([self.seed, split_id(split), index])
         count = int(rng.integers(self.min_objects, self.max_objects + 1))
         specs = self._specs(rng, count, self.heldout_share if split == "test" else 0.0, self.repeat_shares[split])
-        centres = place(rng, np.array([spec.radius for spec in specs]))
+        centres = place(rng, np.array([spec.radius for spec in specs]), self._grid.extent)
         relation = pick_relation(rng, centres)
         axis, sign = RELATIONS[relation]
         order = np.argsort(sign * centres[:, axis])
@@ -173,10 +176,10 @@ class Scenes:
         self, rng: np.random.Generator, specs: list[Spec], centres: np.ndarray, background: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Render image (H,W,3) uint8, drawing (H,W) float32 in [0,1] and object map (H,W) uint8, of the same outlines."""
-        grid, size = self._grid, self.size
-        canvas = np.full((size, size, 3), BACKGROUND_COLOURS[background], np.float32)
-        lines = np.zeros((size * grid.supersample,) * 2, np.uint8)
-        object_map = np.zeros((size, size), np.uint8)
+        grid, shape = self._grid, self._grid.shape
+        canvas = np.full((*shape, 3), BACKGROUND_COLOURS[background], np.float32)
+        lines = np.zeros((shape[0] * grid.supersample, shape[1] * grid.supersample), np.uint8)
+        object_map = np.zeros(shape, np.uint8)
         for label, (spec, centre) in enumerate(zip(specs, centres, strict=True), 1):
             outline = (pose(SHAPES[spec.shape], rng, spec.radius) + centre).astype(np.float32)
             contours = [outline] + ([render.hole_of(outline, grid)] if spec.fill == "hollow" else [])
@@ -196,14 +199,25 @@ def _spread(centres: np.ndarray) -> np.ndarray:
     return np.diff(np.sort(centres, axis=1), axis=1).min(1, initial=render.UNITS)
 
 
-def place(rng: np.random.Generator, radii: np.ndarray) -> np.ndarray:
-    """Sample centres (N, 2) of discs with radii (N,), in units, that keep GAP and MARGIN and form a chain along x or y."""
-    count = len(radii)
+def place(
+    rng: np.random.Generator, radii: np.ndarray, extent: tuple[float, float] = (render.UNITS, render.UNITS)
+) -> np.ndarray:
+    """Sample centres of discs that keep GAP and MARGIN and form a chain along x or y.
+
+    Args:
+        rng: Random generator.
+        radii: (N,) in units.
+        extent: Width and height of the image in units.
+
+    Returns:
+        (N, 2) centres in units.
+    """
+    count, span = len(radii), np.array(extent)[:, None, None]
     first, second = PAIRS[count]
     reach = radii[:, None] + MARGIN
     apart = (radii[first] + radii[second] + GAP)[:, None] ** 2
     while True:
-        centres = reach + rng.random((2, count, TRIES[count])) * (render.UNITS - 2 * reach)
+        centres = reach + rng.random((2, count, TRIES[count])) * (span - 2 * reach)
         steps = centres[:, first] - centres[:, second]
         steps *= steps
         good = np.flatnonzero((steps[0] + steps[1] >= apart).all(0))

@@ -23,6 +23,7 @@ from ragaf_exp.core.files import write_json, write_text
 from ragaf_exp.core.markdown import table
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example
+from ragaf_exp.data.buckets import batches_of
 from ragaf_exp.data.loader import collate
 from ragaf_exp.evaluation.controls.interventions import CONTROLS, Changed
 from ragaf_exp.inference.load import load_run
@@ -94,8 +95,9 @@ def draw(pipeline: Pipeline, changed: list[Changed | None], batch: int, name: st
     """The last stage's images (H,W,3) uint8. The noise is the item's own, whatever was changed."""
     there = [i for i, c in enumerate(changed) if c is not None]
     found: SampledImages = [None] * len(changed)
-    for begin in tqdm(range(0, len(there), batch), desc=f"drawing {name}", unit="batch"):
-        rows = there[begin : begin + batch]
+    batches = batches_of([changed[i].example.sketch.shape for i in there], batch)
+    for some in tqdm(batches, desc=f"drawing {name}", unit="batch"):
+        rows = [there[i] for i in some]
         images = pipeline(collate([changed[i].example for i in rows])).to_images().final
         for i, image in zip(rows, images, strict=True):
             found[i] = image

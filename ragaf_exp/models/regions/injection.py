@@ -20,13 +20,14 @@ from ragaf_exp.models.layers import zero_module
 
 FLOOR = 1e-3  # of p(token | pixel): bounds the bias, and lets a wrong region map be unlearnt
 POINTS = ("in", "down", "mid", "up", "out")
+ALL = "all"  # every injection point of the backbone, whatever their names
 
 
 class Injection(nn.Module):
     """Adds each region's token to the pixels of its soft mask; with `words` it also biases image-to-text attention.
 
     shapes: injection point -> (C,h,w), traced at the training images' size; width: R; cross_layers: of the UNet (all
-    wiring). points: the prefixes of those to use, as [mid] or [down, mid]. words: bias image-to-text attention.
+    wiring). points: the prefixes of those to use, as [mid] or [down, mid], or [all]. words: bias image-to-text attention.
     """
 
     outputs = 1  # values that a token gives each channel
@@ -36,13 +37,13 @@ class Injection(nn.Module):
     ):
         super().__init__()
         known = sorted({p.split(".")[0] for p in shapes})
-        unknown = [p for p in points if p not in (*known, OUT)]  # out: where the backbone has it
+        unknown = [p for p in points if p not in (*known, OUT, ALL)]  # out: where the backbone has it
         if unknown:
             raise UserError(f"injection.points={list(points)}: unknown {unknown}; known are {known}")
         if not points and not words:
             raise UserError("injection.points=[]: region tokens reach nothing; name some of "
                             f"{', '.join(known)}, or set injection.words=true")  # fmt: skip
-        self.shapes = {p: s for p, s in shapes.items() if p.split(".")[0] in points}
+        self.shapes = {p: s for p, s in shapes.items() if ALL in points or p.split(".")[0] in points}
         self.out = nn.ModuleDict({_key(p): self._output(p, width, s[0]) for p, s in self.shapes.items()})
         self.attended = {p: s[1:] for p, s in shapes.items() if p != OUT}  # resolutions of the UNet
         self.gates = nn.Parameter(torch.zeros(cross_layers)) if words else None

@@ -27,14 +27,29 @@ EMPTY = ""  # the caption of a dropped one
 
 
 class Latents:
-    """Latents of pictures (H,W,3) uint8 by a frozen codec. size: H and W."""
+    """Latents of pictures (H,W,3) uint8 by a frozen codec. size: H and W of most; other sizes have records of their own."""
 
     def __init__(self, place: Path, codec: Codec, size: int, on_write: Callable[[], None] = no_op):
-        self.codec = codec
-        side = size // codec.downscale
-        shape = (codec.channels, side, side)
-        about = {"kind": "latent", "by": codec.fingerprint, "size": size}
-        self.records = _records(place, about, {"latent": ("<f4", shape)}, on_write)
+        self.codec, self.place, self.on_write = codec, place, on_write
+        self.by_size: dict[tuple[int, int], Records] = {}
+        self.records = self.of_size(size, size)
+
+    def of_size(self, height: int, width: int) -> Records:
+        """The records of pictures of this size."""
+        if (height, width) not in self.by_size:
+            shape = (self.codec.channels, height // self.codec.downscale, width // self.codec.downscale)
+            size = height if height == width else [height, width]
+            about = {"kind": "latent", "by": self.codec.fingerprint, "size": size}
+            self.by_size[height, width] = _records(self.place, about, {"latent": ("<f4", shape)}, self.on_write)
+        return self.by_size[height, width]
+
+    def every(self) -> list[Records]:
+        """The records of all sizes."""
+        return list(self.by_size.values())
+
+    def has(self, image: np.ndarray) -> bool:
+        """Whether a picture's latent is recorded."""
+        return key_of(image) in self.of_size(*image.shape[:2])
 
     @torch.no_grad()
     def compute(self, images: list[np.ndarray], device: torch.device) -> None:
@@ -42,11 +57,12 @@ class Latents:
         for image in images:
             pixels = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).to(device).float() / 127.5 - 1
             latent = self.codec.encode(pixels)[0].float().cpu().numpy()
-            self.records.write(key_of(image), {"latent": latent})
+            self.of_size(*image.shape[:2]).write(key_of(image), {"latent": latent})
 
     def of(self, images: Iterable[np.ndarray]) -> torch.Tensor:
-        """(B,C,h,w)."""
-        return torch.from_numpy(np.stack([self.records.read(key_of(image))["latent"] for image in images]))
+        """(B,C,h,w), of pictures of one size."""
+        found = [self.of_size(*image.shape[:2]).read(key_of(image))["latent"] for image in images]
+        return torch.from_numpy(np.stack(found))
 
 
 class Texts:
@@ -59,6 +75,10 @@ class Texts:
         layout = {name: (array.dtype.str, array.shape) for name, array in shape.items()}
         self.records = _records(place, {"kind": "text", "by": text.fingerprint}, layout, on_write)
         self.records.refresh()
+
+    def every(self) -> list[Records]:
+        """The records, in the form of `Latents.every`."""
+        return [self.records]
 
     @torch.no_grad()
     def compute(self, captions: list[str]) -> None:
@@ -99,8 +119,8 @@ class Featured:
                 batch = replace(batch, text=self.texts.of(batch.captions), no_text=self.texts.of([EMPTY]))
         except KeyError as error:
             for kind in (self.latents, self.texts):
-                if kind is not None:
-                    kind.records.forget()
+                for records in () if kind is None else kind.every():
+                    records.forget()
             raise UserError(f"{batch.keys}: changed on disk while training; the same command computes the "
                             "features again and continues") from error  # fmt: skip
         return batch

@@ -42,7 +42,7 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
     if not cfg.cache.enabled:
         raise UserError("memory.features: kept in the cache's folder; take cache=default")
     folder, items = locate_cache(cfg.cache.folder), parts.source.split("train")
-    once = partial(_once, cfg, count=len(items), digest=digest_of(parts.source))
+    once = partial(_once, cfg, count=len(items), digest=digest_of(parts.source) + step_of(parts.source))
     plain, mirrored = pictures(items, parts.task.crops, parts.task.mirror > 0, cfg.seed)
     latents = texts = None
     if any(True for _ in parts.codec.parameters()):  # another kind of codec costs nothing
@@ -58,14 +58,20 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
         once(texts.records.folder, fill=lambda: _read(texts, items))
         texts.text = None
     for kind in (latents, texts):
-        if kind is not None:
-            kind.records.refresh()
+        for records in () if kind is None else kind.every():
+            records.refresh()
     return Featured(latents, texts)
 
 
 def digest_of(source: Any) -> str:
     """Of the files that a data source reads, "" where its config says all."""
     return source.manifest().digest() if hasattr(source, "manifest") else ""
+
+
+def step_of(source: Any) -> str:
+    """The step of a data source's buckets, which decides the sizes of its images; "" without buckets."""
+    buckets = getattr(source, "buckets", None)
+    return "" if buckets is None else f"/{buckets.step}"
 
 
 def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
@@ -100,7 +106,7 @@ def _encode(latents: Latents, splits: list[Sequence[Item]], device: torch.device
     for items in splits:
         for i in _bar(items, "latents", latents):
             image = items[i].image
-            if key_of(image) not in latents.records:
+            if not latents.has(image):
                 latents.compute([image], device)
 
 
@@ -123,5 +129,10 @@ def _bar(items: Sequence[Item], what: str, kind: Latents | Texts) -> Any:
             yield i
             bar.update()
             if done % FLUSH == 0:
-                kind.records.flush()
-    kind.records.flush()
+                _flush(kind)
+    _flush(kind)
+
+
+def _flush(kind: Latents | Texts) -> None:
+    for records in kind.every():
+        records.flush()

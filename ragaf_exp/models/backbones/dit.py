@@ -1,0 +1,96 @@
+"""DiT: a diffusion transformer with cross-attention to the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.models.backbones.attention import WordBias
+from ragaf_exp.models.backbones.positions import Rotation
+from ragaf_exp.models.backbones.token_attention import CrossAttention, SelfAttention, text_bias
+from ragaf_exp.models.backbones.token_backbone import TokenBackbone
+from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.layers import zero_module
+
+
+def feed_forward(width: int) -> nn.Sequential:
+    """Two linear layers, four times as wide between them."""
+    return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+
+
+class Block(nn.Module):
+    """adaLN-Zero (Peebles & Xie 2023, arXiv 2212.09748): scale, shift and gate of both branches depend on the condition.
+
+    The gates start at zero, and the block as the identity. Attention to the text lies between the branches (Chen et al.
+    2024, arXiv 2310.00426).
+    """
+
+    def __init__(self, width: int, text_width: int, heads: int):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        self.own, self.cross = SelfAttention(width, heads), CrossAttention(width, text_width, heads)
+        self.cross_norm = nn.LayerNorm(width)
+        self.feed = feed_forward(width)
+        self.modulation = zero_module(nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, c: Tensor, tokens: Tensor, bias: Tensor, rotation: Rotation | None) -> Tensor:
+        """One block.
+
+        Args:
+            x: image tokens, (B,L,C).
+            c: condition of the modulation, (B,C).
+            tokens: of the text, (B,T,D).
+            bias: of the logits of attention to the text, (B,1,1 or L,T).
+            rotation: by the image tokens' positions.
+
+        Returns:
+            (B,L,C).
+        """
+        scale, shift, gate, scale_2, shift_2, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)
+        x = x + gate * self.own(self.norms[0](x) * (1 + scale) + shift, rotation)
+        x = x + self.cross(self.cross_norm(x), tokens, bias)
+        return x + gate_2 * self.feed(self.norms[1](x) * (1 + scale_2) + shift_2)
+
+
+class DiT(TokenBackbone):
+    """A diffusion transformer, small enough to train on two CPU cores in minutes.
+
+    Args:
+        channels: Latent channels (wiring).
+        text_width: D, channels of the text's tokens (wiring).
+        patch: Pixels per latent cell, of the codec (wiring).
+        width: Channels of a token.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        patch_size: Side of a token in latent cells.
+        positions: rotary or sincos.
+        head_width: Channels of the full-resolution head, 0 = none.
+
+    Raises:
+        UserError: The numbers do not go together.
+    """
+
+    attention_layers = {"all": (".own.", ".cross."), "self": (".own.",), "cross": (".cross.",)}
+    projections = ("to_q", "to_k", "to_v", "to_out")
+
+    def __init__(
+        self, channels: int, text_width: int, patch: int, width: limits.Width = 192, depth: limits.Layers = 4,
+        heads: limits.Heads = 6, patch_size: limits.Patch = 2, positions: str = "rotary",
+        head_width: limits.Channels = 16,
+    ):  # fmt: skip
+        super().__init__(channels, patch, width, depth, heads, patch_size, positions, head_width)
+        self.layers = nn.ModuleList(Block(width, text_width, heads) for _ in range(depth))
+
+    def through(
+        self, x: Tensor, c: Tensor, text: Text, words: WordBias | None, rotation: Rotation | None,
+        change: Callable[[int, Tensor], Tensor],
+    ) -> Tensor:  # fmt: skip
+        """All blocks; the arguments are TokenBackbone's."""
+        for i, layer in enumerate(self.layers):
+            x = change(i, layer(x, c, text.tokens, text_bias(text, i, x.shape[1], words), rotation))
+        return x
+
+    def attending(self) -> list[nn.Module]:
+        return [layer.get_submodule("cross") for layer in self.layers]

@@ -1,0 +1,155 @@
+"""MMDiT: a diffusion transformer in which text and image tokens attend to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.models.backbones.attention import WordBias
+from ragaf_exp.models.backbones.dit import feed_forward
+from ragaf_exp.models.backbones.positions import Rotation
+from ragaf_exp.models.backbones.token_attention import JointAttention, text_bias
+from ragaf_exp.models.backbones.token_backbone import TokenBackbone
+from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.layers import zero_module
+
+
+class Branch(nn.Module):
+    """The weights of one kind of tokens in a block: its modulation and its feed-forward layers (adaLN-Zero)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
+        self.feed = feed_forward(width)
+        self.modulation = zero_module(nn.Linear(width, 6 * width))
+
+    def before(self, x: Tensor, c: Tensor) -> Tensor:
+        """x (B,L,C), c (B,C) -> what attention takes, (B,L,C)."""
+        scale, shift = self.modulation(c)[:, None].chunk(6, dim=-1)[:2]
+        return self.norms[0](x) * (1 + scale) + shift
+
+    def after(self, x: Tensor, c: Tensor, read: Tensor) -> Tensor:
+        """The rest of the block.
+
+        Args:
+            x: tokens before attention, (B,L,C).
+            c: condition of the modulation, (B,C).
+            read: output of attention, (B,L,C).
+
+        Returns:
+            (B,L,C).
+        """
+        gate, scale, shift, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)[2:]
+        x = x + gate * read
+        return x + gate_2 * self.feed(self.norms[1](x) * (1 + scale) + shift)
+
+
+class LastText(nn.Module):
+    """The text's part in the last block, which only reads it."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = zero_module(nn.Linear(width, 2 * width))
+
+    def before(self, x: Tensor, c: Tensor) -> Tensor:
+        """As Branch's."""
+        scale, shift = self.modulation(c)[:, None].chunk(2, dim=-1)
+        return self.norm(x) * (1 + scale) + shift
+
+    def after(self, x: Tensor, c: Tensor, read: Tensor | None) -> Tensor:
+        """The text unchanged, as nothing reads it after this block.
+
+        Args:
+            x: text tokens, (B,T,C).
+            c: not used.
+            read: not used.
+
+        Returns:
+            (B,T,C).
+        """
+        return x
+
+
+class JointBlock(nn.Module):
+    """One block of Stable Diffusion 3 (Esser et al. 2024, arXiv 2403.03206): two kinds of weights, one attention."""
+
+    def __init__(self, width: int, heads: int, last: bool):
+        super().__init__()
+        self.joint = JointAttention(width, heads, answers=not last)
+        self.image = Branch(width)
+        self.text = LastText(width) if last else Branch(width)
+
+    def forward(
+        self, x: Tensor, text: Tensor, c: Tensor, bias: Tensor, padding: Tensor, rotation: Rotation | None
+    ) -> tuple[Tensor, Tensor]:
+        """One block.
+
+        Args:
+            x: image tokens, (B,L,C).
+            text: text tokens, (B,T,C).
+            c: condition of the modulation, (B,C).
+            bias: of the image's attention to the text, (B,1,1 or L,T).
+            padding: the text's mask as a bias, (B,1,1,T).
+            rotation: by the image tokens' positions.
+
+        Returns:
+            Updated image tokens (B,L,C) and text tokens (B,T,C).
+        """
+        read, answered = self.joint(self.image.before(x, c), self.text.before(text, c), bias, padding, rotation)
+        return self.image.after(x, c, read), self.text.after(text, c, answered)
+
+
+class MMDiT(TokenBackbone):
+    """A multi-modal diffusion transformer; the timestep and the mean of the text modulate its blocks.
+
+    Args:
+        channels: Latent channels (wiring).
+        text_width: D, channels of the text's tokens (wiring).
+        patch: Pixels per latent cell, of the codec (wiring).
+        width: Channels of a token.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        patch_size: Side of a token in latent cells.
+        positions: rotary or sincos.
+        head_width: Channels of the full-resolution head, 0 = none.
+
+    Raises:
+        UserError: The numbers do not go together.
+    """
+
+    attention_layers = {"all": (".joint.",), "self": (".joint.to_",), "cross": (".joint.add_",)}
+    projections = ("to_q", "to_k", "to_v", "to_out", "add_q", "add_k", "add_v", "add_out")
+
+    def __init__(
+        self, channels: int, text_width: int, patch: int, width: limits.Width = 160, depth: limits.Layers = 4,
+        heads: limits.Heads = 5, patch_size: limits.Patch = 2, positions: str = "rotary",
+        head_width: limits.Channels = 16,
+    ):  # fmt: skip
+        super().__init__(channels, patch, width, depth, heads, patch_size, positions, head_width)
+        self.text_in, self.pooled = nn.Linear(text_width, width), nn.Linear(text_width, width)
+        self.layers = nn.ModuleList(JointBlock(width, heads, last=i == depth - 1) for i in range(depth))
+
+    def condition(self, t: Tensor, text: Text) -> Tensor:
+        """t (B,) and the mean of the text's tokens -> what modulates the blocks, (B,C)."""
+        present = text.mask[..., None].to(text.tokens.dtype)
+        mean = (text.tokens * present).sum(1) / present.sum(1)
+        return super().condition(t, text) + F.silu(self.pooled(mean))
+
+    def through(
+        self, x: Tensor, c: Tensor, text: Text, words: WordBias | None, rotation: Rotation | None,
+        change: Callable[[int, Tensor], Tensor],
+    ) -> Tensor:  # fmt: skip
+        """All blocks; the arguments are TokenBackbone's."""
+        tokens, padding = self.text_in(text.tokens), text_bias(text, 0, x.shape[1], None)
+        for i, layer in enumerate(self.layers):
+            bias = padding if words is None else text_bias(text, i, x.shape[1], words)
+            x, tokens = layer(x, tokens, c, bias, padding, rotation)
+            x = change(i, x)
+        return x
+
+    def attending(self) -> list[nn.Module]:
+        return [layer.get_submodule("joint") for layer in self.layers]

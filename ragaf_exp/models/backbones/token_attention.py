@@ -1,0 +1,164 @@
+"""Attention layers of transformers over image tokens: their own tokens, the text, or both at once.
+
+Queries and keys are normalised per head (Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv 2302.05442), and
+PyTorch's fused kernels compute the rest. Shapes: B batch, L image tokens, T text tokens, d channels of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ragaf_exp.core.tensors import MASK_VALUE
+from ragaf_exp.models.backbones.attention import WordBias
+from ragaf_exp.models.backbones.positions import Rotation, rotate
+from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.layers import zero_module
+
+Watch = Callable[[Tensor], object]
+
+
+def text_bias(text: Text, layer: int, tokens: int, words: WordBias | None) -> Tensor:
+    """Added to the logits of attention to the text: the mask of padding, and where there is one the bias of `words`.
+
+    Args:
+        text: encoded captions.
+        layer: index among the layers that attend to the text.
+        tokens: L.
+        words: bias of image-to-text attention, or None.
+
+    Returns:
+        (B,1,1,T) without `words`, else (B,1,L,T).
+    """
+    visible = text.mask if text.seen is None else text.seen
+    masked = torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, MASK_VALUE)[:, None]  # (B,1,T)
+    return (masked if words is None else masked + words.at(layer, tokens))[:, None]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, watch: Watch | None = None, shown: int = 0) -> Tensor:
+    """Attention of queries to keys.
+
+    Args:
+        q: queries, (B,heads,L,d).
+        k: keys, (B,heads,K,d).
+        v: values, (B,heads,K,d).
+        bias: added to the logits, (B,1,1 or L,K).
+        watch: called with the attention to the first `shown` keys, (B,L,shown), mean over heads.
+        shown: number of these keys.
+
+    Returns:
+        (B,L,heads d).
+    """
+    bias = None if bias is None else bias.to(q.dtype).expand(-1, -1, q.shape[2], -1)
+    if watch is not None:
+        logits = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+        watch((logits if bias is None else logits + bias).softmax(-1).mean(1)[..., :shown])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(-2)
+
+
+class HeadNorm(nn.RMSNorm):
+    """Splits channels into heads and normalises each: (B,L,C) -> (B,heads,L,d)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__(width // heads, eps=1e-6)
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(split_heads(x, self.heads))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B,L,C) -> (B,heads,L,d)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Image tokens attend to image tokens."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
+        self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
+
+    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        """x (B,L,C), rotation: by the tokens' positions -> (B,L,C)."""
+        q, k = (rotate(y, rotation) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))
+        return self.to_out(attend(q, k, split_heads(self.to_v(x), self.heads), None))
+
+
+class CrossAttention(nn.Module):
+    """Image tokens attend to the text; its output starts at zero. watch: where set, called with the attention (B,L,T)."""
+
+    watch: Watch | None = None
+
+    def __init__(self, width: int, text_width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.to_q, self.to_out = nn.Linear(width, width), zero_module(nn.Linear(width, width))
+        self.to_k, self.to_v = nn.Linear(text_width, width), nn.Linear(text_width, width)
+        self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
+
+    def forward(self, x: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Attention to the text.
+
+        Args:
+            x: image tokens, (B,L,C).
+            tokens: of the text, (B,T,D).
+            bias: of the logits, (B,1,1 or L,T).
+
+        Returns:
+            (B,L,C).
+        """
+        q, k = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(tokens))
+        v = split_heads(self.to_v(tokens), self.heads)
+        return self.to_out(attend(q, k, v, bias, self.watch, tokens.shape[1]))
+
+
+class JointAttention(nn.Module):
+    """Text and image tokens attend to each other in one softmax (Esser et al. 2024, arXiv 2403.03206).
+
+    Each has projections of its kind: `to_*` of the image, `add_*` of the text. answers: whether the text is updated too,
+    which the last layer of a network leaves out. watch: as CrossAttention's.
+    """
+
+    watch: Watch | None = None
+
+    def __init__(self, width: int, heads: int, answers: bool):
+        super().__init__()
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
+        self.add_k, self.add_v = nn.Linear(width, width), nn.Linear(width, width)
+        self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
+        self.add_norm_k = HeadNorm(width, heads)
+        if answers:
+            self.add_q, self.add_out = nn.Linear(width, width), nn.Linear(width, width)
+            self.add_norm_q = HeadNorm(width, heads)
+
+    def forward(
+        self, x: Tensor, text: Tensor, bias: Tensor, padding: Tensor, rotation: Rotation | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention over the text's tokens, then the image's.
+
+        Args:
+            x: image tokens, (B,L,C).
+            text: text tokens, (B,T,C).
+            bias: of the image's attention to the text, (B,1,1 or L,T).
+            padding: the text's mask as a bias, (B,1,1,T).
+            rotation: by the image tokens' positions; the text's have none.
+
+        Returns:
+            (B,L,C), and (B,T,C) where the text is updated.
+        """
+        length, image = text.shape[1], x.shape[1]
+        q, k = (rotate(y, rotation) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))
+        keys = torch.cat([self.add_norm_k(self.add_k(text)), k], dim=2)
+        values = torch.cat([split_heads(self.add_v(text), self.heads), split_heads(self.to_v(x), self.heads)], dim=2)
+        read = self.to_out(attend(q, keys, values, F.pad(bias, (0, image)), self.watch, length))
+        if not hasattr(self, "add_q"):
+            return read, None
+        answered = attend(self.add_norm_q(self.add_q(text)), keys, values, F.pad(padding, (0, image)))
+        return read, self.add_out(answered)

@@ -1,0 +1,154 @@
+"""The common part of transformers over the tokens of a latent: embedding, timestep, injection points, output."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch.nn.functional as F
+from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
+from torch import Tensor, nn
+
+from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.models.backbones.attention import WordBias
+from ragaf_exp.models.backbones.base import NO_MODULATIONS, Backbone
+from ragaf_exp.models.backbones.patches import PatchEmbedding, PatchOutput
+from ragaf_exp.models.backbones.points import OUT, Injected, Modulation, Shape
+from ragaf_exp.models.backbones.positions import POSITIONS, Rotation
+from ragaf_exp.models.backbones.unet import PixelHead
+from ragaf_exp.models.conditioning import Text
+
+FIRST, BLOCK = "in", "block."
+WAVES = 256  # channels of the timestep's sines and cosines
+
+
+class TokenBackbone(Backbone):
+    """A transformer over the tokens of a latent of any height and width; its subclasses build the `layers`.
+
+    Injection points: `in`, features at the latent's resolution; `block.i`, the grid of tokens after each block; `out`,
+    the head's features at full resolution.
+    """
+
+    layers: nn.ModuleList
+
+    def __init__(
+        self, channels: int, patch: int, width: int, depth: int, heads: int, patch_size: int, positions: str,
+        head_width: int,
+    ):  # fmt: skip
+        super().__init__()
+        check(channels, patch, width, heads, positions, head_width)
+        at_least("backbone", 1, depth=depth, patch_size=patch_size)
+        self.embedding = PatchEmbedding(channels, width, patch_size)
+        self.time = TimestepEmbedding(WAVES, width)
+        self.output = PatchOutput(channels, width, self.embedding)
+        self.head = PixelHead(patch, head_width) if head_width else None
+        self.positions, self.width, self.heads = POSITIONS[positions](), width, heads
+        self.stride, self.patch, self.head_width, self.cross_layers = patch_size, patch, head_width, depth
+
+    @abstractmethod
+    def through(
+        self, x: Tensor, c: Tensor, text: Text, words: WordBias | None, rotation: Rotation | None,
+        change: Callable[[int, Tensor], Tensor],
+    ) -> Tensor:  # fmt: skip
+        """All blocks.
+
+        Args:
+            x: image tokens, (B,L,C).
+            c: what modulates the blocks, (B,C).
+            text: encoded captions.
+            words: bias of image-to-text attention.
+            rotation: by the tokens' positions.
+            change: of the tokens after the block of an index.
+
+        Returns:
+            (B,L,C).
+        """
+
+    @abstractmethod
+    def attending(self) -> list[nn.Module]:
+        """The layers that attend to the text, which have `watch`."""
+
+    def condition(self, t: Tensor, text: Text) -> Tensor:
+        """t (B,) -> what modulates the blocks, (B,C)."""
+        waves = get_timestep_embedding(t, WAVES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        return F.silu(self.time(waves.to(self.output.modulation.weight.dtype)))
+
+    def shapes(self, height: int, width: int) -> dict[str, Shape]:
+        """Channels and resolution at every injection point, for latents of height x width."""
+        grid = (self.width, height // self.stride, width // self.stride)
+        shapes: dict[str, Shape] = {FIRST: (self.embedding.features, height, width)}
+        shapes |= {f"{BLOCK}{i}": grid for i in range(len(self.layers))}
+        full = (self.head_width, height * self.patch, width * self.patch)
+        return shapes if self.head is None else shapes | {OUT: full}
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,
+        modulations: Mapping[str, Modulation] = NO_MODULATIONS,
+    ) -> Tensor:  # fmt: skip
+        """The denoiser's prediction, for latents of any height and width that patch_size divides.
+
+        Args:
+            x_t: noised latents, (B,C,h,w).
+            t: timesteps, (B,).
+            text: encoded captions.
+            residuals: injection point -> (B,C',h',w'), added to the features there.
+            words: bias of image-to-text attention.
+            modulations: injection point -> a change of the features there, after the residual.
+
+        Returns:
+            (B,C,h,w).
+        """
+        at, size = Injected(residuals, modulations), (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride)
+        features, x = self.embedding(x_t, partial(at.on_map, FIRST))
+        placed = self.positions.embedding(*size, self.width, x.device)
+        x = x if placed is None else x + placed.to(x.dtype)
+        rotation = self.positions.rotation(*size, self.width // self.heads, x.device)
+        c = self.condition(t, text)
+        x = self.through(x, c, text, words, rotation, lambda i, y: at.on_tokens(f"{BLOCK}{i}", y, size))
+        out = self.output(x, c, features, size)
+        return out if self.head is None else self.head(out, x_t, partial(at.on_map, OUT))
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.layers)
+
+    def recomputed_blocks(self) -> list[nn.Module]:
+        """The blocks and the head, whose features have the picture's full resolution."""
+        return [*self.layers, *([] if self.head is None else [self.head])]
+
+    @contextmanager
+    def watch_attention(self, watch: Callable[[Tensor], object]) -> Iterator[None]:
+        for layer in self.attending():
+            vars(layer)["watch"] = watch
+        try:
+            yield
+        finally:
+            for layer in self.attending():
+                del vars(layer)["watch"]
+
+
+def check(channels: int, patch: int, width: int, heads: int, positions: str, head_width: int) -> None:
+    """Check that a transformer's numbers go together.
+
+    Args:
+        channels: Latent channels.
+        patch: Pixels per latent cell.
+        width: Channels of a token.
+        heads: Attention heads.
+        positions: Name of the positions.
+        head_width: Channels of the full-resolution head, 0 = none.
+
+    Raises:
+        UserError: They do not.
+    """
+    at_least("backbone", 1, width=width, heads=heads)
+    at_least("backbone", 0, head_width=head_width)
+    if positions not in POSITIONS:
+        raise UserError(f"backbone.positions={positions}: must be one of {sorted(POSITIONS)}")
+    if width % (4 * heads):
+        raise UserError(f"backbone.width={width}: must be a multiple of 4 backbone.heads = {4 * heads}, so that a head's "
+                        "channels hold pairs for rows and for columns")  # fmt: skip
+    if head_width and channels != 3 * patch**2:
+        raise UserError(f"backbone.head_width={head_width}: the head works on pixels, and this codec's latents have "
+                        f"{channels} channels; set backbone.head_width=0, or take codec=pixel")  # fmt: skip

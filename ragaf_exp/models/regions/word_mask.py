@@ -1,0 +1,72 @@
+"""Regional prompting by an attention mask: the pixels of a region attend to the words of the region alone.
+
+The rival of region tokens, as in EliGen (arXiv 2501.01097) and Regional-Prompting-FLUX (arXiv 2411.02395); the words of a
+region are here those that the region attends to, without annotation.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError, at_least
+from ragaf_exp.models.backbones.attention import WordBias
+from ragaf_exp.models.backbones.points import Shape
+from ragaf_exp.models.conditioning import RegionState
+from ragaf_exp.models.regions.injection import FLOOR, Injection
+
+OWN = 0.5  # a word belongs to a region that attends to it at least half as much as to its first word
+
+
+class WordMask(Injection):
+    """Masks image-to-text attention, in UNets and in transformers.
+
+    Args:
+        shapes: Injection point -> (C,h,w) (wiring).
+        width: R (wiring).
+        cross_layers: Number of layers that attend to the text (wiring).
+        points: Injection points at which region tokens are added as well, none by default.
+        hard: Mask by each pixel's largest region, else by all of its regions by their shares.
+        share: The first share of the layers that is masked, in (0,1].
+        strength: Of the mask, whose logits fall by 6.9 times it; 0 = learned per layer, from no mask at all.
+    """
+
+    layers: Tensor  # (cross_layers,) 1 where the mask applies
+
+    def __init__(
+        self, shapes: dict[str, Shape], width: int, cross_layers: int, points: limits.Points = (), hard: bool = True,
+        share: limits.Part = 1.0, strength: limits.MaskStrength = 0.0,
+    ):  # fmt: skip
+        at_least("injection", 0, strength=strength)
+        if not 0 < share <= 1:
+            raise UserError(f"injection.share={share}: must be above 0 and at most 1")
+        super().__init__(shapes, width, cross_layers, points, words=True)
+        masked = torch.arange(cross_layers) < max(1, round(share * cross_layers))
+        self.register_buffer("layers", masked.float(), persistent=False)
+        self.hard, self.strength = hard, strength
+        if strength > 0:
+            self.gates = None
+
+    def words(self, state: RegionState) -> WordBias:
+        """0 for the words of the pixel's region, log FLOOR for others; a pixel without a region sees all words."""
+        attended = {state.sizes.get(p, size) for p, size in self.attended.items()}
+        maps = {h * w: self._log_map(state.soft_masks[h, w], state) for h, w in attended}
+        return WordBias(maps, self.layers * (self.strength if self.gates is None else self.gates))
+
+    def _log_map(self, masks: Tensor, state: RegionState) -> Tensor:
+        """masks (B,N,h,w) -> (B,h w,T)."""
+        cells = masks.flatten(2).transpose(1, 2).float()  # (B,hw,N)
+        if self.hard:
+            cells = F.one_hot(cells.argmax(-1), cells.shape[-1]) * (cells.amax(-1, keepdim=True) > 0)
+        outside = (1 - cells.sum(-1, keepdim=True)).clamp(min=0)  # (B,hw,1): the share without a region
+        visible = cells.float() @ self._own_words(state) + outside
+        return visible.clamp(FLOOR, 1).log()
+
+    def _own_words(self, state: RegionState) -> Tensor:
+        """(B,N,T): 1 for the words of each region, and for the token that opens every caption."""
+        attention = state.region_text.float().detach()
+        own = attention >= OWN * attention.amax(-1, keepdim=True)
+        own[..., 0] = True
+        return own.float()
