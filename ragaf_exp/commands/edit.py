@@ -20,7 +20,7 @@ from ragaf_exp.core.files import write_json, write_text
 from ragaf_exp.core.types import Batch, Example
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.masks.read import read_mask
-from ragaf_exp.diffusion.repaint import Calls, Known, RePaint
+from ragaf_exp.diffusion.repaint import Calls, Given, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, read_picture
 from ragaf_exp.inference.pipeline import Pipeline, stage_images
@@ -106,12 +106,12 @@ def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
 def make_repaint(parts: Parts, args: dict[str, Any]) -> RePaint:
     """A RePaint sampler with the run's guidance, whose known pixels are the image of a batch outside its hole."""
 
-    def known(batch: Batch) -> Known:
+    def known(batch: Batch) -> Given:
         given = batch.conditions.get("given", batch.conditions.get(IMAGE))
         hole = batch.conditions.get(HOLE, batch.conditions.get(MASK))
         assert given is not None and hole is not None, "requests with an image have both"
         latent = parts.codec.encode(given)
-        return Known(latent, 1 - touched(hole, latent))
+        return Given(latent, 1 - touched(hole, latent))
 
     sampler, settings = parts.sampler, {}
     for key, default in {"steps": 50, "resamplings": 5}.items():

@@ -76,7 +76,7 @@ def explain(error: BaseException) -> str:
 
 PATHS = frozenset((  # arguments that name files or folders: a leading ~ is expanded
     "run", "runs", "out", "images", "reference", "captions", "sketches", "masks", "training", "sketch", "batch",
-    "drawings", "folder", "tables", "squeezenet", "image", "mask", "object",
+    "drawings", "folder", "tables", "squeezenet", "image", "mask", "edits", "keep",
 ))  # fmt: skip
 
 

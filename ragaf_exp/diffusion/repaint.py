@@ -19,11 +19,12 @@ from ragaf_exp.core.randomness import item_noise
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.denoiser import Denoiser
+from ragaf_exp.diffusion.keeping import Known, Step, Watch
 from ragaf_exp.diffusion.sampler import Sampler
 
 
 @dataclass(frozen=True)
-class Known:
+class Given:
     """What is given of an image. keep: 1 where a latent pixel is known as a whole."""
 
     latent: Tensor  # (B,C,h,w)
@@ -83,7 +84,7 @@ class RePaint(Sampler):
     """
 
     def __init__(
-        self, diffusion: Process, known: Callable[[Batch], Known], seed: int = 0, steps: limits.SamplingSteps = 50,
+        self, diffusion: Process, known: Callable[[Batch], Given], seed: int = 0, steps: limits.SamplingSteps = 50,
         jump: int = 5, resamplings: int = 5, guidance: limits.Guidance = 1.0, sketch_guidance: limits.Guidance = 1.0,
     ):  # fmt: skip
         super().__init__(diffusion, diffusion.schedulers[0], steps, guidance, sketch_guidance)
@@ -96,8 +97,9 @@ class RePaint(Sampler):
 
     @torch.no_grad()
     def sample(
-        self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0
-    ) -> tuple[Tensor, Any]:
+        self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0,
+        known: Known | None = None, watch: Watch | None = None,
+    ) -> tuple[Tensor, Any]:  # fmt: skip
         """Sample latents whose known pixels are the given ones.
 
         Args:
@@ -106,27 +108,32 @@ class RePaint(Sampler):
             noise: (B,C,h,w) standard normal.
             coarse: (B,C,h,w), where sampling starts from it, noised to `strength`.
             strength: Share of the levels that is run then.
+            known: Not used: what is known comes from the batch.
+            watch: Called after every denoising.
 
         Returns:
             Latents (B,C,h,w), and the conditioning they were sampled with.
         """
-        known = self.known(batch)
+        given = self.known(batch)
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
         levels = _Levels(self.diffusion, self.steps, noise)
         first = self.steps if coarse is None else max(1, round(self.steps * strength))
         fresh = _Noise(self.seed, batch.keys, noise)
         path = list(walk(first, min(self.jump, first), self.resamplings))
         x = levels.noised(torch.zeros_like(noise) if coarse is None else coarse, noise, first)
-        for level, following in zip(path, path[1:], strict=False):
+        for number, (level, following) in enumerate(zip(path, path[1:], strict=False), 1):
             if following > level:
                 x = levels.climb(x, level, following, fresh())
                 self.calls.renoisings += 1
                 continue
-            x = known.keep * levels.noised(known.latent, fresh(), level) + (1 - known.keep) * x
+            x = given.keep * levels.noised(given.latent, fresh(), level) + (1 - given.keep) * x
             guided = self._guided(model, x, levels.timestep(level), conditions)
             self.calls.denoisings += len(conditions)
-            x = levels.descend(x, self.diffusion.to_x0(guided, x, levels.batch_timesteps(level)), level, fresh)
-        return known.keep * known.latent + (1 - known.keep) * x, conditions[0][1]
+            x_0 = self.diffusion.to_x0(guided, x, levels.batch_timesteps(level))
+            x = levels.descend(x, x_0, level, fresh)
+            if watch is not None:
+                watch(Step(number, len(path) - 1, int(levels.timestep(level)), x_0))
+        return given.keep * given.latent + (1 - given.keep) * x, conditions[0][1]
 
 
 @dataclass

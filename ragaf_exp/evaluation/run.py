@@ -46,7 +46,10 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels, judged.rivals)
     draws = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     judged.networks.check()
-    content = evaluate(folder, pipeline, examples, cfg.eval.batch, judged, draws, show, parts.source.split("train"))
+    training = parts.source.split("train")
+    content = evaluate(
+        folder, pipeline, examples, cfg.eval.batch, judged, draws, show, training, cfg.eval.prompted_items
+    )
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
     draws.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.buckets import batches_of
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.evaluation.overlap import check_finite, look
+from ragaf_exp.evaluation.prompted import prompted_values
 from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors, stage_images
 from ragaf_exp.runs.folder import RunFolder
@@ -46,11 +48,12 @@ class EvaluationContext:
 
 def evaluate(
     folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, judge: EvaluationContext, draws: SampleCache,
-    show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (),
+    show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (), prompted: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Draw and score; returns and writes metrics.json. show: called with (place, example, its batch's images, row).
 
-    training: the items that the weights were trained on, of which some are compared with the test items.
+    training: the items that the weights were trained on, of which some are compared with the test items. prompted: the
+    number of items that are also sampled with region prompts, where there is a stage 2.
     """
     sizes = getattr(examples.items, "sizes", None) or [None] * len(examples)
     batches = batches_of(sizes, batch)
@@ -63,6 +66,10 @@ def evaluate(
     for number, (stage, images) in enumerate(stages.items()):
         maps = drawn.of("region_text") if number == 0 and drawn.has("region_text") else None
         score_stage(result, examples, images, maps, judge, prefix="" if number == 0 else f"{stage}/")
+    if pipeline.refine is not None and prompted:
+        first = [[i for i in indices if i < prompted] for indices in batches]
+        values = prompted_values(examples, rows, first, draws, partial(_images, pipeline))
+        result.add(values, {}, judge.measured_with, "")
     for name, rival in judge.rivals.items():
         score_stage(result, examples, [rival(example) for example in examples], None, judge, prefix=f"{name}/")
     write_items(folder.path / "items.jsonl", result.rows)
@@ -96,7 +103,7 @@ def _draw(
 ) -> tuple[CachedSamples, list[ItemRow]]:  # fmt: skip
     """Sample every batch, or read it where it was sampled before. batches: indices of items of one size."""
     facts: dict[int, ItemRow] = {}
-    drawn = CachedSamples(draws, lambda rows: _finite(pipeline(collate(rows)), rows).to_images(), examples, batches)
+    drawn = CachedSamples(draws, partial(_images, pipeline), examples, batches)
     for indices in tqdm(batches, desc="drawing", unit="batch"):
         rows = [examples[i] for i in indices]
         of_batch = [row_of(example) for example in rows]
@@ -105,6 +112,10 @@ def _draw(
         for row, (index, example) in enumerate(zip(indices, rows, strict=True)):
             show(index, example, images, row)
     return drawn, [facts[i] for i in range(len(examples))]
+
+
+def _images(pipeline: Pipeline, rows: Sequence[Example]) -> SampledImages:
+    return _finite(pipeline(collate(list(rows))), rows).to_images()
 
 
 def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensors:

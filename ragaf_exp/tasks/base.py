@@ -92,7 +92,8 @@ def denoising_loss(
 class Task(Inputs, ABC):
     """The task that a network is trained for. Subclasses take the settings of their YAML in the constructor.
 
-    mirror, crops: augmentation of training items, see data.variants. columns: of a sampling request, name -> kind
+    mirror, crops: augmentation of training items, see data.variants. assign: region prompts in training, see data.assign.
+    columns: of a sampling request, name -> kind
     (text, drawing or image), a literal, since command lines read it from the source. optional: those of them that
     can be left out. metrics: functions Scoring -> values by metric, see eval.scoring; their metrics are in eval.registry.
     rivals: simple methods, Example -> (H,W,3) uint8, that the evaluation scores by the same metrics.
@@ -102,6 +103,7 @@ class Task(Inputs, ABC):
     rivals: Mapping[str, Reference] = {}
     mirror: float = 0.0
     crops: int = 0
+    assign: float = 0.0
     columns: ClassVar[dict[str, str]]
     optional: ClassVar[tuple[str, ...]] = ()
     metrics: tuple[Reference, ...] = ()

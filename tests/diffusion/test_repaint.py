@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.process import Diffusion
-from ragaf_exp.diffusion.repaint import Known, RePaint, _Levels, walk
+from ragaf_exp.diffusion.repaint import Given, RePaint, _Levels, walk
 from ragaf_exp.models.model import Prediction
 
 
@@ -60,7 +60,7 @@ def sampled(resamplings: int, rho: float = 0.9, count: int = 3000, steps: int = 
     process = Diffusion(prediction="x0")
     given = torch.randn((count, 1, 1, 2), generator=torch.Generator().manual_seed(1))
     keep = torch.tensor([1.0, 0.0]).expand(count, 1, 1, 2)
-    sampler = RePaint(process, lambda batch: Known(given, keep), 0, steps, 5, resamplings)
+    sampler = RePaint(process, lambda batch: Given(given, keep), 0, steps, 5, resamplings)
     noise = torch.randn((count, 1, 1, 2), generator=torch.Generator().manual_seed(2))
     out, _ = sampler.sample(Gaussian(process, rho), batch_of(count), noise)
     assert (out[..., 0] == given[..., 0]).all(), "known pixels are pasted at the end"
@@ -84,7 +84,7 @@ def test_noise_belongs_to_the_item_and_not_to_the_batch():
     process = Diffusion(prediction="x0")
     given = torch.randn((5, 1, 1, 2), generator=torch.Generator().manual_seed(1))[2:3]
     keep = torch.tensor([1.0, 0.0]).expand(1, 1, 1, 2)
-    sampler = RePaint(process, lambda batch: Known(given, keep), 0, 25, 5, 2)
+    sampler = RePaint(process, lambda batch: Given(given, keep), 0, 25, 5, 2)
     noise = torch.randn((5, 1, 1, 2), generator=torch.Generator().manual_seed(2))[2:3]
     batch = Batch(["2"], [""], *[torch.zeros(1, 1)] * 7)
     first, _ = sampler.sample(Gaussian(process, 0.9), batch, noise)
@@ -107,4 +107,4 @@ def test_climbing_reaches_the_distribution_of_the_level():
 @pytest.mark.parametrize("key, values", [("jump", (10, 11, 1)), ("resamplings", (10, 5, 0))])
 def test_wrong_settings_are_one_line(key, values):
     with pytest.raises(UserError, match=f"{key}=.*must be from"):
-        RePaint(Diffusion(), lambda batch: Known(torch.zeros(1), torch.zeros(1)), 0, *values)
+        RePaint(Diffusion(), lambda batch: Given(torch.zeros(1), torch.zeros(1)), 0, *values)

@@ -162,12 +162,12 @@ def test_the_wrong_data_is_one_line(tiny, tmp_path):
 
 def test_repaint_of_known_pixels_alone_returns_them(finished):
     """With nothing to paint, the known latent comes back."""
-    from ragaf_exp.diffusion.repaint import Known, RePaint
+    from ragaf_exp.diffusion.repaint import Given, RePaint
 
     folder, cfg = RunFolder.read(str(finished), edited=True)
     parts, pipeline = load_run(folder, cfg)
     batch: Batch = collate(parts.examples("test").first(2))
     latent = parts.codec.encode(batch.image)
     keep = torch.ones_like(latent[:, :1])
-    pipeline.sampler = RePaint(parts.diffusion, lambda b: Known(latent, keep), 0, 3, 1, 1)
+    pipeline.sampler = RePaint(parts.diffusion, lambda b: Given(latent, keep), 0, 3, 1, 1)
     assert (to_uint8(pipeline(batch).stage1) == to_uint8(batch.image)).all()
