@@ -1,4 +1,4 @@
-"""The blocks of a whole model that checkpointing recomputes, and that compile and sharding take one by one."""
+"""Selection of the blocks of a whole model that are compiled, sharded or checkpointed one by one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ragaf_exp.models.regions.encoder import Layer
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """In the order of the model's modules: a backbone's own, and those of networks of diffusers in its other parts."""
+    """List the blocks to compile or shard, in module order: the backbone's, and those of diffusers in other parts."""
     own = {id(block) for module in model.modules() if isinstance(module, Backbone) for block in module.blocks()}
     return [module for module in model.modules() if id(module) in own or isinstance(module, COMPILED)]
 
 
 def recomputed_blocks(model: nn.Module) -> list[nn.Module]:
-    """Blocks of this package whose activations checkpointing drops; diffusers' networks checkpoint their own."""
+    """List the blocks of this package to checkpoint; networks of diffusers checkpoint theirs."""
     own = {id(block) for module in model.modules() if isinstance(module, Backbone) for block in module.recomputed_blocks()}
     return [module for module in model.modules() if id(module) in own or isinstance(module, Layer)]

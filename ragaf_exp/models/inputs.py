@@ -1,4 +1,4 @@
-"""The inputs that a task gives the networks: the image of the hint encoder, and channels next to x_t."""
+"""The inputs that a task provides to the networks: the image of the hint encoder, and channels next to x_t."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ Encode = Callable[[Tensor], Tensor]  # images (B,3,H,W) in [-1,1] -> latents (B,
 
 
 class Inputs:
-    """The default: the sketch is the hint, and the denoiser takes x_t alone. A task overrides what differs.
+    """The default inputs: the sketch is the hint, and the denoiser takes x_t alone. Tasks override what differs.
 
-    hint_channels: channels of the hint's image. uses_codec: whether training encodes conditions, or decodes predictions.
-    tokens: number of learned tokens that the denoiser attends to after the caption, one for each of several tasks.
+    Attributes:
+        hint_channels: Channels of the hint image.
+        uses_codec: Whether training encodes conditions or decodes predictions.
+        tokens: Number of learned task tokens, one per task, of which one is appended to the caption; 0 = none.
     """
 
     hint_channels: int = 1
@@ -28,48 +30,54 @@ class Inputs:
     tokens: int = 0
 
     def extra_channels(self, latent_channels: int) -> int:
-        """Channels of `extra` that are concatenated to x_t; 0 where `to_denoiser` uses it. latent_channels: of a latent."""
+        """Return the number of channels of `extra` that are concatenated to x_t; 0 if `to_denoiser` uses `extra`."""
         return 0
 
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
-        """The image of the hint encoder, (B,hint_channels,H,W), and (B,) bool, False where an item has no hint at all."""
+        """Return the hint image (B,hint_channels,H,W), and (B,) bool, False for items without a hint; None = all True."""
         return batch.sketch, keep.get("sketch")
 
     def extra(self, batch: Batch, keep: Keep, encode: Encode) -> Tensor | None:
-        """Encoded conditions next to x_t, (B,E,h,w), the same at every timestep; a dropped condition is zero in them.
+        """Encode conditions as channels next to x_t, the same at every timestep. Dropped conditions are zero.
 
         Args:
             batch: The batch and its conditions.
             keep: The conditions that are dropped.
-            encode: Images (B,3,H,W) in [-1,1] -> latents (B,C,h,w), without gradients.
+            encode: Function from images (B,3,H,W) in [-1,1] to latents (B,C,h,w), without gradients.
+
+        Returns:
+            (B,E,h,w), or None for a task without such channels.
         """
         return None
 
     def to_denoiser(self, x_t: Tensor, t: Tensor, extra: Tensor | None) -> Tensor:
-        """Lay out the denoiser's input, which may be wider or higher: a task can place other latents to the side of x_t.
+        """Lay out the denoiser's input. It may be larger than x_t: a task can place other latents at its side.
 
         Args:
             x_t: Noised latents, (B,C,h,w).
             t: Timesteps, (B,).
-            extra: The task's encoded conditions.
+            extra: The task's encoded conditions, (B,E,h,w).
+
+        Returns:
+            (B,C,h',w').
         """
         return x_t
 
     def from_denoiser(self, prediction: Tensor, x_t: Tensor) -> Tensor:
-        """The part (B,C,h,w) of the denoiser's prediction that is of x_t (B,C,h,w)."""
+        """Crop the denoiser's prediction (B,C,h',w') to the part that belongs to x_t (B,C,h,w)."""
         return prediction
 
     def finish(self, image: Tensor, batch: Batch) -> Tensor:
-        """A sampled image (B,3,H,W) in [-1,1] as the user gets it: a task can restore pixels that must not change."""
+        """Postprocess a sampled image (B,3,H,W) in [-1,1]; a task can restore pixels that must not change."""
         return image
 
 
 class BoundInputs:
-    """A task's inputs and the codec that encodes them. Copies of a model share it: it is not part of their weights.
+    """A task's inputs and the codec that encodes them. Copies of a model share one instance, which has no weights.
 
     Args:
-        inputs: The task.
-        codec: Encodes images of conditions.
+        inputs: The task's inputs.
+        codec: Codec that encodes images of conditions.
         side: Height and width of the latents.
     """
 
@@ -80,7 +88,7 @@ class BoundInputs:
         return self
 
     def extra(self, batch: Batch, keep: Keep) -> Tensor | None:
-        """As Inputs.extra, with this codec."""
+        """Encode conditions as channels next to x_t, (B,E,h,w), with this codec."""
         return self.inputs.extra(batch, keep, self._encode)
 
     def _encode(self, image: Tensor) -> Tensor:
@@ -89,21 +97,21 @@ class BoundInputs:
 
 
 def both(keep: Keep, present: Keep) -> Keep:
-    """The conditions that are neither dropped nor absent."""
-    there = {name: keep[name] & x if name in keep else x for name, x in present.items()}
-    return {**keep, **there}
+    """Combine two masks: a condition must be neither dropped nor absent."""
+    combined = {name: keep[name] & x if name in keep else x for name, x in present.items()}
+    return {**keep, **combined}
 
 
 def present(keep: Keep, name: str, like: Tensor) -> Tensor:
-    """A factor that is zero for the items whose condition is dropped.
+    """Return a factor that is zero for items whose condition is dropped.
 
     Args:
         keep: The conditions that are dropped.
-        name: The condition.
-        like: (B,C,h,w), whose type and device the factor has.
+        name: Name of the condition.
+        like: (B,C,h,w), a tensor with the type and device of the result.
 
     Returns:
-        (B,1,1,1), 1 where an item has the condition, else 0.
+        (B,1,1,1), 1 if an item has the condition, else 0.
     """
-    there = keep.get(name)
-    return torch.ones_like(like[:, :1, :1, :1]) if there is None else there[:, None, None, None].to(like.dtype)
+    mask = keep.get(name)
+    return torch.ones_like(like[:, :1, :1, :1]) if mask is None else mask[:, None, None, None].to(like.dtype)

@@ -7,7 +7,7 @@ from torch import nn
 
 
 def zero_module(module: nn.Module) -> nn.Module:
-    """The module with all parameters at zero: it adds nothing until it is trained."""
+    """Set all parameters of a module to zero, so that its output is zero until it is trained; returns the module."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()

@@ -1,6 +1,6 @@
-"""The whole model of a stage: encoders to conditioning, conditioning and x_t to a prediction.
+"""The whole model of a stage: encoders compute the conditioning, and the denoiser predicts from it and x_t.
 
-Stage 2 is stage 1 plus `ragaf` and `injection`; their outputs start at zero, and it then equals stage 1 to the bit.
+Stage 2 is stage 1 plus `ragaf` and `injection`. Their outputs start at zero, so it starts bit-identical to stage 1.
 """
 
 from __future__ import annotations
@@ -29,23 +29,35 @@ FIRST = "in"  # the injection point after the UNet's first convolution
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the denoiser says of a noised latent."""
+    """The outputs of a model for noised latents."""
 
-    value: Tensor | None  # (B,C,h,w), of the diffusion's prediction type; None where only the regions were asked
-    region_latent: Tensor | None = None  # (B,N,region_values): what each region's token says of x0 there
-    fusion: Tensor | None = None  # (B,N,2)
-    contrastive_logits: tuple[Tensor, Tensor] | None = None  # of regions to captions and back, each (B,B)
+    value: Tensor | None  # (B,C,h,w), of the diffusion's prediction type; None if only the region path ran
+    region_latent: Tensor | None = None  # (B,N,region_values): statistics of x_0 in each region, predicted from its token
+    fusion: Tensor | None = None  # (B,N,2) fusion weights
+    contrastive_logits: tuple[Tensor, Tensor] | None = None  # regions to captions and captions to regions, each (B,B)
 
 
 class Model(nn.Module):
-    """text, hint, backbone: the parts of stage 1. ragaf, injection: of stage 2, else None.
+    """The model of one stage.
 
-    shapes: injection point -> (C,h,w) at the training images' size; those of other sizes are traced when needed.
-    timesteps: of the diffusion. region_values: how many values each region token says of x0 in its region. contrast:
-    compare regions and captions over the batch. coarse_channels: of stage 1's latent, where stage 2 sees it: a
-    convolution added to the UNet's first is one over more input channels. downscale: image pixels per latent pixel.
-    inputs: what a task gives besides caption and sketch; its channels next to x_t enter in the same way, so that any
-    backbone takes them. crop_input: what is cut off the images is an input, added after the first layer everywhere.
+    Channels next to x_t (`coarse`, and those of a task) pass through a separate convolution whose output is added to that
+    of the backbone's first layer. This equals a first layer with more input channels, and works for any backbone.
+
+    Args:
+        text: Text encoder.
+        hint: Hint encoder.
+        backbone: Denoiser network.
+        shapes: Injection point -> (C,h,w) at the training images' size; other sizes are traced on demand.
+        timesteps: Number of timesteps of the diffusion process.
+        region_values: Number of values that each region token predicts about x_0 in its region, 0 = none.
+        ragaf: Region encoder of stage 2; None in stage 1.
+        injection: Injection of region tokens in stage 2; None in stage 1.
+        contrast: Whether to compare regions and captions across the batch.
+        coarse_channels: Channels of stage 1's latent if stage 2 takes it as an input, else 0.
+        inputs: A task's inputs besides caption and sketch.
+        downscale: Image pixels per latent pixel.
+        crop_input: Whether the margins cropped from the images are an input. Their embedding is added after the first
+            layer at every pixel.
     """
 
     def __init__(
@@ -56,7 +68,7 @@ class Model(nn.Module):
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
         self.sizes = {p: s[1:] for p, s in shapes.items()}  # resolutions at which soft masks are needed
-        self.other_sizes: dict[tuple[int, int], dict[str, tuple[int, int]]] = {}  # the same by a latent's (h,w)
+        self.other_sizes: dict[tuple[int, int], dict[str, tuple[int, int]]] = {}  # latent size (h,w) -> the same at that size
         self.downscale = downscale
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection
@@ -73,14 +85,17 @@ class Model(nn.Module):
     def forward(
         self, batch: Batch, x_t: Tensor | None, t: Tensor, keep: Keep = ALL, coarse: Tensor | None = None
     ) -> tuple[Prediction, Conditioning]:
-        """One training step's forward pass.
+        """Run the forward pass of one training step.
 
         Args:
-            batch: The conditions.
-            x_t: Noised latents, (B,C,h,w); None runs the region path alone, at a small part of the cost.
+            batch: The batch and its conditions.
+            x_t: Noised latents, (B,C,h,w); None runs the region path alone, at a small fraction of the cost.
             t: Timesteps, (B,).
             keep: The conditions that are dropped.
             coarse: Stage 1's latent, (B,C,h,w).
+
+        Returns:
+            The prediction, and the conditioning that it was computed from.
         """
         conditioning = replace(self.condition(batch, keep, x_t is not None), coarse=coarse)
         if x_t is None:
@@ -123,11 +138,17 @@ class Model(nn.Module):
         )
 
     def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
-        """The conditioning with stage 1's latent (B,C,h,w), where this stage takes it as an input."""
+        """Add stage 1's latent (B,C,h,w) to the conditioning if this stage takes it as an input."""
         return c if self.coarse_in is None else replace(c, coarse=coarse)
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
-        """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
+        """Predict the diffusion target from noised latents.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+            c: The conditioning.
+        """
         text, x = c.denoiser_text, self._denoiser_input(x_t, t, c)
         hint = scaled(self.hint.at(c.hint, self.backbone.inputs(x), t, text), c.outline)
         hint = self._with_extra(c, self._with_crops(c, hint))
@@ -143,14 +164,14 @@ class Model(nn.Module):
         return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
 
     def _denoiser_input(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Tensor:
-        """x_t as the task lays it out, with the task's channels next to it where the backbone takes them itself."""
+        """Lay out x_t (B,C,h,w) as the task requires, and concatenate the task's channels if the backbone takes them."""
         x = self.inputs.to_denoiser(x_t, t, c.extra)
         if c.extra is None or self.extra_in is not None or not self.inputs.extra_channels(x_t.shape[1]):
             return x
         return torch.cat([x, c.extra.to(x.dtype)], dim=1)
 
     def _with_extra(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The hint's residuals, and at the first layer the task's channels: as if they were concatenated to x_t."""
+        """Add the embedded channels of the task to the hint's residual at the first layer."""
         if self.extra_in is None or c.extra is None:
             return hint
         added = self.extra_in(c.extra)
@@ -159,7 +180,7 @@ class Model(nn.Module):
     def _task_modules(
         self, bound: BoundInputs | None, shapes: dict[str, Shape]
     ) -> tuple[nn.Module | None, nn.Embedding | None]:
-        """The layer that reads the task's channels, where there are any and the backbone takes none, and its tokens."""
+        """Build the layer for the task's channels, if the backbone does not take them itself, and the task tokens."""
         if bound is None:
             return None, None
         count = self.inputs.extra_channels(bound.codec.channels)
@@ -167,35 +188,35 @@ class Model(nn.Module):
         if count and count != self.backbone.extra_channels:
             patch = bound.side // shapes[FIRST][1]  # latent pixels per cell of the first features
             convolution = nn.Conv2d(count * patch**2, shapes[FIRST][0], 3, padding=1, bias=False)
-            if self.backbone.pretrained:  # starts as it was trained
+            if self.backbone.pretrained:  # the pretrained backbone must start unchanged
                 zero_module(convolution)
             layer = nn.Sequential(nn.PixelUnshuffle(patch), convolution)
         tokens = self.inputs.tokens
         return layer, nn.Embedding(tokens, self.text.width) if tokens else None
 
     def _phrase_tokens(self, batch: Batch, text: Text) -> Tensor | None:
-        """(B,N,T) bool: the tokens that lie within each region's span of the caption."""
+        """Return (B,N,T) bool: the tokens that lie within each region's span of the caption."""
         if batch.spans is None:
             return None
-        found = [self.text.token_spans(caption) for caption in batch.captions]
-        offsets = torch.tensor([row + [(0, 0)] * (text.mask.shape[1] - len(row)) for row in found])
+        rows = [self.text.token_spans(caption) for caption in batch.captions]
+        offsets = torch.tensor([row + [(0, 0)] * (text.mask.shape[1] - len(row)) for row in rows])
         first, end = offsets.to(text.mask.device, non_blocking=True)[:, None].unbind(-1)  # (B,1,T)
         low, high = batch.spans[:, :, None].unbind(-1)  # (B,N,1)
         return (first >= low) & (end <= high) & (end > first) & text.mask[:, None]
 
     def _with_crops(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The hint's residuals, and at the first layer what is known of the images' crops; whole images add nothing."""
+        """Add the embedding of the images' crops to the hint's residual at the first layer; uncropped images add zero."""
         if self.crop_in is None or c.crops is None:
             return hint
         cut = self.crop_in(c.crops)[..., None, None]  # (B,C,1,1)
         return hint | {FIRST: hint[FIRST] + cut if FIRST in hint else cut}
 
     def _with_coarse(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The hint's residuals, and at the first layer what stage 2 sees of stage 1's latent."""
+        """Add the embedding of stage 1's latent to the hint's residual at the first layer."""
         if self.coarse_in is None or c.coarse is None:
             return hint
-        seen = self.coarse_in(c.coarse)
-        return hint | {FIRST: hint[FIRST] + seen if FIRST in hint else seen}
+        added = self.coarse_in(c.coarse)
+        return hint | {FIRST: hint[FIRST] + added if FIRST in hint else added}
 
     def _region_prediction(self, tokens: Tensor) -> Tensor | None:
         return None if self.region_latent is None else self.region_latent(tokens)
@@ -205,7 +226,7 @@ class Model(nn.Module):
         return self.ragaf, self.injection
 
     def _reading(self, batch: Batch, text: Text, keep_text: Tensor | None) -> RegionReading:
-        """What regions read: the caption, and their prompts where there are any."""
+        """Return the text that regions attend to: the caption, and their prompts if there are any."""
         if batch.edits is None:
             return RegionReading(text)
         return with_prompts(self.text, text, batch.edits.prompts, keep_text)
@@ -213,7 +234,7 @@ class Model(nn.Module):
     def _edited(
         self, state: RegionState, batch: Batch, edits: EditTensors, features: dict, keep_sketch: Tensor, text: Text
     ) -> RegionState:
-        """The state with the regions' importance, and with attention to the caption alone."""
+        """Add the regions' importance to the state, and limit the attention map to the caption."""
         state = replace(state, region_text=state.region_text[..., : text.mask.shape[1]])
         if edits.importance is None:
             return state
@@ -227,16 +248,16 @@ class Model(nn.Module):
         latent = (batch.sketch.shape[2] // self.downscale, batch.sketch.shape[3] // self.downscale)
         sizes, levels = self._sizes_at(latent), self.hint.resolutions(*latent)[: len(ragaf.levels)]
         masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in {*sizes.values(), *levels}}
-        kept = keep_sketch[:, None]
-        masks = {size: m * kept[..., None, None] for size, m in masks.items()}
-        hint = [features[size] * kept[..., None, None] for size in levels]
-        edge_mask = batch.edge_mask & kept[..., None]
-        nodes, text, readable = batch.node_mask & kept, reading.text, reading.readable
+        has_sketch = keep_sketch[:, None]  # (B,1)
+        masks = {size: m * has_sketch[..., None, None] for size, m in masks.items()}
+        hint = [features[size] * has_sketch[..., None, None] for size in levels]
+        edge_mask = batch.edge_mask & has_sketch[..., None]
+        nodes, text, readable = batch.node_mask & has_sketch, reading.text, reading.readable
         state = ragaf(batch.nodes, nodes, batch.edges, edge_mask, masks, hint, text, readable)
         return state if sizes is self.sizes else replace(state, sizes=sizes)
 
     def _sizes_at(self, latent: tuple[int, int]) -> dict[str, tuple[int, int]]:
-        """(h,w) at every injection point for latents of this size."""
+        """Return (h,w) of every injection point for latents of this size."""
         if latent == self.sizes[FIRST]:
             return self.sizes
         if latent not in self.other_sizes:
@@ -245,7 +266,7 @@ class Model(nn.Module):
 
 
 def _outline(batch: Batch) -> Tensor | None:
-    """(B,1,H,W): the factor of the sketch at each pixel, where an edit changes it."""
+    """Return the factor of the sketch at each pixel, (B,1,H,W), if an edit changes it."""
     if batch.edits is None or batch.edits.outline is None:
         return None
     size = (batch.labels.shape[1], batch.labels.shape[2])

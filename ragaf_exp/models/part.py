@@ -9,7 +9,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights came from: enough to fetch the same ones again, and to know them."""
+    """The origin of weights, with which they can be fetched again and identified."""
 
     source: str
     revision: str
@@ -17,13 +17,16 @@ class Source:
     sha256: str  # of the weight files
 
     def facts(self) -> dict[str, str]:
+        """Return the fields as a dict."""
         return asdict(self)
 
 
 class PretrainedModule(nn.Module):
-    """A part of the model whose weights may come from elsewhere; those need not be in checkpoints.
+    """A part of the model whose weights may come from a source; checkpoints need not contain these.
 
-    source: None where all weights are the run's own. changed: names of parameters that are not the source's any more.
+    Attributes:
+        source: Origin of the weights; None if the run trained all of them.
+        changed: Names of parameters that training has changed since they were loaded from the source.
     """
 
     source: Source | None = None

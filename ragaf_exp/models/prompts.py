@@ -1,7 +1,7 @@
-"""Region prompts: texts that single regions read instead of the caption.
+"""Region prompts: texts that single regions attend to instead of the caption.
 
-A prompt is encoded alone and only its region reads it; the denoiser does not. The mask on the attention of regions to
-text is what confines it: the same words in the caption would change nothing there, or change other regions too.
+A prompt is encoded separately. Only its region attends to it; the denoiser does not. The attention mask from regions to
+text confines its effect: the same words in the caption might not change that region, or might change others too.
 
 Shapes: B batch, N regions, T tokens of the captions, K tokens of an item's prompts, D text width.
 """
@@ -20,22 +20,25 @@ from ragaf_exp.models.text.base import TextEncoder
 
 @dataclass(frozen=True)
 class RegionReading:
-    """The text that regions read: the caption's tokens, then those of the prompts."""
+    """The text that regions attend to: the caption's tokens, followed by those of the prompts."""
 
     text: Text  # (B,T+K,D)
-    readable: Tensor | None = None  # (B,N,1+T+K) bool: the tokens that a region may read, the null token first; None: all
+    readable: Tensor | None = None  # (B,N,1+T+K) bool: the tokens a region may attend to, null token first; None = all
 
 
 def with_prompts(encoder: TextEncoder, caption: Text, prompts: list[list[str]], keep: Tensor | None) -> RegionReading:
     """Add the regions' prompts to the captions.
 
-    Words that the encoder does not know are left out; a region whose prompt has no other reads the caption.
+    Words that the encoder does not know are left out. A region whose prompt has no known words attends to the caption.
 
     Args:
-        encoder: Encodes the prompts.
+        encoder: Text encoder for the prompts.
         caption: The encoded captions, (B,T,D).
-        prompts: B lists of N prompts; "" = the region reads the caption.
+        prompts: B lists of N prompts; "" = the region attends to the caption.
         keep: (B,) bool, False drops an item's prompts together with its caption; None drops none.
+
+    Returns:
+        Captions and prompts, (B,T+K,D), and which tokens each region may attend to.
     """
     usable = [[encoder.known_part(prompt)[0] if prompt else "" for prompt in row] for row in prompts]
     phrases = list(dict.fromkeys(phrase for row in usable for phrase in row if phrase))
@@ -53,11 +56,10 @@ def with_prompts(encoder: TextEncoder, caption: Text, prompts: list[list[str]], 
 
 
 def _layout(prompts: list[list[str]], phrases: list[str], lengths: dict[str, int], longest: int) -> tuple[Tensor, Tensor]:
-    """Lay out the prompts of each item one after the other, each without the token that opens it.
+    """Concatenate the prompts of each item, each without its start token.
 
     Returns:
-        The index (B,K) of each token among the phrases' tokens, (phrase, token) flattened, and the region (B,K) that
-        it belongs to, -1 = padding.
+        The index (B,K) of each token in the flattened (phrase, token) grid, and its region (B,K), -1 = padding.
     """
     start = {phrase: i * longest for i, phrase in enumerate(phrases)}
     rows = [[(start[phrase] + i, region) for region, phrase in enumerate(row) if phrase for i in range(1, lengths[phrase])]
@@ -68,19 +70,19 @@ def _layout(prompts: list[list[str]], phrases: list[str], lengths: dict[str, int
 
 
 def _readable(owner: Tensor, regions: int, caption_tokens: int) -> Tensor:
-    """(B,N,1+T+K) bool: a region with a prompt reads it alone, any other the null token and the caption."""
+    """Return (B,N,1+T+K) bool: regions with a prompt attend to it alone, others to the null token and the caption."""
     own = owner[:, None] == torch.arange(regions, device=owner.device)[:, None]  # (B,N,K)
     free = ~own.any(-1, keepdim=True)
     return torch.cat([free.expand(-1, -1, 1 + caption_tokens), own], -1)
 
 
 def outline_map(outline: Tensor, masks: Tensor) -> Tensor:
-    """Factor of the sketch's features at each pixel, (B,1,h,w): `outline` (B,N) averaged over soft masks (B,N,h,w)."""
+    """Average `outline` (B,N) over soft masks (B,N,h,w): the factor of the sketch's features per pixel, (B,1,h,w)."""
     return 1 + torch.einsum("bn,bnhw->bhw", outline - 1, masks)[:, None]
 
 
 def scaled(residuals: dict[str, Tensor], outline: Tensor | None) -> dict[str, Tensor]:
-    """Residuals (B,C,h,w) of the sketch, multiplied by the map of `outline_map`, (B,1,H,W); None leaves them unchanged."""
+    """Multiply the sketch's residuals (B,C,h,w) by the map of `outline_map`, (B,1,H,W); None leaves them unchanged."""
     if outline is None:
         return residuals
     pooled = {point: F.adaptive_avg_pool2d(outline, (x.shape[2], x.shape[3])) for point, x in residuals.items()}

@@ -158,7 +158,7 @@ def test_an_inpainting_unet_is_told_that_all_is_to_be_painted(tmp_path):
     backbone.set_full_inpaint_mask(lambda height, width: grey, 64, 64)
     given = backbone.inputs(x)
     assert given.shape == (2, 9, 8, 8) and torch.equal(given[:, :4], x) and (given[:, 4] == 1).all()
-    assert torch.equal(given[:, 5:], grey.expand(2, -1, -1, -1)) and "kept" not in backbone.state_dict()
+    assert torch.equal(given[:, 5:], grey.expand(2, -1, -1, -1)) and "masked_latent" not in backbone.state_dict()
     assert backbone(x, torch.tensor([1, 2]), text_of(2, WIDTH), {}).shape == x.shape
 
 

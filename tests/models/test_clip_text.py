@@ -63,7 +63,7 @@ def test_a_dropped_caption_is_the_empty_one_and_padding_is_seen_by_the_unet_alon
     both = clip([SCENE, "a cat"], torch.tensor([True, False]))
     empty = clip([""])
     assert both.tokens.shape == (2, 77, WIDTH) and torch.equal(both.tokens[1], empty.tokens[0])
-    assert both.mask[1].sum() == 2 and both.seen.all() and not both.tokens.requires_grad
+    assert both.mask[1].sum() == 2 and both.attended.all() and not both.tokens.requires_grad
     other = clip(["a cat"])
     assert not torch.equal(other.tokens[0], empty.tokens[0])
     assert torch.equal(other.tokens[0], clip([SCENE, "a cat"]).tokens[1]), "whatever it is encoded beside"

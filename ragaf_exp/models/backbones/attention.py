@@ -1,6 +1,6 @@
 """Image-to-text attention with a per-pixel bias (`injection.words`) towards the words of the pixel's region.
 
-diffusers calls these processors in place of its own; they keep its projections and PyTorch's fused attention kernels.
+These processors replace diffusers' default ones. They use its projections and PyTorch's fused attention kernels.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WordBias:
-    """Added to the attention logits of every image-to-text layer: gate x log p(token | pixel)."""
+    """Bias that is added to the attention logits of every image-to-text layer: gate x log p(token | pixel)."""
 
     log_map: dict[int, Tensor]  # h w -> (B,h w,T)
     gates: Tensor  # (layers,)
 
     def at(self, layer: int, pixels: int) -> Tensor:
+        """Return the bias (B,h w,T) of one layer at a resolution of `pixels` = h w."""
         return self.gates[layer] * self.log_map[pixels]
 
     def padded(self, tokens: int) -> WordBias:
-        """Without a bias for this many further tokens at the end."""
+        """Append this many tokens, which get no bias."""
         return WordBias({pixels: F.pad(log_map, (0, tokens)) for pixels, log_map in self.log_map.items()}, self.gates)
 
 
 class BiasedAttention:
-    """diffusers attention processor. layer: index among the UNet's cross-attention layers, None for self-attention.
+    """An attention processor for diffusers.
 
-    watch: where set, called with every image-to-text attention (B,h w,T), mean over heads.
+    Attributes:
+        layer: Index among the UNet's cross-attention layers; None for self-attention.
+        watch: If set, it is called with every image-to-text attention map (B,h w,T), the mean over heads.
     """
 
     watch: Callable[[Tensor], object] | None = None
@@ -44,6 +47,15 @@ class BiasedAttention:
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None, word_bias: WordBias | None = None,
     ) -> Tensor:  # fmt: skip
+        """Compute the layer's output (B,h w,C).
+
+        Args:
+            attn: The layer, whose projections are used.
+            hidden_states: Image features, (B,h w,C).
+            encoder_hidden_states: Text tokens, (B,T,D); None for self-attention.
+            attention_mask: Additive mask of the text, (B,1,T): 0 or very negative.
+            word_bias: Per-pixel bias of the logits.
+        """
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states  # (B,T,D)
         q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
         q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B,heads,tokens,d)
@@ -56,7 +68,7 @@ class BiasedAttention:
         return attn.to_out[1](attn.to_out[0](out))
 
     def _bias(self, mask: Tensor | None, words: WordBias | None, q: Tensor) -> Tensor | None:
-        """(B,1,h w,T): expanded in both stages alike, so that the same kernel runs with and without words."""
+        """Return (B,1,h w,T), expanded in both stages, so that the same kernel runs with and without a word bias."""
         if self.layer is None or mask is None:
             return None
         pixels = q.shape[2]
@@ -67,7 +79,7 @@ class BiasedAttention:
 
 
 def install(unet: UNet2DConditionModel) -> int:
-    """Give the UNet these processors; returns its number of cross-attention layers (gates of WordBias)."""
+    """Install these processors in the UNet and return its number of cross-attention layers (gates of WordBias)."""
     names = list(unet.attn_processors)
     cross = [name for name in names if ".attn2." in name]
     layer = {name: i for i, name in enumerate(cross)}

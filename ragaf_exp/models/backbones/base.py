@@ -1,4 +1,4 @@
-"""What every denoiser backbone provides, whatever network it is built on."""
+"""The interface of denoiser backbones."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ NO_MODULATIONS: Mapping[str, Modulation] = {}
 
 
 class Backbone(PretrainedModule, ABC):
-    """A denoising network that attends to text and takes changes of its features at injection points.
+    """A denoising network that attends to text and whose features can be changed at injection points.
 
-    pretrained: it has seen images before, so memory.tune decides in stage 1 too what of it is trained. stride: the
-    sides of its latents must be multiples of it. schedule: the diffusion that it was trained with, where it was.
-    cross_layers: how many of its layers attend from the image to the text. extra_channels: channels next to x_t that its
-    first layer takes, where a task gives as many.
-    attention_layers: kind of attention (all, self, cross) -> what the names of such layers' parameters contain.
-    projections: how the names of the linear layers end that LoRA adds to, within attention layers.
+    Attributes:
+        pretrained: The network starts from pretrained weights, so memory.tune selects what is trained in stage 1 too.
+        stride: The height and width of latents must be multiples of it.
+        extra_channels: Number of channels next to x_t that the first layer accepts from a task.
+        schedule: Settings of the diffusion process that the network was pretrained with; None if there are none.
+        cross_layers: Number of layers with image-to-text attention.
+        attention_layers: Kind of attention (all, self, cross) -> substrings of the parameter names of these layers.
+        projections: Suffixes of the names of the linear layers, within attention layers, that LoRA adapts.
     """
 
     pretrained: ClassVar[bool] = False
@@ -45,61 +47,64 @@ class Backbone(PretrainedModule, ABC):
         self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,
         modulations: Mapping[str, Modulation] = NO_MODULATIONS,
     ) -> Tensor:  # fmt: skip
-        """The denoiser's prediction (B,C,h,w).
+        """Predict the diffusion target from noised latents.
 
         Args:
-            x_t: noised latents, (B,C,h,w).
-            t: timesteps, (B,).
-            text: encoded captions.
-            residuals: injection point -> (B,C',h',w'), added to the features there.
-            words: bias of image-to-text attention.
-            modulations: injection point -> what changes the features there, after the residual.
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+            text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), added to the features there.
+            words: Bias of image-to-text attention.
+            modulations: Injection point -> modulation of the features there, applied after the residual.
+
+        Returns:
+            The prediction, (B,C,h,w).
         """
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The repeated blocks: compiled and sharded one by one."""
+        """Return the repeated blocks, which are compiled and sharded one by one."""
 
     def recomputed_blocks(self) -> list[nn.Module]:
-        """Blocks whose activations checkpointing drops; a network of diffusers checkpoints its own."""
+        """Return the blocks to checkpoint, without those that diffusers checkpoints."""
         return self.blocks()
 
     def inputs(self, x_t: Tensor) -> Tensor:
-        """x_t (B,C,h,w) -> what the first layer takes."""
+        """Return the input of the first layer, (B,C',h,w), for x_t (B,C,h,w)."""
         return x_t
 
     def set_full_inpaint_mask(self, blank: Callable[[int, int], Tensor], height: int, width: int) -> None:
-        """For an inpainting backbone: mark the whole image as to be painted.
+        """Mask the whole image. Only inpainting backbones do anything here.
 
         Args:
-            blank: Height and width of an image, in pixels -> latent (1,C,h,w) of a grey image.
-            height: Of the training images, in pixels.
-            width: Likewise.
+            blank: Function of an image's height and width in pixels that returns the latent (1,C,h,w) of a grey image.
+            height: Height of the training images in pixels.
+            width: Width of the training images in pixels.
         """
 
     def is_attention(self, name: str, kind: str) -> bool:
-        """Whether a module's or parameter's name lies in an attention layer. kind: all, self or cross."""
+        """Return whether a module or parameter belongs to an attention layer of this kind: all, self or cross."""
         return any(part in name for part in self.attention_layers[kind])
 
     def lora_targets(self, network: nn.Module, kind: str) -> list[str]:
-        """Names, within `network`, of the linear layers that LoRA adds to. kind: of attention, all, self or cross."""
+        """Return the names, within `network`, of the linear layers that LoRA adapts. kind: all, self or cross."""
         return [name for name, _ in network.named_modules()
                 if name.endswith(self.projections) and self.is_attention(name, kind)]  # fmt: skip
 
     def add_lora(self, rank: int, kind: str) -> None:
-        """Add low-rank adapters, which change nothing until they are trained. kind: of attention, all, self or cross."""
-        from peft import LoraConfig, inject_adapter_in_model  # seconds to import, and few runs need it
+        """Add low-rank adapters, which change nothing until they are trained. kind: all, self or cross attention."""
+        from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import, and few runs need it
 
         targets = self.lora_targets(self, kind)
         config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
         inject_adapter_in_model(config, self)
-        self.requires_grad_(True)  # peft freezes the rest, which `set_trainable` decides
+        self.requires_grad_(True)  # peft freezes all other weights, but `set_trainable` selects what is trained
 
     def lora_layers(self) -> dict[str, Tensor]:
-        """The adapters as diffusers' load_lora_weights reads them; empty where there are none, or it can't read them."""
+        """Return the adapters in the format of diffusers' load_lora_weights; empty if there are none or no such format."""
         return {}
 
     @contextmanager
     def watch_attention(self, watch: Callable[[Tensor], object]) -> Iterator[None]:
-        """While open, `watch` is called with every image-to-text attention (B,h w,T), mean over heads."""
+        """Call `watch` with every image-to-text attention map (B,h w,T), the mean over heads, while this is open."""
         yield

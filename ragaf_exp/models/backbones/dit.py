@@ -16,15 +16,20 @@ from ragaf_exp.models.layers import zero_module
 
 
 def feed_forward(width: int) -> nn.Sequential:
-    """Two linear layers, four times as wide between them."""
+    """Return an MLP of two linear layers whose hidden width is 4 * width."""
     return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
 
 class Block(nn.Module):
     """adaLN-Zero (Peebles & Xie 2023, arXiv 2212.09748): scale, shift and gate of both branches depend on the condition.
 
-    The gates start at zero, and the block as the identity. Attention to the text lies between the branches (Chen et al.
-    2024, arXiv 2310.00426).
+    The gates start at zero, so the block starts as the identity, and cross-attention to the text lies between the two
+    branches (Chen et al. 2024, arXiv 2310.00426).
+
+    Args:
+        width: C, channels of an image token.
+        text_width: D, channels of a text token.
+        heads: Number of attention heads.
     """
 
     def __init__(self, width: int, text_width: int, heads: int):
@@ -36,17 +41,17 @@ class Block(nn.Module):
         self.modulation = zero_module(nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, c: Tensor, tokens: Tensor, bias: Tensor, rotation: Rotation | None) -> Tensor:
-        """One block.
+        """Apply the block.
 
         Args:
-            x: image tokens, (B,L,C).
-            c: condition of the modulation, (B,C).
-            tokens: of the text, (B,T,D).
-            bias: of the logits of attention to the text, (B,1,1 or L,T).
-            rotation: by the image tokens' positions.
+            x: Image tokens, (B,L,C).
+            c: Conditioning vector for the modulation, (B,C).
+            tokens: Text tokens, (B,T,D).
+            bias: Bias of the cross-attention logits, (B,1,1 or L,T).
+            rotation: Rotary embedding of the image tokens' positions.
 
         Returns:
-            (B,L,C).
+            Updated image tokens, (B,L,C).
         """
         scale, shift, gate, scale_2, shift_2, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)
         x = x + gate * self.own(self.norms[0](x) * (1 + scale) + shift, rotation)
@@ -60,16 +65,16 @@ class DiT(TokenBackbone):
     Args:
         channels: Latent channels (wiring).
         text_width: D, channels of the text's tokens (wiring).
-        patch: Pixels per latent cell, of the codec (wiring).
+        patch: Side of the codec's patches in pixels (wiring).
         width: Channels of a token.
         depth: Number of blocks.
         heads: Number of attention heads.
-        patch_size: Side of a token in latent cells.
-        positions: rotary or sincos.
+        patch_size: Side of a token in latent pixels.
+        positions: Position encoding, rotary or sincos.
         head_width: Channels of the full-resolution head, 0 = none.
 
     Raises:
-        UserError: The numbers do not go together.
+        UserError: The settings are inconsistent.
     """
 
     attention_layers = {"all": (".own.", ".cross."), "self": (".own.",), "cross": (".cross.",)}
@@ -87,7 +92,19 @@ class DiT(TokenBackbone):
         self, x: Tensor, c: Tensor, text: Text, words: WordBias | None, rotation: Rotation | None,
         change: Callable[[int, Tensor], Tensor],
     ) -> Tensor:  # fmt: skip
-        """All blocks; the arguments are TokenBackbone's."""
+        """Apply all blocks to the image tokens.
+
+        Args:
+            x: Image tokens, (B,L,C).
+            c: Conditioning vector for the modulation, (B,C).
+            text: Encoded captions.
+            words: Bias of image-to-text attention.
+            rotation: Rotary embedding of the tokens' positions.
+            change: Called with a block's index and its output tokens; returns the tokens for the next block.
+
+        Returns:
+            (B,L,C).
+        """
         for i, layer in enumerate(self.layers):
             x = change(i, layer(x, c, text.tokens, text_bias(text, i, x.shape[1], words), rotation))
         return x

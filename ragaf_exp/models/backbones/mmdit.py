@@ -18,7 +18,7 @@ from ragaf_exp.models.layers import zero_module
 
 
 class Branch(nn.Module):
-    """The weights of one kind of tokens in a block: its modulation and its feed-forward layers (adaLN-Zero)."""
+    """The modulation and feed-forward layers of a block for one modality, image or text (adaLN-Zero)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -27,20 +27,20 @@ class Branch(nn.Module):
         self.modulation = zero_module(nn.Linear(width, 6 * width))
 
     def before(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (B,L,C), c (B,C) -> what attention takes, (B,L,C)."""
+        """Normalise and modulate tokens x (B,L,C) by c (B,C); returns the input of attention, (B,L,C)."""
         scale, shift = self.modulation(c)[:, None].chunk(6, dim=-1)[:2]
         return self.norms[0](x) * (1 + scale) + shift
 
     def after(self, x: Tensor, c: Tensor, read: Tensor) -> Tensor:
-        """The rest of the block.
+        """Add the gated attention output, then the gated feed-forward branch.
 
         Args:
-            x: tokens before attention, (B,L,C).
-            c: condition of the modulation, (B,C).
-            read: output of attention, (B,L,C).
+            x: Tokens before attention, (B,L,C).
+            c: Conditioning vector for the modulation, (B,C).
+            read: Output of attention, (B,L,C).
 
         Returns:
-            (B,L,C).
+            Updated tokens, (B,L,C).
         """
         gate, scale, shift, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)[2:]
         x = x + gate * read
@@ -48,7 +48,7 @@ class Branch(nn.Module):
 
 
 class LastText(nn.Module):
-    """The text's part in the last block, which only reads it."""
+    """The text branch of the last block, which attends to the text but does not update it."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -56,17 +56,17 @@ class LastText(nn.Module):
         self.modulation = zero_module(nn.Linear(width, 2 * width))
 
     def before(self, x: Tensor, c: Tensor) -> Tensor:
-        """As Branch's."""
+        """Normalise and modulate tokens x (B,T,C) by c (B,C); returns the input of attention, (B,T,C)."""
         scale, shift = self.modulation(c)[:, None].chunk(2, dim=-1)
         return self.norm(x) * (1 + scale) + shift
 
     def after(self, x: Tensor, c: Tensor, read: Tensor | None) -> Tensor:
-        """The text unchanged, as nothing reads it after this block.
+        """Return the text tokens unchanged: no later block uses them.
 
         Args:
-            x: text tokens, (B,T,C).
-            c: not used.
-            read: not used.
+            x: Text tokens, (B,T,C).
+            c: Not used.
+            read: Not used.
 
         Returns:
             (B,T,C).
@@ -75,7 +75,13 @@ class LastText(nn.Module):
 
 
 class JointBlock(nn.Module):
-    """One block of Stable Diffusion 3 (Esser et al. 2024, arXiv 2403.03206): two kinds of weights, one attention."""
+    """One block of Stable Diffusion 3 (Esser et al. 2024, arXiv 2403.03206): separate weights, joint attention.
+
+    Args:
+        width: C, channels of a token.
+        heads: Number of attention heads.
+        last: Whether this is the last block, in which the text is not updated.
+    """
 
     def __init__(self, width: int, heads: int, last: bool):
         super().__init__()
@@ -86,15 +92,15 @@ class JointBlock(nn.Module):
     def forward(
         self, x: Tensor, text: Tensor, c: Tensor, bias: Tensor, padding: Tensor, rotation: Rotation | None
     ) -> tuple[Tensor, Tensor]:
-        """One block.
+        """Apply the block.
 
         Args:
-            x: image tokens, (B,L,C).
-            text: text tokens, (B,T,C).
-            c: condition of the modulation, (B,C).
-            bias: of the image's attention to the text, (B,1,1 or L,T).
-            padding: the text's mask as a bias, (B,1,1,T).
-            rotation: by the image tokens' positions.
+            x: Image tokens, (B,L,C).
+            text: Text tokens, (B,T,C).
+            c: Conditioning vector for the modulation, (B,C).
+            bias: Bias of the image-to-text attention logits, (B,1,1 or L,T).
+            padding: Padding mask of the text as an additive bias, (B,1,1,T).
+            rotation: Rotary embedding of the image tokens' positions.
 
         Returns:
             Updated image tokens (B,L,C) and text tokens (B,T,C).
@@ -109,16 +115,16 @@ class MMDiT(TokenBackbone):
     Args:
         channels: Latent channels (wiring).
         text_width: D, channels of the text's tokens (wiring).
-        patch: Pixels per latent cell, of the codec (wiring).
+        patch: Side of the codec's patches in pixels (wiring).
         width: Channels of a token.
         depth: Number of blocks.
         heads: Number of attention heads.
-        patch_size: Side of a token in latent cells.
-        positions: rotary or sincos.
+        patch_size: Side of a token in latent pixels.
+        positions: Position encoding, rotary or sincos.
         head_width: Channels of the full-resolution head, 0 = none.
 
     Raises:
-        UserError: The numbers do not go together.
+        UserError: The settings are inconsistent.
     """
 
     attention_layers = {"all": (".joint.",), "self": (".joint.to_",), "cross": (".joint.add_",)}
@@ -134,7 +140,7 @@ class MMDiT(TokenBackbone):
         self.layers = nn.ModuleList(JointBlock(width, heads, last=i == depth - 1) for i in range(depth))
 
     def condition(self, t: Tensor, text: Text) -> Tensor:
-        """t (B,) and the mean of the text's tokens -> what modulates the blocks, (B,C)."""
+        """Embed timesteps t (B,) and the mean of the text tokens in the conditioning vector, (B,C)."""
         present = text.mask[..., None].to(text.tokens.dtype)
         mean = (text.tokens * present).sum(1) / present.sum(1)
         return super().condition(t, text) + F.silu(self.pooled(mean))
@@ -143,7 +149,19 @@ class MMDiT(TokenBackbone):
         self, x: Tensor, c: Tensor, text: Text, words: WordBias | None, rotation: Rotation | None,
         change: Callable[[int, Tensor], Tensor],
     ) -> Tensor:  # fmt: skip
-        """All blocks; the arguments are TokenBackbone's."""
+        """Apply all blocks to image and text tokens.
+
+        Args:
+            x: Image tokens, (B,L,C).
+            c: Conditioning vector for the modulation, (B,C).
+            text: Encoded captions.
+            words: Bias of image-to-text attention.
+            rotation: Rotary embedding of the tokens' positions.
+            change: Called with a block's index and its output tokens; returns the tokens for the next block.
+
+        Returns:
+            Image tokens, (B,L,C).
+        """
         tokens, padding = self.text_in(text.tokens), text_bias(text, 0, x.shape[1], None)
         for i, layer in enumerate(self.layers):
             bias = padding if words is None else text_bias(text, i, x.shape[1], words)

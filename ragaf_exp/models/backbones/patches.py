@@ -1,4 +1,4 @@
-"""From latents to a transformer's tokens and back, without borders between patches."""
+"""Conversion of latents to a transformer's tokens and back, without visible seams between patches."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from ragaf_exp.models.layers import zero_module
 
 
 class PatchEmbedding(nn.Module):
-    """Latent cells to tokens of patch x patch cells.
+    """Converts latents to tokens of patch x patch latent pixels.
 
     Convolutions at the latent's resolution come first, so that patches overlap (Xiao et al. 2021, arXiv 2106.14881).
+
+    Args:
+        channels: C, channels of the latent.
+        width: Channels of a token.
+        patch: p, side of a token in latent pixels.
     """
 
     def __init__(self, channels: int, width: int, patch: int):
@@ -25,14 +30,24 @@ class PatchEmbedding(nn.Module):
         self.merge = nn.Conv2d(self.features, width, patch, stride=patch)
 
     def forward(self, x_t: Tensor, change: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """x_t (B,C,h,w), change: of the first features -> features (B,features,h,w) and tokens (B,h/p w/p,width)."""
+        """Embed x_t (B,C,h,w). `change` is applied to the output of the first convolution.
+
+        Returns:
+            Features (B,features,h,w) and tokens (B,h/p w/p,width).
+        """
         features = change(self.first(x_t))
         features = features + self.second(F.silu(features))
         return features, self.merge(features).flatten(2).transpose(1, 2)
 
 
 class PatchOutput(nn.Module):
-    """Tokens to the prediction, by convolutions across the borders of patches; it starts at zero."""
+    """Converts tokens to the prediction, with convolutions that cross patch borders. Its output starts at zero.
+
+    Args:
+        channels: C, channels of the prediction.
+        width: Channels of a token.
+        embedding: The embedding that the tokens come from.
+    """
 
     def __init__(self, channels: int, width: int, embedding: PatchEmbedding):
         super().__init__()
@@ -44,16 +59,16 @@ class PatchOutput(nn.Module):
         self.last = zero_module(nn.Conv2d(features, channels, 3, padding=1))
 
     def forward(self, x: Tensor, c: Tensor, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """Tokens to the prediction.
+        """Convert tokens to the prediction.
 
         Args:
-            x: tokens, (B,L,width).
-            c: condition of the modulation, (B,width).
-            features: of the embedding, (B,features,h,w).
-            size: height and width of the grid of tokens.
+            x: Tokens, (B,L,width).
+            c: Conditioning vector for the modulation, (B,width).
+            features: Features of the embedding, (B,features,h,w), added as a skip connection.
+            size: Height and width of the token grid.
 
         Returns:
-            (B,C,h,w).
+            The prediction, (B,C,h,w).
         """
         scale, shift = self.modulation(c)[:, None].chunk(2, dim=-1)
         x = self.split(self.norm(x) * (1 + scale) + shift)

@@ -1,4 +1,4 @@
-"""Positions of a grid's tokens, computed for the size at hand: any height and width."""
+"""Position encodings of token grids of any height and width."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ import torch
 from torch import Tensor
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (h w, d/2) float32
-BASE = 100.0  # ratio of the longest wavelength to the shortest: grids have up to a few hundred tokens a side
+BASE = 100.0  # ratio of the longest wavelength to the shortest: grids are at most a few hundred tokens wide
 
 
 class Positions(ABC):
-    """How a transformer knows where its tokens are."""
+    """A position encoding, either added to the tokens or applied to queries and keys as a rotation."""
 
-    divisor: int  # of the channels of a head
+    divisor: int  # the channels of a head must be a multiple of it
 
     @abstractmethod
     def embedding(self, height: int, width: int, channels: int, device: torch.device) -> Tensor | None:
-        """Embedding that is added to the tokens once.
+        """Return the embedding that is added to the tokens before the first block.
 
         Args:
             height: Rows of the grid.
             width: Columns of the grid.
-            channels: Of a token.
-            device: Of the result.
+            channels: Channels of a token.
+            device: Device of the result.
 
         Returns:
-            (h w, channels) float32; None for positions that enter elsewhere.
+            (h w, channels) float32; None for encodings that are not added.
         """
 
     @abstractmethod
     def rotation(self, height: int, width: int, channels: int, device: torch.device) -> Rotation | None:
-        """The rotation of queries and keys in every layer.
+        """Return the rotation that is applied to queries and keys in every layer.
 
         Args:
             height: Rows of the grid.
             width: Columns of the grid.
-            channels: Of a head.
-            device: Of the result.
+            channels: d, channels of a head.
+            device: Device of the result.
 
         Returns:
-            Cosines and sines; None for positions that enter elsewhere.
+            Cosines and sines, each (h w, d/2) float32; None for encodings without a rotation.
         """
 
 
@@ -52,29 +52,67 @@ class SinCos(Positions):
     divisor = 1
 
     def embedding(self, height: int, width: int, channels: int, device: torch.device) -> Tensor:
+        """Return sines and cosines of the positions.
+
+        Args:
+            height: Rows of the grid.
+            width: Columns of the grid.
+            channels: Channels of a token.
+            device: Device of the result.
+
+        Returns:
+            (h w, channels) float32.
+        """
         half = channels // 4
         angles = _angles(height, width, half, device)  # (h w, 2, half)
         return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
     def rotation(self, height: int, width: int, channels: int, device: torch.device) -> None:
+        """Return None: queries and keys are not rotated.
+
+        Args:
+            height: Not used.
+            width: Not used.
+            channels: Not used.
+            device: Not used.
+        """
         return None
 
 
 class Rotary(Positions):
-    """Rotary embeddings (Su et al. 2021, arXiv 2104.09864) on two axes: half of a head's channels for each."""
+    """Rotary embeddings (Su et al. 2021, arXiv 2104.09864) on two axes, with half of a head's channels for each."""
 
     divisor = 4
 
     def embedding(self, height: int, width: int, channels: int, device: torch.device) -> None:
+        """Return None: nothing is added to the tokens.
+
+        Args:
+            height: Not used.
+            width: Not used.
+            channels: Not used.
+            device: Not used.
+        """
         return None
 
     def rotation(self, height: int, width: int, channels: int, device: torch.device) -> Rotation:
+        """Return the rotation by row and column.
+
+        Args:
+            height: Rows of the grid.
+            width: Columns of the grid.
+            channels: d, channels of a head.
+            device: Device of the result.
+
+        Returns:
+            Cosines and sines, each (h w, d/2) float32.
+        """
         angles = _angles(height, width, channels // 4, device).flatten(1)  # (h w, channels / 2)
         return angles.cos(), angles.sin()
 
 
 def _angles(height: int, width: int, frequencies: int, device: torch.device) -> Tensor:
-    """(h w, 2, frequencies): row and column of each token, relative to the centre, at every frequency."""
+    """Return row and column of each token, relative to the centre, times every frequency: (h w, 2, frequencies)."""
     rows = torch.arange(height, device=device, dtype=torch.float32) - (height - 1) / 2
     columns = torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2
     grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)  # (h w, 2)
@@ -83,7 +121,7 @@ def _angles(height: int, width: int, frequencies: int, device: torch.device) -> 
 
 
 def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
-    """Rotate pairs of channels of x (B,heads,tokens,d) by the tokens' angles."""
+    """Rotate pairs of channels of x (B,heads,L,d) by the tokens' angles; returns the same shape."""
     if rotation is None:
         return x
     cos, sin = (r.to(x.dtype) for r in rotation)

@@ -23,12 +23,20 @@ MORE_CONDITIONS = ("addition_embed_type", "class_embed_type", "encoder_hid_dim",
 
 
 class StableUNet(UNetBackbone):
-    """The UNet of Stable Diffusion 1.x, 2.x or of its fine-tunes; what of it is trained, memory.tune says.
+    """The UNet of Stable Diffusion 1.x or 2.x, or a fine-tune of it. memory.tune selects which weights are trained.
 
-    channels: latent channels, text_width: D (wiring). source: a folder or hub id that holds unet/. revision, variant:
-    of a hub id (branch, tag or commit; "" = main) and of its files (as fp16). offline: never touch the network.
-    weights: pretrained, or none for random ones by the config; without a source by Stable Diffusion 1.5's numbers.
-    inpaint: a UNet of 2 C + 1 input channels: x_t, a mask (1 = to be painted) and the latent of what is kept.
+    Args:
+        channels: C, latent channels (wiring).
+        text_width: D, channels of the text tokens (wiring).
+        source: A folder or hub id with a subfolder unet/.
+        revision: Branch, tag or commit of a hub id; "" = main.
+        offline: Never access the network.
+        variant: Variant of the weight files, such as fp16; "" = the default files.
+        weights: pretrained, or none for random weights. Without a source, none uses Stable Diffusion 1.5's config.
+        inpaint: The UNet takes 2 C + 1 input channels: x_t, a mask (1 = inpaint) and the masked image's latent.
+
+    Raises:
+        UserError: The source is missing or damaged, or does not fit the codec or the text encoder.
     """
 
     pretrained = True
@@ -46,28 +54,39 @@ class StableUNet(UNetBackbone):
         self.cross_layers = attention.install(self.unet)
         self.inpaint, self.channels = inpaint, channels
         self.extra_channels = channels + 1 if inpaint else 0
-        self.register_buffer("kept", None, persistent=False)  # (1,C,h,w) latent of an image of which nothing is kept
-        self.others: dict[tuple[int, int], Tensor] = {}  # the same at other sizes (h,w), encoded when needed
-        self.blank: Callable[[int, int], Tensor] | None = None  # size of a latent -> the latent of a grey image
+        self.register_buffer("masked_latent", None, persistent=False)  # (1,C,h,w) latent of a wholly masked image
+        self.others: dict[tuple[int, int], Tensor] = {}  # latent size (h,w) -> the same at that size, encoded on demand
+        self.blank: Callable[[int, int], Tensor] | None = None  # latent size -> latent of a grey image
 
     def set_full_inpaint_mask(self, blank: Callable[[int, int], Tensor], height: int, width: int) -> None:
-        """As diffusers' pipelines: what is kept of an image to be painted wholly is a grey one."""
+        """Mask the whole image; as in diffusers' pipelines, the masked image is then grey.
+
+        Args:
+            blank: Function of an image's height and width in pixels that returns the latent (1,C,h,w) of a grey image.
+            height: Height of the training images in pixels.
+            width: Width of the training images in pixels.
+        """
         if self.inpaint and not on_meta():
-            self.kept = blank(height, width)
-            scale = height // self.kept.shape[2]
-            self.blank = lambda h, w: blank(h * scale, w * scale)  # a function: copies of the network share the codec
+            self.masked_latent = blank(height, width)
+            scale = height // self.masked_latent.shape[2]
+            self.blank = lambda h, w: blank(h * scale, w * scale)  # copies of the network share the codec
 
     def inputs(self, x_t: Tensor) -> Tensor:
-        """x_t (B,C,h,w) -> itself, or (B,2C+1,h,w) for an inpainting UNet: all is painted, unless a task gave both."""
+        """Return the UNet's input for x_t (B,C,h,w).
+
+        Returns:
+            x_t itself; for an inpainting UNet (B,2C+1,h,w), with a full mask where the task provides no mask.
+        """
         if not self.inpaint or x_t.shape[1] > self.channels:
             return x_t
-        kept = torch.zeros_like(x_t) if self.kept is None else self._kept(x_t).to(x_t.dtype).expand_as(x_t)
-        return torch.cat([x_t, torch.ones_like(x_t[:, :1]), kept], dim=1)
+        empty = self.masked_latent is None
+        masked = torch.zeros_like(x_t) if empty else self._masked_latent(x_t).to(x_t.dtype).expand_as(x_t)
+        return torch.cat([x_t, torch.ones_like(x_t[:, :1]), masked], dim=1)
 
-    def _kept(self, x_t: Tensor) -> Tensor:
-        """(1,C,h,w) latent of a grey image at the size of x_t."""
-        if self.blank is None or x_t.shape[2:] == self.kept.shape[2:]:
-            return self.kept
+    def _masked_latent(self, x_t: Tensor) -> Tensor:
+        """Return the latent (1,C,h,w) of a grey image at the size of x_t."""
+        if self.blank is None or x_t.shape[2:] == self.masked_latent.shape[2:]:
+            return self.masked_latent
         size = (x_t.shape[2], x_t.shape[3])
         if size not in self.others:
             self.others[size] = self.blank(*size).to(x_t.device)
@@ -75,20 +94,32 @@ class StableUNet(UNetBackbone):
 
 
 def check_fit(unet: UNet2DConditionModel, key: str, inputs: int, channels: int, text_width: int) -> None:
-    """UserError with the shapes that disagree. inputs: channels of the first layer that are wanted."""
+    """Check that a UNet fits the codec and the text encoder.
+
+    Args:
+        unet: The UNet.
+        key: Config key and value that name the UNet, for messages.
+        inputs: Required channels of the first layer.
+        channels: C, latent channels of the codec.
+        text_width: D, channels of the text tokens.
+
+    Raises:
+        UserError: A shape disagrees, or the UNet needs other conditions than text.
+    """
     c = unet.config
     if (c.in_channels, c.out_channels) != (inputs, channels):
         inpainting = c.in_channels == 2 * c.out_channels + 1 and inputs == channels
-        mend = "take backbone=sd15_inpaint for it" if inpainting else "take the codec that it was trained with"
-        raise UserError(f"{key}: its UNet takes {c.in_channels} channels and gives {c.out_channels}; with this codec's "
-                        f"latents of {channels} it should take {inputs} and give {channels}; {mend}")  # fmt: skip
+        fix = "set backbone=sd15_inpaint" if inpainting else "use the codec that it was trained with"
+        raise UserError(f"{key}: its UNet has {c.in_channels} input and {c.out_channels} output channels; this codec's "
+                        f"latents of {channels} channels need {inputs} and {channels}; {fix}")  # fmt: skip
     if c.cross_attention_dim != text_width:
-        raise UserError(f"{key}: its UNet attends to tokens {c.cross_attention_dim} wide, and text gives them "
-                        f"{text_width} wide; take the text encoder that it was trained with")  # fmt: skip
+        raise UserError(f"{key}: its UNet attends to text tokens of {c.cross_attention_dim} channels, but the text encoder "
+                        f"outputs {text_width}; use the text encoder that it was trained with")  # fmt: skip
     more = [name for name in MORE_CONDITIONS if c.get(name) is not None]
     if more:
-        raise UserError(f"{key}: its UNet asks for more than a text ({more[0]}={c[more[0]]}), as Stable Diffusion XL's; "
-                        "take one of the 1.x or 2.x kind")  # fmt: skip
+        raise UserError(f"{key}: its UNet needs more conditions than text ({more[0]}={c[more[0]]}), as Stable Diffusion "
+                        "XL's does; use one of Stable Diffusion 1.x or 2.x")  # fmt: skip
     for name, attn in unet.named_modules():
         if isinstance(attn, Attention) and (attn.added_kv_proj_dim is not None or attn.norm_cross is not None):
-            raise UserError(f"{key}: {name} is an attention layer of another kind than Stable Diffusion 1.x's and 2.x's")
+            raise UserError(f"{key}: the attention layer {name} differs from those of Stable Diffusion 1.x and 2.x; use a "
+                            "UNet of one of these")  # fmt: skip

@@ -1,7 +1,7 @@
-"""Injection points of a UNet: where conditions are added to its features, traced from the UNet itself.
+"""Injection points of a UNet, at which conditions are added to its features, traced from the UNet itself.
 
-Besides the points of regions and small hints, those of diffusers' own: `skip.i` and `skip.mid`, where a ControlNet's
-residuals go, and `intra.i`, where a T2I-Adapter's features go.
+Regions and small hint encoders use `in`, `down.i`, `mid` and `up.i`. diffusers adds the residuals of a ControlNet at
+`skip.i` and `skip.mid`, and the features of a T2I-Adapter at `intra.i`.
 """
 
 from __future__ import annotations
@@ -25,26 +25,53 @@ _traced: dict[tuple[str, int, int], dict[str, Shape]] = {}  # a run builds the s
 
 
 def points(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
-    """Injection points in order of execution: in, down.0 ..., mid, up.0 ... Each adds to its module's output."""
-    found: dict[str, nn.Module] = {"in": unet.conv_in}
-    found |= {f"down.{i}": block for i, block in enumerate(unet.down_blocks)}
+    """Map injection points, in order of execution (in, down.0 ..., mid, up.0 ...), to the module whose output changes."""
+    modules: dict[str, nn.Module] = {"in": unet.conv_in}
+    modules |= {f"down.{i}": block for i, block in enumerate(unet.down_blocks)}
     if unet.mid_block is not None:
-        found["mid"] = unet.mid_block
-    return found | {f"up.{i}": block for i, block in enumerate(unet.up_blocks)}
+        modules["mid"] = unet.mid_block
+    return modules | {f"up.{i}": block for i, block in enumerate(unet.up_blocks)}
 
 
 def trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
-    """Channels and resolution at every injection point for latents of height x width."""
+    """Trace the injection points of regions and small hint encoders.
+
+    Args:
+        unet: The UNet.
+        height: Height of the latents.
+        width: Width of the latents.
+
+    Returns:
+        Injection point -> (C,h,w).
+    """
     return {p: s for p, s in _all(unet, height, width).items() if not p.startswith((SKIP, INTRA))}
 
 
 def trace_skips(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
-    """The same where diffusers adds down_block_additional_residuals and mid_block_additional_residual."""
+    """Trace the points at which diffusers adds down_block_additional_residuals and mid_block_additional_residual.
+
+    Args:
+        unet: The UNet.
+        height: Height of the latents.
+        width: Width of the latents.
+
+    Returns:
+        Injection point -> (C,h,w).
+    """
     return {p: s for p, s in _all(unet, height, width).items() if p.startswith(SKIP)}
 
 
 def trace_intra(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
-    """The same where diffusers adds down_intrablock_additional_residuals."""
+    """Trace the points at which diffusers adds down_intrablock_additional_residuals.
+
+    Args:
+        unet: The UNet.
+        height: Height of the latents.
+        width: Width of the latents.
+
+    Returns:
+        Injection point -> (C,h,w).
+    """
     return {p: s for p, s in _all(unet, height, width).items() if p.startswith(INTRA)}
 
 
@@ -56,9 +83,9 @@ def _all(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape
 
 
 def _by_layout(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
-    """What `_trace` finds, by the layout of Stable Diffusion's blocks; empty for a UNet of other blocks.
+    """Compute the result of `_trace` from the layout of Stable Diffusion's blocks; empty for a UNet of other blocks.
 
-    A forward pass, even without values, takes a good part of a second, and every start waits for it.
+    A forward pass, even on the meta device, takes a good part of a second and would delay every start.
     """
     blocks = [*unet.down_blocks, *([unet.mid_block] if unet.mid_block else []), *unet.up_blocks]
     if not all(type(block) in LAYOUT for block in blocks) or unet.config.downsample_padding != 1:
@@ -81,12 +108,12 @@ def _by_layout(unet: UNet2DConditionModel, height: int, width: int) -> dict[str,
         del left[-len(block.resnets) :]
         size = left[-1][1:] if left else size  # diffusers scales a block's output to the next one's skip connections
         shapes[f"up.{i}"] = (block.resnets[-1].out_channels, *size)
-    found = shapes | {f"{SKIP}{i}": skip for i, skip in enumerate(skips)}
-    return found | ({SKIP_MID: shapes["mid"]} if "mid" in shapes else {})
+    shapes |= {f"{SKIP}{i}": skip for i, skip in enumerate(skips)}
+    return shapes | ({SKIP_MID: shapes["mid"]} if "mid" in shapes else {})
 
 
 def _trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Shape]:
-    """The shapes of a forward pass on the meta device."""
+    """Record the shapes of a forward pass on the meta device."""
     with torch.device("meta"):
         ghost = UNet2DConditionModel.from_config(unet.config)
     shapes: dict[str, Shape] = {}
@@ -102,15 +129,16 @@ def _trace(unet: UNet2DConditionModel, height: int, width: int) -> dict[str, Sha
     handles.append(ghost.conv_in.register_forward_hook(lambda m, a, out: skips.append(out)))
     with torch.no_grad(), tapped(ghost, record), adapted(ghost, record):
         ghost(x, torch.zeros(1, device="meta"), tokens)
-    found = shapes | {f"{SKIP}{i}": shape_of(skip) for i, skip in enumerate(skips)}
-    return found | ({SKIP_MID: shapes["mid"]} if "mid" in shapes else {})
+    shapes |= {f"{SKIP}{i}": shape_of(skip) for i, skip in enumerate(skips)}
+    return shapes | ({SKIP_MID: shapes["mid"]} if "mid" in shapes else {})
 
 
 @contextmanager
 def adapted(unet: UNet2DConditionModel, change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
-    """While open, `change("intra.i", features)` replaces features where a T2I-Adapter's go: after the last attention
-    of a down block, or, in a block without attention, after the block, its last skip connection included where that
-    is the same tensor (diffusers adds in place).
+    """Replace features by `change("intra.i", features)` at the points of a T2I-Adapter while this is open.
+
+    These lie after the last attention layer of a down block. In a block without attention they lie after the block, and
+    the last skip connection changes too if it is the same tensor, because diffusers adds in place.
 
     Open it before `tapped`: what a tap adds to a block's output must not reach the skip connection.
     """
@@ -118,8 +146,8 @@ def adapted(unet: UNet2DConditionModel, change: Callable[[str, Tensor], Tensor])
     for i, block in enumerate(unet.down_blocks):
         attentions = getattr(block, "attentions", None)
         hook = _adapt_tuple if attentions else _adapt_block
-        place = attentions[-1] if attentions else block
-        handles.append(place.register_forward_hook(hook(f"{INTRA}{i}", change)))
+        module = attentions[-1] if attentions else block
+        handles.append(module.register_forward_hook(hook(f"{INTRA}{i}", change)))
     try:
         yield
     finally:
@@ -142,7 +170,7 @@ def _adapt_block(name: str, change: Callable[[str, Tensor], Tensor]) -> Callable
 
 @contextmanager
 def tapped(unet: UNet2DConditionModel, change: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
-    """While open, `change(point, features)` replaces the features (B,C,h,w) leaving every injection point."""
+    """Replace the features (B,C,h,w) at every injection point by `change(point, features)` while this is open."""
     handles = [module.register_forward_hook(_hook(name, change)) for name, module in points(unet).items()]
     try:
         yield

@@ -1,4 +1,4 @@
-"""Attention layers of transformers over image tokens: their own tokens, the text, or both at once.
+"""Attention layers of transformers over image tokens: self-attention, cross-attention to the text, and joint attention.
 
 Queries and keys are normalised per head (Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv 2302.05442), and
 PyTorch's fused kernels compute the rest. Shapes: B batch, L image tokens, T text tokens, d channels of a head.
@@ -22,32 +22,32 @@ Watch = Callable[[Tensor], object]
 
 
 def text_bias(text: Text, layer: int, tokens: int, words: WordBias | None) -> Tensor:
-    """Added to the logits of attention to the text: the mask of padding, and where there is one the bias of `words`.
+    """Compute the bias of the image-to-text attention logits: the padding mask plus the word bias, if there is one.
 
     Args:
-        text: encoded captions.
-        layer: index among the layers that attend to the text.
-        tokens: L.
-        words: bias of image-to-text attention, or None.
+        text: Encoded captions.
+        layer: Index among the layers that attend to the text.
+        tokens: L, number of image tokens.
+        words: Bias of image-to-text attention, or None.
 
     Returns:
         (B,1,1,T) without `words`, else (B,1,L,T).
     """
-    visible = text.mask if text.seen is None else text.seen
+    visible = text.mask if text.attended is None else text.attended
     masked = torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, MASK_VALUE)[:, None]  # (B,1,T)
     return (masked if words is None else masked + words.at(layer, tokens))[:, None]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, watch: Watch | None = None, shown: int = 0) -> Tensor:
-    """Attention of queries to keys.
+    """Compute multi-head attention.
 
     Args:
-        q: queries, (B,heads,L,d).
-        k: keys, (B,heads,K,d).
-        v: values, (B,heads,K,d).
-        bias: added to the logits, (B,1,1 or L,K).
-        watch: called with the attention to the first `shown` keys, (B,L,shown), mean over heads.
-        shown: number of these keys.
+        q: Queries, (B,heads,L,d).
+        k: Keys, (B,heads,K,d).
+        v: Values, (B,heads,K,d).
+        bias: Bias of the logits, (B,1,1 or L,K).
+        watch: If given, called with the attention to the first `shown` keys, (B,L,shown), the mean over heads.
+        shown: Number of keys that `watch` receives.
 
     Returns:
         (B,L,heads d).
@@ -60,18 +60,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, watch: Watch | 
 
 
 class HeadNorm(nn.RMSNorm):
-    """Splits channels into heads and normalises each: (B,L,C) -> (B,heads,L,d)."""
+    """Splits channels into heads and normalises each head."""
 
     def __init__(self, width: int, heads: int):
         super().__init__(width // heads, eps=1e-6)
         self.heads = heads
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B,L,C) to (B,heads,L,d)."""
         return super().forward(split_heads(x, self.heads))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B,L,C) -> (B,heads,L,d)."""
+    """Reshape (B,L,C) to (B,heads,L,d)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
@@ -85,13 +86,22 @@ class SelfAttention(nn.Module):
         self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
 
     def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
-        """x (B,L,C), rotation: by the tokens' positions -> (B,L,C)."""
+        """Map image tokens x (B,L,C) to (B,L,C). rotation: rotary embedding of their positions."""
         q, k = (rotate(y, rotation) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))
         return self.to_out(attend(q, k, split_heads(self.to_v(x), self.heads), None))
 
 
 class CrossAttention(nn.Module):
-    """Image tokens attend to the text; its output starts at zero. watch: where set, called with the attention (B,L,T)."""
+    """Image tokens attend to the text. The output starts at zero.
+
+    Args:
+        width: C, channels of an image token.
+        text_width: D, channels of a text token.
+        heads: Number of attention heads.
+
+    Attributes:
+        watch: If set, it is called with the attention (B,L,T), the mean over heads.
+    """
 
     watch: Watch | None = None
 
@@ -103,12 +113,12 @@ class CrossAttention(nn.Module):
         self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
 
     def forward(self, x: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Attention to the text.
+        """Attend to the text.
 
         Args:
-            x: image tokens, (B,L,C).
-            tokens: of the text, (B,T,D).
-            bias: of the logits, (B,1,1 or L,T).
+            x: Image tokens, (B,L,C).
+            tokens: Text tokens, (B,T,D).
+            bias: Bias of the logits, (B,1,1 or L,T).
 
         Returns:
             (B,L,C).
@@ -121,8 +131,15 @@ class CrossAttention(nn.Module):
 class JointAttention(nn.Module):
     """Text and image tokens attend to each other in one softmax (Esser et al. 2024, arXiv 2403.03206).
 
-    Each has projections of its kind: `to_*` of the image, `add_*` of the text. answers: whether the text is updated too,
-    which the last layer of a network leaves out. watch: as CrossAttention's.
+    Each modality has its own projections: `to_*` for the image, `add_*` for the text.
+
+    Args:
+        width: C, channels of a token.
+        heads: Number of attention heads.
+        answers: Whether text tokens are updated too. The last layer of a network does not update them.
+
+    Attributes:
+        watch: If set, it is called with the image-to-text attention (B,L,T), the mean over heads.
     """
 
     watch: Watch | None = None
@@ -141,17 +158,17 @@ class JointAttention(nn.Module):
     def forward(
         self, x: Tensor, text: Tensor, bias: Tensor, padding: Tensor, rotation: Rotation | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention over the text's tokens, then the image's.
+        """Attend to the concatenation of text and image tokens.
 
         Args:
-            x: image tokens, (B,L,C).
-            text: text tokens, (B,T,C).
-            bias: of the image's attention to the text, (B,1,1 or L,T).
-            padding: the text's mask as a bias, (B,1,1,T).
-            rotation: by the image tokens' positions; the text's have none.
+            x: Image tokens, (B,L,C).
+            text: Text tokens, (B,T,C).
+            bias: Bias of the image-to-text attention logits, (B,1,1 or L,T).
+            padding: Padding mask of the text as an additive bias, (B,1,1,T).
+            rotation: Rotary embedding of the image tokens' positions; text tokens have none.
 
         Returns:
-            (B,L,C), and (B,T,C) where the text is updated.
+            Outputs for the image, (B,L,C), and for the text, (B,T,C), or None if the text is not updated.
         """
         length, image = text.shape[1], x.shape[1]
         q, k = (rotate(y, rotation) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))

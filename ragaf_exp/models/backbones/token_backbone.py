@@ -1,4 +1,4 @@
-"""The common part of transformers over the tokens of a latent: embedding, timestep, injection points, output."""
+"""Base class of transformer backbones: patch embedding, timestep embedding, injection points and output layer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,27 @@ from ragaf_exp.models.backbones.unet import PixelHead
 from ragaf_exp.models.conditioning import Text
 
 FIRST, BLOCK = "in", "block."
-WAVES = 256  # channels of the timestep's sines and cosines
+WAVES = 256  # channels of the sinusoidal timestep embedding
 
 
 class TokenBackbone(Backbone):
-    """A transformer over the tokens of a latent of any height and width; its subclasses build the `layers`.
+    """A transformer over the tokens of a latent of any height and width. Subclasses build the `layers`.
 
-    Injection points: `in`, features at the latent's resolution; `block.i`, the grid of tokens after each block; `out`,
-    the head's features at full resolution.
+    Injection points are `in`, the features at the latent's resolution, `block.i`, the token grid after each block, and
+    `out`, the head's features at full resolution.
+
+    Args:
+        channels: C, latent channels.
+        patch: Side of the codec's patches in pixels.
+        width: Channels of a token.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        patch_size: Side of a token in latent pixels.
+        positions: Position encoding, rotary or sincos.
+        head_width: Channels of the full-resolution head, 0 = none.
+
+    Raises:
+        UserError: The settings are inconsistent.
     """
 
     layers: nn.ModuleList
@@ -52,15 +65,15 @@ class TokenBackbone(Backbone):
         self, x: Tensor, c: Tensor, text: Text, words: WordBias | None, rotation: Rotation | None,
         change: Callable[[int, Tensor], Tensor],
     ) -> Tensor:  # fmt: skip
-        """All blocks.
+        """Apply all blocks to the image tokens.
 
         Args:
-            x: image tokens, (B,L,C).
-            c: what modulates the blocks, (B,C).
-            text: encoded captions.
-            words: bias of image-to-text attention.
-            rotation: by the tokens' positions.
-            change: of the tokens after the block of an index.
+            x: Image tokens, (B,L,C).
+            c: Conditioning vector for the modulation, (B,C).
+            text: Encoded captions.
+            words: Bias of image-to-text attention.
+            rotation: Rotary embedding of the tokens' positions.
+            change: Called with a block's index and its output tokens; returns the tokens for the next block.
 
         Returns:
             (B,L,C).
@@ -68,15 +81,15 @@ class TokenBackbone(Backbone):
 
     @abstractmethod
     def attending(self) -> list[nn.Module]:
-        """The layers that attend to the text, which have `watch`."""
+        """Return the layers that attend to the text. Each has an attribute `watch`."""
 
     def condition(self, t: Tensor, text: Text) -> Tensor:
-        """t (B,) -> what modulates the blocks, (B,C)."""
+        """Embed timesteps t (B,) in the conditioning vector that modulates the blocks, (B,C)."""
         waves = get_timestep_embedding(t, WAVES, flip_sin_to_cos=True, downscale_freq_shift=0)
         return F.silu(self.time(waves.to(self.output.modulation.weight.dtype)))
 
     def shapes(self, height: int, width: int) -> dict[str, Shape]:
-        """Channels and resolution at every injection point, for latents of height x width."""
+        """Return channels and resolution at every injection point, for latents of height x width."""
         grid = (self.width, height // self.stride, width // self.stride)
         shapes: dict[str, Shape] = {FIRST: (self.embedding.features, height, width)}
         shapes |= {f"{BLOCK}{i}": grid for i in range(len(self.layers))}
@@ -87,23 +100,23 @@ class TokenBackbone(Backbone):
         self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,
         modulations: Mapping[str, Modulation] = NO_MODULATIONS,
     ) -> Tensor:  # fmt: skip
-        """The denoiser's prediction, for latents of any height and width that patch_size divides.
+        """Predict the diffusion target for latents of any height and width that are multiples of patch_size.
 
         Args:
-            x_t: noised latents, (B,C,h,w).
-            t: timesteps, (B,).
-            text: encoded captions.
-            residuals: injection point -> (B,C',h',w'), added to the features there.
-            words: bias of image-to-text attention.
-            modulations: injection point -> a change of the features there, after the residual.
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+            text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), added to the features there.
+            words: Bias of image-to-text attention.
+            modulations: Injection point -> modulation of the features there, applied after the residual.
 
         Returns:
-            (B,C,h,w).
+            The prediction, (B,C,h,w).
         """
         at, size = Injected(residuals, modulations), (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride)
         features, x = self.embedding(x_t, partial(at.on_map, FIRST))
-        placed = self.positions.embedding(*size, self.width, x.device)
-        x = x if placed is None else x + placed.to(x.dtype)
+        position = self.positions.embedding(*size, self.width, x.device)
+        x = x if position is None else x + position.to(x.dtype)
         rotation = self.positions.rotation(*size, self.width // self.heads, x.device)
         c = self.condition(t, text)
         x = self.through(x, c, text, words, rotation, lambda i, y: at.on_tokens(f"{BLOCK}{i}", y, size))
@@ -114,7 +127,7 @@ class TokenBackbone(Backbone):
         return list(self.layers)
 
     def recomputed_blocks(self) -> list[nn.Module]:
-        """The blocks and the head, whose features have the picture's full resolution."""
+        """Return the blocks, and the head, whose features have the image's full resolution."""
         return [*self.layers, *([] if self.head is None else [self.head])]
 
     @contextmanager
@@ -129,26 +142,26 @@ class TokenBackbone(Backbone):
 
 
 def check(channels: int, patch: int, width: int, heads: int, positions: str, head_width: int) -> None:
-    """Check that a transformer's numbers go together.
+    """Check that a transformer's settings are consistent.
 
     Args:
-        channels: Latent channels.
-        patch: Pixels per latent cell.
+        channels: C, latent channels.
+        patch: Side of the codec's patches in pixels.
         width: Channels of a token.
-        heads: Attention heads.
-        positions: Name of the positions.
+        heads: Number of attention heads.
+        positions: Name of the position encoding.
         head_width: Channels of the full-resolution head, 0 = none.
 
     Raises:
-        UserError: They do not.
+        UserError: They are not.
     """
     at_least("backbone", 1, width=width, heads=heads)
     at_least("backbone", 0, head_width=head_width)
     if positions not in POSITIONS:
         raise UserError(f"backbone.positions={positions}: must be one of {sorted(POSITIONS)}")
     if width % (4 * heads):
-        raise UserError(f"backbone.width={width}: must be a multiple of 4 backbone.heads = {4 * heads}, so that a head's "
-                        "channels hold pairs for rows and for columns")  # fmt: skip
+        raise UserError(f"backbone.width={width}: must be a multiple of 4 backbone.heads = {4 * heads}, as each head "
+                        "rotates pairs of channels by row and by column")  # fmt: skip
     if head_width and channels != 3 * patch**2:
         raise UserError(f"backbone.head_width={head_width}: the head works on pixels, and this codec's latents have "
-                        f"{channels} channels; set backbone.head_width=0, or take codec=pixel")  # fmt: skip
+                        f"{channels} channels; set backbone.head_width=0 or codec=pixel")  # fmt: skip

@@ -24,9 +24,9 @@ from ragaf_exp.models.layers import zero_module
 
 
 class PixelHead(nn.Module):
-    """A residual at full resolution over a patch latent: no seams between patches, edges where the strokes are.
+    """Refines a prediction in patch latents at full resolution, to avoid seams between patches and to align edges.
 
-    Its hidden features are the injection point `out`. The zero-initialised last layer makes it the identity at first.
+    Its hidden features are the injection point `out`. The last layer is zero-initialised, so it starts as the identity.
     """
 
     def __init__(self, patch: int, width: int):
@@ -37,26 +37,47 @@ class PixelHead(nn.Module):
         self.last = zero_module(nn.Conv2d(width, 3, 3, padding=1))
 
     def forward(self, prediction: Tensor, x_t: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        """prediction, x_t (B,3p^2,h,w), change: of the hidden features (B,width,H,W) -> (B,3p^2,h,w)."""
+        """Refine a prediction.
+
+        Args:
+            prediction: The backbone's prediction, (B,3p^2,h,w).
+            x_t: Noised latents, (B,3p^2,h,w).
+            change: Function that is applied to the hidden features, (B,width,H,W).
+
+        Returns:
+            (B,3p^2,h,w).
+        """
         pixels = torch.cat([F.pixel_shuffle(x, self.patch) for x in (prediction, x_t)], dim=1)  # (B,6,H,W)
         x = self.last(F.silu(self.middle(F.silu(change(self.first(pixels))))))  # (B,3,H,W)
         return prediction + F.pixel_unshuffle(x, self.patch)
 
 
 def build_unet(**config: Any) -> UNet2DConditionModel:
-    """The UNet of a config. UserError where diffusers says that its numbers don't go together."""
+    """Build a UNet from its config.
+
+    Raises:
+        UserError: diffusers rejects the settings.
+    """
     try:
         return UNet2DConditionModel(**config)
     except ValueError as error:
-        raise UserError(f"backbone: no UNet can have these numbers ({brief(error)})") from error
+        raise UserError(f"backbone: diffusers rejects these settings ({brief(error)})") from error
 
 
 class TinyUNet(UNetBackbone):
     """diffusers' UNet2DConditionModel, small enough to train on two CPU cores in minutes.
 
-    channels: latent channels, text_width: D, patch: of the codec (all wiring).
-    widths: channels per resolution; the lower ones attend to the text. layers: residual blocks per resolution.
-    heads: attention heads. head_width: channels of the full-resolution head, 0 = none.
+    Args:
+        channels: C, latent channels (wiring).
+        text_width: D, channels of the text tokens (wiring).
+        patch: Side of the codec's patches in pixels (wiring).
+        widths: Channels per resolution; all resolutions but the first attend to the text.
+        layers: Residual blocks per resolution.
+        heads: Number of attention heads.
+        head_width: Channels of the full-resolution head, 0 = none.
+
+    Raises:
+        UserError: The settings are inconsistent.
     """
 
     def __init__(
@@ -71,15 +92,15 @@ class TinyUNet(UNetBackbone):
         at_least("backbone", 1, layers=layers, heads=heads)
         at_least("backbone", 0, head_width=head_width)
         if head_width and channels != 3 * patch**2:
-            raise UserError(f"backbone.head_width={head_width}: the head draws pixels, and the codec's latents (of "
-                            f"{channels} channels) are none; set backbone.head_width=0, or take codec=pixel")  # fmt: skip
+            raise UserError(f"backbone.head_width={head_width}: the head works on pixels, and this codec's latents have "
+                            f"{channels} channels; set backbone.head_width=0 or codec=pixel")  # fmt: skip
         lower = len(widths) - 1
         self.unet = UNet2DConditionModel(
             in_channels=channels, out_channels=channels, layers_per_block=layers, block_out_channels=tuple(widths),
             down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * lower,
             up_block_types=("CrossAttnUpBlock2D",) * lower + ("UpBlock2D",),
             cross_attention_dim=text_width, attention_head_dim=heads,
-            norm_num_groups=min(32, min(widths) // 2),  # groups of one channel would take the timestep away again
+            norm_num_groups=min(32, min(widths) // 2),  # groups of one channel would normalise the timestep away
         )  # fmt: skip
         self.cross_layers = attention.install(self.unet)
         self.head = PixelHead(patch, head_width) if head_width else None
@@ -87,31 +108,50 @@ class TinyUNet(UNetBackbone):
         self.stride = 2**lower
 
     def shapes(self, height: int, width: int) -> dict[str, Shape]:
-        """Channels and resolution at every injection point, for latents of height x width."""
-        found = super().shapes(height, width)
+        """Return channels and resolution at every injection point, for latents of height x width."""
+        shapes = super().shapes(height, width)
         pixels = (height * self.patch, width * self.patch)
-        return found if self.head is None else found | {OUT: (self.head_width, *pixels)}
+        return shapes if self.head is None else shapes | {OUT: (self.head_width, *pixels)}
 
     def forward(
         self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,
         modulations: Mapping[str, Modulation] = NO_MODULATIONS,
     ) -> Tensor:  # fmt: skip
-        """As UNetBackbone's; the head adds its residual at full resolution."""
+        """Predict the diffusion target; the head refines it at full resolution.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+            text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), added to the features there.
+            words: Bias of image-to-text attention.
+            modulations: Injection point -> modulation of the features there, applied after the residual.
+
+        Returns:
+            The prediction, (B,C,h,w).
+        """
         out = super().forward(x_t, t, text, residuals, words, modulations)
         change = partial(Injected(residuals, modulations).on_map, OUT)
         return out if self.head is None else self.head(out, x_t, change)
 
     def recomputed_blocks(self) -> list[nn.Module]:
-        """The head: diffusers checkpoints its UNet's blocks itself."""
+        """Return the head alone: diffusers checkpoints the blocks of its UNet."""
         return [] if self.head is None else [self.head]
 
 
 class ScratchUNet(UNetBackbone):
-    """A UNet of Stable Diffusion's layout and any size, trained from scratch: every level but the last attends.
+    """A UNet of any size in Stable Diffusion's layout, trained from scratch. Every level but the last has attention.
 
-    channels: latent channels, text_width: D (wiring). base: channels of the first level, multipliers: of the others.
-    layers: residual blocks per level of the encoder; diffusers' decoder has one more, so that skips and their widths
-    match. heads: attention heads, at every level.
+    Args:
+        channels: C, latent channels (wiring).
+        text_width: D, channels of the text tokens (wiring).
+        base: Base number of channels.
+        multipliers: Channels of each level, as a multiple of base.
+        layers: Residual blocks per encoder level; diffusers adds one per decoder level to match the skip connections.
+        heads: Number of attention heads at every level.
+
+    Raises:
+        UserError: The settings are inconsistent.
     """
 
     def __init__(

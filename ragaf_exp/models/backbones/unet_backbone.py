@@ -1,4 +1,4 @@
-"""Backbones that are diffusers' UNet2DConditionModel: what all of them have in common."""
+"""Base class of backbones that wrap diffusers' UNet2DConditionModel."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from ragaf_exp.models.loading.hub import on_meta
 
 
 class UNetBackbone(Backbone):
-    """A denoiser around diffusers' UNet, which its subclasses build as `unet`; it takes latents of any size."""
+    """A denoiser that wraps diffusers' UNet, for latents of any size. Subclasses build it as `unet`."""
 
     unet: UNet2DConditionModel
     attention_layers = {"all": (".attn1.", ".attn2."), "self": (".attn1.",), "cross": (".attn2.",)}
     projections = ("to_q", "to_k", "to_v", "to_out.0")
 
     def shapes(self, height: int, width: int) -> dict[str, Shape]:
-        """Channels and resolution at every injection point, for latents of height x width."""
+        """Return channels and resolution at every injection point, for latents of height x width."""
         return taps.trace(self.unet, height, width)
 
     def skip_shapes(self, height: int, width: int) -> dict[str, Shape]:
-        """The same where a ControlNet's residuals are added."""
+        """Return channels and resolution at the points where a ControlNet's residuals are added."""
         return taps.trace_skips(self.unet, height, width)
 
     def intra_shapes(self, height: int, width: int) -> dict[str, Shape]:
-        """The same where a T2I-Adapter's features are added."""
+        """Return channels and resolution at the points where a T2I-Adapter's features are added."""
         return taps.trace_intra(self.unet, height, width)
 
     @property
     def level_widths(self) -> list[int]:
-        """Channels of the UNet's levels, the finest first."""
+        """Channels of the UNet's levels, from fine to coarse."""
         return list(self.unet.config.block_out_channels)
 
     def controlnet(self, channels: tuple[int, ...]) -> ControlNetModel:
-        """A ControlNet that starts as a copy of the UNet's encoder. channels: of its embedding of the sketch."""
+        """Build a ControlNet as a copy of the UNet's encoder. channels: widths of its embedding of the sketch."""
         return ControlNetModel.from_unet(
             self.unet, conditioning_embedding_out_channels=channels, load_weights_from_unet=not on_meta()
         )
@@ -51,15 +51,15 @@ class UNetBackbone(Backbone):
         return [module for module in self.unet.modules() if isinstance(module, COMPILED)]
 
     def recomputed_blocks(self) -> list[nn.Module]:
-        """None: diffusers checkpoints its UNet's blocks itself."""
+        """Return no blocks: diffusers checkpoints those of its UNet."""
         return []
 
     def add_lora(self, rank: int, kind: str) -> None:
-        from peft import LoraConfig  # seconds to import, and few runs need it
+        from peft import LoraConfig  # takes seconds to import, and few runs need it
 
         targets = self.lora_targets(self.unet, kind)
         self.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
-        self.unet.requires_grad_(True)  # peft freezes the rest, which `set_trainable` decides
+        self.unet.requires_grad_(True)  # peft freezes all other weights, but `set_trainable` selects what is trained
 
     def lora_layers(self) -> dict[str, Tensor]:
         if not getattr(self.unet, "peft_config", None):
@@ -85,12 +85,26 @@ class UNetBackbone(Backbone):
         self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,
         modulations: Mapping[str, Modulation] = NO_MODULATIONS,
     ) -> Tensor:  # fmt: skip
-        """As Backbone's; residuals at `skip.i` and `skip.mid` go where diffusers adds a ControlNet's."""
+        """Predict the diffusion target.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+            text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), added to the features there. Those at `skip.i` and `skip.mid`
+                are passed to diffusers as the residuals of a ControlNet.
+            words: Bias of image-to-text attention.
+            modulations: Injection point -> modulation of the features there, applied after the residual.
+
+        Returns:
+            The prediction, (B,C,h,w).
+        """
         change = Injected(residuals, modulations).on_map
         skips = [residuals[f"{taps.SKIP}{i}"] for i in range(sum(p.startswith(taps.SKIP) for p in residuals) - 1)]
         with taps.adapted(self.unet, change), taps.tapped(self.unet, change):
             return self.unet(
-                self.inputs(x_t), t, text.tokens, encoder_attention_mask=text.mask if text.seen is None else text.seen,
+                self.inputs(x_t), t, text.tokens,
+                encoder_attention_mask=text.mask if text.attended is None else text.attended,
                 cross_attention_kwargs={"word_bias": words}, down_block_additional_residuals=skips or None,
                 mid_block_additional_residual=residuals.get(taps.SKIP_MID),
             ).sample  # fmt: skip

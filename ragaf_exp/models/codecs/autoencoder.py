@@ -1,4 +1,4 @@
-"""Codecs that were trained (config group `codec`): diffusers' AutoencoderTiny (TAESD) and AutoencoderKL."""
+"""Pretrained codecs (config group `codec`): diffusers' AutoencoderTiny (TAESD) and AutoencoderKL."""
 
 from __future__ import annotations
 
@@ -24,9 +24,17 @@ SD_VAE = {
 
 
 class PretrainedAutoencoder(Codec):
-    """What both have in common. Latents are (z - shift) x scale, by the numbers of the model's config.
+    """Base class of the pretrained codecs. Latents are (z - shift) x scale, with both numbers from the model's config.
 
-    net: of diffusers; frozen, in float32 whatever the run's precision, so that latents are the same everywhere.
+    The network is frozen and computes in float32 at any precision of the run, so that latents are always the same.
+
+    Args:
+        net: An autoencoder of diffusers.
+        slicing: Encode and decode one image at a time.
+        tiling: Side in pixels of tiles that are encoded and decoded one by one, 0 = whole images.
+
+    Raises:
+        UserError: tiling is not a multiple of the downscaling factor.
     """
 
     net: Any
@@ -50,20 +58,24 @@ class PretrainedAutoencoder(Codec):
 
     @property
     def fingerprint(self) -> str:
+        """sha256 of everything that determines latents."""
         return fingerprint(self.net, type(self).__name__, self.scale, self.shift)
 
     def train(self, mode: bool = True) -> PretrainedAutoencoder:
-        """It is never trained."""
+        """Leave the codec in evaluation mode."""
         return self
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """(B,3,H,W) in [-1,1] -> (B,C,H/downscale,W/downscale) float32, deterministic (the mode, not a sample)."""
+        """Encode images (B,3,H,W) in [-1,1] as float32 latents (B,C,H/downscale,W/downscale).
+
+        Encoding is deterministic: it takes the mode of the posterior and does not sample.
+        """
         with torch.autocast(image.device.type, enabled=False):
             return (self._encode(image.float()) - self.shift) * self.scale
 
     def decode(self, latent: Tensor) -> Tensor:
-        """(B,C,h,w) -> (B,3,h downscale,w downscale), clamped to [-1,1]."""
+        """Decode latents (B,C,h,w) to images (B,3,h downscale,w downscale), clamped to [-1,1]."""
         with torch.autocast(latent.device.type, enabled=False):
             return self.net.decode(latent.float() / self.scale + self.shift).sample.clamp(-1, 1)
 
@@ -72,11 +84,22 @@ class PretrainedAutoencoder(Codec):
 
 
 class Taesd(PretrainedAutoencoder):
-    """TAESD: 2.4 million parameters, latents of Stable Diffusion 1.x and 2.x (madebyollin/taesd; taesdxl for others).
+    """TAESD, a distilled autoencoder of 2.4 million parameters for Stable Diffusion's latents.
 
-    source: a folder or hub id in diffusers' layout, or a folder that holds taesd_encoder.safetensors and
-    taesd_decoder.safetensors. revision, offline, variant, weights: as in the group `backbone`.
-    slicing: one image at a time. tiling: side in pixels of the tiles that are worked on one by one, 0 = whole images.
+    madebyollin/taesd has the latents of Stable Diffusion 1.x and 2.x, madebyollin/taesdxl those of XL.
+
+    Args:
+        source: A folder or hub id in diffusers' layout, or a folder with taesd_encoder.safetensors and
+            taesd_decoder.safetensors.
+        revision: Branch, tag or commit of a hub id; "" = main.
+        offline: Never access the network.
+        variant: Variant of the weight files, such as fp16; "" = the default files.
+        weights: pretrained, or none for random weights.
+        slicing: Encode and decode one image at a time.
+        tiling: Side in pixels of tiles that are encoded and decoded one by one, 0 = whole images.
+
+    Raises:
+        UserError: The source is missing or damaged, or tiling does not fit.
     """
 
     def __init__(
@@ -93,19 +116,19 @@ class Taesd(PretrainedAutoencoder):
         else:
             net, _ = network(AutoencoderTiny, origin, "", {})
         super().__init__(net, slicing, tiling)
-        net.spatial_scale_factor = self.downscale  # diffusers takes it from another number that happens to be 3
+        net.spatial_scale_factor = self.downscale  # diffusers sets it to an unrelated number that happens to be 3
 
     def _encode(self, image: Tensor) -> Tensor:
         return self.net.encode(image).latents
 
 
 def original(folder: Path, part: str) -> Path:
-    """The file of one half as TAESD's authors publish it."""
+    """Return the file name of the encoder or decoder as TAESD's authors publish it."""
     return folder / f"taesd_{part}.safetensors"
 
 
 def from_original(folder: Path, origin: Origin) -> AutoencoderTiny:
-    """diffusers' network with the authors' files, whose decoder counts its clamp as a layer."""
+    """Load the authors' files into the network of diffusers. Their decoder counts its clamp as a layer."""
     net = AutoencoderTiny()
     if on_meta():
         return net
@@ -117,15 +140,25 @@ def from_original(folder: Path, origin: Origin) -> AutoencoderTiny:
     try:
         net.load_state_dict({name: value.float() for name, value in state.items()})
     except RuntimeError as error:
-        raise UserError(f"{origin.key}: its taesd_*.safetensors are not TAESD's; fetch them again") from error
+        raise UserError(f"{origin.key}: its taesd_*.safetensors do not fit TAESD; download them again") from error
     return net
 
 
 class KL(PretrainedAutoencoder):
     """Stable Diffusion's autoencoder.
 
-    source: a folder or hub id; subfolder: of it that holds the network, "" = the folder itself. The other settings are
-    as Taesd's; without a source and with weights=none it is Stable Diffusion 1.5's.
+    Args:
+        source: A folder or hub id in diffusers' layout.
+        revision: Branch, tag or commit of a hub id; "" = main.
+        offline: Never access the network.
+        variant: Variant of the weight files, such as fp16; "" = the default files.
+        weights: pretrained, or none for random weights. Without a source, none uses Stable Diffusion 1.5's config.
+        subfolder: Subfolder of the source that holds the network; "" = the folder itself.
+        slicing: Encode and decode one image at a time.
+        tiling: Side in pixels of tiles that are encoded and decoded one by one, 0 = whole images.
+
+    Raises:
+        UserError: The source is missing or damaged, or tiling does not fit.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every codec provides: images to latents and back."""
+"""The interface of codecs, which encode images as latents and decode latents to images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from ragaf_exp.models.loading.hub import fingerprint
 
 
 class Codec(nn.Module, ABC):
-    """Frozen: not trained, not in checkpoints.
+    """A frozen image codec. It is not trained and not stored in checkpoints.
 
-    channels: of the latents. downscale: image pixels per latent pixel. fingerprint: of all that decides latents.
+    Attributes:
+        channels: C, latent channels.
+        downscale: Image pixels per latent pixel, along each side.
     """
 
     channels: int
@@ -22,22 +24,23 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, image: Tensor) -> Tensor:
-        """(B,3,H,W) in [-1,1] -> latents (B,channels,H/downscale,W/downscale)."""
+        """Encode images (B,3,H,W) in [-1,1] as latents (B,C,H/downscale,W/downscale)."""
 
     @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
-        """(B,channels,h,w) -> images (B,3,h downscale,w downscale), clamped to [-1,1]; differentiable."""
+        """Decode latents (B,C,h,w) to images (B,3,h downscale,w downscale), clamped to [-1,1]; differentiable."""
 
     def latent_shape(self, batch: Batch) -> torch.Size:
-        """(B,C,h,w) of the batch's latents, without encoding it."""
+        """Return the shape (B,C,h,w) of a batch's latents without encoding it."""
         height, width = (side // self.downscale for side in batch.image.shape[2:])
         return torch.Size((len(batch), self.channels, height, width))
 
     def blank(self, height: int, width: int) -> Tensor:
-        """(1,C,h,w), on the CPU: the latent of a grey image of height x width pixels."""
+        """Encode a grey image of height x width pixels; returns its latent (1,C,h,w) on the CPU."""
         device = next(self.parameters(), torch.empty(0)).device
         return self.encode(torch.zeros(1, 3, height, width, device=device)).cpu()
 
     @property
     def fingerprint(self) -> str:
+        """sha256 of everything that determines latents."""
         return fingerprint(self, type(self).__name__, self.channels, self.downscale)

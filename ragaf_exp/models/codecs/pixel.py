@@ -1,4 +1,4 @@
-"""Codecs (config group `codec`): images in [-1,1] to latents and back. Frozen: not trained, not in checkpoints."""
+"""The codec without weights (config group `codec`)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from ragaf_exp.models.codecs.base import Codec
 
 
 class Pixel(Codec):
-    """Space to depth: a latent pixel is a patch of the image, lossless, nothing to download.
+    """Lossless space-to-depth: each latent pixel holds a patch of the image, in [-1,1].
 
-    patch: side of a patch in image pixels. Latents are (B, 3 patch^2, H/patch, W/patch), in [-1,1].
+    Args:
+        patch: p, side of a patch in image pixels.
+
+    Raises:
+        UserError: patch is not positive.
     """
 
     def __init__(self, patch: limits.Patch = 4):
@@ -25,9 +29,9 @@ class Pixel(Codec):
         self.downscale = patch
 
     def encode(self, image: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,3 p^2,H/p,W/p)."""
+        """Encode images (B,3,H,W) in [-1,1] as latents (B,3 p^2,H/p,W/p)."""
         return F.pixel_unshuffle(image, self.patch)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """(B,3 p^2,h,w) -> (B,3,h p,w p), clamped to [-1,1]."""
+        """Decode latents (B,3 p^2,h,w) to images (B,3,h p,w p), clamped to [-1,1]."""
         return F.pixel_shuffle(latent, self.patch).clamp(-1, 1)

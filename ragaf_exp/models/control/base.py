@@ -1,4 +1,4 @@
-"""What every hint encoder provides: residuals per injection point."""
+"""The interface of hint encoders, which compute a residual per injection point."""
 
 from __future__ import annotations
 
@@ -15,45 +15,86 @@ from ragaf_exp.models.part import PretrainedModule
 
 
 class Hint(PretrainedModule):
-    """What every sketch encoder gives. width: channels of its features at the latent's resolution."""
+    """Base class of hint encoders. The hint is a sketch, unless the task replaces it by another image.
+
+    Attributes:
+        width: Channels of the features at the latent's resolution.
+        net: The network of diffusers, for encoders that wrap one.
+    """
 
     width: int
-    net: Any  # of diffusers, where it is built on one
+    net: Any
 
     def features(self, sketch: Tensor) -> dict:
-        """(B,1,H,W) in [0,1] -> features, among them those at the latent's resolution (h,w): (B,width,h,w)."""
+        """Encode a sketch (B,1,H,W) in [0,1].
+
+        Returns:
+            Resolution (h,w) or injection point -> features. They include (B,width,h,w) at the latent's resolution.
+        """
         raise NotImplementedError
 
     def resolutions(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Resolutions (h,w) of the features that regions pool, for latents of height x width: the finest first."""
+        """Return the resolutions (h,w) of the features that regions pool, from fine to coarse.
+
+        height and width are those of the latents.
+        """
         return [(height, width)]
 
     def widen(self, channels: int) -> None:
-        """Take images of this many channels instead of sketches. UserError where the encoder takes sketches alone."""
-        raise UserError(f"hint: {type(self).__name__} takes a sketch, and this task gives it {channels} channels; "
-                        "take hint=lite")  # fmt: skip
+        """Accept images of this many channels instead of sketches.
+
+        Raises:
+            UserError: The encoder accepts sketches only.
+        """
+        raise UserError(f"hint: {type(self).__name__} accepts a sketch only, but this task's hint has {channels} channels; "
+                        "set hint=lite")  # fmt: skip
 
     def at(self, given: dict[str, Tensor], x: Tensor, t: Tensor, text: Text) -> dict[str, Tensor]:
-        """Residuals by injection point at timesteps t (B,), from what forward gave; most don't depend on these.
+        """Compute the residuals at a timestep. For most encoders they do not depend on it.
 
-        x (B,C,h,w): what the UNet's first layer takes.
+        Args:
+            given: Output of forward.
+            x: Input of the UNet's first layer, (B,C,h,w).
+            t: Timesteps, (B,).
+            text: Encoded captions.
+
+        Returns:
+            Injection point -> residual (B,C',h',w').
         """
         return given
 
 
 def require_unet(backbone: Backbone, hint: str) -> UNetBackbone:
-    """The backbone, where it is a UNet; UserError for another. hint: the option that is made for UNets."""
+    """Return the backbone if it is a UNet. hint: the option that requires one, for the message.
+
+    Raises:
+        UserError: The backbone is not a UNet.
+    """
     if not isinstance(backbone, UNetBackbone):
-        raise UserError(f"hint={hint}: made for UNets, and backbone={type(backbone).__name__} is none; take hint=lite")
+        raise UserError(f"hint={hint}: needs a UNet, but the backbone is a {type(backbone).__name__}; set hint=lite")
     return backbone
 
 
 def check_residual_shapes(key: str, what: str, given: dict[str, Shape], taken: dict[str, Shape]) -> list[str]:
-    """The injection points, where an encoder's outputs fit the UNet's; else UserError with the shapes that disagree."""
+    """Check that an encoder's outputs fit the UNet.
+
+    Args:
+        key: Config key of the encoder, for messages.
+        what: Kind of output, for messages.
+        given: Injection point -> (C,h,w) of the encoder's output.
+        taken: Injection point -> (C,h,w) of the UNet.
+
+    Returns:
+        The injection points.
+
+    Raises:
+        UserError: A shape disagrees.
+    """
     if len(given) != len(taken):
-        raise UserError(f"{key}: gives {len(given)} {what} outputs, and the backbone takes {len(taken)}")
+        raise UserError(f"{key}: has {len(given)} {what} outputs, but the backbone takes {len(taken)}; use a hint encoder "
+                        "made for this backbone")  # fmt: skip
     for point, shape in given.items():
         if shape != taken.get(point):
-            raise UserError(f"{key}: gives {shape} (channels, height, width) at {point}, and the backbone takes "
-                            f"{taken.get(point)} there; take another hint, or one made for this backbone")  # fmt: skip
+            raise UserError(f"{key}: its output at {point} has the shape {shape} (channels, height, width), but the "
+                            f"backbone takes {taken.get(point)}; use a hint encoder made for this backbone")  # fmt: skip
     return list(given)

@@ -1,4 +1,4 @@
-"""A ControlNet as sketch encoder (config group `hint`): Zhang et al. 2023, arXiv 2302.05543; diffusers' own network."""
+"""The ControlNet of diffusers as a sketch encoder (config group `hint`): Zhang et al. 2023, arXiv 2302.05543."""
 
 from __future__ import annotations
 
@@ -23,34 +23,47 @@ from ragaf_exp.models.loading.hub import Origin, network
 
 
 class Embedding(ControlNetConditioningEmbedding):
-    """diffusers' embedding of the sketch in two halves: the first is the same at every timestep, and is what regions
-    pool; the second starts at zero."""
+    """The sketch embedding of diffusers in two halves.
+
+    The first half does not depend on the timestep, and regions pool its output. The second half starts at zero.
+    """
 
     def hidden(self, image: Tensor) -> Tensor:
-        """(B,3,H,W) -> (B,width,h,w)."""
+        """Apply the first half: (B,3,H,W) -> (B,width,h,w)."""
         x = F.silu(self.conv_in(image))
         for block in self.blocks:
             x = F.silu(block(x))
         return x
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Apply the second half: (B,width,h,w) -> (B,C,h,w)."""
         return self.conv_out(hidden)
 
 
 class TextMasked(BiasedAttention):
-    """diffusers' ControlNet passes no mask of the text on; this takes it as an argument of its own."""
+    """Takes the text mask as a separate argument, because the ControlNet of diffusers does not pass its own on."""
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, text_bias=None) -> Tensor:
         return super().__call__(attn, hidden_states, encoder_hidden_states, text_bias)
 
 
 class ControlNetHint(Hint):
-    """A trainable copy of the UNet's encoder; its outputs are added to the UNet's skip connections and middle.
+    """A trainable copy of the UNet's encoder whose outputs are added to the UNet's skip connections and mid block.
 
-    backbone, side: of the latents, downscale: image pixels per latent pixel (wiring). source, revision, offline,
-    variant: of a trained ControlNet, as in the group `backbone`; without a source it starts as the UNet's copy.
-    channels: of the embedding, each but the last at half the resolution of the one before. A dropped sketch adds
-    nothing: the UNet alone answers.
+    The residuals of a dropped sketch are zero, which leaves the UNet unchanged.
+
+    Args:
+        backbone: The UNet (wiring).
+        side: Height and width of the latents (wiring).
+        downscale: Image pixels per latent pixel (wiring).
+        source: A folder or hub id of a trained ControlNet; "" = start as a copy of the UNet's encoder.
+        revision: Branch, tag or commit of a hub id; "" = main.
+        offline: Never access the network.
+        variant: Variant of the weight files, such as fp16; "" = the default files.
+        channels: Widths of the sketch embedding. Each level after the first halves the resolution.
+
+    Raises:
+        UserError: The source is missing or damaged, or does not fit the backbone.
     """
 
     def __init__(
@@ -60,7 +73,7 @@ class ControlNetHint(Hint):
         super().__init__()
         unet = require_unet(backbone, "controlnet")
         if any(c < 1 for c in channels) or 2 ** (len(channels) - 1) != downscale:
-            raise UserError(f"hint.channels={list(channels)}: halves the image {max(0, len(channels) - 1)} times, and the "
+            raise UserError(f"hint.channels={list(channels)}: halves the image {max(0, len(channels) - 1)} times, but the "
                             f"codec's latents are 1/{downscale} of it; give log2({downscale}) + 1 numbers")  # fmt: skip
         if source:
             self.net, self.source = network(ControlNetModel, Origin("hint", source, revision, offline, variant), "", {})
@@ -75,29 +88,39 @@ class ControlNetHint(Hint):
         self.inputs = self.net.config.in_channels
 
     def features(self, sketch: Tensor) -> dict[tuple[int, int], Tensor]:
-        """(B,1,H,W) in [0,1] -> the latent's resolution -> (B,width,h,w)."""
+        """Encode a sketch (B,1,H,W) in [0,1]; returns the latent's resolution (h,w) -> features (B,width,h,w)."""
         hidden = self.net.controlnet_cond_embedding.hidden(sketch.expand(-1, 3, -1, -1))
         return {tuple(hidden.shape[2:]): hidden}
 
     def forward(self, features: dict[tuple[int, int], Tensor], keep: Tensor) -> dict[str, Tensor]:
-        """What `at` needs besides x_t, t and text."""
+        """Return the inputs of `at` that do not depend on the timestep. keep (B,) bool: False drops the sketch."""
         (hidden,) = features.values()
         return {"hidden": hidden, "keep": keep[:, None, None, None]}
 
     def at(self, given: dict[str, Tensor], x: Tensor, t: Tensor, text: Text) -> dict[str, Tensor]:
-        """x (B,C,h,w): the UNet's own input -> residuals of its skip connections and of its middle."""
-        seen = text.mask if text.seen is None else text.seen
-        bias = torch.zeros_like(seen, dtype=x.dtype).masked_fill(~seen, MASK_VALUE)[:, None]  # (B,1,T)
+        """Compute the residuals of the UNet's skip connections and mid block.
+
+        Args:
+            given: Output of forward.
+            x: Input of the UNet's first layer, (B,C,h,w).
+            t: Timesteps, (B,).
+            text: Encoded captions.
+
+        Returns:
+            Injection point -> residual (B,C',h',w').
+        """
+        visible = text.mask if text.attended is None else text.attended
+        bias = torch.zeros_like(visible, dtype=x.dtype).masked_fill(~visible, MASK_VALUE)[:, None]  # (B,1,T)
         skips, middle = self.net(
             x[:, : self.inputs], t, text.tokens, given["hidden"], cross_attention_kwargs={"text_bias": bias},
             return_dict=False,
         )  # fmt: skip
-        found = {f"{taps.SKIP}{i}": skip for i, skip in enumerate(skips)} | {taps.SKIP_MID: middle}
-        return {point: residual * given["keep"] for point, residual in found.items()}
+        residuals = {f"{taps.SKIP}{i}": skip for i, skip in enumerate(skips)} | {taps.SKIP_MID: middle}
+        return {point: residual * given["keep"] for point, residual in residuals.items()}
 
 
 def _trace(net: ControlNetModel, side: int, downscale: int) -> dict[str, Shape]:
-    """The residuals' shapes, on the meta device."""
+    """Compute the residuals' shapes on the meta device."""
     c: Any = net.config
     with torch.device("meta"), torch.no_grad():
         ghost = ControlNetModel.from_config(c)
@@ -105,5 +128,5 @@ def _trace(net: ControlNetModel, side: int, downscale: int) -> dict[str, Shape]:
             torch.empty(1, c.in_channels, side, side), torch.zeros(1), torch.empty(1, 1, c.cross_attention_dim),
             torch.empty(1, c.conditioning_channels, side * downscale, side * downscale), return_dict=False,
         )  # fmt: skip
-    found = {f"{taps.SKIP}{i}": tuple(skip.shape[1:]) for i, skip in enumerate(skips)}
-    return found | {taps.SKIP_MID: tuple(middle.shape[1:])}
+    shapes = {f"{taps.SKIP}{i}": tuple(skip.shape[1:]) for i, skip in enumerate(skips)}
+    return shapes | {taps.SKIP_MID: tuple(middle.shape[1:])}

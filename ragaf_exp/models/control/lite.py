@@ -1,4 +1,4 @@
-"""Sketch encoders (config group `hint`): a sketch to features added along the UNet's down path."""
+"""A small sketch encoder (config group `hint`) whose features are added along the UNet's down path."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from ragaf_exp.models.layers import zero_module
 
 
 class LiteHint(Hint):
-    """A small encoder: space to depth, convolutions at each resolution, a 1x1 output per injection point.
+    """Space-to-depth, convolutions at each resolution and a 1x1 output convolution per injection point.
 
-    shapes: injection point -> (C,h,w), traced at the training images' size. downscale: image pixels per latent pixel
-    (both wiring). width: channels of its features. zero_init: outputs start at zero, as a trained backbone needs; one
-    that is trained from scratch learns the sketch sooner without.
+    Args:
+        shapes: Injection point -> (C,h,w), traced at the training images' size (wiring).
+        downscale: Image pixels per latent pixel (wiring).
+        width: Channels of the features.
+        zero_init: Outputs start at zero. Pretrained backbones need this; backbones trained from scratch learn to follow
+            the sketch sooner without it.
     """
 
     def __init__(self, shapes: dict[str, Shape], downscale: int, width: limits.Width = 64, zero_init: bool = True):
@@ -32,16 +35,16 @@ class LiteHint(Hint):
             nn.Conv2d(downscale * downscale, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
         )
         sizes = sorted({s[1:] for p, s in self.shapes.items() if p != OUT}, reverse=True)
-        # of each resolution below the stem's: how many cells of the one above it has a cell
+        # stride of each resolution below the stem's relative to the one above it
         self.strides = [(round(h / low), round(w / narrow)) for (h, w), (low, narrow) in pairwise(sizes)]
-        self.level = {p: sizes.index(s[1:]) for p, s in self.shapes.items() if p != OUT}  # 0: the stem's resolution
+        self.level = {p: sizes.index(s[1:]) for p, s in self.shapes.items() if p != OUT}  # 0 = the stem's resolution
         self.levels = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)) for _ in sizes[1:])
         self.out = nn.ModuleDict({p.replace(".", "_"): self._output(p, s[0]) for p, s in self.shapes.items()})
         if zero_init:
             zero_module(self.out)
 
     def widen(self, channels: int) -> None:
-        """Take images (B,channels,H,W)."""
+        """Accept images (B,channels,H,W) instead of sketches."""
         self.stem[0] = nn.Conv2d(channels * self.downscale**2, self.width, 3, padding=1)
         if OUT in self.shapes:
             self.out[OUT] = self._output(OUT, self.shapes[OUT][0], channels)
@@ -54,24 +57,29 @@ class LiteHint(Hint):
         return nn.Conv2d(self.width, channels, 1)
 
     def features(self, sketch: Tensor) -> dict[tuple[int, int], Tensor]:
-        """(B,1,H,W) in [0,1] -> resolution (h,w) -> features (B,width,h,w); at full resolution the sketch itself."""
+        """Encode a sketch (B,1,H,W) in [0,1].
+
+        Returns:
+            Resolution (h,w) -> features (B,width,h,w); at full resolution, the sketch itself.
+        """
         x = self.stem(F.pixel_unshuffle(2 * sketch, self.downscale))
         finest, *coarser = self.resolutions(x.shape[2], x.shape[3])
-        found = {(sketch.shape[2], sketch.shape[3]): sketch, finest: x}
+        by_size = {(sketch.shape[2], sketch.shape[3]): sketch, finest: x}
         for size, level in zip(coarser, self.levels, strict=True):
             x = level(F.adaptive_avg_pool2d(x, size))
-            found[size] = x
-        return found
+            by_size[size] = x
+        return by_size
 
     def resolutions(self, height: int, width: int) -> list[tuple[int, int]]:
-        found = [(height, width)]
+        """Return the resolutions (h,w) of the features, from fine to coarse, for latents of height x width."""
+        sizes = [(height, width)]
         for down, across in self.strides:
-            found.append((-(-found[-1][0] // down), -(-found[-1][1] // across)))
-        return found
+            sizes.append((-(-sizes[-1][0] // down), -(-sizes[-1][1] // across)))
+        return sizes
 
     def forward(self, features: dict[tuple[int, int], Tensor], keep: Tensor) -> dict[str, Tensor]:
-        """Features added at each injection point (B,C,h,w); keep (B,) bool: False drops the sketch (zero)."""
-        kept, (height, width) = keep[:, None, None, None], next(iter(features))  # the first is the sketch's own
+        """Compute the residual (B,C,h,w) of each injection point. keep (B,) bool: False drops the sketch (zero)."""
+        factor, (height, width) = keep[:, None, None, None], next(iter(features))  # the first size is the sketch's
         sizes = self.resolutions(height // self.downscale, width // self.downscale)
         at = {p: (height, width) if p == OUT else sizes[self.level[p]] for p in self.shapes}
-        return {p: self.out[p.replace(".", "_")](features[size]) * kept for p, size in at.items()}
+        return {p: self.out[p.replace(".", "_")](features[size]) * factor for p, size in at.items()}

@@ -1,6 +1,6 @@
-"""Networks in the folder layout of diffusers and transformers: found on disk or on the hub, checked, loaded.
+"""Loading of networks in the folder layout of diffusers and transformers, from disk or from the hub.
 
-A part built on the meta device, or with weights=none, reads a config at most and loads nothing.
+On the meta device, or with weights=none, at most a config is read and no weights are loaded.
 """
 
 from __future__ import annotations
@@ -22,13 +22,25 @@ from ragaf_exp.core.tensors import brief
 from ragaf_exp.models.part import Source
 
 PRETRAINED, RANDOM = "pretrained", "none"
-STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # of diffusers' and transformers' weight files
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # names of weight files in diffusers and transformers
 _sums: dict[tuple[str, int, int], str] = {}  # a run builds the same network several times
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a config says of where a network is. group: of the config, for messages. source: a folder or a hub id."""
+    """The origin of a network as given in a config.
+
+    Args:
+        group: Config group, for messages.
+        source: A folder or hub id in diffusers' layout.
+        revision: Branch, tag or commit of a hub id; "" = main.
+        offline: Never access the network.
+        variant: Variant of the weight files, such as fp16; "" = the default files.
+        weights: pretrained, or none for random weights.
+
+    Raises:
+        UserError: weights has another value.
+    """
 
     group: str
     source: str
@@ -44,77 +56,114 @@ class Origin:
 
     @property
     def key(self) -> str:
+        """Config key and value of the source, for messages."""
         return f"{self.group}.source={self.source}"
 
 
 def on_meta() -> bool:
-    """Is this within `with torch.device("meta")`, where shapes are wanted and no weights?"""
+    """Return whether `with torch.device("meta")` is active, under which networks get shapes but no weights."""
     return torch.get_default_device().type == "meta"
 
 
 def network(kind: type, origin: Origin, subfolder: str, builtin: dict[str, Any]) -> tuple[nn.Module, Source | None]:
-    """A network of a diffusers class, and where its weights came from (None: random, or on the meta device).
+    """Build a network and load its weights, if any.
 
-    builtin: the config where weights=none names no source. UserError where anything is missing or doesn't fit.
+    Args:
+        kind: A class of diffusers or transformers.
+        origin: Origin of the network.
+        subfolder: Subfolder of the source that holds the network; "" = the source itself.
+        builtin: The config to use with weights=none and no source.
+
+    Returns:
+        The network, and the source of its weights; None if they are random or on the meta device.
+
+    Raises:
+        UserError: A file is missing, damaged or does not fit the class.
     """
     if origin.weights == RANDOM and not origin.source:
         return _untrained(kind, builtin, origin), None
     config = read_config(origin, subfolder)
     if on_meta() and origin.weights == PRETRAINED and Path(origin.source).expanduser().is_dir():
-        weight_files(Path(origin.source).expanduser() / subfolder, origin)  # before all else that a launch does
+        weight_files(Path(origin.source).expanduser() / subfolder, origin)  # a missing file must stop a run at once
     if origin.weights == RANDOM or on_meta():
         return _untrained(kind, config, origin), None
     return load(kind, origin, subfolder)
 
 
 def _untrained(kind: Any, config: dict[str, Any], origin: Origin) -> nn.Module:
-    """With random weights. diffusers' classes take a config, transformers' have a class for it."""
+    """Build a network with random weights. Classes of transformers need a config object, those of diffusers a dict."""
     try:
         if hasattr(kind, "from_config"):
             return kind.from_config(config)
         return kind(kind.config_class.from_dict(config.get("text_config", config)))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{origin.key}: its config.json is none of a {kind.__name__} ({brief(error)})") from error
+        raise UserError(f"{origin.key}: its config.json does not fit {kind.__name__} ({brief(error)}); use a source with "
+                        "such a network") from error  # fmt: skip
 
 
 def load(kind: Any, origin: Origin, subfolder: str) -> tuple[nn.Module, Source]:
-    """The network (float32) with the weights of its folder, all of them and no others."""
+    """Load a network and check that the weights are complete.
+
+    Args:
+        kind: A class of diffusers or transformers.
+        origin: Origin of the network.
+        subfolder: Subfolder of the source that holds the network; "" = the source itself.
+
+    Returns:
+        The network in float32, and the source of its weights.
+
+    Raises:
+        UserError: A file is missing or damaged, or the weights do not fit the config.
+    """
     wanted = [f"{subfolder}/*" if subfolder else "*"]
     folder = fetch(origin, [f"{w}.{end}" for w in wanted for end in ("json", "safetensors", "bin")])
     files = weight_files(folder / subfolder, origin)
     hf_logging.disable_progress_bar()
     try:
-        net, found = kind.from_pretrained(
+        net, report = kind.from_pretrained(
             folder, subfolder=subfolder, variant=origin.variant or None, local_files_only=True,
             use_safetensors=files[0].suffix == ".safetensors", output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # damaged files and wrong shapes make the loaders raise errors of many types
-        raise UserError(f"{origin.key}: {files[0]} can't be loaded ({brief(error)}); fetch it again") from error
+        raise UserError(f"{origin.key}: {files[0]} can't be loaded ({brief(error)}); download it again") from error
     for fault in ("missing_keys", "mismatched_keys"):
-        if found[fault]:
-            names = ", ".join(str(name) for name in sorted(found[fault], key=str)[:2])
-            raise UserError(f"{origin.key}: {files[0]} is not the network of its config.json "
-                            f"({len(found[fault])} {fault.replace('_', ' ')}, as {names}); fetch it again")  # fmt: skip
+        if report[fault]:
+            names = ", ".join(str(name) for name in sorted(report[fault], key=str)[:2])
+            raise UserError(f"{origin.key}: {files[0]} does not fit its config.json ({len(report[fault])} "
+                            f"{fault.replace('_', ' ')}, such as {names}); download both again")  # fmt: skip
     return net.float(), Source(origin.source, origin.revision, origin.variant, _checksum(files))
 
 
 def read_config(origin: Origin, subfolder: str, name: str = "config.json") -> dict[str, Any]:
-    """A JSON file of the folder. UserError where it is missing or damaged."""
+    """Read a JSON file of a source.
+
+    Args:
+        origin: Origin of the network.
+        subfolder: Subfolder of the source that holds the file; "" = the source itself.
+        name: Name of the file.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
     inner = f"{subfolder}/{name}" if subfolder else name
     path = fetch(origin, [inner]) / inner
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(f"{origin.key}: holds no {inner}{_guess(path)}") from error
+        raise UserError(f"{origin.key}: has no {inner}{_guess(path)}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged ({brief(error)}); fetch it again") from error
+        raise UserError(f"{path}: damaged ({brief(error)}); download it again") from error
 
 
 def fetch(origin: Origin, patterns: list[str]) -> Path:
-    """The local folder of a source; of a hub id the files of these patterns, downloaded unless offline."""
+    """Return the local folder of a source. For a hub id, download the files that match the patterns unless offline.
+
+    Raises:
+        UserError: The source is missing or can't be downloaded.
+    """
     given, source = Path(origin.source).expanduser(), origin.source
     if not source:
-        also = "" if origin.group == "backbone" else " (or backbone.source, which the others start from)"
+        also = "" if origin.group == "backbone" else " (or backbone.source, the default of the other groups)"
         raise UserError(f"{origin.group}.source=: missing; set it{also} to a folder in diffusers' layout or a hub id, or "
                         f"{origin.group}.weights=none for random weights")  # fmt: skip
     if given.is_dir():
@@ -123,7 +172,7 @@ def fetch(origin: Origin, patterns: list[str]) -> Path:
         raise UserError(f"{origin.key}: a file; give a folder in diffusers' layout ({CONVERT})")
     if not re.fullmatch(r"[\w\-.]+(/[\w\-.]+)?", source) or source.startswith("."):
         raise UserError(f"{origin.key}: no such folder")
-    from huggingface_hub import snapshot_download  # only those who name a hub id need it
+    from huggingface_hub import snapshot_download  # only hub ids need it
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     from ragaf_exp.core.hub import reachable
@@ -139,40 +188,44 @@ def fetch(origin: Origin, patterns: list[str]) -> Path:
         raise UserError(f"{origin.key}: no such folder, not in the local hub cache, and {why}; run {again} where there "
                         "is a network, or give a folder") from error  # fmt: skip
     except Exception as error:  # the hub's client raises errors of many types
-        raise UserError(f"{origin.key}: no such folder, and the hub says: {brief(error)}; check the name, "
+        raise UserError(f"{origin.key}: no such folder, and the hub reports: {brief(error)}; check the name, "
                         f"{origin.group}.revision={origin.revision or 'main'} and your access, or give a folder") \
             from error  # fmt: skip
 
 
-CONVERT = "diffusers' scripts/convert_original_stable_diffusion_to_diffusers.py makes one of a single-file checkpoint"
+CONVERT = "diffusers' scripts/convert_original_stable_diffusion_to_diffusers.py converts a single-file checkpoint to one"
 
 
 def _guess(path: Path) -> str:
-    """How to mend a folder that lacks a file."""
+    """Return the remedy for a folder that lacks a file."""
     root = path.parents[1]
     if any(root.glob("*.ckpt")) or any(root.glob("*.safetensors")):
         return f"; {CONVERT}"
     there = sorted(p.name for p in root.iterdir() if p.is_dir())[:8] if root.is_dir() else []
-    return f" (there are: {', '.join(there) or 'no folders'}); fetch the whole folder again"
+    return f" (it has: {', '.join(there) or 'no folders'}); download the whole folder again"
 
 
 def weight_files(folder: Path, origin: Origin) -> list[Path]:
-    """The files that hold a network's weights, safetensors before others. UserError where there are none."""
+    """Return the weight files of a network, safetensors if there are any.
+
+    Raises:
+        UserError: There are no weight files.
+    """
     v = re.escape(origin.variant)
     shard = r"(-\d+-of-\d+)?"
     name = rf"({'|'.join(STEMS)})" + (rf"(\.{v}{shard}|{shard}\.{v})" if v else shard)
     for end in ("safetensors", "bin"):
-        found = sorted(path for path in folder.glob(f"*.{end}") if re.fullmatch(rf"{name}\.{end}", path.name))
-        if found:
-            return found
+        files = sorted(path for path in folder.glob(f"*.{end}") if re.fullmatch(rf"{name}\.{end}", path.name))
+        if files:
+            return files
     there = ", ".join(sorted(p.name for p in folder.glob("*") if p.suffix in (".safetensors", ".bin")))
     variant = f" of {origin.group}.variant={origin.variant}" if v else ""
-    mend = f"there are: {there}; set {origin.group}.variant" if there else "fetch the whole folder again"
-    raise UserError(f"{origin.key}: {folder} holds no weights{variant}, as {STEMS[0]}.safetensors ({mend})")
+    fix = f"it has: {there}; set {origin.group}.variant" if there else "download the whole folder again"
+    raise UserError(f"{origin.key}: {folder} has no weights{variant}, such as {STEMS[0]}.safetensors ({fix})")
 
 
 def fingerprint(module: nn.Module, *settings: object) -> str:
-    """sha256 of a module's weights, their names and shapes, and of settings that change what it computes."""
+    """Return the sha256 of a module's weights, their names and shapes, and of settings that change its output."""
     digest = hashlib.sha256(repr(settings).encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -181,6 +234,7 @@ def fingerprint(module: nn.Module, *settings: object) -> str:
 
 
 def _checksum(files: list[Path]) -> str:
+    """Return the sha256 of a file, or of the sums of several; remembered as long as size and time are unchanged."""
     sums = []
     for path in files:
         facts = path.stat()

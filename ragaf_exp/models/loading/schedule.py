@@ -1,4 +1,4 @@
-"""The diffusion that a Stable Diffusion folder was trained with (config group `diffusion`)."""
+"""The diffusion process that a Stable Diffusion folder was trained with (config group `diffusion`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ragaf_exp.diffusion.process import PREDICTIONS, Diffusion
 from ragaf_exp.models.loading.hub import PRETRAINED, Origin, fetch, read_config
 
 FOLDER, FILE = "scheduler", "scheduler_config.json"
-DEFAULTS = {  # of diffusers' schedulers, for what a file leaves out
+DEFAULTS = {  # defaults of diffusers' schedulers, for keys that a file omits
     "num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
     "prediction_type": "epsilon", "rescale_betas_zero_snr": False,
 }  # fmt: skip
@@ -18,10 +18,17 @@ SD15 = {**DEFAULTS, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "be
 
 
 class FolderDiffusion(Diffusion):
-    """As scheduler/scheduler_config.json has it: prediction of noise or v, schedule, timesteps.
+    """The process given by scheduler/scheduler_config.json: prediction type, noise schedule and number of timesteps.
 
-    source, revision, offline: as in the group `backbone`; without a source Stable Diffusion 1.5's numbers.
-    min_snr, snr_offset: as Diffusion's.
+    Args:
+        source: A folder or hub id in diffusers' layout; "" = Stable Diffusion 1.5's settings.
+        revision: Branch, tag or commit of a hub id; "" = main.
+        offline: Never access the network.
+        min_snr: Gamma of the min-SNR loss weight, 0 = off.
+        snr_offset: Number that is added to the SNR in the loss weight.
+
+    Raises:
+        UserError: The file is missing or damaged, or its prediction type is unknown.
     """
 
     def __init__(
@@ -32,7 +39,7 @@ class FolderDiffusion(Diffusion):
         c: dict[str, Any] = settings(read_config(origin, FOLDER, FILE)) if source else SD15
         ours = {theirs: name for name, theirs in PREDICTIONS.items()}
         if c["prediction_type"] not in ours:
-            raise UserError(f"{origin.key}: {FILE} says prediction_type={c['prediction_type']}; known are {sorted(ours)}")
+            raise UserError(f"{origin.key}: {FILE} has prediction_type={c['prediction_type']}; known are {sorted(ours)}")
         super().__init__(
             c["num_train_timesteps"], c["beta_schedule"], ours[c["prediction_type"]], bool(c["rescale_betas_zero_snr"]),
             min_snr, snr_offset, c["beta_start"], c["beta_end"],
@@ -40,12 +47,12 @@ class FolderDiffusion(Diffusion):
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Of a scheduler's config what decides the forward process and the prediction."""
+    """Return the settings of a scheduler's config that determine the forward process and the prediction type."""
     return {name: config.get(name, default) for name, default in DEFAULTS.items()}
 
 
 def schedule_of(origin: Origin) -> dict[str, Any] | None:
-    """The settings beside a UNet; None where its folder says nothing of them, or there is no folder."""
+    """Return the scheduler settings of a UNet's source; None if it has no scheduler config, or there is no source."""
     if not origin.source or origin.weights != PRETRAINED:
         return None
     if not (fetch(origin, [f"{FOLDER}/{FILE}"]) / FOLDER / FILE).is_file():

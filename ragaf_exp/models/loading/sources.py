@@ -1,4 +1,4 @@
-"""Weights that a checkpoint need not hold: those of a source, unchanged, are told by name and checksum."""
+"""Checkpoints without the unchanged weights of a source, which are identified by name and checksum instead."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from ragaf_exp.models.part import PretrainedModule, Source
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model but for what its parts' sources hold."""
+    """Return a model's state dict without the weights that are unchanged since they were loaded from a source."""
     held = {f"{name}.{key}" for name, part in _sourced(model) for key in part.state_dict() if key not in part.changed}
     return {key: value for key, value in model.state_dict().items() if key not in held}
 
 
 def load_own(model: nn.Module, state: dict[str, Tensor], sources: dict[str, dict[str, str]]) -> None:
-    """The inverse, into a model whose parts have been loaded from their sources.
+    """Load the result of `own_state` into a model whose parts have been loaded from their sources.
 
-    RuntimeError where the state is another model's; UserError where a source's weights are not those of the run.
+    Args:
+        model: The model.
+        state: Its state dict without the weights of sources.
+        sources: Part -> recorded origin of its weights.
+
+    Raises:
+        RuntimeError: The state belongs to another model.
+        UserError: A source's weights differ from those that the run was trained with.
     """
     for name, part in _sourced(model):
         if part.source is not None:
@@ -34,7 +41,7 @@ def load_own(model: nn.Module, state: dict[str, Tensor], sources: dict[str, dict
 
 
 def share_identical_weights(one: nn.Module, two: nn.Module) -> None:
-    """Let weights of `two` that equal those of the same name in `one` share their memory, on one's device."""
+    """Share the memory of weights that are equal in both models, on the device of `one`."""
     known = dict(two.named_parameters())
     names = set(known)
     held = {map_lora_name(name, names): parameter for name, parameter in one.named_parameters()}
@@ -45,7 +52,7 @@ def share_identical_weights(one: nn.Module, two: nn.Module) -> None:
 
 
 def sources_of(model: nn.Module) -> dict[str, dict[str, str]]:
-    """PretrainedModule -> where its weights came from."""
+    """Map the name of each pretrained part to the origin of its weights."""
     return {name: source.facts() for name, part in _sourced(model) if (source := part.source) is not None}
 
 
@@ -59,5 +66,5 @@ def _sourced(model: nn.Module) -> list[tuple[str, PretrainedModule]]:
 
 def _check(name: str, source: Source, recorded: dict[str, str] | None) -> None:
     if recorded is not None and recorded["sha256"] != source.sha256:
-        raise UserError(f"{name}.source={source.source}: its weights are not those that this run was trained with "
+        raise UserError(f"{name}.source={source.source}: its weights differ from those that this run was trained with "
                         f"(sha256 {recorded['sha256'][:12]}, now {source.sha256[:12]}); restore them")  # fmt: skip

@@ -1,8 +1,8 @@
-"""What is trained (memory.tune), and LoRA as diffusers keeps it.
+"""Selection of the trained weights (memory.tune), and LoRA in the format of diffusers.
 
-frozen: of a pretrained backbone nothing; attention: its attention layers; lora: low-rank additions to them (Hu et al.
-2021, arXiv 2106.09685); full: all of it. In stage 2 anything but full leaves text and hint as stage 1 has made them,
-and holds for a backbone that stage 1 trained from scratch too.
+With memory.tune=frozen a pretrained backbone is not trained. attention trains its attention layers, lora low-rank adapters
+of these (Hu et al. 2021, arXiv 2106.09685), and full all weights. In stage 2 every mode but full also freezes the text
+and hint encoders, and applies to a backbone that stage 1 trained from scratch too.
 """
 
 from __future__ import annotations
@@ -20,14 +20,26 @@ BASE, LORA = ".base_layer.", ".lora_"
 
 
 def add_lora(backbone: Backbone, stage: str, memory: Memory) -> None:
-    """Give the backbone its low-rank additions where this stage trains them; they add nothing until they are trained."""
+    """Add LoRA adapters to the backbone if this stage trains them. They change nothing until they are trained.
+
+    Args:
+        backbone: The backbone.
+        stage: Name of the stage.
+        memory: Config group `memory`.
+    """
     if memory.tune != "lora" or not (backbone.pretrained or STAGES[stage].starts_from):
         return
     backbone.add_lora(memory.lora_rank, memory.attention)
 
 
 def set_trainable(model: Model, stage: str, memory: Memory) -> None:
-    """Let gradients reach what this stage trains, and nothing else."""
+    """Set requires_grad for the weights that this stage trains, and clear it for all others.
+
+    Args:
+        model: The stage's model.
+        stage: Name of the stage.
+        memory: Config group `memory`.
+    """
     text, hint, backbone = model.text, model.hint, model.backbone
     later = STAGES[stage].starts_from is not None and memory.tune != "full"
     for module in (hint, model.extra_in, model.task_tokens) if later else ():
@@ -46,14 +58,14 @@ def set_trainable(model: Model, stage: str, memory: Memory) -> None:
 
 
 def map_lora_name(name: str, known: set[str]) -> str:
-    """A parameter's name in a model that has LoRA where the other had none."""
+    """Map a parameter's name to its name in a model with LoRA, if `known` has that one."""
     module, _, last = name.rpartition(".")
     under = f"{module}{BASE}{last}"
     return under if name not in known and under in known else name
 
 
 def copy_tuned_weights(coarse: Model, refine: Model) -> None:
-    """Which of a source's weights stage 1 has changed, stage 2 must keep as its own."""
+    """Record in the stage-2 model which weights stage 1 has changed, so that stage 2's checkpoints contain them."""
     for name in ("text", "hint", "backbone"):
         one, two = getattr(coarse, name), getattr(refine, name)
         known = set(two.state_dict())
@@ -61,12 +73,12 @@ def copy_tuned_weights(coarse: Model, refine: Model) -> None:
 
 
 def save_lora(model: Model, folder: Path) -> Path | None:
-    """Write pytorch_lora_weights.safetensors, as diffusers' load_lora_weights reads it; None where there is none."""
+    """Write pytorch_lora_weights.safetensors for diffusers' load_lora_weights; None if the model has no LoRA."""
     layers = model.backbone.lora_layers()
     if not layers:
         return None
     from diffusers import StableDiffusionPipeline
 
     remove_folder(folder)
-    write_folder(folder, lambda place: StableDiffusionPipeline.save_lora_weights(place, unet_lora_layers=layers))
+    write_folder(folder, lambda path: StableDiffusionPipeline.save_lora_weights(path, unet_lora_layers=layers))
     return folder

@@ -1,4 +1,4 @@
-"""What every text encoder provides: captions to token features, and which characters each token covers."""
+"""The interface of text encoders: token features of captions, and the characters that each token covers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from ragaf_exp.models.part import PretrainedModule
 
 
 class TextEncoder(PretrainedModule, ABC):
-    """width: D, of its tokens. max_tokens: longer captions are cut. trained: with the denoiser; else it is frozen."""
+    """Base class of text encoders.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        width: D, channels of a token.
+        max_tokens: Longer captions are truncated to this number of tokens.
+        trained: Whether the encoder is trained with the denoiser; otherwise it is frozen.
+    """
 
     tokenizer: Tokenizer
     width: int
@@ -25,34 +32,38 @@ class TextEncoder(PretrainedModule, ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """sha256 of all that decides the tokens of a caption."""
+        """sha256 of everything that determines the tokens of a caption."""
 
     @staticmethod
     @abstractmethod
     def tokenizer_for(settings: DictConfig, captions: Callable[[], list[str]]) -> Tokenizer:
-        """The tokenizer of a new run. settings: config group `text`. captions: of the training split."""
+        """Return the tokenizer of a new run, given the config group `text` and the training captions."""
 
     @staticmethod
     @abstractmethod
     def load(path: Path) -> Tokenizer:
-        """The tokenizer in a run folder; ValueError where the file is damaged."""
+        """Load the tokenizer of a run folder.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
 
     @abstractmethod
     def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Token ids (B,T) and mask (B,T), False at padding."""
+        """Return token ids (B,T) and mask (B,T), False at padding."""
 
     @abstractmethod
     def token_spans(self, caption: str) -> list[tuple[int, int]]:
-        """[start, end) characters of each token; (0,0) for one that stands for no characters."""
+        """Return the range of characters [start, end) of each token; (0,0) for tokens that cover no characters."""
 
     @abstractmethod
     def unknown_words(self, caption: str) -> list[str]:
-        """Words of the caption that the tokenizer does not know."""
+        """Return the words of the caption that the tokenizer does not know."""
 
     def known_part(self, prompt: str) -> tuple[str, list[str]]:
-        """Split a region's prompt into what the encoder can use and the words that are left out."""
+        """Split a region's prompt into the part that the encoder can use and the words that are left out."""
         return prompt.strip(), []
 
     @abstractmethod
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
-        """captions: B strings. keep (B,) bool: False drops the caption."""
+        """Encode B captions as tokens (B,T,D). keep (B,) bool: False drops the caption."""

@@ -1,4 +1,4 @@
-"""Trained text encoders (config group `text`): CLIP's, as Stable Diffusion has them, and T5's."""
+"""Pretrained text encoders (config group `text`): CLIP's, as used by Stable Diffusion, and T5's."""
 
 from __future__ import annotations
 
@@ -33,17 +33,28 @@ TOKENIZER_FILES = ["*.json", "*.txt", "*.model"]
 
 
 class ClipText(TextEncoder):
-    """A text encoder of transformers; frozen unless `train`.
+    """A text encoder of transformers, frozen unless `train` is set.
 
-    Stable Diffusion was trained with captions padded to 77 tokens that its UNet all attends to, so that is what the
-    denoiser sees here; regions read only the caption's own tokens. A dropped caption is the empty one.
+    Stable Diffusion was trained with captions padded to 77 tokens, and its UNet attends to all of them. The denoiser does
+    the same here, while regions attend to the caption's own tokens only. A dropped caption becomes the empty caption.
 
-    tokenizer: of the run folder. source: a folder or hub id; subfolder, tokenizer_subfolder: within it ("" = the folder
-    itself, as for openai/clip-vit-large-patch14). revision, offline, variant, weights: as in the group `backbone`.
-    max_tokens: captions are padded to so many, and cut with a warning.
+    Args:
+        tokenizer: Tokenizer of the run folder.
+        source: A folder or hub id in diffusers' layout.
+        revision: Branch, tag or commit of a hub id; "" = main.
+        offline: Never access the network.
+        variant: Variant of the weight files, such as fp16; "" = the default files.
+        weights: pretrained, or none for random weights. Without a source, none uses Stable Diffusion 1.5's config.
+        subfolder: Subfolder of the encoder; "" = the source itself, as for openai/clip-vit-large-patch14.
+        tokenizer_subfolder: Subfolder of the tokenizer; "" = the source itself.
+        train: Whether the encoder is trained with the denoiser.
+        max_tokens: Captions are padded to this number of tokens; longer ones are truncated with a warning.
+
+    Raises:
+        UserError: The source is missing or damaged, or the settings do not fit it.
     """
 
-    net: Any  # of transformers
+    net: Any  # an encoder of transformers
 
     def __init__(
         self, tokenizer: Tokenizer, source: str = "", revision: str = "", offline: bool = False, variant: str = "",
@@ -56,12 +67,13 @@ class ClipText(TextEncoder):
         kind = _kind(origin, subfolder)
         self.net, self.source = network(kind, origin, subfolder, SD15_TEXT)
         config = self.net.config
-        self.padding_is_seen = kind is CLIPTextModel
+        self.attends_padding = kind is CLIPTextModel
         longest = getattr(config, "max_position_embeddings", max_tokens)
         if max_tokens > longest:
-            raise UserError(f"text.max_tokens={max_tokens}: this encoder reads at most {longest}")
+            raise UserError(f"text.max_tokens={max_tokens}: this encoder reads at most {longest}; set text.max_tokens to "
+                            "that or less")  # fmt: skip
         if tokenizer.get_vocab_size() > config.vocab_size:
-            raise UserError(f"{origin.key}: its tokenizer knows {tokenizer.get_vocab_size()} tokens, and its encoder "
+            raise UserError(f"{origin.key}: its tokenizer knows {tokenizer.get_vocab_size()} tokens, but its encoder only "
                             f"{config.vocab_size}; take both from the same model")  # fmt: skip
         self.tokenizer, self.width, self.max_tokens, self.trained = tokenizer, config.hidden_size, max_tokens, train
         if not train:
@@ -70,70 +82,79 @@ class ClipText(TextEncoder):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of all that decides the tokens of a caption."""
+        """sha256 of everything that determines the tokens of a caption."""
         return fingerprint(self.net, type(self).__name__, self.max_tokens, self.tokenizer.to_str())
 
     def train(self, mode: bool = True) -> ClipText:
-        """A frozen encoder has no dropout."""
+        """Set the training mode; a frozen encoder stays in evaluation mode, without dropout."""
         return super().train(mode and self.trained)
 
     @staticmethod
     def tokenizer_for(settings: DictConfig, captions: Callable[[], list[str]]) -> Tokenizer:
-        """The source's own tokenizer, as one file that the run folder keeps."""
+        """Return the source's tokenizer in the single-file format of run folders.
+
+        Raises:
+            UserError: The source has no tokenizer.
+        """
         s = settings
         origin = Origin("text", s.source, s.revision, s.offline, s.variant, s.weights)
-        place = s.tokenizer_subfolder
+        inner = s.tokenizer_subfolder
         if not s.source and s.weights != PRETRAINED:
             return _stand_in()
-        folder = fetch(origin, [f"{place}/{name}" if place else name for name in TOKENIZER_FILES]) / place
+        folder = fetch(origin, [f"{inner}/{name}" if inner else name for name in TOKENIZER_FILES]) / inner
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True,
                                                  trust_remote_code=False).backend_tokenizer  # fmt: skip
-        except Exception as error:  # of many types
-            raise UserError(f"{origin.key}: no tokenizer in {folder} ({brief(error)}); text.tokenizer_subfolder says "
-                            "where it is") from error  # fmt: skip
+        except Exception as error:  # the loaders raise errors of many types
+            raise UserError(f"{origin.key}: no tokenizer in {folder} ({brief(error)}); set text.tokenizer_subfolder to its "
+                            "folder") from error  # fmt: skip
 
     @staticmethod
     def load(path: Path) -> Tokenizer:
+        """Load the tokenizer of a run folder.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
         return read_tokenizer(path)
 
     def token_spans(self, caption: str) -> list[tuple[int, int]]:
-        """[start, end) characters of each token; those that open and close the caption are (0,0)."""
+        """Return the range of characters [start, end) of each token; (0,0) for the start and end tokens."""
         encoding = encoded(self.tokenizer, caption[:LONGEST])
         spans = [(0, 0) if special else span for span, special in
                  zip(encoding.offsets, encoding.special_tokens_mask, strict=True)]  # fmt: skip
         return spans if len(spans) <= self.max_tokens else [*spans[: self.max_tokens - 1], (0, 0)]
 
     def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Token ids (B,T) padded to max_tokens, and mask (B,T), False at padding."""
+        """Return token ids (B,T) padded to max_tokens, and mask (B,T), False at padding."""
         rows = [self._ids(caption) for caption in captions]
         pad = self._pad()
         ids = torch.tensor([row + [pad] * (self.max_tokens - len(row)) for row in rows], device="cpu")
         return ids, torch.tensor([[i < len(row) for i in range(self.max_tokens)] for row in rows], device="cpu")
 
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
-        """captions: B strings. keep (B,) bool: False drops the caption."""
+        """Encode B captions as tokens (B,T,D). keep (B,) bool: False drops the caption."""
         device = self.net.device
         if keep is not None:
-            captions = [caption if kept else "" for caption, kept in zip(captions, keep.tolist(), strict=True)]
-        ids, mask = (x.to(device) for x in self.tokenize(captions))
-        # frozen, it computes in float32 whatever the run's precision: its tokens are those of a cache
-        still = torch.autocast(device.type, enabled=False) if not self.trained else nullcontext()
-        with still, nullcontext() if self.trained else torch.no_grad():
-            attended = None if self.padding_is_seen else mask.long()
-            tokens = self.net(input_ids=ids, attention_mask=attended).last_hidden_state
-        return Text(tokens, mask, torch.ones_like(mask) if self.padding_is_seen else mask)
+            captions = [caption if has else "" for caption, has in zip(captions, keep.tolist(), strict=True)]
+        ids, mask = (x.to(device) for x in self.tokenize(captions))  # (B,T) both
+        # a frozen encoder computes in float32 at any precision of the run, so that its tokens equal those of a cache
+        precision = torch.autocast(device.type, enabled=False) if not self.trained else nullcontext()
+        with precision, nullcontext() if self.trained else torch.no_grad():
+            attended = None if self.attends_padding else mask.long()
+            tokens = self.net(input_ids=ids, attention_mask=attended).last_hidden_state  # (B,T,D)
+        return Text(tokens, mask, torch.ones_like(mask) if self.attends_padding else mask)
 
     def _pad(self) -> int:
         named = [self.tokenizer.token_to_id(name) for name in (CLIP_END, "<pad>")]
         given = getattr(self.net.config, "pad_token_id", None)
-        known = [i for i in (named if self.padding_is_seen else [given, *named]) if i is not None]
+        known = [i for i in (named if self.attends_padding else [given, *named]) if i is not None]
         return known[0] if known else 0
 
     def unknown_words(self, caption: str) -> list[str]:
-        """Words of the caption that the tokenizer does not know; the encoder reads its token for unknown text instead."""
-        found = unknown_words(self.tokenizer, encoded(self.tokenizer, caption[:LONGEST]), caption)
-        return list(dict.fromkeys(found.values()))
+        """Return the words that the tokenizer does not know. The encoder gets the token for unknown text instead."""
+        unknown = unknown_words(self.tokenizer, encoded(self.tokenizer, caption[:LONGEST]), caption)
+        return list(dict.fromkeys(unknown.values()))
 
     def _ids(self, caption: str) -> list[int]:
         encoding = encoded(self.tokenizer, caption[:LONGEST])
@@ -148,14 +169,14 @@ class ClipText(TextEncoder):
 def _kind(origin: Origin, subfolder: str) -> Any:
     if not origin.source and origin.weights != PRETRAINED:
         return CLIPTextModel
-    found = read_config(origin, subfolder).get("model_type")
-    if found not in KINDS:
-        raise UserError(f"{origin.key}: its config.json says model_type={found}; known are {', '.join(KINDS)}")
-    return KINDS[found]
+    model_type = read_config(origin, subfolder).get("model_type")
+    if model_type not in KINDS:
+        raise UserError(f"{origin.key}: its config.json has model_type={model_type}; known are {', '.join(KINDS)}")
+    return KINDS[model_type]
 
 
 def _stand_in() -> Tokenizer:
-    """CLIP's layout without merges: a token per letter, for encoders with random weights."""
+    """Return a tokenizer in CLIP's layout without merges, one token per letter, for encoders with random weights."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     known = [*letters, *(f"{letter}</w>" for letter in letters), CLIP_START, CLIP_END]
     vocabulary = {token: i for i, token in enumerate(known)}

@@ -1,4 +1,4 @@
-"""Text encoders (config group `text`)."""
+"""The text encoder that is trained from scratch (config group `text`), and its tokenizer."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.models.text.vocabulary import fitting, unknown_words, warn_cut, warn_unknown, words_of
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
-UNENDING = re.compile(r"\)[*+{?]|\\[1-9kg]")  # a group that is repeated, a reference to one: no known tokenizer has either
+UNENDING = re.compile(r"\)[*+{?]|\\[1-9kg]")  # a repeated group or a back reference: no known tokenizer has either
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Byte-pair encoding of lower-cased words, trained on the captions themselves."""
+    """Train a byte-pair encoding of lower-case words on the captions."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -42,13 +42,17 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer's file, perhaps a stranger's: it neither pads nor truncates. ValueError where it is damaged."""
+    """Read a tokenizer from an untrusted file, without its padding and truncation.
+
+    Raises:
+        ValueError: The file is damaged or has a pattern that may not terminate.
+    """
     text = read_bounded(path).decode()
-    if unending := next((found for found in _patterns(parse_json(text)) if UNENDING.search(found)), None):
-        raise ValueError(f"its pattern {unending[:40]!r} may take for ever")
+    if unending := next((pattern for pattern in _patterns(parse_json(text)) if UNENDING.search(pattern)), None):
+        raise ValueError(f"its pattern {unending[:40]!r} may never terminate")
     with panics():
         tokenizer = Tokenizer.from_str(text)
-        tokenizer.no_padding()  # else a file may pad each caption to 10^9 tokens
+        tokenizer.no_padding()  # otherwise a file could pad each caption to 10^9 tokens
         tokenizer.no_truncation()
     if max(tokenizer.get_vocab().values(), default=-1) >= tokenizer.get_vocab_size():
         raise ValueError("its token numbers are not 0, 1, 2, ...")
@@ -57,7 +61,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def _patterns(content: Any) -> Iterator[str]:
-    """The regular expressions in a tokenizer's JSON."""
+    """Yield the regular expressions in a tokenizer's JSON."""
     inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
     for value in inner:
         yield from _patterns(value)
@@ -66,17 +70,21 @@ def _patterns(content: Any) -> Iterator[str]:
 
 
 def encoded(tokenizer: Tokenizer, caption: str) -> Encoding:
-    """A caption's tokens. UserError where the tokenizer can't read it, as one that a stranger wrote."""
+    """Encode a caption.
+
+    Raises:
+        UserError: The tokenizer, whose file is untrusted, fails on it.
+    """
     try:
         with panics():
             return tokenizer.encode(caption)
     except ValueError as error:
-        raise UserError(f"tokenizer.json: can't read {caption[:40]!r} ({error}); restore it or train again") from error
+        raise UserError(f"tokenizer.json: can't encode {caption[:40]!r} ({error}); restore it or train again") from error
 
 
 @contextmanager
 def panics() -> Iterator[None]:
-    """What the tokenizers library raises, a bare Exception or Rust's panic, which is no Exception, as a ValueError."""
+    """Convert errors of the tokenizers library to ValueError: a bare Exception, or a Rust panic, a BaseException."""
     try:
         yield
     except BaseException as error:
@@ -88,9 +96,18 @@ def panics() -> Iterator[None]:
 class TinyText(TextEncoder):
     """A small transformer encoder over byte-pair tokens, trained jointly with the denoiser.
 
-    tokenizer: trained on the data, or read from the run folder.
-    width: D. layers, heads: of the encoder. max_tokens: longer captions are cut, with a warning. Words with characters
-    that the tokenizer does not know are left out, with a warning.
+    Words with characters that the tokenizer does not know are left out, with a warning.
+
+    Args:
+        tokenizer: Tokenizer, trained on the data or read from the run folder.
+        width: D, channels of a token.
+        layers: Number of encoder layers.
+        heads: Number of attention heads.
+        max_tokens: Longer captions are truncated to this number of tokens, with a warning.
+        vocabulary: Maximum number of tokens in the vocabulary.
+
+    Raises:
+        UserError: The settings are inconsistent.
     """
 
     def __init__(
@@ -104,11 +121,11 @@ class TinyText(TextEncoder):
             raise UserError(f"text.width={width}: must be a multiple of text.heads={heads}")
         self.tokenizer, self.width, self.max_tokens = tokenizer, width, max_tokens
         self.vocabulary = vocabulary
-        self._ids_of: dict[str, list[int]] = {}  # captions come again every epoch
+        self._ids_of: dict[str, list[int]] = {}  # captions repeat every epoch
         self._known_parts: dict[str, tuple[str, list[str]]] = {}
         self.token = nn.Embedding(tokenizer.get_vocab_size(), width)
         self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
-        # neighbouring words speak of one thing ("a striped blue star"): a convolution binds them from the first step
+        # neighbouring words describe one object ("a striped blue star"): a convolution binds them from the first step
         self.neighbours = nn.Conv1d(width, width, 5, padding=2)
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
@@ -119,30 +136,35 @@ class TinyText(TextEncoder):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of all that decides the tokens of a caption."""
+        """sha256 of everything that determines the tokens of a caption."""
         return fingerprint(self, type(self).__name__, self.tokenizer.to_str())
 
     @staticmethod
     def tokenizer_for(settings: DictConfig, captions: Callable[[], list[str]]) -> Tokenizer:
-        """The tokenizer of a new run: fitted to its captions."""
+        """Train the tokenizer of a new run on its captions."""
         return TinyText.fit(captions(), settings.vocabulary)
 
     @staticmethod
     def fit(captions: Iterable[str], vocabulary: int = 2048) -> Tokenizer:
-        """The tokenizer that these captions ask for."""
+        """Train a tokenizer of at most `vocabulary` tokens on these captions."""
         at_least("text", 4, vocabulary=vocabulary)
         return train_tokenizer(captions, vocabulary)
 
     @staticmethod
     def load(path: Path) -> Tokenizer:
+        """Load the tokenizer of a run folder.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
         tokenizer = read_tokenizer(path)
         for token in (PAD, START, UNKNOWN):
             if tokenizer.token_to_id(token) is None:
-                raise ValueError(f"it knows no {token}")
+                raise ValueError(f"it has no token {token}")
         return tokenizer
 
     def tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Token ids (B,T) and mask (B,T); token 0 is START, so that an empty caption has one token."""
+        """Return token ids (B,T) and mask (B,T). Token 0 is START, so that an empty caption has one token."""
         ids = [self._cached_ids(caption) for caption in captions]
         length = max(map(len, ids))
         pad = self.tokenizer.token_to_id(PAD)
@@ -151,17 +173,17 @@ class TinyText(TextEncoder):
         return padded, mask
 
     def token_spans(self, caption: str) -> list[tuple[int, int]]:
-        """[start, end) characters of each token, in the order of the encoder's tokens; START is (0,0)."""
+        """Return the range of characters [start, end) of each token, in order; (0,0) for START."""
         return [(0, 0), *(span for _, span in self._known(caption)[0])][: self.max_tokens]
 
     def unknown_words(self, caption: str) -> list[str]:
-        """Words of the caption that the tokenizer does not know, which are left out."""
+        """Return the words of the caption that the tokenizer does not know, which are left out."""
         return self._known(caption)[1]
 
     def known_part(self, prompt: str) -> tuple[str, list[str]]:
-        """Split a region's prompt into the words that the run's captions hold, and the others, which are left out.
+        """Split a region's prompt into the words that the training captions contain, and the others, which are left out.
 
-        In a caption the context outweighs an unknown word; a prompt of a few words has none.
+        In a caption the context outweighs an unknown word, but a prompt of a few words has no context.
         """
         if prompt not in self._known_parts:
             words = words_of(encoded(self.tokenizer, prompt[:LONGEST]), prompt)
@@ -171,18 +193,18 @@ class TinyText(TextEncoder):
         return self._known_parts[prompt]
 
     def _holds(self, tokens: list[int]) -> bool:
-        """Whether the captions hold the word of these tokens.
+        """Return whether the training captions contain the word of these tokens.
 
-        Fitting merges every word that occurs twice into a single token unless the vocabulary fills up before. Where it
-        did, a word of several tokens may be a rare one of the captions. A fragment of a word that is a token, as "it"
-        of "white" may be, counts as held.
+        Training the tokenizer merges every word that occurs twice into a single token, unless the vocabulary fills up
+        first. If it did, a word of several tokens may be rare in the captions. A token that is a fragment of a word, such
+        as "it" in "white", counts as contained.
         """
         if self.tokenizer.token_to_id(UNKNOWN) in tokens:
             return False
         return len(tokens) == 1 or self.tokenizer.get_vocab_size() >= self.vocabulary
 
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
-        """captions: B strings. keep (B,) bool: False drops the caption (all tokens but START)."""
+        """Encode B captions as tokens (B,T,D). keep (B,) bool: False drops the caption (all tokens but START)."""
         device = self.position.device
         ids, mask = (x.to(device, non_blocking=True) for x in self.tokenize(captions))  # (B,T) both
         if keep is not None:
@@ -200,7 +222,7 @@ class TinyText(TextEncoder):
     def _ids(self, caption: str) -> list[int]:
         known, unknown = self._known(caption)
         if unknown:
-            effect = "left out" if known else "left out, and nothing remains of the caption"
+            effect = "left out" if known else "left out, which leaves the caption empty"
             warn_unknown(self.tokenizer, unknown, effect)
         limit = self.max_tokens - 1
         if len(known) > limit:
@@ -210,7 +232,7 @@ class TinyText(TextEncoder):
         return [start, *(i for i, _ in known[:limit])]
 
     def _known(self, caption: str) -> tuple[list[tuple[int, tuple[int, int]]], list[str]]:
-        """(id, [start, end) characters) of each token of the known words; the unknown words."""
+        """Return (id, range of characters [start, end)) of each token of the known words, and the unknown words."""
         encoding = encoded(self.tokenizer, caption[:LONGEST])
         unknown = unknown_words(self.tokenizer, encoding, caption)
         rows = zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True)

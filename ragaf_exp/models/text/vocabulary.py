@@ -1,4 +1,4 @@
-"""What a tokenizer makes of a caption: words it has no tokens for, and bounds against captions of any length."""
+"""Unknown words of captions, warnings about them, and limits on the length of captions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tokenizers import Encoding, Tokenizer
 from ragaf_exp.data.lengths import LONGEST
 
 log = logging.getLogger(__name__)
-MOST = 2_000_000  # characters that a vocabulary is fitted to: seconds, whatever they are
-RUN = re.compile(r"\S{100}")  # fitting takes time quadratic in a word's length
-NAMED = 50  # words and cuts that warnings about one tokenizer name
+MOST = 2_000_000  # maximum number of characters that a tokenizer is trained on, which takes seconds
+RUN = re.compile(r"\S{100}")  # training takes time quadratic in a word's length
+NAMED = 50  # maximum number of unknown words and truncations that are reported per tokenizer
 LAST = "captions: further unknown words and cuts are not listed"
-SHOWN = 8  # words in one of them
-TOKENIZERS = 16  # the most that are remembered; tokenizers' own class allows no weak references in older versions
+SHOWN = 8  # maximum number of words in one warning
+TOKENIZERS = 16  # cache size; the Tokenizer class of older versions allows no weak references
 
 
 def fitting(captions: Iterable[str]) -> Iterator[str]:
-    """The captions as a vocabulary is fitted to them: none is too long, nor is any word, nor all together."""
+    """Yield the captions for training a tokenizer, with limits on captions, words and the total length."""
     total = 0
     for caption in captions:
         yield RUN.sub(r"\g<0> ", caption[:LONGEST])
@@ -32,20 +32,25 @@ def fitting(captions: Iterable[str]) -> Iterator[str]:
 
 
 def unknown_words(tokenizer: Tokenizer, encoding: Encoding, caption: str) -> dict[int, str]:
-    """Words of an encoded caption, by their index in `encoding.word_ids`, that the tokenizer has no tokens for.
+    """Find the words of a caption that the tokenizer has no tokens for.
 
-    A word counts as unknown where a single one of its characters is, as é in "café" may be.
+    A word is unknown if any of its characters is, such as é in "café".
+
+    Args:
+        tokenizer: The tokenizer.
+        encoding: The encoded caption.
+        caption: The caption.
+
+    Returns:
+        Index of the word in `encoding.word_ids` -> word.
     """
     token = _unknown_token(tokenizer)
     if token is None or token not in encoding.ids:
         return {}
     marks = zip(encoding.ids, encoding.word_ids, encoding.special_tokens_mask, strict=True)
     unknown = {word for i, word, special in marks if i == token and word is not None and not special}
-    found = {}
-    for word in sorted(unknown):
-        if (span := encoding.word_to_chars(word)) is not None:
-            found[word] = caption[span[0] : span[1]]
-    return found
+    spans = {word: encoding.word_to_chars(word) for word in sorted(unknown)}
+    return {word: caption[span[0] : span[1]] for word, span in spans.items() if span is not None}
 
 
 def words_of(encoding: Encoding, caption: str) -> list[tuple[str, list[int]]]:
@@ -60,20 +65,26 @@ def words_of(encoding: Encoding, caption: str) -> list[tuple[str, list[int]]]:
 
 @lru_cache(maxsize=TOKENIZERS)
 def _unknown_token(tokenizer: Tokenizer) -> int | None:
-    """The id of the token that stands for what the vocabulary lacks; None where it lacks nothing."""
-    model = json.loads(tokenizer.to_str())["model"]  # a Unigram's is in no attribute
+    """Return the id of the token for unknown text; None if the vocabulary covers all text."""
+    model = json.loads(tokenizer.to_str())["model"]  # no attribute holds that of a Unigram model
     name = model.get("unk_token")
     return model.get("unk_id") if name is None else tokenizer.token_to_id(name)
 
 
 @lru_cache(maxsize=TOKENIZERS)
 def _named_by(tokenizer: Tokenizer) -> set[str]:
-    """The texts that warnings about this tokenizer have named; both stages' models share a tokenizer."""
+    """Return the texts that warnings about this tokenizer have reported; the models of both stages share a tokenizer."""
     return set()
 
 
 def warn_unknown(tokenizer: Tokenizer, words: Iterable[str], effect: str) -> None:
-    """One warning of words that no earlier one about this tokenizer has named. effect: what becomes of them."""
+    """Warn about unknown words that have not been reported before.
+
+    Args:
+        tokenizer: The tokenizer.
+        words: Unknown words.
+        effect: The consequence, which the warning states.
+    """
     if new := _unnamed(tokenizer, words):
         shown = ", ".join(_printable(word) for word in new[:SHOWN])
         more = f" and {len(new) - SHOWN} more" * (len(new) > SHOWN)
@@ -81,13 +92,19 @@ def warn_unknown(tokenizer: Tokenizer, words: Iterable[str], effect: str) -> Non
 
 
 def warn_cut(tokenizer: Tokenizer, limit: int, rest: str) -> None:
-    """A warning of a caption that is cut, unless an earlier one named the same. rest: what is left out, in full."""
+    """Warn about a truncated caption that has not been reported before.
+
+    Args:
+        tokenizer: The tokenizer.
+        limit: text.max_tokens.
+        rest: The part of the caption that is cut off, in full.
+    """
     if _unnamed(tokenizer, [rest]):
         log.warning("caption over text.max_tokens=%d: cut before %r", limit, rest[:40])
 
 
 def _unnamed(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
-    """Texts that no warning about this tokenizer has named yet; none after `NAMED` of them, which one more line says."""
+    """Return the texts that have not been reported yet. After `NAMED` texts, log once that no more are reported."""
     named = _named_by(tokenizer)
     new = [text for text in dict.fromkeys(texts) if text not in named]
     if new and len(named) >= NAMED:
@@ -100,5 +117,5 @@ def _unnamed(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
 
 
 def _printable(word: str) -> str:
-    """At most 40 characters, without those that control a terminal."""
+    """Shorten a word to 40 characters and replace those that control a terminal."""
     return "".join(c if c.isprintable() else "?" for c in word[:40]) + "..." * (len(word) > 40)
