@@ -16,7 +16,7 @@ from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
 from ragaf_exp.models.inputs import BoundInputs
 from ragaf_exp.models.loading.tuning import LORA, add_lora, map_lora_name, set_trainable
 from ragaf_exp.models.model import Model
-from ragaf_exp.models.regions.targets import asked
+from ragaf_exp.models.regions.targets import target_sizes
 
 
 def unit_of(cfg: DictConfig, model: Model) -> int:
@@ -52,7 +52,7 @@ def make_model(parts: Parts, stage: str) -> Model:
     if not kind.has_region_path:
         return Model(*common, **further)
     torch.manual_seed(derive(cfg.seed, "init", kind.name))
-    values = sum(asked(cfg.loss, codec.channels).values())
+    values = sum(target_sizes(cfg.loss, codec.channels).values())
     seen = codec.channels if kind.takes_start(cfg) else 0
     path = _region_path(cfg, text, hint, backbone, shapes)
     return Model(*common, values, *path, cfg.loss.contrastive > 0, seen, **further)

@@ -32,7 +32,7 @@ class Prediction:
     """The outputs of a model for noised latents."""
 
     value: Tensor | None  # (B,C,h,w), of the diffusion's prediction type; None if only the region path ran
-    region_latent: Tensor | None = None  # (B,N,region_values): statistics of x_0 in each region, predicted from its token
+    region_latent: Tensor | None = None  # (B,N,region_values): predicted statistics of x_0 in each region
     fusion: Tensor | None = None  # (B,N,2) fusion weights
     contrastive_logits: tuple[Tensor, Tensor] | None = None  # regions to captions and captions to regions, each (B,B)
 
@@ -40,8 +40,8 @@ class Prediction:
 class Model(nn.Module):
     """The model of one stage.
 
-    Channels next to x_t (`coarse`, and those of a task) pass through a separate convolution whose output is added to that
-    of the backbone's first layer. This equals a first layer with more input channels, and works for any backbone.
+    Channels next to x_t (`coarse`, and those of a task) go through a separate convolution. Its output is added to that of
+    the backbone's first layer. This equals a first layer with more input channels, and works for any backbone.
 
     Args:
         text: Text encoder.
@@ -68,7 +68,7 @@ class Model(nn.Module):
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
         self.sizes = {p: s[1:] for p, s in shapes.items()}  # resolutions at which soft masks are needed
-        self.other_sizes: dict[tuple[int, int], dict[str, tuple[int, int]]] = {}  # latent size (h,w) -> the same at that size
+        self.other_sizes: dict[tuple[int, int], dict[str, tuple[int, int]]] = {}  # by latent size (h,w)
         self.downscale = downscale
         self.timesteps = timesteps
         self.ragaf, self.injection = ragaf, injection

@@ -19,7 +19,7 @@ from ragaf_exp.core.randomness import generator
 from ragaf_exp.data.loader import collate
 from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.experiments.training import Training
-from ragaf_exp.models.regions.targets import TARGETS, asked, mean, moments, texture
+from ragaf_exp.models.regions.targets import TARGETS, mean, moments, target_sizes, texture
 from ragaf_exp.regions.soft_masks import soft_masks
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.losses.region_targets import target_losses
@@ -153,7 +153,7 @@ def losses(experiment: Training, **weights: float) -> dict[str, torch.Tensor]:
     if model.region_latent is not None:
         result["loss"].backward()
         rows = model.region_latent.weight.grad.abs().sum(1)
-        assert len(rows) == sum(asked(vars(loss), x0.shape[1]).values()) and (rows > 0).all()
+        assert len(rows) == sum(target_sizes(vars(loss), x0.shape[1]).values()) and (rows > 0).all()
     return result
 
 

@@ -140,7 +140,7 @@ def from_original(folder: Path, origin: Origin) -> AutoencoderTiny:
     try:
         net.load_state_dict({name: value.float() for name, value in state.items()})
     except RuntimeError as error:
-        raise UserError(f"{origin.key}: its taesd_*.safetensors do not fit TAESD; download them again") from error
+        raise UserError(f"{origin.key}: its taesd_*.safetensors do not fit TAESD; fetch them again") from error
     return net
 
 

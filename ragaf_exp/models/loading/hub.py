@@ -125,12 +125,12 @@ def load(kind: Any, origin: Origin, subfolder: str) -> tuple[nn.Module, Source]:
             use_safetensors=files[0].suffix == ".safetensors", output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # damaged files and wrong shapes make the loaders raise errors of many types
-        raise UserError(f"{origin.key}: {files[0]} can't be loaded ({brief(error)}); download it again") from error
+        raise UserError(f"{origin.key}: {files[0]} can't be loaded ({brief(error)}); fetch it again") from error
     for fault in ("missing_keys", "mismatched_keys"):
         if report[fault]:
             names = ", ".join(str(name) for name in sorted(report[fault], key=str)[:2])
             raise UserError(f"{origin.key}: {files[0]} does not fit its config.json ({len(report[fault])} "
-                            f"{fault.replace('_', ' ')}, such as {names}); download both again")  # fmt: skip
+                            f"{fault.replace('_', ' ')}, such as {names}); fetch it again")  # fmt: skip
     return net.float(), Source(origin.source, origin.revision, origin.variant, _checksum(files))
 
 
@@ -150,9 +150,9 @@ def read_config(origin: Origin, subfolder: str, name: str = "config.json") -> di
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(f"{origin.key}: has no {inner}{_guess(path)}") from error
+        raise UserError(f"{origin.key}: holds no {inner}{_guess(path)}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged ({brief(error)}); download it again") from error
+        raise UserError(f"{path}: damaged ({brief(error)}); fetch it again") from error
 
 
 def fetch(origin: Origin, patterns: list[str]) -> Path:
@@ -202,7 +202,7 @@ def _guess(path: Path) -> str:
     if any(root.glob("*.ckpt")) or any(root.glob("*.safetensors")):
         return f"; {CONVERT}"
     there = sorted(p.name for p in root.iterdir() if p.is_dir())[:8] if root.is_dir() else []
-    return f" (it has: {', '.join(there) or 'no folders'}); download the whole folder again"
+    return f" (it has: {', '.join(there) or 'no folders'}); fetch the whole folder again"
 
 
 def weight_files(folder: Path, origin: Origin) -> list[Path]:
@@ -220,8 +220,8 @@ def weight_files(folder: Path, origin: Origin) -> list[Path]:
             return files
     there = ", ".join(sorted(p.name for p in folder.glob("*") if p.suffix in (".safetensors", ".bin")))
     variant = f" of {origin.group}.variant={origin.variant}" if v else ""
-    fix = f"it has: {there}; set {origin.group}.variant" if there else "download the whole folder again"
-    raise UserError(f"{origin.key}: {folder} has no weights{variant}, such as {STEMS[0]}.safetensors ({fix})")
+    fix = f"it has: {there}; set {origin.group}.variant" if there else "fetch the whole folder again"
+    raise UserError(f"{origin.key}: {folder} holds no weights{variant}, such as {STEMS[0]}.safetensors ({fix})")
 
 
 def fingerprint(module: nn.Module, *settings: object) -> str:

@@ -1,4 +1,4 @@
-"""Region-Adaptive Graph-Attention Fusion: regions attend to their neighbours and to the words.
+"""Region-Adaptive Graph-Attention Fusion: regions attend to their neighbours and to the caption.
 
 Shapes: B batch, N regions, F node features, E edge features, R region width, T tokens, D text width, H heads.
 """
@@ -23,51 +23,71 @@ from ragaf_exp.models.regions.pooling import pool
 
 
 class GraphAttention(nn.Module):
-    """Pre-norm multi-head attention over a region's neighbours; edge features bias the logits and join the values."""
+    """Pre-norm multi-head attention over a region's neighbours. Edge features bias the logits and extend the values.
+
+    Args:
+        width: R, channels of a region.
+        heads: Number of attention heads.
+        edge_features: E, features per edge.
+    """
 
     def __init__(self, width: int, heads: int, edge_features: int):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
-        # what shifts all of a row's logits alike is lost in the softmax, so the last layer has no bias of its own
+        # the softmax cancels a constant shift of a row's logits, so the last layer has no bias
         self.edge_bias = nn.Sequential(nn.Linear(edge_features, width), nn.SiLU(), nn.Linear(width, heads, bias=False))
         self.edge_value = nn.Linear(heads * edge_features, width, bias=False)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
-        """x (B,N,R) -> (B,N,R); a node without neighbours is left as it is."""
+        """Update regions x (B,N,R); returns (B,N,R). Regions without neighbours do not change."""
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B,N,H,R/H)
-        y, seen = edges.attend(q, k, v, self.edge_bias(edges.features))  # (B,N,R), (B,N,HE)
-        return x + self.out(y + self.edge_value(seen)) * edges.connected
+        y, edge_sums = edges.attend(q, k, v, self.edge_bias(edges.features))  # (B,N,R), (B,N,HE)
+        return x + self.out(y + self.edge_value(edge_sums)) * edges.connected
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B,N,R) -> (B,H,N,R/H)."""
+    """Reshape (B,N,R) to (B,H,N,R/H)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class RegionTextAttention(nn.Module):
-    """Regions read the caption. A learned null token takes the regions that no word speaks of."""
+    """Cross-attention from regions to the caption. Regions that no word describes can attend to a learned null token.
+
+    Args:
+        width: R, channels of a region.
+        text_width: D, channels of a text token.
+        heads: Number of attention heads.
+        temperature: Divisor of the logits.
+        learn_temperature: Whether each head learns a factor of the temperature, which starts at 1.
+    """
 
     def __init__(self, width: int, text_width: int, heads: int, temperature: float = 1.0, learn_temperature: bool = False):
         super().__init__()
         self.heads, self.temperature = heads, temperature
-        # of each head, relative to the fixed one
+        # log of each head's inverse temperature, relative to the fixed one
         self.log_sharpness = nn.Parameter(torch.zeros(heads)) if learn_temperature else None
         self.norm = nn.LayerNorm(width)
-        self.q, self.k = nn.Linear(width, width), nn.Linear(text_width, width, bias=False)  # as above
+        self.q, self.k = nn.Linear(width, width), nn.Linear(text_width, width, bias=False)  # no bias, as above
         self.v, self.out = nn.Linear(text_width, width), nn.Linear(width, width)
         self.null = nn.Parameter(torch.randn(text_width) * 0.02)
 
     def forward(self, x: Tensor, text: Text, readable: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x (B,N,R) -> what was read (B,N,R) and the attention to the tokens (B,N,T), mean over heads.
+        """Attend to the caption.
 
-        readable (B,N,1+T) bool: the tokens that each region may read, the null token first; None: all.
+        Args:
+            x: Regions, (B,N,R).
+            text: Encoded captions, (B,T,D).
+            readable: (B,N,1+T) bool, the tokens that each region may attend to, the null token first; None = all.
+
+        Returns:
+            The attention output (B,N,R), and the attention to the tokens (B,N,T), the mean over heads.
         """
         batch = x.shape[0]
         tokens = torch.cat([self.null.expand(batch, 1, -1).to(text.tokens.dtype), text.tokens], 1)  # (B,1+T,D)
-        mask = F.pad(text.mask, (1, 0), value=True)  # the null token is always there
+        mask = F.pad(text.mask, (1, 0), value=True)  # the null token is never masked
         q, k, v = (split_heads(y, self.heads) for y in (self.q(self.norm(x)), self.k(tokens), self.v(tokens)))
         logits = (q @ k.transpose(-1, -2)).float() / (self.temperature * math.sqrt(q.shape[-1]))  # (B,H,N,1+T)
         if self.log_sharpness is not None:
@@ -79,14 +99,23 @@ class RegionTextAttention(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Pre-norm MLP, without its residual."""
+    """Pre-norm MLP without the residual connection."""
 
     def __init__(self, width: int):
         super().__init__(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
 
 class Layer(nn.Module):
-    """One exchange: with the neighbours, then with the caption. Structure and semantics stay apart for the fusion."""
+    """Attention to the neighbours, then to the caption. Structure and semantics stay separate for the fusion.
+
+    Args:
+        width: R, channels of a region.
+        heads: Number of attention heads.
+        edge_features: E, features per edge.
+        text_width: D, channels of a text token.
+        temperature: Temperature of the attention to the caption.
+        learn_temperature: Whether each head learns its temperature.
+    """
 
     def __init__(
         self, width: int, heads: int, edge_features: int, text_width: int, temperature: float, learn_temperature: bool
@@ -99,6 +128,18 @@ class Layer(nn.Module):
     def forward(
         self, structure: Tensor, semantics: Tensor, edges: Edges, text: Text, readable: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Update the regions.
+
+        Args:
+            structure: Geometry and hint features, (B,N,R).
+            semantics: Caption features, (B,N,R).
+            edges: Edges of the region graph.
+            text: Encoded captions, (B,T,D).
+            readable: (B,N,1+T) bool, the tokens that each region may attend to, the null token first; None = all.
+
+        Returns:
+            Structure (B,N,R), semantics (B,N,R), and the attention to the tokens (B,N,T).
+        """
         structure = self.graph(structure, edges)
         structure = structure + self.structure_mlp(structure)
         read, region_text = self.text(structure + semantics, text, readable)
@@ -108,7 +149,7 @@ class Layer(nn.Module):
 
 
 class TimeFilm(nn.Module):
-    """The timestep scales and shifts the region tokens; it starts by leaving them as they are."""
+    """Scales and shifts the region tokens depending on the timestep. It starts as the identity."""
 
     def __init__(self, width: int, frequencies: int = 8):
         super().__init__()
@@ -116,21 +157,33 @@ class TimeFilm(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), zero_module(nn.Linear(width, 2 * width)))
 
     def forward(self, tokens: Tensor, t: Tensor) -> Tensor:
-        """tokens (B,N,R), t (B,) in [0,1] -> (B,N,R)."""
+        """Modulate region tokens (B,N,R) by timesteps t (B,) in [0,1]; returns (B,N,R)."""
         scale, shift = self.mlp(self.waves(t))[:, None].chunk(2, dim=-1)
         return tokens * (1 + scale) + shift
 
 
 class Ragaf(nn.Module):
-    """The region encoder, its layers, and the fusion of structure and semantics into one token per region.
+    """The region encoder, its attention layers, and the fusion of structure and semantics into one token per region.
 
-    node_features F, edge_features E, hint_width, hint_sizes, text_width D, fusion and backend are wiring; hint_sizes
-    are the resolutions (h,w) at which the hint has features of training images, from the finest; backend passes the
-    messages between neighbours.
-    width: R. layers: exchanges with neighbours and caption. frequencies: of the Fourier features of positions.
-    pooled_levels: at how many of hint_sizes a region pools hint features, 0 = all. timestep: it scales and shifts the
-    region tokens. temperature: of the regions' attention to the caption; learn_temperature: each head has its own,
-    which starts there.
+    Args:
+        node_features: F, features per region (wiring).
+        edge_features: E, features per edge (wiring).
+        hint_width: Channels of the hint features (wiring).
+        hint_sizes: Resolutions (h,w) of the hint features of training images, from fine to coarse (wiring).
+        text_width: D, channels of a text token (wiring).
+        fusion: Module that computes the fusion weights (wiring).
+        backend: Implementation of message passing between neighbours (wiring).
+        width: R, channels of a region.
+        layers: Number of layers, each with attention to neighbours and caption.
+        heads: Number of attention heads.
+        frequencies: Number of Fourier frequencies per node feature, 0 = none.
+        pooled_levels: Number of hint resolutions at which regions pool features, from the finest; 0 = all.
+        timestep: Whether the timestep scales and shifts the region tokens.
+        temperature: Temperature of the regions' attention to the caption.
+        learn_temperature: Whether each head learns its temperature, starting from this one.
+
+    Raises:
+        UserError: The settings are inconsistent.
     """
 
     frequency: Tensor
@@ -146,7 +199,7 @@ class Ragaf(nn.Module):
         at_least("ragaf", 0, frequencies=frequencies, pooled_levels=pooled_levels)
         at_least("ragaf", 1e-3, temperature=temperature)
         if pooled_levels > len(hint_sizes):
-            raise UserError(f"ragaf.pooled_levels={pooled_levels}: this hint has {len(hint_sizes)}; take 0 for all of them")
+            raise UserError(f"ragaf.pooled_levels={pooled_levels}: this hint has {len(hint_sizes)} levels; set 0 for all")
         if width % heads:
             raise UserError(f"ragaf.width={width}: must be a multiple of ragaf.heads={heads}")
         self.register_buffer("frequency", math.pi * 2.0 ** torch.arange(frequencies) / 2, persistent=False)
@@ -165,7 +218,18 @@ class Ragaf(nn.Module):
         self, nodes: Tensor, node_mask: Tensor, edges: Tensor, edge_mask: Tensor,
         soft_masks: dict[tuple[int, int], Tensor], hint: list[Tensor], text: Text, readable: Tensor | None = None,
     ) -> RegionState:  # fmt: skip
-        """nodes (B,N,F), masks, edges (B,N,N,E), hint: (B,hint_width,h,w) of each of `levels`, readable (B,N,1+T)."""
+        """Encode the regions of a batch.
+
+        Args:
+            nodes: Node features, (B,N,F).
+            node_mask: (B,N) bool, True = a region.
+            edges: Edge features, (B,N,N,E).
+            edge_mask: (B,N,N) bool, True = an edge.
+            soft_masks: (h,w) -> (B,N,h,w), the region's share of each pixel.
+            hint: Hint features (B,hint_width,h,w) of each of `levels`.
+            text: Encoded captions, (B,T,D).
+            readable: (B,N,1+T) bool, the tokens that each region may attend to, the null token first; None = all.
+        """
         angle = (nodes[..., None] * self.frequency).flatten(-2)  # (B,N,F frequencies)
         geometry = self.geometry(torch.cat([nodes, angle.sin(), angle.cos()], dim=-1))  # (B,N,R)
         pooled = [pool(x, soft_masks[x.shape[2], x.shape[3]]) for x in hint]
@@ -177,15 +241,18 @@ class Ragaf(nn.Module):
         for layer in self.layers:
             structure, semantics, region_text = layer(structure, semantics, listed, text, readable)
             maps.append(region_text)
-        # a region that has found its words in one layer is free to look elsewhere in the next
+        # the mean over layers: a region that attends to its words in one layer may attend to others in the next
         region_text = torch.stack(maps).mean(0) * node_mask[..., None]  # (B,N,T)
         return RegionState(structure, semantics, region_text, node_mask, soft_masks)
 
     def fuse(self, state: RegionState, t: Tensor) -> tuple[Tensor, Tensor]:
-        """t (B,) in [0,1], 1 = pure noise -> region tokens (B,N,R) and fusion weights (B,N,2), mean over channels.
+        """Fuse structure and semantics at timesteps t (B,) in [0,1], 1 = pure noise.
 
-        Importance extrapolates from the token of a region that reads nothing, as classifier-free guidance does from
-        the prediction without a caption (Ho & Salimans 2022), but region by region and without the denoiser.
+        Importance extrapolates from the token of a region without text. Classifier-free guidance (Ho & Salimans 2022)
+        does the same from the prediction without a caption; here it acts per region and needs no denoiser pass.
+
+        Returns:
+            Region tokens (B,N,R), and fusion weights (B,N,2), the mean over channels.
         """
         tokens, weights = self._fuse(state, t)
         if state.importance is not None and state.silent is not None:
@@ -196,8 +263,8 @@ class Ragaf(nn.Module):
 
     def _fuse(self, state: RegionState, t: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.fusion(t, state.structure + state.semantics)  # (B,N,2) or (B,N,2,R)
-        each = weights if weights.ndim == 4 else weights[..., None]
-        sketch, text = each.unbind(2)
+        per_channel = weights if weights.ndim == 4 else weights[..., None]
+        sketch, text = per_channel.unbind(2)
         tokens = sketch * self.structure_norm(state.structure)
         tokens = tokens + text * self.semantics_norm(state.semantics)
         tokens = tokens if self.time is None else self.time(tokens, t)

@@ -1,7 +1,7 @@
-"""Fusion (config group `fusion`): how much of a region token is sketch and how much is text, at timestep t.
+"""Fusion (config group `fusion`): the weights of sketch and text in a region token at timestep t.
 
-Every fusion maps (t, region) to weights (B,N,2): [..., 0] sketch, [..., 1] text; or, where every channel of a region
-token has weights of its own, (B,N,2,R).
+Every fusion maps (t, region) to weights (B,N,2): [..., 0] sketch, [..., 1] text. A fusion with separate weights for every
+channel of a region token returns (B,N,2,R).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ragaf_exp.models.layers import zero_module
 
 
 def _weights(sketch: Tensor, regions: Tensor) -> Tensor:
-    """sketch (B,) in [0,1] -> (B,N,2), summing to 1."""
+    """Expand sketch weights (B,) in [0,1] to weights (B,N,2) that sum to 1."""
     sketch = sketch.to(regions.dtype)[:, None].expand(regions.shape[:2])
     return torch.stack([sketch, 1 - sketch], dim=-1)
 
@@ -34,13 +34,20 @@ class FourierTimeEmbedding(nn.Module):
         self.register_buffer("frequency", math.pi * 2.0 ** torch.arange(frequencies) / 2, persistent=False)
 
     def forward(self, t: Tensor) -> Tensor:
-        """t (B,) in [0,1] -> (B, 2 frequencies)."""
+        """Embed timesteps t (B,) in [0,1]; returns (B, 2 frequencies)."""
         angle = t[:, None] * self.frequency
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 class Learned(nn.Module):
-    """Softmax weights from the timestep and, where per_region, the region itself; half and half at the start."""
+    """Softmax weights computed from the timestep and optionally the region. They start at one half each.
+
+    Args:
+        width: R, channels of a region (wiring).
+        hidden: Hidden width of the MLP.
+        frequencies: Number of frequencies of the timestep embedding.
+        per_region: Whether the weights depend on the region as well.
+    """
 
     def __init__(self, width: int, hidden: limits.Width = 64, frequencies: limits.Frequencies = 8, per_region: bool = True):
         super().__init__()
@@ -55,11 +62,11 @@ class Learned(nn.Module):
         return 2
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
-        """t (B,) in [0,1], 1 = pure noise; regions (B,N,R) -> (B,N,2)."""
+        """Compute weights (B,N,2) from timesteps t (B,) in [0,1], 1 = pure noise, and regions (B,N,R)."""
         return self._logits(t, regions).softmax(-1)
 
     def _logits(self, t: Tensor, regions: Tensor) -> Tensor:
-        """(B,N,outputs)."""
+        """Return logits (B,N,outputs) for timesteps t (B,) and regions (B,N,R)."""
         hidden = self.time(self.waves(t))[:, None]  # (B,1,hidden)
         if self.region is not None:
             hidden = hidden + self.region(regions)
@@ -67,20 +74,33 @@ class Learned(nn.Module):
 
 
 class Gated(Learned):
-    """A gate for every channel of a region token: its sketch weight; half and half at the start."""
+    """A sigmoid gate per channel of a region token, which is its sketch weight. It starts at one half.
+
+    Args:
+        width: R, channels of a region (wiring).
+        hidden: Hidden width of the MLP.
+        frequencies: Number of frequencies of the timestep embedding.
+        per_region: Whether the gates depend on the region as well.
+    """
 
     @staticmethod
     def _outputs(width: int) -> int:
         return width
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
-        """-> (B,N,2,R)."""
+        """Compute weights (B,N,2,R) from timesteps t (B,) in [0,1], 1 = pure noise, and regions (B,N,R)."""
         gate = self._logits(t, regions).sigmoid()
         return torch.stack([gate, 1 - gate], dim=2)
 
 
 class Heuristic(nn.Module):
-    """Linear hand-over: sketch = low + (high - low) t, text the rest (structure early, semantics late)."""
+    """A linear schedule: sketch = low + (high - low) t, text = 1 - sketch, so that structure comes first.
+
+    Args:
+        width: Not used (wiring).
+        low: Sketch weight at t = 0, in [0,1].
+        high: Sketch weight at t = 1, pure noise, in [0,1].
+    """
 
     def __init__(self, width: int, low: limits.Share = 0.3, high: limits.Share = 0.9):
         super().__init__()
@@ -89,24 +109,37 @@ class Heuristic(nn.Module):
         self.low, self.high = low, high
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        """Compute weights (B,N,2) from timesteps t (B,) in [0,1], 1 = pure noise; regions (B,N,R) give the shape."""
         return _weights(self.low + (self.high - self.low) * t, regions)
 
 
 class Cosine(Heuristic):
-    """Cosine hand-over: sketch = low + (high - low) (1 - cos(pi t)) / 2."""
+    """A cosine schedule: sketch = low + (high - low) (1 - cos(pi t)) / 2, text = 1 - sketch.
+
+    Args:
+        width: Not used (wiring).
+        low: Sketch weight at t = 0, in [0,1].
+        high: Sketch weight at t = 1, pure noise, in [0,1].
+    """
 
     def __init__(self, width: int, low: limits.Share = 0.1, high: limits.Share = 0.9):
         super().__init__(width, low, high)
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        """Compute weights (B,N,2) from timesteps t (B,) in [0,1], 1 = pure noise; regions (B,N,R) give the shape."""
         return _weights(self.low + (self.high - self.low) * (1 - torch.cos(math.pi * t)) / 2, regions)
 
 
 class Hybrid(Learned):
-    """A learnable blend of the linear hand-over and learned weights, half of each at the start.
+    """A learned blend of the linear schedule and learned weights. It starts with one half of each.
 
-    low, high: of the hand-over. hidden, frequencies: of the learned part. per_region: weights and blend may differ
-    from region to region.
+    Args:
+        width: R, channels of a region (wiring).
+        low: Sketch weight of the schedule at t = 0, in [0,1].
+        high: Sketch weight of the schedule at t = 1, pure noise, in [0,1].
+        hidden: Hidden width of the MLP.
+        frequencies: Number of frequencies of the timestep embedding.
+        per_region: Whether the learned weights and the blend depend on the region as well.
     """
 
     def __init__(
@@ -121,13 +154,14 @@ class Hybrid(Learned):
         return 3  # two weights and the blend
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        """Compute weights (B,N,2) from timesteps t (B,) in [0,1], 1 = pure noise, and regions (B,N,R)."""
         logits = self._logits(t, regions)
         blend = logits[..., 2:].sigmoid()  # share of the learned part
         return blend * logits[..., :2].softmax(-1) + (1 - blend) * self.heuristic(t, regions)
 
 
 class Fixed(nn.Module):
-    """The same weight at every timestep; sketch=0 leaves the text alone, sketch=1 the sketch."""
+    """A constant weight at every timestep: sketch=0 uses the text only, sketch=1 the sketch only."""
 
     def __init__(self, width: int, sketch: limits.Share = 0.5):
         super().__init__()
@@ -135,16 +169,18 @@ class Fixed(nn.Module):
         self.sketch = sketch
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        """Return weights (B,N,2) for timesteps t (B,) and regions (B,N,R)."""
         return _weights(torch.full_like(t, self.sketch), regions)
 
 
 class Unweighted(nn.Module):
-    """No fusion: sketch and text are both passed on whole."""
+    """No weighting: the sketch and text parts are added with weight 1."""
 
     def __init__(self, width: int):
         super().__init__()
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
+        """Return weights of 1, (B,N,2), for regions (B,N,R)."""
         return regions.new_ones(*regions.shape[:2], 2)
 
 

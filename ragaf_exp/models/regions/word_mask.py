@@ -1,7 +1,7 @@
-"""Regional prompting by an attention mask: the pixels of a region attend to the words of the region alone.
+"""Regional prompting by an attention mask: the pixels of a region attend only to the words of that region.
 
-The rival of region tokens, as in EliGen (arXiv 2501.01097) and Regional-Prompting-FLUX (arXiv 2411.02395); the words of a
-region are here those that the region attends to, without annotation.
+This is the baseline for region tokens, as in EliGen (arXiv 2501.01097) and Regional-Prompting-FLUX (arXiv 2411.02395).
+Here the words of a region are those that the region attends to, so no annotation is needed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ class WordMask(Injection):
 
     Args:
         shapes: Injection point -> (C,h,w) (wiring).
-        width: R (wiring).
+        width: R, channels of a region token (wiring).
         cross_layers: Number of layers that attend to the text (wiring).
-        points: Injection points at which region tokens are added as well, none by default.
-        hard: Mask by each pixel's largest region, else by all of its regions by their shares.
-        share: The first share of the layers that is masked, in (0,1].
-        strength: Of the mask, whose logits fall by 6.9 times it; 0 = learned per layer, from no mask at all.
+        points: Injection points at which region tokens are added as well; none by default.
+        hard: Whether to mask by each pixel's largest region only; otherwise by all of its regions, by their shares.
+        share: Share of the layers that is masked, from the first, in (0,1].
+        strength: Strength of the mask, which lowers logits by 6.9 times this; 0 = learned per layer, starting at zero.
+
+    Raises:
+        UserError: strength or share is out of range.
     """
 
     layers: Tensor  # (cross_layers,) 1 where the mask applies
@@ -50,13 +53,13 @@ class WordMask(Injection):
             self.gates = None
 
     def words(self, state: RegionState) -> WordBias:
-        """0 for the words of the pixel's region, log FLOOR for others; a pixel without a region sees all words."""
+        """Compute the mask: 0 for words of the pixel's region, log FLOOR for others, 0 for pixels without a region."""
         attended = {state.sizes.get(p, size) for p, size in self.attended.items()}
         maps = {h * w: self._log_map(state.soft_masks[h, w], state) for h, w in attended}
         return WordBias(maps, self.layers * (self.strength if self.gates is None else self.gates))
 
     def _log_map(self, masks: Tensor, state: RegionState) -> Tensor:
-        """masks (B,N,h,w) -> (B,h w,T)."""
+        """Compute the mask (B,h w,T) for soft masks (B,N,h,w)."""
         cells = masks.flatten(2).transpose(1, 2).float()  # (B,hw,N)
         if self.hard:
             cells = F.one_hot(cells.argmax(-1), cells.shape[-1]) * (cells.amax(-1, keepdim=True) > 0)
@@ -65,7 +68,7 @@ class WordMask(Injection):
         return visible.clamp(FLOOR, 1).log()
 
     def _own_words(self, state: RegionState) -> Tensor:
-        """(B,N,T): 1 for the words of each region, and for the token that opens every caption."""
+        """Return (B,N,T): 1 for the words of each region and for the start token."""
         attention = state.region_text.float().detach()
         own = attention >= OWN * attention.amax(-1, keepdim=True)
         own[..., 0] = True

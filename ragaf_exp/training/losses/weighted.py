@@ -12,7 +12,7 @@ from torch import Tensor
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.models.conditioning import Conditioning, RegionState
 from ragaf_exp.models.model import Prediction
-from ragaf_exp.models.regions.targets import asked
+from ragaf_exp.models.regions.targets import target_sizes
 from ragaf_exp.training.losses.region_targets import target_losses
 from ragaf_exp.training.losses.region_text import contrastive, coverage, entropy, spans
 from ragaf_exp.training.micro_batches import MicroBatchWeight
@@ -58,7 +58,7 @@ def region_losses(
 
 def _region_targets(predicted: Tensor, state: RegionState, x_0: Tensor, weights: LossWeights) -> dict[str, Tensor]:
     """predicted (B,N,values of all targets)."""
-    sizes = asked(weights, x_0.shape[1])
+    sizes = target_sizes(weights, x_0.shape[1])
     return target_losses(predicted, sizes, state.soft_masks[x_0.shape[2], x_0.shape[3]], state.region_mask, x_0)
 
 
