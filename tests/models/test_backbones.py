@@ -190,12 +190,12 @@ def no_weights(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["codec=pixel"], ("4 channels", "48", "codec")),
-        (["text=tiny"], ("32", "128 wide")),
+        (["codec=pixel"], ("4 input", "48 channels", "codec")),
+        (["text=tiny"], ("32 channels", "outputs 128")),
         (["text=tiny", "text.width=32"], None),
         (["diffusion=x0"], ("squaredcos_cap_v2", "scaled_linear", "diffusion=folder")),
         (["diffusion=eps"], ("beta_schedule", "diffusion=folder")),
-        (["backbone=sd15_inpaint"], ("takes 4 channels", "9")),
+        (["backbone=sd15_inpaint"], ("4 input", "need 9")),
         (["data.size=36"], ("data.size=36", "8")),
         (["backbone.source=nowhere/at/all"], ("nowhere/at/all", "no such folder")),
         (["backbone.source=''"], ("backbone.source", "weights=none")),

@@ -66,5 +66,5 @@ def _sourced(model: nn.Module) -> list[tuple[str, PretrainedModule]]:
 
 def _check(name: str, source: Source, recorded: dict[str, str] | None) -> None:
     if recorded is not None and recorded["sha256"] != source.sha256:
-        raise UserError(f"{name}.source={source.source}: its weights differ from those that this run was trained with "
+        raise UserError(f"{name}.source={source.source}: its weights are not those that this run was trained with "
                         f"(sha256 {recorded['sha256'][:12]}, now {source.sha256[:12]}); restore them")  # fmt: skip

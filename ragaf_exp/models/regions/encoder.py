@@ -199,7 +199,7 @@ class Ragaf(nn.Module):
         at_least("ragaf", 0, frequencies=frequencies, pooled_levels=pooled_levels)
         at_least("ragaf", 1e-3, temperature=temperature)
         if pooled_levels > len(hint_sizes):
-            raise UserError(f"ragaf.pooled_levels={pooled_levels}: this hint has {len(hint_sizes)} levels; set 0 for all")
+            raise UserError(f"ragaf.pooled_levels={pooled_levels}: this hint has {len(hint_sizes)} levels; take 0 for all")
         if width % heads:
             raise UserError(f"ragaf.width={width}: must be a multiple of ragaf.heads={heads}")
         self.register_buffer("frequency", math.pi * 2.0 ** torch.arange(frequencies) / 2, persistent=False)
