@@ -14,7 +14,7 @@ class Source:
     source: str
     revision: str
     variant: str
-    sha256: str  # of the weight files
+    sha256: str  # checksum of the weight files
 
     def facts(self) -> dict[str, str]:
         """Return the fields as a dict."""

@@ -53,8 +53,8 @@ class Block(nn.Module):
         Returns:
             Updated image tokens, (B,L,C).
         """
-        scale, shift, gate, scale_2, shift_2, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)
-        x = x + gate * self.own(self.norms[0](x) * (1 + scale) + shift, rotation)
+        scale, shift, gate, scale_2, shift_2, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)  # (B,1,C) each
+        x = x + gate * self.own(self.norms[0](x) * (1 + scale) + shift, rotation)  # (B,L,C)
         x = x + self.cross(self.cross_norm(x), tokens, bias)
         return x + gate_2 * self.feed(self.norms[1](x) * (1 + scale_2) + shift_2)
 

@@ -28,7 +28,7 @@ class Branch(nn.Module):
 
     def before(self, x: Tensor, c: Tensor) -> Tensor:
         """Normalise and modulate tokens x (B,L,C) by c (B,C); returns the input of attention, (B,L,C)."""
-        scale, shift = self.modulation(c)[:, None].chunk(6, dim=-1)[:2]
+        scale, shift = self.modulation(c)[:, None].chunk(6, dim=-1)[:2]  # (B,1,C) each
         return self.norms[0](x) * (1 + scale) + shift
 
     def after(self, x: Tensor, c: Tensor, read: Tensor) -> Tensor:
@@ -42,8 +42,8 @@ class Branch(nn.Module):
         Returns:
             Updated tokens, (B,L,C).
         """
-        gate, scale, shift, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)[2:]
-        x = x + gate * read
+        gate, scale, shift, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)[2:]  # (B,1,C) each
+        x = x + gate * read  # (B,L,C)
         return x + gate_2 * self.feed(self.norms[1](x) * (1 + scale) + shift)
 
 
@@ -57,7 +57,7 @@ class LastText(nn.Module):
 
     def before(self, x: Tensor, c: Tensor) -> Tensor:
         """Normalise and modulate tokens x (B,T,C) by c (B,C); returns the input of attention, (B,T,C)."""
-        scale, shift = self.modulation(c)[:, None].chunk(2, dim=-1)
+        scale, shift = self.modulation(c)[:, None].chunk(2, dim=-1)  # (B,1,C) each
         return self.norm(x) * (1 + scale) + shift
 
     def after(self, x: Tensor, c: Tensor, read: Tensor | None) -> Tensor:
@@ -85,7 +85,7 @@ class JointBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, last: bool):
         super().__init__()
-        self.joint = JointAttention(width, heads, answers=not last)
+        self.joint = JointAttention(width, heads, updates_text=not last)
         self.image = Branch(width)
         self.text = LastText(width) if last else Branch(width)
 
@@ -105,8 +105,8 @@ class JointBlock(nn.Module):
         Returns:
             Updated image tokens (B,L,C) and text tokens (B,T,C).
         """
-        read, answered = self.joint(self.image.before(x, c), self.text.before(text, c), bias, padding, rotation)
-        return self.image.after(x, c, read), self.text.after(text, c, answered)
+        read, text_out = self.joint(self.image.before(x, c), self.text.before(text, c), bias, padding, rotation)
+        return self.image.after(x, c, read), self.text.after(text, c, text_out)
 
 
 class MMDiT(TokenBackbone):
@@ -141,8 +141,8 @@ class MMDiT(TokenBackbone):
 
     def condition(self, t: Tensor, text: Text) -> Tensor:
         """Embed timesteps t (B,) and the mean of the text tokens in the conditioning vector, (B,C)."""
-        present = text.mask[..., None].to(text.tokens.dtype)
-        mean = (text.tokens * present).sum(1) / present.sum(1)
+        present = text.mask[..., None].to(text.tokens.dtype)  # (B,T,1)
+        mean = (text.tokens * present).sum(1) / present.sum(1)  # (B,D)
         return super().condition(t, text) + F.silu(self.pooled(mean))
 
     def through(
@@ -162,7 +162,7 @@ class MMDiT(TokenBackbone):
         Returns:
             Image tokens, (B,L,C).
         """
-        tokens, padding = self.text_in(text.tokens), text_bias(text, 0, x.shape[1], None)
+        tokens, padding = self.text_in(text.tokens), text_bias(text, 0, x.shape[1], None)  # (B,T,C), (B,1,1,T)
         for i, layer in enumerate(self.layers):
             bias = padding if words is None else text_bias(text, i, x.shape[1], words)
             x, tokens = layer(x, tokens, c, bias, padding, rotation)

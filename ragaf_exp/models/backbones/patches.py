@@ -35,7 +35,7 @@ class PatchEmbedding(nn.Module):
         Returns:
             Features (B,features,h,w) and tokens (B,h/p w/p,width).
         """
-        features = change(self.first(x_t))
+        features = change(self.first(x_t))  # (B,features,h,w)
         features = features + self.second(F.silu(features))
         return features, self.merge(features).flatten(2).transpose(1, 2)
 
@@ -70,7 +70,7 @@ class PatchOutput(nn.Module):
         Returns:
             The prediction, (B,C,h,w).
         """
-        scale, shift = self.modulation(c)[:, None].chunk(2, dim=-1)
-        x = self.split(self.norm(x) * (1 + scale) + shift)
-        y = F.pixel_shuffle(x.transpose(1, 2).unflatten(2, size), self.patch) + features
+        scale, shift = self.modulation(c)[:, None].chunk(2, dim=-1)  # (B,1,width) each
+        x = self.split(self.norm(x) * (1 + scale) + shift)  # (B,L,features p^2)
+        y = F.pixel_shuffle(x.transpose(1, 2).unflatten(2, size), self.patch) + features  # (B,features,h,w)
         return self.last(F.silu(y + self.first(F.silu(y))))

@@ -95,7 +95,7 @@ def _by_layout(unet: UNet2DConditionModel, height: int, width: int) -> dict[str,
     for i, block in enumerate(unet.down_blocks):
         inner = [(resnet.out_channels, *size) for resnet in block.resnets]
         attended = inner[-1] if getattr(block, "attentions", None) else None
-        if block.downsamplers:  # of stride 2 with a padding of 1; channels stay
+        if block.downsamplers:  # stride 2, padding 1, same channels
             size = (-(-size[0] // 2), -(-size[1] // 2))
             inner.append((inner[-1][0], *size))
         skips += inner

@@ -54,7 +54,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, watch: Watch | 
     """
     bias = None if bias is None else bias.to(q.dtype).expand(-1, -1, q.shape[2], -1)
     if watch is not None:
-        logits = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+        logits = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5  # (B,heads,L,K)
         watch((logits if bias is None else logits + bias).softmax(-1).mean(1)[..., :shown])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(-2)
 
@@ -123,8 +123,8 @@ class CrossAttention(nn.Module):
         Returns:
             (B,L,C).
         """
-        q, k = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(tokens))
-        v = split_heads(self.to_v(tokens), self.heads)
+        q, k = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(tokens))  # (B,heads,L,d), (B,heads,T,d)
+        v = split_heads(self.to_v(tokens), self.heads)  # (B,heads,T,d)
         return self.to_out(attend(q, k, v, bias, self.watch, tokens.shape[1]))
 
 
@@ -136,7 +136,7 @@ class JointAttention(nn.Module):
     Args:
         width: C, channels of a token.
         heads: Number of attention heads.
-        answers: Whether text tokens are updated too. The last layer of a network does not update them.
+        updates_text: Whether text tokens are updated too. The last layer of a network does not update them.
 
     Attributes:
         watch: If set, it is called with the image-to-text attention (B,L,T), the mean over heads.
@@ -144,14 +144,14 @@ class JointAttention(nn.Module):
 
     watch: Watch | None = None
 
-    def __init__(self, width: int, heads: int, answers: bool):
+    def __init__(self, width: int, heads: int, updates_text: bool):
         super().__init__()
         self.heads = heads
         self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
         self.add_k, self.add_v = nn.Linear(width, width), nn.Linear(width, width)
         self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
         self.add_norm_k = HeadNorm(width, heads)
-        if answers:
+        if updates_text:
             self.add_q, self.add_out = nn.Linear(width, width), nn.Linear(width, width)
             self.add_norm_q = HeadNorm(width, heads)
 
@@ -172,10 +172,10 @@ class JointAttention(nn.Module):
         """
         length, image = text.shape[1], x.shape[1]
         q, k = (rotate(y, rotation) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))
-        keys = torch.cat([self.add_norm_k(self.add_k(text)), k], dim=2)
+        keys = torch.cat([self.add_norm_k(self.add_k(text)), k], dim=2)  # (B,heads,T+L,d)
         values = torch.cat([split_heads(self.add_v(text), self.heads), split_heads(self.to_v(x), self.heads)], dim=2)
         read = self.to_out(attend(q, keys, values, F.pad(bias, (0, image)), self.watch, length))
         if not hasattr(self, "add_q"):
             return read, None
-        answered = attend(self.add_norm_q(self.add_q(text)), keys, values, F.pad(padding, (0, image)))
-        return read, self.add_out(answered)
+        text_out = attend(self.add_norm_q(self.add_q(text)), keys, values, F.pad(padding, (0, image)))
+        return read, self.add_out(text_out)

@@ -114,13 +114,13 @@ class TokenBackbone(Backbone):
             The prediction, (B,C,h,w).
         """
         at, size = Injected(residuals, modulations), (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride)
-        features, x = self.embedding(x_t, partial(at.on_map, FIRST))
+        features, x = self.embedding(x_t, partial(at.on_map, FIRST))  # (B,features,h,w), (B,L,C)
         position = self.positions.embedding(*size, self.width, x.device)
         x = x if position is None else x + position.to(x.dtype)
         rotation = self.positions.rotation(*size, self.width // self.heads, x.device)
-        c = self.condition(t, text)
+        c = self.condition(t, text)  # (B,C)
         x = self.through(x, c, text, words, rotation, lambda i, y: at.on_tokens(f"{BLOCK}{i}", y, size))
-        out = self.output(x, c, features, size)
+        out = self.output(x, c, features, size)  # (B,C,h,w)
         return out if self.head is None else self.head(out, x_t, partial(at.on_map, OUT))
 
     def blocks(self) -> list[nn.Module]:

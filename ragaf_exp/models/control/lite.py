@@ -62,7 +62,7 @@ class LiteHint(Hint):
         Returns:
             Resolution (h,w) -> features (B,width,h,w); at full resolution, the sketch itself.
         """
-        x = self.stem(F.pixel_unshuffle(2 * sketch, self.downscale))
+        x = self.stem(F.pixel_unshuffle(2 * sketch, self.downscale))  # (B,width,h,w)
         finest, *coarser = self.resolutions(x.shape[2], x.shape[3])
         by_size = {(sketch.shape[2], sketch.shape[3]): sketch, finest: x}
         for size, level in zip(coarser, self.levels, strict=True):

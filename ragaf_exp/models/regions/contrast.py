@@ -36,7 +36,8 @@ class Contrast(nn.Module):
             The fit of regions of item i to caption j, and of caption i to regions of item j, both (B,B).
         """
         words = words_of(text)  # (B,T)
-        region, word = F.normalize(self.region(state.structure), dim=-1), F.normalize(self.word(text.tokens), dim=-1)
+        region = F.normalize(self.region(state.structure), dim=-1)  # (B,N,shared)
+        word = F.normalize(self.word(text.tokens), dim=-1)  # (B,T,shared)
         cosine = torch.einsum("ind,jtd->ijnt", region, word).float()  # (B,B,N,T)
         real = state.region_mask  # (B,N)
         best_word = cosine.masked_fill(~words[None, :, None], MASK_VALUE).amax(-1)  # (B,B,N)

@@ -142,7 +142,7 @@ class Layer(nn.Module):
         """
         structure = self.graph(structure, edges)
         structure = structure + self.structure_mlp(structure)
-        read, region_text = self.text(structure + semantics, text, readable)
+        read, region_text = self.text(structure + semantics, text, readable)  # (B,N,R), (B,N,T)
         semantics = semantics + read
         semantics = semantics + self.semantics_mlp(semantics)
         return structure, semantics, region_text
@@ -158,7 +158,7 @@ class TimeFilm(nn.Module):
 
     def forward(self, tokens: Tensor, t: Tensor) -> Tensor:
         """Modulate region tokens (B,N,R) by timesteps t (B,) in [0,1]; returns (B,N,R)."""
-        scale, shift = self.mlp(self.waves(t))[:, None].chunk(2, dim=-1)
+        scale, shift = self.mlp(self.waves(t))[:, None].chunk(2, dim=-1)  # (B,1,R) each
         return tokens * (1 + scale) + shift
 
 
@@ -232,7 +232,7 @@ class Ragaf(nn.Module):
         """
         angle = (nodes[..., None] * self.frequency).flatten(-2)  # (B,N,F frequencies)
         geometry = self.geometry(torch.cat([nodes, angle.sin(), angle.cos()], dim=-1))  # (B,N,R)
-        pooled = [pool(x, soft_masks[x.shape[2], x.shape[3]]) for x in hint]
+        pooled = [pool(x, soft_masks[x.shape[2], x.shape[3]]) for x in hint]  # (B,N,hint_width) each
         structure = geometry + self.pooled(torch.cat(pooled, dim=-1))
         structure = structure + self.encode_mlp(structure)
         semantics = torch.zeros_like(structure)
@@ -264,7 +264,7 @@ class Ragaf(nn.Module):
     def _fuse(self, state: RegionState, t: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.fusion(t, state.structure + state.semantics)  # (B,N,2) or (B,N,2,R)
         per_channel = weights if weights.ndim == 4 else weights[..., None]
-        sketch, text = per_channel.unbind(2)
+        sketch, text = per_channel.unbind(2)  # (B,N,1 or R) each
         tokens = sketch * self.structure_norm(state.structure)
         tokens = tokens + text * self.semantics_norm(state.semantics)
         tokens = tokens if self.time is None else self.time(tokens, t)

@@ -35,7 +35,7 @@ class FourierTimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed timesteps t (B,) in [0,1]; returns (B, 2 frequencies)."""
-        angle = t[:, None] * self.frequency
+        angle = t[:, None] * self.frequency  # (B,frequencies)
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
@@ -69,7 +69,7 @@ class Learned(nn.Module):
         """Return logits (B,N,outputs) for timesteps t (B,) and regions (B,N,R)."""
         hidden = self.time(self.waves(t))[:, None]  # (B,1,hidden)
         if self.region is not None:
-            hidden = hidden + self.region(regions)
+            hidden = hidden + self.region(regions)  # (B,N,hidden)
         return self.out(F.silu(hidden)).expand(*regions.shape[:2], -1)
 
 
@@ -89,7 +89,7 @@ class Gated(Learned):
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
         """Compute weights (B,N,2,R) from timesteps t (B,) in [0,1], 1 = pure noise, and regions (B,N,R)."""
-        gate = self._logits(t, regions).sigmoid()
+        gate = self._logits(t, regions).sigmoid()  # (B,N,R)
         return torch.stack([gate, 1 - gate], dim=2)
 
 
@@ -155,8 +155,8 @@ class Hybrid(Learned):
 
     def forward(self, t: Tensor, regions: Tensor) -> Tensor:
         """Compute weights (B,N,2) from timesteps t (B,) in [0,1], 1 = pure noise, and regions (B,N,R)."""
-        logits = self._logits(t, regions)
-        blend = logits[..., 2:].sigmoid()  # share of the learned part
+        logits = self._logits(t, regions)  # (B,N,3)
+        blend = logits[..., 2:].sigmoid()  # (B,N,1), share of the learned part
         return blend * logits[..., :2].softmax(-1) + (1 - blend) * self.heuristic(t, regions)
 
 

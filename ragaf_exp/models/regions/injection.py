@@ -66,7 +66,7 @@ class Injection(nn.Module):
         Returns:
             Residuals, which include the hint's, and modulations that are applied after them.
         """
-        spread = {p: self._spread(p, tokens, state) for p in self.shapes}
+        spread = {p: self._spread(p, tokens, state) for p in self.shapes}  # (B,C,h,w) each
         return Injected(hint | {p: hint[p] + added if p in hint else added for p, added in spread.items()})
 
     def words(self, state: RegionState) -> WordBias | None:
@@ -166,12 +166,12 @@ class RegionCrossAttention(nn.Module):
             (B,C,h,w).
         """
         pixels = features.flatten(2).transpose(1, 2)  # (B,hw,C)
-        q = self.q(self.norm(pixels))
+        q = self.q(self.norm(pixels))  # (B,hw,R)
         k, v = self.kv(tokens).unflatten(-1, (2, self.slots, -1)).unbind(2)  # (B,N,slots,R)
         k = torch.cat([self.null.expand(len(k), 1, -1).to(k.dtype), k.flatten(1, 2)], 1)  # (B,1+N slots,R)
-        v = F.pad(v.flatten(1, 2), (0, 0, 1, 0))
+        v = F.pad(v.flatten(1, 2), (0, 0, 1, 0))  # (B,1+N slots,R)
         bias = torch.cat([bias[..., :1], bias[..., 1:].repeat_interleave(self.slots, -1)], -1)[:, None]
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B,heads,tokens,d)
         read = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=bias.to(q.dtype))  # (B,heads,hw,d)
         return self.out(read.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(2, features.shape[2:])
 

@@ -54,7 +54,7 @@ def texture(x0: Tensor, masks: Tensor) -> Tensor:
     """
     share = masks / masks.amax((2, 3), keepdim=True).clamp(min=EMPTY)
     inside = share**INTERIOR * (masks.sum((2, 3), keepdim=True) > EMPTY)  # (B,N,h,w)
-    centre = pool(x0, inside)
+    centre = pool(x0, inside)  # (B,N,C)
     deviation = pool(x0 * x0, inside) - centre * centre
     right = pool((x0[..., 1:] - x0[..., :-1]).square(), inside[..., 1:] * inside[..., :-1])
     down = pool((x0[..., 1:, :] - x0[..., :-1, :]).square(), inside[..., 1:, :] * inside[..., :-1, :])

@@ -208,7 +208,7 @@ class TinyText(TextEncoder):
         device = self.position.device
         ids, mask = (x.to(device, non_blocking=True) for x in self.tokenize(captions))  # (B,T) both
         if keep is not None:
-            first = torch.arange(mask.shape[1], device=device) == 0
+            first = torch.arange(mask.shape[1], device=device) == 0  # (T,)
             mask = mask & (keep[:, None] | first)
         x = self.token(ids) * mask[..., None]  # (B,T,D)
         x = x + F.gelu(self.neighbours(x.transpose(1, 2)).transpose(1, 2)) + self.position[: ids.shape[1]]
@@ -222,7 +222,7 @@ class TinyText(TextEncoder):
     def _ids(self, caption: str) -> list[int]:
         known, unknown = self._known(caption)
         if unknown:
-            effect = "left out" if known else "left out, which leaves the caption empty"
+            effect = "left out" if known else "left out, and nothing remains of the caption"
             warn_unknown(self.tokenizer, unknown, effect)
         limit = self.max_tokens - 1
         if len(known) > limit:
