@@ -93,7 +93,7 @@ def test_a_step_that_runs_out_of_memory_is_redone_with_half_the_micro_batch(
     for name, value in undisturbed.journal.recent[0].items():
         torch.testing.assert_close(trainer.journal.recent[0][name], value, rtol=1e-4, atol=1e-6)
     same(trainer, undisturbed)
-    assert caplog.text.count("redoing it with") == 2 and "accumulated 4 times" in caplog.text
+    assert caplog.text.count("repeating it with") == 2 and "accumulated 4 times" in caplog.text
     before = len(tried)
     trainer.step(last, batch)
     assert tried[before:] == [1, 1, 1, 1], "and is kept for later steps"
@@ -161,7 +161,7 @@ def test_where_each_piece_is_a_step_none_is_redone_in_pieces(tmp_path):
     def attempt(size: int) -> None:
         raise torch.OutOfMemoryError(SAYS)
 
-    with pytest.raises(OutOfMemory, match="memory.step_in_backward=true takes no step in pieces") as refusal:
+    with pytest.raises(OutOfMemory, match="memory.step_in_backward=true can't accumulate gradients") as refusal:
         recovery.run(0, "whole", 4, attempt)
     assert recovery.oom_events == [] and "\n" not in str(refusal.value)
 

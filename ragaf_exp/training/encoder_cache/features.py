@@ -1,7 +1,8 @@
-"""Features of a run's frozen encoders: which there are, how they are computed, how a batch gets them.
+"""Cached features of frozen encoders: computes them, stores them, and adds them to batches.
 
-A latent's key is the picture's content, so that a mirrored or cropped picture has its own; a text's is the caption.
-Folders are named by the encoder's weights and settings, the size and the version of the layout.
+The key of a latent is the content of the image, so that mirrored and cropped images have separate entries. The key of
+text features is the caption. The name of a folder depends on the encoder's weights and settings, the size and the
+version of the layout.
 """
 
 from __future__ import annotations
@@ -23,11 +24,18 @@ from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.store.records import MAGIC, Records, key_of, no_op
 
-EMPTY = ""  # the caption of a dropped one
+EMPTY = ""  # caption of an item whose text is dropped
 
 
 class Latents:
-    """Latents of pictures (H,W,3) uint8 by a frozen codec. size: H and W of most; other sizes have records of their own."""
+    """Latents of images by a frozen codec, with separate records for each image size.
+
+    Args:
+        place: The cache folder.
+        codec: The frozen codec.
+        size: Height and width of square images.
+        on_write: Called when records have been written.
+    """
 
     def __init__(self, place: Path, codec: Codec, size: int, on_write: Callable[[], None] = no_op):
         self.codec, self.place, self.on_write = codec, place, on_write
@@ -35,7 +43,7 @@ class Latents:
         self.records = self.of_size(size, size)
 
     def of_size(self, height: int, width: int) -> Records:
-        """The records of pictures of this size."""
+        """The records of images of this size."""
         if (height, width) not in self.by_size:
             shape = (self.codec.channels, height // self.codec.downscale, width // self.codec.downscale)
             size = height if height == width else [height, width]
@@ -48,25 +56,31 @@ class Latents:
         return list(self.by_size.values())
 
     def has(self, image: np.ndarray) -> bool:
-        """Whether a picture's latent is recorded."""
+        """Whether the latent of an image (H,W,3) uint8 is stored."""
         return key_of(image) in self.of_size(*image.shape[:2])
 
     @torch.no_grad()
     def compute(self, images: list[np.ndarray], device: torch.device) -> None:
-        """Encode and keep pictures, one by one: kernels may round by the size of a batch, and a record must not."""
+        """Encode and store images one by one, since the rounding of kernels may depend on the batch size."""
         for image in images:
             pixels = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).to(device).float() / 127.5 - 1
             latent = self.codec.encode(pixels)[0].float().cpu().numpy()
             self.of_size(*image.shape[:2]).write(key_of(image), {"latent": latent})
 
     def of(self, images: Iterable[np.ndarray]) -> torch.Tensor:
-        """(B,C,h,w), of pictures of one size."""
-        found = [self.of_size(*image.shape[:2]).read(key_of(image))["latent"] for image in images]
-        return torch.from_numpy(np.stack(found))
+        """Stored latents (B,C,h,w) of images of one size."""
+        latents = [self.of_size(*image.shape[:2]).read(key_of(image))["latent"] for image in images]
+        return torch.from_numpy(np.stack(latents))
 
 
 class Texts:
-    """Text features of captions by a frozen encoder."""
+    """Text features of captions by a frozen encoder.
+
+    Args:
+        place: The cache folder.
+        text: The frozen encoder.
+        on_write: Called when records have been written.
+    """
 
     def __init__(self, place: Path, text: TextEncoder, on_write: Callable[[], None] = no_op):
         self.text: TextEncoder | None = text
@@ -77,12 +91,12 @@ class Texts:
         self.records.refresh()
 
     def every(self) -> list[Records]:
-        """The records, in the form of `Latents.every`."""
+        """The records as a list, like `Latents.every`."""
         return [self.records]
 
     @torch.no_grad()
     def compute(self, captions: list[str]) -> None:
-        """Encode and keep captions."""
+        """Encode and store captions."""
         assert self.text is not None, "captions are encoded before the encoder is dropped"
         for caption in captions:
             self.records.write(key_of(caption), _arrays(self.text([caption])))
@@ -101,7 +115,7 @@ class CacheUse:
 
 
 class Featured:
-    """Collates examples to a batch that holds the features of its items. Either kind may be None."""
+    """Collates examples to a batch with cached features. Either kind may be None."""
 
     def __init__(self, latents: Latents | None, texts: Texts | None):
         self.latents, self.texts = latents, texts
@@ -121,15 +135,15 @@ class Featured:
             for kind in (self.latents, self.texts):
                 for records in () if kind is None else kind.every():
                     records.forget()
-            raise UserError(f"{batch.keys}: changed on disk while training; the same command computes the "
-                            "features again and continues") from error  # fmt: skip
+            raise UserError(f"{batch.keys}: changed on disk during training; the same command recomputes the "
+                            "features and continues") from error  # fmt: skip
         return batch
 
 
 def _arrays(text: Text) -> dict[str, np.ndarray]:
-    """One caption's features by the names of Text's fields; those that it leaves out are left out."""
-    found = {f.name: getattr(text, f.name) for f in fields(text)}
-    return {name: value[0].cpu().numpy() for name, value in found.items() if value is not None}
+    """Features of one caption by field of Text, without fields that are None."""
+    values = {f.name: getattr(text, f.name) for f in fields(text)}
+    return {name: value[0].cpu().numpy() for name, value in values.items() if value is not None}
 
 
 def _records(
