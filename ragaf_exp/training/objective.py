@@ -69,14 +69,15 @@ class Objective(nn.Module):
         """
         timesteps, x_t = noise.timesteps, None
         if not regions_only:
-            x_t = self.process.add_noise(x_start(x_0, batch, noise) if start is None else start, noise.noise, timesteps)
+            latents = x_start(x_0, batch, noise) if start is None else start  # x_0, except for recoloured items
+            x_t = self.process.add_noise(latents, noise.noise, timesteps)
         earlier = None if self.coarse is None or regions_only else self.coarse(batch, noise.start_noise())
         prediction, conditioning = model(batch, x_t, timesteps, noise.keep, earlier)
         losses = {}
         if prediction.value is not None and x_t is not None:
             target = self.process.target(x_0, noise.noise, timesteps)
-            step = Denoised(batch, x_0, x_t, timesteps, prediction.value, target, self.process, self.decode)
-            losses = {name: value * share.items for name, value in self.task_losses(step).items()}
+            denoised = Denoised(batch, x_0, x_t, timesteps, prediction.value, target, self.process, self.decode)
+            losses = {name: value * share.items for name, value in self.task_losses(denoised).items()}
         losses |= region_losses(prediction, conditioning, x_0, self.weights, share)
         return {"loss": self.weights.total(losses, progress), **losses}
 
@@ -117,15 +118,16 @@ class TrainingStep:
         """Accumulate the gradients of a batch and update the weights. Gradients of a failed attempt are discarded."""
         self.update.discard()
         total: dict[str, Tensor] = {}
-        for part in micro_batches:
-            total = {name: value + total.get(name, 0) for name, value in self.gradients(part).items()}
+        for micro_batch in micro_batches:
+            losses = self.gradients(micro_batch)
+            total = {name: value + total.get(name, 0) for name, value in losses.items()}
         self.update.apply()
         return total
 
-    def gradients(self, part: MicroBatch) -> dict[str, Tensor]:
+    def gradients(self, micro_batch: MicroBatch) -> dict[str, Tensor]:
         """Run the forward and backward pass of a micro-batch and return its detached losses."""
         with self.compute:
-            losses = self.losses(*part)
+            losses = self.losses(*micro_batch)
         self.update.backward(losses["loss"])
         return {name: value.detach() for name, value in losses.items()}
 

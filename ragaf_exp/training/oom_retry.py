@@ -113,26 +113,26 @@ class OomRetry:
             raise
 
     def _half_updated(self, step: int, reason: str) -> str:
-        return (f"{self._place(step)} in the middle of an update ({reason}); the newest checkpoint is whole and the same "
+        return (f"{self._prefix(step)} in the middle of an update ({reason}); the newest checkpoint is intact and the same "
                 "command continues from it; reduce its memory, for example by a larger stage.accumulate")  # fmt: skip
 
-    def _place(self, step: int) -> str:
+    def _prefix(self, step: int) -> str:
         return f"stage {self.stage}, step {step + 1}: out of memory"
 
     def _halve(self, step: int, kind: str, items: int, size: int, reason: str, before: list[int]) -> None:
-        place = self._place(step)
+        prefix = self._prefix(step)
         if self._versions(self.changed) != before:
             raise OutOfMemory(self._half_updated(step, reason))
         if self.processes > 1:
-            raise OutOfMemory(f"{place} in one of {self.processes} processes ({reason}), which can't repeat a step alone")
+            raise OutOfMemory(f"{prefix} in one of {self.processes} processes ({reason}), which can't repeat a step alone")
         if not self.in_pieces:
-            raise OutOfMemory(f"{place} ({reason}); memory.step_in_backward=true can't accumulate gradients; set it to "
+            raise OutOfMemory(f"{prefix} ({reason}); memory.step_in_backward=true can't accumulate gradients; set it to "
                               f"false, or reduce stage.batch; {ADVICE}")  # fmt: skip
         if size == 1:
-            raise OutOfMemory(f"{place} with one item at a time ({reason}); {ADVICE}")
+            raise OutOfMemory(f"{prefix} with one item at a time ({reason}); {ADVICE}")
         smaller = math.ceil(size / 2)
         pieces = math.ceil(items / smaller)
-        log.warning("%s with %d items at a time; repeating it with %d, accumulated %d times", place, size, smaller, pieces)
+        log.warning("%s with %d items at a time; repeating it with %d, accumulated %d times", prefix, size, smaller, pieces)
         self.oom_events.append({"stage": self.stage, "kind": kind, "step": step, "accumulate": pieces, "reason": reason})
         others = [r for r in self.folder.state.get("retreats", ()) if r["stage"] != self.stage]
         self.folder.status("running", retreats=[*others, *self.oom_events])

@@ -49,8 +49,8 @@ def make_optimizer(
     ]
     made = {adamw: groups}
     if matrices:
-        ordered = [p for p in model.parameters() if p in matrices]  # in the model's order
-        made[Muon] = [{"params": ordered, "lr": lr * optim.muon, "relative": optim.muon, "weight_decay": optim.weight_decay}]
+        linear = [p for p in model.parameters() if p in matrices]  # in the model's order
+        made[Muon] = [{"params": linear, "lr": lr * optim.muon, "relative": optim.muon, "weight_decay": optim.weight_decay}]
     if in_backward:
         return StepInBackward(made)
     parts = [make(groups) for make, groups in made.items()]
@@ -58,7 +58,7 @@ def make_optimizer(
 
 
 def _matrices(model: nn.Module) -> set[Tensor]:
-    """Trained weights of linear layers. Embeddings are excluded, since their rows are unrelated."""
+    """Trained weights of linear layers, without embeddings, whose rows are unrelated."""
     weights: set[Tensor] = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
     weights |= {m.in_proj_weight for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
     return {weight for weight in weights if weight.requires_grad}

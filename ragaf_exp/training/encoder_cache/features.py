@@ -31,14 +31,14 @@ class Latents:
     """Latents of images by a frozen codec, with separate records for each image size.
 
     Args:
-        place: The cache folder.
+        root: The cache folder.
         codec: The frozen codec.
         size: Height and width of square images.
         on_write: Called when records have been written.
     """
 
-    def __init__(self, place: Path, codec: Codec, size: int, on_write: Callable[[], None] = no_op):
-        self.codec, self.place, self.on_write = codec, place, on_write
+    def __init__(self, root: Path, codec: Codec, size: int, on_write: Callable[[], None] = no_op):
+        self.codec, self.root, self.on_write = codec, root, on_write
         self.by_size: dict[tuple[int, int], Records] = {}
         self.records = self.of_size(size, size)
 
@@ -48,7 +48,7 @@ class Latents:
             shape = (self.codec.channels, height // self.codec.downscale, width // self.codec.downscale)
             size = height if height == width else [height, width]
             about = {"kind": "latent", "by": self.codec.fingerprint, "size": size}
-            self.by_size[height, width] = _records(self.place, about, {"latent": ("<f4", shape)}, self.on_write)
+            self.by_size[height, width] = _records(self.root, about, {"latent": ("<f4", shape)}, self.on_write)
         return self.by_size[height, width]
 
     def every(self) -> list[Records]:
@@ -77,17 +77,17 @@ class Texts:
     """Text features of captions by a frozen encoder.
 
     Args:
-        place: The cache folder.
+        root: The cache folder.
         text: The frozen encoder.
         on_write: Called when records have been written.
     """
 
-    def __init__(self, place: Path, text: TextEncoder, on_write: Callable[[], None] = no_op):
+    def __init__(self, root: Path, text: TextEncoder, on_write: Callable[[], None] = no_op):
         self.text: TextEncoder | None = text
         with torch.no_grad():
             shape = _arrays(text([EMPTY]))
         layout = {name: (array.dtype.str, array.shape) for name, array in shape.items()}
-        self.records = _records(place, {"kind": "text", "by": text.fingerprint}, layout, on_write)
+        self.records = _records(root, {"kind": "text", "by": text.fingerprint}, layout, on_write)
         self.records.refresh()
 
     def every(self) -> list[Records]:
@@ -147,8 +147,8 @@ def _arrays(text: Text) -> dict[str, np.ndarray]:
 
 
 def _records(
-    place: Path, about: dict[str, Any], layout: dict[str, tuple[str, tuple[int, ...]]], on_write: Callable[[], None]
+    root: Path, about: dict[str, Any], layout: dict[str, tuple[str, tuple[int, ...]]], on_write: Callable[[], None]
 ) -> Records:
     about = {"version": MAGIC.decode().strip(), **about, "layout": {k: list(v) for k, v in layout.items()}}
     name = json_digest(about)
-    return Records(place / "features" / f"{about['kind']}-{name}", layout, about, on_write).refresh()
+    return Records(root / "features" / f"{about['kind']}-{name}", layout, about, on_write).refresh()
