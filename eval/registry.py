@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 COLOURS, SKETCH, ATTENTION, IMAGE = "Colours and fills", "Sketch", "Attention", "Image"
 CONTROLS = "Controls"  # of controls.json, where the conditions were changed
-GROUPS = (COLOURS, SKETCH, ATTENTION, IMAGE, CONTROLS)  # in the order of tables
+EDITS = "Edits"  # of tasks that change an image: within the hole, or by the correction
+GROUPS = (COLOURS, SKETCH, ATTENTION, IMAGE, EDITS, CONTROLS)  # in the order of tables
 
 DIFFICULTY = "difficulty"  # thirds of the items or objects, by how hard they are: eval.difficulty
 BINDING = "binding_accuracy"
@@ -62,6 +63,10 @@ _ENTRIES = (
            shown=(STUDY,)),
     Metric("leak_rate", "Leak rate", "objects that took another object's colour", COLOURS, higher_is_better=False,
            grouped_by=(DIFFICULTY, SCENES), shown=(*MAIN, RATIO)),
+    Metric("binding_accuracy_prompted", "Binding, region prompts", "with each object's phrase as its region's prompt",
+           COLOURS, shown=(STUDY,)),
+    Metric("leak_rate_prompted", "Leaks, region prompts", "with each object's phrase as its region's prompt", COLOURS,
+           higher_is_better=False),
     Metric("sketch_f1", "Sketch F1", "agreement of the image's edges with the strokes", SKETCH, grouped_by=(DIFFICULTY,),
            shown=MAIN, chance={"sketch_f1_shuffled": "the same against another item's sketch"}),
     Metric("sketch_precision", "Sketch precision", "edges of the image that lie on a stroke", SKETCH,
@@ -107,6 +112,22 @@ _ENTRIES = (
            score="eval.metrics.image:mse"),
     Metric("seam_ratio", "Seam ratio", "change across patch borders over change within", IMAGE, higher_is_better=False,
            share=False),
+    Metric("psnr_hole", "PSNR in the hole", "signal-to-noise ratio of the painted pixels", EDITS, share=False, unit=" dB",
+           digits=2),
+    Metric("ssim_hole", "SSIM in the hole", "local structural similarity, averaged over the hole", EDITS),
+    Metric("l1_hole", "L1 in the hole", "mean absolute error of the painted pixels, of 1", EDITS, higher_is_better=False,
+           digits=4),
+    Metric("kept_unchanged", "Kept unchanged", "images with every byte outside the hole as given", EDITS),
+    Metric("still_visible", "Still visible", "removed objects whose colour is still there", EDITS, higher_is_better=False),
+    Metric("psnr_shadow", "PSNR in the shadow", "the same where the removed object cast its shadow", EDITS, share=False,
+           unit=" dB", digits=2),
+    Metric("hidden_binding", "Hidden binding", "objects hidden by the hole that got the caption's colour", EDITS),
+    Metric("delta_e_2000", "Delta E 2000", "mean CIEDE2000 colour difference to the truth", EDITS, higher_is_better=False,
+           share=False, digits=2),
+    Metric("angular_error", "Angular error", "mean angle of the pixels' colours to the truth's", EDITS,
+           higher_is_better=False, share=False, unit="°", digits=2),
+    Metric("mse_255", "MSE, 0 to 255", "mean squared error on 0 to 255", EDITS, higher_is_better=False, share=False,
+           digits=1),
     Metric("followed", "Followed", "objects with a new colour word that took the new colour", CONTROLS),
     Metric("kept_old", "Kept the old colour", "objects with a new colour word that kept the old colour", CONTROLS,
            higher_is_better=False),

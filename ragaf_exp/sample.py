@@ -2,16 +2,35 @@
 
     python -m ragaf_exp.sample run=DIR sketch=FILE 'prompt="..."' out=DIR
         [seed=0] [steps=20] [guidance=3] [strength=0.6] [size=768x512] [attention=true|false]
+        [edits=FILE.json [keep=IMAGE]]
     python -m ragaf_exp.sample run=DIR batch=FILE out=DIR
 
-batch: a CSV or JSONL file with the columns sketch and prompt; each row gets a folder under out. A run of another task
-takes that task's columns instead, such as image= and mask=. strength: share of the noise schedule that stage 2 runs, in
-(0,1]. size: width x height in pixels, or one number for a square; by default the size that the run was trained at. The
-drawing is fitted into it. attention: whether to write attention maps over the timesteps; by default for a single image
-only, as it takes seconds. Networks that the config of a run made elsewhere names, such as backbone.source, are used
-where these arguments repeat them. Example:
+batch: a CSV or JSONL file with the columns sketch and prompt, and perhaps edits and keep; each row gets a folder under
+out. A run of another task takes that task's columns instead, such as image= and mask=. edits: prompts of single
+regions, as {"regions": [{"at": [0.3, 0.5], "prompt": "green"}]}; a region is named by a point in it (shares of width and
+height) or by its "index", which result.json lists with a point of each. Such a region reads its prompt alone, the
+others the caption. Further keys of a region: importance (0 to 2; 1 is as trained), outline
+(0 to 2, of the sketch there), locked. keep: an image, as an earlier stage2.png, of which only the regions in edits that
+are not locked are sampled again; the keys strength (0.7) and grow (0.03 of the side) stand next to "regions".
+strength: share of the noise schedule that stage 2 runs, in (0,1]. size: width x height in pixels, or one number for a
+square; by default the size that the run was trained at. The drawing is fitted into it. attention: whether to write
+attention maps over the timesteps; by default for a single image only, as it takes seconds.
+
+    python -m ragaf_exp.sample run=DIR image=FILE mask=FILE 'prompt="..."' out=DIR
+        [hole=white|black|transparent|opaque] [crop=around|whole] [context=0.5] [feather=0]
+        [resamplings=5] [jump=5] [steps=50]
+
+edits an image of any size: a crop around the hole is sampled and pasted back, and all other pixels stay as they are.
+hole: which pixels of the mask are the hole, where that can't be read from it. context: margin around the hole, as a share
+of its longer side. feather: width in pixels of a soft edge within the hole. resamplings, jump: RePaint's, which any run
+can inpaint with, and which a run whose task takes no image always does.
+
+Networks that the config of a run made elsewhere names, such as backbone.source, are used where these arguments repeat
+them. Example:
 
     python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' out=samples
+    python -m ragaf_exp.sample run=runs/latest sketch=apple.png 'prompt="a red apple"' edits=leaf.json \
+        keep=samples/stage2.png out=again
 """
 
 from __future__ import annotations
@@ -32,9 +51,15 @@ from ragaf_exp.runs.followed import split_followed
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
     "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str, "size": str,
+    "edits": str, "keep": str,
+    "hole": str, "crop": str, "context": float, "feather": float, "resamplings": int, "jump": int,
 }  # fmt: skip
 SKETCH, PROMPT = "sketch", "prompt"
+EDITS = ("edits", "keep")  # further columns of any task
 SKETCH_TEXT = Columns({SKETCH: "drawing", PROMPT: "text"}, (PROMPT,))
+IMAGE = "image"
+REPAINT = Columns({IMAGE: "image", "mask": "image", PROMPT: "text", SKETCH: "drawing"}, (PROMPT, SKETCH))
+CHOICES = {"hole": ("auto", "white", "black", "transparent", "opaque"), "crop": ("around", "whole")}
 SWITCH = {"true": True, "false": False}
 POLARITIES = ("auto", "dark", "light")
 
@@ -42,6 +67,8 @@ POLARITIES = ("auto", "dark", "light")
 def main() -> None:
     arguments, followed = split_followed(sys.argv[1:])
     columns = columns_of(next((a.partition("=")[2] for a in arguments if a.startswith("run=")), ""))
+    if IMAGE not in columns.kinds and any(a.startswith(f"{IMAGE}=") for a in arguments):
+        columns = REPAINT
     args = parse_args(arguments, known_arguments(columns))
     check(args, columns)
     check_folder(Path(args["out"]), "out")
@@ -67,11 +94,19 @@ def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
         if not args.get(key):
             raise UserError(f"{key}=: missing; give run=DIR sketch=FILE 'prompt=\"...\"' out=DIR")
     _check_columns(args, columns)
+    if "keep" in args and "edits" not in args:
+        raise UserError("keep=: needs edits=FILE.json, which names the regions to sample again")
+    if "batch" in args and "edits" in args:
+        raise UserError("edits=: not with batch=; name the files in its column edits")
     ranges = {"steps": (1, 1000), "guidance": (0, 100), "sketch_guidance": (0, 100), "strength": (0.001, 1),
-              "seed": (0, 2**63 - 1)}  # fmt: skip
+              "seed": (0, 2**63 - 1), "context": (0, 10), "feather": (0, 1000), "resamplings": (1, 100),
+              "jump": (1, 1000)}  # fmt: skip
     for key, (low, high) in ranges.items():
         if key in args and not low <= args[key] <= high:
             raise UserError(f"{key}={args[key]}: must be between {low} and {high}")
+    for key, options in CHOICES.items():
+        if args.get(key, options[0]) not in options:
+            raise UserError(f"{key}={args[key]}: must be one of {', '.join(options)}")
     if "size" in args:
         args["size"] = parse_size(args["size"])
     if args.get("attention", "true") not in SWITCH:
@@ -96,26 +131,40 @@ def single_request(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> Requ
     from ragaf_exp.data.lengths import shortened
 
     (prompt,) = shortened([args.get(PROMPT, "")], PROMPT)
-    return _request({name: Path(args[name]) for name in columns.files if args.get(name)}, prompt, Path(args["out"]))
+    given = {name: Path(args[name]) for name in (*columns.files, *EDITS) if args.get(name)}
+    return _request(given, prompt, Path(args["out"]))
 
 
 def batch_requests(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> list[Request]:
     """Rows of a CSV or JSONL; paths in it are relative to the file's folder. columns: of the run's task."""
     from ragaf_exp.data.lengths import shortened
-    from ragaf_exp.data.sources.metadata import read_table
+    from ragaf_exp.data.sources.metadata import read_records
     from ragaf_exp.data.sources.names import Names
 
     table = Path(args["batch"])
-    rows, names = read_table(table, tuple(columns.kinds)), Names(table.parent)
+    rows, names = read_records(table, tuple(columns.kinds)), Names(table.parent)
+    for number, row in enumerate(rows, 1):
+        _check_edits(row, f"{table}: row {number}")
     prompts = shortened([row.get(PROMPT, "") for row in rows], table)
-    located = [{name: table.parent / (names.find(row[name]) or row[name]) for name in columns.files if row[name]}
+    wanted = (*columns.files, *EDITS)
+    located = [{name: table.parent / (names.find(row[name]) or row[name]) for name in wanted if row.get(name)}
                for row in rows]  # fmt: skip
     return [_request(files, prompt, Path(args["out"]) / f"{i:04d}")
             for i, (files, prompt) in enumerate(zip(located, prompts, strict=True))]  # fmt: skip
 
 
+def _check_edits(row: dict[str, Any], where: str) -> None:
+    """UserError unless a row's columns edits and keep, which any task's table may have, are names of files."""
+    names = [row.get(key) or "" for key in EDITS]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{where}: edits and keep must be names of files")
+    if names[1] and not names[0]:
+        raise UserError(f"{where}: keep needs edits, which names the regions to sample again")
+
+
 def _request(files: dict[str, Path], prompt: str, out: Path) -> Request:
-    return Request(files.pop(SKETCH, None), prompt, out, files)
+    sketch, edits, keep = (files.pop(name, None) for name in (SKETCH, *EDITS))
+    return Request(sketch, prompt, out, files, edits, keep)
 
 
 if __name__ == "__main__":

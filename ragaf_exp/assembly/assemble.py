@@ -35,6 +35,7 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     if cfg.data.size % ghost.downscale:
         raise UserError(f"data.size={cfg.data.size}: must be a multiple of {ghost.downscale}, the pixels per latent pixel "
                         "of this codec")  # fmt: skip
+    _check_assigned(cfg)
     diffusion = build(cfg.diffusion, "diffusion")
     sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
     prepare, augment = cached(preparer(cfg), cfg), build(cfg.augment, "augment")
@@ -49,6 +50,18 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     parts.set_unit(unit_of(cfg, model))
     parts.codec = build(cfg.codec, "codec")
     return parts
+
+
+def _check_assigned(cfg: DictConfig) -> None:
+    """UserError where phrases are assigned to regions in training, and another setting can't go with it."""
+    if (share := cfg.task.get("assign", 0)) == 0:
+        return
+    if cfg.memory.features == "all":
+        raise UserError(f"task.assign={share:g}: needs the text encoder in training; "
+                        "set memory.features=latents")  # fmt: skip
+    if cfg.loss.coverage > 0:
+        raise UserError(f"task.assign={share:g}: loss.coverage wants every word of the caption read, and a "
+                        "region with a phrase reads none; set loss.coverage=0")  # fmt: skip
 
 
 def _check_room(model: Model, cfg: DictConfig) -> None:

@@ -15,6 +15,7 @@ from ragaf_exp.config.build import build
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.assign import Assigned
 from ragaf_exp.data.conditioned import Conditioned
 from ragaf_exp.data.loader import Augmented, Examples, Preparer
 from ragaf_exp.data.recaptioned import Recaptioned
@@ -66,9 +67,12 @@ class Parts:
 
     def examples(self, split: str) -> Examples:
         """Examples of train, val or test; kept in memory where no worker process computes them."""
+        examples = self._varied(split)
         if split == "train" and getattr(self.source, "samples_captions", False):
-            return Recaptioned(self._varied(split), self.cfg.seed)
-        return self._varied(split)
+            examples = Recaptioned(examples, self.cfg.seed)
+        if split == "train" and self.task.assign > 0:
+            examples = Assigned(examples, self.task.assign, self.cfg.seed)
+        return examples
 
     def _varied(self, split: str) -> Examples:
         """Examples, in training with their variants."""

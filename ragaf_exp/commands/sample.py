@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,25 +17,32 @@ from omegaconf import OmegaConf
 from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.stages import LAST
+from ragaf_exp.core.edits import RegionEdits
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json, write_text
 from ragaf_exp.core.types import Example, Item
-from ragaf_exp.data.fit import fit_drawing
+from ragaf_exp.data.fit import fit_drawing, fit_image
 from ragaf_exp.data.images import read_drawing, read_image, stroke_share, warn_of_odd
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.sizes import check_multiple, size_text
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
+from ragaf_exp.inference.edit_files import EditFile, read_edits
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
 from ragaf_exp.inference.requests import Request
+from ragaf_exp.models.model import Model
+from ragaf_exp.regions.points import region_points
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.followed import follow
 from ragaf_exp.viz.attention_steps import save_attention
 from ragaf_exp.viz.grids import comparison
 from ragaf_exp.viz.panels import columns, panels, save_png
 
+log = logging.getLogger(__name__)
 BATCH = 16
 SKETCH = "sketch"  # the column whose files are drawings
+IMAGE = "image"  # the column of images that are edited
 NO_INPUTS: Mapping[str, np.ndarray] = {}
 
 
@@ -51,22 +62,95 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     if "strength" in args:
         cfg.stage[LAST.name].strength = args["strength"]
     cfg.seed = args.get("seed", 0)
+    if IMAGE in requests[0].files:
+        from ragaf_exp.commands.edit import edit_requests  # which builds on this module
+
+        return edit_requests(requests, args, folder, *load_run(folder, cfg))
     inputs = [read_inputs(r, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
     warn_of_odd({r.sketch: stroke_share(i[SKETCH]) for r, i in zip(requests, inputs, strict=True) if r.sketch})
+    files = [None if request.edits is None else read_edits(request.edits) for request in requests]
     parts, pipeline = load_run(folder, cfg)
+    if pipeline.refine is None and any(files):
+        raise UserError(f"edits=: {folder.path} has no stage 2, which alone has regions; train one with stage=both")
     size = args.get("size", (cfg.data.size, cfg.data.size))
     check_multiple(*size, unit_of(cfg, pipeline.last))
-    for begin in range(0, len(requests), BATCH):
-        rows = slice(begin, begin + BATCH)
-        _sample_batch(requests[rows], inputs[rows], parts, pipeline, folder, args["attention"], size)
+    rows = zip(requests, inputs, files, strict=True)
+    jobs = [Job(r, i, f and region_edits(r, i, f, parts, size, args.get("strength"))) for r, i, f in rows]
+    for some in batches(jobs):
+        _sample_batch(some, parts, pipeline, folder, args["attention"], size)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request with its pictures by column and its edits."""
+
+    request: Request
+    inputs: dict[str, np.ndarray]
+    edits: RegionEdits | None
+
+    @property
+    def kept_strength(self) -> float | None:
+        """The strength at which a part of an image is sampled again; jobs of one batch share it. None: a whole image."""
+        return None if self.edits is None or self.edits.keep is None else self.edits.strength
+
+
+def batches(jobs: list[Job]) -> Iterator[list[Job]]:
+    """Yield the jobs in order, in batches that can be sampled together."""
+    for _, group in groupby(jobs, lambda job: job.kept_strength):
+        some = list(group)
+        yield from (some[begin : begin + BATCH] for begin in range(0, len(some), BATCH))
+
+
+def region_edits(
+    request: Request, inputs: Mapping[str, np.ndarray], file: EditFile, parts: Parts, size: tuple[int, int],
+    strength: float | None,
+) -> RegionEdits:  # fmt: skip
+    """Assign a file of edits to the regions of a drawing, before anything is sampled.
+
+    Args:
+        request: Names the image to keep, if any.
+        inputs: The pictures of the request by column.
+        file: The edits.
+        parts: The components of the run.
+        size: Height and width of the image in pixels.
+        strength: Replaces the file's strength.
+
+    Raises:
+        UserError: There is no drawing, an edit names no region, or the image to keep does not fit the drawing.
+    """
+    if (drawing := inputs.get(SKETCH)) is None:
+        raise UserError(f"{file.path}: edits need a drawing, whose regions they name; give sketch=FILE")
+    keep = None if request.keep is None else kept_image(request.keep, drawing, size)
+    return file.resolve(parts.prepare.regions(fit_drawing(drawing, size)), keep, strength)
+
+
+def kept_image(path: Path, drawing: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Read an image of which a part is sampled again, at the size that is sampled: (H,W,3) uint8.
+
+    Args:
+        path: The file.
+        drawing: (H,W), which it must have the aspect of, unless it has the size that is sampled.
+        size: Height and width of the image in pixels.
+
+    Raises:
+        UserError: It can't be read, or its aspect differs.
+    """
+    image = read_image(path)
+    if image.shape[:2] == size:
+        return image
+    if abs(np.log(drawing.shape[0] * image.shape[1] / drawing.shape[1] / image.shape[0])) > 0.1:
+        raise UserError(f"{path}: its aspect differs from the drawing's; give an image sampled from this drawing")
+    return fit_image(image, size, "pad")
 
 
 def _sample_batch(
-    requests: list[Request], inputs: list[dict[str, np.ndarray]], parts: Parts, pipeline: Pipeline, folder: RunFolder,
-    attention: bool, size: tuple[int, int],
-) -> None:  # fmt: skip
-    began = time.monotonic()
-    examples = [as_example(i.get(SKETCH), r.prompt, parts, size, i) for i, r in zip(inputs, requests, strict=True)]
+    jobs: list[Job], parts: Parts, pipeline: Pipeline, folder: RunFolder, attention: bool, size: tuple[int, int]
+) -> None:
+    began, requests = time.monotonic(), [job.request for job in jobs]
+    examples = [
+        replace(as_example(job.inputs.get(SKETCH), job.request.prompt, parts, size, job.inputs), edits=job.edits)
+        for job in jobs
+    ]
     prepared = time.monotonic()
     model = pipeline.last
     with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:
@@ -148,5 +232,22 @@ def write_files(
     named = {name: str(path) for name, path in files.items() if path is not None}
     result = {"schema": 1, **named, "prompt": request.prompt, **settings,
               "regions": example.regions.count, "unknown_words": model.text.unknown_words(request.prompt),
-              **facts}  # fmt: skip
+              "region_points": region_points(example.regions.labels, example.regions.count),
+              **edit_facts(example.edits, model), **facts}  # fmt: skip
     write_json(request.out / "result.json", result)
+
+
+def edit_facts(edits: RegionEdits | None, model: Model) -> dict[str, Any]:
+    """Describe the edits of a drawing for result.json, and warn of words that the prompts lose."""
+    if edits is None:
+        return {}
+    rows = []
+    for index, edit in enumerate(edits.regions):
+        known, left_out = model.text.known_part(edit.prompt)
+        if left_out:
+            effect = f"reads {known!r}" if known else "reads the caption"
+            log.warning(
+                "region %d: left out of its prompt, as unknown to the run: %s; it %s", index, ", ".join(left_out), effect
+            )
+        rows.append({"region": index, **asdict(edit), "read": known, "left_out": left_out, "redo": index in edits.redo})
+    return {"edits": rows}

@@ -99,10 +99,11 @@ def survey(run: Path, sizes: list[tuple[int, int]], items: int) -> tuple[list[di
 def _sampled(pipeline: Any, examples: list, name: str) -> Iterator[list[np.ndarray]]:
     """The images of each item by the stages that ran, in their order."""
     from ragaf_exp.data.loader import collate
+    from ragaf_exp.inference.pipeline import stage_images
 
     for start in tqdm(range(0, len(examples), BATCH), desc=name, unit="batch"):
         sampled = pipeline(collate(examples[start : start + BATCH])).to_images()
-        stages = [images for images in (sampled.stage1, sampled.stage2) if images is not None]
+        stages = list(stage_images(sampled).values())
         yield from (list(images) for images in zip(*stages, strict=True))
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 ADDED: dict[str, dict[str, Any]] = {  # group -> key -> default
     "data": {"width": 0, "buckets": False, "upscale": False, "crop_input": False, "art": "auto", "scale": []},
-    "task": {"_target_": "ragaf_exp.tasks.sketch_text.SketchText"},
+    "task": {"_target_": "ragaf_exp.tasks.sketch_text.SketchText", "assign": 0.0},
+    "eval": {"prompted_items": 64},
 }
 
 

@@ -76,7 +76,7 @@ def explain(error: BaseException) -> str:
 
 PATHS = frozenset((  # arguments that name files or folders: a leading ~ is expanded
     "run", "runs", "out", "images", "reference", "captions", "sketches", "masks", "training", "sketch", "batch",
-    "drawings", "folder", "tables", "squeezenet",
+    "drawings", "folder", "tables", "squeezenet", "edits", "keep", "image", "mask", "object",
 ))  # fmt: skip
 
 

@@ -52,6 +52,10 @@ StrokeWidth = Annotated[float, Range(0.001, 0.2, "of the picture's side; narrowe
 Size = Annotated[int, Range(16, 2_048, "pixels; smaller pictures show no object, and regions are traced at 2048 at most")]
 SizeOrNone = Annotated[int, Range(0, 2_048, "pixels, as data.size; 0 takes the height")]
 Objects = Annotated[int, Range(1, 16, "more do not fit into a picture")]
+Kelvin = Annotated[float, Range(2_000.0, 20_000.0, "colour temperatures of lights; candles have 2,000, a blue sky 20,000")]
+Tint = Annotated[float, Range(0.0, 1.0, "standard deviation of green's log gain; more is no light")]
+Stops = Annotated[float, Range(0.0, 4.0, "either way; more leaves black or white")]
+LogGamma = Annotated[float, Range(0.0, 1.0, "either way; e is the strongest contrast of displays")]
 Crops = Annotated[int, Range(0, 64, "crops of one picture; more are near-duplicates")]
 
 # networks
@@ -79,6 +83,7 @@ if TYPE_CHECKING:  # a config gives lists, and constructors have tuples as defau
     Widths = Sequence[int]
     Multipliers = Sequence[int]
     Points = Sequence[str]
+    Area = Sequence[float]
     Flags = Sequence[str]
     ObjectScale = Sequence[float]
 else:
@@ -86,6 +91,7 @@ else:
     Widths = Annotated[list[Width], Length(1, 8, "[64,128]")]
     Multipliers = Annotated[list[Multiplier], Length(2, 8, "[1,2,4,4]")]
     Points = Annotated[list[str], Length(0, 64, "[in,mid]", distinct=True)]
+    Area = Annotated[list[Share], Length(2, 2, "[0.0,0.5]")]
     Flags = Annotated[list[str], Length(0, 16, "[error]", distinct=True)]
     ObjectScale = Annotated[list[Part], Length(0, 2, "[0.2,0.95]")]
 

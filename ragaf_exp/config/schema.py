@@ -145,6 +145,7 @@ class Eval:
     grid: limits.Figures = 6  # items in a validation grid
     validation_drawn: limits.Items = 0  # items sampled and scored at each validation, for learning curves
     pictures: limits.FiguresOrNone = 8  # items of the report
+    prompted_items: limits.Items = 64  # test items, from the first, that are also sampled with region prompts; 0 = none
     bootstrap: limits.Resamples = 1000  # resamples of the 95 % intervals
 
 

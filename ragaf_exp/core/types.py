@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ragaf_exp.core.edits import RegionEdits
+
 MAPPINGS = ("conditions", "present")  # fields of a batch that hold tensors by name
 
 
@@ -98,9 +100,42 @@ class Example:
     sketch: np.ndarray  # (H,W) float32 in [0,1], 1 = stroke
     regions: Regions
     graph: Graph
+    edits: RegionEdits | None = None
     # a task's conditions beyond caption and sketch: images (H,W,3) uint8, maps (H,W) or (H,W,C) float, numbers (P,) float
     conditions: Mapping[str, np.ndarray] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()  # conditions that it does not have, such as a sketch that was not given
+
+
+@dataclass(frozen=True)
+class KeptImages:
+    """Images of which only a part is sampled again."""
+
+    image: torch.Tensor  # (B,3,H,W) in [-1,1]
+    redo: torch.Tensor  # (B,1,H,W) bool: the part
+    strength: float  # share of the noise schedule, in (0,1]
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> KeptImages:
+        """Apply a function to both tensors."""
+        return replace(self, image=change(self.image), redo=change(self.redo))
+
+
+@dataclass(frozen=True)
+class EditTensors:
+    """The region edits of a batch; an item without edits has the defaults of RegionEdit."""
+
+    prompts: list[list[str]]  # of each item's regions; "" = the region reads the caption
+    importance: torch.Tensor | None = None  # (B,N); None where all are 1, as is `outline`
+    outline: torch.Tensor | None = None  # (B,N)
+    keep: KeptImages | None = None  # of all items or of none
+
+    def __getitem__(self, index: slice) -> EditTensors:
+        """Select some of the batch's items."""
+        return replace(self.each(lambda value: value[index]), prompts=self.prompts[index])
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> EditTensors:
+        """Apply a function to every tensor."""
+        importance, outline = (None if x is None else change(x) for x in (self.importance, self.outline))
+        return EditTensors(self.prompts, importance, outline, None if self.keep is None else self.keep.each(change))
 
 
 @dataclass(frozen=True)
@@ -121,6 +156,7 @@ class Batch:
     text: Any = None  # models.conditioning.Text: the encoded captions, where text features are cached
     crops: torch.Tensor | None = None  # (B,4) Crop.cut of each item, 0 where it shows all; None where all do
     no_text: Any = None  # the encoded empty caption, (1,T,D), which replaces a dropped caption
+    edits: EditTensors | None = None  # of regions, where an example has any
     # a task's further conditions: images (B,3,H,W) in [-1,1], maps (B,C,H,W), numbers (B,P)
     conditions: Mapping[str, torch.Tensor] = field(default_factory=dict)
     present: Mapping[str, torch.Tensor] = field(default_factory=dict)  # condition -> (B,) bool, where an item has none
@@ -159,6 +195,6 @@ class Batch:
         """Apply a function to every tensor."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {k: change(v) for k, v in values.items() if isinstance(v, torch.Tensor)}
-        changed |= {k: values[k].each(change) for k in ("text", "no_text") if values[k] is not None}
+        changed |= {k: values[k].each(change) for k in ("text", "no_text", "edits") if values[k] is not None}
         changed |= {k: {name: change(value) for name, value in getattr(self, k).items()} for k in MAPPINGS}
         return replace(self, **changed)

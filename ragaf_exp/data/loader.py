@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Batch, Crop, Example, Graph, Item, Regions
+from ragaf_exp.data.edits import edit_tensors
 
 # the number of workers is the user's choice: as they also wait for files, more than one per core can be right
 warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -133,6 +134,7 @@ def collate(examples: list[Example], spans: bool = False) -> Batch:
         edges=_pad([e.graph.edges for e in examples], (count, count, edges)),
         edge_mask=_pad([e.graph.edge_mask for e in examples], (count, count)),
         spans=_pad([region_spans(e) for e in examples], (count, 2)) if spans else None,
+        edits=edit_tensors(examples, count),
         crops=_crops([e.item.crop for e in examples]),
         conditions={name: _as_maps([e.conditions[name] for e in examples]) for name in examples[0].conditions},
         present=_present(examples),
@@ -161,18 +163,30 @@ def _as_maps(arrays: list[np.ndarray]) -> torch.Tensor:
 
 
 def region_spans(example: Example) -> np.ndarray:
-    """Return each region's caption span (N,2) int64: that of the object covering over half of it, (0,0) without one."""
+    """Return each region's caption span (N,2) int64: that of the object covering over half of it, (0,0) without one.
+
+    A region with a prompt reads that and nothing of the caption, so it has none.
+    """
+    owners = region_objects(example)
+    spans = np.array([*(thing.span for thing in example.item.objects), (0, 0)], np.int64)[owners]
+    prompted = [bool(edit.prompt) for edit in example.edits.regions] if example.edits is not None else []
+    spans[: len(prompted)][np.array(prompted, bool)] = 0
+    return spans
+
+
+def region_objects(example: Example) -> np.ndarray:
+    """Return the index of the object that covers over half of each region, (N,) int64, -1 = none."""
     item, count = example.item, len(example.graph.nodes)
-    spans = np.zeros((count, 2), np.int64)
+    owners = np.full(count, -1, np.int64)
     if not item.objects or count == 0:
-        return spans
+        return owners
     objects = 1 + max(o.label for o in item.objects)
     inside = example.regions.labels >= 0
     pairs = example.regions.labels[inside].astype(np.int64) * objects + item.object_map[inside]
     pixels = np.bincount(pairs, minlength=count * objects).reshape(count, objects)
-    for thing in item.objects:
-        spans[2 * pixels[:, thing.label] > pixels.sum(1)] = thing.span
-    return spans
+    for index, thing in enumerate(item.objects):
+        owners[2 * pixels[:, thing.label] > pixels.sum(1)] = index
+    return owners
 
 
 def _pad(arrays: list[np.ndarray], shape: tuple[int, ...]) -> torch.Tensor:

@@ -38,6 +38,15 @@ class Process(nn.Module, ABC):
     def to_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The estimate of x_0 that a prediction amounts to, (B,C,h,w)."""
 
+    def from_x0(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return the prediction that amounts to an estimate of x_0, the inverse of `to_x0`.
+
+        For given x_t, `to_x0` is affine in the prediction, for every process.
+        """
+        zero = torch.zeros_like(x_t)
+        slope = self.to_x0(torch.ones_like(x_t), zero, t)
+        return (x_0 - self.to_x0(zero, x_t, t)) / slope
+
     @abstractmethod
     def weight(self, t: Tensor) -> Tensor:
         """Weight (B,) of the squared error of the prediction at timesteps t (B,)."""

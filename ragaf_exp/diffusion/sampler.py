@@ -12,6 +12,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.denoiser import Denoiser, prediction_of
+from ragaf_exp.diffusion.keeping import Known, Step, Watch
 
 
 class Sampler:
@@ -38,20 +39,28 @@ class Sampler:
 
     @torch.no_grad()
     def sample(
-        self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0
-    ) -> tuple[Tensor, Any]:
+        self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0,
+        known: Known | None = None, watch: Watch | None = None,
+    ) -> tuple[Tensor, Any]:  # fmt: skip
         """noise (B,C,h,w) standard normal -> latents (B,C,h,w), and the conditioning they were drawn with.
 
-        coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is.
+        coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is. known: a latent
+        of which only a part is sampled. watch: called after every step; it may raise Stopped.
         """
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
         scheduler = self.diffusion.at(noise.shape[2], noise.shape[3]).scheduler(self.scheduler)
         scheduler.set_timesteps(self.steps, device=noise.device)
         timesteps, x = self._start(scheduler, noise, coarse, strength)
-        for t in timesteps:
+        for number, t in enumerate(timesteps, 1):
             x_t = scheduler.scale_model_input(x, t)
-            out = scheduler.step(self._guided(model, x_t, t, conditions), t, x)
+            prediction = self._guided(model, x_t, t, conditions)
+            times = t.long().expand(len(x_t))
+            if known is not None:
+                prediction = known.blended(self.diffusion, prediction, x_t, times)
+            out = scheduler.step(prediction, t, x)
             x = out.prev_sample
+            if watch is not None:
+                watch(Step(number, len(timesteps), int(t), self.diffusion.to_x0(prediction, x_t, times)))
         # where the steps don't divide the schedule, diffusers' DDIM stops short of its end, by a last trace of noise
         return out.get("pred_original_sample", x), conditions[0][1]
 

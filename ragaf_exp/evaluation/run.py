@@ -42,11 +42,12 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     items = _Head(parts.source.split("test"), cfg.eval.test_items)
     examples = parts.conditioned(Examples(items, parts.prepare, EXAMPLES_MB))
     last = pipeline.last
-    show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels)
-    cache = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     context = evaluation_context(cfg, parts, last)
+    show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels, context.rivals)
+    cache = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     context.networks.check()
-    content = evaluate(folder, pipeline, examples, cfg.eval.batch, context, cache, show, parts.source.split("train"))
+    training = parts.source.split("train")
+    content = evaluate(folder, pipeline, examples, cfg.eval.batch, context, cache, show, training, cfg.eval.prompted_items)
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
     cache.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
@@ -83,7 +84,9 @@ def evaluation_context(cfg: DictConfig, parts: Parts, model: Model) -> Evaluatio
     measured_with = {"weights": weights, "seed": cfg.seed, "split": "test", "resolution": _resolution(cfg),
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
     metrics = [resolved(metric) for metric in parts.task.metrics]
-    return EvaluationContext(*readers(cfg, parts), model.text.token_spans, parts.codec.downscale, measured_with, metrics)
+    rivals = {name: resolved(rival) for name, rival in parts.task.rivals.items()}
+    context = (model.text.token_spans, parts.codec.downscale, measured_with, metrics, rivals)
+    return EvaluationContext(*readers(cfg, parts), *context)
 
 
 def _resolution(cfg: DictConfig) -> int | str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.buckets import batches_of
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.evaluation.overlap import check_finite, check_train_test_overlap
+from ragaf_exp.evaluation.prompted import prompted_values
 from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors, stage_images
 from ragaf_exp.runs.folder import RunFolder
@@ -41,11 +43,12 @@ class EvaluationContext:
     patch: int  # image pixels per latent pixel
     measured_with: dict[str, Any] = field(default_factory=dict)  # recorded with every figure
     metrics: Sequence[Callable[[Scoring], scoring.Values]] = ()  # the task's
+    rivals: Mapping[str, Callable[[Example], np.ndarray]] = field(default_factory=dict)  # the task's
 
 
 def evaluate(
     folder: RunFolder, pipeline: Pipeline, examples: Examples, batch: int, context: EvaluationContext, cache: SampleCache,
-    show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (),
+    show: Callable[[int, Example, SampledImages, int], None], training: Sequence[Item] = (), prompted: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Sample and score the test items; writes metrics.json and items.jsonl.
 
@@ -58,6 +61,7 @@ def evaluate(
         cache: The samples' cache.
         show: Called with (index, example, its batch's images, row in the batch).
         training: The training split, to check for overlap with the test items.
+        prompted: Number of items that are also sampled with region prompts, if there is a stage 2.
 
     Returns:
         The content of metrics.json.
@@ -73,6 +77,12 @@ def evaluate(
     for number, (stage, images) in enumerate(stages.items()):
         maps = sampled.of("region_text") if number == 0 and sampled.has("region_text") else None
         score_stage(result, examples, images, maps, context, prefix="" if number == 0 else f"{stage}/")
+    if pipeline.refine is not None and prompted:
+        first = [[i for i in indices if i < prompted] for indices in batches]
+        values = prompted_values(examples, rows, first, cache, partial(_images, pipeline))
+        result.add(values, {}, context.measured_with, "")
+    for name, rival in context.rivals.items():
+        score_stage(result, examples, [rival(example) for example in examples], None, context, prefix=f"{name}/")
     write_items(folder.path / "items.jsonl", result.rows)
     return _write(folder, result, context.measured_with["resamples"], warnings, overlap)
 
@@ -113,7 +123,7 @@ def _sample(
 ) -> tuple[CachedSamples, list[ItemRow]]:  # fmt: skip
     """Sample every batch, or read it from the cache. batches: indices of items of one size."""
     facts: dict[int, ItemRow] = {}
-    sampled = CachedSamples(cache, lambda rows: _finite(pipeline(collate(rows)), rows).to_images(), examples, batches)
+    sampled = CachedSamples(cache, partial(_images, pipeline), examples, batches)
     for indices in tqdm(batches, desc="sampling", unit="batch"):
         rows = [examples[i] for i in indices]
         of_batch = [row_of(example) for example in rows]
@@ -122,6 +132,10 @@ def _sample(
         for row, (index, example) in enumerate(zip(indices, rows, strict=True)):
             show(index, example, images, row)
     return sampled, [facts[i] for i in range(len(examples))]
+
+
+def _images(pipeline: Pipeline, rows: Sequence[Example]) -> SampledImages:
+    return _finite(pipeline(collate(list(rows))), rows).to_images()
 
 
 def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensors:

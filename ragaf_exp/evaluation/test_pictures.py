@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,19 @@ class TestPictures:
     Args:
         folder: The run's samples folder.
         count: Number of items.
-        text: Text encoder, for the attention panels.
+        text: Text encoder, which maps tokens to words.
         shown: The task's panels.
+        rivals: The task's simple methods, Example -> image.
     """
 
     __test__ = False
 
-    def __init__(self, folder: Path, count: int, text: TextEncoder, shown: Sequence[Panel]):
+    def __init__(
+        self, folder: Path, count: int, text: TextEncoder, shown: Sequence[Panel],
+        rivals: Mapping[str, Callable[[Example], np.ndarray]],
+    ):  # fmt: skip
         self.folder, self.count, self.text, self.shown = folder / "test", count, text, shown
+        self.rivals = rivals
         self.index: list[dict] = []
         self.panels: list[dict[str, np.ndarray]] = []
 
@@ -42,18 +47,19 @@ class TestPictures:
         make_folder(here)
         final = sampled.final[row]
         pictures = panels(example, sampled, row, self.text, self.shown) | {TRUTH: example.item.image}
+        pictures |= {name: rival(example) for name, rival in self.rivals.items()}
         for name, picture in pictures.items():
             save_png(here / f"{name}.png", picture, own=True)
         self.panels.append(pictures)
         names = [panel.name for panel in self.shown]
         self.index.append({"key": example.item.key, "caption": example.item.caption, "dir": here.name, "panels": names,
-                           "objects": _objects(example, final)})  # fmt: skip
+                           "rivals": list(self.rivals), "objects": _objects(example, final)})  # fmt: skip
 
     def write_index(self) -> None:
         """Write index.json and grid.png."""
         write_json(make_folder(self.folder) / "index.json", self.index, own=True)
         if self.panels:
-            names = [name for name in columns(self.shown) if name in self.panels[0]]
+            names = [name for name in columns(self.shown, list(self.rivals)) if name in self.panels[0]]
             cells = [[pictures[name] for name in names] for pictures in self.panels]
             save_png(self.folder / "grid.png", grid(cells, names, [entry["caption"] for entry in self.index]), own=True)
 

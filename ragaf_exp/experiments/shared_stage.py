@@ -44,7 +44,8 @@ IRRELEVANT_GROUPS = (
     "fusion",
     "injection",
 )
-IRRELEVANT_KEYS = {"stage": ("run", LAST.name), "memory": ("tune", *LIMITS)}  # keys without effect on stage 1, by group
+# keys without effect on stage 1, by group
+IRRELEVANT_KEYS = {"stage": ("run", LAST.name), "memory": ("tune", *LIMITS), "task": ("assign",)}
 STAGE1_LOSSES = ("diffusion",)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.types import Example
 from ragaf_exp.data.buckets import same_size
 from ragaf_exp.data.loader import collate
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages
 
-FIELDS = ("stage1", "stage2", "region_text")
+FIELDS = (*IMAGES, "region_text")
 
 
 def sample_images(pipeline: Pipeline, examples: Sequence[Example]) -> SampledImages:

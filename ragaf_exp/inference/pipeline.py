@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,11 +15,16 @@ from torch import Tensor
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.config.stages import IMAGES
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import item_noise
-from ragaf_exp.core.types import Batch
+from ragaf_exp.core.types import Batch, KeptImages
+from ragaf_exp.diffusion.keeping import Known, Step, Watch
 from ragaf_exp.diffusion.sampler import Sampler
 from ragaf_exp.models.codecs.base import Codec
+from ragaf_exp.models.conditioning import Conditioning
 from ragaf_exp.models.model import Model
+
+StageWatch: TypeAlias = Callable[[int, Step], object]  # of the stage's number and its step
 
 
 @dataclass(frozen=True)
@@ -91,12 +98,23 @@ class Pipeline:
         self.compute, self.strength, self.seed = compute, strength, seed
         self.chunks, self.scale = chunks or Chunks(), scale
 
-    def __call__(self, batch: Batch) -> SampledTensors:
+    def __call__(self, batch: Batch, watch: StageWatch | None = None) -> SampledTensors:
         """Sample a batch, in smaller chunks if memory runs out.
 
         Noise depends only on (seed, stage, item key), so that metrics do not depend on batch size or order.
+
+        Args:
+            batch: The conditions. Where its edits keep images, stage 1 does not run, and the pixels outside the part
+                that is sampled again are those of the images.
+            watch: Called with the number of the stage and the step after each; it may raise diffusion.keeping.Stopped.
+
+        Raises:
+            UserError: The batch has region edits, and there is no stage 2.
         """
-        return SampledTensors.joined(self.chunks.over(len(batch), lambda rows: self._sample(batch.rows(rows))))
+        if batch.edits is not None and self.refine is None:
+            raise UserError("edits: this run has no stage 2, which alone has regions; train one with stage=both")
+        sampled = self.chunks.over(len(batch), lambda rows: self._sample(batch.rows(rows), watch))
+        return SampledTensors.joined(sampled)
 
     @property
     def last(self) -> Model:
@@ -106,29 +124,52 @@ class Pipeline:
         return model
 
     @torch.no_grad()
-    def _sample(self, batch: Batch) -> SampledTensors:
+    def _sample(self, batch: Batch, watch: StageWatch | None) -> SampledTensors:
         batch = batch.to(self.compute.device)
         latent = stage1 = stage2 = conditioning = None
+        keep = None if batch.edits is None else batch.edits.keep
         with self.compute:
-            if self.coarse is not None:
+            if keep is None and self.coarse is not None:
                 small = batch.smaller(self.scale)
-                latent, conditioning = self.sampler.sample(self.coarse, small, self._noise("coarse", small))
+                latent, conditioning = self.sampler.sample(
+                    self.coarse, small, self._noise("coarse", small), watch=_of_stage(watch, 1)
+                )
                 stage1 = self.codec.decode(latent)
                 if self.scale > 1:
                     stage1 = F.interpolate(stage1, batch.image.shape[2:], mode="bilinear")
                     latent = self.codec.encode(stage1)
-            if self.refine is not None:
+                stage1 = self.coarse.inputs.finish(stage1, batch)
+            if keep is not None and self.refine is not None:
+                stage2, conditioning = self._sample_again(self.refine, batch, keep, watch)
+            elif self.refine is not None:
                 strength = self.strength if latent is not None else 1.0
                 noise = self._noise("refine", batch)
-                latent, conditioning = self.sampler.sample(self.refine, batch, noise, latent, strength)
-                stage2 = self.codec.decode(latent)
+                latent, conditioning = self.sampler.sample(
+                    self.refine, batch, noise, latent, strength, watch=_of_stage(watch, 2)
+                )
+                stage2 = self.refine.inputs.finish(self.codec.decode(latent), batch)
         regions = None if conditioning is None else conditioning.regions
         return SampledTensors(stage1, stage2, None if regions is None else regions.region_text)
+
+    def _sample_again(
+        self, model: Model, batch: Batch, keep: KeptImages, watch: StageWatch | None
+    ) -> tuple[Tensor, Conditioning]:
+        """Sample a part of the kept images with stage 2; the pixels of the rest are copied, whatever the codec."""
+        latent = self.codec.encode(keep.image)
+        known = Known(latent, F.adaptive_max_pool2d(keep.redo.float(), latent.shape[2:]) > 0)
+        latent, conditioning = self.sampler.sample(
+            model, batch, self._noise("refine", batch), latent, keep.strength, known, _of_stage(watch, 2)
+        )
+        return self.codec.decode(latent).float().where(keep.redo, keep.image), conditioning
 
     def _noise(self, stage: str, batch: Batch) -> Tensor:
         """(B,C,h,w) standard normal noise."""
         shape = self.codec.latent_shape(batch)[1:]
         return item_noise(self.seed, stage, batch.keys, shape).to(self.compute.device)
+
+
+def _of_stage(watch: StageWatch | None, stage: int) -> Watch | None:
+    return None if watch is None else partial(watch, stage)
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -19,12 +19,17 @@ TEXT = "text"  # the kind of a column that is no file
 
 @dataclass(frozen=True)
 class Request:
-    """One image to sample. out: the folder of its files. files: the task's columns besides sketch and prompt."""
+    """One image to sample. out: the folder of its files. files: the task's columns besides sketch and prompt.
+
+    edits: of regions. keep: an image of which all but the edited regions stays.
+    """
 
     sketch: Path | None
     prompt: str
     out: Path
     files: Mapping[str, Path] = field(default_factory=dict)
+    edits: Path | None = None
+    keep: Path | None = None
 
     @property
     def name(self) -> str:

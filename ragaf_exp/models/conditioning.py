@@ -49,6 +49,8 @@ class RegionState:
     region_text: Tensor  # (B,N,T) attention of a region to the tokens; sums to at most 1, the rest is the null token
     region_mask: Tensor  # (B,N) bool
     soft_masks: dict[tuple[int, int], Tensor]  # (h,w) -> (B,N,h,w), share of each pixel
+    importance: Tensor | None = None  # (B,N) guidance scale of what each region reads; None = 1 for all
+    silent: Tensor | None = None  # (B,N,R) semantics without any text, where importance is given
     # injection point -> (h,w), where images have another size than those that the networks were traced for
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -65,6 +67,7 @@ class Conditioning:
     extra: Tensor | None = None  # (B,E,h,w): a task's channels next to x_t
     task_token: Tensor | None = None  # (B,1,D), after the caption's, where one network is trained on several tasks
     phrase_tokens: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, where the batch has spans
+    outline: Tensor | None = None  # (B,1,H,W) factor of the hint at each pixel; None = 1 everywhere
 
     @property
     def denoiser_text(self) -> Text:

@@ -59,6 +59,10 @@ class Inputs:
         """The part (B,C,h,w) of the denoiser's prediction that is of x_t (B,C,h,w)."""
         return prediction
 
+    def finish(self, image: Tensor, batch: Batch) -> Tensor:
+        """A sampled image (B,3,H,W) in [-1,1] as the user gets it: a task can restore pixels that must not change."""
+        return image
+
 
 class BoundInputs:
     """A task's inputs and the codec that encodes them. Copies of a model share it: it is not part of their weights.

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ragaf_exp.core.types import Batch
+from ragaf_exp.core.types import Batch, EditTensors
 from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.control.base import Hint
 from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep, both
 from ragaf_exp.models.layers import zero_module
+from ragaf_exp.models.prompts import RegionReading, outline_map, scaled, with_prompts
 from ragaf_exp.models.regions.contrast import Contrast
 from ragaf_exp.models.regions.encoder import Ragaf
 from ragaf_exp.models.regions.injection import Injection
@@ -108,12 +109,18 @@ class Model(nn.Module):
         features = self.hint.features(image)
         regions = None
         if self.ragaf is not None:
-            regions = self._regions(self.ragaf, batch, text, features, keep.get("sketch", everything))
+            keep_sketch = keep.get("sketch", everything)
+            reading = self._reading(batch, text, keep_text)
+            regions = self._regions(self.ragaf, batch, reading, features, keep_sketch)
+            if batch.edits is not None:
+                regions = self._edited(regions, batch, batch.edits, features, keep_sketch, text)
         hint = self.hint(features, everything if keep_hint is None else keep_hint) if denoises else {}
         extra = self.bound.extra(batch, keep) if self.bound is not None and denoises else None
         token = None if self.task_tokens is None or batch.task is None else self.task_tokens(batch.task)[:, None]
         phrases, crops = self._phrase_tokens(batch, text), None if self.crop_in is None else batch.crops
-        return Conditioning(text, hint, regions, crops=crops, phrase_tokens=phrases, extra=extra, task_token=token)
+        return Conditioning(
+            text, hint, regions, crops=crops, phrase_tokens=phrases, extra=extra, task_token=token, outline=_outline(batch)
+        )
 
     def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
         """The conditioning with stage 1's latent (B,C,h,w), where this stage takes it as an input."""
@@ -122,7 +129,8 @@ class Model(nn.Module):
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """x_t (B,C,h,w), t (B,) timesteps -> prediction."""
         text, x = c.denoiser_text, self._denoiser_input(x_t, t, c)
-        hint = self._with_extra(c, self._with_crops(c, self.hint.at(c.hint, self.backbone.inputs(x), t, text)))
+        hint = scaled(self.hint.at(c.hint, self.backbone.inputs(x), t, text), c.outline)
+        hint = self._with_extra(c, self._with_crops(c, hint))
         if c.regions is None:
             return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint), x_t))
         ragaf, injection = self._region_path()
@@ -196,7 +204,26 @@ class Model(nn.Module):
         assert self.ragaf is not None and self.injection is not None, "only stage 2 has a region path"
         return self.ragaf, self.injection
 
-    def _regions(self, ragaf: Ragaf, batch: Batch, text: Text, features: dict, keep_sketch: Tensor) -> RegionState:
+    def _reading(self, batch: Batch, text: Text, keep_text: Tensor | None) -> RegionReading:
+        """What regions read: the caption, and their prompts where there are any."""
+        if batch.edits is None:
+            return RegionReading(text)
+        return with_prompts(self.text, text, batch.edits.prompts, keep_text)
+
+    def _edited(
+        self, state: RegionState, batch: Batch, edits: EditTensors, features: dict, keep_sketch: Tensor, text: Text
+    ) -> RegionState:
+        """The state with the regions' importance, and with attention to the caption alone."""
+        state = replace(state, region_text=state.region_text[..., : text.mask.shape[1]])
+        if edits.importance is None:
+            return state
+        nothing = self.text(batch.captions, torch.zeros(len(batch), dtype=torch.bool, device=text.mask.device))
+        silent = self._regions(self._region_path()[0], batch, RegionReading(nothing), features, keep_sketch).semantics
+        return replace(state, importance=edits.importance, silent=silent)
+
+    def _regions(
+        self, ragaf: Ragaf, batch: Batch, reading: RegionReading, features: dict, keep_sketch: Tensor
+    ) -> RegionState:
         latent = (batch.sketch.shape[2] // self.downscale, batch.sketch.shape[3] // self.downscale)
         sizes, levels = self._sizes_at(latent), self.hint.resolutions(*latent)[: len(ragaf.levels)]
         masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in {*sizes.values(), *levels}}
@@ -204,7 +231,8 @@ class Model(nn.Module):
         masks = {size: m * kept[..., None, None] for size, m in masks.items()}
         hint = [features[size] * kept[..., None, None] for size in levels]
         edge_mask = batch.edge_mask & kept[..., None]
-        state = ragaf(batch.nodes, batch.node_mask & kept, batch.edges, edge_mask, masks, hint, text)
+        nodes, text, readable = batch.node_mask & kept, reading.text, reading.readable
+        state = ragaf(batch.nodes, nodes, batch.edges, edge_mask, masks, hint, text, readable)
         return state if sizes is self.sizes else replace(state, sizes=sizes)
 
     def _sizes_at(self, latent: tuple[int, int]) -> dict[str, tuple[int, int]]:
@@ -214,3 +242,11 @@ class Model(nn.Module):
         if latent not in self.other_sizes:
             self.other_sizes[latent] = {p: shape[1:] for p, shape in self.backbone.shapes(*latent).items()}
         return self.other_sizes[latent]
+
+
+def _outline(batch: Batch) -> Tensor | None:
+    """(B,1,H,W): the factor of the sketch at each pixel, where an edit changes it."""
+    if batch.edits is None or batch.edits.outline is None:
+        return None
+    size = (batch.labels.shape[1], batch.labels.shape[2])
+    return outline_map(batch.edits.outline, soft_masks(batch.labels, batch.nodes.shape[1], size))

@@ -16,8 +16,8 @@ _UNKNOWN = Metric("", "", "", "Other", share=False)
 
 
 def plain(name: str) -> str:
-    """The name without stage 1's prefix."""
-    return name.removeprefix(FIRST)
+    """The name without the prefix of stage 1 or of a rival method."""
+    return name.rpartition("/")[2]
 
 
 def base(name: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pkgutil import resolve_name
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from torch import Tensor, nn
 
@@ -91,14 +92,18 @@ def denoising_loss(
 class Task(Inputs, ABC):
     """The task that a network is trained for. Subclasses take the settings of their YAML in the constructor.
 
-    mirror, crops: augmentation of training items, see data.variants. columns: of a sampling request, name -> kind
+    mirror, crops: augmentation of training items, see data.variants. assign: region prompts in training, see data.assign.
+    columns: of a sampling request, name -> kind
     (text, drawing or image), a literal, since command lines read it from the source. optional: those of them that
     can be left out. metrics: functions Scoring -> values by metric, see eval.scoring; their metrics are in eval.registry.
+    rivals: simple methods, Example -> (H,W,3) uint8, that the evaluation scores by the same metrics.
     loss_weights: of the losses that the group `loss` has no weight for. loss_network: frozen, for losses of images.
     """
 
+    rivals: Mapping[str, Reference] = {}
     mirror: float = 0.0
     crops: int = 0
+    assign: float = 0.0
     columns: ClassVar[dict[str, str]]
     optional: ClassVar[tuple[str, ...]] = ()
     metrics: tuple[Reference, ...] = ()
@@ -144,6 +149,23 @@ class Task(Inputs, ABC):
             inputs: The pictures of its other columns, (H,W,3) uint8 of any size, by name.
         """
         return replace(item, conditions=dict(inputs)) if inputs else item
+
+    def full_resolution(self, picture: np.ndarray, given: np.ndarray, result: np.ndarray) -> np.ndarray:
+        """The result for a whole picture; the default enlarges it to the picture's size.
+
+        Args:
+            picture: (H,W,3) uint8 of any size.
+            given: (size,size,3) uint8, the picture as the network saw it, padded to a square.
+            result: (size,size,3) uint8.
+
+        Returns:
+            (H,W,3) uint8.
+        """
+        height, width = picture.shape[:2]
+        side = max(height, width)
+        full = cv2.resize(result, (side, side), interpolation=cv2.INTER_CUBIC)
+        top, left = (side - height) // 2, (side - width) // 2
+        return full[top : top + height, left : left + width]
 
     def losses(self, step: Denoised) -> dict[str, Tensor]:
         """Losses of the denoiser by name, each a mean over the batch's items."""

@@ -17,6 +17,7 @@ class SketchText(Task):
         sketch_dropout: The same for its sketch, with the regions and the graph that come from it.
         mirror: Share of training items shown mirrored, for captions that do not distinguish left and right.
         crops: Crops of each training item, each shown as often as the item itself.
+        assign: Share of the annotated objects whose regions read their own phrase instead of the caption.
     """
 
     columns = {"sketch": "drawing", "prompt": "text"}
@@ -25,10 +26,10 @@ class SketchText(Task):
 
     def __init__(
         self, caption_dropout: limits.Share = 0.1, sketch_dropout: limits.Share = 0.1, mirror: limits.Share = 0.0,
-        crops: limits.Crops = 0,
+        crops: limits.Crops = 0, assign: limits.Share = 0.0,
     ):  # fmt: skip
         self.caption_dropout, self.sketch_dropout = caption_dropout, sketch_dropout
-        self.mirror, self.crops = mirror, crops
+        self.mirror, self.crops, self.assign = mirror, crops, assign
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

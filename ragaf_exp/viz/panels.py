@@ -20,9 +20,9 @@ from ragaf_exp.viz.regions import regions_of
 TRUTH = "truth"
 
 
-def columns(shown: Sequence[Panel]) -> list[str]:
-    """The names of a grid's columns in order: a task's panels, the samples of the stages, the true image."""
-    return [*(panel.name for panel in shown), *IMAGES, TRUTH]
+def columns(shown: Sequence[Panel], further: Sequence[str] = ()) -> list[str]:
+    """The names of a grid's columns in order: a task's panels, the samples of the stages, the true image, further ones."""
+    return [*(panel.name for panel in shown), *IMAGES, TRUTH, *further]
 
 
 def save_png(path: Path, picture: np.ndarray, own: bool = False) -> None:

@@ -75,16 +75,23 @@ OUT_OF_RANGE = {
     "memory.attention": "none", "memory.lora_rank": "0 -1", "hint.channels": "[16,32] [0]", "hint.layers": "0",
     "memory.optimizer": "sgd", "memory.ema": "disk", "memory.features": "some", "task.crops": "-1",
     "task.mirror": "-0.1 1.1 nan", "sampler.scheduler": "best",
+    "task.assign": "-0.1 1.5 nan",
+    "eval.prompted_items": "-1", "data.max_areas": "0 17",
     "diffusion.prediction": "x1", "diffusion.schedule": "straight", "regions.strokes": "thick", "name": "a/b '' latest",
     "backbone.base": "0 33", "backbone.multipliers": "[1] [0,1]", "codec.tiling": "-1 12",
     "diffusion.beta_start": "0 1.5 nan", "diffusion.beta_end": "0 1.5 nan", "backbone.weights": "some",
+    "data.year": "2013 2101", "data.per_category": "-1", "data.stroke": "0 0.3 nan",
     "data.cache_mb": "-1", "data.val_share": "1 -0.1", "data.test_share": "1",
+    "data.low": "1999 nan", "data.high": "1000 20001", "data.tint": "-0.1 2", "data.exposure": "-1 5", "data.gamma": "-1 2",
+    "data.photo_share": "-0.1 1.1", "data.shadow_share": "2 nan", "task.object_share": "1.1 -1", "task.outside": "2 nan",
+    "task.reach": "-0.1 nan",
     "backbone.width": "0 36 -1", "backbone.depth": "0", "backbone.patch_size": "0", "backbone.positions": "learned",
     "diffusion.shift": "0 -1 101 nan", "diffusion.mean": "11 nan", "diffusion.deviation": "0 nan",
     "diffusion.patch_size": "0", "diffusion.density": "normal", "diffusion.shift_by": "size", "diffusion.weighting": "snr",
     "injection.share": "0 1.1 nan", "injection.strength": "-1 nan",
 }  # fmt: skip
 AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")
+CASTS = ("low", "high", "tint", "exposure", "gamma", "photo_share")
 FOLDER = ("data.cache_mb", "data.val_share", "data.test_share")
 TRANSFORMER = tuple(f"backbone.{key}" for key in ("width", "depth", "patch_size", "positions"))
 FLOW = tuple(f"diffusion.{key}" for key in ("shift", "mean", "deviation", "patch_size", "density", "shift_by", "weighting"))
@@ -97,7 +104,12 @@ OPTIONS = {
     **dict.fromkeys(("sketch.resolution", "sketch.safe_steps", "sketch.threshold"), {"sketch": "pidinet"}),
     **dict.fromkeys([f"augment.{key}" for key in AUGMENTATIONS], {"augment": "drawing"}),
     **dict.fromkeys(("sketch.epsilon", "sketch.k", "sketch.p", "sketch.phi"), {"sketch": "xdog"}),
-    **dict.fromkeys(FOLDER, {"data": "folder"}),
+    **dict.fromkeys(FOLDER, {"data": "folder"}), "data.year": {"data": "coco"},
+    **dict.fromkeys(("data.per_category", "data.stroke"), {"data": "quickdraw"}),
+    "data.max_areas": {"data": "lineart"},
+    **dict.fromkeys([f"data.{key}" for key in CASTS], {"data": "casts"}),
+    "data.shadow_share": {"data": "removal"}, "task.reach": {"task": "remove"},
+    **dict.fromkeys(("task.object_share", "task.outside"), {"task": "inpaint"}),
     **dict.fromkeys(("backbone.base", "backbone.multipliers"), {"backbone": "unet160"}),
     "hint.channels": {"hint": "controlnet"}, "hint.layers": {"hint": "t2i"},
     "codec.tiling": {"codec": "taesd"}, "backbone.weights": {"backbone": "sd15"},

@@ -30,7 +30,7 @@ from blocks import PAGES, ROOT, SHELL, Block, all_blocks, blocks_of, fill  # noq
 BLOCKS = all_blocks()
 COMPOSED = {  # command -> its arguments that are not overrides
     "ragaf_exp.run": (), "ragaf_exp.plan": ("card", "out"), "ragaf_exp.plan.flops": (), "ragaf_exp.commands.pace": (),
-    "ragaf_exp.commands.cache.features": (), "ragaf_exp.commands.cache": ("workers",),
+    "ragaf_exp.audit": ("out", "limit"), "ragaf_exp.commands.cache.features": (), "ragaf_exp.commands.cache": ("workers",),
 }  # fmt: skip
 SHORTER = {  # command -> what is added, to take seconds
     "ragaf_exp.sample": ["steps=2"], "eval": ["eval.bootstrap=20"], "ragaf_exp.evaluation.controls": ["items=2"],

@@ -27,11 +27,11 @@ ALIKE = ("seed", "data", "sketch", "augment", "regions", "diffusion", "sampler",
          "stage.refine.region_steps", "stage.refine.lr")  # fmt: skip
 ALONE = ("baseline", "controlnet", "t2i")  # stage 1 is all that they have
 OWN_STAGE_1 = (*ALONE, "with_curriculum")  # which stage 1 follows too
-OWN = {"baseline": {"text"}}  # wider, so that it has as many parameters
+OWN = {"assigned": {"task"}, "baseline": {"text"}}  # the latter wider, so that it has as many parameters
 ABOUT = {"graph": "graph", "fusion": "fusion", "with_words": "injection", "bottleneck": "injection",
          "film": "injection", "cross": "injection", "multilevel": "ragaf", "with_attention": "loss",
          "with_texture": "loss", "with_spans": "loss", "no_region": "loss", "with_curriculum": "stage",
-         "coarse_input": "stage", "from_noise": "stage"}  # fmt: skip
+         "coarse_input": "stage", "from_noise": "stage", "assigned": "task"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

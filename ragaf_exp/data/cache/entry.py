@@ -21,7 +21,7 @@ from ragaf_exp.store.encodings import decode, encode
 
 MAGIC = b"RGF1"  # the last digit is the version of the layout
 HEAD, TAIL = struct.Struct("<4sI"), struct.Struct("<Q")
-LATER = ("conditions", "absent")  # set after an example is read
+LATER = ("conditions", "absent", "edits")  # set after an example is read
 HINTS = typing.get_type_hints(Example)
 PARTS = {
     part: {name: f"{part}.{name}" for name in typing.get_type_hints(kind)}

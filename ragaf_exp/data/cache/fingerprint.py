@@ -21,7 +21,7 @@ from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.types import Item
 
 GROUPS = ("sketch", "regions", "graph")  # config groups, and packages of ragaf_exp
-SHARED = ("core/types.py", "core/jit.py", "core/tensors.py")  # files of the package that these use
+SHARED = ("core/types.py", "core/edits.py", "core/jit.py", "core/tensors.py")  # files of the package that these use
 PACKAGE = Path(__file__).resolve().parents[2]
 LIBRARIES = ("numpy", "opencv-python-headless", "scikit-image", "scipy", "numba", "torch", "timm", "controlnet-aux")
 

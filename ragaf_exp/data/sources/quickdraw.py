@@ -22,7 +22,7 @@ from ragaf_exp.data.sources.captions import annotate, counted, join_phrases
 from ragaf_exp.data.sources.compose import SIDES, place_boxes
 from ragaf_exp.data.sources.names import normal
 from ragaf_exp.data.sources.records import Record, RecordSource, root_folder
-from ragaf_exp.data.sources.strokes import WIDTH, alone, draw_strokes, extent, normalised, silhouette
+from ragaf_exp.data.sources.strokes import alone, draw_strokes, extent, normalised, silhouette
 from ragaf_exp.data.split import SPLITS, split_id
 
 LAYOUT = "the folder of Quick, Draw!'s .ndjson files, one for each category"
@@ -46,7 +46,7 @@ class QuickDraw(RecordSource):
         val: Number of scenes for val.
         test: Number of scenes for test.
         seed: Seed of the scenes.
-        width: Of the strokes, relative to the image's side.
+        stroke: Width of the strokes, relative to the image's side.
         caption: Caption of a single drawing, with {} for the category and its article.
         on_error: "raise" or "skip" for lines that hold no drawing.
         val_share: Share of the drawings for val, in [0, 1).
@@ -69,7 +69,7 @@ class QuickDraw(RecordSource):
         val: limits.Items = 256,
         test: limits.Items = 256,
         seed: limits.Seed = 0,
-        width: limits.StrokeWidth = WIDTH,
+        stroke: limits.StrokeWidth = 0.0156,
         caption: str = "a drawing of {}",
         on_error: str = "raise",
         val_share: limits.ShareBelowOne = 0.1,
@@ -80,7 +80,7 @@ class QuickDraw(RecordSource):
             raise UserError(f"data.drop={list(drop)}: the only flag is {UNRECOGNISED}")
         if max_objects > max(SIDES):
             raise UserError(f"data.max_objects={max_objects}: must be at most {max(SIDES)}")
-        self.scenes, self.max_objects, self.seed, self.width = scenes, max_objects, seed, width
+        self.scenes, self.max_objects, self.seed, self.width = scenes, max_objects, seed, stroke
         self.lengths = dict(zip(SPLITS, (train, val, test), strict=True))
         records = [
             record

@@ -131,7 +131,7 @@ class Scenes:
         """Sample a scene: generator, objects, their centres (N,2) in units, background's name, caption with its spans."""
         rng = np.random.default_rng([self.seed, split_id(split), index])
         count = int(rng.integers(self.min_objects, self.max_objects + 1))
-        specs = self._specs(rng, count, self.heldout_share if split == "test" else 0.0, self.repeat_shares[split])
+        specs = self.specs(rng, count, self.heldout_share if split == "test" else 0.0, self.repeat_shares[split])
         centres = place(rng, np.array([spec.radius for spec in specs]), self._grid.extent)
         relation = pick_relation(rng, centres)
         axis, sign = RELATIONS[relation]
@@ -141,8 +141,18 @@ class Scenes:
         phrases = [object_phrase(spec.shape, spec.colour, spec.fill) for spec in specs]
         return rng, specs, centres, background, relation_caption(phrases, relation, background, int(rng.integers(3)))
 
-    def _specs(self, rng: np.random.Generator, count: int, heldout: float, repeat_share: float) -> list[Spec]:
-        """Sample distinct objects: two of the same shape differ in colour or fill."""
+    def specs(self, rng: np.random.Generator, count: int, heldout: float, repeat_share: float) -> list[Spec]:
+        """Sample distinct objects: two of the same shape differ in colour or fill.
+
+        Args:
+            rng: Random generator.
+            count: Number of objects.
+            heldout: Probability that an object is one of the held-out colour-shape pairs.
+            repeat_share: Probability that a shape may repeat.
+
+        Returns:
+            The objects.
+        """
         specs: list[Spec] = []
         low, high = self._radii(count)
         rings = RINGS[count]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.assign import with_prompts
+from ragaf_exp.data.sources.captions import article
 from ragaf_exp.evaluation.controls import edits
 
 
@@ -57,6 +59,19 @@ def _one_word(example: Example, before: Example, rng: np.random.Generator) -> Ch
     return Changed(replace(example, item=item), item, (index,))
 
 
+def _region_prompt(example: Example, before: Example, rng: np.random.Generator) -> Changed | None:
+    """Another colour as the prompt of one object's regions, against the caption, which stays as it is.
+
+    With the article that opens every phrase of a caption: a network may not know each colour as a bare word.
+    """
+    item, place = edits.one_word(example.item, rng)
+    colour = item.objects[place].colour
+    prompted = with_prompts(example, [place], lambda i, thing: article(colour))
+    if prompted.edits is None:
+        return None
+    return Changed(prompted, replace(example.item, objects=item.objects), (place,))
+
+
 CONTROLS = {
     "right": Control("caption and graph as they are", _right),
     "captions_shuffled": Control("another item's caption: binding must fall to chance", _captions_shuffled),
@@ -66,6 +81,11 @@ CONTROLS = {
     ),
     "colours_swapped": Control("two objects exchange their colour words: the image must follow", _colours_swapped),
     "one_word": Control("one object's colour word changed alone: nothing else may change", _one_word),
+    "region_prompt": Control(
+        "one object's region prompted with another colour, against the caption: it alone may follow",
+        _region_prompt,
+        regions=True,
+    ),
     "half_the_steps": Control(
         "half the sampler's steps in each stage: no more calls of the network than stage 1 alone has",
         _right,

@@ -6,6 +6,7 @@ Shapes: B batch, N regions, F node features, E edge features, R region width, T 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -59,8 +60,11 @@ class RegionTextAttention(nn.Module):
         self.v, self.out = nn.Linear(text_width, width), nn.Linear(width, width)
         self.null = nn.Parameter(torch.randn(text_width) * 0.02)
 
-    def forward(self, x: Tensor, text: Text) -> tuple[Tensor, Tensor]:
-        """x (B,N,R) -> what was read (B,N,R) and the attention to the tokens (B,N,T), mean over heads."""
+    def forward(self, x: Tensor, text: Text, readable: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (B,N,R) -> what was read (B,N,R) and the attention to the tokens (B,N,T), mean over heads.
+
+        readable (B,N,1+T) bool: the tokens that each region may read, the null token first; None: all.
+        """
         batch = x.shape[0]
         tokens = torch.cat([self.null.expand(batch, 1, -1).to(text.tokens.dtype), text.tokens], 1)  # (B,1+T,D)
         mask = F.pad(text.mask, (1, 0), value=True)  # the null token is always there
@@ -68,7 +72,8 @@ class RegionTextAttention(nn.Module):
         logits = (q @ k.transpose(-1, -2)).float() / (self.temperature * math.sqrt(q.shape[-1]))  # (B,H,N,1+T)
         if self.log_sharpness is not None:
             logits = logits * self.log_sharpness.exp()[:, None, None]
-        attention = logits.masked_fill(~mask[:, None, None], MASK_VALUE).softmax(-1)
+        legible = mask[:, None, None] if readable is None else (mask[:, None] & readable)[:, None]
+        attention = logits.masked_fill(~legible, MASK_VALUE).softmax(-1)
         read = self.out((attention.to(v.dtype) @ v).transpose(1, 2).flatten(-2))  # (B,N,R)
         return read, attention.mean(1)[..., 1:]
 
@@ -91,10 +96,12 @@ class Layer(nn.Module):
         self.text = RegionTextAttention(width, text_width, heads, temperature, learn_temperature)
         self.structure_mlp, self.semantics_mlp = FeedForward(width), FeedForward(width)
 
-    def forward(self, structure: Tensor, semantics: Tensor, edges: Edges, text: Text) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, structure: Tensor, semantics: Tensor, edges: Edges, text: Text, readable: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         structure = self.graph(structure, edges)
         structure = structure + self.structure_mlp(structure)
-        read, region_text = self.text(structure + semantics, text)
+        read, region_text = self.text(structure + semantics, text, readable)
         semantics = semantics + read
         semantics = semantics + self.semantics_mlp(semantics)
         return structure, semantics, region_text
@@ -156,9 +163,9 @@ class Ragaf(nn.Module):
 
     def forward(
         self, nodes: Tensor, node_mask: Tensor, edges: Tensor, edge_mask: Tensor,
-        soft_masks: dict[tuple[int, int], Tensor], hint: list[Tensor], text: Text,
+        soft_masks: dict[tuple[int, int], Tensor], hint: list[Tensor], text: Text, readable: Tensor | None = None,
     ) -> RegionState:  # fmt: skip
-        """nodes (B,N,F), masks, edges (B,N,N,E), hint: (B,hint_width,h,w) of each of `levels`."""
+        """nodes (B,N,F), masks, edges (B,N,N,E), hint: (B,hint_width,h,w) of each of `levels`, readable (B,N,1+T)."""
         angle = (nodes[..., None] * self.frequency).flatten(-2)  # (B,N,F frequencies)
         geometry = self.geometry(torch.cat([nodes, angle.sin(), angle.cos()], dim=-1))  # (B,N,R)
         pooled = [pool(x, soft_masks[x.shape[2], x.shape[3]]) for x in hint]
@@ -168,14 +175,26 @@ class Ragaf(nn.Module):
         listed = self.backend.lay_out(edges, edge_mask)
         maps = []
         for layer in self.layers:
-            structure, semantics, region_text = layer(structure, semantics, listed, text)
+            structure, semantics, region_text = layer(structure, semantics, listed, text, readable)
             maps.append(region_text)
         # a region that has found its words in one layer is free to look elsewhere in the next
         region_text = torch.stack(maps).mean(0) * node_mask[..., None]  # (B,N,T)
         return RegionState(structure, semantics, region_text, node_mask, soft_masks)
 
     def fuse(self, state: RegionState, t: Tensor) -> tuple[Tensor, Tensor]:
-        """t (B,) in [0,1], 1 = pure noise -> region tokens (B,N,R) and fusion weights (B,N,2), mean over channels."""
+        """t (B,) in [0,1], 1 = pure noise -> region tokens (B,N,R) and fusion weights (B,N,2), mean over channels.
+
+        Importance extrapolates from the token of a region that reads nothing, as classifier-free guidance does from
+        the prediction without a caption (Ho & Salimans 2022), but region by region and without the denoiser.
+        """
+        tokens, weights = self._fuse(state, t)
+        if state.importance is not None and state.silent is not None:
+            silent, _ = self._fuse(replace(state, semantics=state.silent), t)
+            scale = state.importance[..., None].to(tokens.dtype)
+            tokens = torch.where(scale == 1, tokens, silent + scale * (tokens - silent))
+        return tokens, weights
+
+    def _fuse(self, state: RegionState, t: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.fusion(t, state.structure + state.semantics)  # (B,N,2) or (B,N,2,R)
         each = weights if weights.ndim == 4 else weights[..., None]
         sketch, text = each.unbind(2)

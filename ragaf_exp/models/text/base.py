@@ -49,6 +49,10 @@ class TextEncoder(PretrainedModule, ABC):
     def unknown_words(self, caption: str) -> list[str]:
         """Words of the caption that the tokenizer does not know."""
 
+    def known_part(self, prompt: str) -> tuple[str, list[str]]:
+        """Split a region's prompt into what the encoder can use and the words that are left out."""
+        return prompt.strip(), []
+
     @abstractmethod
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
         """captions: B strings. keep (B,) bool: False drops the caption."""

@@ -23,7 +23,7 @@ from ragaf_exp.data.lengths import LONGEST
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.loading.hub import fingerprint
 from ragaf_exp.models.text.base import TextEncoder
-from ragaf_exp.models.text.vocabulary import fitting, unknown_words, warn_cut, warn_unknown
+from ragaf_exp.models.text.vocabulary import fitting, unknown_words, warn_cut, warn_unknown, words_of
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 UNENDING = re.compile(r"\)[*+{?]|\\[1-9kg]")  # a group that is repeated, a reference to one: no known tokenizer has either
@@ -103,7 +103,9 @@ class TinyText(TextEncoder):
         if width % heads:
             raise UserError(f"text.width={width}: must be a multiple of text.heads={heads}")
         self.tokenizer, self.width, self.max_tokens = tokenizer, width, max_tokens
+        self.vocabulary = vocabulary
         self._ids_of: dict[str, list[int]] = {}  # captions come again every epoch
+        self._known_parts: dict[str, tuple[str, list[str]]] = {}
         self.token = nn.Embedding(tokenizer.get_vocab_size(), width)
         self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
         # neighbouring words speak of one thing ("a striped blue star"): a convolution binds them from the first step
@@ -155,6 +157,29 @@ class TinyText(TextEncoder):
     def unknown_words(self, caption: str) -> list[str]:
         """Words of the caption that the tokenizer does not know, which are left out."""
         return self._known(caption)[1]
+
+    def known_part(self, prompt: str) -> tuple[str, list[str]]:
+        """Split a region's prompt into the words that the run's captions hold, and the others, which are left out.
+
+        In a caption the context outweighs an unknown word; a prompt of a few words has none.
+        """
+        if prompt not in self._known_parts:
+            words = words_of(encoded(self.tokenizer, prompt[:LONGEST]), prompt)
+            unknown = list(dict.fromkeys(word for word, tokens in words if not self._holds(tokens)))
+            known = " ".join(word for word, tokens in words if self._holds(tokens))
+            self._known_parts[prompt] = known, unknown
+        return self._known_parts[prompt]
+
+    def _holds(self, tokens: list[int]) -> bool:
+        """Whether the captions hold the word of these tokens.
+
+        Fitting merges every word that occurs twice into a single token unless the vocabulary fills up before. Where it
+        did, a word of several tokens may be a rare one of the captions. A fragment of a word that is a token, as "it"
+        of "white" may be, counts as held.
+        """
+        if self.tokenizer.token_to_id(UNKNOWN) in tokens:
+            return False
+        return len(tokens) == 1 or self.tokenizer.get_vocab_size() >= self.vocabulary
 
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
         """captions: B strings. keep (B,) bool: False drops the caption (all tokens but START)."""

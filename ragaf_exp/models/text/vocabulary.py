@@ -48,6 +48,16 @@ def unknown_words(tokenizer: Tokenizer, encoding: Encoding, caption: str) -> dic
     return found
 
 
+def words_of(encoding: Encoding, caption: str) -> list[tuple[str, list[int]]]:
+    """List the words of an encoded caption, each with the ids of its tokens."""
+    tokens: dict[int, list[int]] = {}
+    for i, word in zip(encoding.ids, encoding.word_ids, strict=True):
+        if word is not None:
+            tokens.setdefault(word, []).append(i)
+    spans = {word: encoding.word_to_chars(word) for word in tokens}
+    return [(caption[slice(*span)], tokens[word]) for word, span in spans.items() if span is not None]
+
+
 @lru_cache(maxsize=TOKENIZERS)
 def _unknown_token(tokenizer: Tokenizer) -> int | None:
     """The id of the token that stands for what the vocabulary lacks; None where it lacks nothing."""

@@ -143,14 +143,16 @@ def _scene(path: Path, entry: Any) -> Scene:
         ]
         key, caption = str(entry["key"]), str(entry["caption"])
         panels = [str(panel) for panel in entry.get("panels", PANELS)]
+        rivals = [str(rival) for rival in entry.get("rivals", ())]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, f"a scene's entry: {error!r}") from error
     if not FOLDER.fullmatch(name):  # another user's run folder must not show files outside it
         raise damaged(path, f"dir {name[:64]!r} lies outside")
-    if not all(map(PANEL.fullmatch, panels)):
+    if not all(map(PANEL.fullmatch, (*panels, *rivals))):
         raise damaged(path, "a panel's name")
     folder = path.parent / name
-    pictures = {name: folder / f"{name}.png" for name in (*panels, *PICTURES) if is_regular(folder / f"{name}.png")}
+    files = {picture: folder / f"{picture}.png" for picture in (*panels, *PICTURES, *rivals)}
+    pictures = {picture: file for picture, file in files.items() if is_regular(file)}
     return Scene(key, caption, objects, pictures)
 
 

@@ -29,11 +29,12 @@ FACTS = {  # title of a difficulty group's fact, and whether it is a share of th
 
 
 def stage_columns(run: RunData) -> list[tuple[str, str]]:
-    """(title, prefix in metrics.json) of the stages with figures, in order."""
-    staged = any(name.startswith(FIRST) for name in run.metrics)
-    if staged:
-        return [(stages.FIRST.title, FIRST), (stages.LAST.title, "")]
-    return [(last_stage(run), "")]
+    """(title, prefix in metrics.json) of the stages with figures, in order, and of the rivals after them."""
+    prefixes = dict.fromkeys(name.rpartition("/")[0] + "/" for name in run.metrics if "/" in name)
+    rivals = [(prefix[:-1].replace("_", " ").capitalize(), prefix) for prefix in prefixes if prefix != FIRST]
+    if FIRST in prefixes:
+        return [(stages.FIRST.title, FIRST), (stages.LAST.title, ""), *rivals]
+    return [(last_stage(run), ""), *rivals]
 
 
 def last_stage(run: RunData) -> str:

@@ -1,0 +1,1 @@
+"""Masks of holes: generated ones and users' files. A mask is (H, W) bool, True = hole."""

@@ -1,0 +1,147 @@
+"""Shape scenes as layers: a textured ground and objects with soft shadows, which can be rendered without any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from ragaf_exp.core.types import SceneObject
+from ragaf_exp.data.sources import render
+from ragaf_exp.data.sources.captions import annotate, list_caption, object_phrase
+from ragaf_exp.data.sources.grounds import WAVES, ground
+from ragaf_exp.data.sources.palette import BACKGROUND_NAMES
+from ragaf_exp.data.sources.scenes import HELDOUT, Scenes, Spec, place
+from ragaf_exp.data.sources.shapes import SHAPES, pose
+
+OFFSET = (1.5, 4.0)  # of a shadow, in 64ths of the side
+BLUR = (0.8, 2.0)
+DARKNESS = (0.25, 0.5)  # share of the light that a shadow takes away
+GROUNDS = tuple(WAVES)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An object, ready to be painted."""
+
+    spec: Spec
+    box: tuple[slice, slice]
+    alpha: np.ndarray  # (h,w) within the box
+    colour: np.ndarray  # (3,) or (h,w,3) within the box, in [0,255]
+    strokes: np.ndarray  # (H,W) float32 in [0,1], its outline as drawn
+    shadow: np.ndarray  # (H,W) float32 in [0,1], share of the light that its shadow takes away
+
+    def mask(self, size: int) -> np.ndarray:
+        """(size, size) bool: pixels of which at least half are the object's."""
+        full = np.zeros((size, size), bool)
+        full[self.box] = self.alpha >= 0.5
+        return full
+
+
+@dataclass(frozen=True)
+class LayeredScene:
+    """A ground and its layers, in the order of the caption."""
+
+    ground: np.ndarray  # (H,W,3) float32 in [0,255]
+    background: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def size(self) -> int:
+        return self.ground.shape[0]
+
+    def image(self, without: Collection[int] = ()) -> np.ndarray:
+        """Render the scene (H,W,3) uint8 without some layers, whose shadows go too."""
+        shown = [layer for i, layer in enumerate(self.layers) if i not in without]
+        canvas = self.ground.copy()
+        for layer in shown:
+            canvas *= 1 - layer.shadow[..., None]
+        for layer in shown:
+            render.paint(canvas, layer.alpha, layer.box, layer.colour)
+        return np.rint(canvas).astype(np.uint8)
+
+    def drawing(self, without: Collection[int] = ()) -> np.ndarray:
+        """The sketch (H,W) in [0,1] of the layers shown."""
+        shown = [layer.strokes for i, layer in enumerate(self.layers) if i not in without]
+        return np.max(shown, axis=0) if shown else np.zeros((self.size, self.size), np.float32)
+
+    def annotation(self, without: Collection[int] = ()) -> tuple[str, tuple[SceneObject, ...], np.ndarray]:
+        """Caption, objects and object map (H,W) uint8 of the layers shown."""
+        shown = [layer for i, layer in enumerate(self.layers) if i not in without]
+        specs = [layer.spec for layer in shown]
+        phrases = [object_phrase(spec.shape, spec.colour, spec.fill) for spec in specs]
+        object_map = np.zeros((self.size, self.size), np.uint8)
+        for label, layer in enumerate(shown, 1):
+            object_map[layer.mask(self.size)] = label
+        caption, spans = list_caption(phrases, self.background)
+        return caption, annotate([(s.shape, s.colour, s.fill) for s in specs], spans, HELDOUT), object_map
+
+
+class LayeredScenes:
+    """Samples layered scenes with the objects, places and splits of `Scenes`.
+
+    Args:
+        scenes: The source of objects.
+        grounds: Kinds of ground, of WAVES, each as likely as the others.
+        shadow_share: Probability that the objects of a scene cast shadows.
+    """
+
+    def __init__(self, scenes: Scenes, grounds: Collection[str] = GROUNDS, shadow_share: float = 0.7):
+        self.scenes, self.grounds, self.shadow_share = scenes, tuple(grounds), shadow_share
+
+    @cached_property
+    def _grid(self) -> render.Grid:
+        return render.grid_for(self.scenes.size, self.scenes.size)
+
+    def sample(self, rng: np.random.Generator, heldout: float = 0.0) -> LayeredScene:
+        """Sample a scene. heldout: probability that an object is one of the held-out colour-shape pairs."""
+        source = self.scenes
+        count = int(rng.integers(source.min_objects, source.max_objects + 1))
+        specs = source.specs(rng, count, heldout, 0.0)
+        centres = place(rng, np.array([spec.radius for spec in specs]))
+        order = np.argsort(centres[:, 0])  # captions list the objects from left to right
+        background = BACKGROUND_NAMES[int(rng.integers(len(BACKGROUND_NAMES)))]
+        kind = self.grounds[int(rng.integers(len(self.grounds)))]
+        base = ground(rng, kind, background, source.size)
+        light = _Light.sample(rng) if rng.random() < self.shadow_share else None
+        layers = tuple(self._layer(rng, specs[i], centres[i], light) for i in order)
+        return LayeredScene(base, background, layers)
+
+    def _layer(self, rng: np.random.Generator, spec: Spec, centre: np.ndarray, light: _Light | None) -> Layer:
+        grid, size = self._grid, self.scenes.size
+        outline = (pose(SHAPES[spec.shape], rng, spec.radius) + centre).astype(np.float32)
+        contours = [outline] + ([render.hole_of(outline, grid)] if spec.fill == "hollow" else [])
+        box, alpha = render.coverage(contours, grid)
+        colour = render.object_colour(spec.colour, spec.fill, box, grid, rng)
+        lines = np.zeros((size * grid.supersample,) * 2, np.uint8)
+        for contour in contours:
+            render.stroke(lines, contour, grid, rng, 0.0)
+        full = np.zeros((size, size), np.float32)
+        full[box] = alpha
+        shadow = np.zeros_like(full) if light is None else light.cast(full)
+        return Layer(spec, box, alpha, colour, grid.average(lines), shadow)
+
+
+@dataclass(frozen=True)
+class _Light:
+    """The light of a scene, which casts every object's shadow alike."""
+
+    offset: np.ndarray  # (2,) x and y, in 64ths of the side
+    blur: float
+    darkness: float
+
+    @staticmethod
+    def sample(rng: np.random.Generator) -> _Light:
+        length, blur, darkness = (low + rng.random() * (high - low) for low, high in (OFFSET, BLUR, DARKNESS))
+        angle = rng.random() * np.pi  # downwards, as light comes from above
+        return _Light(length * np.array([np.cos(angle), np.sin(angle)]), blur, darkness)
+
+    def cast(self, cover: np.ndarray) -> np.ndarray:
+        """Coverage (H,W) of an object -> share of the light that its shadow takes away."""
+        unit = cover.shape[0] / render.UNITS
+        (x, y), size = self.offset * unit, cover.shape[::-1]
+        moved = cv2.warpAffine(cover, np.array([[1, 0, x], [0, 1, y]], np.float32), size)
+        return self.darkness * cv2.GaussianBlur(moved, (0, 0), self.blur * unit)

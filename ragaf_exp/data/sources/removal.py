@@ -1,0 +1,76 @@
+"""Embedded data for removal: textured scenes with and without an object and its soft shadow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import cv2
+import numpy as np
+
+from ragaf_exp.config import limits
+from ragaf_exp.core.lazy import LazyItems
+from ragaf_exp.core.types import Item
+from ragaf_exp.data.sources.layered import LayeredScenes
+from ragaf_exp.data.sources.palette import OBJECT_COLOURS
+from ragaf_exp.data.sources.scenes import Scenes
+from ragaf_exp.data.split import SPLITS, split_id
+
+SHADOW_LEVEL = 0.04  # share of the light from which on a shadow is visible
+MARGIN = (1.0, 5.0)  # around the object, in 64ths of the side
+
+
+class Removal:
+    """Scenes of which one object goes; every item is a pure function of (seed, split, index).
+
+    An item's image is the scene without the object. Its conditions: `given`, the scene with it (H,W,3) uint8; `hole`,
+    the object with a margin drawn at random (H,W) float; `shadow`, where the object's shadow is visible outside it, and
+    `removed`, the object alone, for metrics; `colour`, the object's (3,).
+
+    Args:
+        size: Side of the square images in pixels, a multiple of 4.
+        seed: Seed of all scenes.
+        train: Number of training items.
+        val: Number of validation items.
+        test: Number of test items.
+        min_objects: Smallest number of objects, the removed one included.
+        max_objects: Largest number of objects.
+        shadow_share: Share of scenes whose objects cast shadows.
+    """
+
+    def __init__(
+        self, size: limits.Size = 64, seed: limits.Seed = 0, train: limits.Items = 6000, val: limits.Items = 256,
+        test: limits.Items = 256, min_objects: limits.Objects = 2, max_objects: limits.Objects = 4,
+        shadow_share: limits.Share = 0.7,
+    ) -> None:  # fmt: skip
+        scenes = Scenes(size, seed, train, val, test, min_objects, max_objects)
+        self.size, self.seed, self.lengths = size, seed, dict(zip(SPLITS, (train, val, test), strict=True))
+        self._scenes = LayeredScenes(scenes, shadow_share=shadow_share)
+
+    def split(self, name: str) -> Sequence[Item]:
+        """Return the items of "train", "val" or "test". Raises UserError for another name."""
+        split_id(name)
+        return LazyItems(partial(self._make, name), self.lengths[name])
+
+    def _make(self, split: str, index: int) -> Item:
+        rng = np.random.default_rng([self.seed, split_id(split), index, 1])
+        scene = self._scenes.sample(rng)
+        gone = int(rng.integers(len(scene.layers)))
+        layer = scene.layers[gone]
+        removed = layer.mask(self.size)
+        margin = MARGIN[0] + rng.random() * (MARGIN[1] - MARGIN[0])
+        hole = grown(removed, margin * self.size / 64)
+        shadow = (layer.shadow > SHADOW_LEVEL) & ~removed
+        caption, objects, object_map = scene.annotation([gone])
+        conditions = {
+            "given": scene.image(), "hole": hole.astype(np.float32), "shadow": shadow.astype(np.float32),
+            "removed": removed.astype(np.float32), "colour": np.array(OBJECT_COLOURS[layer.spec.colour], np.float32),
+        }  # fmt: skip
+        key, image = f"removal{self.seed}-{split}-{index}", scene.image([gone])
+        return Item(key, image, caption, scene.drawing([gone]), objects, object_map, conditions=conditions)
+
+
+def grown(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Dilate a mask (H,W) bool by a radius in pixels."""
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    return distance <= radius

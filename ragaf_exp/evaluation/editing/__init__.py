@@ -1,0 +1,1 @@
+"""Measures how well the regions of a trained run can be edited."""
