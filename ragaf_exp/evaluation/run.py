@@ -46,8 +46,8 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels, context.rivals)
     cache = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
     context.networks.check()
-    training = parts.source.split("train")
-    content = evaluate(folder, pipeline, examples, cfg.eval.batch, context, cache, show, training, cfg.eval.prompted_items)
+    training, prompted = parts.source.split("train"), cfg.eval.prompted_items
+    content = evaluate(folder, pipeline, examples, cfg.eval.batch, context, cache, show, training, prompted)
     show.write_index()
     shown = min(ATTENTION, cfg.eval.pictures)
     cache.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))

@@ -61,7 +61,7 @@ def evaluate(
         cache: The samples' cache.
         show: Called with (index, example, its batch's images, row in the batch).
         training: The training split, to check for overlap with the test items.
-        prompted: Number of items that are also sampled with region prompts, if there is a stage 2.
+        prompted: Number of items that are also sampled with region prompts, where there is a stage 2.
 
     Returns:
         The content of metrics.json.

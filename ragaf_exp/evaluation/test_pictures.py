@@ -24,7 +24,7 @@ class TestPictures:
     Args:
         folder: The run's samples folder.
         count: Number of items.
-        text: Text encoder, which maps tokens to words.
+        text: Text encoder, for the attention panels.
         shown: The task's panels.
         rivals: The task's simple methods, Example -> image.
     """

@@ -16,7 +16,7 @@ _UNKNOWN = Metric("", "", "", "Other", share=False)
 
 
 def plain(name: str) -> str:
-    """The name without the prefix of stage 1 or of a rival method."""
+    """The name without the prefix of stage 1 or of a rival."""
     return name.rpartition("/")[2]
 
 

@@ -46,8 +46,9 @@ def test_quotes_null_and_other_keys_stay():
 def test_every_path_key_is_in_some_config():
     options = {"data": "folder", "sketch": "pidinet", "backbone": "sd15", "text": "clip", "codec": "kl",
                "diffusion": "folder", "hint": "controlnet"}  # fmt: skip
-    cfg = compose_config([f"{group}={option}" for group, option in options.items()])
-    assert all(OmegaConf.select(cfg, key, default=1) != 1 for key in KEYS)
+    overrides = [f"{group}={option}" for group, option in options.items()]
+    configs = [compose_config([*overrides, f"data={name}"]) for name in ("folder", "hf", "sketchy", "sketchycoco")]
+    assert all(any(OmegaConf.select(cfg, key, default=1) != 1 for cfg in configs) for key in KEYS)
 
 
 def test_a_home_folder_is_expanded_everywhere(monkeypatch, tmp_path):
@@ -143,7 +144,7 @@ def test_split_keeps_quotation_marks():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data=foldr"], ("data=foldr", "folder, openmoji, scenes")),
+        (["data=foldr"], ("data=foldr", "folder, fscoco, hf, openmoji, quickdraw, scenes")),
         (["graph/backend=x"], ("graph/backend=x", "dense, dgl, pyg")),
         (["hydra/launcher=zz"], ("hydra/launcher=zz", "joblib")),
         (["+experiment=smok"], ("experiment=smok", "smoke")),

@@ -6,8 +6,7 @@ The first test items are sampled with the same noise, without and with each edit
 another colour than the caption gives it), repeated (scenes with several objects of one shape: by the caption, and with
 region prompts), prompted (every object's regions have its phrase), importance (0 and 2 of every object), keep (one region
 is sampled again in a finished image). Writes JSON, by default editing.json in the run folder, a picture of the first
-items next to it, and prints a table.
-For example:
+items next to it, and prints a table. Example:
 
     python -m ragaf_exp.evaluation.editing run=runs/latest items=50 only='[prompt]'
 """
