@@ -85,13 +85,13 @@ class Sampler:
 
     def _conditions(self, model: Denoiser, batch: Batch) -> list[tuple[float, Any]]:
         """Weighted conditions whose predictions add up to the guided one. The first has both text and sketch."""
-        yes = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
+        given = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
         text, sketch = self.guidance, self.sketch_guidance
         # e(0,0) + sketch (e(s,0) - e(0,0)) + text (e(s,c) - e(s,0))
         weighted = [
-            (text, {"text": yes, "sketch": yes}),
-            (sketch - text, {"text": ~yes, "sketch": yes}),
-            (1 - sketch, {"text": ~yes, "sketch": ~yes}),
+            (text, {"text": given, "sketch": given}),
+            (sketch - text, {"text": ~given, "sketch": given}),
+            (1 - sketch, {"text": ~given, "sketch": ~given}),
         ]
         first, *rest = weighted
         needed = [first, *(w for w in rest if w[0] != 0)]

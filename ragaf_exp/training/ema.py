@@ -58,10 +58,10 @@ class Ema:
         return [mean for mean, _ in self.pairs]
 
     def gather(self) -> None:
-        """Bring `model` up to date with the sharded average. All processes of a run call it together."""
+        """Update `model` from the shards, if the average is sharded. All processes of a run call it together."""
 
     def scatter(self) -> None:
-        """Set the sharded average to the weights that were loaded into `model`."""
+        """Update the shards from `model`, if the average is sharded. Call it after loading weights into `model`."""
 
     @contextmanager
     def serving(self) -> Iterator[nn.Module]:

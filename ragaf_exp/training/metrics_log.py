@@ -55,21 +55,21 @@ class MetricsLogger:
         steps = len(losses["loss"])
         if len(bad) or self.update.lost:
             self.diverged(done - steps + int(bad[0]) + 1 if len(bad) else done)
-        figures = {"loss": float(losses["loss"].mean())}
-        figures |= {f"loss_{name}": float(v.mean()) for name, v in losses.items() if name != "loss"}
-        figures["lr"] = self.plan.lr_at(done - 1, self.optim)
+        metrics = {"loss": float(losses["loss"].mean())}
+        metrics |= {f"loss_{name}": float(v.mean()) for name, v in losses.items() if name != "loss"}
+        metrics["lr"] = self.plan.lr_at(done - 1, self.optim)
         if self.update.scaler.is_enabled():
-            figures |= {"loss_scale": self.update.scale, "skipped_steps": self.update.skipped}
+            metrics |= {"loss_scale": self.update.scale, "skipped_steps": self.update.skipped}
         rate = round(steps / max(time.monotonic() - self.logged, 1e-9), 3)
         self.recent = []
         self.resume()
-        self._write(done, figures | {"rate": rate} | held(self.device))
+        self._write(done, metrics | {"rate": rate} | held(self.device))
         self.folder.status("running", stage=self.plan.stage, step=done, steps=self.plan.steps, rate=rate)
-        return figures
+        return metrics
 
-    def validation(self, done: int, figures: dict[str, float]) -> None:
+    def validation(self, done: int, metrics: dict[str, float]) -> None:
         """Write the metrics of a validation."""
-        self._write(done, {"validation": figures})
+        self._write(done, {"validation": metrics})
 
     def diverged(self, step: int) -> NoReturn:
         """Raise Diverged with the last good checkpoint and the settings to lower."""
@@ -80,9 +80,9 @@ class MetricsLogger:
             f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}"
         )
 
-    def _write(self, done: int, figures: dict) -> None:
+    def _write(self, done: int, metrics: dict) -> None:
         if self.folder.is_main:
-            self.folder.append({"stage": self.plan.stage, "step": done, **figures})
-            flat = figures.get("validation", figures)
-            prefix = "validation_" if "validation" in figures else ""
+            self.folder.append({"stage": self.plan.stage, "step": done, **metrics})
+            flat = metrics.get("validation", metrics)
+            prefix = "validation_" if "validation" in metrics else ""
             self.on_log(self.plan.stage, done, {prefix + name: value for name, value in flat.items()})

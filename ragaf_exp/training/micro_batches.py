@@ -69,9 +69,9 @@ class StepBatch:
         regions = batch.node_mask.sum(1)  # (B,)
         if (has_sketch := noise.keep.get("sketch")) is not None:
             regions = regions * has_sketch  # an item without its sketch has no regions
-        every = self.mean(regions.sum().float()).clamp(min=1e-6)  # without any region, all shares are 0
+        total = self.mean(regions.sum().float()).clamp(min=1e-6)  # without any region, all shares are 0
         for rows in parts(items, size):
-            share = MicroBatchWeight(len(x_0[rows]) / items, regions[rows].sum() / every)
+            share = MicroBatchWeight(len(x_0[rows]) / items, regions[rows].sum() / total)
             yield MicroBatch(batch.rows(rows), x_0[rows], noise.rows(rows), self.regions_only, start[rows], share,
                              self.progress)  # fmt: skip
 

@@ -32,13 +32,13 @@ class Muon(torch.optim.Muon):
             if not matrices:
                 continue
             torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
-            ahead = torch._foreach_lerp(gradients, means, group["momentum"])
+            nesterov = torch._foreach_lerp(gradients, means, group["momentum"])
             torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
             for indices in alike(matrices):
-                turned = orthogonal(torch.stack([ahead[i] for i in indices]), group)
+                updates = orthogonal(torch.stack([nesterov[i] for i in indices]), group)
                 changed = [matrices[i] for i in indices]
-                rate = group["lr"] * 0.2 * math.sqrt(max(turned.shape[1:]))
-                torch._foreach_add_(changed, list(turned.to(changed[0].dtype).unbind()), alpha=-rate)
+                rate = group["lr"] * 0.2 * math.sqrt(max(updates.shape[1:]))
+                torch._foreach_add_(changed, list(updates.to(changed[0].dtype).unbind()), alpha=-rate)
 
 
 def alike(matrices: list[Tensor]) -> Iterator[list[int]]:

@@ -163,7 +163,7 @@ def with_moments(optimizer: Any) -> set[nn.Parameter]:
 
 
 def drop_moments(optimizer: Any, keep: set[nn.Parameter]) -> None:
-    """Delete the moments of all other parameters. The next step initialises them again."""
+    """Delete the moments of all parameters except `keep`. The next step initialises them again."""
     for parameter, moments in inner(optimizer).state.items():
         if parameter not in keep:
             moments.clear()

@@ -33,19 +33,19 @@ class Trial:
         codec: Encodes images to latents.
         examples: The training split.
         plan: Steps and timesteps of the stage.
-        pace: Batch size and number of micro-batches.
+        stage_cfg: Batch size and number of micro-batches.
         seed: Seed of the run.
         to_batch: Collates examples.
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, codec: Codec, examples: Examples, plan: StageSchedule, pace: Stage,
-        seed: int, to_batch: Callable[..., Batch] = collate,
+        self, model: nn.Module, objective: Objective, codec: Codec, examples: Examples, plan: StageSchedule,
+        stage_cfg: Stage, seed: int, to_batch: Callable[..., Batch] = collate,
     ):  # fmt: skip
         self.model, self.objective, self.codec, self.examples = model, objective, codec, examples
         self.to_batch = to_batch
         self.plan, self.seed = plan, seed
-        self.items = max(1, -(-pace.batch // (pace.accumulate * collectives.count())))
+        self.items = max(1, -(-stage_cfg.batch // (stage_cfg.accumulate * collectives.count())))
 
     def __call__(self, compute: Compute) -> None:
         """Run one step in the given precision. Gradients are discarded, and the state of torch's generator is restored."""

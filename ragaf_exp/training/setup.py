@@ -103,11 +103,11 @@ def plan(cfg: DictConfig, stage: str, parts: Parts) -> StageSchedule:
     Returns:
         The schedule.
     """
-    kind, pace, steps = STAGES[stage], cfg.stage[stage], steps_of(cfg, stage)
+    kind, stage_cfg, steps = STAGES[stage], cfg.stage[stage], steps_of(cfg, stage)
     last = max(1, round(parts.diffusion.timesteps * kind.setting(cfg, "strength", 1.0)))
-    regions = (kind.setting(cfg, "recolour", 0.0), steps - pace.steps, kind.setting(cfg, "region_batch", 1),
+    regions = (kind.setting(cfg, "recolour", 0.0), steps - stage_cfg.steps, kind.setting(cfg, "region_batch", 1),
                kind.setting(cfg, "region_lr", 0.0))  # fmt: skip
-    return StageSchedule(stage, steps, pace.lr, last, *regions, scale=kind.scale(cfg))
+    return StageSchedule(stage, steps, stage_cfg.lr, last, *regions, scale=kind.scale(cfg))
 
 
 def steps_of(cfg: DictConfig, stage: str) -> int:

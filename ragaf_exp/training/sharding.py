@@ -77,11 +77,13 @@ class ShardedEma(Ema):
 
     @torch.no_grad()
     def gather(self) -> None:
+        """Update `model` from the shards. All processes of a run call it together."""
         for target, mean, _ in self.parts:
             target.copy_(_joined(mean.to_local().to(self.device), target))
 
     @torch.no_grad()
     def scatter(self) -> None:
+        """Update the shards from `model`."""
         for target, mean, value in self.parts:
             if self.place != "off":
                 mean.to_local().copy_(cast(DTensor, part_of(target, value)).to_local())

@@ -163,8 +163,8 @@ class Trainer:
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=not self.folder.is_main, unit="step")  # fmt: skip
         if self.folder.is_main:
-            self._introduce(examples)
-        self.began = time.monotonic()
+            self._log_start(examples)
+        self.started_at = time.monotonic()
         self.metrics_logger.resume()
         with STOP.deferred(), workers_watched():
             for step, batch in enumerate(bar, start):
@@ -172,7 +172,7 @@ class Trainer:
                 self._after(step + 1, bar)
         return self.ema.finish(self.compute.device)
 
-    def _introduce(self, examples: Examples) -> None:
+    def _log_start(self, examples: Examples) -> None:
         """Log the numbers of items and trained parameters, the device and the precision."""
         trained = sum(p.numel() for p in self.bare.parameters() if p.requires_grad)
         log.info("stage %s: %s items, %s parameters trained, %s", self.plan.stage, f"{len(examples):,}", f"{trained:,}",
@@ -197,22 +197,22 @@ class Trainer:
         self.update.set_rate(self.plan.lr_at(step, self.optim))
         regions_only = step < self.plan.region_steps
         noise = self._sample_noise(step, self.codec.latent_shape(batch)).to(batch.image.device)
-        whole = StepBatch(batch, noise, self.codec.encode, regions_only, step / self.plan.steps, launch.mean,
-                          collectives.previous_item)  # fmt: skip
+        step_batch = StepBatch(batch, noise, self.codec.encode, regions_only, step / self.plan.steps, launch.mean,
+                               collectives.previous_item)  # fmt: skip
         kind = "regions" if regions_only else "whole"
         losses = self.oom_retry.run(
-            step, kind, len(batch), lambda size: self.training_step.descend(whole.micro_batches(size))
+            step, kind, len(batch), lambda size: self.training_step.descend(step_batch.micro_batches(size))
         )
         self.metrics_logger.recent.append(losses)
         self.oom_retry.retry(step, lambda: self.training_step.average(step), self.ema.means)
 
     def _sample_noise(self, step: int, shape: torch.Size) -> StepNoise:
         """Sample noise for the batch of all processes and return the rows of this process."""
-        every = torch.Size((shape[0] * collectives.count(), *shape[1:]))
+        full = torch.Size((shape[0] * collectives.count(), *shape[1:]))
         rng = generator(self.seed, "train", self.plan.stage, step)
         coarse = self.objective.coarse is not None
         process = self.objective.process
-        noise = sample_step_noise(process, every, self.plan.last, self.task.dropout, self.plan.recolour, rng, coarse)
+        noise = sample_step_noise(process, full, self.plan.last, self.task.dropout, self.plan.recolour, rng, coarse)
         return noise.rows(slice(collectives.rank(), None, collectives.count()))
 
     def _after(self, done: int, bar: tqdm) -> None:
@@ -222,12 +222,12 @@ class Trainer:
         stop_signal = STOP.agreed()
         out_of_time = (
             self.stage_cfg.max_seconds > 0
-            and collectives.all_reduce_max(time.monotonic() - self.began) > self.stage_cfg.max_seconds
+            and collectives.all_reduce_max(time.monotonic() - self.started_at) > self.stage_cfg.max_seconds
         )
         save = last or stop_signal or out_of_time or done % self.stage_cfg.checkpoint_every == 0
         if switch or save or done % self.stage_cfg.log_every == 0:
-            figures = self.metrics_logger.losses(done)
-            bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
+            metrics = self.metrics_logger.losses(done)
+            bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
         if not stop_signal and self._validates(done):
             self.ema.gather()  # a collective operation, which must not be interrupted
             with suppress(Stopped), STOP.deferred(only=False):
@@ -246,8 +246,8 @@ class Trainer:
         """Validate the gathered average in the main process."""
         if self.folder.is_main:
             with self.offloaded.on_device(), self.compute, self.ema.serving() as model:
-                figures = self.validate(model, done)
-            self.metrics_logger.validation(done, figures)
+                metrics = self.validate(model, done)
+            self.metrics_logger.validation(done, metrics)
         self.metrics_logger.resume()
 
     def _save(self, done: int) -> None:

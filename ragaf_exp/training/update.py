@@ -67,7 +67,7 @@ class Update:
 
     def apply(self) -> bool:
         """Take the optimizer step and clear the gradients. Returns False if the step was skipped."""
-        if not self.shard:  # FSDP has averaged them in the backward pass
+        if not self.shard:  # with FSDP, the backward pass averages gradients
             collectives.average([p for p in self.model.parameters() if p.requires_grad])
         made = with_moments(self.optimizer)
         try:
