@@ -1,7 +1,7 @@
 """RePaint: inpainting with any trained denoiser, by resampling (Lugmayr et al. 2022, arXiv 2201.09865, algorithm 1).
 
-At every timestep the known pixels are replaced by the given ones, noised to that timestep. So that the painted pixels
-fit them, the sampler repeatedly climbs back `jump` steps by adding noise, and denoises again.
+At every timestep the known pixels are replaced by the given ones, noised to that timestep. To make the sampled pixels
+consistent with them, the sampler repeatedly goes back `jump` steps by adding noise, and denoises again.
 """
 
 from __future__ import annotations

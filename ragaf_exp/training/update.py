@@ -49,7 +49,7 @@ class Update:
         self.model, self.clip, self.compute, self.accelerator = model, optim.clip, compute, accelerator
         self.shard = shards(memory)
         optimizer = make_optimizer(model, lr, optim, memory.optimizer, memory.step_in_backward)
-        self.prepared = accelerator.prepare_model(model, evaluation_mode=True)  # not wrapped: see ranks.average
+        self.prepared = accelerator.prepare_model(model, evaluation_mode=True)  # no DDP: see collectives.average
         self.optimizer = accelerator.prepare(optimizer)
         scaled = compute.precision == "fp16"
         self.scaler = torch.amp.GradScaler(compute.device.type, init_scale=FIRST, enabled=scaled)
