@@ -1,4 +1,4 @@
-"""From a checked config to the objects of a run. The only place that knows how the parts are wired."""
+"""Builds the objects of a run from a checked config. No other module wires parts together."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ VOCABULARY_CAPTIONS = 4000  # of the training split, read to fit a tokenizer
 
 
 def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
-    """Everything but the networks; fits the tokenizer, or reads it from the run folder."""
+    """Build everything except the networks. Fits the tokenizer, or reads it from the run folder if it exists."""
     with torch.device("meta"):
-        ghost = build(cfg.codec, "codec")
-    if cfg.data.size % ghost.downscale:
-        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {ghost.downscale}, the pixels per latent pixel "
+        codec = build(cfg.codec, "codec")
+    if cfg.data.size % codec.downscale:
+        raise UserError(f"data.size={cfg.data.size}: must be a multiple of {codec.downscale}, the pixels per latent pixel "
                         "of this codec")  # fmt: skip
     _check_assigned(cfg)
     diffusion = build(cfg.diffusion, "diffusion")
     sampler = build(cfg.sampler, "sampler", diffusion=diffusion)
     prepare, augment = cached(preparer(cfg), cfg), build(cfg.augment, "augment")
-    parts = Parts(cfg, prepare, diffusion, sampler, ghost, augment, chunks=Chunks(cfg.eval.batch))
+    parts = Parts(cfg, prepare, diffusion, sampler, codec, augment, chunks=Chunks(cfg.eval.batch))
     parts.tokenizer = _tokenizer(parts, folder)
-    with torch.device("meta"):  # whether all goes together, before any weight is read
-        whole = last_stage(cfg).name  # which holds the others' modules
+    with torch.device("meta"):  # checks that all parts fit together before any weight is read
+        whole = last_stage(cfg).name  # its model contains the modules of the earlier stages
         scaled = any(STAGES[stage].scale(cfg) > 1 for stage in chain(cfg))
         for stage in {whole, *cfg.stage.run} if scaled else {whole}:
             model = make_model(parts, stage)
@@ -53,32 +53,32 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
 
 
 def _check_assigned(cfg: DictConfig) -> None:
-    """UserError where phrases are assigned to regions in training, and another setting can't go with it."""
+    """Raise UserError if training assigns phrases to regions and another setting conflicts with that."""
     if (share := cfg.task.get("assign", 0)) == 0:
         return
     if cfg.memory.features == "all":
         raise UserError(f"task.assign={share:g}: needs the text encoder in training; "
                         "set memory.features=latents")  # fmt: skip
     if cfg.loss.coverage > 0:
-        raise UserError(f"task.assign={share:g}: loss.coverage wants every word of the caption read, and a "
-                        "region with a phrase reads none; set loss.coverage=0")  # fmt: skip
+        raise UserError(f"task.assign={share:g}: loss.coverage rewards attention to every word of the caption, "
+                        "and a region with a phrase attends to none; set loss.coverage=0")  # fmt: skip
 
 
 def _check_room(model: Model, cfg: DictConfig) -> None:
-    """UserError where main memory can't hold the weights of a model, nor what AdamW keeps of each on a processor."""
+    """Raise UserError if main memory cannot hold the weights, on a CPU also the gradients and AdamW's moments."""
     memory = cfg.memory
     trained_here = pick_device(memory.device).type == "cpu" and memory.tune == "full" and memory.optimizer == "adamw"
-    copies, what = (4, "weights, gradients and moments") if trained_here else (1, "weights")
+    copies, contents = (4, "weights, gradients and moments") if trained_here else (1, "weights")
     count = sum(p.numel() for p in model.parameters())
-    need, there = 4 * copies * count, psutil.virtual_memory().total
-    if need > there and not (memory.force or memory.shard):
-        raise UserError(f"memory: the {what} of {count:,} parameters take {need / GIB:.0f} GiB, and this machine has "
-                        f"{there / GIB:.0f}; take smaller widths or fewer layers in backbone, text, hint and ragaf "
+    needed, total = 4 * copies * count, psutil.virtual_memory().total
+    if needed > total and not (memory.force or memory.shard):
+        raise UserError(f"memory: the {contents} of {count:,} parameters take {needed / GIB:.0f} GiB, and this machine has "
+                        f"{total / GIB:.0f}; take smaller widths or fewer layers in backbone, text, hint and ragaf "
                         "(memory.force=true starts anyway)")  # fmt: skip
 
 
 def preparer(cfg: DictConfig) -> Preparer:
-    """Item -> Example, as the config has it."""
+    """Build the preparer that turns an Item into an Example."""
     return Preparer(*(build(cfg[key], key) for key in ("sketch", "regions", "graph")))
 
 
@@ -94,5 +94,5 @@ def _tokenizer(parts: Parts, folder: RunFolder) -> Any:
 
 
 def _captions(parts: Parts) -> list[str]:
-    """Of the training split, as many as a tokenizer is fitted to."""
+    """Captions of the training split for fitting the tokenizer."""
     return parts.source.split("train").captions(VOCABULARY_CAPTIONS)

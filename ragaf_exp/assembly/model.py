@@ -1,4 +1,4 @@
-"""Builds a stage's model; stage 2 is initialised from stage 1."""
+"""Builds the model of a stage. Stage 2 is initialised from stage 1."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ragaf_exp.models.regions.targets import target_sizes
 
 
 def unit_of(cfg: DictConfig, model: Model) -> int:
-    """Pixels of which the sides of a run's images must be multiples."""
+    """Number of pixels that must divide the height and width of a run's images."""
     return model.downscale * model.backbone.stride * max(STAGES[stage].scale(cfg) for stage in chain(cfg))
 
 
 def make_model(parts: Parts, stage: str) -> Model:
-    """The freshly initialised model of a stage; a later stage adds the region path to the first one's modules."""
+    """Build and initialise the model of a stage. A later stage adds the region path to the modules of the first."""
     cfg, codec, kind = parts.cfg, parts.codec, STAGES[stage]
     size = cfg.data.size // kind.scale(cfg)
     side = size // codec.downscale
-    torch.manual_seed(derive(cfg.seed, "init", FIRST.name))  # the same modules in every stage's model
+    torch.manual_seed(derive(cfg.seed, "init", FIRST.name))  # the same initial weights in every stage
     text = build(cfg.text, "text", tokenizer=parts.tokenizer)
     wiring = {"channels": codec.channels, "text_width": text.width, "patch": codec.downscale}
     backbone = build(cfg.backbone, "backbone", **wiring)
@@ -53,26 +53,35 @@ def make_model(parts: Parts, stage: str) -> Model:
         return Model(*common, **further)
     torch.manual_seed(derive(cfg.seed, "init", kind.name))
     values = sum(target_sizes(cfg.loss, codec.channels).values())
-    seen = codec.channels if kind.takes_start(cfg) else 0
+    coarse_channels = codec.channels if kind.takes_start(cfg) else 0
     path = _region_path(cfg, text, hint, backbone, shapes)
-    return Model(*common, values, *path, cfg.loss.contrastive > 0, seen, **further)
+    return Model(*common, values, *path, cfg.loss.contrastive > 0, coarse_channels, **further)
 
 
-STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # what it has beyond stage 1
+STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # parameters that stage 1 lacks
 
 
 def init_refine_from_coarse(model: Model, coarse: dict[str, torch.Tensor], memory: Memory | str) -> Model:
-    """Start a refine model from stage 1's weights, and let it train what memory.tune (or `memory` itself) says.
+    """Load stage 1's weights into a refine model and mark the parameters that memory.tune trains.
 
-    Weights that are not trained share the memory of stage 1's.
+    Args:
+        model: The refine model, changed in place.
+        coarse: State of stage 1's model. Frozen parameters of the refine model share its tensors.
+        memory: Config group `memory`, or just its `tune`.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: The state does not fit the model.
     """
     memory = Memory(tune=memory) if isinstance(memory, str) else memory
     known = set(model.state_dict())
     coarse = {map_lora_name(name, known): value for name, value in coarse.items()}
     missing, unexpected = model.load_state_dict(coarse, strict=False)
-    stranger = [key for key in missing if not key.startswith(STAGE_2) and LORA not in key]
-    if stranger or unexpected:
-        raise UserError(f"init: that run's stage 1 does not fit this config ({(stranger + unexpected)[0]})")
+    unknown = [key for key in missing if not key.startswith(STAGE_2) and LORA not in key]
+    if unknown or unexpected:
+        raise UserError(f"init: that run's stage 1 does not fit this config ({(unknown + unexpected)[0]})")
     set_trainable(model, LAST.name, memory)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad and name in coarse and parameter.is_meta == coarse[name].is_meta:
@@ -81,7 +90,7 @@ def init_refine_from_coarse(model: Model, coarse: dict[str, torch.Tensor], memor
 
 
 def memory_of(cfg: DictConfig) -> Memory:
-    """The group `memory` as its dataclass."""
+    """Config group `memory` as its dataclass."""
     return OmegaConf.to_object(OmegaConf.merge(Memory, cfg.memory))
 
 

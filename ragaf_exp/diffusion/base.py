@@ -1,4 +1,4 @@
-"""What every diffusion process provides; a new one is a class of its own, and nothing else knows which it is."""
+"""The interface of diffusion processes. A new process is one more subclass; no other code depends on which it is."""
 
 from __future__ import annotations
 
@@ -10,38 +10,84 @@ from torch import Generator, Tensor, nn
 
 
 class Process(nn.Module, ABC):
-    """A path from data x_0 to noise, and what a network predicts along it.
+    """A path from data x_0 to noise, and the quantity that a network predicts along it.
 
-    timesteps: T; they are numbered from 0 (data) to T - 1 (noise). schedulers: the names of its samplers.
+    Attributes:
+        timesteps: T. Timesteps run from 0 (data) to T - 1 (noise).
+        schedulers: Names of its samplers.
     """
 
     timesteps: int
     schedulers: tuple[str, ...]
 
     def at(self, height: int, width: int) -> Process:
-        """The process for latents of height x width; itself, unless it depends on the resolution."""
+        """Return the process for latents of height x width: itself, unless it depends on the resolution."""
         return self
 
     def sample_timesteps(self, count: int, last: int, generator: Generator) -> Tensor:
-        """(count,) on the CPU; uniform whole numbers in [0, last), unless the process has a density of another kind."""
+        """Sample timesteps for training, uniformly unless a subclass has another density.
+
+        Args:
+            count: Number of timesteps.
+            last: Exclusive upper end, in [1, T].
+            generator: A CPU generator.
+
+        Returns:
+            Integers in [0, last), (count,) on the CPU.
+        """
         return torch.randint(0, last, (count,), generator=generator)
 
     @abstractmethod
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_0, noise (B,C,h,w), timesteps t (B,) -> x_t (B,C,h,w)."""
+        """Noise clean latents to the given timesteps.
+
+        Args:
+            x_0: Clean latents, (B,C,h,w).
+            noise: Standard normal, (B,C,h,w).
+            t: Timesteps, (B,).
+
+        Returns:
+            x_t, (B,C,h,w).
+        """
 
     @abstractmethod
     def target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network learns to predict from x_t, (B,C,h,w)."""
+        """Compute the training target of the prediction from x_t.
+
+        Args:
+            x_0: Clean latents, (B,C,h,w).
+            noise: Standard normal, (B,C,h,w).
+            t: Timesteps, (B,).
+
+        Returns:
+            The target, (B,C,h,w).
+        """
 
     @abstractmethod
     def to_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The estimate of x_0 that a prediction amounts to, (B,C,h,w)."""
+        """Convert a prediction to an estimate of x_0.
+
+        Args:
+            prediction: Output of the network, (B,C,h,w).
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+
+        Returns:
+            The estimate, (B,C,h,w).
+        """
 
     def from_x0(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return the prediction that amounts to an estimate of x_0, the inverse of `to_x0`.
+        """Convert an estimate of x_0 to a prediction, as the inverse of `to_x0`.
 
-        For given x_t, `to_x0` is affine in the prediction, for every process.
+        This works for every process in which `to_x0` is affine in the prediction.
+
+        Args:
+            x_0: The estimate, (B,C,h,w).
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+
+        Returns:
+            The prediction, (B,C,h,w).
         """
         zero = torch.zeros_like(x_t)
         slope = self.to_x0(torch.ones_like(x_t), zero, t)
@@ -53,7 +99,7 @@ class Process(nn.Module, ABC):
 
     @abstractmethod
     def scheduler(self, name: str) -> Any:
-        """A fresh sampler of diffusers' kind. name: one of `schedulers`."""
+        """Create a scheduler with the interface of diffusers. name: one of `schedulers`."""
 
     def check_pretrained(self, wanted: dict[str, Any]) -> None:
-        """UserError where a backbone was trained with another process. wanted: its scheduler's settings."""
+        """Raise UserError if a backbone was trained with another process. wanted: settings of its scheduler."""

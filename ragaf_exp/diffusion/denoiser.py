@@ -1,4 +1,4 @@
-"""What the sampler needs of a network, whatever its kind."""
+"""The interface that the sampler needs of a network."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ragaf_exp.core.types import Batch
 
 
 class Output(Protocol):
-    """A denoiser's output."""
+    """The output of a denoiser."""
 
     @property
     def value(self) -> Tensor | None:
-        """(B,C,h,w), of the process's prediction type."""
+        """(B,C,h,w), in the prediction type of the process."""
 
 
 def prediction_of(output: Output) -> Tensor:
-    """The prediction of a denoiser that was given latents."""
-    assert output.value is not None, "only a pass without latents has no prediction"
+    """The prediction in the output of a pass with latents."""
+    assert output.value is not None, "a pass without latents has no prediction"
     return output.value
 
 
@@ -28,10 +28,19 @@ class Denoiser(Protocol):
     """A conditional denoiser D(x_t, t, c)."""
 
     def condition(self, batch: Batch, keep: Mapping[str, Tensor] = ..., /) -> Any:
-        """Encode the conditions of a batch once; keep: condition -> (B,) bool, False drops it for an item."""
+        """Encode the conditions of a batch. keep: condition -> (B,) bool, where False drops it for an item."""
 
     def with_coarse(self, conditioning: Any, coarse: Tensor | None) -> Any:
-        """The conditioning with stage 1's latent (B,C,h,w), where the network takes it as an input."""
+        """Add stage 1's latent (B,C,h,w) to the conditioning, if the network takes it as an input."""
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Any) -> Output:
-        """x_t (B,C,h,w), timesteps t (B,), conditioning c -> prediction."""
+        """Predict from noised latents.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+            c: The conditioning returned by `condition`.
+
+        Returns:
+            The output with the prediction.
+        """

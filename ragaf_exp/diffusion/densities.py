@@ -13,7 +13,7 @@ EPSILON = 1e-12  # keeps logits finite at both ends, in float64
 
 
 class Density(ABC):
-    """A density on [0,1] by its distribution function and the inverse, so that it can be cut off exactly."""
+    """A density on [0,1], given by its CDF and quantile function so that it can be truncated exactly."""
 
     @abstractmethod
     def cdf(self, time: float) -> float:
@@ -34,7 +34,7 @@ class Uniform(Density):
 
 @dataclass(frozen=True)
 class LogitNormal(Density):
-    """The logit of the time is normal: the middle is trained more (Esser et al. 2024, arXiv 2403.03206, eq. 19)."""
+    """The logit of the time is normal: more times in the middle (Esser et al. 2024, arXiv 2403.03206, eq. 19)."""
 
     mean: float = 0.0
     deviation: float = 1.0
@@ -59,7 +59,7 @@ class CosMap(Density):
 
 
 def make_density(name: str, mean: float, deviation: float) -> Density:
-    """The density of a name.
+    """Create a density by name.
 
     Args:
         name: One of DENSITIES.
@@ -76,17 +76,17 @@ DENSITIES = ("cosmap", "logit_normal", "uniform")
 
 
 def constant_shift(tokens: float) -> float:
-    """No dependence on the resolution."""
+    """Return 1: no dependence on the resolution."""
     return 1.0
 
 
 def sd3_shift(tokens: float) -> float:
-    """The root of the ratio of resolutions, relative to 256 tokens (Esser et al. 2024, eq. 23)."""
+    """Square root of the ratio of resolutions, relative to 256 tokens (Esser et al. 2024, eq. 23)."""
     return math.sqrt(tokens / 256)
 
 
 def flux_shift(tokens: float) -> float:
-    """e^mu, with mu linear in the number of tokens: 0.5 at 256 and 1.15 at 4,096, as Flux's pipelines have it."""
+    """e^mu, with mu linear in the number of tokens: 0.5 at 256 and 1.15 at 4,096, as in the Flux pipelines."""
     return math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
 
 
@@ -94,5 +94,5 @@ SHIFTS = {"constant": constant_shift, "sd3": sd3_shift, "flux": flux_shift}
 
 
 def shifted(time: Tensor, shift: float) -> Tensor:
-    """time (B,) in [0,1] -> shift t / (1 + (shift - 1) t): a shift above 1 moves times towards the noise."""
+    """Map time t (B,) in [0,1] to shift t / (1 + (shift - 1) t). A shift above 1 moves times towards the noise."""
     return shift * time / (1 + (shift - 1) * time)

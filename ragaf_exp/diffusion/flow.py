@@ -21,7 +21,7 @@ from ragaf_exp.diffusion.flow_schedulers import make_scheduler
 
 WEIGHTINGS = {
     "none": lambda flow, s: torch.ones_like(s),
-    "sigma_sqrt": lambda flow, s: s**-2,  # equal weight for errors of the noise-free estimate, seen from x_0
+    "sigma_sqrt": lambda flow, s: s**-2,  # equal weight for errors of the estimate of x_0
     "cosmap": lambda flow, s: 2 / (math.pi * (1 - 2 * s + 2 * s**2)),
     "min_snr": lambda flow, s: flow.min_snr_weight(s),
 }
@@ -36,7 +36,7 @@ class Flow(Process):
         mean: Mean of the time's logit, for logit_normal.
         deviation: Standard deviation of the time's logit, for logit_normal.
         shift: Shift of training and sampling towards the noise, 1 = none.
-        shift_by: A factor of the shift by the number of tokens: constant (none), sd3 or flux.
+        shift_by: How the shift depends on the number of tokens: constant (not at all), sd3 or flux.
         patch_size: Side of a token in latent cells, for that factor.
         weighting: Weight of the velocity's squared error: none, sigma_sqrt, cosmap or min_snr.
         min_snr: gamma of min_snr, 0 = no limit.
@@ -73,12 +73,12 @@ class Flow(Process):
         return flow
 
     def sample_timesteps(self, count: int, last: int, generator: Generator) -> Tensor:
-        """Sample by the density, cut off at `last`.
+        """Sample from the density, truncated at `last`.
 
         Args:
             count: Number of timesteps.
-            last: Upper end in [1, T] before the shift: a sampler's steps count so too, and training and sampling agree.
-            generator: On the CPU.
+            last: Upper end in [1, T] before the shift, as in sampling, so that training and sampling agree.
+            generator: A CPU generator.
 
         Returns:
             (count,) float32 on the CPU.
@@ -91,9 +91,9 @@ class Flow(Process):
         """x_t = (1 - s) x_0 + s noise.
 
         Args:
-            x_0: data, (B,C,h,w).
-            noise: standard normal, (B,C,h,w).
-            t: timesteps, (B,).
+            x_0: Clean latents, (B,C,h,w).
+            noise: Standard normal, (B,C,h,w).
+            t: Timesteps, (B,).
 
         Returns:
             (B,C,h,w).
@@ -105,9 +105,9 @@ class Flow(Process):
         """The velocity.
 
         Args:
-            x_0: data, (B,C,h,w).
-            noise: standard normal, (B,C,h,w).
-            t: not used: the path is straight.
+            x_0: Clean latents, (B,C,h,w).
+            noise: Standard normal, (B,C,h,w).
+            t: Not used, since the path is straight.
 
         Returns:
             noise - x_0, (B,C,h,w).
@@ -118,9 +118,9 @@ class Flow(Process):
         """The end of the straight line from x_t.
 
         Args:
-            prediction: velocity, (B,C,h,w).
-            x_t: noised latents, (B,C,h,w).
-            t: timesteps, (B,).
+            prediction: Velocity, (B,C,h,w).
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
 
         Returns:
             x_0, (B,C,h,w).
@@ -138,13 +138,13 @@ class Flow(Process):
         return (weight if self.min_snr <= 0 else weight.clamp(max=self.min_snr)) * s**2
 
     def scheduler(self, name: str) -> Any:
-        """A fresh one of diffusers' schedulers. name: euler, heun or dpm."""
+        """Create a scheduler of diffusers. name: euler, heun or dpm."""
         return make_scheduler(name, self.timesteps, self.shift)
 
     def check_pretrained(self, wanted: dict[str, Any]) -> None:
-        """UserError: no backbone of today's options that was trained before was trained with a flow."""
+        """Raise UserError, since none of the supported pretrained backbones was trained with a flow."""
         raise UserError(f"diffusion: the backbone was trained with {wanted.get('prediction_type')} on a noise schedule "
-                        "(its scheduler/scheduler_config.json), which is no flow; take diffusion=folder")  # fmt: skip
+                        "(its scheduler/scheduler_config.json), which is not a flow; take diffusion=folder")  # fmt: skip
 
     def _time(self, t: Tensor, like: Tensor) -> Tensor:
         return (t.double() / self.timesteps)[:, None, None, None].to(like.dtype)

@@ -1,4 +1,4 @@
-"""diffusers' samplers of flows, with the methods that the sampler calls on every scheduler."""
+"""Flow schedulers of diffusers, with the methods that the sampler calls on every scheduler."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 
 class _Flow:
-    """The last step ends at the data: times are 1, ..., 1/steps before the shift, as in Flux's pipeline.
+    """Times are 1, ..., 1/steps before the shift, as in the Flux pipeline, and the last step ends at the data.
 
-    The steps count from the first, so that no timestep is looked up on the device.
+    The begin index is set to 0, so that the scheduler looks up no timestep on the device.
     """
 
     init_noise_sigma = 1.0
     sigma_min: float
 
     def set_timesteps(self, steps: int, device: Any = None) -> None:
-        self.sigma_min = 1 / steps  # diffusers spaces times evenly down to this one
+        self.sigma_min = 1 / steps  # diffusers spaces times evenly down to this value
         super().set_timesteps(steps, device=device)  # type: ignore[misc]
         self.set_begin_index(0)  # type: ignore[attr-defined]
 
@@ -26,7 +26,16 @@ class _Flow:
         return sample
 
     def add_noise(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """At the first step: noise t + (1 - t) sample, all (B,C,h,w)."""
+        """Noise a sample to the time s of the first step.
+
+        Args:
+            sample: Clean latents, (B,C,h,w).
+            noise: Standard normal, (B,C,h,w).
+            timesteps: Not used.
+
+        Returns:
+            (1 - s) sample + s noise, (B,C,h,w).
+        """
         sigma = self.sigmas[self.begin_index]  # type: ignore[attr-defined]
         return sigma * noise + (1 - sigma) * sample
 
@@ -36,13 +45,13 @@ class Euler(_Flow, FlowMatchEulerDiscreteScheduler):
 
 
 class Heun(_Flow, FlowMatchHeunDiscreteScheduler):
-    """Two calls of the network per step, one in the last."""
+    """The network is called twice per step, but once in the last step."""
 
     order = 2
 
 
 def make_scheduler(name: str, timesteps: int, shift: float) -> Any:
-    """A fresh sampler.
+    """Create a scheduler.
 
     Args:
         name: euler, heun, or dpm (DPM-Solver++ 2M).
@@ -50,7 +59,7 @@ def make_scheduler(name: str, timesteps: int, shift: float) -> Any:
         shift: Shift of the times towards the noise, 1 = none.
 
     Returns:
-        A scheduler of diffusers' kind.
+        A scheduler with the interface of diffusers.
     """
     if name == "dpm":
         return DPMSolverMultistepScheduler(

@@ -1,6 +1,6 @@
 """Diffusion (config group `diffusion`): the forward process, prediction types and their loss weights.
 
-x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise; SNR = abar / (1 - abar). Zero terminal SNR: Lin et al. 2023,
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise; SNR = abar / (1 - abar). Zero terminal SNR: Lin et al. 2023,
 arXiv 2305.08891. Min-SNR weighting: Hang et al. 2023, arXiv 2303.09556.
 """
 
@@ -27,10 +27,19 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
 class Diffusion(Process):
     """A discrete variance-preserving process.
 
-    timesteps: T. beta_start, beta_end: of the schedules that have them (not squaredcos_cap_v2). schedule: of diffusers,
-    as squaredcos_cap_v2, linear, scaled_linear. prediction: x0, v or eps.
-    zero_terminal_snr: the last timestep is pure noise. min_snr: gamma; 0 = no weighting. snr_offset: the weight of
-    x0's squared error is min(SNR + offset, gamma), so that 1 keeps the noisiest steps in training.
+    Args:
+        timesteps: T.
+        schedule: Beta schedule of diffusers: squaredcos_cap_v2, linear or scaled_linear.
+        prediction: Prediction type: x0, v or eps.
+        zero_terminal_snr: Whether the last timestep is pure noise.
+        min_snr: gamma of Min-SNR weighting; 0 = no weighting.
+        snr_offset: The squared error of x_0 has weight min(SNR + offset, gamma). With 1, the noisiest timesteps still
+            contribute to the loss.
+        beta_start: First beta of a linear schedule; squaredcos_cap_v2 ignores it.
+        beta_end: Last beta of a linear schedule; squaredcos_cap_v2 ignores it.
+
+    Raises:
+        UserError: A name is unknown, a value is out of range, or eps is combined with zero terminal SNR.
     """
 
     abar: Tensor  # (T,) float64
@@ -49,7 +58,7 @@ class Diffusion(Process):
         if prediction not in PREDICTIONS:
             raise UserError(f"diffusion.prediction={prediction}: must be one of {sorted(PREDICTIONS)}")
         if zero_terminal_snr and prediction == "eps":
-            raise UserError("diffusion.prediction=eps: says nothing of x0 at zero terminal SNR; "
+            raise UserError("diffusion.prediction=eps: does not determine x0 at zero terminal SNR; "
                             "set diffusion.zero_terminal_snr=false, or take x0 or v")  # fmt: skip
         self.config: dict[str, Any] = {
             "num_train_timesteps": timesteps, "beta_schedule": schedule, "prediction_type": PREDICTIONS[prediction],
@@ -64,12 +73,30 @@ class Diffusion(Process):
         self.register_buffer("abar", abar.double().clamp(0, 1 - 1e-8), persistent=False)
 
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = sqrt(abar) x_0 + sqrt(1 - abar) noise; x_0, noise (B,C,h,w), t (B,)."""
+        """x_t = sqrt(abar) x_0 + sqrt(1 - abar) noise.
+
+        Args:
+            x_0: Clean latents, (B,C,h,w).
+            noise: Standard normal, (B,C,h,w).
+            t: Timesteps, (B,).
+
+        Returns:
+            x_t, (B,C,h,w).
+        """
         a, s = self._scales(t, x_0)
         return a * x_0 + s * noise
 
     def target(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network predicts from x_t: x_0, the noise, or v = sqrt(abar) noise - sqrt(1 - abar) x_0."""
+        """The training target: x_0, the noise, or v = sqrt(abar) noise - sqrt(1 - abar) x_0.
+
+        Args:
+            x_0: Clean latents, (B,C,h,w).
+            noise: Standard normal, (B,C,h,w).
+            t: Timesteps, (B,).
+
+        Returns:
+            The target, (B,C,h,w).
+        """
         if self.prediction == "x0":
             return x_0
         if self.prediction == "eps":
@@ -78,7 +105,16 @@ class Diffusion(Process):
         return a * noise - s * x_0
 
     def to_x0(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The estimate of x_0 that a prediction amounts to."""
+        """Convert a prediction to an estimate of x_0.
+
+        Args:
+            prediction: Output of the network, (B,C,h,w).
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps, (B,).
+
+        Returns:
+            The estimate, (B,C,h,w).
+        """
         if self.prediction == "x0":
             return prediction
         a, s = self._scales(t, x_t)
@@ -94,18 +130,18 @@ class Diffusion(Process):
         return (weight / per_x0).float()
 
     def scheduler(self, name: str) -> Any:
-        """A fresh one of diffusers' schedulers, on this process's timesteps. name: ddim, dpm or euler."""
+        """Create a scheduler of diffusers for this process. name: ddim, dpm or euler."""
         kind, options = SCHEDULERS[name]
         return kind(**self.config, timestep_spacing="trailing", **options)
 
     def check_pretrained(self, wanted: dict[str, Any]) -> None:
-        """UserError where a backbone was trained with another process. wanted: settings of its scheduler_config.json."""
+        """Raise UserError if a backbone was trained with another process. wanted: settings of its scheduler_config.json."""
         free = ("beta_start", "beta_end") if wanted["beta_schedule"] == "squaredcos_cap_v2" else ()
         for name, value in wanted.items():
             if name not in free and self.config[name] != value:
                 ours, file = self.config[name], "scheduler/scheduler_config.json"
                 raise UserError(f"diffusion: {name}={ours}, and the backbone was trained with {value} (its {file}); "
-                                "take diffusion=folder, which reads them there")  # fmt: skip
+                                "take diffusion=folder, which reads its settings")  # fmt: skip
 
     def _scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.abar[t][:, None, None, None]

@@ -1,7 +1,7 @@
 """RePaint: inpainting with any trained denoiser, by resampling (Lugmayr et al. 2022, arXiv 2201.09865, algorithm 1).
 
-At every timestep the known pixels are replaced by the given ones, noised to that timestep. So that the painted pixels
-fit them, the sampler repeatedly climbs back `jump` steps by adding noise, and denoises again.
+At every timestep the known pixels are replaced by the given ones, noised to that timestep. To make the sampled pixels
+consistent with them, the sampler repeatedly goes back `jump` steps by adding noise, and denoises again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ragaf_exp.diffusion.sampler import Sampler
 
 @dataclass
 class Calls:
-    """Number of passes of the denoiser over an image, those of guidance included."""
+    """Numbers of denoiser calls per image, including those for guidance, and of renoising steps."""
 
     denoisings: int = 0
     renoisings: int = 0
@@ -34,8 +34,8 @@ class Calls:
 def walk(steps: int, jump: int, resamplings: int) -> Iterator[int]:
     """Yield the noise levels that sampling passes through, from `steps` (noise) to 0 (data).
 
-    At every multiple of `jump` below steps - jump, `jump` levels are climbed and descended again, resamplings - 1 times.
-    With 250 steps, jumps of 10 and 10 resamplings there are 2,410 denoisings and 2,160 renoisings, as in the paper.
+    At every multiple of `jump` below steps - jump, the walk climbs `jump` levels and descends again, resamplings - 1 times.
+    With 250 steps, jump 10 and 10 resamplings there are 2,410 denoisings and 2,160 renoisings, as in the paper.
 
     Args:
         steps: Number of levels above 0.
@@ -62,14 +62,14 @@ class RePaint(Sampler):
     """A sampler that keeps the known pixels of an image.
 
     Args:
-        diffusion: The process; RePaint has its own ancestral steps, so that any linear one will do (wiring).
-        known: Batch -> its given latent, and the part that is sampled (wiring).
+        diffusion: Any linear process, since RePaint has its own ancestral steps (wiring).
+        known: Maps a batch to its known latent and the part that is sampled (wiring).
         seed: Seed of the noise that is added while sampling (wiring).
         steps: Noise levels of one descent.
         jump: Levels climbed at once.
         resamplings: Passes over each part; 1 = no resampling.
-        guidance: As of Sampler.
-        sketch_guidance: As of Sampler.
+        guidance: Text guidance scale, as in Sampler.
+        sketch_guidance: Sketch guidance scale, as in Sampler.
 
     Raises:
         UserError: A value is out of range.
@@ -92,19 +92,19 @@ class RePaint(Sampler):
         self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0,
         known: Known | None = None, watch: Watch | None = None,
     ) -> tuple[Tensor, Any]:  # fmt: skip
-        """Sample latents whose known pixels are the given ones.
+        """Sample latents that equal the given ones at the known pixels.
 
         Args:
             model: The denoiser.
-            batch: Its conditions.
-            noise: (B,C,h,w) standard normal.
-            coarse: (B,C,h,w), where sampling starts from it, noised to `strength`.
-            strength: Share of the levels that is run then.
-            known: A given latent in place of the batch's.
-            watch: Called after every denoising; it may raise Stopped.
+            batch: The conditions.
+            noise: Standard normal, (B,C,h,w).
+            coarse: Latents that sampling starts from, noised to `strength`, (B,C,h,w).
+            strength: Share of the levels that are run if `coarse` is given, in (0,1].
+            known: Replaces the known latent of the batch.
+            watch: Called after every denoising step; may raise Stopped.
 
         Returns:
-            Latents (B,C,h,w), and the conditioning they were sampled with.
+            The latents, (B,C,h,w), and their conditioning.
         """
         known = known or self.known(batch)
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
@@ -130,7 +130,7 @@ class RePaint(Sampler):
 
 @dataclass
 class _Noise:
-    """Standard normal noise for each use, a function of the seed, the item's key and the number of the use."""
+    """Standard normal noise, a function of the seed, the item's key and the number of calls so far."""
 
     seed: int
     keys: list[str]
@@ -165,7 +165,7 @@ class _Levels:
         return self.signal[level] * x_0 + self.scale[level] * noise
 
     def _variance(self, low: int, high: int) -> tuple[float, float]:
-        """Signal kept from one level to a higher one, and the variance of the noise that is added."""
+        """The factor on the signal from one level to a higher one, and the variance of the added noise."""
         ratio = self.signal[high] / self.signal[low]
         return ratio, max(self.scale[high] ** 2 - (ratio * self.scale[low]) ** 2, 0.0)
 

@@ -1,4 +1,4 @@
-"""The sampler (config group `sampler`): diffusers' schedulers, guidance by text and by sketch."""
+"""The sampler (config group `sampler`): schedulers of diffusers, with text and sketch guidance."""
 
 from __future__ import annotations
 
@@ -18,9 +18,18 @@ from ragaf_exp.diffusion.keeping import Known, Step, Watch
 class Sampler:
     """Deterministic sampling of either stage.
 
-    scheduler: ddim, dpm (DPM-Solver++ 2M) or euler; of a flow euler, heun or dpm. steps: of the whole schedule, of which
-    a stage that starts from a coarse latent runs the last `strength` share. guidance, sketch_guidance: classifier-free
-    guidance on text and on sketch, 1 = none (Ho & Salimans 2022; two conditions as in Brooks et al. 2023, eq. 3).
+    Classifier-free guidance: Ho & Salimans 2022, arXiv 2207.12598; with two conditions: Brooks et al. 2023, arXiv
+    2211.09800, eq. 3.
+
+    Args:
+        diffusion: The process (wiring).
+        scheduler: ddim, dpm (DPM-Solver++ 2M) or euler; euler, heun or dpm for a flow.
+        steps: Steps of the whole schedule. A stage that starts from a coarse latent runs the last `strength` share.
+        guidance: Text guidance scale, 1 = none.
+        sketch_guidance: Sketch guidance scale, 1 = none.
+
+    Raises:
+        UserError: The scheduler is unknown, or a value is out of range.
     """
 
     def __init__(
@@ -42,10 +51,20 @@ class Sampler:
         self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0,
         known: Known | None = None, watch: Watch | None = None,
     ) -> tuple[Tensor, Any]:  # fmt: skip
-        """noise (B,C,h,w) standard normal -> latents (B,C,h,w), and the conditioning they were drawn with.
+        """Sample latents.
 
-        coarse (B,C,h,w): start from it, noised to `strength` in (0,1]; a model may also see it as it is. known: a latent
-        of which only a part is sampled. watch: called after every step; it may raise Stopped.
+        Args:
+            model: The denoiser.
+            batch: The conditions.
+            noise: Standard normal, (B,C,h,w).
+            coarse: Latents that sampling starts from, noised to `strength`, (B,C,h,w). The model may also take them as
+                an input.
+            strength: Share of the steps that are run if `coarse` is given, in (0,1].
+            known: A latent of which only a part is sampled.
+            watch: Called after every step; may raise Stopped.
+
+        Returns:
+            The latents, (B,C,h,w), and their conditioning.
         """
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
         scheduler = self.diffusion.at(noise.shape[2], noise.shape[3]).scheduler(self.scheduler)
@@ -61,32 +80,32 @@ class Sampler:
             x = out.prev_sample
             if watch is not None:
                 watch(Step(number, len(timesteps), int(t), self.diffusion.to_x0(prediction, x_t, times)))
-        # where the steps don't divide the schedule, diffusers' DDIM stops short of its end, by a last trace of noise
+        # if `steps` does not divide the schedule, DDIM in diffusers leaves some noise in prev_sample
         return out.get("pred_original_sample", x), conditions[0][1]
 
     def _conditions(self, model: Denoiser, batch: Batch) -> list[tuple[float, Any]]:
-        """Weighted conditions whose predictions add up to the guided one; both given comes first."""
-        yes = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
+        """Weighted conditions whose predictions add up to the guided one. The first has both text and sketch."""
+        given = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
         text, sketch = self.guidance, self.sketch_guidance
         # e(0,0) + sketch (e(s,0) - e(0,0)) + text (e(s,c) - e(s,0))
         weighted = [
-            (text, {"text": yes, "sketch": yes}),
-            (sketch - text, {"text": ~yes, "sketch": yes}),
-            (1 - sketch, {"text": ~yes, "sketch": ~yes}),
+            (text, {"text": given, "sketch": given}),
+            (sketch - text, {"text": ~given, "sketch": given}),
+            (1 - sketch, {"text": ~given, "sketch": ~given}),
         ]
         first, *rest = weighted
-        kept = [first, *(w for w in rest if w[0] != 0)]
-        return [(w, model.condition(batch, keep)) for w, keep in kept]
+        needed = [first, *(w for w in rest if w[0] != 0)]
+        return [(w, model.condition(batch, keep)) for w, keep in needed]
 
     def _start(self, scheduler, noise: Tensor, coarse: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
         if not 0 < strength <= 1:
             raise UserError(f"stage.strength={strength}: must be above 0 and at most 1")
         if coarse is None or strength == 1:
             return scheduler.timesteps, noise * scheduler.init_noise_sigma
-        steps = -(-len(scheduler.timesteps) // scheduler.order)  # one of second order calls the network twice
+        steps = -(-len(scheduler.timesteps) // scheduler.order)  # a scheduler of order 2 calls the network twice per step
         first = scheduler.order * (steps - max(1, round(steps * strength)))
         timesteps = scheduler.timesteps[first:]
-        if hasattr(scheduler, "set_begin_index"):  # multistep solvers look their place up otherwise
+        if hasattr(scheduler, "set_begin_index"):  # otherwise multistep solvers search for the timestep
             scheduler.set_begin_index(first)
         return timesteps, scheduler.add_noise(coarse, noise, timesteps[:1].expand(len(noise)))
 

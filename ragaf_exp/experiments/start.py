@@ -13,7 +13,7 @@ def start(cfg: DictConfig) -> None:
     """Execute one run, or one member of a sweep. Raises UserError if a signal arrived during the imports."""
     with STOP.listening():
         try:
-            with stub_optional_imports():  # heavy: only once the config is known to be good
+            with stub_optional_imports():  # slow imports: only after the config has been checked
                 from ragaf_exp.experiments.experiment import run
         except Stopped as stop:
             from ragaf_exp.runs.folder import requeue
@@ -21,6 +21,6 @@ def start(cfg: DictConfig) -> None:
             requeue(cfg)
             raise UserError(f"{stop} before it began; the same command continues") from stop
         if (folder := run(cfg)).is_main:
-            from ragaf_exp.report.terminal import print_summary  # imports metric names, which no step needs
+            from ragaf_exp.report.terminal import print_summary  # imports metric names, which training does not need
 
             print_summary(folder)

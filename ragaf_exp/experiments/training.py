@@ -1,4 +1,4 @@
-"""The stages of one run: built from config, trained in order."""
+"""Builds the stages of a run from config and trains them in order."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Training:
 
     @property
     def settings(self) -> dict:
-        """The config groups that have a dataclass of their own, as objects by group."""
+        """The config groups that have a dataclass, as objects by group."""
         return self.setup.settings
 
     def _setup(self, cached: CacheUse, folder: RunFolder | None = None) -> TrainerSetup:
@@ -136,7 +136,7 @@ class Training:
 
     def _check_later_phases(self) -> None:
         """Raise errors of the evaluation before the first step, not after hours of training."""
-        from ragaf_exp.evaluation.readers import check_readers  # imports scikit-image: not before a config is checked
+        from ragaf_exp.evaluation.readers import check_readers  # slow: it imports scikit-image
 
         check_readers(self.cfg, self.parts)
 

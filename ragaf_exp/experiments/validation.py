@@ -45,12 +45,12 @@ class Validation:
         """Validate a stage.
 
         Args:
-            stage: its name.
-            ema: the EMA model of this stage.
-            coarse: stage 1's model, None in stage 1.
-            objective: the stage's training objective, whose denoising loss is also computed with shuffled conditions.
-            compute: the device and the precision of the stage's training.
-            step: the number of optimizer steps so far, for the grid's file name.
+            stage: Name of the stage.
+            ema: The EMA model of this stage.
+            coarse: Stage 1's model, None in stage 1.
+            objective: The stage's training objective, whose denoising loss is also computed with shuffled conditions.
+            compute: Device and precision of the stage's training.
+            step: Number of optimizer steps so far, for the grid's file name.
 
         Returns:
             Metrics to log.

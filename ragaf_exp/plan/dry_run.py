@@ -87,7 +87,7 @@ class TrainingFixture:
     def step(self, tracker: Tracker) -> None:
         """Run the first step, which allocates the optimizer's state."""
         self.trainer.step(self.number, self.batch)
-        self.trainer.journal.recent.clear()
+        self.trainer.metrics_logger.recent.clear()
         states = inner(self.trainer.update.optimizer).state.values()
         tracker.label("optimizer", [v for state in states for v in state.values() if isinstance(v, torch.Tensor)])
 
@@ -98,7 +98,7 @@ def _label_all(tracker: Tracker, trainer: Trainer, codec: nn.Module, ema: str) -
     tracker.label("weights", _tensors(trainer.bare))  # including those shared with stage 1
     averaged = [t for t in _tensors(trainer.ema.model) if id(t.untyped_storage()) not in trained]
     tracker.exclude(averaged) if ema == "cpu" else tracker.label("average", averaged)
-    offloaded = {id(t): t for network in trainer.resting.networks for t in _tensors(network)}
+    offloaded = {id(t): t for network in trainer.offloaded.networks for t in _tensors(network)}
     resident = [t for module in (trainer.bare, codec) for t in _tensors(module) if id(t) not in offloaded]
     storages = {id(t.untyped_storage()) for t in resident}  # a storage shared with a resident network is not offloaded
     tracker.exclude([t for t in offloaded.values() if id(t.untyped_storage()) not in storages])

@@ -1,4 +1,4 @@
-"""Gradients of a norm that is bounded, scaled within the optimizer's own pass over them where it has one."""
+"""Gradient clipping by norm, fused into the optimizer step where the optimizer supports that."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ragaf_exp.training.optimizer import Optimizers, inner
 
 @contextmanager
 def clipped(model: nn.Module, optimizer: Any, most: float) -> Iterator[None]:
-    """While open, the optimizer steps by gradients scaled so that their norm is `most` or less (Pascanu et al. 2013).
+    """Clip gradients for the optimizer step in this block to a norm of at most `most` (Pascanu et al. 2013).
 
-    A fused AdamW divides gradients as it reads them; other optimizers' are scaled before.
+    A fused AdamW divides gradients as it reads them. For other optimizers they are scaled in advance.
 
     Args:
-        model: whose parameters' gradients count.
-        optimizer: of its trained parameters, as accelerate wraps it or not.
-        most: the largest norm; 0 leaves gradients as they are.
+        model: The model whose gradients are clipped.
+        optimizer: The optimizer of its trained parameters, wrapped by accelerate or not.
+        most: Largest norm; 0 disables clipping.
     """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     if not most or not gradients:

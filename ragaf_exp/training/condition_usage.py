@@ -1,6 +1,6 @@
-"""Condition usage: the loss with the right condition beside the loss with another item's.
+"""Condition usage: compares the loss with each item's own condition to the loss with the condition of another item.
 
-A condition that is used makes its shuffled loss rise above the right one long before samples show it.
+If the model uses a condition, the loss rises when that condition is shuffled, long before the samples show an effect.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHUFFLED = "_shuffled"
 
 
 def shuffled(batch: Batch, condition: Condition) -> Batch:
-    """The batch with one condition of each item taken from the item before."""
+    """Replace one condition of each item by that of the previous item."""
     further = {name: _roll(x) if name in condition.maps else x for name, x in batch.conditions.items()}
     return replace(batch, conditions=further, **{name: _roll(getattr(batch, name)) for name in condition.fields})
 
@@ -33,21 +33,30 @@ def _roll(values):
     return values.roll(1, 0) if isinstance(values, torch.Tensor) else [values[-1], *values[:-1]]
 
 
-FUSION_AT = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the timesteps that a stage is trained on
+FUSION_AT = (0.0, 0.25, 0.5, 0.75, 1.0)  # as shares of the range of trained timesteps
 
 
 @torch.no_grad()
 def fusion_weights(model: Model, batch: Batch, last: int) -> dict[str, float]:
-    """Mean over regions of the fusion's sketch weight at some timesteps, as `fusion_sketch_<timestep>`."""
+    """Average the fusion's sketch weight over regions at several timesteps.
+
+    Args:
+        model: A model with a region path.
+        batch: The conditions.
+        last: Exclusive upper end of the trained timesteps.
+
+    Returns:
+        `fusion_sketch_<timestep>` -> weight in [0,1].
+    """
     regions, ragaf = model.condition(batch).region_state, model.ragaf
     assert ragaf is not None
-    real, found = regions.region_mask, {}
+    real, weights = regions.region_mask, {}
     for share in FUSION_AT:
         t = round(share * (last - 1))
         times = torch.full((len(batch),), t / model.timesteps, device=real.device)
         sketch = ragaf.fuse(regions, times)[1][..., 0].float()  # (B,N)
-        found[f"fusion_sketch_{t:03d}"] = float((sketch * real).sum() / real.sum().clamp(min=1))
-    return found
+        weights[f"fusion_sketch_{t:03d}"] = float((sketch * real).sum() / real.sum().clamp(min=1))
+    return weights
 
 
 @torch.no_grad()
@@ -55,9 +64,20 @@ def condition_usage(
     model: nn.Module, objective: Objective, codec: Codec, batches: list[Batch], last: int, seed: int,
     conditions: Sequence[Condition], chunks: Chunks | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Mean denoising loss with the right conditions, and with each shuffled; the same noise for all.
+    """Mean denoising loss with the correct conditions, and with each condition shuffled, all with the same noise.
 
-    Where memory runs out, batches are taken in smaller chunks. A model with a region path has a figure of its regions too.
+    Args:
+        model: The model of the stage.
+        objective: The stage's training objective.
+        codec: Encodes images to latents.
+        batches: Validation batches.
+        last: Exclusive upper end of the trained timesteps.
+        seed: Seed of the noise.
+        conditions: The conditions of the task. For a model with a region path, the regions are shuffled as well.
+        chunks: Number of items per pass, lowered when memory runs out.
+
+    Returns:
+        `right` and `<condition>_shuffled` -> loss.
     """
     known = {f"{condition.name}{SHUFFLED}": condition for condition in conditions}
     if getattr(model, "ragaf", None) is not None:

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, which sampling uses; on the device, in main memory, or none."""
+"""Exponential moving average of the weights, which sampling uses. It is on the device, in main memory, or disabled."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from ragaf_exp.runs.signals import STOP
 
 
 class Ema:
-    """decay: of the average at the end; it starts lower, min(decay, (1 + n) / (10 + n)) after n updates.
+    """The averaged model. Frozen parameters are shared with the trained model.
 
-    place: where the average lies; off: there is none, and `model` is the trained model itself. Parameters that are not
-    trained are shared with the trained model, not copied.
+    Args:
+        model: The trained model.
+        decay: Final decay; after n updates it is min(decay, (1 + n) / (10 + n)).
+        place: device, cpu (main memory) or off. With off, `Ema.model` is the trained model itself.
     """
 
     def __init__(self, model: nn.Module, decay: float, place: str = "device"):
@@ -32,18 +34,18 @@ class Ema:
 
     @property
     def pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Each averaged weight and the trained one."""
+        """Pairs of averaged and trained weights."""
         return self._pairs
 
     def to(self, device: torch.device) -> Ema:
-        """The average beside the model that is trained on `device`, unless it has a place of its own."""
+        """Move the average to the device of the trained model, unless it is in main memory or disabled."""
         if self.place == "device":
             self.model.to(device)
         return self
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """One update after optimizer step `step`, counted from 0."""
+        """Update the average after optimizer step `step`, counted from 0."""
         if self.place == "off":
             return
         decay = min(self.decay, (1 + step) / (10 + step))
@@ -52,26 +54,26 @@ class Ema:
         torch._foreach_lerp_(means, values, 1 - decay)
 
     def means(self) -> list[torch.Tensor]:
-        """What `update` changes."""
+        """The tensors that `update` changes."""
         return [mean for mean, _ in self.pairs]
 
     def gather(self) -> None:
-        """Make `model` the average of now; all processes that share a run call it together."""
+        """Update `model` from the shards, if the average is sharded. All processes of a run call it together."""
 
     def scatter(self) -> None:
-        """Go on from what `model` has been given."""
+        """Update the shards from `model`, if the average is sharded. Call it after loading weights into `model`."""
 
     @contextmanager
     def serving(self) -> Iterator[nn.Module]:
-        """The averaged model in evaluation mode, on the trained model's device.
+        """Provide the averaged model in evaluation mode, on the trained model's device.
 
-        An average in main memory changes places with the trained weights meanwhile: no copy more on the device.
+        An average in main memory is swapped with the trained weights meanwhile, which needs no further device memory.
         """
         if self.place == "device":
             yield self.model.eval()
             return
         training = self.trained.training
-        with STOP.deferred():  # a signal in the middle of a swap would leave a mixture of both
+        with STOP.deferred():  # a signal during a swap would leave a mixture of both
             self._swap()
             try:
                 with STOP.deferred(only=False):
@@ -81,12 +83,12 @@ class Ema:
                 self.trained.train(training)
 
     def finish(self, device: torch.device) -> nn.Module:
-        """The averaged model on a device, once training is over."""
+        """Move the averaged model to a device after the last step."""
         return self.model.requires_grad_(False).eval().to(device)
 
     @torch.no_grad()
     def _swap(self) -> None:
         for mean, value in self.pairs if self.place == "cpu" else ():
-            held = value.to(mean.device, copy=True)
+            trained = value.to(mean.device, copy=True)
             value.copy_(mean)
-            mean.copy_(held)
+            mean.copy_(trained)

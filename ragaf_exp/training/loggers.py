@@ -1,4 +1,4 @@
-"""Loggers (config group `logger`), beside metrics.jsonl, which is always written."""
+"""Loggers (config group `logger`). metrics.jsonl is always written in addition."""
 
 from __future__ import annotations
 
@@ -9,27 +9,40 @@ from ragaf_exp.core.safe_files import make_folder
 
 
 class Silent:
-    """No logger besides metrics.jsonl."""
+    """Logs nothing; metrics.jsonl alone remains."""
 
     def open(self, folder: Path, config: dict) -> None:
         """Start logging for a run folder."""
 
     def log(self, stage: str, step: int, values: dict[str, float]) -> None:
-        """values: figures of a step, by name."""
+        """Log the metrics of a step.
+
+        Args:
+            stage: Name of the stage.
+            step: Number of optimizer steps so far.
+            values: Metrics by name.
+        """
 
     def close(self) -> None:
-        """Flush what is held back."""
+        """Flush and close the logger."""
 
 
 class TensorBoard(Silent):
-    """Event files in the run folder's tensorboard/."""
+    """Writes event files to tensorboard/ in the run folder."""
 
     def open(self, folder: Path, config: dict) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # seconds to import, and not every run logs so
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds to import, and few runs need it
 
         self.writer = SummaryWriter(str(make_folder(folder / "tensorboard")))
 
     def log(self, stage: str, step: int, values: dict[str, float]) -> None:
+        """Write scalars as `<stage>/<name>`.
+
+        Args:
+            stage: Name of the stage.
+            step: Number of optimizer steps so far.
+            values: Metrics by name.
+        """
         for name, value in values.items():
             self.writer.add_scalar(f"{stage}/{name}", value, step)
 
@@ -38,7 +51,7 @@ class TensorBoard(Silent):
 
 
 class Wandb(Silent):
-    """Weights & Biases. project: where runs go. mode: online or offline."""
+    """Logs to Weights & Biases. project: project of the runs. mode: online or offline."""
 
     def __init__(self, project: str = "ragaf_exp", mode: str = "online"):
         self.project, self.mode = project, mode
@@ -54,6 +67,13 @@ class Wandb(Silent):
                               dir=str(folder), config=config)  # fmt: skip
 
     def log(self, stage: str, step: int, values: dict[str, float]) -> None:
+        """Log values as `<stage>/<name>`.
+
+        Args:
+            stage: Name of the stage.
+            step: Number of optimizer steps so far.
+            values: Metrics by name.
+        """
         self.run.log({f"{stage}/{name}": value for name, value in values.items()} | {f"{stage}/step": step})
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What config group `memory` does to a model before it is trained: less memory, the same numbers."""
+"""Applies config group `memory` to a model before training. These options save memory and keep results the same."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ragaf_exp.models.blocks import recomputed_blocks, repeated_blocks
 
 
 def lay_out(model: nn.Module, memory: Memory) -> nn.Module:
-    """The model, its weights in the memory order that is asked for."""
+    """Convert the weights to the configured memory format."""
     return model.to(memory_format=torch.channels_last) if memory.channels_last else model
 
 
 def save_memory(model: nn.Module, memory: Memory) -> nn.Module:
-    """The model with checkpointing and compile as they are asked for; its parameters keep their names."""
+    """Enable gradient checkpointing and compilation as configured. Parameter names do not change."""
     if memory.checkpointing:
         _checkpoint(model)
     if memory.compile:
@@ -30,7 +30,7 @@ def save_memory(model: nn.Module, memory: Memory) -> nn.Module:
 
 
 def _checkpoint(model: nn.Module) -> None:
-    """Inner activations of each block are not kept: backward computes them again from the block's input."""
+    """Discard the inner activations of each block; backward recomputes them from the block's input."""
     networks: Iterable[Any] = model.modules()
     for module in networks:
         if getattr(module, "_supports_gradient_checkpointing", False):

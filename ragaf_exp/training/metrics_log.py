@@ -1,4 +1,4 @@
-"""What a stage's training tells as it goes: metrics.jsonl, the loggers, the run's status."""
+"""Writes the metrics of training to metrics.jsonl, the loggers and the status of the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from ragaf_exp.training.update import Update
 
 
 class MetricsLogger:
-    """Of one stage. on_log: called with (stage, step, figures). Of several processes the first writes."""
+    """Logs one stage. If several processes train together, only the main one writes.
+
+    Args:
+        plan: Steps and learning rates of the stage.
+        folder: The run folder.
+        optim: Config group `optim`.
+        update: The weight update, for the state of its loss scaling.
+        device: The device whose peak memory is logged.
+        on_log: Called with (stage, step, metrics).
+    """
 
     def __init__(
         self, plan: StageSchedule, folder: RunFolder, optim: Optim, update: Update, device: torch.device,
@@ -29,15 +38,15 @@ class MetricsLogger:
     ):  # fmt: skip
         self.plan, self.folder, self.optim, self.update, self.device = plan, folder, optim, update, device
         self.on_log = on_log
-        self.recent: list[dict[str, Tensor]] = []  # losses of the steps since the last line, still on the device
+        self.recent: list[dict[str, Tensor]] = []  # losses since the last logged line, still on the device
         self.resume()
 
     def resume(self) -> None:
-        """A rate is of training steps alone: it counts from now."""
+        """Restart the clock, so that steps per second exclude validation."""
         self.logged = time.monotonic()
 
     def losses(self, done: int) -> dict[str, float]:
-        """Write the mean losses since the last line; Diverged where one of them is no number."""
+        """Write the mean losses since the last line. Raises Diverged if one of them is not finite."""
         if not self.recent:
             return {"loss": math.nan}
         losses = {name: torch.stack([r[name] for r in self.recent]).float() for name in self.recent[0]}
@@ -46,34 +55,34 @@ class MetricsLogger:
         steps = len(losses["loss"])
         if len(bad) or self.update.lost:
             self.diverged(done - steps + int(bad[0]) + 1 if len(bad) else done)
-        figures = {"loss": float(losses["loss"].mean())}
-        figures |= {f"loss_{name}": float(v.mean()) for name, v in losses.items() if name != "loss"}
-        figures["lr"] = self.plan.lr_at(done - 1, self.optim)
+        metrics = {"loss": float(losses["loss"].mean())}
+        metrics |= {f"loss_{name}": float(v.mean()) for name, v in losses.items() if name != "loss"}
+        metrics["lr"] = self.plan.lr_at(done - 1, self.optim)
         if self.update.scaler.is_enabled():
-            figures |= {"loss_scale": self.update.scale, "skipped_steps": self.update.skipped}
+            metrics |= {"loss_scale": self.update.scale, "skipped_steps": self.update.skipped}
         rate = round(steps / max(time.monotonic() - self.logged, 1e-9), 3)
         self.recent = []
         self.resume()
-        self._write(done, figures | {"rate": rate} | held(self.device))
+        self._write(done, metrics | {"rate": rate} | held(self.device))
         self.folder.status("running", stage=self.plan.stage, step=done, steps=self.plan.steps, rate=rate)
-        return figures
+        return metrics
 
-    def validation(self, done: int, figures: dict[str, float]) -> None:
-        """Write the figures of a validation."""
-        self._write(done, {"validation": figures})
+    def validation(self, done: int, metrics: dict[str, float]) -> None:
+        """Write the metrics of a validation."""
+        self._write(done, {"validation": metrics})
 
     def diverged(self, step: int) -> NoReturn:
-        """Raises Diverged, which says what is kept and what to lower."""
+        """Raise Diverged with the last good checkpoint and the settings to lower."""
         good = checkpoints.load_newest(self.folder.checkpoints, self.plan.stage, parts=())
-        kept = f"the checkpoint of step {good.step} is kept" if good else "no checkpoint had been written yet"
+        remaining = f"the checkpoint of step {good.step} is kept" if good else "no checkpoint had been written yet"
         raise Diverged(
-            f"stage {self.plan.stage}: the loss or its gradient is not finite at step {step}; {kept}. "
+            f"stage {self.plan.stage}: the loss or its gradient is not finite at step {step}; {remaining}. "
             f"Lower stage.{self.plan.stage}.lr={self.plan.lr:g} or optim.clip={self.optim.clip:g}"
         )
 
-    def _write(self, done: int, figures: dict) -> None:
+    def _write(self, done: int, metrics: dict) -> None:
         if self.folder.is_main:
-            self.folder.append({"stage": self.plan.stage, "step": done, **figures})
-            flat = figures.get("validation", figures)
-            prefix = "validation_" if "validation" in figures else ""
+            self.folder.append({"stage": self.plan.stage, "step": done, **metrics})
+            flat = metrics.get("validation", metrics)
+            prefix = "validation_" if "validation" in metrics else ""
             self.on_log(self.plan.stage, done, {prefix + name: value for name, value in flat.items()})

@@ -1,4 +1,4 @@
-"""One optimizer step's batch, cut into micro-batches whose losses add up to the whole batch's."""
+"""Splits the batch of an optimizer step into micro-batches whose losses add up to the loss of the whole batch."""
 
 from __future__ import annotations
 
@@ -16,32 +16,39 @@ from ragaf_exp.training.step_noise import StepNoise, x_start
 
 @dataclass(frozen=True)
 class MicroBatchWeight:
-    """What part of a step's batch a micro-batch is: weighted by it, the micro-batches' losses add up to the batch's."""
+    """Shares of a micro-batch in its batch. They weight its losses, so that these add up to the loss of the batch."""
 
     items: float = 1.0
-    regions: Tensor | float = 1.0  # of those that losses over regions are means of
+    regions: Tensor | float = 1.0  # share of the regions, for losses that are means over regions
 
 
 WHOLE = MicroBatchWeight()
 
 
 class MicroBatch(NamedTuple):
-    """Some items of a step, in the order of the arguments that Objective takes."""
+    """Arguments of Objective for some items of a step."""
 
     batch: Batch
     x_0: Tensor  # (B,C,h,w)
     noise: StepNoise
     regions_only: bool
-    start: Tensor  # (B,C,h,w): latents that noise is added to, see step_noise.x_start
-    share: MicroBatchWeight = WHOLE  # of the step's items and regions
-    progress: float = 0.0  # share of the stage's steps that are done
+    start: Tensor  # (B,C,h,w) latents that noise is added to, see step_noise.x_start
+    share: MicroBatchWeight = WHOLE  # of the items and regions of the step
+    progress: float = 0.0  # share of the stage's steps done so far
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """A process's share of a step's batch.
+    """The share of one process in the batch of a step.
 
-    encode: images (B,3,H,W) -> latents. mean: over the processes that share the step. previous: as x_start takes it.
+    Args:
+        batch: Conditions and images, or latents from the encoder cache.
+        noise: The noise, timesteps and dropped conditions.
+        encode: Maps images (B,3,H,W) to latents (B,C,h,w).
+        regions_only: Whether the step trains the region path alone.
+        progress: Share of the stage's steps done so far, in [0,1).
+        mean: Averages a value over all processes of the step.
+        previous: Passed to x_start.
     """
 
     batch: Batch
@@ -53,7 +60,7 @@ class StepBatch:
     previous: Callable[[Tensor], Tensor] | None = None
 
     def micro_batches(self, size: int) -> Iterator[MicroBatch]:
-        """Micro-batches of at most `size` items; images are encoded by as many."""
+        """Yield micro-batches of at most `size` items. Images are encoded in the same portions."""
         batch, noise, items = self.batch, self.noise, len(self.batch)
         x_0 = batch.latent
         if x_0 is None:
@@ -61,14 +68,14 @@ class StepBatch:
         start = x_0 if self.regions_only else x_start(x_0, batch, noise, self.previous)
         regions = batch.node_mask.sum(1)  # (B,)
         if (has_sketch := noise.keep.get("sketch")) is not None:
-            regions = regions * has_sketch  # an item whose sketch is dropped has none
-        every = self.mean(regions.sum().float()).clamp(min=1e-6)  # none at all: all shares are 0
+            regions = regions * has_sketch  # an item without its sketch has no regions
+        total = self.mean(regions.sum().float()).clamp(min=1e-6)  # without any region, all shares are 0
         for rows in parts(items, size):
-            share = MicroBatchWeight(len(x_0[rows]) / items, regions[rows].sum() / every)
+            share = MicroBatchWeight(len(x_0[rows]) / items, regions[rows].sum() / total)
             yield MicroBatch(batch.rows(rows), x_0[rows], noise.rows(rows), self.regions_only, start[rows], share,
                              self.progress)  # fmt: skip
 
 
 def parts(items: int, size: int) -> Iterator[slice]:
-    """Rows of each part of at most `size` items."""
+    """Yield slices of at most `size` items."""
     yield from (slice(i * size, (i + 1) * size) for i in range(math.ceil(items / size)))

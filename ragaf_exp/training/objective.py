@@ -1,6 +1,6 @@
 """The training step as the paper writes it: noise, x_t, prediction, target, weighted loss, backward, update, EMA.
 
-A lack of memory is dealt with around it: micro_batches.py cuts the batch, oom_retry.py repeats a step in smaller pieces.
+Memory is handled outside of it: micro_batches.py splits the batch, and oom_retry.py repeats a step in smaller pieces.
 """
 
 from __future__ import annotations
@@ -26,10 +26,15 @@ from ragaf_exp.training.update import Update
 
 
 class Objective(nn.Module):
-    """Weighted sum of losses, by the weights of config group `loss`; a loss without a weight is not computed.
+    """The weighted sum of the losses of a stage. A loss with weight 0 is not computed.
 
-    earlier: the trained stage whose latents this one takes as input, in so many steps; None where it takes none.
-    task: whose losses train the denoiser; None for the denoising loss alone. codec: decodes predictions for these losses.
+    Args:
+        process: The diffusion process.
+        loss: Config group `loss`, the weights of the losses.
+        earlier: The trained model of the previous stage, if this stage takes its latents as input.
+        coarse_steps: Sampling steps of `earlier`.
+        task: Provides the losses of the denoiser; None for the denoising loss alone.
+        codec: Decodes predictions for losses on images.
     """
 
     def __init__(
@@ -47,33 +52,46 @@ class Objective(nn.Module):
         self, model: nn.Module, batch: Batch, x_0: Tensor, noise: StepNoise, regions_only: bool = False,
         start: Tensor | None = None, share: MicroBatchWeight = WHOLE, progress: float = 0.0,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """The losses by name, and their weighted sum as `loss`.
+        """Compute the losses.
 
         Args:
-            model: of the stage that is trained.
-            batch: conditions.
-            x_0: latents, (B,C,h,w).
-            noise: and timesteps, and which conditions are dropped.
-            regions_only: run the region path alone, without the denoiser.
-            start: latents that noise is added to, (B,C,h,w), where they depend on more items than these; else x_start.
-            share: what part of the step's batch this is.
-            progress: share of the stage's steps that are done, in [0,1).
+            model: The trained model.
+            batch: The conditions.
+            x_0: Clean latents, (B,C,h,w).
+            noise: The noise, timesteps and dropped conditions.
+            regions_only: Run the region path alone, without the denoiser.
+            start: Latents that noise is added to, (B,C,h,w), if they depend on items outside this batch; else x_start.
+            share: Share of this micro-batch in the batch of the step.
+            progress: Share of the stage's steps done so far, in [0,1).
+
+        Returns:
+            The losses by name, and their weighted sum as `loss`.
         """
         timesteps, x_t = noise.timesteps, None
         if not regions_only:
-            x_t = self.process.add_noise(x_start(x_0, batch, noise) if start is None else start, noise.noise, timesteps)
+            latents = x_start(x_0, batch, noise) if start is None else start  # x_0, except for recoloured items
+            x_t = self.process.add_noise(latents, noise.noise, timesteps)
         earlier = None if self.coarse is None or regions_only else self.coarse(batch, noise.start_noise())
         prediction, conditioning = model(batch, x_t, timesteps, noise.keep, earlier)
         losses = {}
         if prediction.value is not None and x_t is not None:
             target = self.process.target(x_0, noise.noise, timesteps)
-            step = Denoised(batch, x_0, x_t, timesteps, prediction.value, target, self.process, self.decode)
-            losses = {name: value * share.items for name, value in self.task_losses(step).items()}
+            denoised = Denoised(batch, x_0, x_t, timesteps, prediction.value, target, self.process, self.decode)
+            losses = {name: value * share.items for name, value in self.task_losses(denoised).items()}
         losses |= region_losses(prediction, conditioning, x_0, self.weights, share)
         return {"loss": self.weights.total(losses, progress), **losses}
 
     def denoising(self, prediction: Tensor, target: Tensor, timesteps: Tensor) -> Tensor:
-        """Mean squared error of the prediction, weighted by timestep."""
+        """Mean squared error of the prediction, weighted by timestep.
+
+        Args:
+            prediction: Output of the denoiser, (B,C,h,w).
+            target: Target of the process, (B,C,h,w).
+            timesteps: (B,).
+
+        Returns:
+            A scalar.
+        """
         return denoising_loss(self.process, prediction, target, timesteps)
 
     def _denoising(self, step: Denoised) -> dict[str, Tensor]:
@@ -82,7 +100,14 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One optimizer step of a stage. losses: the objective's losses of the model that is trained."""
+    """One optimizer step of a stage.
+
+    Args:
+        losses: Maps the fields of a MicroBatch to the losses of the trained model.
+        update: The weight update.
+        ema: The average of the weights.
+        compute: Device and precision of the forward pass.
+    """
 
     losses: Callable[..., dict[str, Tensor]]
     update: Update
@@ -90,18 +115,19 @@ class TrainingStep:
     compute: Compute
 
     def descend(self, micro_batches: Iterable[MicroBatch]) -> dict[str, Tensor]:
-        """Accumulate the gradients of a whole batch and update the weights; nothing remains of an earlier attempt."""
+        """Accumulate the gradients of a batch and update the weights. Gradients of a failed attempt are discarded."""
         self.update.discard()
         total: dict[str, Tensor] = {}
-        for part in micro_batches:
-            total = {name: value + total.get(name, 0) for name, value in self.gradients(part).items()}
+        for micro_batch in micro_batches:
+            losses = self.gradients(micro_batch)
+            total = {name: value + total.get(name, 0) for name, value in losses.items()}
         self.update.apply()
         return total
 
-    def gradients(self, part: MicroBatch) -> dict[str, Tensor]:
-        """Forward and backward pass of a micro-batch; its losses, detached."""
+    def gradients(self, micro_batch: MicroBatch) -> dict[str, Tensor]:
+        """Run the forward and backward pass of a micro-batch and return its detached losses."""
         with self.compute:
-            losses = self.losses(*part)
+            losses = self.losses(*micro_batch)
         self.update.backward(losses["loss"])
         return {name: value.detach() for name, value in losses.items()}
 

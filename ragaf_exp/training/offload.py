@@ -1,4 +1,4 @@
-"""Networks that no training step uses, kept in main memory: stage 1's in stage 2, and encoders whose work is on disk."""
+"""Offloads networks that training steps do not use: stage 1's model in stage 2, and encoders whose outputs are cached."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from torch import nn
 
 
 class OffloadedModules:
-    """networks: they rest in main memory, and are on the device while `awake`."""
+    """Networks in main memory that are moved to a device when needed.
+
+    Args:
+        networks: The networks to offload.
+        device: The device of training.
+    """
 
     def __init__(self, networks: Sequence[nn.Module], device: torch.device):
         self.networks, self.device = networks, device
@@ -18,7 +23,7 @@ class OffloadedModules:
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """For validation, which needs them."""
+        """Move the networks to the device for this block, as validation needs them."""
         try:
             for network in self.networks:
                 network.to(self.device)

@@ -1,4 +1,4 @@
-"""Out of memory: what was being done is done again in smaller pieces, and later work is cut as small at once."""
+"""Repeats a step that ran out of memory with smaller micro-batches, and uses these for later steps as well."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def held(device: torch.device) -> dict[str, float]:
-    """GiB that this process has held at most on a CUDA device since the last call; nothing on processors."""
+    """Peak memory in GiB of this process on a CUDA device since the last call; empty on a CPU."""
     if device.type != "cuda":
         return {}
     peaks = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
@@ -26,13 +26,18 @@ def held(device: torch.device) -> dict[str, float]:
 
 
 class OomRetry:
-    """Redoes a training step that ran out of memory, with half the micro-batch and twice the accumulation.
+    """Repeats a training step that ran out of memory, with half the micro-batch and twice the accumulation.
 
-    What is found stays for later steps, and for a resumed run: status.json holds the step from which on it held, so
-    that a run resumed from before that step cuts its batches as the undisturbed run did.
-    accumulate: micro-batches per step to begin with. processes: that train together.
-    changed: tensors that a step which can be redone has not yet changed in place.
-    in_pieces: whether a step may be taken in several; not where each piece changes the weights.
+    The smaller micro-batch applies to later steps and to a resumed run. status.json records the step of the change, so
+    that a run resumed from an earlier step splits its batches exactly like an uninterrupted run.
+
+    Args:
+        folder: The run folder.
+        stage: Name of the stage.
+        accumulate: Initial number of micro-batches per step.
+        processes: Number of processes that train together.
+        changed: Returns tensors that a step changes in place. If one of them has changed, the step cannot be repeated.
+        in_pieces: Whether gradients can be accumulated. They cannot if the backward pass updates the weights.
     """
 
     def __init__(
@@ -44,16 +49,29 @@ class OomRetry:
         self.oom_events: list[dict] = []
 
     def restore(self) -> None:
-        """Go on from what earlier processes of this run found."""
+        """Load the out-of-memory events of earlier processes of this run."""
         self.oom_events = [r for r in self.folder.state.get("retreats", ()) if r["stage"] == self.stage]
 
     def pieces(self, step: int, kind: str) -> int:
-        """Micro-batches of a step. kind: of work; what one kind can't hold, another may."""
-        held = [r["accumulate"] for r in self.oom_events if r["kind"] == kind and r["step"] <= step]
-        return max([self.accumulate, *held])
+        """Number of micro-batches of a step. kind: the kind of step, since kinds differ in memory."""
+        counts = [r["accumulate"] for r in self.oom_events if r["kind"] == kind and r["step"] <= step]
+        return max([self.accumulate, *counts])
 
     def run(self, step: int, kind: str, items: int, attempt: Callable[[int], T]) -> T:
-        """attempt(micro-batch size), again and smaller until it fits. OutOfMemory where nothing smaller is left."""
+        """Call `attempt` with smaller and smaller micro-batches until it fits into memory.
+
+        Args:
+            step: The optimizer step, counted from 0.
+            kind: The kind of step, `whole` or `regions`.
+            items: Number of items of the step.
+            attempt: Called with the size of a micro-batch.
+
+        Returns:
+            The result of `attempt`.
+
+        Raises:
+            OutOfMemory: The step cannot be split further, or cannot be repeated.
+        """
         while True:
             size = math.ceil(items / min(self.pieces(step, kind), items))
             before = self._versions(self.changed)
@@ -63,11 +81,20 @@ class OomRetry:
                 if not is_out_of_memory(error):
                     raise
                 reason = _line(error)
-            free()  # outside the except clause, which holds the failed attempt's tensors
+            free()  # outside the except clause, whose traceback references the tensors of the failed attempt
             self._halve(step, kind, items, size, reason, before)
 
     def retry(self, step: int, update: Callable[[], None], changed: Callable[[], Iterable[Tensor]]) -> None:
-        """An update that has no smaller form: once more, where it had changed nothing."""
+        """Run an update that cannot be split, and repeat it once if it ran out of memory before any change.
+
+        Args:
+            step: The optimizer step, counted from 0.
+            update: The update.
+            changed: Returns the tensors that the update changes in place.
+
+        Raises:
+            OutOfMemory: The second attempt failed too, or the first one had changed a tensor.
+        """
         before = self._versions(changed)
         try:
             return update()
@@ -77,40 +104,40 @@ class OomRetry:
             reason = _line(error)
         free()
         if self._versions(changed) != before:
-            raise OutOfMemory(self._check_unchanged(step, reason))
+            raise OutOfMemory(self._half_updated(step, reason))
         try:
             update()
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise OutOfMemory(self._check_unchanged(step, reason)) from error
+                raise OutOfMemory(self._half_updated(step, reason)) from error
             raise
 
-    def _check_unchanged(self, step: int, reason: str) -> str:
-        return (f"{self._place(step)} in the middle of an update ({reason}); the newest checkpoint is whole and the same "
-                "command continues from it; give it more room, as by a larger stage.accumulate")  # fmt: skip
+    def _half_updated(self, step: int, reason: str) -> str:
+        return (f"{self._prefix(step)} in the middle of an update ({reason}); the newest checkpoint is intact and the same "
+                "command continues from it; reduce its memory, for example by a larger stage.accumulate")  # fmt: skip
 
-    def _place(self, step: int) -> str:
+    def _prefix(self, step: int) -> str:
         return f"stage {self.stage}, step {step + 1}: out of memory"
 
     def _halve(self, step: int, kind: str, items: int, size: int, reason: str, before: list[int]) -> None:
-        place = self._place(step)
+        prefix = self._prefix(step)
         if self._versions(self.changed) != before:
-            raise OutOfMemory(self._check_unchanged(step, reason))
+            raise OutOfMemory(self._half_updated(step, reason))
         if self.processes > 1:
-            raise OutOfMemory(f"{place} in one of {self.processes} processes ({reason}), which can't redo a step alone")
+            raise OutOfMemory(f"{prefix} in one of {self.processes} processes ({reason}), which can't repeat a step alone")
         if not self.in_pieces:
-            raise OutOfMemory(f"{place} ({reason}); memory.step_in_backward=true takes no step in pieces; set it to "
-                              f"false, or a smaller stage.batch; {ADVICE}")  # fmt: skip
+            raise OutOfMemory(f"{prefix} ({reason}); memory.step_in_backward=true can't accumulate gradients; set it to "
+                              f"false, or reduce stage.batch; {ADVICE}")  # fmt: skip
         if size == 1:
-            raise OutOfMemory(f"{place} with one item at a time ({reason}); {ADVICE}")
+            raise OutOfMemory(f"{prefix} with one item at a time ({reason}); {ADVICE}")
         smaller = math.ceil(size / 2)
         pieces = math.ceil(items / smaller)
-        log.warning("%s with %d items at a time; redoing it with %d, accumulated %d times", place, size, smaller, pieces)
+        log.warning("%s with %d items at a time; repeating it with %d, accumulated %d times", prefix, size, smaller, pieces)
         self.oom_events.append({"stage": self.stage, "kind": kind, "step": step, "accumulate": pieces, "reason": reason})
         others = [r for r in self.folder.state.get("retreats", ()) if r["stage"] != self.stage]
         self.folder.status("running", retreats=[*others, *self.oom_events])
 
     @staticmethod
     def _versions(changed: Callable[[], Iterable[Tensor]]) -> list[int]:
-        """PyTorch counts the changes in place of every tensor."""
+        """Versions of the tensors; PyTorch counts the in-place changes of each."""
         return [tensor._version for tensor in changed()]

@@ -1,4 +1,4 @@
-"""AdamW in full or in 8 bits, Muon for matrices; at once or within the backward pass; its state by parameter name."""
+"""AdamW with 32-bit or 8-bit state, Muon for matrices, and steps within the backward pass; state by parameter name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragaf_exp.training.muon import Muon
 from ragaf_exp.training.sharding import part_of
 
 KINDS = ("adamw", "adamw8bit")
-WARM_PART = 5  # warm-up takes a fifth of the steps at most
+WARM_PART = 5  # warm-up takes at most a fifth of the steps
 Group = dict[str, Any]
 Make = Callable[[list[Group]], torch.optim.Optimizer]
 
@@ -24,11 +24,20 @@ Make = Callable[[list[Group]], torch.optim.Optimizer]
 def make_optimizer(
     model: nn.Module, lr: float, optim: Optim, kind: str = "adamw", in_backward: bool = False
 ) -> torch.optim.Optimizer | Optimizers:
-    """The optimizer of the parameters that are trained; no weight decay on biases, norms and gates.
+    """Create the optimizer of the trained parameters. Biases, norms and gates have no weight decay.
 
-    Muon changes the matrices of linear layers where optim.muon asks for it, AdamW all else. kind: adamw, or adamw8bit,
-    which holds the moments of tensors of 4,096 values and more in a byte each (Dettmers et al. 2022, arXiv 2110.02861).
-    in_backward: each parameter is changed as soon as its gradient is there.
+    If optim.muon is above 0, Muon updates the matrices of linear layers and AdamW everything else.
+
+    Args:
+        model: Parameters that require a gradient are trained.
+        lr: Peak learning rate.
+        optim: Config group `optim`.
+        kind: adamw, or adamw8bit, which stores moments in one byte per value for tensors of at least 4,096 values
+            (Dettmers et al. 2022, arXiv 2110.02861).
+        in_backward: Update each parameter as soon as its gradient has been computed.
+
+    Returns:
+        The optimizer.
     """
     adamw: Make = {"adamw": _adamw, "adamw8bit": _adamw8bit}[kind]
     matrices = _matrices(model) if optim.muon else set()
@@ -40,8 +49,8 @@ def make_optimizer(
     ]
     made = {adamw: groups}
     if matrices:
-        held = [p for p in model.parameters() if p in matrices]  # in the model's order
-        made[Muon] = [{"params": held, "lr": lr * optim.muon, "relative": optim.muon, "weight_decay": optim.weight_decay}]
+        linear = [p for p in model.parameters() if p in matrices]  # in the model's order
+        made[Muon] = [{"params": linear, "lr": lr * optim.muon, "relative": optim.muon, "weight_decay": optim.weight_decay}]
     if in_backward:
         return StepInBackward(made)
     parts = [make(groups) for make, groups in made.items()]
@@ -49,10 +58,10 @@ def make_optimizer(
 
 
 def _matrices(model: nn.Module) -> set[Tensor]:
-    """Trained weights of linear layers, which map features to features; no embeddings, whose rows are unrelated."""
-    found: set[Tensor] = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
-    found |= {m.in_proj_weight for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
-    return {weight for weight in found if weight.requires_grad}
+    """Trained weights of linear layers, without embeddings, whose rows are unrelated."""
+    weights: set[Tensor] = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
+    weights |= {m.in_proj_weight for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
+    return {weight for weight in weights if weight.requires_grad}
 
 
 def _adamw(groups: list[Group]) -> torch.optim.Optimizer:
@@ -69,7 +78,7 @@ def _adamw8bit(groups: list[Group]) -> torch.optim.Optimizer:
 
 
 class Optimizers:
-    """Several optimizers, of parameters of their own, as one."""
+    """Several optimizers of disjoint parameters, with the interface of one."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]):
         self.parts = parts
@@ -92,9 +101,9 @@ class Optimizers:
 
 
 class StepInBackward(Optimizers):
-    """An optimizer per parameter, whose step the backward pass takes; the gradient is freed at once.
+    """One optimizer per parameter; the backward pass takes its step and frees the gradient.
 
-    No gradient is there when backward is over: nothing can be clipped by its norm, accumulated or unscaled.
+    No gradient remains after the backward pass, so gradients cannot be clipped, accumulated or unscaled.
     """
 
     def __init__(self, made: dict[Make, list[Group]]):
@@ -105,10 +114,10 @@ class StepInBackward(Optimizers):
                 parameter.register_post_accumulate_grad_hook(partial(_step_and_free, part))
 
     def step(self) -> None:
-        """The backward pass has taken it."""
+        """Do nothing, since the backward pass has taken the step."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Gradients are gone already."""
+        """Do nothing, since gradients have been freed."""
 
 
 def _step_and_free(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> None:
@@ -117,19 +126,29 @@ def _step_and_free(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) ->
 
 
 def warm_up(steps: int, optim: Optim) -> int:
-    """Steps of warm-up out of all: a longer one than a fifth would end a short run below its learning rate."""
+    """Number of warm-up steps, at most a fifth of all, so that short runs reach their learning rate."""
     return min(optim.warmup, steps // WARM_PART)
 
 
 def learning_rate(step: int, steps: int, lr: float, optim: Optim) -> float:
-    """Linear warm-up, then a cosine down to final_lr x lr at the last step."""
+    """Linear warm-up multiplied by a cosine decay to final_lr x lr at the last step.
+
+    Args:
+        step: The step, counted from 0.
+        steps: Total number of steps.
+        lr: Peak learning rate.
+        optim: Config group `optim`.
+
+    Returns:
+        The learning rate of the step.
+    """
     warm = min(1.0, (step + 1) / max(1, warm_up(steps, optim)))
     cosine = (1 + math.cos(math.pi * step / steps)) / 2
     return lr * warm * (optim.final_lr + (1 - optim.final_lr) * cosine)
 
 
 def optimizer_state(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
-    """`<parameter>/<moment>` -> tensor; a whole number, as bitsandbytes' step, as an int64 of no dimensions."""
+    """`<parameter>/<moment>` -> tensor. An integer, such as the step of bitsandbytes, becomes an int64 scalar."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}/{key}": value.clone() if key.startswith("qmap") else torch.as_tensor(value)
@@ -139,27 +158,34 @@ def optimizer_state(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
 
 
 def with_moments(optimizer: Any) -> set[nn.Parameter]:
-    """The parameters whose moments have been made."""
+    """The parameters that have moments."""
     return {parameter for parameter, moments in inner(optimizer).state.items() if moments}
 
 
 def drop_moments(optimizer: Any, keep: set[nn.Parameter]) -> None:
-    """Forget all moments but those of some parameters: the next step makes them anew."""
+    """Delete the moments of all parameters except `keep`. The next step initialises them again."""
     for parameter, moments in inner(optimizer).state.items():
         if parameter not in keep:
             moments.clear()
 
 
 def restore_optimizer(model: nn.Module, optimizer: Any, state: dict[str, Tensor]) -> None:
+    """Load the state of an optimizer.
+
+    Args:
+        model: The model, for the names of its parameters.
+        optimizer: Its optimizer, changed in place.
+        state: The state, as returned by `optimizer_state`.
+    """
     parameters = dict(model.named_parameters())
-    held = inner(optimizer).state
+    moments = inner(optimizer).state
     for path, value in state.items():
         name, _, key = path.rpartition("/")
-        held[parameters[name]][key] = _as_held(parameters[name], value)
+        moments[parameters[name]][key] = _like_parameter(parameters[name], value)
 
 
-def _as_held(parameter: nn.Parameter, value: Tensor) -> Tensor | int:
-    """In the parameter's own memory order, of which fused kernels make no check."""
+def _like_parameter(parameter: nn.Parameter, value: Tensor) -> Tensor | int:
+    """Convert to the parameter's device and memory format, which fused kernels assume without a check."""
     if value.dtype == torch.int64:
         return int(value)
     if value.shape == parameter.shape:
@@ -169,5 +195,5 @@ def _as_held(parameter: nn.Parameter, value: Tensor) -> Tensor | int:
 
 
 def inner(optimizer: Any) -> Any:
-    """accelerate wraps the optimizer."""
+    """The optimizer without the wrapper of accelerate."""
     return getattr(optimizer, "optimizer", optimizer)

@@ -1,8 +1,8 @@
-"""memory.precision=auto: the number format in which this network's training steps take less time on this processor.
+"""Selects the faster precision for the training steps of a network on this machine (memory.precision=auto).
 
-An instruction for bf16 does not make it faster: matrix products gain, convolutions and attention may lose more. So a
-few steps are timed both ways before the first one of a run. The choice is kept in environment.json, and a run that
-continues, perhaps on another processor, goes on in the same format.
+A CPU with bf16 instructions is not always faster in bf16: matrix products gain, but convolutions and attention may lose
+more. So a few steps are timed in both precisions before the first step of a run. The choice is recorded in
+environment.json, and a resumed run keeps it, even on another CPU.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from ragaf_exp.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 FORMATS = ("no", "bf16")
-ROUNDS = 3  # of a step each way; the least counts, so that the first, which sets kernels up, is none of them
-CLEAR = 1.2  # times as fast: two rounds are enough
-LONG_S = 5.0  # a round that took so long stays the only one
-GAIN = 1.05  # bf16 must be so many times as fast: near a tie, float32 is what every start chooses
+ROUNDS = 3  # timed steps in each precision; the minimum counts, which excludes the set-up of kernels in the first
+CLEAR = 1.2  # ratio of times from which two rounds are enough
+LONG_S = 5.0  # no further round follows one that takes longer than this
+GAIN = 1.05  # bf16 must be this many times as fast, so that every run selects float32 near a tie
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The number format of a run, and what it was chosen by."""
+    """The precision of a run, and the timings that it was selected by."""
 
     precision: str  # no or bf16
     device: str  # cpu or cuda
-    seconds: dict[str, float] = field(default_factory=dict)  # of processor time per step; empty where none was timed
+    seconds: dict[str, float] = field(default_factory=dict)  # CPU time per step; empty if nothing was timed
 
     def __str__(self) -> str:
         name = NAMES[self.precision]
@@ -49,29 +49,29 @@ class Choice:
                 "(memory.precision= sets it)")  # fmt: skip
 
 
-def settled(compute: Compute, places: list[RunFolder], step: Callable[[Compute], None]) -> Compute:
-    """What a run with memory.precision=auto computes in: the recorded format, else the faster one, which is recorded.
+def settled(compute: Compute, folders: list[RunFolder], step: Callable[[Compute], None]) -> Compute:
+    """Select the precision of a run with memory.precision=auto: the recorded one, else the faster one, which it records.
 
     Args:
-        compute: the run's device.
-        places: folders whose environment.json may hold the choice, the first is the one to record it in.
-        step: takes a training step's forward and backward pass in the given format, and changes nothing.
+        compute: The device of the run.
+        folders: Run folders whose environment.json may hold a choice. The choice is recorded in all of them.
+        step: Runs the forward and backward pass of a training step in the given precision, without an update.
 
     Returns:
-        The device with the number format, the same in all processes that share the run.
+        The device with the precision, the same in all processes of the run.
     """
-    found = _agreed(next(filter(None, (_begun_in(place, compute.device) for place in places)), None))
-    choice = Choice(found, compute.device.type) if found else chosen(compute.device, step)
-    if found is None and places[0].is_main:
+    earlier = _agreed(next(filter(None, (_precision_of_start(folder, compute.device) for folder in folders)), None))
+    choice = Choice(earlier, compute.device.type) if earlier else chosen(compute.device, step)
+    if earlier is None and folders[0].is_main:
         log.info("%s", choice)
-    for place in places:
-        record(place, choice)
+    for folder in folders:
+        record(folder, choice)
     return Compute(compute.device.type, choice.precision)
 
 
 def chosen(device: torch.device, step: Callable[[Compute], None]) -> Choice:
-    """By the instructions of a CUDA device, for whose bf16 memory is planned; by the clock on a processor."""
-    native = not collectives.all_reduce_max(float(not has_bf16(device)))  # in all processes
+    """Select by the instructions of a CUDA device, since memory is planned for them, and by timing on a CPU."""
+    native = not collectives.all_reduce_max(float(not has_bf16(device)))  # in every process
     if device.type == "cuda" or not native:
         return Choice("bf16" if native else "no", device.type)
     seconds = timed(step)
@@ -80,38 +80,46 @@ def chosen(device: torch.device, step: Callable[[Compute], None]) -> Choice:
 
 
 def timed(step: Callable[[Compute], None], clock: Callable[[], float] = time.process_time) -> dict[str, float]:
-    """Seconds of a step in each format, the mean over the processes; rounds alternate, and change their order.
+    """Time a step in each precision, averaged over processes. Rounds alternate in order.
 
-    clock: processor time, which the machine's other users disturb least.
+    Args:
+        step: Runs a training step in the given precision.
+        clock: CPU time by default, which other processes on the machine affect least.
+
+    Returns:
+        Precision -> seconds per step.
     """
-    found: dict[str, list[float]] = {key: [] for key in FORMATS}
+    seconds: dict[str, list[float]] = {key: [] for key in FORMATS}
     for turn in range(ROUNDS):
         for key in FORMATS if turn % 2 == 0 else FORMATS[::-1]:
             began = clock()
             step(Compute("cpu", key))
-            found[key].append(clock() - began)
-        least = launch.mean(torch.tensor([min(values) for values in found.values()], dtype=torch.float64))
+            seconds[key].append(clock() - began)
+        least = launch.mean(torch.tensor([min(values) for values in seconds.values()], dtype=torch.float64))
         clear = turn > 0 and float(least.max() / least.min()) > CLEAR
-        if clear or collectives.all_reduce_max(sum(values[-1] for values in found.values())) > LONG_S:
+        if clear or collectives.all_reduce_max(sum(values[-1] for values in seconds.values())) > LONG_S:
             break
     return dict(zip(FORMATS, least.tolist(), strict=True))
 
 
 def recorded(folder: RunFolder) -> str | None:
-    """The number format that a run folder, perhaps a stranger's, names; None where it names none."""
+    """The precision recorded in a run folder; None if there is none. The folder need not be trusted."""
     return _known(folder).get("precision")
 
 
 def for_sampling(folder: RunFolder, device: str, precision: str) -> Compute:
-    """What a trained run is sampled in: the format it was trained in where this device computes in it.
+    """Select the precision for sampling a trained run: that of its training, if this device supports it.
 
     Args:
-        folder: of the run.
+        folder: The run folder.
         device: auto, cpu or cuda.
         precision: memory.precision of its config.
+
+    Returns:
+        The device with the precision.
     """
     here, known = pick_device(device), {}
-    with suppress(UserError):  # a damaged environment.json is no reason not to sample
+    with suppress(UserError):  # a damaged environment.json must not prevent sampling
         known = _known(folder)
     if precision != "auto" or known.get("device") != here.type or not has_bf16(here):
         return Compute(here.type, pick_precision(precision, here))
@@ -119,26 +127,26 @@ def for_sampling(folder: RunFolder, device: str, precision: str) -> Compute:
 
 
 def record(folder: RunFolder, choice: Choice) -> None:
-    """Add the choice to environment.json, which stays as it is where it holds one."""
+    """Add the choice to environment.json, unless it holds one."""
     if folder.is_main and recorded(folder) is None:
         folder.check_owned()
         write_json(_path(folder), {**_environment(folder), "precision": asdict(choice)})
 
 
-def _begun_in(folder: RunFolder, device: torch.device) -> str | None:
-    """The format in which a run was begun; one of an earlier version, which recorded none, by the instructions."""
+def _precision_of_start(folder: RunFolder, device: torch.device) -> str | None:
+    """The precision of a run that has started. Earlier versions recorded none and selected it by instructions."""
     return recorded(folder) or (pick_precision("auto", device) if folder.curves.exists() else None)
 
 
-def _agreed(found: str | None) -> str | None:
-    """The recorded format, in every process where any of them reads one."""
-    number = int(collectives.all_reduce_max(float(FORMATS.index(found) + 1 if found else 0)))
+def _agreed(precision: str | None) -> str | None:
+    """The recorded precision in every process, if any of them could read it."""
+    number = int(collectives.all_reduce_max(float(FORMATS.index(precision) + 1 if precision else 0)))
     return FORMATS[number - 1] if number else None
 
 
 def _known(folder: RunFolder) -> dict[str, Any]:
-    found = _environment(folder).get("precision")
-    return found if isinstance(found, dict) and found.get("precision") in FORMATS else {}
+    choice = _environment(folder).get("precision")
+    return choice if isinstance(choice, dict) and choice.get("precision") in FORMATS else {}
 
 
 def _environment(folder: RunFolder) -> dict[str, Any]:

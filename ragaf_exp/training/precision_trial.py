@@ -1,4 +1,4 @@
-"""A training step that changes nothing: what number formats are compared on."""
+"""A training step without an update, on which precisions are compared."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.schedule import StageSchedule
 from ragaf_exp.training.step_noise import sample_step_noise
 
-DISTINCT = 4  # items are prepared for it; the micro-batch repeats them
+DISTINCT = 4  # number of prepared items, which the micro-batch repeats
 
 
 class Trial:
-    """Forward and backward pass of a stage's model on a micro-batch of the run's own size: small ones rank otherwise.
+    """Forward and backward pass on a micro-batch of the run's size, since smaller ones may rank precisions differently.
 
     Args:
-        model: on the processor, as it will be trained.
-        objective: of the stage.
-        codec: images to latents.
-        examples: of the training split.
-        plan: of the stage.
-        pace: its batch, and in how many micro-batches.
-        seed: of the run.
-        to_batch: collates examples.
+        model: The model of the stage, on the CPU.
+        objective: Its training objective.
+        codec: Encodes images to latents.
+        examples: The training split.
+        plan: Steps and timesteps of the stage.
+        stage_cfg: Batch size and number of micro-batches.
+        seed: Seed of the run.
+        to_batch: Collates examples.
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, codec: Codec, examples: Examples, plan: StageSchedule, pace: Stage,
-        seed: int, to_batch: Callable[..., Batch] = collate,
+        self, model: nn.Module, objective: Objective, codec: Codec, examples: Examples, plan: StageSchedule,
+        stage_cfg: Stage, seed: int, to_batch: Callable[..., Batch] = collate,
     ):  # fmt: skip
         self.model, self.objective, self.codec, self.examples = model, objective, codec, examples
         self.to_batch = to_batch
         self.plan, self.seed = plan, seed
-        self.items = max(1, -(-pace.batch // (pace.accumulate * collectives.count())))
+        self.items = max(1, -(-stage_cfg.batch // (stage_cfg.accumulate * collectives.count())))
 
     def __call__(self, compute: Compute) -> None:
-        """One step in the given number format; gradients are dropped, torch's random numbers stay as they were."""
+        """Run one step in the given precision. Gradients are discarded, and the state of torch's generator is restored."""
         micro_batch = self._micro_batch
         with torch.random.fork_rng(devices=[]):
             with compute:
@@ -59,7 +59,7 @@ class Trial:
 
     @cached_property
     def _micro_batch(self) -> MicroBatch:
-        """Made once, and only where steps are timed."""
+        """The micro-batch, prepared on first use."""
         rows = self.examples.first(min(self.items, DISTINCT))
         rows = [rows[i] for i in same_size(rows, len(rows))[0]]
         rows = (rows * self.items)[: self.items]

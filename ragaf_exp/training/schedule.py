@@ -1,4 +1,4 @@
-"""What a stage asks of the trainer."""
+"""The steps and learning rates of a stage."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ragaf_exp.training.optimizer import WARM_PART, learning_rate, warm_up
 
 @dataclass(frozen=True)
 class StageSchedule:
-    """Steps and rates. Each of its two parts has a warm-up and a cosine of its own."""
+    """Steps and learning rates of a stage. Region steps have a separate warm-up and cosine decay."""
 
     stage: str
-    steps: int  # optimizer steps, region_steps included
+    steps: int  # optimizer steps, including region_steps
     lr: float  # peak
-    last: int  # timesteps are drawn from [0, last)
-    recolour: float = 0.0  # share of starts with wrongly coloured regions
-    region_steps: int = 0  # the first so many steps train the region path alone, at a small part of the cost
-    region_batch: int = 1  # items of each of them
-    region_lr: float = 0.0  # peak of theirs
-    scale: int = 1  # items are made so many times smaller
+    last: int  # timesteps are sampled from [0, last)
+    recolour: float = 0.0  # share of items that start from wrongly coloured regions
+    region_steps: int = 0  # number of first steps that train the region path alone, at a fraction of the cost
+    region_batch: int = 1  # batch size of these steps
+    region_lr: float = 0.0  # peak of these steps
+    scale: int = 1  # factor by which images are downscaled
 
     def lr_at(self, step: int, optim: Optim) -> float:
         """Learning rate of a step, counted from 0."""
@@ -29,10 +29,10 @@ class StageSchedule:
         return learning_rate(step - self.region_steps, self.steps - self.region_steps, self.lr, optim)
 
     def shortened(self, optim: Optim) -> str:
-        """One line where warm-up is shorter than optim.warmup; empty where it is not."""
+        """A log line if warm-up is shorter than optim.warmup, else an empty string."""
         parts = [steps for steps in (self.region_steps, self.steps - self.region_steps) if steps]
-        found = [f"{warm_up(steps, optim)} of {steps} steps" for steps in parts if warm_up(steps, optim) < optim.warmup]
-        if not found:
+        reduced = [f"{warm_up(steps, optim)} of {steps} steps" for steps in parts if warm_up(steps, optim) < optim.warmup]
+        if not reduced:
             return ""
-        return (f"stage {self.stage}: warm-up takes {' and '.join(found)}, not optim.warmup={optim.warmup}: "
+        return (f"stage {self.stage}: warm-up takes {' and '.join(reduced)}, not optim.warmup={optim.warmup}: "
                 f"1/{WARM_PART} of the steps at most")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Builds the trainer of a stage from config: what the runner, the planner and the benchmarks share."""
+"""Builds the trainer of a stage from config, for runs, memory planning and benchmarks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,16 @@ from ragaf_exp.training.trainer import Hooks, Networks, Settings, Trainer
 
 @dataclass(frozen=True)
 class TrainerSetup:
-    """What the trainers of a run's stages have in common.
+    """Builds the trainers of all stages of a run.
 
-    cached: which encoders' outputs are read from the encoder cache, so that no training step runs these encoders.
-    validate: called with (stage, EMA model, stage 1's model, objective, compute, step); returns metrics to log.
-    settle: chooses the device and precision of a stage from (model, objective, schedule, run folder); else `compute`.
+    Args:
+        cfg: Config of the run.
+        parts: Its components.
+        compute: Device and precision.
+        cached: The encoders whose outputs are read from the encoder cache, so that training steps do not run them.
+        validate: Called with (stage, EMA model, stage 1's model, objective, compute, step); returns metrics to log.
+        on_log: Called with (stage, step, metrics).
+        settle: Selects device and precision from (model, objective, schedule, run folder); None for `compute`.
     """
 
     cfg: DictConfig
@@ -45,7 +50,16 @@ class TrainerSetup:
         object.__setattr__(self, "settings", settings_of(self.cfg) | {"task": self.parts.task})
 
     def trainer(self, stage: str, coarse: Model | None, folder: RunFolder) -> Trainer:
-        """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts."""
+        """Build the trainer of a stage.
+
+        Args:
+            stage: Name of the stage.
+            coarse: The trained model of stage 1, required by stage 2.
+            folder: The run folder.
+
+        Returns:
+            The trainer.
+        """
         s, kind = self.settings, STAGES[stage]
         model = make_model(self.parts, stage)
         if kind.starts_from:
@@ -72,20 +86,31 @@ class TrainerSetup:
 
 
 def settings_of(cfg: DictConfig) -> dict:
-    """The config groups that have a dataclass of their own, as objects by group."""
+    """The config groups that have a dataclass, as objects by group."""
     return {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
 
 
 def plan(cfg: DictConfig, stage: str, parts: Parts) -> StageSchedule:
-    """Steps and rates of a stage. It is trained on the timesteps that sampling with its strength visits."""
-    kind, pace, steps = STAGES[stage], cfg.stage[stage], steps_of(cfg, stage)
+    """Read the schedule of a stage from config.
+
+    A stage is trained on the timesteps that sampling with its strength visits.
+
+    Args:
+        cfg: Config of the run.
+        stage: Name of the stage.
+        parts: The components of the run, for the timesteps of the process.
+
+    Returns:
+        The schedule.
+    """
+    kind, stage_cfg, steps = STAGES[stage], cfg.stage[stage], steps_of(cfg, stage)
     last = max(1, round(parts.diffusion.timesteps * kind.setting(cfg, "strength", 1.0)))
-    regions = (kind.setting(cfg, "recolour", 0.0), steps - pace.steps, kind.setting(cfg, "region_batch", 1),
+    regions = (kind.setting(cfg, "recolour", 0.0), steps - stage_cfg.steps, kind.setting(cfg, "region_batch", 1),
                kind.setting(cfg, "region_lr", 0.0))  # fmt: skip
-    return StageSchedule(stage, steps, pace.lr, last, *regions, scale=kind.scale(cfg))
+    return StageSchedule(stage, steps, stage_cfg.lr, last, *regions, scale=kind.scale(cfg))
 
 
 def steps_of(cfg: DictConfig, stage: str) -> int:
-    """Steps of a stage, with those of the region path alone."""
+    """Number of optimizer steps of a stage, including those of the region path alone."""
     region_steps = STAGES[stage].setting(cfg, "region_steps", 0)
-    return cfg.stage[stage].steps + (region_steps if train_regions(cfg.loss) else 0)  # they have no other loss
+    return cfg.stage[stage].steps + (region_steps if train_regions(cfg.loss) else 0)  # else they have no loss

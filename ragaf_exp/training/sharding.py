@@ -1,8 +1,8 @@
-"""Fully sharded training (memory.shard): each process holds its part of weights, gradients, moments and averages.
+"""Fully sharded training (memory.shard): each process holds its shard of weights, gradients, moments and averages.
 
-FSDP2 (Zhao et al. 2023, arXiv 2304.11277), by torch's own `fully_shard`, which is what accelerate calls: accelerate 1.15
-sets it up on accelerators alone, and then tests on processors would not run what GPUs run. Whatever leaves training,
-checkpoints above all, is whole: nothing but this file and its callers in the trainer knows of parts.
+This is FSDP2 (Zhao et al. 2023, arXiv 2304.11277) with torch's `fully_shard`, which accelerate calls too. accelerate 1.15
+supports it on accelerators only, and tests on CPUs must run the same code as GPUs. Checkpoints and everything else that
+leaves training hold unsharded tensors; only this file and its callers in the trainer handle shards.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from ragaf_exp.training.ema import Ema
 
 
 class Sharded(nn.Module):
-    """The root of a sharded model: who calls it has all weights while it computes, the blocks' one after the other.
+    """The root of a sharded model. Calling it gathers the weights of repeated blocks one by one, and the rest at once.
 
-    model: on any device, the same in all processes. Its parameters become parts on `device`; its
-    repeated blocks come and go by themselves, the rest of the model together.
+    Args:
+        model: A model on any device, with the same weights in all processes. Its parameters become shards.
+        device: The device of the shards.
     """
 
     def __init__(self, model: nn.Module, device: torch.device):
@@ -40,14 +41,19 @@ class Sharded(nn.Module):
         fully_shard(self, mesh=mesh)
 
     def forward(self, objective: nn.Module, *inputs: Any) -> dict[str, Tensor]:
-        """The objective's losses. FSDP2 finds tensors in dictionaries, not in the dataclasses that a model returns."""
+        """Return the losses of the objective, since FSDP2 handles tensors in dictionaries, but not those in dataclasses."""
         return objective(self.model, *inputs)
 
 
 class ShardedEma(Ema):
-    """Each process averages its part. `model`, in main memory, is the whole average as of the last `gather`.
+    """A sharded average. `model`, in main memory, is the unsharded average as of the last `gather`.
 
-    whole: a copy of the model from before it was sharded. trained: the same, sharded since.
+    Args:
+        whole: A copy of the model made before it was sharded.
+        trained: The sharded model.
+        decay: Final decay, as in Ema.
+        place: device, cpu or off, as in Ema.
+        device: The device of training.
     """
 
     def __init__(self, whole: nn.Module, trained: nn.Module, decay: float, place: str, device: torch.device):
@@ -59,11 +65,11 @@ class ShardedEma(Ema):
 
     @property
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """This process's parts, of the average and of the trained weights."""
+        """Pairs of this process's shards of averaged and trained weights."""
         return [(mean.to_local(), value.to_local()) for _, mean, value in self.parts]
 
     def _start(self, value: DTensor) -> DTensor:
-        """The average's part: of its own, or the trained weights' where there is no average."""
+        """The initial shard of the average; the trained shard itself if averaging is off."""
         if self.place == "off":
             return value
         mean = value.detach().clone()
@@ -71,18 +77,20 @@ class ShardedEma(Ema):
 
     @torch.no_grad()
     def gather(self) -> None:
+        """Update `model` from the shards. All processes of a run call it together."""
         for target, mean, _ in self.parts:
             target.copy_(_joined(mean.to_local().to(self.device), target))
 
     @torch.no_grad()
     def scatter(self) -> None:
+        """Update the shards from `model`."""
         for target, mean, value in self.parts:
             if self.place != "off":
                 mean.to_local().copy_(cast(DTensor, part_of(target, value)).to_local())
 
     @contextmanager
     def serving(self) -> Iterator[nn.Module]:
-        """The whole average on the device, for as long as this is open. `gather` comes before."""
+        """Provide the unsharded average on the device. Call `gather` first."""
         try:
             yield self.model.to(self.device)
         finally:
@@ -94,33 +102,43 @@ class ShardedEma(Ema):
 
 
 def shards(memory: Memory) -> bool:
-    """Whether this process trains a part: one alone is refused where a run starts, and plans are of one."""
+    """Whether this process trains a shard. Memory plans use a single process, which has no shards."""
     return memory.shard and collectives.count() > 1
 
 
 def shard(model: nn.Module, decay: float, place: str, device: torch.device) -> tuple[Sharded, ShardedEma]:
-    """Split a model among the processes: its root, which is to be called, and its average. decay, place: of Ema."""
+    """Shard a model over all processes.
+
+    Args:
+        model: The model, with the same weights in all processes.
+        decay: Final decay of the average, as in Ema.
+        place: device, cpu or off, as in Ema.
+        device: The device of training.
+
+    Returns:
+        The root, whose call computes the losses, and the average.
+    """
     whole = copy.deepcopy(model)
     return Sharded(model, device), ShardedEma(whole, model, decay, place, device)
 
 
 def whole(tensors: dict[str, Tensor], keep: bool = True) -> dict[str, Tensor]:
-    """Tensors by name, in main memory where they were parts; all processes call it, for {} where not `keep`."""
-    found = {}
+    """Unsharded tensors by name, in main memory if they were sharded. All processes call it; {} if not `keep`."""
+    gathered = {}
     for name, value in tensors.items():
         value = _joined(value.to_local(), value).cpu() if isinstance(value, DTensor) else value
         if keep:
-            found[name] = value
-    return found
+            gathered[name] = value
+    return gathered
 
 
 def _joined(part: Tensor, like: Tensor) -> Tensor:
-    """The whole of a tensor that is cut along its first dimension. like: of the whole's shape.
+    """Gather a tensor that is sharded along its first dimension. like: a tensor with the unsharded shape.
 
-    Not DTensor.full_tensor(): in one of the first runs of two processes one ended in it by SIGSEGV, its cause not found.
+    DTensor.full_tensor() is not used, since it once crashed with SIGSEGV in a run of two processes; the cause is unknown.
     """
     rows = -(-like.shape[0] // collectives.count())
-    mine = part.new_zeros(rows, *like.shape[1:])  # all parts but the last ones are of so many rows
+    mine = part.new_zeros(rows, *like.shape[1:])  # the last shards may have fewer rows
     mine[: len(part)] = part.detach()
     every = part.new_empty(rows * collectives.count(), *like.shape[1:])
     distributed.all_gather_into_tensor(every, mine)
@@ -128,7 +146,7 @@ def _joined(part: Tensor, like: Tensor) -> Tensor:
 
 
 def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
-    """Scale all gradients so that their norm, over all processes' parts, is `most` or less (Pascanu et al. 2013)."""
+    """Clip the gradients of all shards together to a norm of at most `most` (Pascanu et al. 2013)."""
     gradients = [cast(DTensor, p.grad).to_local() for p in parameters if p.grad is not None]
     squares = torch.stack([gradient.float().square().sum() for gradient in gradients]).sum()
     distributed.all_reduce(squares)
@@ -136,19 +154,19 @@ def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
 
 
 def part_of(value: Tensor, held: Tensor) -> Tensor:
-    """This process's part of a whole tensor, where `held` is a part of one of the same name; else the tensor."""
+    """This process's shard of a tensor, if the tensor `held` of the same name is sharded; else the tensor."""
     if not isinstance(held, DTensor) or isinstance(value, DTensor):
         return value
     return distribute_tensor(value.to(held.device), held.device_mesh, held.placements, src_data_rank=None)
 
 
 def parts_of(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A model's state, whole, as load_state_dict of the model as it is now takes it."""
+    """Shard an unsharded state as load_state_dict of the model expects it."""
     held = model.state_dict()
     return {name: part_of(value, held[name]) if name in held else value for name, value in state.items()}
 
 
 def finite(model: nn.Module) -> bool:
-    """Whether all parameters are finite, in all processes: the same answer in each."""
+    """Whether all parameters of all processes are finite. Every process gets the same answer."""
     local = (p.to_local() if isinstance(p, DTensor) else p for p in model.parameters())
     return not collectives.all_reduce_max(float(not all(p.isfinite().all() for p in local)))

@@ -20,13 +20,13 @@ class StepNoise:
     """The randomness of one step, sampled on the CPU so that it is the same on every device."""
 
     noise: Tensor  # (B,C,h,w) standard normal
-    timesteps: Tensor  # (B,), of the diffusion process
+    timesteps: Tensor  # (B,) of the diffusion process
     keep: Keep  # condition -> (B,) bool, False drops it for an item
-    recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as a coarse latent has them
-    coarse: Tensor | None = None  # (B,C,h,w) standard normal: stage 1's noise, where stage 2 takes its latent as input
+    recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as in a coarse latent
+    coarse: Tensor | None = None  # (B,C,h,w) standard normal: stage 1's noise, if stage 2 takes its latent as input
 
     def start_noise(self) -> Tensor:
-        """(B,C,h,w), for a stage 2 that takes stage 1's latent as input."""
+        """Noise (B,C,h,w) for stage 1's latent, if stage 2 takes that as input."""
         assert self.coarse is not None, "sampled with coarse=True"
         return self.coarse
 
@@ -49,13 +49,16 @@ def sample_step_noise(
     """Sample everything random in a training step.
 
     Args:
-        process: samples the timesteps.
+        process: Samples the timesteps.
         shape: (B,C,h,w) of the latents.
-        last: timesteps are sampled below it.
-        dropout: probability of dropping each condition of an item.
-        recolour: probability of a wrongly coloured start, see `x_start`.
-        generator: on the CPU.
-        coarse: whether stage 1's noise is sampled too.
+        last: Exclusive upper end of the timesteps.
+        dropout: Condition -> probability of dropping it for an item.
+        recolour: Probability of a wrongly coloured start, see `x_start`.
+        generator: A CPU generator.
+        coarse: Whether to sample stage 1's noise too.
+
+    Returns:
+        The noise, on the CPU.
     """
     n = shape[0]
     return StepNoise(
@@ -70,16 +73,17 @@ def sample_step_noise(
 def x_start(
     x_0: Tensor, batch: Batch, noise: StepNoise, previous: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """The latents that noise is added to: x_0, or x_0 with each region's mean moved to that of the previous item.
+    """The latents that noise is added to: x_0, or x_0 with the mean of each region shifted to that of the previous item.
 
-    Stage 2 samples from stage 1's output, which has the right strokes and often the wrong colours: it must take
+    Stage 2 starts from stage 1's output, which has the right strokes but often the wrong colours. It must learn to take
     colours from the regions, not from x_t. Stage 1 has no recoloured starts.
 
     Args:
-        x_0: latents, (B,C,h,w).
-        batch: holds the regions' labels.
-        noise: says which items are recoloured.
-        previous: means (B,N,C) of each item -> of the item before it, where these are one process's share of a batch.
+        x_0: Clean latents, (B,C,h,w).
+        batch: Holds the labels of the regions.
+        noise: Selects the recoloured items.
+        previous: Maps the means (B,N,C) of this process's items to those of the previous item in the whole batch; by
+            default these are the whole batch.
 
     Returns:
         (B,C,h,w).

@@ -1,4 +1,4 @@
-"""One trainer for both stages: steps, validation, logging, checkpoints, resume."""
+"""The trainer of all stages: steps, validation, logging, checkpoints, resumption."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 def check_shares(region_steps: int, stage_cfg: Stage) -> None:
-    """UserError unless every process takes as many items of a step as the others."""
+    """Raise UserError unless the items of a step can be divided equally among the processes."""
     items = {"batch": stage_cfg.batch}
     if region_steps:
         items["refine.region_batch"] = stage_cfg.refine.region_batch
@@ -58,7 +58,7 @@ def check_shares(region_steps: int, stage_cfg: Stage) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Config groups as their dataclasses, the task, and the seed."""
+    """Config groups as dataclasses, the task, and the seed."""
 
     stage: Stage
     optim: Optim
@@ -69,9 +69,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Networks:
-    """What a step runs. model: its parameters that require a gradient are trained.
+    """The networks of a stage.
 
-    idle: networks, of the model or not, that no step runs and that may be offloaded to main memory.
+    Args:
+        model: The model; parameters that require a gradient are trained.
+        objective: The training objective.
+        codec: Encodes images to latents.
+        idle: Networks that no training step runs, which may be offloaded to main memory.
     """
 
     model: nn.Module
@@ -82,9 +86,11 @@ class Networks:
 
 @dataclass(frozen=True)
 class Hooks:
-    """validate: called with (EMA model, step) every so often; returns metrics to log.
+    """Callbacks of the trainer.
 
-    on_log: called with (stage, step, metrics).
+    Args:
+        validate: Called with (EMA model, step) every stage.validate_every steps; returns metrics to log.
+        on_log: Called with (stage, step, metrics).
     """
 
     validate: Callable[[nn.Module, int], dict[str, float]]
@@ -92,7 +98,16 @@ class Hooks:
 
 
 class Trainer:
-    """Trains the model of one stage."""
+    """Trains the model of one stage.
+
+    Args:
+        plan: Steps and learning rates.
+        networks: The model, its objective and the codec.
+        folder: The run folder.
+        compute: Device and precision.
+        settings: Config groups, task and seed.
+        hooks: Validation and logging callbacks.
+    """
 
     def __init__(
         self, plan: StageSchedule, networks: Networks, folder: RunFolder, compute: Compute, settings: Settings, hooks: Hooks
@@ -101,9 +116,9 @@ class Trainer:
         self.plan, self.objective, self.codec, self.folder = plan, networks.objective, networks.codec, folder
         self.compute, self.stage_cfg, self.optim, self.task = compute, settings.stage, optim, settings.task
         self.seed, self.validate = settings.seed, hooks.validate
-        # a sweep's members, and a run and its plan, share a process, and may differ in precision and device
+        # runs of a sweep, or a run and its memory plan, may differ in precision and device within one process
         AcceleratorState._reset_state(reset_partial_state=True)
-        # accelerate scales losses on some devices only: in float16 `Update` does it on all
+        # accelerate scales losses on some devices only, so `Update` does it for float16 on all devices
         mixed = "no" if compute.precision == "fp16" else compute.precision
         self.accelerator = Accelerator(cpu=compute.device.type != "cuda", mixed_precision=mixed)
         check_shares(plan.region_steps, self.stage_cfg)
@@ -116,19 +131,24 @@ class Trainer:
             self.ema = Ema(model, optim.ema, memory.ema).to(compute.device)
         self.update = Update(save_memory(model, memory), plan.lr, optim, memory, compute, self.accelerator)
         self.model = self.update.prepared
-        # a sharded model's root has to be called itself, and calls the objective
+        # FSDP requires a call of the root, which calls the objective
         losses = partial(self.objective, self.model) if self.sharded is None else partial(self.sharded, self.objective)
         self.training_step = TrainingStep(losses, self.update, self.ema, compute)
-        self.resting = OffloadedModules(networks.idle if memory.offload else (), compute.device)
+        self.offloaded = OffloadedModules(networks.idle if memory.offload else (), compute.device)
         in_pieces = not memory.step_in_backward
         ranks, accumulate = collectives.count(), self.stage_cfg.accumulate
-        self.recovery = OomRetry(folder, plan.stage, accumulate, ranks, self.bare.parameters, in_pieces)
-        self.journal = MetricsLogger(plan, folder, optim, self.update, compute.device, hooks.on_log)
+        self.oom_retry = OomRetry(folder, plan.stage, accumulate, ranks, self.bare.parameters, in_pieces)
+        self.metrics_logger = MetricsLogger(plan, folder, optim, self.update, compute.device, hooks.on_log)
 
     def fit(self, examples: Examples, to_batch: Callable[..., Batch] = collate) -> nn.Module:
-        """Train from the newest checkpoint (or from the start) to the last step; returns the EMA model.
+        """Train from the newest checkpoint, or from scratch, to the last step.
 
-        to_batch: collates examples, as data.loader.collate does; the encoder cache adds its features.
+        Args:
+            examples: The training split.
+            to_batch: Collates examples; the encoder cache also adds features.
+
+        Returns:
+            The EMA model.
         """
         start = self._restore()
         if start and self._validates(start) and not self.folder.validated(self.plan.stage, start):
@@ -143,17 +163,17 @@ class Trainer:
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=not self.folder.is_main, unit="step")  # fmt: skip
         if self.folder.is_main:
-            self._introduce(examples)
-        self.began = time.monotonic()
-        self.journal.resume()
+            self._log_start(examples)
+        self.started_at = time.monotonic()
+        self.metrics_logger.resume()
         with STOP.deferred(), workers_watched():
             for step, batch in enumerate(bar, start):
                 self.step(step, batch.to(self.compute.device))
                 self._after(step + 1, bar)
         return self.ema.finish(self.compute.device)
 
-    def _introduce(self, examples: Examples) -> None:
-        """One line of what is about to be trained, on what."""
+    def _log_start(self, examples: Examples) -> None:
+        """Log the numbers of items and trained parameters, the device and the precision."""
         trained = sum(p.numel() for p in self.bare.parameters() if p.requires_grad)
         log.info("stage %s: %s items, %s parameters trained, %s", self.plan.stage, f"{len(examples):,}", f"{trained:,}",
                  self.compute)  # fmt: skip
@@ -161,7 +181,7 @@ class Trainer:
             log.info("%s", shortened)
 
     def _order(self, examples: Examples, start: int) -> Iterator[list[int]]:
-        """Indices of this process's share of every batch from step `start` on."""
+        """Yield the indices of this process's share of every batch from step `start` on."""
         middle, end = self.plan.region_steps, self.plan.steps
         parts = ((self.plan.region_batch, range(start, middle)), (self.stage_cfg.batch, range(max(start, middle), end)))
         easy = easy_first(examples) if self.stage_cfg.curriculum else None
@@ -172,67 +192,67 @@ class Trainer:
             yield from order if easy is None else eased(order, steps, easy, self.stage_cfg.curriculum * end)
 
     def step(self, step: int, batch: Batch) -> None:
-        """One optimizer step on this process's share of the batch, whose items are as the data gives them."""
+        """Take one optimizer step on this process's share of the batch, at the resolution of the data."""
         batch = batch.smaller(self.plan.scale)
         self.update.set_rate(self.plan.lr_at(step, self.optim))
         regions_only = step < self.plan.region_steps
         noise = self._sample_noise(step, self.codec.latent_shape(batch)).to(batch.image.device)
-        whole = StepBatch(batch, noise, self.codec.encode, regions_only, step / self.plan.steps, launch.mean,
-                          collectives.previous_item)  # fmt: skip
+        step_batch = StepBatch(batch, noise, self.codec.encode, regions_only, step / self.plan.steps, launch.mean,
+                               collectives.previous_item)  # fmt: skip
         kind = "regions" if regions_only else "whole"
-        losses = self.recovery.run(
-            step, kind, len(batch), lambda size: self.training_step.descend(whole.micro_batches(size))
+        losses = self.oom_retry.run(
+            step, kind, len(batch), lambda size: self.training_step.descend(step_batch.micro_batches(size))
         )
-        self.journal.recent.append(losses)
-        self.recovery.retry(step, lambda: self.training_step.average(step), self.ema.means)
+        self.metrics_logger.recent.append(losses)
+        self.oom_retry.retry(step, lambda: self.training_step.average(step), self.ema.means)
 
     def _sample_noise(self, step: int, shape: torch.Size) -> StepNoise:
-        """Sampled for the batch of all processes, of which this one takes its rows."""
-        every = torch.Size((shape[0] * collectives.count(), *shape[1:]))
+        """Sample noise for the batch of all processes and return the rows of this process."""
+        full = torch.Size((shape[0] * collectives.count(), *shape[1:]))
         rng = generator(self.seed, "train", self.plan.stage, step)
         coarse = self.objective.coarse is not None
         process = self.objective.process
-        noise = sample_step_noise(process, every, self.plan.last, self.task.dropout, self.plan.recolour, rng, coarse)
+        noise = sample_step_noise(process, full, self.plan.last, self.task.dropout, self.plan.recolour, rng, coarse)
         return noise.rows(slice(collectives.rank(), None, collectives.count()))
 
     def _after(self, done: int, bar: tqdm) -> None:
-        """Log, validate, save; `done` steps are behind us. A validation that a signal cuts short is for the next start."""
+        """Log, validate and save after `done` steps. The next process repeats a validation that a signal interrupts."""
         last = done == self.plan.steps
-        switch = done == self.plan.region_steps  # the steps after it have other losses
-        asked = STOP.agreed()
+        switch = done == self.plan.region_steps  # later steps have other losses
+        stop_signal = STOP.agreed()
         out_of_time = (
             self.stage_cfg.max_seconds > 0
-            and collectives.all_reduce_max(time.monotonic() - self.began) > self.stage_cfg.max_seconds
+            and collectives.all_reduce_max(time.monotonic() - self.started_at) > self.stage_cfg.max_seconds
         )
-        save = last or asked or out_of_time or done % self.stage_cfg.checkpoint_every == 0
+        save = last or stop_signal or out_of_time or done % self.stage_cfg.checkpoint_every == 0
         if switch or save or done % self.stage_cfg.log_every == 0:
-            figures = self.journal.losses(done)
-            bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
-        if not asked and self._validates(done):
-            self.ema.gather()  # all processes together: only what the first does alone may be cut short
+            metrics = self.metrics_logger.losses(done)
+            bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
+        if not stop_signal and self._validates(done):
+            self.ema.gather()  # a collective operation, which must not be interrupted
             with suppress(Stopped), STOP.deferred(only=False):
                 self._validate(done)
-            asked = STOP.agreed()
-        if save or asked:
+            stop_signal = STOP.agreed()
+        if save or stop_signal:
             self._save(done)
-        if asked or (out_of_time and not last):
-            why = f"by {asked}" if asked else f"after {self.stage_cfg.max_seconds:g} s"
+        if stop_signal or (out_of_time and not last):
+            why = f"by {stop_signal}" if stop_signal else f"after {self.stage_cfg.max_seconds:g} s"
             raise Interrupted(f"stage {self.plan.stage} stopped at step {done} {why}")
 
     def _validates(self, done: int) -> bool:
         return done == self.plan.steps or done % self.stage_cfg.validate_every == 0
 
     def _validate(self, done: int) -> None:
-        """By the gathered average."""
+        """Validate the gathered average in the main process."""
         if self.folder.is_main:
-            with self.resting.on_device(), self.compute, self.ema.serving() as model:
-                figures = self.validate(model, done)
-            self.journal.validation(done, figures)
-        self.journal.resume()
+            with self.offloaded.on_device(), self.compute, self.ema.serving() as model:
+                metrics = self.validate(model, done)
+            self.metrics_logger.validation(done, metrics)
+        self.metrics_logger.resume()
 
     def _save(self, done: int) -> None:
         if not finite(self.bare):
-            self.journal.diverged(done)  # by the last gradient: the next loss would show it, no checkpoint must hold it
+            self.metrics_logger.diverged(done)  # the last gradient was not finite; do not save such weights
         self.folder.check_owned()
         self.ema.gather()
         is_main = self.folder.is_main
@@ -247,20 +267,20 @@ class Trainer:
         launch.barrier()
 
     def _restore(self) -> int:
-        self.recovery.restore()
-        found = checkpoints.load_newest(self.folder.checkpoints, self.plan.stage)
-        if found is None:
+        self.oom_retry.restore()
+        checkpoint = checkpoints.load_newest(self.folder.checkpoints, self.plan.stage)
+        if checkpoint is None:
             return 0
         if self.folder.is_main:
-            checkpoints.prune(self.folder.checkpoints, found, self.stage_cfg.keep)
+            checkpoints.prune(self.folder.checkpoints, checkpoint, self.stage_cfg.keep)
         try:
-            load_own(self.bare, parts_of(found.model, self.bare), found.sources)
-            load_own(self.ema.model, found.ema, found.sources)
+            load_own(self.bare, parts_of(checkpoint.model, self.bare), checkpoint.sources)
+            load_own(self.ema.model, checkpoint.ema, checkpoint.sources)
         except RuntimeError as error:
             raise UserError(f"{self.folder.checkpoints}: made by another version of the model; "
                             f"train again in another folder (name=...)") from error  # fmt: skip
         self.ema.scatter()
-        self.update.restore(found.optimizer, found.numbers)
+        self.update.restore(checkpoint.optimizer, checkpoint.numbers)
         level = logging.INFO if self.folder.is_main else logging.DEBUG
-        log.log(level, "stage %s: continuing from step %d of %d", self.plan.stage, found.step, self.plan.steps)
-        return found.step
+        log.log(level, "stage %s: continuing from step %d of %d", self.plan.stage, checkpoint.step, self.plan.steps)
+        return checkpoint.step

@@ -1,4 +1,4 @@
-"""From a loss to changed weights: backward, loss scaling, clipping, the optimizer."""
+"""The weight update: backward pass, loss scaling, gradient clipping and optimizer step."""
 
 from __future__ import annotations
 
@@ -21,14 +21,23 @@ from ragaf_exp.training.optimizer import (
 )
 from ragaf_exp.training.sharding import clip, shards
 
-FIRST = 2.0**10  # loss scale to begin with; it grows by itself, and a larger one costs the first steps
-LOST = 2.0**-10  # a loss scale below it: no scale would help
+FIRST = 2.0**10  # initial loss scale; it grows automatically, and a larger one would make the first steps overflow
+LOST = 2.0**-10  # below this loss scale, training has diverged
 
 
 class Update:
-    """Changes a model's weights by the gradients of losses.
+    """Updates the weights of a model by the gradients of losses. `prepared` is the model as wrapped by accelerate.
 
-    model: bare; what it says requires a gradient is trained. prepared: the same as accelerate wrapped it.
+    Args:
+        model: The model; parameters that require a gradient are trained.
+        lr: Peak learning rate.
+        optim: Config group `optim`.
+        memory: Config group `memory`, for the kind of optimizer and sharding.
+        compute: Device and precision.
+        accelerator: Prepares model and optimizer.
+
+    Raises:
+        UserError: memory.step_in_backward is combined with several processes.
     """
 
     def __init__(
@@ -40,7 +49,7 @@ class Update:
         self.model, self.clip, self.compute, self.accelerator = model, optim.clip, compute, accelerator
         self.shard = shards(memory)
         optimizer = make_optimizer(model, lr, optim, memory.optimizer, memory.step_in_backward)
-        self.prepared = accelerator.prepare_model(model, evaluation_mode=True)  # not wrapped: see ranks.average
+        self.prepared = accelerator.prepare_model(model, evaluation_mode=True)  # no DDP: see collectives.average
         self.optimizer = accelerator.prepare(optimizer)
         scaled = compute.precision == "fp16"
         self.scaler = torch.amp.GradScaler(compute.device.type, init_scale=FIRST, enabled=scaled)
@@ -52,19 +61,19 @@ class Update:
             group["lr"] = rate * group.get("relative", 1.0)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients to those there are."""
-        with kernels(self.compute.device, self.compute.precision):  # for what is computed again
+        """Accumulate the gradients of a loss."""
+        with kernels(self.compute.device, self.compute.precision):  # also used by recomputation in gradient checkpointing
             self.accelerator.backward(self.scaler.scale(loss))
 
     def apply(self) -> bool:
-        """Take the step and drop the gradients; False where it was skipped, with no weight changed."""
-        if not self.shard:  # else it was done in the backward pass
+        """Take the optimizer step and clear the gradients. Returns False if the step was skipped."""
+        if not self.shard:  # with FSDP, the backward pass averages gradients
             collectives.average([p for p in self.model.parameters() if p.requires_grad])
         made = with_moments(self.optimizer)
         try:
             return self._apply_scaled() if self.scaler.is_enabled() else self._apply()
         except (RuntimeError, MemoryError):
-            drop_moments(self.optimizer, made)  # else half of those of a first step are there, and it can't be redone
+            drop_moments(self.optimizer, made)  # else a failed first step leaves partial moments behind
             raise
 
     def _apply(self) -> bool:
@@ -83,7 +92,7 @@ class Update:
                 self._clip()
             self.scaler.step(bare)
         except (RuntimeError, MemoryError):
-            self._restore_scale(self.numbers())  # the scaler must not take a second attempt for a second step
+            self._restore_scale(self.numbers())  # the scaler must not count a second attempt as a second step
             raise
         self.scaler.update()
         self.discard()
@@ -98,7 +107,7 @@ class Update:
             self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.clip)
 
     def discard(self) -> None:
-        """Drop the gradients of a step that won't be taken."""
+        """Clear all gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
     @property
@@ -117,13 +126,13 @@ class Update:
         return {"scale": self.scale, "good_steps": self.scaler.state_dict()["_growth_tracker"], "skipped": self.skipped}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-        """Go on from what `tensors` and `numbers` gave."""
+        """Restore the state returned by `tensors` and `numbers`."""
         restore_optimizer(self.model, self.optimizer, tensors)
         if self.scaler.is_enabled() and numbers:
             self._restore_scale(numbers)
 
     def _restore_scale(self, numbers: dict[str, float]) -> None:
         self.scaler = torch.amp.GradScaler(self.compute.device.type)
-        kept = {"scale": numbers["scale"], "_growth_tracker": int(numbers["good_steps"])}
-        self.scaler.load_state_dict(self.scaler.state_dict() | kept)
+        state = {"scale": numbers["scale"], "_growth_tracker": int(numbers["good_steps"])}
+        self.scaler.load_state_dict(self.scaler.state_dict() | state)
         self.scale, self.skipped = numbers["scale"], int(numbers["skipped"])

@@ -33,7 +33,7 @@ OUT_OF_RANGE = {
     "cluster.nodes": "0", "cluster.parallel": "-1", "cluster.tasks": "0",
     "backbone.heads": "0 -1", "backbone.layers": "0", "backbone.head_width": "-1", "codec.patch": "0 -4",
     "data.heldout_share": "-0.1 1.1 nan", "data.max_objects": "6 0", "data.min_objects": "0 6", "data.seed": "-1",
-    "data.size": "63 0 -64 8192", "data.test": "-1 0", "data.train": "-1", "data.val": "-1 0",
+    "data.size": "63 0 -64 8192", "data.width": "63 -64 8192", "data.test": "-1 0", "data.train": "-1", "data.val": "-1 0",
     "data.repeat_share": "2 -1 nan", "data.train_repeat_share": "2 -1 nan", "stage.refine.region_batch": "0",
     "stage.refine.coarse_steps": "0", "stage.curriculum": "-0.1 1.1 nan",
     "stage.cache_mb": "-1", "diffusion.min_snr": "-1 nan inf", "diffusion.snr_offset": "-1 nan",

@@ -153,7 +153,7 @@ def test_a_killed_evaluation_goes_on(run_copy, calls, monkeypatch):
     calls.clear()
     monkeypatch.setattr(Pipeline, "__call__", draw)
     evaluate_run(RunFolder(run_copy), cfg)
-    assert calls.count(1) == 2, "two of the four were kept; both pictures of attention come at once"
+    assert calls.count(1) == 6, "two of four were cached; four with region prompts; both attention pictures are one batch"
 
 
 def test_command_line_takes_the_group(run_copy, cli, monkeypatch, tmp_path):

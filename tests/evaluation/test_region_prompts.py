@@ -44,7 +44,7 @@ def painted(example, reads_prompts: bool) -> np.ndarray:
 def figures(examples, reads_prompts: bool) -> dict[str, float]:
     changed = {name: score._changed(name, examples, 0) for name in NAMES}
     drawn = {name: [c and painted(c.example, reads_prompts) for c in of] for name, of in changed.items()}
-    content = score.judge(examples, changed, drawn, 100)["region_prompt"]
+    content = score.score_controls(examples, changed, drawn, 100)["region_prompt"]
     return {name: entry["value"] for name, entry in content["figures"].items()}
 
 

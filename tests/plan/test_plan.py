@@ -40,7 +40,7 @@ def measured(cfg, stage: str) -> int:
     batch = largest_batch(cfg.stage.batch, cfg.data.size, cfg.regions.max_regions)
     last = trainer.plan.steps - 1
     trainer.step(last, batch)
-    trainer.journal.recent.clear()
+    trainer.metrics_logger.recent.clear()
     moments = [v for s in trainer.update.optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
     fields = [v for v in vars(batch).values() if isinstance(v, torch.Tensor)]
     held = storages(trainer.bare, trainer.ema.model, *([coarse] if coarse else []), *moments, *fields)

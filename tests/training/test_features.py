@@ -174,7 +174,7 @@ def test_losses_with_features_are_those_without(experiment, prepare):
         trainer = coarse if stage == "coarse" else experiment.trainer("refine", coarse.bare)
         trainer.bare.text = trainer.ema.model.text = words
         trainer.task = replace(trainer.task, caption_dropout=0.5)
-        trainer.journal.recent.clear()
+        trainer.metrics_logger.recent.clear()
         before = {name: p.detach().clone() for name, p in trainer.bare.named_parameters()}
         for make in (collate, featured):
             trainer.bare.load_state_dict(before, strict=False)
@@ -182,7 +182,7 @@ def test_losses_with_features_are_those_without(experiment, prepare):
             trainer.step(trainer.plan.steps - 1, make(chosen))
             used = (words.read - read, experiment.parts.codec.encoded - encoded)
             assert used == ((4, 4) if make is collate else (0, 0)), "no encoder runs in a step that has features"
-        plain, cached = trainer.journal.recent
+        plain, cached = trainer.metrics_logger.recent
         assert plain.keys() == cached.keys() and all(torch.equal(plain[name], cached[name]) for name in plain)
 
 

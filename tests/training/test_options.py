@@ -122,7 +122,7 @@ def step(trainer, batch) -> None:
     before = {name: (p.requires_grad, p.detach().clone()) for name, p in trainer.bare.named_parameters()}
     for at in (trainer.plan.steps - 1, 0):
         trainer.step(at, batch)
-    assert all(value.isfinite() for row in trainer.journal.recent for value in row.values())
+    assert all(value.isfinite() for row in trainer.metrics_logger.recent for value in row.values())
     changed = {name for name, p in trainer.bare.named_parameters() if not torch.equal(p, before[name][1])}
     assert changed and changed <= {name for name, (trained, _) in before.items() if trained}
 

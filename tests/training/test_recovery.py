@@ -90,10 +90,10 @@ def test_a_step_that_runs_out_of_memory_is_redone_with_half_the_micro_batch(
     tried = memory_for(1, trainer, phase, monkeypatch)
     trainer.step(last, batch)
     assert tried[0] == 4 and 2 in tried and tried[-4:] == [1, 1, 1, 1], "4, then 2, then 1 at a time"
-    for name, value in undisturbed.journal.recent[0].items():
-        torch.testing.assert_close(trainer.journal.recent[0][name], value, rtol=1e-4, atol=1e-6)
+    for name, value in undisturbed.metrics_logger.recent[0].items():
+        torch.testing.assert_close(trainer.metrics_logger.recent[0][name], value, rtol=1e-4, atol=1e-6)
     same(trainer, undisturbed)
-    assert caplog.text.count("redoing it with") == 2 and "accumulated 4 times" in caplog.text
+    assert caplog.text.count("repeating it with") == 2 and "accumulated 4 times" in caplog.text
     before = len(tried)
     trainer.step(last, batch)
     assert tried[before:] == [1, 1, 1, 1], "and is kept for later steps"
@@ -125,7 +125,7 @@ def test_an_update_that_did_not_begin_is_redone(phase, experiment, batch, monkey
 
     monkeypatch.setattr(owner, name, once)
     trainer.step(0, batch)
-    assert failed and trainer.recovery.pieces(0, "whole") == 2
+    assert failed and trainer.oom_retry.pieces(0, "whole") == 2
     same(trainer, undisturbed)
 
 
@@ -161,7 +161,7 @@ def test_where_each_piece_is_a_step_none_is_redone_in_pieces(tmp_path):
     def attempt(size: int) -> None:
         raise torch.OutOfMemoryError(SAYS)
 
-    with pytest.raises(OutOfMemory, match="memory.step_in_backward=true takes no step in pieces") as refusal:
+    with pytest.raises(OutOfMemory, match="memory.step_in_backward=true can't accumulate gradients") as refusal:
         recovery.run(0, "whole", 4, attempt)
     assert recovery.oom_events == [] and "\n" not in str(refusal.value)
 
@@ -197,7 +197,7 @@ def test_an_average_that_did_not_begin_is_made_once_more(experiment, batch, monk
     trainer.step(0, batch)
     pairs = zip(trainer.bare.parameters(), trainer.ema.model.parameters(), strict=True)
     assert any(p._version for p in trainer.ema.model.parameters()) and any(not torch.equal(p, e) for p, e in pairs)
-    assert trainer.recovery.oom_events == [], "smaller micro-batches would not have helped"
+    assert trainer.oom_retry.oom_events == [], "smaller micro-batches would not have helped"
 
 
 def test_one_item_that_does_not_fit_ends_the_run(experiment, batch, monkeypatch):

@@ -213,7 +213,7 @@ def test_stage_1_rests_while_stage_2_trains(experiment):
     remaining = {}
     for name, memory in (("on", on), ("off", off)):
         experiment.settings["memory"] = memory
-        remaining[name] = experiment.trainer("refine", coarse).resting.networks
+        remaining[name] = experiment.trainer("refine", coarse).offloaded.networks
     assert remaining["off"] == () and len(remaining["on"]) == 1 and remaining["on"][0] is coarse
 
 
@@ -324,7 +324,7 @@ def test_float16_follows_float32(trainer):
     for precision in ("no", "fp16"):
         made = overflowing(trainer(precision=precision), set())
         stepped(made, 2)
-        losses.append([float(r["loss"]) for r in made.journal.recent])
+        losses.append([float(r["loss"]) for r in made.metrics_logger.recent])
     assert losses[0] == pytest.approx(losses[1], rel=0.03)
 
 
@@ -349,4 +349,5 @@ def test_a_scaled_step_that_ran_out_of_memory_is_redone(trainer, monkeypatch):
     monkeypatch.setattr(made.accelerator, "clip_grad_norm_", once)
     stepped(made, 1), stepped(other, 1)
     assert failed and made.update.numbers() == other.update.numbers() == {"scale": 1024.0, "good_steps": 1, "skipped": 0}
-    torch.testing.assert_close(made.journal.recent[0]["loss"], other.journal.recent[0]["loss"], rtol=1e-2, atol=0)
+    mine, theirs = (trainer.metrics_logger.recent[0]["loss"] for trainer in (made, other))
+    torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=0)

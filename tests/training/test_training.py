@@ -198,7 +198,7 @@ def gradient(experiment: Training, stage: str, batch, accumulate: int) -> dict[s
     """What one step's gradient left in AdamW: a tenth of it, clipped."""
     coarse = None if stage == "coarse" else experiment.trainer("coarse", None).bare
     trainer = experiment.trainer(stage, coarse)
-    trainer.recovery.accumulate = accumulate
+    trainer.oom_retry.accumulate = accumulate
     trainer.step(trainer.plan.steps - 1, batch)
     state = optimizer_state(trainer.bare, trainer.update.optimizer)
     return {name: value for name, value in state.items() if name.endswith("/exp_avg")}

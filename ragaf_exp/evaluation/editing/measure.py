@@ -202,7 +202,7 @@ def _redone(changed: Changed, image: np.ndarray) -> Example:
 
 
 def _colours(image: np.ndarray, item: Item) -> list[str]:
-    return [b.found_colour for b in scoring.bindings(image, item) or []]
+    return [b.detected_colour for b in scoring.bindings(image, item) or []]
 
 
 def _bound(image: np.ndarray, item: Item) -> list[float]:

@@ -1,7 +1,8 @@
-"""Features of a run's frozen encoders: which there are, how they are computed, how a batch gets them.
+"""Cached features of frozen encoders: computes them, stores them, and adds them to batches.
 
-A latent's key is the picture's content, so that a mirrored or cropped picture has its own; a text's is the caption.
-Folders are named by the encoder's weights and settings, the size and the version of the layout.
+The key of a latent is the content of the image, so that mirrored and cropped images have separate entries. The key of
+text features is the caption. The name of a folder depends on the encoder's weights and settings, the size and the
+version of the layout.
 """
 
 from __future__ import annotations
@@ -23,24 +24,31 @@ from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.store.records import MAGIC, Records, key_of, no_op
 
-EMPTY = ""  # the caption of a dropped one
+EMPTY = ""  # caption of an item whose text is dropped
 
 
 class Latents:
-    """Latents of pictures (H,W,3) uint8 by a frozen codec. size: H and W of most; other sizes have records of their own."""
+    """Latents of images by a frozen codec, with separate records for each image size.
 
-    def __init__(self, place: Path, codec: Codec, size: int, on_write: Callable[[], None] = no_op):
-        self.codec, self.place, self.on_write = codec, place, on_write
+    Args:
+        root: The cache folder.
+        codec: The frozen codec.
+        size: Height and width of square images.
+        on_write: Called when records have been written.
+    """
+
+    def __init__(self, root: Path, codec: Codec, size: int, on_write: Callable[[], None] = no_op):
+        self.codec, self.root, self.on_write = codec, root, on_write
         self.by_size: dict[tuple[int, int], Records] = {}
         self.records = self.of_size(size, size)
 
     def of_size(self, height: int, width: int) -> Records:
-        """The records of pictures of this size."""
+        """The records of images of this size."""
         if (height, width) not in self.by_size:
             shape = (self.codec.channels, height // self.codec.downscale, width // self.codec.downscale)
             size = height if height == width else [height, width]
             about = {"kind": "latent", "by": self.codec.fingerprint, "size": size}
-            self.by_size[height, width] = _records(self.place, about, {"latent": ("<f4", shape)}, self.on_write)
+            self.by_size[height, width] = _records(self.root, about, {"latent": ("<f4", shape)}, self.on_write)
         return self.by_size[height, width]
 
     def every(self) -> list[Records]:
@@ -48,41 +56,47 @@ class Latents:
         return list(self.by_size.values())
 
     def has(self, image: np.ndarray) -> bool:
-        """Whether a picture's latent is recorded."""
+        """Whether the latent of an image (H,W,3) uint8 is stored."""
         return key_of(image) in self.of_size(*image.shape[:2])
 
     @torch.no_grad()
     def compute(self, images: list[np.ndarray], device: torch.device) -> None:
-        """Encode and keep pictures, one by one: kernels may round by the size of a batch, and a record must not."""
+        """Encode and store images one by one, since the rounding of kernels may depend on the batch size."""
         for image in images:
             pixels = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).to(device).float() / 127.5 - 1
             latent = self.codec.encode(pixels)[0].float().cpu().numpy()
             self.of_size(*image.shape[:2]).write(key_of(image), {"latent": latent})
 
     def of(self, images: Iterable[np.ndarray]) -> torch.Tensor:
-        """(B,C,h,w), of pictures of one size."""
-        found = [self.of_size(*image.shape[:2]).read(key_of(image))["latent"] for image in images]
-        return torch.from_numpy(np.stack(found))
+        """Stored latents (B,C,h,w) of images of one size."""
+        latents = [self.of_size(*image.shape[:2]).read(key_of(image))["latent"] for image in images]
+        return torch.from_numpy(np.stack(latents))
 
 
 class Texts:
-    """Text features of captions by a frozen encoder."""
+    """Text features of captions by a frozen encoder.
 
-    def __init__(self, place: Path, text: TextEncoder, on_write: Callable[[], None] = no_op):
+    Args:
+        root: The cache folder.
+        text: The frozen encoder.
+        on_write: Called when records have been written.
+    """
+
+    def __init__(self, root: Path, text: TextEncoder, on_write: Callable[[], None] = no_op):
         self.text: TextEncoder | None = text
         with torch.no_grad():
             shape = _arrays(text([EMPTY]))
         layout = {name: (array.dtype.str, array.shape) for name, array in shape.items()}
-        self.records = _records(place, {"kind": "text", "by": text.fingerprint}, layout, on_write)
+        self.records = _records(root, {"kind": "text", "by": text.fingerprint}, layout, on_write)
         self.records.refresh()
 
     def every(self) -> list[Records]:
-        """The records, in the form of `Latents.every`."""
+        """The records as a list, like `Latents.every`."""
         return [self.records]
 
     @torch.no_grad()
     def compute(self, captions: list[str]) -> None:
-        """Encode and keep captions."""
+        """Encode and store captions."""
         assert self.text is not None, "captions are encoded before the encoder is dropped"
         for caption in captions:
             self.records.write(key_of(caption), _arrays(self.text([caption])))
@@ -101,7 +115,7 @@ class CacheUse:
 
 
 class Featured:
-    """Collates examples to a batch that holds the features of its items. Either kind may be None."""
+    """Collates examples to a batch with cached features. Either kind may be None."""
 
     def __init__(self, latents: Latents | None, texts: Texts | None):
         self.latents, self.texts = latents, texts
@@ -121,20 +135,20 @@ class Featured:
             for kind in (self.latents, self.texts):
                 for records in () if kind is None else kind.every():
                     records.forget()
-            raise UserError(f"{batch.keys}: changed on disk while training; the same command computes the "
-                            "features again and continues") from error  # fmt: skip
+            raise UserError(f"{batch.keys}: changed on disk during training; the same command recomputes the "
+                            "features and continues") from error  # fmt: skip
         return batch
 
 
 def _arrays(text: Text) -> dict[str, np.ndarray]:
-    """One caption's features by the names of Text's fields; those that it leaves out are left out."""
-    found = {f.name: getattr(text, f.name) for f in fields(text)}
-    return {name: value[0].cpu().numpy() for name, value in found.items() if value is not None}
+    """Features of one caption by field of Text, without fields that are None."""
+    values = {f.name: getattr(text, f.name) for f in fields(text)}
+    return {name: value[0].cpu().numpy() for name, value in values.items() if value is not None}
 
 
 def _records(
-    place: Path, about: dict[str, Any], layout: dict[str, tuple[str, tuple[int, ...]]], on_write: Callable[[], None]
+    root: Path, about: dict[str, Any], layout: dict[str, tuple[str, tuple[int, ...]]], on_write: Callable[[], None]
 ) -> Records:
     about = {"version": MAGIC.decode().strip(), **about, "layout": {k: list(v) for k, v in layout.items()}}
     name = json_digest(about)
-    return Records(place / "features" / f"{about['kind']}-{name}", layout, about, on_write).refresh()
+    return Records(root / "features" / f"{about['kind']}-{name}", layout, about, on_write).refresh()

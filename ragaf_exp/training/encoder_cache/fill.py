@@ -1,4 +1,4 @@
-"""The pass that computes what is missing: before training, or by python -m ragaf_exp.commands.cache.features."""
+"""Computes missing features before training, or with python -m ragaf_exp.commands.cache.features."""
 
 from __future__ import annotations
 
@@ -28,24 +28,33 @@ from ragaf_exp.training.encoder_cache.features import EMPTY, Featured, Latents, 
 
 log = logging.getLogger(__name__)
 Encoder = TypeVar("Encoder", bound=nn.Module)
-FLUSH = 64  # items after which what was computed is safe from a kill
+FLUSH = 64  # number of items between writes to disk
 
 
 def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Callable[[], None] = no_op) -> Featured | None:
-    """Features of the training split, all there; None where config's memory.features says none.
+    """Compute missing features of the training split and open the cache. Encoders are on the device only meanwhile.
 
-    The text encoder is on the device while it works, and not before or after. on_write: called when some have reached
-    the disk. UserError where an encoder is trained.
+    Args:
+        cfg: Config of the run.
+        parts: Its components.
+        device: The device of the encoders.
+        on_write: Called when features have been written to disk.
+
+    Returns:
+        The collate function with features; None for memory.features=none.
+
+    Raises:
+        UserError: An encoder is trained, so that its outputs cannot be cached, or the cache is disabled.
     """
     if cfg.memory.features == "none":
         return None
     if not cfg.cache.enabled:
-        raise UserError("memory.features: kept in the cache's folder; take cache=default")
+        raise UserError("memory.features: stored in the cache folder; take cache=default")
     folder, items = locate_cache(cfg.cache.folder), parts.source.split("train")
     once = partial(_once, cfg, count=len(items), digest=digest_of(parts.source) + step_of(parts.source))
     plain, mirrored = pictures(items, parts.task.crops, parts.task.mirror > 0, cfg.seed)
     latents = texts = None
-    if any(True for _ in parts.codec.parameters()):  # another kind of codec costs nothing
+    if any(True for _ in parts.codec.parameters()):  # a codec without parameters is fast enough
         codec = _frozen(parts.codec, "codec", cfg.codec._target_)
         home = next(codec.parameters()).device
         codec.to(device)
@@ -64,7 +73,7 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
 
 
 def digest_of(source: Any) -> str:
-    """Of the files that a data source reads, "" where its config says all."""
+    """Digest of the files that a data source reads, "" if its config determines the data."""
     return source.manifest().digest() if hasattr(source, "manifest") else ""
 
 
@@ -75,7 +84,17 @@ def step_of(source: Any) -> str:
 
 
 def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
-    """The file that says that a folder holds the features of all items of a config's data, with this digest."""
+    """The path of a marker, which exists if a folder holds the features of all items.
+
+    Args:
+        cfg: Config of the run.
+        folder: Folder of the features.
+        count: Number of items.
+        digest: Digest of the data files, see `digest_of`.
+
+    Returns:
+        The path.
+    """
     count_of, mirrored = cfg.task.get("crops", 0), cfg.task.get("mirror", 0.0) > 0
     crops = [count_of, cfg.seed if count_of else 0]
     data = original(OmegaConf.to_container(cfg.data))
@@ -85,7 +104,7 @@ def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
 
 
 def _once(cfg: DictConfig, folder: Path, count: int, digest: str, fill: Any) -> None:
-    """The pass, unless an earlier one came to its end; every process takes its share of the items."""
+    """Call `fill` in every process, unless an earlier call has completed."""
     done = marker(cfg, folder, count, digest)
     if collectives.all_reduce_max(float(not done.exists())):
         fill()
@@ -97,8 +116,8 @@ def _once(cfg: DictConfig, folder: Path, count: int, digest: str, fill: Any) -> 
 def _frozen(encoder: Encoder, group: str, target: str) -> Encoder:
     if any(p.requires_grad for p in encoder.parameters()) or not hasattr(encoder, "fingerprint"):
         other = "take memory.features=latents, or none" if group == "text" else "take memory.features=none"
-        raise UserError(f"memory.features: {group}={target.rpartition('.')[2]} is trained with the denoiser, so that "
-                        f"nothing of it can be kept; {other}")  # fmt: skip
+        raise UserError(f"memory.features: {group}={target.rpartition('.')[2]} is trained with the denoiser, so its "
+                        f"outputs cannot be cached; {other}")  # fmt: skip
     return encoder
 
 
@@ -122,7 +141,7 @@ def _read(texts: Texts, items: Sequence[Item]) -> None:
 
 
 def _bar(items: Sequence[Item], what: str, kind: Latents | Texts) -> Any:
-    """Indices of this process's items, with a progress bar; what was computed is kept every so often."""
+    """Yield the indices of this process's items with a progress bar, and write features at intervals."""
     mine = range(collectives.rank(), len(items), collectives.count())
     with tqdm(total=len(mine), desc=what, unit="item", mininterval=1.0, disable=not launch.is_main_process()) as bar:
         for done, i in enumerate(mine, 1):

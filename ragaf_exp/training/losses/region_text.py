@@ -1,4 +1,4 @@
-"""Losses of the regions' attention to the caption. Shapes: B batch, N regions, T tokens."""
+"""Losses on the attention of regions to the caption. Shapes: B batch, N regions, T tokens."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.models.conditioning import Conditioning
 from ragaf_exp.models.regions.contrast import words_of
 
-PHRASE = 5  # tokens that speak of one thing: a word is covered where some region attends to it or to its neighbours
+PHRASE = 5  # tokens of a phrase: a word is covered if some region attends to it or to its neighbours
 COVERED = 0.5  # with at least this probability
-LEAST = 1e-4  # of a probability under a logarithm
+LEAST = 1e-4  # lower bound of a probability in a logarithm
 
 
 def coverage(c: Conditioning) -> Tensor:
-    """How far the caption's words fall short of being covered, 0 to 1; mean over items.
+    """Average shortfall in coverage of the caption's words, 0 to 1; mean over items. Needs no annotation.
 
-    Regions that attend to a phrase with probability a, independently, all miss it with prod (1 - a). Needs no
-    annotation. Attention spread over all words covers them, so that this loss has its say beside `entropy`.
+    If regions attend to a phrase independently with probabilities a, all of them miss it with probability prod (1 - a).
+    Attention spread evenly over all words covers them too, so this loss should be combined with `entropy`.
     """
     words, state = words_of(c.text), c.region_state
     phrase = F.avg_pool1d(state.region_text.float(), PHRASE, stride=1, padding=PHRASE // 2) * PHRASE  # (B,N,T)
     missed = (1 - phrase).clamp(min=0).prod(1)  # (B,T)
     short = (1 - (1 - missed) / COVERED).clamp(min=0) * words
-    seen = state.region_mask.any(1)  # an item without regions can cover nothing
-    return ((short.sum(1) / words.sum(1).clamp(min=1)) * seen).mean()
+    has_regions = state.region_mask.any(1)  # an item without regions cannot cover any word
+    return ((short.sum(1) / words.sum(1).clamp(min=1)) * has_regions).mean()
 
 
 def entropy(c: Conditioning) -> Tensor:
-    """Entropy of a region's attention over the words and nothing, in nats; mean over regions."""
+    """Entropy of a region's attention over the tokens and the null token, in nats; mean over regions."""
     state = c.region_state
     p = state.region_text.float()
     p = torch.cat([1 - p.sum(-1, keepdim=True), p], dim=-1).clamp(min=LEAST)
@@ -38,8 +38,8 @@ def entropy(c: Conditioning) -> Tensor:
 
 
 def spans(c: Conditioning) -> Tensor:
-    """-log of the attention that an annotated region gives to the words of its own phrase; mean over such regions."""
-    assert c.phrase_tokens is not None, "only a batch with spans has this loss"
+    """-log of the attention of an annotated region to the words of its phrase; mean over annotated regions."""
+    assert c.phrase_tokens is not None, "this loss needs a batch with spans"
     own = (c.region_state.region_text.float() * c.phrase_tokens).sum(-1)  # (B,N)
     return over_regions(-own.clamp(min=LEAST).log(), c.phrase_tokens.any(-1) & c.region_state.region_mask)
 
@@ -47,11 +47,11 @@ def spans(c: Conditioning) -> Tensor:
 def contrastive(alike: tuple[Tensor, Tensor], c: Conditioning) -> Tensor:
     """InfoNCE over the batch, mean of both directions (van den Oord et al. 2018, arXiv 1807.03748).
 
-    alike: of models/contrast.py. Items without regions or without a caption take no part.
+    alike: logits of both directions, (B,B). Items without regions or without a caption are ignored.
     """
     valid = _complete(c)
-    place = torch.arange(len(valid), device=valid.device)
-    losses = [F.cross_entropy(logits.masked_fill(~valid[None], MASK_VALUE), place, reduction="none") for logits in alike]
+    labels = torch.arange(len(valid), device=valid.device)
+    losses = [F.cross_entropy(logits.masked_fill(~valid[None], MASK_VALUE), labels, reduction="none") for logits in alike]
     return over_regions((losses[0] + losses[1]) / 2, valid)
 
 
@@ -60,5 +60,5 @@ def _complete(c: Conditioning) -> Tensor:
 
 
 def over_regions(values: Tensor, real: Tensor) -> Tensor:
-    """Mean of those that are real; zero where none is."""
+    """Mean over real regions; zero if there are none."""
     return torch.where(real, values, 0).sum() / real.sum().clamp(min=1)

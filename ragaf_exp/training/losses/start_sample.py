@@ -1,4 +1,4 @@
-"""What stage 2 sees of stage 1 in training, where it sees its latent (stage.refine.coarse_input)."""
+"""Samples stage 1's latent as an input of stage 2 during training (stage.refine.coarse_input)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from ragaf_exp.diffusion.denoiser import Denoiser, prediction_of
 
 
 class StartSampler:
-    """A cheap sample of the trained stage 1, drawn anew for every batch.
+    """Samples the trained stage 1 in few steps for every batch.
 
-    Not a degraded x0: whatever of x0 a degradation left, stage 2 would learn to read off it, and at sampling time it
-    isn't there. A sample of stage 1 is a function of sketch, caption and noise alone, as it is then. It is made in
-    fewer steps than sampling takes, and so is smoother.
+    A degraded x_0 would not do as input: stage 2 would learn to extract the information on x_0 that the degradation
+    leaves, which is missing at sampling time. A sample of stage 1 depends on sketch, caption and noise only, as in
+    sampling. It is smoother than there, since it takes fewer steps.
 
-    process: stage 1's. steps: evaluations of stage 1; one costs about a third of a training step.
+    Args:
+        process: Process of stage 1.
+        model: The trained stage 1.
+        steps: Evaluations of stage 1; each costs about a third of a training step.
     """
 
     def __init__(self, process: Process, model: Denoiser, steps: int = 1):
@@ -25,7 +28,7 @@ class StartSampler:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, noise: Tensor) -> Tensor:
-        """noise (B,C,h,w) standard normal -> latent (B,C,h,w); with the whole caption and sketch, as in sampling."""
+        """Sample latents (B,C,h,w) from standard normal noise (B,C,h,w), with no condition dropped."""
         conditioning = self.model.condition(batch)
         last = self.process.timesteps - 1
         latent = torch.zeros_like(noise)

@@ -1,4 +1,4 @@
-"""The weights of a stage's losses, and the losses of its region path."""
+"""Weights of the losses of a stage, and the losses of the region path."""
 
 from __future__ import annotations
 
@@ -19,33 +19,36 @@ from ragaf_exp.training.micro_batches import MicroBatchWeight
 
 
 class LossWeights(dict[str, float]):
-    """Config group `loss` by name, and the weights of a task's further losses."""
+    """Weights of the losses by name: config group `loss` and the further losses of a task."""
 
     def __init__(self, loss: Loss, further: Mapping[str, float] | None = None):
         super().__init__({**asdict(loss), **(further or {})})
 
     def at(self, name: str, progress: float = 0.0) -> float:
-        """Weight of a loss where the share `progress` of the stage's steps is done."""
+        """Weight of a loss after the share `progress` of the stage's steps."""
         until = self["contrastive_until"]
         left = max(0.0, 1 - progress / until) if name == "contrastive" and until else 1.0
         return left * self[name]
 
     def total(self, losses: Mapping[str, Tensor], progress: float) -> Tensor:
-        """The weighted sum."""
+        """The weighted sum of the losses."""
         return reduce(add, (self.at(name, progress) * value for name, value in losses.items()))
 
 
 def region_losses(
     prediction: Prediction, c: Conditioning, x_0: Tensor, weights: LossWeights, share: MicroBatchWeight
 ) -> dict[str, Tensor]:
-    """Losses of the region path by name, as parts of the step's; empty for a model without regions.
+    """Compute the losses of the region path, scaled by the share of this micro-batch in the step.
 
     Args:
-        prediction: holds what each region token predicts of x_0.
-        c: holds the regions' masks and attention.
-        x_0: latents, (B,C,h,w).
-        weights: losses without a weight are not computed.
-        share: what part of the step's batch this is.
+        prediction: Output of the model, with the predictions of the region tokens.
+        c: Conditioning, with masks and attention of the regions.
+        x_0: Clean latents, (B,C,h,w).
+        weights: Losses with weight 0 are not computed.
+        share: Share of this micro-batch in the batch of the step.
+
+    Returns:
+        The losses by name; empty for a model without regions.
     """
     if c.regions is None:
         return {}
@@ -57,7 +60,7 @@ def region_losses(
 
 
 def _region_targets(predicted: Tensor, state: RegionState, x_0: Tensor, weights: LossWeights) -> dict[str, Tensor]:
-    """predicted (B,N,values of all targets)."""
+    """Losses of the predictions (B,N,values of all targets) of the region tokens."""
     sizes = target_sizes(weights, x_0.shape[1])
     return target_losses(predicted, sizes, state.soft_masks[x_0.shape[2], x_0.shape[3]], state.region_mask, x_0)
 
@@ -65,10 +68,10 @@ def _region_targets(predicted: Tensor, state: RegionState, x_0: Tensor, weights:
 def _region_text(
     prediction: Prediction, c: Conditioning, weights: LossWeights, share: MicroBatchWeight
 ) -> dict[str, Tensor]:
-    """A batch without spans, as validation's are, has no loss of them. Contrast is within a micro-batch."""
+    """Losses on regions and text. Batches without spans skip `spans`; `contrastive` compares within a micro-batch."""
     losses = {}
-    if weights["contrastive"] > 0:  # also once its weight has fallen to 0: all steps have the same losses
-        assert prediction.contrastive_logits is not None, "a model with this loss has them"
+    if weights["contrastive"] > 0:  # also when its weight has decayed to 0, so that all steps log the same losses
+        assert prediction.contrastive_logits is not None, "a model with this loss has logits"
         losses["contrastive"] = contrastive(prediction.contrastive_logits, c) * share.items
     if weights["coverage"] > 0:
         losses["coverage"] = coverage(c) * share.items
