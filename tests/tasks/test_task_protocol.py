@@ -124,15 +124,15 @@ def test_a_request_has_the_columns_of_the_task(trained, cli, refused, tmp_path):
     Image.fromarray(grey).save(mask)
     status, _, errors = cli(main, f"run={trained}", f"image={image}", f"mask={mask}", f"out={out}")
     assert status == 0, errors
-    assert np.array_equal(np.asarray(Image.open(out / "masked.png"))[0, 0], [90] * 3)
-    assert np.array_equal(np.asarray(Image.open(out / "masked.png"))[10, 10], [128] * 3)
-    assert (out / "stage1.png").exists() and json.loads((out / "result.json").read_text())["mask"] == str(mask)
+    result, hole = np.asarray(Image.open(out / "result.png")), grey == 0
+    assert (result[~hole] == 90).all() and not (result[hole] == 90).all(), "only the hole is sampled"
+    assert (out / "comparison.png").exists() and json.loads((out / "result.json").read_text())["mask"] == str(mask)
     refused(main, f"run={trained}", f"image={image}", f"out={out}", says=("mask=: missing", "image, mask"))
     refused(main, f"run={trained}", f"sketch={mask}", f"out={out}", says=("sketch",))
     table = tmp_path / "rows.csv"
     table.write_text("image,mask,prompt\nimage.png,mask.png,\nimage.png,mask.png,a red star\n")
     status, _, errors = cli(main, f"run={trained}", f"batch={table}", f"out={tmp_path / 'many'}")
-    assert status == 0 and (tmp_path / "many" / "0001" / "stage1.png").exists(), errors
+    assert status == 0 and (tmp_path / "many" / "0001" / "result.png").exists(), errors
 
 
 def test_a_sketch_that_is_not_given_is_a_dropped_one(experiment, batch):

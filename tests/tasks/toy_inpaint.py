@@ -41,8 +41,8 @@ class ToyInpaint(Task):
 
     def make_conditions(self, example: Example, rng: np.random.Generator) -> Mapping[str, np.ndarray]:
         image, given = example.item.image, example.item.conditions
-        if "mask" in given:  # a sampling request
-            mask = (given["mask"][..., 0] > 127).astype(np.float32)
+        if "mask" in given:  # a sampling request, whose mask is 1 in the hole
+            mask = 1 - given["mask"]
             return {"masked": np.where(mask[..., None] > 0, given["image"], np.uint8(128)), "mask": mask}
         height, width = image.shape[:2]
         side = round(self.side * min(height, width))
