@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_layouts import LAYOUTS
 from extractor_weights import NEURAL, save_random
 from PIL import Image, ImageDraw
 from tiny_sd import save_sd
@@ -28,7 +29,8 @@ APART = ("experiment", "hydra", "cluster", "member")
 FILES = sorted(p for p in CONF.glob("*/**/*.yaml") if p.relative_to(CONF).parts[0] not in APART)
 AUTO = "memory=auto"  # becomes another option before a run begins: see test_auto.py
 OPTIONS = [f"{path.parent.relative_to(CONF).as_posix()}={path.stem}" for path in FILES]  # also of groups within a group
-LIBRARY = {"logger=wandb": "wandb", "graph/backend=dgl": "dgl", "graph/backend=pyg": "torch_geometric"}
+LIBRARY = {"logger=wandb": "wandb", "graph/backend=dgl": "dgl", "graph/backend=pyg": "torch_geometric",
+           "data=hf": "datasets"}  # fmt: skip
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 MORE = ["memory.precision=bf16 memory.checkpointing=true memory.ema=cpu", "memory.precision=fp16 memory.ema=off",
         "memory.step_in_backward=true optim.clip=0 memory.channels_last=true memory.offload=true",
@@ -36,6 +38,8 @@ MORE = ["memory.precision=bf16 memory.checkpointing=true memory.ema=cpu", "memor
         "stage.accumulate=2 task.mirror=0.5 task.crops=1", "stage.refine.coarse_input=true memory.offload=true",
         "data.scenes=true data.recolour=true data=openmoji", "data.drawings=drawn data=folder",
         "task.caption_dropout=1 task.sketch_dropout=1", "regions.max_regions=1"]  # fmt: skip
+COUNTED = ("data=openmoji", "data=lineart", "data=quickdraw")  # sources of files that have data.train, data.val, data.test
+DIT = "backbone.width=32 backbone.depth=1 backbone.heads=2"
 PROFILE = ["memory.budget=0", "stage.accumulate=2"]  # whether full-size ones fit, tests/training/test_profiles.py asks
 
 
@@ -93,6 +97,12 @@ def networks(option: str, tmp_path: Path) -> list[str]:
         "hint=t2i": ["backbone=unet160", "backbone.base=32", "backbone.multipliers=[1,2]", "backbone.heads=2"],
         "codec=taesd": ["codec.weights=none", *latents],
         "backbone=unet160": ["backbone.base=32", "backbone.multipliers=[1,2]", "backbone.heads=2"],
+        "data=folder": ["sketch=canny"],  # without drawings the photographs' edges
+        "data=coco": ["sketch=canny"],
+        "data=edits": ["task=remove", "sketch=canny"],
+        "task=remove": ["data=removal"],
+        "task=white_balance": ["data=casts"],
+        "sampler=heun": ["diffusion=flow"],
     }.get(option, [])
 
 
@@ -105,15 +115,16 @@ def weights(option: str, folder: Path) -> Path:
 def overrides(option: str, tiny: list[str], tmp_path: Path) -> list[str]:
     """tiny with an option; the data sources that need files get some."""
     words = option.split()
-    folder = "data=folder" in words
+    layouts = {"data=folder": photos, "data=openmoji": emoji, **LAYOUTS}
+    source = next((word for word in words if word in layouts), "")
     words += [f"sketch.weights={weights(option, tmp_path)}"] if option.removeprefix("sketch=") in NEURAL else []
-    words += ["sketch=canny"] if option == "data=folder" else []  # without drawings the photographs' edges
     words += networks(option, tmp_path)
     groups = {w.partition("=")[0] for w in words if "." not in w.partition("=")[0]}
     tiny = [w for w in tiny if w.partition(".")[0] not in groups & {"text", "backbone", "codec", "hint"}]
-    mine = [word for word in tiny if not (folder and word.startswith(("data.train", "data.val", "data.test")))]
+    counts = ("data.train", "data.val", "data.test") if source and source not in COUNTED else ()
+    mine = [word for word in tiny if not word.startswith(counts)]
     mine = [word for word in mine if word.partition("=")[0] not in {w.partition("=")[0] for w in words}]
-    made = photos(tmp_path / "data") if folder else emoji(tmp_path / "data") if "data=openmoji" in words else []
+    made = layouts[source](tmp_path / "data") if source else []
     return [*mine, *made, *words, f"runs={tmp_path / 'runs'}"]
 
 
@@ -168,7 +179,8 @@ def test_every_evaluation(option, tiny, run_copy):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment(name, tiny, tmp_path):
-    words = overrides("data=openmoji" if name == "openmoji" else "", tiny, tmp_path)
+    tiny = [word for word in tiny if not (name == "dit" and word.startswith("backbone.widths"))]  # the UNet's
+    words = overrides({"openmoji": "data=openmoji", "dit": DIT}.get(name, ""), tiny, tmp_path)
     through_both_stages(compose_config([f"+experiment={name}", *words]))
 
 
@@ -177,7 +189,7 @@ def test_every_group_has_an_option_here():
     assert {o.partition("=")[0] for o in OPTIONS} == groups - {"cluster"}  # it changes nothing that is computed
 
 
-@pytest.mark.parametrize("option", ["data=folder", "data=openmoji"])
+@pytest.mark.parametrize("option", ["data=folder", "data=openmoji", "data=coco", "data=sketchy"])
 def test_a_whole_run_on_ones_own_files(option, tiny, tmp_path):
     short = ["stage.coarse.steps=1", "stage.refine.steps=1", "stage.refine.region_steps=1"]
     words = [word for word in tiny if word.partition("=")[0] not in {s.partition("=")[0] for s in short}]
