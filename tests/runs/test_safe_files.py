@@ -23,8 +23,9 @@ from ragaf_exp.runs.lock import Lock
 
 NO_PATHS = {"revision", "variant", "subfolder", "tokenizer_subfolder", "device", "text_column", "on_error", "fit",
             "polarity", "groups", "closing", "strokes", "kind", "points", "schedule", "prediction", "scheduler", "project",
-            "mode", "masks", "mask_width", "art", "holdout", "split", "captions", "config", "image", "text", "drawing", "hole",
-            "caption", "categories", "drop", "photos", "sketches", "positions", "weighting", "shift_by", "density"}  # fmt: skip
+            "mode", "masks", "mask_width", "art", "holdout", "split", "captions", "config", "image", "text", "drawing",
+            "hole", "caption", "categories", "drop", "photos", "sketches", "positions", "weighting", "shift_by",
+            "density"}  # fmt: skip
 
 
 @pytest.fixture
