@@ -144,7 +144,7 @@ def test_split_keeps_quotation_marks():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data=foldr"], ("data=foldr", "folder, fscoco, hf, openmoji, quickdraw, scenes")),
+        (["data=foldr"], ("data=foldr", "casts, coco, edits, folder, fscoco, hf, lineart, openmoji")),
         (["graph/backend=x"], ("graph/backend=x", "dense, dgl, pyg")),
         (["hydra/launcher=zz"], ("hydra/launcher=zz", "joblib")),
         (["+experiment=smok"], ("experiment=smok", "smoke")),

@@ -102,7 +102,7 @@ def story(tiny, tmp_path_factory) -> dict:
     """One member is killed in stage 1 while another waits for it; the first is then started again."""
     place = tmp_path_factory.mktemp("study")
     words = [*tiny, "study.share=true", f"runs={place}"]
-    output, steps = {"waited": False}, []
+    events, steps = {"waited": False}, []
     shared = shared_stage.folder_of(compose_config(words))
     first = start(words, place / "first.txt")
     while not rows(shared.path):
@@ -111,8 +111,8 @@ def story(tiny, tmp_path_factory) -> dict:
     first.send_signal(signal.SIGSTOP)  # it holds stage 1 until the other was seen to wait
     step = Trainer.step
 
-    def waits(output, *about):
-        output["waited"] = output.endswith("waiting")
+    def waits(message, *about):
+        events["waited"] = message.endswith("waiting")
         first.kill()
         assert first.wait() == -signal.SIGKILL
 
@@ -122,10 +122,10 @@ def story(tiny, tmp_path_factory) -> dict:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared_stage.log, "info", waits)
-        output["other"] = run(compose_config([*words, "fusion=cosine", "study.member=other"])).path
+        events["other"] = run(compose_config([*words, "fusion=cosine", "study.member=other"])).path
         patch.setattr(Trainer, "step", counted)
-        output["again"] = run(compose_config([*words, "study.member=full"])).path
-    return output | {"place": place, "shared": shared.path, "steps": steps}
+        events["again"] = run(compose_config([*words, "study.member=full"])).path
+    return events | {"place": place, "shared": shared.path, "steps": steps}
 
 
 def test_who_waits_takes_over_from_a_killed_trainer(story):

@@ -61,12 +61,12 @@ def test_every_option_is_on_it_by_default_with_scikit_images_photos(tmp_path, cl
     for module in ("hed", "lineart"):
         monkeypatch.setattr(library(module), "hf_hub_download", unreachable)
     weights = [f"{name}.weights={path}" for name, path in paths.items()]
-    status, output, output = cli(main, f"out={tmp_path}/sheet.png", "size=64", *weights)
+    status, output, errors = cli(main, f"out={tmp_path}/sheet.png", "size=64", *weights)
     left = ["drawn", "hed", "lineart"]
     assert status == 0 and "4 pictures" in output
     assert f"({', '.join(name for name in options() if name not in left)})" in output
     for name, reason in zip(left, ("no drawings", "ControlNetHED.pth", "sk_model.pth"), strict=True):
-        (line,) = [line for line in output.splitlines() if f"{name}: left out: " in line]
+        (line,) = [line for line in errors.splitlines() if f"{name}: left out: " in line]
         assert reason in line
     assert set(NEURAL) < set(options())
 

@@ -24,6 +24,7 @@ from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.store.records import HEAD, Records, key_of
+from ragaf_exp.tasks.sketch_text import SketchText
 from ragaf_exp.training.encoder_cache import fill
 from ragaf_exp.training.encoder_cache.features import Featured, Latents
 
@@ -159,7 +160,7 @@ def prepare(experiment, tmp_path, monkeypatch) -> Callable[..., Featured]:
         for key, value in changes.items():
             group, _, name = key.partition("_")
             cfg[group][name] = value
-        return fill.prepare(cfg, experiment.parts, torch.device("cpu"))
+        return fill.prepare(cfg, replace(experiment.parts, cfg=cfg), torch.device("cpu"))
 
     call.words, call.cache = words, tmp_path / "cache"
     return call
@@ -173,7 +174,7 @@ def test_losses_with_features_are_those_without(experiment, prepare):
         coarse = experiment.trainer("coarse", None)
         trainer = coarse if stage == "coarse" else experiment.trainer("refine", coarse.bare)
         trainer.bare.text = trainer.ema.model.text = words
-        trainer.task = replace(trainer.task, caption_dropout=0.5)
+        trainer.task = SketchText(caption_dropout=0.5)
         trainer.metrics_logger.recent.clear()
         before = {name: p.detach().clone() for name, p in trainer.bare.named_parameters()}
         for make in (collate, featured):

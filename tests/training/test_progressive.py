@@ -35,11 +35,11 @@ def test_stage_1_is_drawn_small_and_handed_on_enlarged(config, finished):
     recorded: dict[str, tuple] = {}
     sample = pipeline.sampler.sample
 
-    def record_attention(model, given, noise, coarse=None, strength=1.0):
+    def recording(model, given, noise, coarse=None, strength=1.0, **options):
         recorded["stage 1" if coarse is None else "stage 2"] = (given.image.shape, noise.shape, coarse, strength)
-        return sample(model, given, noise, coarse, strength)
+        return sample(model, given, noise, coarse, strength, **options)
 
-    pipeline.sampler.sample = record_attention
+    pipeline.sampler.sample = recording
     made = pipeline(batch)
     side, cell = batch.image.shape[-1], parts.codec.downscale
     assert recorded["stage 1"][0][-1] == side // 2 and recorded["stage 1"][1][-1] == side // 2 // cell
