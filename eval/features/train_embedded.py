@@ -4,8 +4,8 @@
 
 It learns what embedded scenes show (which colour on which shape, fills, number of objects, background) and how an image
 was blurred and made noisy, so that its features respond to content and to damage. Takes about a minute, on one core: the
-order of sums depends on the number of threads. The same seed, PyTorch version and kind of processor give the same bytes.
-For example:
+order of sums depends on the number of threads. The same seed, PyTorch version and kind of processor give the same
+bytes. Example:
 
     python -m eval.features.train_embedded out=embedded.safetensors
 """

@@ -52,7 +52,8 @@ def test_two_processes_train_on_buckets_and_continue_to_the_bit(tiny, tmp_path):
                           timeout=280)  # fmt: skip
     errors = [(tmp_path / f"rank{rank}.txt").read_text() for rank in range(2)]
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["[0, 0]", "[0, 0]"], errors
+    statuses = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert statuses == ["[0, 0]", "[0, 0]"], errors
     assert "continuing from step 4 of 6" in errors[0]
     (again,) = tmp_path.glob("tiny/*/checkpoints/refine/00000006")
     before = tmp_path / "undisturbed"

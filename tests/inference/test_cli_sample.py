@@ -261,7 +261,7 @@ def test_bad_sketches(name, refused, finished, tmp_path):
         ("seed=99999999999999999999", ("seed=",)),
         ("scheduler=best", ("best", "ddim", "dpm", "euler")),
         ("polarity=grey", ("polarity=grey", "auto")),
-        ("size=64", ("size=64", "unknown argument", "steps=")),
+        ("step=64", ("step=64", "unknown argument", "steps=")),
         ("nonsense", ("nonsense", "known are")),
         ("batch=rows.csv", ("sketch=", "batch=")),
     ],

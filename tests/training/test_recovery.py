@@ -256,12 +256,12 @@ def test_sampling_goes_on_in_smaller_chunks(finished, monkeypatch, caplog):
     for owner, name in ((pipeline.sampler, "sample"), (pipeline.codec, "decode")):
         parts.chunks.size, call, tried = None, getattr(owner, name), []
 
-        def limited(first, *args, call=call, tried=tried, name=name):
+        def limited(first, *args, call=call, tried=tried, name=name, **options):
             items = len(first if name == "decode" else args[0])
             tried.append(items)
             if items > 2:
                 raise torch.OutOfMemoryError(SAYS)
-            return call(first, *args)
+            return call(first, *args, **options)
 
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, limited)
