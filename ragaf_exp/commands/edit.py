@@ -15,7 +15,6 @@ import numpy as np
 from omegaconf import DictConfig
 
 from ragaf_exp.assembly.parts import Parts
-from ragaf_exp.commands.sample import SKETCH, as_example, read_inputs
 from ragaf_exp.core.files import write_json, write_text
 from ragaf_exp.core.types import Batch, Example
 from ragaf_exp.data.loader import collate
@@ -24,6 +23,7 @@ from ragaf_exp.diffusion.keeping import Known
 from ragaf_exp.diffusion.repaint import Calls, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, read_picture
+from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
 from ragaf_exp.inference.pipeline import Pipeline, stage_images
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder

@@ -16,18 +16,20 @@ from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.commands.edit import IMAGE, edit_requests
 from ragaf_exp.config.stages import LAST
 from ragaf_exp.core.edits import RegionEdits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json, write_text
-from ragaf_exp.core.types import Example, Item
+from ragaf_exp.core.types import Example
 from ragaf_exp.data.fit import fit_drawing, fit_image
-from ragaf_exp.data.images import read_drawing, read_image, stroke_share, warn_of_odd
+from ragaf_exp.data.images import read_image, stroke_share, warn_of_odd
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.sizes import check_multiple, size_text
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.edit_files import EditFile, read_edits
+from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
 from ragaf_exp.inference.requests import Request
@@ -41,9 +43,6 @@ from ragaf_exp.viz.panels import columns, panels, save_png
 
 log = logging.getLogger(__name__)
 BATCH = 16
-SKETCH = "sketch"  # the column whose files are drawings
-IMAGE = "image"  # the column of images that are edited
-NO_INPUTS: Mapping[str, np.ndarray] = {}
 
 
 def sample_requests(requests: list[Request], args: dict[str, Any], followed: dict[str, str] | None = None) -> None:
@@ -63,8 +62,6 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
         cfg.stage[LAST.name].strength = args["strength"]
     cfg.seed = args.get("seed", 0)
     if IMAGE in requests[0].files:
-        from ragaf_exp.commands.edit import edit_requests  # which builds on this module
-
         return edit_requests(requests, args, folder, *load_run(folder, cfg))
     inputs = [read_inputs(r, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
     warn_of_odd({r.sketch: stroke_share(i[SKETCH]) for r, i in zip(requests, inputs, strict=True) if r.sketch})
@@ -164,40 +161,6 @@ def _sample_batch(
         write_files(request, example, sampled, row, parts, pipeline, {"run": str(folder.path), **timings})
         if recorder is not None:
             save_attention(request.out, example, recorder.frames(), row, model.text, parts.codec)
-
-
-def read_inputs(request: Request, polarity: str) -> dict[str, np.ndarray]:
-    """Read the pictures of a request by column: its sketch (H,W) in [0,1], all others (H,W,3) uint8.
-
-    Raises UserError for a file that cannot be read. polarity: of the sketch, as read_drawing takes it.
-    """
-    inputs = {name: read_image(path) for name, path in request.files.items()}
-    return inputs if request.sketch is None else {SKETCH: read_drawing(request.sketch, polarity), **inputs}
-
-
-def as_example(
-    drawing: np.ndarray | None, prompt: str, parts: Parts, size: tuple[int, int],
-    inputs: Mapping[str, np.ndarray] = NO_INPUTS,
-) -> Example:  # fmt: skip
-    """Prepare a drawing and a prompt like an item of the run's data, with a black image.
-
-    Args:
-        drawing: (H,W) float in [0,1], of any size; None where the task does without.
-        prompt: The prompt.
-        parts: The components of the run.
-        size: Height and width of the image in pixels.
-        inputs: Pictures of the columns of the run's task.
-
-    Returns:
-        The example.
-    """
-    sketch = np.zeros(size, np.float32) if drawing is None else fit_drawing(drawing, size)
-    regions = parts.prepare.regions(sketch)
-    # the key seeds the noise: the same sketch, prompt and seed give the same image
-    item = Item("sample", np.zeros((*size, 3), np.uint8), prompt, drawing=sketch)
-    absent = frozenset() if drawing is not None else frozenset({SKETCH})
-    example = Example(item, sketch, regions, parts.prepare.graph(regions), absent=absent)
-    return parts.request(example, {name: picture for name, picture in inputs.items() if name != SKETCH})
 
 
 def write_files(

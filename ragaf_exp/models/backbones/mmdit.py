@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,23 +26,26 @@ class Branch(nn.Module):
         self.feed = feed_forward(width)
         self.modulation = zero_module(nn.Linear(width, 6 * width))
 
-    def before(self, x: Tensor, c: Tensor) -> Tensor:
-        """Normalise and modulate tokens x (B,L,C) by c (B,C); returns the input of attention, (B,L,C)."""
-        scale, shift = self.modulation(c)[:, None].chunk(6, dim=-1)[:2]  # (B,1,C) each
-        return self.norms[0](x) * (1 + scale) + shift
+    def before(self, x: Tensor, c: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Normalise and modulate tokens x (B,L,C) by c (B,C).
 
-    def after(self, x: Tensor, c: Tensor, read: Tensor) -> Tensor:
+        Returns the input of attention (B,L,C), and the modulation that `after` takes.
+        """
+        scale, shift, *rest = self.modulation(c)[:, None].chunk(6, dim=-1)  # (B,1,C) each
+        return self.norms[0](x) * (1 + scale) + shift, rest
+
+    def after(self, x: Tensor, modulation: Sequence[Tensor], read: Tensor) -> Tensor:
         """Add the gated attention output, then the gated feed-forward branch.
 
         Args:
             x: Tokens before attention, (B,L,C).
-            c: Conditioning vector for the modulation, (B,C).
+            modulation: The gate of attention; scale, shift and gate of the feed-forward branch, (B,1,C) each.
             read: Output of attention, (B,L,C).
 
         Returns:
             Updated tokens, (B,L,C).
         """
-        gate, scale, shift, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)[2:]  # (B,1,C) each
+        gate, scale, shift, gate_2 = modulation
         x = x + gate * read  # (B,L,C)
         return x + gate_2 * self.feed(self.norms[1](x) * (1 + scale) + shift)
 
@@ -55,17 +58,17 @@ class LastText(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = zero_module(nn.Linear(width, 2 * width))
 
-    def before(self, x: Tensor, c: Tensor) -> Tensor:
-        """Normalise and modulate tokens x (B,T,C) by c (B,C); returns the input of attention, (B,T,C)."""
+    def before(self, x: Tensor, c: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Normalise and modulate tokens x (B,T,C) by c (B,C); returns the input of attention, (B,T,C), and nothing else."""
         scale, shift = self.modulation(c)[:, None].chunk(2, dim=-1)  # (B,1,C) each
-        return self.norm(x) * (1 + scale) + shift
+        return self.norm(x) * (1 + scale) + shift, ()
 
-    def after(self, x: Tensor, c: Tensor, read: Tensor | None) -> Tensor:
+    def after(self, x: Tensor, modulation: Sequence[Tensor], read: Tensor | None) -> Tensor:
         """Return the text tokens unchanged: no later block uses them.
 
         Args:
             x: Text tokens, (B,T,C).
-            c: Not used.
+            modulation: Not used.
             read: Not used.
 
         Returns:
@@ -105,8 +108,10 @@ class JointBlock(nn.Module):
         Returns:
             Updated image tokens (B,L,C) and text tokens (B,T,C).
         """
-        read, text_out = self.joint(self.image.before(x, c), self.text.before(text, c), bias, padding, rotation)
-        return self.image.after(x, c, read), self.text.after(text, c, text_out)
+        image_in, image_modulation = self.image.before(x, c)
+        text_in, text_modulation = self.text.before(text, c)
+        read, text_out = self.joint(image_in, text_in, bias, padding, rotation)
+        return self.image.after(x, image_modulation, read), self.text.after(text, text_modulation, text_out)
 
 
 class MMDiT(TokenBackbone):
