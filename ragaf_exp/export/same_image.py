@@ -63,18 +63,36 @@ def _of_run(trained: Trained, precision: str) -> tuple[np.ndarray, int]:
 
 def _sample(parts: Parts, sampler: Callable[[Call], Pipeline], precision: str, side: int) -> np.ndarray:
     """(H,W,3) uint8."""
-    strokes = np.zeros((side, side), np.float32)
-    low, high = side // 4, side - side // 4
-    strokes[low:high, [low, high]] = strokes[[low, high], low:high] = 1
-    columns = parts.task.columns
-    pictures = {name: np.full((side, side, 3), 90, np.uint8) for name in columns if columns[name] == IMAGE}
+    pictures: dict[str, Any] = dict(pictures_for(parts, side))
     if MASK in pictures:
-        pictures[MASK] = (np.pad(np.ones((side // 2, side // 2)), side // 4) > 0).astype(np.uint8) * 255
+        pictures[MASK] = (pictures[MASK] * 255).astype(np.uint8)
     call = Call(parts, {"steps": STEPS}, None, SEED, precision, "cpu")
     bar = SimpleNamespace(n=0, total=0, update=lambda: None)
     progress = Progress(SimpleNamespace(_interrupt=False), None, bar)
-    final, _ = call.run(sampler, PROMPT, strokes, None, pictures, (side, side), "light", progress)
+    final, _ = call.run(sampler, PROMPT, drawing_of_boxes(side, 1), None, pictures, (side, side), "light", progress)
     return final[0]
+
+
+def drawing_of_boxes(side: int, count: int) -> np.ndarray:
+    """Draw nested squares as strokes (side,side) float32 in [0,1], 1 = stroke."""
+    strokes = np.zeros((side, side), np.float32)
+    for number in range(1, count + 1):
+        low = number * side // (2 * count + 2)
+        high = side - low - 1
+        strokes[low : high + 1, [low, high]] = strokes[[low, high], low : high + 1] = 1
+    return strokes
+
+
+def pictures_for(parts: Parts, side: int) -> dict[str, np.ndarray]:
+    """Make plain pictures (side,side,3) uint8 for the columns of a run's task, and a mask (side,side) of its middle."""
+    columns = parts.task.columns
+    pictures: dict[str, np.ndarray] = {
+        name: np.full((side, side, 3), 90, np.uint8) for name in columns if columns[name] == IMAGE
+    }
+    if MASK in pictures:
+        inner = np.ones((side // 2, side // 2), np.float32)
+        pictures[MASK] = np.pad(inner, ((side - side // 2) // 2, side - side // 2 - (side - side // 2) // 2))
+    return pictures
 
 
 def _named(folder: Path) -> dict[str, Any]:
