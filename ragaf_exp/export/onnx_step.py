@@ -106,7 +106,16 @@ class Step(nn.Module):
             self._names.append(name)
 
     def forward(self, x_t: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
-        """Predict from x_t (1,C,h,w) and t (1,)."""
+        """Predict from noised latents.
+
+        Args:
+            x_t: Noised latents, (1,C,h,w).
+            t: Timesteps, (1,).
+            *conditions: The tensors of the conditioning, in the order of `tensors_of`.
+
+        Returns:
+            The prediction, (1,C,h,w).
+        """
         weights = {name: getattr(self, f"w{i}") for i, name in enumerate(self._names)}
         return torch.func.functional_call(self._inner[0], weights, (x_t, t, conditions))
 
@@ -179,7 +188,13 @@ def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
 
 @torch.no_grad()
 def conditioning(model: Model, parts: Parts, index: int) -> Any:
-    """Encode one of two drawings, which differ in the numbers of regions and tokens."""
+    """Encode one of two drawings, which differ in the numbers of regions and tokens.
+
+    Args:
+        model: The model.
+        parts: The run's parts.
+        index: 0 or 1, the drawing.
+    """
     size = (parts.cfg.data.size,) * 2
     drawing = drawing_of_boxes(size[0], 2 - index)
     example = as_example(drawing, CAPTIONS[index], parts, size, pictures_for(parts, size[0]))

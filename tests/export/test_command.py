@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import write
+from exporting import write
 from huggingface_hub import ModelCard
 from images import PROMPT, difference, of_run
 from safetensors.torch import load_file
@@ -62,7 +62,8 @@ def test_wrong_arguments_are_one_line(message, refused, tmp_path, monkeypatch):
 
 
 def test_a_kind_that_was_named_must_be_possible(refused, finished, tmp_path):
-    refused(main, f"run={finished}", f"out={tmp_path / 'out'}", "kinds=[run,lora]", says=("kinds: lora: it trained no LoRA",))
+    arguments = (f"run={finished}", f"out={tmp_path / 'out'}", "kinds=[run,lora]")
+    refused(main, *arguments, says=("kinds: lora: it trained no LoRA",))
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.export.networks import WEIGHTS
 from ragaf_exp.export.pipeline import RagafPipeline
 
 
@@ -87,9 +88,9 @@ DAMAGES = {
     "stage": (lambda f: changed(f, lambda c: c.update(stage="third")), "must be one of coarse, refine"),
     "precision": (lambda f: changed(f, lambda c: c.update(precision="int4")), "precision=int4"),
     "tokenizer": (lambda f: changed(f, lambda c: c.update(tokenizer="{}")), "damaged"),
-    "no weights": (lambda f: (f / "refine/diffusion_pytorch_model.safetensors").unlink(), "missing; the export is incomplete"),
-    "half weights": (lambda f: truncated(f / "refine/diffusion_pytorch_model.safetensors"), "damaged"),
-    "other weights": (lambda f: shutil.copy(f / "coarse/diffusion_pytorch_model.safetensors", f / "refine"), "does not fit"),
+    "no weights": (lambda f: (f / "refine" / WEIGHTS).unlink(), "missing; the export is incomplete"),
+    "half weights": (lambda f: truncated(f / "refine" / WEIGHTS), "damaged"),
+    "other weights": (lambda f: shutil.copy(f / "coarse" / WEIGHTS, f / "refine"), "does not fit"),
     "link": (lambda f: linked(f / "refine/config.json"), "a symbolic link"),
     "widths": (lambda f: changed(f, lambda c: c["run_config"]["ragaf"].update(width=64)), "does not fit its config.json"),
 }

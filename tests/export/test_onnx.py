@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import write
+from exporting import write
 from images import PROMPT
 
 from ragaf_exp.data.loader import collate

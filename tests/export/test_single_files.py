@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
+from exporting import train, write
 from safetensors import safe_open
 from safetensors.torch import load_file
-from sd_runs import train
 
 from ragaf_exp.config.compose import config_hash
 from ragaf_exp.core.tensor_files import read_metadata
 from ragaf_exp.export.metadata import CONVENTION
+from ragaf_exp.export.networks import WEIGHTS
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.models.loading import ldm
 from ragaf_exp.runs.folder import RunFolder
@@ -57,7 +57,7 @@ def test_the_controlnet_as_other_tools_load_it(form, lora_export, lora_run, draw
     if form == "folder":
         theirs = ControlNetModel.from_pretrained(folder)
     else:
-        file = single(lora_export, "control_*.safetensors") if form == "original" else folder / "diffusion_pytorch_model.safetensors"
+        file = single(lora_export, "control_*.safetensors") if form == "original" else folder / WEIGHTS
         theirs = ControlNetModel.from_single_file(str(file), config=str(folder), local_files_only=True)
     _, pipeline = load_run(*RunFolder.read(lora_run))
     hint = pipeline.coarse.hint
@@ -74,7 +74,8 @@ def test_the_controlnet_as_other_tools_load_it(form, lora_export, lora_run, draw
     for one, other in zip(ours.values(), residuals(theirs.eval(), drawing), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     inverted = residuals(theirs, 1 - drawing)
-    assert any(not torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(ours.values(), inverted, strict=True))
+    largest = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(ours.values(), inverted, strict=True))
+    assert largest > 1e-2, "black strokes on white are another input"
 
 
 def layout_by_comfy(keys: set[str]) -> str | None:
@@ -91,7 +92,7 @@ def test_comfyui_finds_the_layout_and_the_hints_channels(lora_export):
     state = load_file(file)
     assert layout_by_comfy(set(state)) == "original, in a prefix"
     assert state["control_model.input_hint_block.0.weight"].shape[1] == 3
-    assert layout_by_comfy(set(load_file(lora_export / "controlnet" / "diffusion_pytorch_model.safetensors"))) == "diffusers"
+    assert layout_by_comfy(set(load_file(lora_export / "controlnet" / WEIGHTS))) == "diffusers"
     assert not file.stem.endswith("_shuffle")
 
 
@@ -102,7 +103,7 @@ def test_metadata_names_the_run_and_the_convention(lora_export, lora_run):
     assert texts["modelspec.usage_hint"] == CONVENTION and texts["ragaf_exp.config_hash"] == config_hash(cfg)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", texts["modelspec.date"]) and texts["modelspec.prediction_type"] == "epsilon"
     assert texts["modelspec.thumbnail"].startswith("data:image/jpeg;base64,/9j/")
-    texts = read_metadata(single(lora_export, "*_lora.safetensors"))
+    texts = read_metadata(single(lora_export, "*_lora_lora.safetensors"))
     assert texts["ss_network_dim"] == texts["ss_network_alpha"] == "4" and "ss_base_model_version" in texts
     assert single(lora_export, "control_*.preview.png").stat().st_size > 100
 
@@ -128,7 +129,7 @@ def modules(sd) -> list[str]:
 
 
 def test_comfyui_finds_every_layer_of_the_kohya_file_and_its_alpha(lora_export, modules):
-    kohya, theirs = load_file(single(lora_export, "*_lora.safetensors")), load_file(
+    kohya, theirs = load_file(single(lora_export, "*_lora_lora.safetensors")), load_file(
         lora_export / "lora" / "pytorch_lora_weights.safetensors"
     )
     assert len(modules) == 32 and found_by_comfy(set(kohya), modules) == 32 and found_by_comfy(set(theirs), modules) == 0
@@ -146,7 +147,7 @@ def test_both_files_have_the_effect_of_the_trained_layers(lora_export, lora_run,
     with torch.no_grad():
         wanted = ours(**x).sample
     for folder, name in ((lora_export / "lora", "pytorch_lora_weights.safetensors"),
-                         (lora_export, single(lora_export, "*_lora.safetensors").name)):  # fmt: skip
+                         (lora_export, single(lora_export, "*_lora_lora.safetensors").name)):  # fmt: skip
         unet = UNet2DConditionModel.from_pretrained(sd, subfolder="unet").eval()
         with torch.no_grad():
             plain = unet(**x).sample
@@ -215,7 +216,7 @@ def test_the_stage_is_chosen(full_run, tmp_path):
     weights = {}
     for stage in ("coarse", "refine"):
         out = write(full_run, tmp_path / stage, "controlnet", stage=stage)
-        weights[stage] = load_file(out / "controlnet" / "diffusion_pytorch_model.safetensors")
+        weights[stage] = load_file(out / "controlnet" / WEIGHTS)
     _, pipeline = load_run(*RunFolder.read(full_run))
     for stage, state in weights.items():
         expected = getattr(pipeline, stage).hint.net.state_dict()
