@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ def merge_lora(backbone: Backbone, file: str, scale: float) -> None:
         raise UserError(f"{key}: its layer {unknown[0]} is not in this backbone; use a LoRA made for it")
     changed = set()
     for name, layer in layers.items():
-        inner = getattr(modules[name][1], "base_layer", modules[name][1])
+        inner: Any = getattr(modules[name], "base_layer", modules[name])
         changed.add(_merge(inner.weight, layer.change(scale), f"{key}: {name}"))
     names = {id(parameter): name for name, parameter in backbone.named_parameters()}
     backbone.changed = backbone.changed | {names[parameter] for parameter in changed}
@@ -105,11 +106,11 @@ def flat(name: str) -> str:
     return re.sub(r"(_to_out)$", r"\1_0", name.replace(".", "_"))
 
 
-def _by_name(network: nn.Module) -> dict[str, tuple[str, nn.Module]]:
+def _by_name(network: nn.Module) -> dict[str, nn.Module]:
     """Map flat names to the layers that have a weight of at least two axes."""
     layers = (nn.Linear, nn.Conv2d)
     return {
-        flat(name): (name, module)
+        flat(name): module
         for name, module in network.named_modules()
         if isinstance(getattr(module, "base_layer", module), layers) and ".lora_" not in name
     }
@@ -122,5 +123,5 @@ def _merge(weight: nn.Parameter, change: Tensor, where: str) -> int:
                         f"{tuple(weight.shape)}; use a LoRA made for it")  # fmt: skip
     if not weight.is_meta:
         with torch.no_grad():
-            weight += change.reshape(weight.shape).to(weight)
+            weight.add_(change.reshape(weight.shape).to(weight))
     return id(weight)
