@@ -162,7 +162,8 @@ class Studio:
         shown = to_json(recipe, self.run.name)
         shown.pop("keep", None)
         image = Picture(with_recipe(result.image, packed))
-        job.report("done", seconds=result.seconds, image=image, recipe=shown, changed=result.changed, files=list(job.files))
+        job.report("done", seconds=result.seconds, image=image, recipe=shown, changed=result.changed,
+                   colours=result.colours, files=list(job.files))  # fmt: skip
         if self.out is not None:
             self._write(result, packed)
 
