@@ -134,7 +134,8 @@ def test_edits_keep_the_identity_of_regions(client, regions):
     {"op": "merge", "regions": [1]}, {"op": "merge", "regions": [1, 9]}, {"op": "merge"}, {"op": "merge", "regions": 3},
     {"op": "split", "region": 0, "line": [[0, 0]]}, {"op": "split", "region": 1, "line": [["a", 1], [1, 1]]},
     {"op": "split", "region": 1, "line": [[1e308, 0], [1, 1e999]]}, {"op": "split", "region": 1.5, "line": []},
-    {"op": "paint", "mask": "", "into": 0}, {"op": "paint", "mask": "ünicode", "into": 0}, {"op": "delete", "regions": [0, 1, 2]},
+    {"op": "paint", "mask": "", "into": 0}, {"op": "paint", "mask": "ünicode", "into": 0},
+    {"op": "delete", "regions": [0, 1, 2]},
     {"op": "halve", "region": 1, "along": "diagonal"}, {"op": "nothing"}, {"op": ["merge"]}, {},
     {"op": "rebuild", "labels": "AAAA"}, {"op": "rebuild", "labels": None},
 ])  # fmt: skip
@@ -172,7 +173,8 @@ def test_unknown_words_are_reported(client):
     rows = client.post("/api/words", json={"texts": texts}).json()["texts"]
     assert [row["text"] for row in rows] == texts
     assert "red" in rows[0]["read"] and "crimson" in rows[0]["left_out"]
-    assert rows[1] == {"text": "", "read": "", "left_out": []} and rows[2]["read"] == "" and rows[2]["left_out"] == ["zebra"]
+    assert rows[1] == {"text": "", "read": "", "left_out": []}
+    assert rows[2]["read"] == "" and rows[2]["left_out"] == ["zebra"]
     assert client.post("/api/words", json={"texts": ["a"] * 66}).status_code == 400
 
 
