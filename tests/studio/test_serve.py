@@ -116,7 +116,7 @@ def test_a_page_that_was_closed_stops_its_job(address, worker, recipe, monkeypat
 
 
 @pytest.mark.parametrize("arguments, says", [
-    ([], "run=: missing"), (["run=nowhere"], "no such run folder"), (["run=R", "port=70000"], "port=70000"),
+    (["run=nowhere"], "no such run folder"), (["run=R", "port=70000"], "port=70000"),
     (["run=R", "queue=0"], "queue=0"), (["run=R", "open=yes"], "open=yes"), (["run=R", "runs=nowhere"], "runs=nowhere"),
     (["run=R", "token=short"], "16 to 200"), (["run=R", "token=none", "host=0.0.0.0"], "this machine alone"),
     (["run=R", "token=none", "origin=https://a.example"], "this machine alone"),
@@ -149,7 +149,7 @@ def test_the_server_starts_answers_and_ends_within_a_second(finished, tmp_path: 
             address = line.split()[1].partition("/#")[0]
             assert line.startswith("studio  http://127.0.0.1:") and line.strip().endswith(f"#token={TOKEN}")
             with caller(address, "first-visitor") as client:
-                limit = time.monotonic() + 120
+                limit = time.monotonic() + 240
                 while (state := client.get("/api/about").json()["state"]) == "loading" and time.monotonic() < limit:
                     time.sleep(0.2)
                 assert state == "ready"
@@ -165,6 +165,6 @@ def test_the_server_starts_answers_and_ends_within_a_second(finished, tmp_path: 
 def test_a_run_that_cannot_be_loaded_ends_the_server_with_one_line(run_copy):
     (run_copy / "tokenizer.json").write_text("{")
     command = [sys.executable, "-m", "ragaf_exp.studio", f"run={run_copy}", "port=0", "open=false"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 2 and ended.stderr.count("error: ") == 1 and "tokenizer.json" in ended.stderr
     assert "Traceback" not in ended.stderr
