@@ -40,10 +40,11 @@ class ObjectBinding:
 
 
 HARD = ("repeated", "heldout")
-SPLITS: dict[str, Callable[[ObjectBinding, int], str]] = {  # (object, number of objects in its scene) -> group
+SPLITS: dict[str, Callable[[ObjectBinding, int], str]] = {  # (object, number of objects in its scene) -> group, "" = none
     "objects": lambda bound, count: str(count),
     "shapes": lambda bound, count: "repeated" if bound.object.repeated else "distinct",
     "pairs": lambda bound, count: "heldout" if bound.object.heldout else "seen",
+    "relations": lambda bound, count: bound.object.relation,
 }
 
 
@@ -104,9 +105,10 @@ def binding_splits(scenes: Sequence[Sequence[ObjectBinding] | None], **measured_
     """Accuracy, leak rate and fill accuracy of groups of objects, in the layout of eval.difficulty.
 
     "objects": by the number of objects in the scene ("2", "3", ...); "shapes": "distinct", and "repeated" if another
-    object of the scene has the same shape; "pairs": colour-shape pairs "seen" in training, and "heldout". Groups without
-    objects are left out; `without` counts the scenes without binding (None). `measured_with` is passed to
-    eval.statistics.bootstrap.figure; intervals are clustered by scene. Returns
+    object of the scene has the same shape; "pairs": colour-shape pairs "seen" in training, and "heldout"; "relations":
+    the relation that alone distinguishes an object. Groups without objects are left out; `without` counts the scenes
+    without binding (None). `measured_with` is passed to eval.statistics.bootstrap.figure; intervals are clustered by
+    scene. Returns
 
         {"pairs": {"without": 0, "groups": [{"group": "seen", "items": 98, "metrics": {"leak_rate": {...}, ...}}, ...]}}
     """
@@ -115,7 +117,7 @@ def binding_splits(scenes: Sequence[Sequence[ObjectBinding] | None], **measured_
     for fact, group_of in SPLITS.items():
         labelled = [[(group_of(b, len(scene)), b) for b in scene] for scene in judged]
         groups = []
-        for name in sorted({name for scene in labelled for name, _ in scene}, key=_rank):
+        for name in sorted({name for scene in labelled for name, _ in scene if name}, key=_rank):
             members = ([b for group, b in scene if group == name] for scene in labelled)
             groups.append(_group(name, [objects for objects in members if objects], measured_with))
         if groups:
