@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -103,6 +104,9 @@ class Backbone(PretrainedModule, ABC):
     def lora_layers(self) -> dict[str, Tensor]:
         """Return the adapters in the format of diffusers' load_lora_weights; empty if there are none or no such format."""
         return {}
+
+    def write_lora(self, folder: Path, layers: dict[str, Tensor]) -> None:
+        """Write the result of `lora_layers` as a file that load_lora_weights of the family's pipeline reads."""
 
     @contextmanager
     def watch_attention(self, watch: Callable[[Tensor], object]) -> Iterator[None]:

@@ -233,6 +233,12 @@ def fingerprint(module: nn.Module, *settings: object) -> str:
     return digest.hexdigest()
 
 
+def checksum_of(origin: Origin, subfolder: str) -> str:
+    """Return the sha256 of a network's weight files."""
+    folder = fetch(origin, [f"{subfolder}/*.{end}" for end in ("json", "safetensors", "bin")])
+    return _checksum(weight_files(folder / subfolder, origin))
+
+
 def _checksum(files: list[Path]) -> str:
     """Return the sha256 of a file, or of the sums of several; remembered as long as size and time are unchanged."""
     sums = []
