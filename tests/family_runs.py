@@ -24,12 +24,21 @@ FAMILIES = list(SAVED)
 EXTRA = {"qwen_image": ["text.max_tokens=400"], "z_image": ["text.max_tokens=60"]}  # the templates spelled letter by letter
 
 
-def config(tiny: list[str], family: str, folder: Path, runs: Path, *more: str) -> Any:
+def overrides(tiny: list[str], family: str, folder: Path, runs: Path, *more: str) -> list[str]:
     """The tiny run with a family's folder, at 32x32."""
     mine = [word for word in tiny if not word.startswith(("backbone.", "text."))]
-    given = [*SHORT, *EXTRA.get(family, []), f"backbone={family}", f"backbone.source={folder}", f"runs={runs}", *more]
-    changed = {word.partition("=")[0] for word in given}
-    return compose_config([*(word for word in mine if word.partition("=")[0] not in changed), *given])
+    given = [*SHORT, *EXTRA.get(family, []), f"backbone={family}", f"backbone.source={folder}", f"runs={runs}"]
+    words: dict[str, str] = {}  # the last value of each key
+    for word in [*mine, *given, *more]:
+        words[word.partition("=")[0]] = word
+    if "text=tiny" in more:
+        del words["text.max_tokens"]
+    return list(words.values())
+
+
+def config(tiny: list[str], family: str, folder: Path, runs: Path, *more: str) -> Any:
+    """The checked config of `overrides`."""
+    return compose_config(overrides(tiny, family, folder, runs, *more))
 
 
 def built(cfg: Any, stage: str, tmp_path: Path) -> tuple[Parts, Any, Batch]:

@@ -87,7 +87,8 @@ def call_of(family: str, steps: int = 1, guidance: float = 1.0) -> dict[str, Any
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_our_sampling_loop_draws_the_pipelines_image(family, guidance, tiny, folders, tmp_path):
-    cfg = config(tiny, family, folders[family], tmp_path, f"sampler.guidance={guidance}", "sampler.steps=4", "sampler.scheduler=euler")
+    sampler = [f"sampler.guidance={guidance}", "sampler.steps=4", "sampler.scheduler=euler"]
+    cfg = config(tiny, family, folders[family], tmp_path, *sampler)
     parts, model, batch = built(cfg, COARSE, tmp_path)
     noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(2))
     latent, _ = parts.sampler.sample(model, batch, noise)
@@ -108,7 +109,7 @@ def test_latents_are_those_of_the_pipelines_autoencoder(family, tiny, folders, t
         again = vae.decode(mode).sample.clamp(-1, 1)
     mode, again = (mode[:, :, 0], again[:, :, 0]) if video else (mode, again)
     latent, c = parts.codec.encode(image), vae.config
-    shift, scale = c.get("latents_mean", c.get("shift_factor")), c.get("latents_std") or 1 / c.scaling_factor
+    shift, scale = (c.latents_mean, c.latents_std) if video else (c.shift_factor, 1 / c.scaling_factor)
     shift, scale = (torch.as_tensor(x).reshape(-1, 1, 1) for x in (shift, scale))
     torch.testing.assert_close(latent, (mode - shift) / scale)
     torch.testing.assert_close(parts.codec.decode(latent), again, rtol=1e-4, atol=1e-5)

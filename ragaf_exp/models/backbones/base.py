@@ -39,6 +39,13 @@ class Backbone(PretrainedModule, ABC):
     attention_layers: ClassVar[Mapping[str, tuple[str, ...]]]
     projections: ClassVar[tuple[str, ...]]
 
+    @classmethod
+    def check_source(cls, settings: Mapping[str, Any]) -> None:
+        """Raise UserError if the source is that of another backbone. settings: config group `backbone`.
+
+        The codec, the text encoder and the process have the same source by default. This is called before they are built.
+        """
+
     @abstractmethod
     def shapes(self, height: int, width: int) -> dict[str, Shape]:
         """Channels and resolution at every injection point, for latents of height x width."""

@@ -69,7 +69,6 @@ class PretrainedTransformer(Backbone):
         super().__init__()
         at_least("backbone", 1, every=every)
         origin = Origin("backbone", source, revision, offline, variant, weights)
-        self._check_family(origin)
         self.net, self.source = network(self.kind, origin, "transformer", self.builtin)
         self.net._supports_gradient_checkpointing = False  # `recomputed_blocks` does it, outside of the hooks
         self.channels, self.every = channels, every
@@ -206,11 +205,14 @@ class PretrainedTransformer(Backbone):
     ) -> Any:
         return self.change_output(output, size[0] * size[1], lambda tokens: at.on_tokens(point, tokens, size))
 
-    def _check_family(self, origin: Origin) -> None:
-        """Raise UserError if the source holds a transformer of another class."""
+    @classmethod
+    def check_source(cls, settings: Mapping[str, Any]) -> None:
+        """Raise UserError if the source holds a transformer of another class. settings: config group `backbone`."""
+        s = settings
+        origin = Origin("backbone", s["source"], s["revision"], s["offline"], s["variant"], s["weights"])
         if not origin.source:
             return
-        name, wanted = read_config(origin, "transformer").get("_class_name"), self.kind.__name__
+        name, wanted = read_config(origin, "transformer").get("_class_name"), cls.kind.__name__
         if name != wanted:
             fix = f"take backbone={OPTIONS[name]}" if name in OPTIONS else f"known are {', '.join(OPTIONS)}"
             raise UserError(f"{origin.key}: its transformer is a {name}, not a {wanted}; {fix}")

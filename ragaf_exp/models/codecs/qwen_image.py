@@ -47,6 +47,8 @@ class QwenImageKL(Codec):
         self.net = net.requires_grad_(False).eval()
         self.training = False
         c = net.config
+        if c.latents_mean is None:
+            raise UserError(f"{origin.key}: its autoencoder is not Qwen-Image's; take codec=kl16, or codec=kl")
         self.channels, self.downscale = int(c.z_dim), 2 ** len(c.temperal_downsample)
         if tiling % self.downscale:
             raise UserError(f"codec.tiling={tiling}: must be 0 or a multiple of {self.downscale}")

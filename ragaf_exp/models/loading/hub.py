@@ -21,7 +21,8 @@ from ragaf_exp.core.files import checksum
 from ragaf_exp.core.tensors import brief
 from ragaf_exp.models.part import Source
 
-PRETRAINED, RANDOM = "pretrained", "none"
+PRETRAINED = "pretrained"
+RANDOM = "none"
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # names of weight files in diffusers and transformers
 _sums: dict[tuple[str, int, int], str] = {}  # a run builds the same network several times
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.loading.hub import PRETRAINED, Origin, read_config
 from ragaf_exp.models.text.pipeline_text import Part, PipelineText, Segment
 
@@ -48,6 +50,14 @@ class SD3Text(PipelineText):
         clip = (Part("text_encoder", CLIPTextModelWithProjection, "tokenizer"),
                 Part("text_encoder_2", CLIPTextModelWithProjection, "tokenizer_2"))  # fmt: skip
         return (*clip, Part("text_encoder_3", T5EncoderModel, "tokenizer_3")) if self.t5 else clip
+
+    def check(self) -> None:
+        """Raise UserError if the source lacks an encoder, of which T5 is optional."""
+        root = Path(self.origin.source).expanduser()
+        if self.t5 and self.origin.source and root.is_dir() and not (root / "text_encoder_3").is_dir():
+            raise UserError(f"{self.origin.key}: holds no text_encoder_3, which is T5; set text.t5=false, or fetch the "
+                            "whole folder again")  # fmt: skip
+        super().check()
 
     def segments(self) -> tuple[Segment, ...]:
         clip = Segment("tokenizer", CLIP_TOKENS)
