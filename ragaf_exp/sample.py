@@ -142,15 +142,28 @@ def batch_requests(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> list
     from ragaf_exp.data.sources.names import Names
 
     table = Path(args["batch"])
-    rows, names = read_records(table, tuple(columns.kinds)), Names(table.parent)
+    rows, names = read_records(table, _table_columns(columns)), Names(table.parent)
     for number, row in enumerate(rows, 1):
         _check_edits(row, f"{table}: row {number}")
-    prompts = shortened([row.get(PROMPT, "") for row in rows], table)
+        _check_optional(row, columns, f"{table}: row {number}")
+    prompts = shortened([row.get(PROMPT) or "" for row in rows], table)
     wanted = (*columns.files, *EDITS)
     located = [{name: table.parent / (names.find(row[name]) or row[name]) for name in wanted if row.get(name)}
                for row in rows]  # fmt: skip
     return [_request(files, prompt, Path(args["out"]) / f"{i:04d}")
             for i, (files, prompt) in enumerate(zip(located, prompts, strict=True))]  # fmt: skip
+
+
+def _table_columns(columns: Columns) -> tuple[str, ...]:
+    """The columns that a table must have: all where the prompt describes the image, else the required ones."""
+    return tuple(columns.required) if IMAGE in columns.kinds else tuple(columns.kinds)
+
+
+def _check_optional(row: dict[str, Any], columns: Columns, where: str) -> None:
+    """UserError unless a row's optional columns are texts, or empty."""
+    for name in columns.optional:
+        if not isinstance(row.get(name) or "", str):
+            raise UserError(f"{where}: its {name} is no text")
 
 
 def _check_edits(row: dict[str, Any], where: str) -> None:

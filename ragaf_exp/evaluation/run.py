@@ -85,7 +85,8 @@ def evaluation_context(cfg: DictConfig, parts: Parts, model: Model) -> Evaluatio
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
     metrics = [resolved(metric) for metric in parts.task.metrics]
     rivals = {name: resolved(rival) for name, rival in parts.task.rivals.items()}
-    context = (model.text.token_spans, parts.codec.downscale, measured_with, metrics, rivals)
+    shuffles = [condition for condition in parts.task.conditions if condition.name in parts.task.shuffles]
+    context = (model.text.token_spans, parts.codec.downscale, measured_with, metrics, rivals, shuffles)
     return EvaluationContext(*readers(cfg, parts), *context)
 
 

@@ -63,6 +63,10 @@ class Inputs:
         """
         return x_t
 
+    def region_labels(self, labels: Tensor) -> Tensor:
+        """Lay out the labels of regions (B,H,W), -1 = none, as the denoiser's input."""
+        return labels
+
     def from_denoiser(self, prediction: Tensor, x_t: Tensor) -> Tensor:
         """Crop the denoiser's prediction (B,C,h',w') to the part that belongs to x_t (B,C,h,w)."""
         return prediction

@@ -101,6 +101,7 @@ def networks(option: str, tmp_path: Path) -> list[str]:
         "data=coco": ["sketch=canny"],
         "data=edits": ["task=remove", "sketch=canny"],
         "task=remove": ["data=removal"],
+        "task=insert": ["data=insertion"],
         "task=white_balance": ["data=casts"],
         "sampler=heun": ["diffusion=flow"],
     }.get(option, [])
