@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from omegaconf import DictConfig
 from tokenizers import Tokenizer
@@ -21,12 +22,14 @@ class TextEncoder(PretrainedModule, ABC):
         tokenizer: The tokenizer.
         width: D, channels of a token.
         max_tokens: Longer captions are truncated to this number of tokens.
+        token_table: Name of the parameter with a row for each token of the tokenizer; "" if there is none to transfer.
         trained: Whether the encoder is trained with the denoiser; otherwise it is frozen.
     """
 
     tokenizer: Tokenizer
     width: int
     max_tokens: int
+    token_table: ClassVar[str] = ""
     trained: bool
 
     @property
