@@ -158,8 +158,8 @@ def metric_of(name: str) -> Metric | None:
 
 
 def higher_is_better(name: str) -> bool:
-    """The direction of a metric; that of a chance level is its metric's. KeyError for an unknown name."""
-    metric = metric_of(name)
+    """The direction of a metric, its chance level and task/metric. KeyError for an unknown name."""
+    metric = metric_of(name.rpartition("/")[2])
     if metric is None:
         raise KeyError(f"{name}: no such metric in eval/registry.py")
     return metric.higher_is_better

@@ -68,6 +68,8 @@ def edit_requests(
         parts: The components of the run.
         pipeline: Its sampling pipeline.
     """
+    for request in requests:
+        parts.task.select(args.get("task", ""), request.files)
     jobs = [read_job(request, args, parts.cfg) for request in requests]  # all of them, to fail early
     repaint = None
     if IMAGE not in parts.task.columns or "resamplings" in args:

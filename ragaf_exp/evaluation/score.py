@@ -25,7 +25,7 @@ from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
-from ragaf_exp.data.buckets import batches_of
+from ragaf_exp.data.buckets import batches_of, kinds_of
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.evaluation.overlap import check_finite, check_train_test_overlap
 from ragaf_exp.evaluation.prompted import prompted_values
@@ -70,8 +70,7 @@ def evaluate(
     Returns:
         The content of metrics.json.
     """
-    sizes = getattr(examples.items, "sizes", None) or [None] * len(examples)
-    batches = batches_of(sizes, batch)
+    batches = batches_of(kinds_of(examples.items) or [None] * len(examples), batch)
     examples = LazyItems(examples.__getitem__, len(examples))
     sampled, rows = _sample(pipeline, examples, batches, cache, show)
     result = Result(rows)

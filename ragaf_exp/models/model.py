@@ -248,7 +248,7 @@ class Model(nn.Module):
     def _regions(
         self, ragaf: Ragaf, batch: Batch, reading: RegionReading, features: dict, keep_sketch: Tensor
     ) -> RegionState:
-        labels = self.inputs.region_labels(batch.labels)
+        labels = self.inputs.region_labels(batch)
         latent, narrow = self._latent_size(labels), self._latent_size(batch.labels)
         sizes, levels = self._sizes_at(latent), self.hint.resolutions(*latent)[: len(ragaf.levels)]
         masks = {size: soft_masks(labels, batch.nodes.shape[1], size) for size in {*sizes.values(), *levels}}

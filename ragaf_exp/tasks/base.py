@@ -7,7 +7,7 @@ what differs between tasks, and never for its name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pkgutil import resolve_name
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from torch import Tensor, nn
 
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.models.inputs import Inputs
@@ -146,6 +147,19 @@ class Task(Inputs, ABC):
             rng: A function of seed and item, and in training of the step too.
         """
         return example.item.conditions
+
+    def select(self, name: str, given: Collection[str]) -> None:
+        """Select the task of sampling requests, in a run of several.
+
+        Args:
+            name: The task; "" where the command line names none.
+            given: Names of the files of a request.
+
+        Raises:
+            UserError: A task is named, and this run has one only.
+        """
+        if name:
+            raise UserError(f"task={name}: this run has one task; leave it out")
 
     def request_drawing(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """The drawing (H,W) in [0,1] that another column of a sampling request contains; None where there is none."""

@@ -20,6 +20,7 @@ from eval.rivals.examples import paste, telea
 from eval.rivals.holes import cutout
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.compose import compose_config
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.sources.insertion import NAMES, Insertion
@@ -29,10 +30,12 @@ from ragaf_exp.experiments.experiment import run
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.inference.pipeline import SampledImages
+from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.sample import main
 from ragaf_exp.tasks.base import Condition
 from ragaf_exp.tasks.holes import hidden
+from ragaf_exp.tasks.insert import into_box
 
 SHORT = """stage=coarse stage.coarse.steps=60 stage.batch=8 stage.validate_every=60 stage.checkpoint_every=60
     stage.log_every=20 eval.validation_items=8""".split()
@@ -135,7 +138,7 @@ def test_the_object_alone_changes_the_prediction(trained):
 
 
 def test_both_stages_have_regions_of_the_scene_alone(tiny, tmp_path):
-    words = overrides(tiny, "stage=both", "stage.refine.coarse_input=true")
+    words = overrides(tiny, "stage=both", "stage.refine.coarse_input=true", "task.side=true")
     cfg = compose_config([*words, f"runs={tmp_path}"])
     experiment = Training(cfg, RunFolder.create(cfg))
     batch = collate([experiment.train_examples.at(0, i) for i in range(2)])
@@ -145,6 +148,24 @@ def test_both_stages_have_regions_of_the_scene_alone(tiny, tmp_path):
     assert not wide[..., 8:].any() and torch.equal(wide[..., :8], regions.soft_masks[8, 8])
     latent = torch.randn(experiment.parts.codec.latent_shape(batch))
     assert model(batch, latent, torch.full((2,), 500), coarse=latent)[0].value.shape == latent.shape
+
+
+@settings(max_examples=30, deadline=None)
+@given(top=st.integers(0, 20), left=st.integers(0, 20), rows=st.integers(4, 12), columns=st.integers(4, 12))
+def test_a_collage_covers_the_hole_with_the_whole_picture(top, left, rows, columns):
+    """A ramp from 0 to 1 across the picture is one across the longer side of the hole."""
+    ramp = ((torch.arange(32.0) + 0.5) / 32).expand(1, 1, 32, 32)
+    hole = torch.zeros(1, 1, 32, 32)
+    hole[..., top : top + rows, left : left + columns] = 1
+    row = into_box(ramp, hole)[0, 0, top, left : left + columns]
+    side = max(rows, columns)
+    wanted = 0.5 + (torch.arange(columns) + 0.5 - columns / 2) / side
+    torch.testing.assert_close(row, wanted.clamp(0.5 / 32, 1 - 0.5 / 32), atol=1e-4, rtol=0)
+
+
+def test_neither_way_is_one_line(tiny, tmp_path):
+    with pytest.raises(UserError, match="the network sees no object; set task.collage=true"):
+        run(compose_config([*overrides(tiny), "task.side=false", "task.collage=false", f"runs={tmp_path}"]))
 
 
 def test_shuffling_exchanges_one_condition():
@@ -229,8 +250,6 @@ def test_users_triples_train(tiny, shared_data, tmp_path):
 
 
 def test_a_table_without_objects_is_one_line(tiny, shared_data, tmp_path):
-    from ragaf_exp.core.errors import UserError
-
     table = triples(shared_data, tmp_path)
     table.write_text(table.read_text().replace("object_image", "comment"))
     words = [w for w in overrides(tiny, "sketch=canny") if not w.startswith("data.")]
@@ -241,41 +260,45 @@ def test_a_table_without_objects_is_one_line(tiny, shared_data, tmp_path):
 # --- Stable Diffusion
 
 
-def test_the_inpainting_unet_sees_nine_channels_side_by_side(tiny, tmp_path, monkeypatch):
-    """x_t | object, hole | 0, scene | object, as 4 + 1 + 4 channels; attention alone is trained, as in the 8gb profile."""
+def small_sd(tiny: list[str], tmp_path: Path) -> list[str]:
+    """Overrides of the 8gb profile with a small random inpainting folder, on the CPU."""
     folder = save_sd(tmp_path / "sd", inpaint=True)
     drop = ("backbone", "text", "codec", "hint", "memory")
-    words = [w for w in overrides(tiny) if w.partition(".")[0] not in drop]
-    small = f"memory=8gb backbone=sd15_inpaint backbone.source={folder} codec=kl memory.budget=0 memory.device=cpu " \
-            "memory.precision=no memory.optimizer=adamw memory.attention=self stage.accumulate=2 stage.batch=4 " \
-            "stage.coarse.steps=2 data.size=64 hint.width=16"  # fmt: skip
-    cfg = compose_config([*words, *small.split(), f"runs={tmp_path / 'runs'}"])
+    words = [w for w in overrides(tiny, "stage.coarse.steps=2") if w.partition(".")[0] not in drop]
+    return [*words, *f"""memory=8gb backbone=sd15_inpaint backbone.source={folder} codec=kl memory.budget=0
+        memory.device=cpu memory.precision=no memory.optimizer=adamw memory.attention=self stage.accumulate=2
+        stage.batch=4 data.size=64 hint.width=16 eval.test_items=2 task.side=true task.collage=false
+        runs={tmp_path / "runs"}""".split()]  # fmt: skip
+
+
+def test_the_inpainting_unet_sees_nine_channels_side_by_side(tiny, tmp_path, monkeypatch):
+    """x_t | object, hole | 0, scene | object, as 4 + 1 + 4 channels."""
+    cfg = compose_config(small_sd(tiny, tmp_path))
     experiment = Training(cfg, RunFolder.create(cfg))
     batch = collate([experiment.train_examples.at(0, i) for i in range(2)])
-    model, taken = make_model(experiment.parts, "coarse"), []
+    model, inputs = make_model(experiment.parts, "coarse"), []
     assert model.extra_in is None
-    monkeypatch.setattr(model.backbone.unet.conv_in, "forward", lambda x: taken.append(x) or torch.zeros(
-        len(x), 32, *x.shape[2:]))  # fmt: skip
+    monkeypatch.setattr(model.backbone.unet.conv_in, "forward",
+                        lambda x: inputs.append(x) or torch.zeros(len(x), 32, *x.shape[2:]))  # fmt: skip
     x = torch.randn(experiment.parts.codec.latent_shape(batch))
     model(batch, x, torch.full((2,), 500))
-    (x_in,) = taken
-    width = x.shape[3]
+    (x_in,), width = inputs, x.shape[3]
     assert x_in.shape == (2, 9, x.shape[2], 2 * width) and torch.equal(x_in[:, :4, :, :width], x)
     assert not x_in[:, 4, :, width:].any() and set(x_in[:, 4, :, :width].unique().tolist()) == {0.0, 1.0}
     thing = experiment.parts.codec.encode(batch.conditions["object"])
     torch.testing.assert_close(x_in[:, 5:, :, width:], thing)
 
 
-def test_the_8gb_profile_trains_resumes_samples(tiny, cli, files, tmp_path):
-    folder = save_sd(tmp_path / "sd", inpaint=True)
-    drop = ("backbone", "text", "codec", "hint", "memory")
-    words = [w for w in overrides(tiny, "stage.coarse.steps=2") if w.partition(".")[0] not in drop]
-    small = f"memory=8gb backbone=sd15_inpaint backbone.source={folder} codec=kl memory.budget=0 memory.device=cpu " \
-            "memory.precision=no memory.optimizer=adamw memory.attention=self stage.accumulate=2 stage.batch=4 " \
-            "data.size=64 hint.width=16 eval.test_items=2"  # fmt: skip
-    cfg = compose_config([*words, *small.split(), f"runs={tmp_path / 'runs'}"])
-    path = run(cfg).path
+def test_the_8gb_profile_trains_self_attention_alone_on_triples(tiny, shared_data, cli, files, tmp_path):
+    own = ["data=edits", f"data.table={triples(shared_data, tmp_path)}", "data.val_share=0.34", "data.test_share=0.34"]
+    words = [w for w in small_sd(tiny, tmp_path) if w.partition("=")[0] not in ("data.train", "data.val", "data.test")]
+    path = run(compose_config([*words, *own, "sketch=canny"])).path
+    weights = load_newest(path / "checkpoints", "coarse", parts=("model",)).model
+    in_unet = {name for name in weights if name.startswith("backbone.unet")}
+    assert in_unet and all(".attn1." in name for name in in_unet), "the rest stays in the source's folder"
     named = [f"image={files['image']}", f"mask={files['mask']}", f"object={files['object']}"]
     status, _, err = cli(main, f"run={path}", f"out={tmp_path / 'out'}", "steps=2", *named)
     assert status == 0, err
-    assert (tmp_path / "out/result.png").exists()
+    after, before = (np.asarray(Image.open(f)) for f in (tmp_path / "out/result.png", files["image"]))
+    hole = np.asarray(Image.open(files["mask"])) > 0
+    assert (after[~hole] == before[~hole]).all() and (after[hole] != before[hole]).mean() > 0.5
