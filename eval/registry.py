@@ -51,6 +51,7 @@ class Metric:
     share: bool = True  # lies in [0, 1] and gets a bar
     unit: str = ""
     digits: int = 3
+    quartiles: bool = False  # its figure also has the quartiles of the items
     score: str = ""  # "module:function", an ImageScore; empty where eval.scoring or eval.networks measures it
 
 
@@ -135,11 +136,11 @@ _ENTRIES = (
     Metric("wrong_followed", "Wrong hints followed", "pixels of wrong hints that took their colour, not the truth's", EDITS,
            higher_is_better=False),
     Metric("delta_e_2000", "Delta E 2000", "mean CIEDE2000 colour difference to the truth", EDITS, higher_is_better=False,
-           share=False, digits=2),
+           share=False, digits=2, quartiles=True),
     Metric("angular_error", "Angular error", "mean angle of the pixels' colours to the truth's", EDITS,
-           higher_is_better=False, share=False, unit="°", digits=2),
+           higher_is_better=False, share=False, unit="°", digits=2, quartiles=True),
     Metric("mse_255", "MSE, 0 to 255", "mean squared error on 0 to 255", EDITS, higher_is_better=False, share=False,
-           digits=1),
+           digits=1, quartiles=True),
     Metric("followed", "Followed", "objects with a new colour word that took the new colour", CONTROLS),
     Metric("kept_old", "Kept the old colour", "objects with a new colour word that kept the old colour", CONTROLS,
            higher_is_better=False),
