@@ -109,6 +109,9 @@ def networks(option: str, tmp_path: Path) -> list[str]:
         "data=coco": ["sketch=canny"],
         "data=edits": ["task=remove", "sketch=canny"],
         "task=remove": ["data=removal"],
+        "task=insert": ["data=insertion"],
+        "task=multitask": ["data=mixture", "stage.accumulate=1"],
+        "data=mixture": ["task=multitask"],
         "task=white_balance": ["data=casts"],
         "sampler=heun": ["diffusion=flow"],
     }.get(option, [])
