@@ -79,6 +79,10 @@ class TextEncoder(PretrainedModule, ABC):
         self.to(device)
         yield
 
+    def words(self) -> list[str] | None:
+        """Return the words that the training captions contain; None for an encoder that takes any text."""
+        return None
+
     @abstractmethod
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
         """Encode B captions as tokens (B,T,D). keep (B,) bool: False drops the caption."""
