@@ -1,0 +1,51 @@
+// Opening a file: a recipe, a drawing, or a photo whose lines an extractor finds.
+import { about, post } from './api.js';
+import { EMPTY, doc, replace, update } from './state.js';
+import { size } from './finding.js';
+import { openRecipe, recipeIn, sketchPicture } from './recipe.js';
+import { $, dataBlob, say, toDataURL } from './dom.js';
+
+let original = null; // the photo as it was opened, for another extractor
+
+export async function openFile(file, extractor = '') {
+  if (doc.mode === 'edit' && file.type !== 'application/json') {
+    replace({ ...EMPTY, mode: 'edit', image: await toDataURL(file), caption: doc.caption });
+    return say('Paint over what is to change.');
+  }
+  const recipe = extractor ? null : await recipeIn(file).catch(error => {
+    if (file.type === 'application/json') throw error;
+    return null; // a picture without a recipe is a drawing
+  });
+  if (recipe) {
+    await openRecipe(recipe);
+    return say('Recipe opened');
+  }
+  original = await fitted(file);
+  $('#extractor').hidden = !about.extractors.length;
+  await chooseExtractor(extractor);
+}
+
+export async function chooseExtractor(extractor) {
+  $('#extractor').value = extractor;
+  if (!original) return;
+  if (!extractor) return replace({ ...EMPTY, photo: original, strokes: [], caption: doc.caption, seed: doc.seed });
+  const answer = await post(`regions?extract=${encodeURIComponent(extractor)}`, dataBlob(original));
+  replace({ ...EMPTY, photo: sketchPicture(answer), strokes: [], caption: doc.caption, seed: doc.seed });
+  update({ extractor }, { undo: false });
+}
+
+// The picture on paper with the sides' ratio of what is sampled, so that nothing is stretched.
+async function fitted(file) {
+  let image;
+  try {
+    image = await createImageBitmap(file);
+  } catch {
+    throw new Error('This file is no picture that the browser can read; open a PNG, JPEG or WebP, or a recipe.');
+  }
+  const [width, height] = size(768), canvas = Object.assign(document.createElement('canvas'), { width, height });
+  const context = canvas.getContext('2d'), scale = Math.min(width / image.width, height / image.height);
+  context.fillStyle = '#fff';
+  context.fillRect(0, 0, width, height);
+  context.drawImage(image, (width - image.width * scale) / 2, (height - image.height * scale) / 2, image.width * scale, image.height * scale);
+  return canvas.toDataURL();
+}
