@@ -64,6 +64,10 @@ class TextEncoder(PretrainedModule, ABC):
         """Split a region's prompt into the part that the encoder can use and the words that are left out."""
         return prompt.strip(), []
 
+    def words(self) -> list[str] | None:
+        """Return the words that the training captions contain; None for an encoder that takes any text."""
+        return None
+
     @abstractmethod
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
         """Encode B captions as tokens (B,T,D). keep (B,) bool: False drops the caption."""

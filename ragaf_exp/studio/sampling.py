@@ -1,0 +1,165 @@
+"""Samples an image from a drawing's recipe, and reports everything that happens on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.core.edits import RegionEdit, RegionEdits
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.types import Example, Item, Regions
+from ragaf_exp.data.loader import collate
+from ragaf_exp.data.sizes import size_text
+from ragaf_exp.data.uploads import png
+from ragaf_exp.evaluation.overlap import check_finite
+from ragaf_exp.inference.attention_recorder import record_attention
+from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
+from ragaf_exp.inference.recipes import SketchRecipe
+from ragaf_exp.regions.editing import rebuild
+from ragaf_exp.studio import attention
+from ragaf_exp.studio.events import Picture, Report
+from ragaf_exp.studio.loaded import Loaded
+from ragaf_exp.studio.observe import RegionRecord, Steps, record_regions
+
+KEY = "sample"  # of every item that is sampled by hand: the same drawing, words and seed give the same image
+PLAIN = RegionEdit()
+
+
+@dataclass
+class Result:
+    """The result of a job."""
+
+    recipe: SketchRecipe
+    example: Example
+    sampled: SampledImages
+    seconds: float
+    parts: Parts
+    pipeline: Pipeline
+    words: attention.Words | None = None
+    frames: list[bytes] = field(default_factory=list)  # PNGs of the steps
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H,W,3) uint8."""
+        return self.sampled.final[0]
+
+    @property
+    def changed(self) -> float | None:
+        """The share of pixels that differ from the image of which a part was sampled again; None for a whole image."""
+        if self.recipe.keep is None:
+            return None
+        return round(float((self.image != self.recipe.keep).any(-1).mean()), 4)
+
+
+def sample(run: Loaded, recipe: SketchRecipe, report: Report, stopped: Callable[[], bool], details: bool) -> Result:
+    """Sample an image.
+
+    Args:
+        run: The run.
+        recipe: The recipe, of the size of the run.
+        report: Adds an event to the job.
+        stopped: Whether the job has been stopped; asked at every step.
+        details: Record pictures of the steps, attention and fusion.
+
+    Returns:
+        The image and what was recorded.
+
+    Raises:
+        UserError: The recipe does not fit the run.
+        Stopped: The job has been stopped.
+    """
+    began = time.perf_counter()
+    parts, pipeline = run.with_settings(recipe.settings)
+    example = example_of(run, parts, recipe)
+    report("started", steps=_expected_steps(pipeline, recipe))
+    steps = Steps(pipeline.codec, report, stopped, details)
+    model = pipeline.last
+    with ExitStack() as stack:
+        recorder = stack.enter_context(record_attention(model, parts.diffusion)) if details else None
+        record = stack.enter_context(record_regions(model)) if details else None
+        sampled = pipeline(collate([example]), steps)
+    for images in stage_images(sampled).values():
+        check_finite(images.float().cpu().numpy(), [KEY])
+    result = Result(recipe, example, sampled.to_images(), 0.0, parts, pipeline, frames=steps.frames)
+    _report_stages(result, report)
+    if recorder is not None and record is not None:
+        _report_details(result, record, recorder.frames(), report)
+    result.seconds = round(time.perf_counter() - began, 3)
+    return result
+
+
+def example_of(run: Loaded, parts: Parts, recipe: SketchRecipe) -> Example:
+    """Prepare a recipe like an item of the run's data.
+
+    Args:
+        run: The run.
+        parts: Its components, with the settings of the recipe.
+        recipe: The recipe.
+
+    Raises:
+        UserError: Its size is not that of the run.
+    """
+    if recipe.size != run.size:
+        raise UserError(f"recipe: is {size_text(*recipe.size)}, and this run samples {size_text(*run.size)}; "
+                        "draw it again at this size")  # fmt: skip
+    sketch = recipe.sketch.astype(np.float32) / 255
+    regions, order = _regions(parts, sketch, recipe.labels)
+    item = Item(KEY, np.zeros((*run.size, 3), np.uint8), recipe.caption, drawing=sketch)
+    example = Example(item, sketch, regions, parts.prepare.graph(regions), _edits(recipe, order))
+    return parts.request(example, {})
+
+
+def _regions(parts: Parts, sketch: np.ndarray, labels: np.ndarray) -> tuple[Regions, list[int]]:
+    """The regions of a recipe, and the label of each; unedited labels have the background and nesting of the extractor."""
+    extracted = parts.prepare.regions(sketch)
+    if np.array_equal(extracted.labels, labels):
+        return extracted, list(range(extracted.count))
+    regions, order = rebuild(labels)
+    return regions, order.tolist()
+
+
+def _edits(recipe: SketchRecipe, order: list[int]) -> RegionEdits | None:
+    """The edits of the regions by their index; None where nothing is edited, which samples as without the studio."""
+    by_label = dict(enumerate(recipe.regions))
+    edits = tuple(by_label.get(label, PLAIN) for label in order)
+    redo = frozenset(i for i, label in enumerate(order) if label in recipe.redo)
+    if recipe.keep is None:
+        plain = all(replace(edit, locked=False) == PLAIN for edit in edits)
+        return None if plain else RegionEdits(edits)
+    if not any(not edits[i].locked for i in redo):
+        raise UserError("recipe: redo: names no region that is not locked; select one, or unlock it")
+    return RegionEdits(edits, recipe.keep, redo, recipe.redo_strength, recipe.grow)
+
+
+def _expected_steps(pipeline: Pipeline, recipe: SketchRecipe) -> int:
+    """Estimate the number of steps of all stages; some schedulers take two per step."""
+    scheduler = pipeline.sampler.diffusion.scheduler(pipeline.sampler.scheduler)
+    scheduler.set_timesteps(pipeline.sampler.steps)
+    whole = len(scheduler.timesteps)
+    if pipeline.refine is None:
+        return whole
+    if recipe.keep is not None:
+        return max(1, round(whole * recipe.redo_strength))
+    return whole if pipeline.coarse is None else whole + max(1, round(whole * pipeline.strength))
+
+
+def _report_stages(result: Result, report: Report) -> None:
+    for name, images in stage_images(result.sampled).items():
+        report(name, image=Picture(png(images[0])))
+
+
+def _report_details(result: Result, record: RegionRecord, frames: list, report: Report) -> None:
+    model, count = result.pipeline.last, result.example.regions.count
+    edits = result.example.edits
+    prompts = [edit.prompt for edit in edits.regions] if edits is not None else []
+    result.words = attention.read_words(result.example, prompts, record, model.text)
+    report("attention", **attention.described(result.words, result.example, frames, model.text))
+    if record.fusion:
+        weights = np.stack(record.fusion)[:, :count]  # (times,N,2)
+        times = [round(t * model.timesteps) for t in record.times]
+        report("fusion", t=times, sketch=attention.rounded(weights[..., 0]), text=attention.rounded(weights[..., 1]))
