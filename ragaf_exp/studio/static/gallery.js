@@ -5,9 +5,11 @@ import { $, h, picture, svg } from './dom.js';
 const root = $('[data-view=gallery]'), urls = new Map();
 let timer, open = null;
 
-async function image(path, alt) {
-  if (!urls.has(path)) urls.set(path, URL.createObjectURL(await blob('gallery/' + path)));
-  return picture(urls.get(path), alt);
+// A picture of a run; of a run that trains, the newest.
+async function image({ id, updated }, name, alt) {
+  const path = `gallery/${id}/${name.split('/').map(encodeURIComponent).join('/')}`, key = `${path} ${updated}`;
+  if (!urls.has(key)) urls.set(key, URL.createObjectURL(await blob(path)));
+  return picture(urls.get(key), alt);
 }
 
 export function closeGallery() {
@@ -18,7 +20,7 @@ export function closeGallery() {
 export async function openGallery(id = null) {
   closeGallery();
   open = id ?? 'list';
-  const shown = open, content = id ? await run(id) : await list();
+  const shown = open, content = id ? await one(id) : await list();
   if (open !== shown) return;
   root.replaceChildren(...content.elements);
   if (content.running) timer = setTimeout(() => refresh(id), 5000);
@@ -33,29 +35,44 @@ async function list() {
   const { runs, studies } = await get('gallery');
   const cards = await Promise.all(runs.map(async item => h('article', { className: 'card' },
     h('div', { className: 'row' }, h('h2', { textContent: item.name }), badge(item.state)),
-    item.picture && (await image(`${item.id}/${item.picture}`, `Pictures of ${item.name}`)),
+    item.picture && (await image(item, item.picture, `Pictures of ${item.name}`)),
     figures(item.headline.map(({ name, value }) => [name, figure(value)])),
+    item.error && h('p', { className: 'warn', textContent: item.error }),
     h('p', { className: 'note', textContent: `${steps(item.steps)} \u00B7 ${when(item.updated)}` }),
-    h('button', { textContent: 'Open', 'aria-label': `Open ${item.name}`, onclick: () => openGallery(item.id) }))));
+    opener(item))));
   const heading = h('h2', { textContent: runs.length ? `Runs (${runs.length})` : 'There are no runs in this folder yet.' });
-  const shown = await Promise.all(studies.map(study));
-  return { elements: [heading, h('div', { className: 'runs' }, ...cards), ...shown], running: runs.some(item => item.state === 'running') };
+  const compared = studies.map(item => h('article', { className: 'card' }, h('h2', { textContent: item.name }), h('p', { className: 'note', textContent: `${item.runs.length} runs` }), opener(item)));
+  return { running: runs.some(item => item.state === 'running'), elements: [
+    ...(compared.length ? [h('h2', { textContent: 'Studies' }), h('div', { className: 'runs' }, ...compared)] : []), heading, h('div', { className: 'runs' }, ...cards)] };
 }
 
-async function study(item) {
-  const pictures = await Promise.all(item.pictures.map(each => image(`${item.id}/${each.name}`, each.title)));
-  return h('section', { className: 'card' }, h('h2', { textContent: `Study ${item.name}: ${item.runs.length} runs` }), h('div', { className: 'pictures' }, ...pictures));
-}
-
+const opener = item => h('button', { textContent: 'Open', 'aria-label': `Open ${item.name}`, onclick: () => openGallery(item.id) });
 const steps = all => Object.entries(all).map(([stage, [done, planned]]) => `${stage} ${done} of ${planned} steps`).join(', ');
 const figures = pairs => h('dl', { className: 'figures' }, ...pairs.flatMap(([name, value]) => [h('dt', { textContent: name }), h('dd', { textContent: value })]));
+const head = (item, note, ...more) => h('div', { className: 'row wrap' }, h('button', { textContent: '\u2190 All runs', onclick: () => openGallery() }), h('h2', { textContent: item.name }), ...more, h('span', { className: 'note', textContent: note }));
 
-async function run(id) {
+async function one(id) {
   const item = await get('gallery/' + id);
-  const pictures = await Promise.all(item.pictures.map(async ({ name, title }) => h('figure', {}, await image(`${id}/${name}`, title), h('figcaption', { textContent: title }))));
-  const metrics = item.metrics.map(({ name, value, n, low, high }) => [name, figure(value) + (low == null ? '' : ` [${figure(low)}, ${figure(high)}]`) + (n ? `, n = ${n}` : '')]);
+  return item.members ? study(item) : run(item);
+}
+
+function study(item) {
+  const names = [...new Set(item.members.rows.flatMap(row => row.headline.map(({ name }) => name)))];
+  const rows = item.members.rows.map(row => h('tr', {}, h('th', { scope: 'row' }, h('button', { textContent: row.name, onclick: () => openGallery(row.id) })), ...names.map(name => {
+    const value = row.headline.find(entry => entry.name === name)?.value;
+    return h('td', { textContent: value == null ? '' : figure(value) });
+  })));
+  const table = h('table', {}, h('thead', {}, h('tr', {}, h('td'), ...names.map(name => h('th', { scope: 'col', textContent: name })))), h('tbody', {}, ...rows));
+  return { running: false, elements: [head(item, `${item.runs.length} runs`), h('section', { className: 'card scroll' }, table), h('div', { className: 'runs' }, ...item.members.curves.map(curve))] };
+}
+
+async function run(item) {
+  const pictures = await Promise.all(item.pictures.map(async ({ name, title }) => h('figure', {}, await image(item, name, title), h('figcaption', { textContent: title }))));
+  const interval = ({ value, low, high, n }) => figure(value) + (low == null ? '' : ` [${figure(low)}, ${figure(high)}]`) + (n ? `, n = ${n}` : '');
+  const metrics = item.metrics.map(metric => [metric.name + (metric.of && ` (${metric.of})`), interval(metric)]);
   return { running: item.state === 'running', elements: [
-    h('div', { className: 'row wrap' }, h('button', { textContent: '\u2190 All runs', onclick: () => openGallery() }), h('h2', { textContent: item.name }), badge(item.state), h('span', { className: 'note', textContent: `${item.overrides.join(' ')} \u00B7 ${when(item.updated)}` })),
+    head(item, `${item.overrides.join(' ')} \u00B7 ${when(item.updated)}`, badge(item.state)),
+    ...item.notes.map(note => h('p', { className: 'note', textContent: note })),
     h('div', { className: 'runs' }, metrics.length ? h('section', { className: 'card' }, h('h2', { textContent: 'Figures' }), figures(metrics)) : null, ...item.curves.map(curve)),
     h('div', { className: 'pictures' }, ...pictures),
   ] };

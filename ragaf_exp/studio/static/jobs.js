@@ -28,7 +28,7 @@ export async function sample(recipe, onstep, details = true) {
     else if (name === 'step') step(result, data, total);
     else if (name === 'stage1' || name === 'stage2') result[name] = data.image;
     else if (name === 'attention' || name === 'fusion') result[name] = data;
-    else if (name === 'done') return Object.assign(result, { image: data.image, used: data.recipe, seconds: data.seconds, files: data.files });
+    else if (name === 'done') return Object.assign(result, { image: data.image, used: data.recipe, seconds: data.seconds, files: data.files, colours: data.colours });
     else if (name === 'stopped') return null;
     else if (name === 'error') throw new Error(data.error);
     onstep(result, name);

@@ -1,18 +1,18 @@
 // Opening a file: a recipe, a drawing, or a photo whose lines an extractor finds.
-import { about, post } from './api.js';
-import { EMPTY, doc, replace, update } from './state.js';
+import { about } from './api.js';
+import { EMPTY, doc, replace } from './state.js';
 import { size } from './finding.js';
-import { openRecipe, recipeIn, sketchPicture } from './recipe.js';
+import { openDrawing, openRecipe, recipeIn } from './recipe.js';
 import { $, dataBlob, say, toDataURL } from './dom.js';
 
 let original = null; // the photo as it was opened, for another extractor
 
-export async function openFile(file, extractor = '') {
+export async function openFile(file) {
   if (doc.mode === 'edit' && file.type !== 'application/json') {
     replace({ ...EMPTY, mode: 'edit', image: await toDataURL(file), caption: doc.caption });
     return say('Paint over what is to change.');
   }
-  const recipe = extractor ? null : await recipeIn(file).catch(error => {
+  const recipe = await recipeIn(file).catch(error => {
     if (file.type === 'application/json') throw error;
     return null; // a picture without a recipe is a drawing
   });
@@ -20,19 +20,18 @@ export async function openFile(file, extractor = '') {
     await openRecipe(recipe);
     return say('Recipe opened');
   }
-  original = await fitted(file);
-  $('#extractor').hidden = !about.extractors.length;
-  await chooseExtractor(extractor);
+  await openPicture(file);
 }
 
-export async function chooseExtractor(extractor) {
-  $('#extractor').value = extractor;
-  if (!original) return;
-  if (!extractor) return replace({ ...EMPTY, photo: original, strokes: [], caption: doc.caption, seed: doc.seed });
-  const answer = await post(`regions?extract=${encodeURIComponent(extractor)}`, dataBlob(original));
-  replace({ ...EMPTY, photo: sketchPicture(answer), strokes: [], caption: doc.caption, seed: doc.seed });
-  update({ extractor }, { undo: false });
+// Opens a drawing on paper, or a photo whose lines are extracted; texts are given to the regions at their points.
+export async function openPicture(file, { extract = '', caption = doc.caption, seed = doc.seed, regions = [] } = {}) {
+  original = await fitted(file);
+  const select = $('#extractor');
+  select.hidden = !about.extractors.length;
+  select.value = extract;
+  await openDrawing({ photo: original, extract, caption, seed, regions });
 }
+export const chooseExtractor = extract => original && openPicture(dataBlob(original), { extract });
 
 // The picture on paper with the sides' ratio of what is sampled, so that nothing is stretched.
 async function fitted(file) {

@@ -34,9 +34,10 @@ export async function maskOf(now) {
 }
 
 // A drawing as strokes with texts at points: links and examples.
-export async function openDrawing({ strokes = [], photo = null, caption = '', regions = [], seed = 0, edits = [] }) {
+export async function openDrawing({ strokes = [], photo = null, extract = '', caption = '', regions = [], seed = 0 }) {
   const all = strokes.map(stroke => ({ ...stroke }));
-  const answer = await post('regions', await drawing(all, photo));
+  const answer = extract ? await post(`regions?extract=${encodeURIComponent(extract)}`, dataBlob(photo)) : await post('regions', await drawing(all, photo));
+  if (extract) photo = sketchPicture(answer);
   replace({
     strokes: all, photo, caption, seed, sketch: answer.sketch, labels: decode(answer.labels), leaks: answer.leaks, of: all,
     regions: came({ ...answer, came: answer.regions.map(() => -1) }, null),

@@ -10,7 +10,7 @@ let history = [], number = 0, other = null, playing = null;
 const area = $('#view'), range = $('#frame');
 
 export function describe(result) {
-  const texts = result.doc.regions.filter(region => region.prompt).map(region => `region ${region.id} ${region.prompt}`);
+  const texts = result.doc.regions.map((region, i) => (result.colours?.[i] ? `region ${region.id} is ${result.colours[i]}` : region.prompt && `region ${region.id}: ${region.prompt}`));
   return [result.doc.caption, ...texts].filter(Boolean).join('; ') || 'no text';
 }
 

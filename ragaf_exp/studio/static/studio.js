@@ -5,7 +5,7 @@ import { fit, show, surface, useTool } from './canvas.js';
 import * as jobs from './jobs.js';
 import * as result from './result.js';
 import { keyboard, toolbar } from './tools.js';
-import { chooseExtractor, openFile } from './opening.js';
+import { chooseExtractor, openFile, openPicture } from './opening.js';
 import { render } from './regions.js';
 import { maskOf, openDrawing, openRecipe, pack, unpack } from './recipe.js';
 import { openGallery, closeGallery } from './gallery.js';
@@ -83,10 +83,9 @@ function thumbnail(example) {
 }
 
 async function openExample(example) {
-  if (example.photo) {
-    await openFile(dataBlob(example.photo), example.extract);
-    update({ caption: example.caption, seed: example.seed }, { undo: false });
-  } else await openDrawing(example);
+  if (example.photo) await openPicture(dataBlob(example.photo), { ...example, extract: example.extract ?? '' });
+  else await openDrawing(example);
+  $('#extractor').hidden = !example.photo;
   say(example.teaches);
   useTool('select');
   show('regions');
