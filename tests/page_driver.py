@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PATIENCE = 90.0  # s, on a loaded machine
+PATIENCE = 60.0  # s, on a loaded machine
 Points = Sequence[tuple[float, float]]  # shares of the drawing's width and height
 
 

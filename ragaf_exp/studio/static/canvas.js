@@ -133,8 +133,8 @@ ink.addEventListener('pointerdown', event => {
   }
   if (surface.tool === 'select') return; // on click: focus set in a press would return to the canvas
   corner = at(event);
-  const { tool, width } = surface;
-  stroke = { points: [corner], width: tool === 'eraser' ? 3 * width : tool === 'paint' ? 4 * width : width, erase: tool === 'eraser' };
+  const { tool } = surface, width = surface.width * (doc.mode === 'edit' || tool === 'paint' ? 4 : tool === 'eraser' ? 3 : 1);
+  stroke = { points: [corner], width, erase: tool === 'eraser' };
   if (tool === 'split' || tool === 'paint') stroke.line = true;
   redraw();
 });

@@ -47,7 +47,7 @@ export function press(buttons, chosen) {
 
 // One tab stop for a group; arrow keys move within it (ARIA toolbar pattern).
 export function roving(root) {
-  const items = () => $$('button:not(:disabled), input', root);
+  const items = () => $$('button:not(:disabled, [hidden]), input', root);
   const settle = focused => items().forEach(item => (item.tabIndex = item === focused ? 0 : -1));
   root.addEventListener('focusin', event => settle(event.target));
   root.addEventListener('keydown', event => {

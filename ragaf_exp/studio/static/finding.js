@@ -33,6 +33,10 @@ async function find() {
   update({ labels, regions, sketch: answer.sketch, leaks: answer.leaks, of: strokes, edits: [] }, { undo: false });
   const lost = await repeat(before.edits);
   if (before.edits.length) keepSettings(before);
+  report(answer, lost);
+}
+
+export function report(answer, lost = 0) {
   say(answer.warning ?? (lost ? `${lost} earlier edits of regions no longer fit the drawing` : `${counted()}, ${Math.round(answer.ms)} ms`));
 }
 

@@ -39,10 +39,9 @@ let done = 0;
 function step(result, data, total) {
   if (!result.frames.length) done = 0;
   done = Math.min(total, done + 1);
-  result.steps = done;
   if (data.image) result.frames.push(data);
   const text = `stage ${data.stage}, step ${data.n} of ${data.of}`;
-  $('#progress').value = done / total;
+  $('#progress').value = total ? done / total : data.n / data.of; // an edit's windows are not known at the start
   $('#progress').textContent = text;
   say(text[0].toUpperCase() + text.slice(1));
 }

@@ -12,10 +12,7 @@ export async function openFile(file) {
     replace({ ...EMPTY, mode: 'edit', image: await toDataURL(file), caption: doc.caption });
     return say('Paint over what is to change.');
   }
-  const recipe = await recipeIn(file).catch(error => {
-    if (file.type === 'application/json') throw error;
-    return null; // a picture without a recipe is a drawing
-  });
+  const recipe = await recipeIn(file);
   if (recipe) {
     await openRecipe(recipe);
     return say('Recipe opened');

@@ -2,7 +2,7 @@
 import { about, post, postJson } from './api.js';
 import { came, doc, replace, selected, update } from './state.js';
 import { decode, encode, indexAt } from './labels.js';
-import { drawing } from './finding.js';
+import { drawing, report } from './finding.js';
 import { $, dataBlob, toBase64, toBytes } from './dom.js';
 import { canvasOf, png } from './strokes.js';
 
@@ -33,16 +33,19 @@ export async function maskOf(now) {
   return png(canvasOf(image.width, image.height, inside, null, '#000', '#fff'));
 }
 
+let opening = 0;
 // A drawing as strokes with texts at points: links and examples.
 export async function openDrawing({ strokes = [], photo = null, extract = '', caption = '', regions = [], seed = 0 }) {
-  const all = strokes.map(stroke => ({ ...stroke }));
+  const all = strokes.map(stroke => ({ ...stroke })), mine = ++opening;
   const answer = extract ? await post(`regions?extract=${encodeURIComponent(extract)}`, dataBlob(photo)) : await post('regions', await drawing(all, photo));
+  if (mine !== opening) return; // another was opened meanwhile
   if (extract) photo = sketchPicture(answer);
   replace({
     strokes: all, photo, caption, seed, sketch: answer.sketch, labels: decode(answer.labels), leaks: answer.leaks, of: all,
     regions: came({ ...answer, came: answer.regions.map(() => -1) }, null),
   });
   texts(regions);
+  report(answer);
 }
 
 function texts(regions) {
@@ -92,4 +95,8 @@ export async function unpack(text) {
   return recipe.labels ? (await postJson('recipe', recipe)).recipe : recipe;
 }
 
-export const recipeIn = async file => (await post('recipe', file)).recipe;
+// The recipe in a JSON file or a PNG; null if the picture has none.
+export async function recipeIn(file) {
+  if (file.type !== 'application/json' && !(new TextDecoder('latin1').decode(await file.arrayBuffer())).includes('iTXtragaf')) return null;
+  return (await post('recipe', file)).recipe;
+}

@@ -1,4 +1,5 @@
 // The toolbar and the keyboard.
+import { about } from './api.js';
 import { canRedo, canUndo, doc, onchange, redo, select, selected, undo, update, updateRegion } from './state.js';
 import { draw, fit, magnify, surface, useTool } from './canvas.js';
 import { merge, remove } from './finding.js';
@@ -18,7 +19,7 @@ export function toolbar() {
   clear = act('trash', 'Clear', () => update(doc.mode === 'edit' ? { mask: [] } : { strokes: [], photo: null, edits: [] }));
   const width = h('input', { type: 'range', id: 'width', min: 4, max: 60, value: 16, 'aria-label': 'Width of the pen', oninput: () => (surface.width = width.value / 1000) });
   const line = () => h('span', { className: 'sep' });
-  $('#tools').append(...buttons.slice(0, 4), line(), ...buttons.slice(4), line(), act('back', 'Undo (Ctrl+Z)', undo), act('forth', 'Redo (Ctrl+Shift+Z)', redo), clear, h('label', { className: 'width', title: 'Width of the pen ( [ and ] )' }, h('span', { className: 'label', textContent: 'Width' }), width));
+  $('#tools').append(...buttons.slice(0, 4), line(), ...buttons.slice(4), line(), act('back', 'Undo (Ctrl+Z)', undo), act('forth', 'Redo (Ctrl+Shift+Z)', redo), clear, h('span', { className: 'width', title: 'Width of the pen ( [ and ] )' }, width));
   roving($('#tools'));
   onchange(refresh);
   refresh();
@@ -28,7 +29,7 @@ function refresh() {
   $('[data-act=back]').disabled = !canUndo();
   $('[data-act=forth]').disabled = !canRedo();
   clear.disabled = doc.mode === 'edit' ? !doc.mask.length : !doc.strokes.length && !doc.photo;
-  for (const name of REGIONS) $(`[data-tool=${name}]`).disabled = doc.mode === 'edit';
+  for (const name of REGIONS) $(`[data-tool=${name}]`).hidden = doc.mode === 'edit' || !about.region_edits && name !== 'select';
   if (doc.mode === 'edit' && REGIONS.includes(surface.tool)) useTool('pen');
 }
 
