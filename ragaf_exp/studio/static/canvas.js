@@ -216,7 +216,7 @@ stage.addEventListener('wheel', event => {
 
 // ---- tools and layers
 export function useTool(name) {
-  surface.tool = ink.dataset.tool = name;
+  surface.tool = ink.dataset.cursor = name;
   press($$('#tools [data-tool]'), $(`#tools [data-tool=${name}]`));
 }
 
