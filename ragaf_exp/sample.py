@@ -1,10 +1,11 @@
 """Samples images from a trained run, given a sketch and a prompt.
 
-    python -m ragaf_exp.sample run=DIR sketch=FILE 'prompt="..."' out=DIR
+    python -m ragaf_exp.sample [run=DIR] sketch=FILE 'prompt="..."' out=DIR
         [seed=0] [steps=20] [guidance=3] [strength=0.6] [size=768x512] [attention=true|false]
         [edits=FILE.json [keep=IMAGE]]
     python -m ragaf_exp.sample run=DIR batch=FILE out=DIR
 
+run: a run folder; by default demo, the network that ships with the package.
 batch: a CSV or JSONL file with the columns sketch and prompt, and perhaps edits and keep; each row gets a folder under
 out. A run of another task takes that task's columns instead, such as image= and mask=. edits: prompts of single
 regions, as {"regions": [{"at": [0.3, 0.5], "prompt": "green"}]}; a region is named by a point in it (shares of width and
@@ -41,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.config.packaged import DEMO
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.writable import check_folder
@@ -66,7 +68,9 @@ POLARITIES = ("auto", "dark", "light")
 
 def main() -> None:
     arguments, followed = split_followed(sys.argv[1:])
-    columns = columns_of(next((a.partition("=")[2] for a in arguments if a.startswith("run=")), ""))
+    if not any(argument.startswith("run=") for argument in arguments):
+        arguments = [f"run={DEMO}", *arguments]
+    columns = columns_of(parse_args([a for a in arguments if a.startswith("run=")], {"run": str})["run"])
     if IMAGE not in columns.kinds and any(a.startswith(f"{IMAGE}=") for a in arguments):
         columns = REPAINT
     args = parse_args(arguments, known_arguments(columns))
@@ -92,7 +96,7 @@ def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
     """UserError where an argument is missing or out of range; attention= becomes a bool, size= a height and width."""
     for key in ("run", "out"):
         if not args.get(key):
-            raise UserError(f"{key}=: missing; give run=DIR sketch=FILE 'prompt=\"...\"' out=DIR")
+            raise UserError(f"{key}=: missing; give [run=DIR] sketch=FILE 'prompt=\"...\"' out=DIR")
     _check_columns(args, columns)
     if "keep" in args and "edits" not in args:
         raise UserError("keep=: needs edits=FILE.json, which names the regions to sample again")
