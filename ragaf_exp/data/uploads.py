@@ -30,6 +30,8 @@ def check_picture(content: bytes, what: str) -> None:
     try:
         with Image.open(io.BytesIO(content), formats=[kind]) as picture:
             width, height = picture.size
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{what}: has too many pixels; at most {MAX_SIDE} a side are allowed; shrink it first") from error
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise UserError(f"{what}: is damaged or cut short; send a whole picture") from error
     if max(width, height) > MAX_SIDE:

@@ -162,7 +162,8 @@ class Studio:
         shown = to_json(recipe, self.run.name)
         shown.pop("keep", None)
         image = Picture(with_recipe(result.image, packed))
-        job.report("done", seconds=result.seconds, image=image, recipe=shown, changed=result.changed, files=list(job.files))
+        job.report("done", seconds=result.seconds, image=image, recipe=shown, changed=result.changed,
+                   colours=result.colours, files=list(job.files))  # fmt: skip
         if self.out is not None:
             self._write(result, packed)
 
@@ -170,7 +171,7 @@ class Studio:
         edit = edit_image(self.run, recipe, job.report, job.stopped, job.details)
         packed = to_json(recipe, self.run.name, packed=True)
         content = with_recipe(edit.image, packed)
-        job.files = {"result.png": lambda: content, **evolution_files(edit.frames, edit.image[..., :3]),
+        job.files = {"result.png": lambda: content, **evolution_files(edit.frames),
                      "recipe.json": json.dumps(packed).encode}  # fmt: skip
         job.bytes += len(content) + edit.image.nbytes + sum(map(len, edit.frames))
         shown = {key: value for key, value in packed.items() if key not in ("image", "mask", "sketch")}

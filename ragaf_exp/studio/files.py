@@ -40,30 +40,25 @@ def files_of(result: Result, recipe: dict[str, Any]) -> dict[str, Callable[[], b
         files["stage1.png"] = partial(with_recipe, sampled.stage1[0], recipe)
     if sampled.stage2 is not None:
         files["stage2.png"] = partial(with_recipe, sampled.stage2[0], recipe)
-    files |= evolution_files(result.frames, result.image)
+    files |= evolution_files(result.frames)
     if result.words is not None and result.words.words:
         files["attention.png"] = partial(_attention, result)
     labels = np.where(result.recipe.labels < 0, 255, result.recipe.labels).astype(np.uint8)
     return {**files, "labels.png": partial(png, labels), "recipe.json": json.dumps(recipe).encode}
 
 
-def evolution_files(frames: Sequence[bytes], last: np.ndarray) -> dict[str, Callable[[], bytes]]:
-    """List the animations of a job; none without pictures of the steps.
-
-    Args:
-        frames: PNGs of the steps.
-        last: (H,W,3) uint8, the result.
-    """
+def evolution_files(frames: Sequence[bytes]) -> dict[str, Callable[[], bytes]]:
+    """List the animations of a job, of the PNGs of its steps; none without any."""
     if not frames:
         return {}
-    return {"evolution.gif": partial(_gif, frames, last), "evolution.webp": partial(_webp, frames, last)}
+    return {"evolution.gif": partial(_gif, frames), "evolution.webp": partial(_webp, frames)}
 
 
-def _enlarged(frames: Sequence[bytes], last: np.ndarray) -> list[np.ndarray]:
-    """The frames at one size, small ones enlarged without interpolation, so that pixels stay sharp."""
-    height, width = last.shape[:2]
+def _enlarged(frames: Sequence[bytes]) -> list[np.ndarray]:
+    """The frames at the size of the last one, enlarged without interpolation if that is small: pixels stay sharp."""
+    pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
+    width, height = pictures[-1].size
     factor = max(1, SHORTEST // min(height, width))
-    pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames] + [Image.fromarray(last)]
     size = (width * factor, height * factor)
     return [np.asarray(picture.resize(size, Image.Resampling.NEAREST)) for picture in pictures]
 
@@ -72,16 +67,16 @@ def _durations(count: int) -> list[int]:
     return [STEP_MS] * (count - 1) + [LAST_MS]
 
 
-def _gif(frames: Sequence[bytes], last: np.ndarray) -> bytes:
-    first, *rest = indexed(_enlarged(frames, last))
+def _gif(frames: Sequence[bytes]) -> bytes:
+    first, *rest = indexed(_enlarged(frames))
     buffer = io.BytesIO()
     durations = _durations(len(rest) + 1)
     first.save(buffer, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, disposal=1)
     return buffer.getvalue()
 
 
-def _webp(frames: Sequence[bytes], last: np.ndarray) -> bytes:
-    first, *rest = (Image.fromarray(frame) for frame in _enlarged(frames, last))
+def _webp(frames: Sequence[bytes]) -> bytes:
+    first, *rest = (Image.fromarray(frame) for frame in _enlarged(frames))
     buffer = io.BytesIO()
     durations = _durations(len(rest) + 1)
     first.save(buffer, "WEBP", save_all=True, append_images=rest, duration=durations, loop=0, lossless=True, method=0)

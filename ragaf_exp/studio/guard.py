@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import psutil
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 8 * 2**20  # bytes of a request
+TOO_LARGE = f"the request is larger than {MAX_BODY // 2**20} MB; send a smaller picture"
 TOKEN_HEADER = "x-studio-token"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (
@@ -67,10 +69,6 @@ def _names(host: str) -> Iterable[str]:
     return {*LOOPBACK, *(address.partition("%")[0].lower() for address in addresses)}
 
 
-class _TooLarge(Exception):
-    """The body of a request exceeds MAX_BODY."""
-
-
 class Guard:
     """Refuses requests without access and bodies over MAX_BODY, and adds security headers to every response.
 
@@ -90,10 +88,7 @@ class Guard:
         if refusal := self._refusal(scope["method"], scope["path"], headers):
             status, reason = refusal
             return await JSONResponse({"error": reason}, status)(scope, receive, sending)
-        try:
-            await self.app(scope, _limited(receive), sending)
-        except _TooLarge:
-            await _too_large()(scope, receive, sending)
+        await self.app(scope, _limited(receive), sending)
 
     def _refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         if headers.get("host", "").lower() not in self.access.hosts:
@@ -105,15 +100,8 @@ class Guard:
             return 401, "the token is missing or wrong; open the address that the studio printed"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY:
-            return 413, _TOO_LARGE
+            return 413, TOO_LARGE
         return None
-
-
-_TOO_LARGE = f"the request is larger than {MAX_BODY // 2**20} MB; send a smaller picture"
-
-
-def _too_large() -> JSONResponse:
-    return JSONResponse({"error": _TOO_LARGE}, 413)
 
 
 def _with_headers(send: Send) -> Send:
@@ -126,7 +114,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _limited(receive: Receive) -> Receive:
-    """Count the bytes of a body while it is received: a chunked one states no length."""
+    """Count the bytes of a body while it is received: a chunked one states no length. Raises HTTPException."""
     total = 0
 
     async def receiving() -> Message:
@@ -134,7 +122,7 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         total += len(message.get("body", b""))
         if total > MAX_BODY:
-            raise _TooLarge
+            raise HTTPException(413, TOO_LARGE)
         return message
 
     return receiving

@@ -170,9 +170,11 @@ class Jobs:
         yield from list(self._waiting)
 
     def _announce(self) -> None:
-        """Report the new number of jobs before each one that waits."""
+        """Report the number of jobs before each one that waits, where it has changed."""
         for place, job in enumerate(self._waiting):
-            job.report("queued", ahead=place + (self.running is not None))
+            ahead = place + (self.running is not None)
+            if job.events[-1].data != {"ahead": ahead}:
+                job.report("queued", ahead=ahead)
 
     def _sweep(self) -> None:
         """Drop waiting jobs that were stopped, and ended ones that are old or too many."""

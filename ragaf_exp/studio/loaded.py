@@ -26,7 +26,7 @@ from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.sketch import Canny, DoG, Scharr, XDoG
 from ragaf_exp.studio.drawing import Drawings
 
-WIDER = (2.0, 4.0)  # times the run's gap: how wide an opening may be to be reported as a leak
+WIDER = (2.0, 4.0, 6.0)  # times the run's gap: how wide an opening may be to be reported as a leak
 WIDEST = 0.2  # share of the shorter side
 SKETCHES = {"canny": Canny(), "xdog": XDoG(), "dog": DoG(), "scharr": Scharr()}  # the first is the usual choice
 

@@ -15,6 +15,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Example, Item, Regions
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.sizes import size_text
+from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, OBJECT_COLOURS, nearest_colour
 from ragaf_exp.data.uploads import png
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
@@ -47,6 +48,14 @@ class Result:
     def image(self) -> np.ndarray:
         """(H,W,3) uint8."""
         return self.sampled.final[0]
+
+    @property
+    def colours(self) -> list[str]:
+        """The name of the palette colour that is nearest to most pixels of each region of the recipe, for descriptions."""
+        names = nearest_colour(self.image, OBJECT_COLOURS | BACKGROUND_COLOURS)
+        labels, count = self.recipe.labels, int(self.recipe.labels.max(initial=-1)) + 1
+        listed = (np.unique(names[labels == region], return_counts=True) for region in range(count))
+        return [str(values[counts.argmax()]) if len(values) else "" for values, counts in listed]
 
     @property
     def changed(self) -> float | None:

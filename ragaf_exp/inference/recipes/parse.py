@@ -9,6 +9,7 @@ import numpy as np
 
 from ragaf_exp.core.edits import GROWTH, STRENGTH, STRONGEST, RegionEdit
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.printable import printable
 from ragaf_exp.data.uploads import check_picture, from_base64, read_base64, read_rgb
 from ragaf_exp.inference.recipes.types import SCHEMA, ImageRecipe, Recipe, Settings, SketchRecipe
 
@@ -36,11 +37,11 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     """
     schema = content.get("schema")
     if type(schema) is not int or schema > SCHEMA:
-        raise UserError(f"recipe: schema={str(schema)[:16]}: this version reads {SCHEMA}; update ragaf_exp")
+        raise UserError(f"recipe: schema={_shown(schema)}: this version reads {SCHEMA}; update ragaf_exp")
     kinds: dict[Any, Callable[[Mapping[str, Any]], Recipe]] = {"sketch": _sketch, "edit": _image}
     kind = content.get("kind", "sketch")
     if not isinstance(kind, str) or kind not in kinds:
-        raise UserError(f"recipe: kind={str(kind)[:16]}: must be one of {', '.join(kinds)}")
+        raise UserError(f"recipe: kind={_shown(kind)}: must be one of {', '.join(kinds)}")
     return kinds[kind](content)
 
 
@@ -63,7 +64,7 @@ def number(content: Mapping[str, Any], key: str, default: Any) -> Any:
     valid = type(value) is int or (type(value) is float and (not whole or value.is_integer()))
     if not valid or not low <= value <= high:  # also false for NaN
         kind = "a whole number" if whole else "a number"
-        raise UserError(f"recipe: {key}={str(value)[:32]}: must be {kind} from {low:g} to {high:g}")
+        raise UserError(f"recipe: {key}={_shown(value)}: must be {kind} from {low:g} to {high:g}")
     return int(value) if whole else float(value)
 
 
@@ -130,7 +131,7 @@ def _region(entry: Any) -> RegionEdit:
     _check_keys(entry, REGION)
     locked = entry.get("locked", False)
     if type(locked) is not bool:
-        raise UserError(f"recipe: locked={str(locked)[:16]}: must be true or false")
+        raise UserError(f"recipe: locked={_shown(locked)}: must be true or false")
     return RegionEdit(text(entry, "prompt", MAX_PROMPT), number(entry, "importance", 1.0), number(entry, "outline", 1.0),
                       locked)  # fmt: skip
 
@@ -138,7 +139,7 @@ def _region(entry: Any) -> RegionEdit:
 def _redo(content: Mapping[str, Any], count: int) -> frozenset[int]:
     redo = _list(content, "redo", MAX_REGIONS)
     if wrong := [value for value in redo if type(value) is not int or not 0 <= value < count]:
-        raise UserError(f"recipe: redo={str(wrong[0])[:16]}: must be a region from 0 to {count - 1}")
+        raise UserError(f"recipe: redo={_shown(wrong[0])}: must be a region from 0 to {count - 1}")
     return frozenset(redo)
 
 
@@ -209,7 +210,7 @@ def _picture(value: Any, what: str) -> bytes | None:
 def _side(content: Mapping[str, Any], key: str) -> int:
     value = content.get(key)
     if type(value) is not int or not 1 <= value <= MAX_SIDE:
-        raise UserError(f"recipe: {key}={str(value)[:16]}: must be from 1 to {MAX_SIDE}")
+        raise UserError(f"recipe: {key}={_shown(value)}: must be from 1 to {MAX_SIDE}")
     return value
 
 
@@ -222,6 +223,11 @@ def _list(content: Mapping[str, Any], key: str, most: int) -> list[Any]:
     return value
 
 
+def _shown(value: Any) -> str:
+    """A value for a message: short, and in one line."""
+    return printable(value)[:32]
+
+
 def _check_keys(content: Mapping[str, Any], known: set[str]) -> None:
     if unknown := sorted(map(str, content.keys() - known)):
-        raise UserError(f"recipe: unknown key {unknown[0][:32]!r}; known are {', '.join(sorted(known))}")
+        raise UserError(f"recipe: unknown key {_shown(unknown[0])}; known are {', '.join(sorted(known))}")
