@@ -134,7 +134,7 @@ class StudioPage:
     def state(self) -> dict[str, Any]:
         """The document: regions, strokes, caption, labels (H,W), selected ids."""
         script = """import('/static/state.js').then(({ doc, selected }) => ({
-            regions: doc.regions, strokes: doc.strokes, caption: doc.caption, seed: doc.seed, mode: doc.mode, mask: doc.mask,
+            regions: doc.regions, strokes: doc.strokes, caption: doc.caption, seed: doc.seed, mode: doc.mode,
             labels: doc.labels && Array.from(doc.labels), fresh: doc.of === doc.strokes, selected: [...selected] }))"""
         state = self.page.evaluate(script)
         about = self.page.evaluate("import('/static/api.js').then(({ about }) => [about.height, about.width])")

@@ -1,16 +1,21 @@
-"""A studio with a tiny run, and a browser, for the tests of the page."""
+"""The studio behind a real address, and a browser, for the tests of its page."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from page_driver import chromium
+
+from ragaf_exp.studio.app import Server
+from ragaf_exp.studio.guard import access_for
+from ragaf_exp.studio.serve import listen
+
+TOKEN = "a-token-of-the-page"
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +26,17 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def studio_link(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def studio_link(request: pytest.FixtureRequest) -> Iterator[str]:
     """The link of a studio. $RAGAF_STUDIO_LINK names one that runs already, such as one with a trained run."""
     if running := os.environ.get("RAGAF_STUDIO_LINK"):
         yield running
         return
-    run: Path = request.getfixturevalue("finished")
-    command = [sys.executable, "-m", "ragaf_exp.studio", f"run={run}", f"runs={run.parents[1]}", "port=0", "open=false"]
-    folder = tmp_path_factory.mktemp("studio")
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield next(word for line in process.stdout for word in line.split() if word.startswith("http://"))
-        process.terminate()
+    listening = listen("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+    app = Server(request.getfixturevalue("worker")).app(access_for("127.0.0.1", port, TOKEN))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{port}/#token={TOKEN}"
+    server.should_exit = True
+    thread.join(10)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from page_driver import StudioPage, circle, star, until
 
+pytestmark = pytest.mark.long
 GROWTH = 0.03  # of the side, by which the area that is sampled again grows
 
 
@@ -147,8 +148,9 @@ def test_pen_pressure_changes_the_width(studio):
     studio.page.evaluate("""() => {
         const ink = document.getElementById('ink'), box = ink.getBoundingClientRect();
         ink.setPointerCapture = () => {};
+        const at = (x, y) => ({ clientX: box.left + x * box.width, clientY: box.top + y * box.height });
         const send = (type, x, y, pressure) => ink.dispatchEvent(new PointerEvent(type, { bubbles: true, pointerId: 7,
-            pointerType: 'pen', pressure, clientX: box.left + x * box.width, clientY: box.top + y * box.height, buttons: 1 }));
+            pointerType: 'pen', pressure, buttons: 1, ...at(x, y) }));
         for (const [y, pressure] of [[0.3, 0.1], [0.7, 1]]) {
             send('pointerdown', 0.2, y, pressure);
             for (let x = 0.2; x < 0.8; x += 0.05) send('pointermove', x, y, pressure);

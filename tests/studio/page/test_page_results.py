@@ -10,6 +10,8 @@ import pytest
 from page_driver import StudioPage, circle, until
 from PIL import Image
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def studio(browser, studio_link):
