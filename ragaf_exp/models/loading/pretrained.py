@@ -33,7 +33,7 @@ def pretrained_tensors(group: str, settings: Mapping[str, Any], network: nn.Modu
     Raises:
         UserError: The source is missing or damaged, or does not fit the network.
     """
-    plain = {key: settings.get(key) for key in ("revision", "offline", "variant") if settings.get(key)}
+    plain: dict[str, Any] = {key: settings.get(key) for key in ("revision", "offline", "variant") if settings.get(key)}
     origin = Origin(group, str(settings["source"]), **plain)
     if single_file.is_single_file(origin.source):
         path = Path(origin.source).expanduser()
