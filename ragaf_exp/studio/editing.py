@@ -78,7 +78,7 @@ def _job(run: Loaded, recipe: ImageRecipe) -> EditJob:
     crop = crop_around(where, run.cfg.data.size, recipe.context, mask is None)
     drawing = None if recipe.sketch is None else read_drawing("sketch", content=recipe.sketch)
     request = Request(None, recipe.caption, Path("image"))
-    return EditJob(request, Picture(rgb, alpha, None), mask, "white", crop, drawing)
+    return EditJob(request, Picture(rgb, alpha, None), mask, "white", crop, drawing=drawing)
 
 
 def _mask(recipe: ImageRecipe, shape: tuple[int, ...]) -> np.ndarray:
