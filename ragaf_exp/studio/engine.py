@@ -175,7 +175,7 @@ class Studio:
         job.files = {"result.png": lambda: content, **evolution_files(edit.frames),
                      "recipe.json": json.dumps(packed).encode}  # fmt: skip
         job.bytes += len(content) + edit.image.nbytes + sum(len(frame.content) for frame in edit.frames)
-        shown = {key: value for key, value in packed.items() if key not in ("image", "mask", "sketch")}
+        shown = {key: value for key, value in packed.items() if key not in ("image", "mask", "sketch", "object")}
         job.report("done", seconds=edit.seconds, image=Picture(content), recipe=shown, changed=edit.changed,
                    files=list(job.files))  # fmt: skip
         if self.out is not None:
