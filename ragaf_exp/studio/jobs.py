@@ -20,7 +20,7 @@ from ragaf_exp.studio.events import Event
 
 LIFETIME_S = 15 * 60.0  # of a job after its end
 MOST_JOBS, MOST_BYTES = 50, 64 * 2**20  # that ended and stay
-GRACE_S = 5.0  # time without a listener after which the page counts as closed
+GRACE_S = 15.0  # time without a listener after which the page counts as closed
 
 
 class Busy(Exception):
