@@ -108,7 +108,7 @@ class Jobs:
         """
         with self._changed:
             self._sweep()
-            if any(other.client == job.client for other in self._active()):
+            if any(other.client == job.client and other.ended is None for other in self._active()):
                 raise Busy("your last job is not done yet; stop it first")
             ahead = len(self._waiting) + (self.running is not None)
             if ahead > self.capacity:
