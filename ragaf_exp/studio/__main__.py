@@ -1,13 +1,14 @@
 """Draw, describe each part, and watch the image form: a page in the browser, served by this machine.
 
-    python -m ragaf_exp.studio run=DIR [runs=runs] [port=7860] [open=true|false] [out=DIR]
+    python -m ragaf_exp.studio [run=DIR] [runs=runs] [port=7860] [open=true|false] [out=DIR]
         [host=127.0.0.1] [origin=https://...] [token=...] [queue=4]
 
-run: the run folder to sample from. runs: a folder of runs, shown as a gallery: figures, grids, attention and curves, also
-of runs that are being trained. port: 0 = any free one. open: whether to open the browser. out: every result is written
-there as well, as `sample` would. host: the address to listen at; with any other than this machine's own, others on the
-network who know the token can use the studio. origin: the address of a proxy in front of it. token: at least 16
-characters, by default random; token=none needs no token, on this machine alone. queue: number of jobs that may wait.
+run: the run folder to sample from; by default demo, the network that ships with the package. runs: a folder of runs,
+shown as a gallery: figures, grids, attention and curves, also of runs that are being trained. port: 0 = any free one.
+open: whether to open the browser. out: every result is written there as well, as `sample` would. host: the address to
+listen at; with any other than this machine's own, others on the network who know the token can use the studio. origin:
+the address of a proxy in front of it. token: at least 16 characters, by default random; token=none needs no token, on
+this machine alone. queue: number of jobs that may wait.
 
 Ctrl+C ends the studio. Example:
 
@@ -26,6 +27,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.config.packaged import DEMO
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.writable import check_folder
 
@@ -41,7 +43,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def main() -> None:
     """Serve the studio until Ctrl+C."""
-    args = DEFAULTS | parse_args(sys.argv[1:], ARGUMENTS)
+    arguments = sys.argv[1:]
+    if not any(argument.startswith("run=") for argument in arguments):
+        arguments = [f"run={DEMO}", *arguments]
+    args = DEFAULTS | parse_args(arguments, ARGUMENTS)
     check(args)
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UserError(f"studio: needs the package {missing[0]}; pip install 'ragaf_exp[studio]'")
@@ -52,9 +57,7 @@ def main() -> None:
 
 
 def check(args: dict[str, Any]) -> None:
-    """UserError where an argument is missing or invalid; a missing token is made."""
-    if not args.get("run"):
-        raise UserError("run=: missing; give run=DIR, such as run=runs/latest")
+    """UserError where an argument is invalid; a missing token is made."""
     for key, (low, high) in RANGES.items():
         if not low <= args[key] <= high:
             raise UserError(f"{key}={args[key]}: must be between {low} and {high}")

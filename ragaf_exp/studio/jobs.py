@@ -110,9 +110,9 @@ class Jobs:
             self._sweep()
             if any(other.client == job.client for other in self._active()):
                 raise Busy("your last job is not done yet; stop it first")
-            if len(self._waiting) >= self.capacity:
-                raise Busy(f"busy: {len(self._waiting)} jobs are waiting; try again in some seconds")
             ahead = len(self._waiting) + (self.running is not None)
+            if ahead > self.capacity:
+                raise Busy(f"busy: {ahead - 1} jobs are waiting; try again in some seconds")
             self._waiting.append(job)
             job.report("queued", ahead=ahead)
             self._changed.notify()

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.commands.edit import IMAGE, MASK
 from ragaf_exp.config.build import build
+from ragaf_exp.config.packaged import FOLDER
 from ragaf_exp.config.stages import FIRST, LAST, STAGES
 from ragaf_exp.core.edits import GROWTH, STRENGTH
 from ragaf_exp.core.hashing import json_digest
@@ -65,7 +66,8 @@ class Loaded:
         """Name and checksum of the run, for recipes."""
         path = self.folder.path
         checksums = newest_checksums(self.folder.checkpoints)
-        return {"name": f"{path.parent.name}/{path.name}", "checksum": json_digest(checksums, 12)}
+        name = path.name if path.parent == FOLDER.resolve() else f"{path.parent.name}/{path.name}"
+        return {"name": name, "checksum": json_digest(checksums, 12)}
 
     @cached_property
     def takes_image(self) -> bool:

@@ -5,30 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ragaf_exp.assembly.parts import Parts
-from ragaf_exp.core.edits import RegionEdit, RegionEdits
-from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.types import Example, Item, Regions
+from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.loader import collate
-from ragaf_exp.data.sizes import size_text
 from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, OBJECT_COLOURS, nearest_colour
 from ragaf_exp.data.uploads import png
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
 from ragaf_exp.inference.recipes import SketchRecipe
-from ragaf_exp.regions.editing import rebuild
+from ragaf_exp.inference.recipes.apply import apply, strokes_of
 from ragaf_exp.studio import attention
 from ragaf_exp.studio.events import Picture, Report
 from ragaf_exp.studio.loaded import Loaded
 from ragaf_exp.studio.observe import RegionRecord, Steps, record_regions
 
 KEY = "sample"  # of every item that is sampled by hand: the same drawing, words and seed give the same image
-PLAIN = RegionEdit()
 
 
 @dataclass
@@ -113,36 +109,10 @@ def example_of(run: Loaded, parts: Parts, recipe: SketchRecipe) -> Example:
     Raises:
         UserError: Its size is not that of the run.
     """
-    if recipe.size != run.size:
-        raise UserError(f"recipe: is {size_text(*recipe.size)}, and this run samples {size_text(*run.size)}; "
-                        "draw it again at this size")  # fmt: skip
-    sketch = recipe.sketch.astype(np.float32) / 255
-    regions, order = _regions(parts, sketch, recipe.labels)
+    sketch = strokes_of(recipe)
+    regions, edits = apply(recipe, parts.prepare.regions, run.size)
     item = Item(KEY, np.zeros((*run.size, 3), np.uint8), recipe.caption, drawing=sketch)
-    example = Example(item, sketch, regions, parts.prepare.graph(regions), _edits(recipe, order))
-    return parts.request(example, {})
-
-
-def _regions(parts: Parts, sketch: np.ndarray, labels: np.ndarray) -> tuple[Regions, list[int]]:
-    """The regions of a recipe, and the label of each; unedited labels have the background and nesting of the extractor."""
-    extracted = parts.prepare.regions(sketch)
-    if np.array_equal(extracted.labels, labels):
-        return extracted, list(range(extracted.count))
-    regions, order = rebuild(labels)
-    return regions, order.tolist()
-
-
-def _edits(recipe: SketchRecipe, order: list[int]) -> RegionEdits | None:
-    """The edits of the regions by their index; None where nothing is edited, which samples as without the studio."""
-    by_label = dict(enumerate(recipe.regions))
-    edits = tuple(by_label.get(label, PLAIN) for label in order)
-    redo = frozenset(i for i, label in enumerate(order) if label in recipe.redo)
-    if recipe.keep is None:
-        plain = all(replace(edit, locked=False) == PLAIN for edit in edits)
-        return None if plain else RegionEdits(edits)
-    if not any(not edits[i].locked for i in redo):
-        raise UserError("recipe: redo: names no region that is not locked; select one, or unlock it")
-    return RegionEdits(edits, recipe.keep, redo, recipe.redo_strength, recipe.grow)
+    return parts.request(Example(item, sketch, regions, parts.prepare.graph(regions), edits), {})
 
 
 def _expected_steps(pipeline: Pipeline, recipe: SketchRecipe) -> int:

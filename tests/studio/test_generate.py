@@ -210,6 +210,7 @@ def test_an_unexpected_failure_ends_the_job_and_the_next_one_works(finish, recip
     assert finish(recipe)[-1]["event"] == "done"
 
 
+@pytest.mark.long
 def test_memory_stays_flat_over_jobs(finish, recipe, worker):
     import gc
 
