@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PATIENCE = 60.0  # s, on a loaded machine
+PATIENCE = 120.0  # s, on a loaded machine
 Points = Sequence[tuple[float, float]]  # shares of the drawing's width and height
 
 

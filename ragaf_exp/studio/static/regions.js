@@ -74,7 +74,7 @@ function refresh(region, { item, chip, prompt, lock, inputs, more, toggle, words
   chip.setAttribute('aria-pressed', String(on));
   chip.setAttribute('aria-label', `Select ${label}`);
   if (prompt.value !== region.prompt) prompt.value = region.prompt;
-  prompt.placeholder = region.background ? 'background: as the caption says' : 'as the caption says';
+  prompt.placeholder = region.background ? 'background, as captioned' : 'as the caption says';
   prompt.setAttribute('aria-label', `Text of ${label}`);
   lock.setAttribute('aria-pressed', String(region.locked));
   lock.setAttribute('aria-label', `Lock ${label}`);

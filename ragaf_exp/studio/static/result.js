@@ -2,6 +2,7 @@
 import { doc, forget, keys, load, save, update } from './state.js';
 import { redraw, show, surface } from './canvas.js';
 import * as why from './why.js';
+import { restoreSettings } from './recipe.js';
 import { $, $$, decoded, h, icon, picture, press, say } from './dom.js';
 
 const MOST = 50; // finished pictures in the history
@@ -125,8 +126,7 @@ export function choose(result, restore = true) {
   Object.assign(view, { current: result, frame: null });
   if (restore && result.doc !== doc) {
     update(result.doc);
-    $('#steps').value = result.recipe.steps;
-    $('#guidance').value = result.recipe.guidance;
+    restoreSettings(result.recipe);
     say(`Picture ${result.number} restored`);
   }
   finished(result);

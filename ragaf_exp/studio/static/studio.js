@@ -4,6 +4,7 @@ import { EMPTY, doc, load, onchange, replace, selected, update } from './state.j
 import { fit, show, surface, useTool } from './canvas.js';
 import * as jobs from './jobs.js';
 import * as result from './result.js';
+import * as why from './why.js';
 import { keyboard, toolbar } from './tools.js';
 import { chooseExtractor, openFile, openPicture } from './opening.js';
 import { render } from './regions.js';
@@ -92,6 +93,11 @@ async function openExample(example) {
   render();
 }
 
+$('#ink').addEventListener('click', () => {
+  const text = selected.size === 1 && why.explain(result.view.current, [...selected][0]);
+  if (text && doc.mode === 'sketch' && surface.tool === 'select' && !jobs.job.busy) say(text);
+});
+
 // ---- share
 async function share(what) {
   $('#share').open = false;
@@ -104,6 +110,7 @@ async function share(what) {
   }
   if (!current?.image) throw new Error('There is no picture yet; press Generate first.');
   if (what === 'png') return download(name + '.png', dataBlob(current.image));
+  if (what === 'labels') return download(name + '-labels.png', await blob(`jobs/${current.job}/labels.png`));
   if (what === 'recipe') return download(name + '.json', new Blob([JSON.stringify(current.used, null, 1)], { type: 'application/json' }));
   download(`${name}.${what}`, await blob(`jobs/${current.job}/evolution.${what}`));
 }
@@ -162,7 +169,7 @@ function switchMode(mode) {
 function aboutChanged() {
   const { state, message, progress, width, height, run } = about;
   if (state === 'failed') throw new Error(about.error);
-  if (state === 'loading') {
+  if (state === 'loading' && !run) {
     say(message);
     $('#progress').value = progress;
   }
@@ -171,6 +178,8 @@ function aboutChanged() {
   aboutChanged.done = true;
   document.title = `RAGAF studio: ${run.name}, ${width} \u00D7 ${height}`;
   Object.assign($('#steps'), { value: about.defaults.steps, min: about.limits.steps[0], max: about.limits.steps[1] });
+  $('#scheduler').replaceChildren(...about.schedulers.map(name => new Option(name, name, false, name === about.defaults.scheduler)));
+  for (const id of ['strength', 'redo_strength']) Object.assign($('#' + id), { value: about.defaults[id], min: about.limits.strength[0], max: about.limits.strength[1] });
   Object.assign($('#guidance'), { value: about.defaults.guidance, min: about.limits.guidance[0], max: about.limits.guidance[1] });
   $('#extractor').replaceChildren(new Option('Lines as drawn', ''), ...about.extractors.map(name => new Option(`Lines by ${name}`, name)));
   $('#modes').hidden = about.task.jobs.length < 2;
@@ -202,5 +211,5 @@ render();
 refresh();
 poll(aboutChanged).then(() => {
   $('#progress').value = 0;
-  if (!jobs.job.busy) say(about.lacks.length ? about.lacks.join(' ') : 'Ready');
+  if (about.lacks.length && !jobs.job.busy) say(about.lacks.join(' '));
 }).catch(error => say(error.message, true));

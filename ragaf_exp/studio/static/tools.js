@@ -61,7 +61,10 @@ export function keyboard(generate) {
   addEventListener('keydown', event => {
     const { target, key } = event, typing = target.matches('input:not([type=range], [type=checkbox]), select'), command = event.ctrlKey || event.metaKey;
     if ($('dialog[open]')) return;
-    if (key === 'Escape') return stop();
+    if (key === 'Escape') {
+      $('#share').open = false;
+      return stop();
+    }
     if (key === 'Enter' && (command || target.id?.startsWith('prompt-'))) {
       event.preventDefault();
       return generate(command && event.shiftKey);

@@ -11,6 +11,15 @@ export function render(result, onmap) {
   $('#reasons').hidden = $('#why').hidden && $('#blend').hidden;
 }
 
+// One sentence on a region: what it reads, and how much of the sketch is in it.
+export function explain(result, id) {
+  const r = result?.regions.findIndex(region => region.id === id) ?? -1, shares = result?.attention?.regions[r];
+  if (!shares) return '';
+  const words = result.attention.words.map((word, i) => [word.word, shares[i]]).filter(([, share]) => share >= 0.05).sort((a, b) => b[1] - a[1]).slice(0, 3);
+  const sketch = result.fusion?.sketch.map(row => row[r]) ?? [], mean = sketch.reduce((a, b) => a + b, 0) / sketch.length;
+  return `Region ${id} reads ${words.map(([word, share]) => `${word} ${share.toFixed(2)}`).join(', ') || 'no word'}` + (sketch.length ? `; share of the sketch ${mean.toFixed(2)}` : '');
+}
+
 function table(head, rows) {
   const top = h('tr', {}, h('td'), ...head);
   return h('table', {}, h('thead', {}, top), h('tbody', {}, ...rows));
@@ -26,7 +35,8 @@ function header(region) {
 function attention({ attention: data, regions }, onmap) {
   $('#why').hidden = !data?.words.length;
   $('#show [data-show=word]').disabled = !data?.words.length;
-  map = surface.map = null;
+  map = null;
+  if (surface.map) onmap(null);
   if (!data?.words.length) return;
   const columns = data.words.map((word, i) => ({ ...word, i })).filter(({ word }) => !SMALL.has(word.toLowerCase()));
   const buttons = columns.map(({ word, region, i }) => {
