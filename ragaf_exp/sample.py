@@ -20,14 +20,15 @@ strength: share of the noise schedule that stage 2 runs, in (0,1]. size: width x
 square; by default the size that the run was trained at. The drawing is fitted into it. attention: whether to write
 attention maps over the timesteps; by default for a single image only, as it takes seconds.
 
-    python -m ragaf_exp.sample run=DIR image=FILE mask=FILE 'prompt="..."' out=DIR
-        [hole=white|black|transparent|opaque] [crop=around|whole] [context=0.5] [feather=0]
+    python -m ragaf_exp.sample run=DIR image=FILE mask=FILE [object=FILE] 'prompt="..."' out=DIR
+        [task=NAME] [hole=white|black|transparent|opaque] [crop=around|whole] [context=0.5] [feather=0]
         [resamplings=5] [jump=5] [steps=50]
 
 edits an image of any size: a crop around the hole is sampled and pasted back, and all other pixels stay as they are.
-hole: which pixels of the mask are the hole, where that can't be read from it. context: margin around the hole, as a share
-of its longer side. feather: width in pixels of a soft edge within the hole. resamplings, jump: RePaint's, which any run
-can inpaint with, and which a run whose task takes no image always does.
+object: a picture of what a run of insertion paints. task: one of those of a run of several. hole: which pixels of the
+mask are the hole, where that can't be read from it. context: margin around the hole, as a share of its longer side.
+feather: width in pixels of a soft edge within the hole. resamplings, jump: RePaint's, which any run can inpaint with,
+and which a run whose task takes no image always does.
 
 Networks that the config of a run made elsewhere names, such as backbone.source, are used where these arguments repeat
 them. Example:
@@ -61,7 +62,7 @@ ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
     "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str, "size": str,
     "edits": str, "keep": str,
-    "hole": str, "crop": str, "context": float, "feather": float, "resamplings": int, "jump": int,
+    "task": str, "hole": str, "crop": str, "context": float, "feather": float, "resamplings": int, "jump": int,
 }  # fmt: skip
 SKETCH, PROMPT = "sketch", "prompt"
 EDITS = ("edits", "keep")  # further columns of any task
@@ -176,15 +177,28 @@ def batch_requests(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> list
     from ragaf_exp.data.sources.names import Names
 
     table = Path(args["batch"])
-    rows, names = read_records(table, tuple(columns.kinds)), Names(table.parent)
+    rows, names = read_records(table, _table_columns(columns)), Names(table.parent)
     for number, row in enumerate(rows, 1):
         _check_edits(row, f"{table}: row {number}")
-    prompts = shortened([row.get(PROMPT, "") for row in rows], table)
+        _check_optional(row, columns, f"{table}: row {number}")
+    prompts = shortened([row.get(PROMPT) or "" for row in rows], table)
     wanted = (*columns.files, *EDITS)
     located = [{name: table.parent / (names.find(row[name]) or row[name]) for name in wanted if row.get(name)}
                for row in rows]  # fmt: skip
     return [_request(files, prompt, Path(args["out"]) / f"{i:04d}")
             for i, (files, prompt) in enumerate(zip(located, prompts, strict=True))]  # fmt: skip
+
+
+def _table_columns(columns: Columns) -> tuple[str, ...]:
+    """The columns that a table must have: all where the prompt describes the image, else the required ones."""
+    return tuple(columns.required) if IMAGE in columns.kinds else tuple(columns.kinds)
+
+
+def _check_optional(row: dict[str, Any], columns: Columns, where: str) -> None:
+    """UserError unless a row's optional columns are texts, or empty."""
+    for name in columns.optional:
+        if not isinstance(row.get(name) or "", str):
+            raise UserError(f"{where}: its {name} is no text")
 
 
 def _check_edits(row: dict[str, Any], where: str) -> None:

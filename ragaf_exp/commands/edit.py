@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.core.files import write_json, write_text
 from ragaf_exp.core.types import Batch, Example
+from ragaf_exp.data.images import read_image
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.masks.read import read_mask
 from ragaf_exp.diffusion.keeping import Known
@@ -46,6 +48,7 @@ class Job:
     mask: np.ndarray | None  # (H,W) bool, True = hole
     assumed: str  # how the mask was understood
     crop: Crop
+    others: Mapping[str, np.ndarray]  # pictures (h,w,3) uint8 of the task's other columns
     drawing: np.ndarray | None = None  # (H,W) in [0,1], in place of the request's file
 
     @property
@@ -66,6 +69,8 @@ def edit_requests(
         parts: The components of the run.
         pipeline: Its sampling pipeline.
     """
+    for request in requests:
+        parts.task.select(args.get("task", ""), request.files)
     jobs = [read_job(request, args, parts.cfg) for request in requests]  # all of them, to fail early
     repaint = None
     if IMAGE not in parts.task.columns or "resamplings" in args:
@@ -82,7 +87,7 @@ def edit_requests(
 
 
 def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
-    """Read the image and the mask of a request. Raises UserError.
+    """Read the pictures of a request. Raises UserError.
 
     Args:
         request: The request.
@@ -102,7 +107,8 @@ def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
     whole = mask is None or args.get("crop") == "whole"
     where = np.ones(picture.rgb.shape[:2], bool) if mask is None else mask
     crop = crop_around(where, cfg.data.size, args.get("context", 0.5), whole)
-    return Job(request, picture, mask, assumed, crop)
+    others = {name: read_image(path) for name, path in request.files.items() if name not in (IMAGE, MASK)}
+    return Job(request, picture, mask, assumed, crop, others)
 
 
 def make_repaint(parts: Parts, args: dict[str, Any]) -> RePaint:
@@ -151,7 +157,7 @@ def edited(
 
 def _example(job: Job, args: dict[str, Any], parts: Parts) -> Example:
     """The example that the model sees: the window, its hole, the prompt and the sketch."""
-    inputs = {IMAGE: job.crop.image(job.picture.rgb)}
+    inputs = {IMAGE: job.crop.image(job.picture.rgb), **job.others}
     if job.mask is not None:
         inputs[MASK] = job.crop.hole(job.mask).astype(np.float32)
     request, drawing = job.request, job.drawing

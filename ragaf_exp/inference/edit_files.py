@@ -98,6 +98,11 @@ def read_edits(path: Path) -> EditFile:
         raise UserError(f"{path}: no such file; give edits=FILE.json") from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); see python -m ragaf_exp.sample --help") from error
+    return parse_edits(content, path)
+
+
+def parse_edits(content: Any, path: Path) -> EditFile:
+    """Check the parsed content of a file of region edits. path: for messages. Raises UserError as `read_edits`."""
     if not isinstance(content, dict) or not isinstance(content.get("regions"), list):
         raise UserError(f'{path}: must be {{"regions": [{{"at": [0.3, 0.5], "prompt": "green"}}]}}')
     _check_keys(content, {"regions", "strength", "grow"}, str(path))

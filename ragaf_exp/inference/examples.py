@@ -44,6 +44,7 @@ def as_example(
     Returns:
         The example.
     """
+    drawing = parts.task.request_drawing(inputs) if drawing is None else drawing
     sketch = np.zeros(size, np.float32) if drawing is None else fit_drawing(drawing, size)
     regions = parts.prepare.regions(sketch)
     # the key seeds the noise: the same sketch, prompt and seed give the same image

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 
 from ragaf_exp.core.types import Example
 from ragaf_exp.data.uploads import png
-from ragaf_exp.inference.attention_recorder import AttentionFrame
 from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.studio.events import Picture
 from ragaf_exp.studio.observe import RegionRecord
@@ -19,6 +18,7 @@ from ragaf_exp.viz.attention_steps import region_means
 from ragaf_exp.viz.panels import by_word
 
 DIGITS = 3
+TimedAttention: TypeAlias = tuple[int, np.ndarray]  # timestep, and (T,h,w) attention of pixels to tokens
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _tokens(text: TextEncoder, caption: str) -> int:
     return int(text.tokenize([caption])[1].sum())
 
 
-def described(words: Words, example: Example, frames: Sequence[AttentionFrame], text: TextEncoder) -> dict[str, Any]:
+def described(words: Words, example: Example, frames: Sequence[TimedAttention], text: TextEncoder) -> dict[str, Any]:
     """Describe the attention for the page.
 
     A word of the caption is mapped by the attention of the pixels in the denoiser, a word of a prompt, which the denoiser
@@ -75,7 +75,7 @@ def described(words: Words, example: Example, frames: Sequence[AttentionFrame], 
         frames: The denoiser's attention by timestep; may be empty.
         text: The text encoder.
     """
-    steps = [(frame.t, _pixel_maps(example, frame, text)) for frame in frames]
+    steps = [(t, word_maps(example, attention, text)[1]) for t, attention in frames]
     mean = np.mean([maps for _, maps in steps], axis=0) if steps else None
     maps = [_map(words, example, mean, i) for i in range(len(words.words))]
     peaks = [float(one.max(initial=0.0)) for one in maps]
@@ -95,14 +95,22 @@ def rounded(values: np.ndarray) -> list[Any]:
     return np.round(values.astype(np.float64), DIGITS).tolist()
 
 
-def _pixel_maps(example: Example, frame: AttentionFrame, text: TextEncoder) -> np.ndarray:
-    """(words,H,W): the share of each pixel's attention that each word of the caption gets."""
-    attention = frame.attention[0].numpy()  # (T,h,w)
-    _, shares = by_word(example.item.caption, attention.reshape(len(attention), -1).T, text)
+def word_maps(example: Example, attention: np.ndarray, text: TextEncoder) -> tuple[list[str], np.ndarray]:
+    """Split the pixels' attention into words of the caption.
+
+    Args:
+        example: The item.
+        attention: (T,h,w) attention of the denoiser's pixels to the tokens of the caption.
+        text: The text encoder.
+
+    Returns:
+        The words, and the share of each pixel's attention that each gets, (words,H,W).
+    """
+    words, shares = by_word(example.item.caption, attention.reshape(len(attention), -1).T, text)
     height, width = example.sketch.shape
     small = shares.T.reshape(-1, *attention.shape[1:]).astype(np.float32)
     maps = [cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in small]
-    return np.stack(maps) if maps else np.zeros((0, height, width), np.float32)
+    return words, np.stack(maps) if maps else np.zeros((0, height, width), np.float32)
 
 
 def _map(words: Words, example: Example, pixels: np.ndarray | None, word: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from ragaf_exp.inference.recipes import ImageRecipe
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.studio.events import Report
 from ragaf_exp.studio.loaded import Loaded
-from ragaf_exp.studio.observe import Steps
+from ragaf_exp.studio.observe import Frame, Steps
 
 WHITE = 127  # grey level above which a pixel of the mask is painted
 
@@ -31,7 +31,7 @@ class Edit:
     """The result of an edit."""
 
     image: np.ndarray  # (H,W,3) or, with alpha, (H,W,4) uint8, of the size of the given one
-    frames: list[bytes]  # PNGs of the steps, of the window that was sampled
+    frames: list[Frame]  # of the window that was sampled
     seconds: float
     changed: float  # share of pixels
 
@@ -78,7 +78,7 @@ def _job(run: Loaded, recipe: ImageRecipe) -> EditJob:
     crop = crop_around(where, run.cfg.data.size, recipe.context, mask is None)
     drawing = None if recipe.sketch is None else read_drawing("sketch", content=recipe.sketch)
     request = Request(None, recipe.caption, Path("image"))
-    return EditJob(request, Picture(rgb, alpha, None), mask, "white", crop, drawing)
+    return EditJob(request, Picture(rgb, alpha, None), mask, "white", crop, drawing=drawing)
 
 
 def _mask(recipe: ImageRecipe, shape: tuple[int, ...]) -> np.ndarray:

@@ -158,7 +158,8 @@ class Studio:
         result = sample(self.run, recipe, job.report, job.stopped, job.details)
         packed = to_json(recipe, self.run.name, packed=True)
         job.files = files_of(result, packed)
-        job.bytes += sum(map(len, result.frames)) + 4 * result.image.nbytes
+        arrays = (one.nbytes for _, one in result.attention)
+        job.bytes += sum(len(frame.content) for frame in result.frames) + sum(arrays) + 4 * result.image.nbytes
         shown = to_json(recipe, self.run.name)
         shown.pop("keep", None)
         image = Picture(with_recipe(result.image, packed))
@@ -173,7 +174,7 @@ class Studio:
         content = with_recipe(edit.image, packed)
         job.files = {"result.png": lambda: content, **evolution_files(edit.frames),
                      "recipe.json": json.dumps(packed).encode}  # fmt: skip
-        job.bytes += len(content) + edit.image.nbytes + sum(map(len, edit.frames))
+        job.bytes += len(content) + edit.image.nbytes + sum(len(frame.content) for frame in edit.frames)
         shown = {key: value for key, value in packed.items() if key not in ("image", "mask", "sketch")}
         job.report("done", seconds=edit.seconds, image=Picture(content), recipe=shown, changed=edit.changed,
                    files=list(job.files))  # fmt: skip

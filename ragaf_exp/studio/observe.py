@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,14 @@ from ragaf_exp.models.model import Model
 from ragaf_exp.studio.events import Picture, Report
 
 SHARE = 0.3  # of the time of sampling that decoding pictures of its steps may take
+
+
+class Frame(NamedTuple):
+    """The estimate of the image at one step."""
+
+    stage: int
+    t: int  # timestep
+    content: bytes  # a PNG
 
 
 @dataclass
@@ -37,7 +46,7 @@ class Steps:
     report: Report
     stopped: Callable[[], bool]
     pictures: bool = True
-    frames: list[bytes] = field(default_factory=list)  # PNGs
+    frames: list[Frame] = field(default_factory=list)
     began: float = field(default_factory=time.perf_counter)
     decoding: float = 0.0  # seconds
 
@@ -45,18 +54,18 @@ class Steps:
         """Report a step of a stage. Raises Stopped if the job has been stopped."""
         if self.stopped():
             raise Stopped
-        picture = self._picture(step) if self.pictures else None
+        picture = self._picture(stage, step) if self.pictures else None
         self.report("step", stage=stage, n=step.number, of=step.count, t=step.t, image=picture)
 
-    def _picture(self, step: Step) -> Picture | None:
+    def _picture(self, stage: int, step: Step) -> Picture | None:
         """Decode the estimate of x_0; None where decoding is slow, as with large autoencoders, except at the end."""
         now = time.perf_counter()
         if self.frames and self.decoding > SHARE * (now - self.began) and step.number < step.count:
             return None
-        frame = png(to_uint8(self.codec.decode(step.x0))[0])
-        self.frames.append(frame)
+        content = png(to_uint8(self.codec.decode(step.x0))[0])
+        self.frames.append(Frame(stage, step.t, content))
         self.decoding += time.perf_counter() - now
-        return Picture(frame)
+        return Picture(content)
 
 
 @dataclass

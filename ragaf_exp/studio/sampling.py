@@ -19,10 +19,10 @@ from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
 from ragaf_exp.inference.recipes import SketchRecipe
 from ragaf_exp.inference.recipes.apply import apply, strokes_of
-from ragaf_exp.studio import attention
+from ragaf_exp.studio.attention import TimedAttention, Words, described, read_words, rounded
 from ragaf_exp.studio.events import Picture, Report
 from ragaf_exp.studio.loaded import Loaded
-from ragaf_exp.studio.observe import RegionRecord, Steps, record_regions
+from ragaf_exp.studio.observe import Frame, RegionRecord, Steps, record_regions
 
 KEY = "sample"  # of every item that is sampled by hand: the same drawing, words and seed give the same image
 
@@ -37,8 +37,9 @@ class Result:
     seconds: float
     parts: Parts
     pipeline: Pipeline
-    words: attention.Words | None = None
-    frames: list[bytes] = field(default_factory=list)  # PNGs of the steps
+    words: Words | None = None
+    frames: list[Frame] = field(default_factory=list)
+    attention: list[TimedAttention] = field(default_factory=list)  # of the pixels, in the last stage
 
     @property
     def image(self) -> np.ndarray:
@@ -93,7 +94,8 @@ def sample(run: Loaded, recipe: SketchRecipe, report: Report, stopped: Callable[
     result = Result(recipe, example, sampled.to_images(), 0.0, parts, pipeline, frames=steps.frames)
     _report_stages(result, report)
     if recorder is not None and record is not None:
-        _report_details(result, record, recorder.frames(), report)
+        result.attention = [(frame.t, frame.attention[0].numpy()) for frame in recorder.frames()]
+        _report_details(result, record, report)
     result.seconds = round(time.perf_counter() - began, 3)
     return result
 
@@ -132,13 +134,13 @@ def _report_stages(result: Result, report: Report) -> None:
         report(name, image=Picture(png(images[0])))
 
 
-def _report_details(result: Result, record: RegionRecord, frames: list, report: Report) -> None:
+def _report_details(result: Result, record: RegionRecord, report: Report) -> None:
     model, count = result.pipeline.last, result.example.regions.count
     edits = result.example.edits
     prompts = [edit.prompt for edit in edits.regions] if edits is not None else []
-    result.words = attention.read_words(result.example, prompts, record, model.text)
-    report("attention", **attention.described(result.words, result.example, frames, model.text))
+    result.words = read_words(result.example, prompts, record, model.text)
+    report("attention", **described(result.words, result.example, result.attention, model.text))
     if record.fusion:
         weights = np.stack(record.fusion)[:, :count]  # (times,N,2)
         times = [round(t * model.timesteps) for t in record.times]
-        report("fusion", t=times, sketch=attention.rounded(weights[..., 0]), text=attention.rounded(weights[..., 1]))
+        report("fusion", t=times, sketch=rounded(weights[..., 0]), text=rounded(weights[..., 1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.scoring import bindings
@@ -19,6 +19,7 @@ from ragaf_exp.regions.enclosed import Enclosed
 SOURCE = Figures(size=64, train=400)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 399))
 def test_an_item_is_what_its_caption_says(index):
     item = SOURCE.split("train")[index]
@@ -43,6 +44,7 @@ def test_items_depend_on_seed_split_and_index_alone():
     assert not np.array_equal(again[3].image, Figures(size=64, seed=1).split("train")[3].image)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1.0, 30.0), min_size=1, max_size=8), st.integers(0, 99))
 def test_discs_never_overlap_or_leave_the_page(radii, seed):
     radii, centres = place(np.random.default_rng(seed), np.sort(radii)[::-1])

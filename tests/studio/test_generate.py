@@ -87,14 +87,15 @@ def test_a_plain_drawing_gives_the_image_of_the_command_line(cli, client, finish
 def test_files_of_a_job(client, finish, recipe):
     listed = finish(recipe)
     job, names = listed[-1]["job"], one(listed, "done")["files"]
-    assert set(names) == {"stage1.png", "stage2.png", "evolution.gif", "evolution.webp", "attention.png", "labels.png",
-                          "recipe.json"}  # fmt: skip
+    assert set(names) == {"stage1.png", "stage2.png", "evolution.gif", "evolution.webp", "attention.png",
+                          "attention.gif", "labels.png", "recipe.json"}  # fmt: skip
     contents = {name: client.get(f"/api/jobs/{job}/{name}") for name in names}
     assert all(answer.status_code == 200 for answer in contents.values())
     for name in ("evolution.gif", "evolution.webp"):
         moving = Image.open(io.BytesIO(contents[name].content))
         assert moving.n_frames == 4 and moving.size == (256, 256)
         assert contents[name].headers["content-type"] == f"image/{name[10:]}"
+    assert Image.open(io.BytesIO(contents["attention.gif"].content)).n_frames == 2
     assert np.array_equal(pixels(contents["stage2.png"].content), pixels(one(listed, "done")["image"]))
     assert json.loads(contents["recipe.json"].content)["caption"] == recipe["caption"]
     assert set(np.unique(pixels(contents["labels.png"].content))) == {0, 1, 2}

@@ -134,6 +134,7 @@ class TinyText(TextEncoder):
         self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
 
     trained = True  # from scratch, with the denoiser
+    token_table = "token.weight"
 
     @property
     def fingerprint(self) -> str:
