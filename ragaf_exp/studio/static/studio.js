@@ -8,7 +8,8 @@ import * as why from './why.js';
 import { keyboard, toolbar } from './tools.js';
 import { chooseExtractor, openFile, openPicture } from './opening.js';
 import { render } from './regions.js';
-import { maskOf, openDrawing, openRecipe, pack, unpack } from './recipe.js';
+import { maskOf, openDrawing, openRecipe, pack, recipeOf, unpack } from './recipe.js';
+import { drawAll } from './strokes.js';
 import { openGallery, closeGallery } from './gallery.js';
 import { $, $$, dataBlob, download, h, picture, roving, say, toDataURL } from './dom.js';
 
@@ -79,7 +80,7 @@ async function examples() {
 function thumbnail(example) {
   if (example.image ?? example.photo) return picture(example.image ?? example.photo, '', 'pixel');
   const canvas = h('canvas', { width: 88, height: 88, 'aria-hidden': 'true' });
-  import('./strokes.js').then(({ drawAll }) => drawAll(canvas.getContext('2d'), example.strokes.map(stroke => ({ ...stroke, width: stroke.width * 1.6 }))));
+  drawAll(canvas.getContext('2d'), example.strokes.map(stroke => ({ ...stroke, width: stroke.width * 1.6 })));
   return canvas;
 }
 
@@ -102,9 +103,10 @@ $('#ink').addEventListener('click', () => {
 async function share(what) {
   $('#share').open = false;
   const { current } = result.view, name = `ragaf-${current?.number ?? 0}`;
-  const recipe = current?.used ?? (doc.labels && (await import('./recipe.js')).recipeOf(doc));
+  const recipe = current?.used ?? (doc.labels && recipeOf(doc));
   if (what === 'link') {
     if (!recipe) throw new Error('There is nothing to share yet; draw something first.');
+    if (recipe.kind === 'edit') throw new Error('A link cannot hold a photo; save the picture (PNG) instead.');
     await navigator.clipboard.writeText(`${location.origin}${location.pathname}#r=${await pack(recipe)}`);
     return say('Link copied. It holds the drawing, the texts and the settings.');
   }

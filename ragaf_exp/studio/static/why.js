@@ -1,5 +1,6 @@
 // Why a picture looks as it does: attention of regions to words, and the fusion of sketch and text over timesteps.
-import { chipColour, surface } from './canvas.js';
+import { surface } from './canvas.js';
+import { colour } from './labels.js';
 import { $, decoded, h, svg } from './dom.js';
 
 const SMALL = new Set(['a', 'an', 'the', ',', '.', 'of', 'and', 'with', 'on']);
@@ -27,7 +28,7 @@ function table(head, rows) {
 
 function header(region) {
   const cell = h('th', { scope: 'row', textContent: region.id });
-  Object.assign(cell.style, { background: chipColour(region), color: '#16181c' });
+  Object.assign(cell.style, { background: colour(region), color: '#16181c' });
   cell.setAttribute('aria-label', `Region ${region.id}`);
   return cell;
 }
@@ -89,11 +90,11 @@ function fusion({ fusion: data, regions }) {
   chart.append(svg('text', { x: 34, y: 140 }, `noise, t = ${data.t[0]}`), svg('text', { x: 410, y: 140, 'text-anchor': 'end' }, `image, t = ${data.t[last] ?? data.t[0]}`));
   regions.forEach((region, r) => {
     const points = data.sketch.map((row, i) => `${x(i)},${y(row[r] ?? 0)}`).join(' ');
-    chart.append(svg('polyline', { class: 'halo', points }), svg('polyline', { points, stroke: chipColour(region, 60) }));
+    chart.append(svg('polyline', { class: 'halo', points }), svg('polyline', { points, stroke: colour(region, 60) }));
   });
   $('#legend').replaceChildren(...regions.map(region => {
     const mark = h('i');
-    mark.style.background = chipColour(region, 60);
+    mark.style.background = colour(region, 60);
     return h('span', {}, mark, `${region.id}${region.background ? ' background' : region.prompt && ' ' + region.prompt}`);
   }));
   const head = regions.map(region => h('th', { scope: 'col', textContent: region.id }));

@@ -199,8 +199,8 @@ def test_picture_holds_its_recipe(studio, tmp_path):
     studio.write(0.28, 0.5, "red")
     studio.page.fill("#seed", "42")
     studio.generate()
-    kept = studio.state()
-    files = {what: save(studio, what, tmp_path) for what in ("png", "recipe")}
+    drawn = studio.state()
+    files = {what: _save(studio, what, tmp_path) for what in ("png", "recipe")}
     assert json.loads(files["recipe"].read_text())["seed"] == 42
     for file in files.values():
         studio.blank()
@@ -208,11 +208,11 @@ def test_picture_holds_its_recipe(studio, tmp_path):
         until(lambda: studio.status == "Recipe opened", "recipe")
         state = studio.state()
         assert (state["seed"], len(state["strokes"])) == (42, 2)
-        assert np.array_equal(state["labels"], kept["labels"])
-        assert [r["prompt"] for r in state["regions"]] == [r["prompt"] for r in kept["regions"]]
+        assert np.array_equal(state["labels"], drawn["labels"])
+        assert [r["prompt"] for r in state["regions"]] == [r["prompt"] for r in drawn["regions"]]
 
 
-def save(studio: StudioPage, what: str, folder: Path) -> Path:
+def _save(studio: StudioPage, what: str, folder: Path) -> Path:
     with studio.page.expect_download() as download:
         studio.page.click("#share summary")
         studio.page.click(f"[data-save={what}]")
@@ -296,7 +296,7 @@ def test_label_map_opens_again(studio, tmp_path):
     """Regions saved as a label map are those of the drawing on which it is opened."""
     studio.two_shapes()
     studio.generate()
-    labels, file = studio.state()["labels"], save(studio, "labels", tmp_path)
+    labels, file = studio.state()["labels"], _save(studio, "labels", tmp_path)
     studio.blank()
     studio.page.set_input_files("#file", file)
     until(lambda: len(studio.state()["regions"]) == 3, "regions of the label map")
