@@ -17,11 +17,11 @@ from tiny_sd import save_sd
 from eval.insertion import judged
 from eval.metrics.shapes import shape_of
 from eval.rivals.examples import paste, telea
-from eval.rivals.holes import cutout
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.cutout import cutout, focused
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.sources.insertion import NAMES, Insertion
 from ragaf_exp.data.sources.shapes import SHAPE_NAMES, SHAPES, pose
@@ -88,6 +88,16 @@ def test_truth_is_right_and_a_filled_hole_is_not(items):
     empty = [judged(telea(example_of(item)), example_of(item)) for item in items]
     for name in ("object_colour", "object_shape", "object_fill"):
         assert np.mean([row[name] for row in truth]) >= 0.95 and np.mean([row[name] for row in empty]) <= 0.1
+
+
+def test_an_object_is_enlarged_and_a_photograph_stays(items):
+    for item in items:
+        large = cutout(focused(item.conditions["object"])) > 0
+        rows, columns = np.flatnonzero(large.any(1)), np.flatnonzero(large.any(0))
+        sides = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+        assert 54 <= max(sides) <= 64 and abs(rows[0] + rows[-1] - 63) <= 6 and abs(columns[0] + columns[-1] - 63) <= 6
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    assert (focused(noise) == noise).all()
 
 
 def test_the_paste_has_the_picture_s_shape(items):

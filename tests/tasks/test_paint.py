@@ -172,3 +172,23 @@ def test_users_paintings_train(tiny, painting, tmp_path):
     path = run(compose_config([*words, *own, f"runs={tmp_path / 'runs'}"])).path
     metrics = json.loads((path / "metrics.json").read_text())["metrics"]
     assert "sketch_f1" in metrics and "wrong_followed" in metrics, "the painting's colours are not the target's"
+
+
+# --- the study
+
+
+def test_guidance_and_sdedit_are_measured(cli, refused, trained, finished, tmp_path):
+    from ragaf_exp.evaluation.painting.__main__ import main as study
+
+    out = tmp_path / "painting.json"
+    named = (f"out={out}", "items=4", "guidance=[1,3]", "starts=[0.5]")
+    status, printed, err = cli(study, f"run={trained}", *named)
+    assert status == 0, err
+    figures = json.loads(out.read_text())["figures"]
+    names = {"guidance_1/wrong_followed", "guidance_3/wrong_followed", "sdedit_0.5/sketch_f1", "paint/sketch_f1"}
+    assert names <= set(figures)
+    assert figures["flood_fill/delta_e_hints"]["value"] < 15 and "SDEdit from 0.5" in printed
+    assert "guidance_1/delta_e_hints" not in figures, "no hint is right there"
+    refused(study, f"run={finished}", *named, says=("its task has no colour hints",))
+    refused(study, f"run={trained}", f"out={out}", "starts=[2]", says=("starts=[2]: each must be between",))
+    refused(study, f"run={trained}", f"out={out}", "guidance=[a]", says=("must be numbers",))
