@@ -26,7 +26,7 @@ from ragaf_exp.diffusion.repaint import Calls, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, read_picture
 from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
-from ragaf_exp.inference.pipeline import Pipeline, stage_images
+from ragaf_exp.inference.pipeline import Pipeline, StageWatch, stage_images
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.tasks.holes import HOLE, touched
@@ -49,6 +49,7 @@ class Job:
     assumed: str  # how the mask was understood
     crop: Crop
     others: Mapping[str, np.ndarray]  # pictures (h,w,3) uint8 of the task's other columns
+    drawing: np.ndarray | None = None  # (H,W) in [0,1], in place of the request's file
 
     @property
     def empty(self) -> bool:
@@ -128,7 +129,9 @@ def make_repaint(parts: Parts, args: dict[str, Any]) -> RePaint:
                    sampler.guidance, sampler.sketch_guidance)  # fmt: skip
 
 
-def edited(job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline) -> np.ndarray:
+def edited(
+    job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline, watch: StageWatch | None = None
+) -> np.ndarray:
     """Sample the window of a job and put the result back.
 
     Args:
@@ -136,12 +139,13 @@ def edited(job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline) -> 
         args: feather and polarity are used.
         parts: The components of the run.
         pipeline: Its sampling pipeline.
+        watch: Called with the number of the stage and the step after each; it may raise Stopped.
 
     Returns:
         (H,W,3) uint8 at the image's size.
     """
     example = _example(job, args, parts)
-    sampled = pipeline(collate([example]))
+    sampled = pipeline(collate([example]), watch)
     for images in stage_images(sampled).values():
         check_finite(images.float().cpu().numpy(), [job.request.name])
     result, picture = sampled.to_images().final[0], job.picture.rgb
@@ -156,8 +160,8 @@ def _example(job: Job, args: dict[str, Any], parts: Parts) -> Example:
     inputs = {IMAGE: job.crop.image(job.picture.rgb), **job.others}
     if job.mask is not None:
         inputs[MASK] = job.crop.hole(job.mask).astype(np.float32)
-    request, drawing = job.request, None
-    if request.sketch is not None:
+    request, drawing = job.request, job.drawing
+    if drawing is None and request.sketch is not None:
         drawing = read_inputs(Request(request.sketch, "", request.out), args.get("polarity", "auto"))[SKETCH]
     return as_example(drawing, request.prompt, parts, (job.crop.size, job.crop.size), inputs)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.config.packaged import check_run
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.safe_files import is_folder
@@ -67,7 +68,7 @@ def _run(args: dict[str, Any], overrides: list[str], followed: dict[str, str]) -
         folder = figures_folder(folder, Path(args["out"]))
     else:
         for path in (folder.path, folder.samples, *filter(is_folder, folder.samples.glob("*"))):
-            check_folder(path, "run", "give out=FOLDER for the metrics")
+            check_run(path, "give out=FOLDER for the metrics")
     if overrides:
         folder.followed |= named_by(overrides)
         cfg = composed_over(cfg, compose_config(overrides), overrides)

@@ -75,6 +75,7 @@ Rank = Annotated[int, Range(1, 1_024, "above, a low-rank update is no smaller th
 Slots = Annotated[int, Range(1, 64, "attention keys per region; the cost grows with them")]
 Reach = Annotated[int, Range(0, 64, "cells around a region; no grid is wider")]
 Patch = Annotated[int, Range(1, 32, "pixels; a latent pixel holds 3 patch^2 channels")]
+PatchOrNone = Annotated[int, Range(0, 32, "latent cells; 0 is none")]
 Tile = Annotated[int, Range(0, 8_192, "pixels; 0, or more than the picture has, means no tiling")]
 Multiplier = Annotated[int, Range(1, 32, "times the base's channels; Stable Diffusion goes up to 4")]
 MaskStrength = Annotated[float, Range(0.0, 1_000.0, "above, masked logits overflow in half precision; 0 is learned")]

@@ -10,6 +10,7 @@ from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.fit import fit_drawing
 from ragaf_exp.data.images import read_drawing, read_image
+from ragaf_exp.inference.recipes.apply import strokes_of
 from ragaf_exp.inference.requests import Request
 
 SKETCH = "sketch"  # the column whose files are drawings
@@ -22,6 +23,8 @@ def read_inputs(request: Request, polarity: str) -> dict[str, np.ndarray]:
     Raises UserError for a file that cannot be read. polarity: of the sketch, as read_drawing takes it.
     """
     inputs = {name: read_image(path) for name, path in request.files.items()}
+    if request.recipe is not None:
+        return {SKETCH: strokes_of(request.recipe), **inputs}
     return inputs if request.sketch is None else {SKETCH: read_drawing(request.sketch, polarity), **inputs}
 
 

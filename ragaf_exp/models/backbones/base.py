@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -37,6 +38,13 @@ class Backbone(PretrainedModule, ABC):
     cross_layers: int
     attention_layers: ClassVar[Mapping[str, tuple[str, ...]]]
     projections: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def check_source(cls, settings: Mapping[str, Any]) -> None:
+        """Raise UserError if the source is that of another backbone. settings: config group `backbone`.
+
+        The codec, the text encoder and the process have the same source by default. This is called before they are built.
+        """
 
     @abstractmethod
     def shapes(self, height: int, width: int) -> dict[str, Shape]:
@@ -103,6 +111,9 @@ class Backbone(PretrainedModule, ABC):
     def lora_layers(self) -> dict[str, Tensor]:
         """Return the adapters in the format of diffusers' load_lora_weights; empty if there are none or no such format."""
         return {}
+
+    def write_lora(self, folder: Path, layers: dict[str, Tensor]) -> None:
+        """Write the result of `lora_layers` as a file that load_lora_weights of the family's pipeline reads."""
 
     @contextmanager
     def watch_attention(self, watch: Callable[[Tensor], object]) -> Iterator[None]:

@@ -77,8 +77,6 @@ def save_lora(model: Model, folder: Path) -> Path | None:
     layers = model.backbone.lora_layers()
     if not layers:
         return None
-    from diffusers import StableDiffusionPipeline
-
     remove_folder(folder)
-    write_folder(folder, lambda path: StableDiffusionPipeline.save_lora_weights(path, unet_lora_layers=layers))
+    write_folder(folder, lambda path: model.backbone.write_lora(path, layers))
     return folder

@@ -25,6 +25,7 @@ FACTS = {  # title of a difficulty group's fact, and whether it is a share of th
     "objects": ("Objects in the scene", False),
     "shapes": ("Shapes of the scene", False),
     "pairs": ("Colour-shape pairs", False),
+    "relations": ("Relation that distinguishes the object", False),
 }
 
 
