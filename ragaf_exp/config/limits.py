@@ -86,6 +86,8 @@ if TYPE_CHECKING:  # a config gives lists, and constructors have tuples as defau
     Points = Sequence[str]
     Area = Sequence[float]
     Flags = Sequence[str]
+    Names = Sequence[str]
+    Weights = Sequence[float]
     ObjectScale = Sequence[float]
 else:
     UNetWidths = Annotated[list[UNetWidth], Length(2, 8, "[64,128]")]
@@ -94,6 +96,8 @@ else:
     Points = Annotated[list[str], Length(0, 64, "[in,mid]", distinct=True)]
     Area = Annotated[list[Share], Length(2, 2, "[0.0,0.5]")]
     Flags = Annotated[list[str], Length(0, 16, "[error]", distinct=True)]
+    Names = Annotated[list[str], Length(1, 16, "[inpaint,remove]", distinct=True)]
+    Weights = Annotated[list[Annotated[float, Range(0.0, 1e6, "relative shares")]], Length(0, 16, "[1.0,2.0]")]
     ObjectScale = Annotated[list[Part], Length(0, 2, "[0.2,0.95]")]
 
 # diffusion and sampling

@@ -19,6 +19,8 @@ from ragaf_exp.core.files import parse_json
 from ragaf_exp.core.safe_files import read_bounded
 from ragaf_exp.core.types import Regions
 from ragaf_exp.data.lengths import shortened
+from ragaf_exp.inference.recipes.files import read_recipe
+from ragaf_exp.inference.recipes.types import SketchRecipe
 from ragaf_exp.regions.points import nearest_region, region_at, region_points
 
 KINDS = {"prompt": (str, "a text"), "importance": (float, "a number"), "outline": (float, "a number"),
@@ -84,13 +86,23 @@ class EditFile:
 
 
 def read_edits(path: Path) -> EditFile:
-    """Read a file of region edits. Raises UserError, one line that names the entry, if it is not valid."""
+    """Read a file of region edits, or those of a recipe, whose regions are then named by a point in each.
+
+    Raises UserError, one line that names the entry, if it is not valid.
+    """
+    if (recipe := read_recipe(path)) is not None:
+        return _of_recipe(path, recipe)
     try:
         content = parse_json(read_bounded(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give edits=FILE.json") from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); see python -m ragaf_exp.sample --help") from error
+    return parse_edits(content, path)
+
+
+def parse_edits(content: Any, path: Path) -> EditFile:
+    """Check the parsed content of a file of region edits. path: for messages. Raises UserError as `read_edits`."""
     if not isinstance(content, dict) or not isinstance(content.get("regions"), list):
         raise UserError(f'{path}: must be {{"regions": [{{"at": [0.3, 0.5], "prompt": "green"}}]}}')
     _check_keys(content, {"regions", "strength", "grow"}, str(path))
@@ -102,6 +114,13 @@ def read_edits(path: Path) -> EditFile:
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
     return EditFile(path, edits, **numbers)
+
+
+def _of_recipe(path: Path, recipe: SketchRecipe) -> EditFile:
+    points = region_points(recipe.labels, len(recipe.regions))
+    edited = [i for i, edit in enumerate(recipe.regions) if edit != RegionEdit() or i in recipe.redo]
+    edits = tuple(NamedEdit(points[i], recipe.regions[i]) for i in edited)
+    return EditFile(path, edits, recipe.redo_strength, recipe.grow)
 
 
 def _named(entry: Any, where: str) -> NamedEdit:

@@ -20,6 +20,7 @@ from ragaf_exp.core.safe_files import is_regular, names_in
 log = logging.getLogger(__name__)
 SCHEMA = 1
 PARTS = ("model", "ema", "optimizer")
+EMA_FILE = "ema.safetensors"
 STEP = re.compile(r"[0-9]{8}")  # a checkpoint's name
 
 
@@ -78,13 +79,13 @@ def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Che
     Args:
         folder: The run's folder of checkpoints.
         stage: The stage's name.
-        parts: The parts to load, of PARTS; the others stay empty.
+        parts: The parts to load, of PARTS; the others stay empty. With none, a checkpoint must hold all of them.
 
     Returns:
         The checkpoint, or None if there is none.
     """
     for path in _steps(folder, stage):
-        fault = _fault(path)
+        fault = _fault(path, parts or PARTS)
         if fault is None:
             state = read_json(path / "state.json")
             tensors = {part: load_file(path / f"{part}.safetensors") if part in parts else {} for part in PARTS}
@@ -94,18 +95,27 @@ def load_newest(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Che
     return None
 
 
-def newest_whole(folder: Path, stage: str) -> Path | None:
-    """Return the folder of a stage's newest valid checkpoint, or None if there is none."""
-    return next((path for path in _steps(folder, stage) if _fault(path) is None), None)
+def newest_whole(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Path | None:
+    """Return the folder of a stage's newest valid checkpoint.
+
+    Args:
+        folder: The run's folder of checkpoints.
+        stage: The stage's name.
+        parts: The parts that it must hold, of PARTS. A run that was exported holds the averaged weights alone.
+
+    Returns:
+        The checkpoint's folder, or None if there is none.
+    """
+    return next((path for path in _steps(folder, stage) if _fault(path, parts) is None), None)
 
 
 def newest_checksums(folder: Path) -> dict[str, str]:
     """Return stage -> sha256 of the EMA weights of its newest valid checkpoint."""
     checksums = {}
     for stage in STAGES:
-        path = newest_whole(folder, stage)
+        path = newest_whole(folder, stage, ("ema",))
         if path is not None:
-            checksums[stage] = read_json(path / "state.json")["sha256"]["ema.safetensors"]
+            checksums[stage] = read_json(path / "state.json")["sha256"][EMA_FILE]
     return checksums
 
 
@@ -137,8 +147,21 @@ def _steps(folder: Path, stage: str) -> list[Path]:
     return [folder / stage / name for name in reversed(names_in(folder / stage)) if STEP.fullmatch(name)]
 
 
-def _fault(path: Path) -> str | None:
-    """Describe the damage of a checkpoint; None if it is valid."""
+def write_averaged(path: Path, stage: str, step: int, sources: dict[str, dict[str, str]]) -> None:
+    """Write the state.json of a checkpoint of the averaged weights alone, which can be sampled but not trained further.
+
+    Args:
+        path: The checkpoint's folder, which holds ema.safetensors.
+        stage: The stage's name.
+        step: Optimizer steps done.
+        sources: Part -> source of frozen weights, not stored.
+    """
+    state = {"schema": SCHEMA, "stage": stage, "step": step, "sha256": {EMA_FILE: checksum(path / EMA_FILE)}}
+    write_json(path / "state.json", state | ({"sources": sources} if sources else {}))
+
+
+def _fault(path: Path, parts: tuple[str, ...]) -> str | None:
+    """Describe the damage of a checkpoint, or the lack of one of these parts; None if it is valid."""
     try:
         state = read_json(path / "state.json")
         schema, step, sums = state["schema"], state["step"], dict(state["sha256"])
@@ -147,8 +170,11 @@ def _fault(path: Path) -> str | None:
         return "damaged (no readable state.json)"
     if isinstance(schema, int) and schema > SCHEMA:
         raise UserError(f"{path}: schema {schema} is newer than this version's {SCHEMA}; update ragaf_exp")
-    if not fits or step != int(path.name) or set(sums) != {f"{part}.safetensors" for part in PARTS}:
+    known = {f"{part}.safetensors" for part in PARTS}
+    if not fits or step != int(path.name) or EMA_FILE not in sums or not set(sums) <= known:
         return "damaged (state.json is not what was written)"
+    if absent := [part for part in parts if f"{part}.safetensors" not in sums]:
+        return f"holds averaged weights for sampling, but no {absent[0]} to train further"
     for name, expected in sums.items():
         if not is_regular(path / name) or checksum(path / name) != expected:
             return f"damaged ({name} is not what was written)"

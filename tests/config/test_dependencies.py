@@ -49,6 +49,13 @@ def test_two_bounds_for_one_package_are_refused(tmp_path):
         lowest.constraints(tmp_path / "setup.cfg")
 
 
+def test_the_tested_packages_are_those_of_the_extras_that_test_names(tmp_path):
+    text = ("[options]\ninstall_requires =\n    a>=1\n[options.extras_require]\nx =\n    b>=2\nunused =\n    c>=3\n"
+            "test =\n    ragaf_exp[x]\n    d>=4\n")  # fmt: skip
+    (tmp_path / "setup.cfg").write_text(text)
+    assert [r.name for r in lowest.tested(tmp_path / "setup.cfg")] == ["a", "d", "b"]
+
+
 def test_measured_versions_are_allowed():
     lines = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] not in "#"]
     measured = {canonicalize_name(r.name): next(iter(r.specifier)).version for r in lines}
@@ -60,7 +67,7 @@ def test_measured_versions_are_allowed():
 
 @pytest.mark.skipif("/build/lowest/" not in f"{sys.prefix}/", reason="not the environment of .ci/lowest")
 def test_installed_versions_are_the_lowest():
-    pairs = (line.split("==") for line in lowest.constraints())
+    pairs = (lowest.lowest(requirement).split("==") for requirement in lowest.tested())
     higher = [f"{name} {version(name)}, not {wanted}" for name, wanted in pairs
               if name != "wandb" and not Requirement(f"x=={wanted}").specifier.contains(version(name))]  # fmt: skip
     assert not higher, higher

@@ -21,6 +21,8 @@ from ragaf_exp.inference.pipeline import to_uint8
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.sample import main
 
+pytestmark = pytest.mark.long
+
 ONE_STAGE = "stage=coarse stage.coarse.steps=4 stage.validate_every=4 stage.checkpoint_every=4 eval.metrics=[]".split()
 TASKS = {
     "inpaint": ["+experiment=inpaint"],

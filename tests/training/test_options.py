@@ -109,6 +109,9 @@ def networks(option: str, tmp_path: Path) -> list[str]:
         "data=coco": ["sketch=canny"],
         "data=edits": ["task=remove", "sketch=canny"],
         "task=remove": ["data=removal"],
+        "task=insert": ["data=insertion"],
+        "task=multitask": ["data=mixture", "stage.accumulate=1"],
+        "data=mixture": ["task=multitask"],
         "task=white_balance": ["data=casts"],
         "sampler=heun": ["diffusion=flow"],
     }.get(option, [])
@@ -197,6 +200,7 @@ def test_every_group_has_an_option_here():
     assert {o.partition("=")[0] for o in OPTIONS} == groups - {"cluster"}  # it changes nothing that is computed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", ["data=folder", "data=openmoji", "data=coco", "data=sketchy"])
 def test_a_whole_run_on_ones_own_files(option, tiny, tmp_path):
     short = ["stage.coarse.steps=1", "stage.refine.steps=1", "stage.refine.region_steps=1"]

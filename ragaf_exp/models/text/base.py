@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from omegaconf import DictConfig
@@ -25,6 +26,7 @@ class TextEncoder(PretrainedModule, ABC):
         pooled_width: P, channels of the vector of a whole caption; 0 = the encoder has none.
         leading: Number of tokens before the first word: 1 for a start token.
         max_tokens: Longer captions are truncated to this number of tokens.
+        token_table: Name of the parameter with a row for each token of the tokenizer; "" if there is none to transfer.
         trained: Whether the encoder is trained with the denoiser; otherwise it is frozen.
     """
 
@@ -33,6 +35,7 @@ class TextEncoder(PretrainedModule, ABC):
     pooled_width: int = 0
     leading: int = 1
     max_tokens: int
+    token_table: ClassVar[str] = ""
     trained: bool
 
     @property
@@ -75,6 +78,10 @@ class TextEncoder(PretrainedModule, ABC):
         """Encode on this device while this is open, for an encoder that does nothing else meanwhile."""
         self.to(device)
         yield
+
+    def words(self) -> list[str] | None:
+        """Return the words that the training captions contain; None for an encoder that takes any text."""
+        return None
 
     @abstractmethod
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:

@@ -1,0 +1,69 @@
+"""Kind `controlnet`: a ControlNet as a folder of diffusers and as one file in the original layout, which UIs read."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from diffusers import ControlNetModel
+
+from ragaf_exp.core.tensor_files import Tensors, write_tensors
+from ragaf_exp.export.kinds import Entry, Options, Unsuitable
+from ragaf_exp.export.metadata import CONVENTION, modelspec
+from ragaf_exp.export.networks import (
+    check_loaded,
+    chosen,
+    first_stage,
+    require_pretrained_unet,
+    write_network,
+    write_preview,
+)
+from ragaf_exp.export.trained import Trained
+from ragaf_exp.models.loading import ldm
+
+KIND, FOLDER = "controlnet", "controlnet"
+NOTE = "stage 1's structure control, no regions"
+
+
+def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
+    """Write the folder and the file.
+
+    Args:
+        trained: The run.
+        out: The export's folder.
+        options: half and stage are used.
+
+    Returns:
+        Their entries.
+
+    Raises:
+        Unsuitable: The run has no ControlNet, or no other tool has its UNet.
+    """
+    stage = chosen(trained, options, first_stage(trained))
+    network = getattr(stage.model.hint, "net", None)
+    if not isinstance(network, ControlNetModel):
+        raise Unsuitable(f"its hint encoder is a {type(stage.model.hint).__name__}; only hint=controlnet has this form")
+    require_pretrained_unet(trained, stage)
+    tensors = stage.part("hint.net.", trained.unchanged("hint", network, ""))
+    file = f"control_{trained.name}.safetensors"
+    write_network(out / FOLDER, network, tensors, options.half)
+    names = ldm.controlnet_names(tensors.keys())
+    original = {f"{ldm.CONTROLNET}{names[name]}": tensor for name, tensor in tensors.items()}
+    write_tensors(out / file, original, modelspec(trained, stage, "controlnet", CONVENTION), options.half)
+    write_preview(trained, out / file)
+    check = {"tensors": tensors, "half": options.half}
+    return [
+        Entry(KIND, FOLDER, f"{NOTE}; diffusers, InvokeAI", partial(_check_folder, **check)),
+        Entry(KIND, file, f"{NOTE}; ComfyUI, A1111, Forge", partial(_check_file, **check)),
+    ]
+
+
+def _check_folder(path: Path, tensors: Tensors, half: bool) -> str:
+    check_loaded(lambda: ControlNetModel.from_pretrained(path, local_files_only=True), tensors, str(path), half)
+    return "weights as diffusers loads them, bit by bit"
+
+
+def _check_file(path: Path, tensors: Tensors, half: bool) -> str:
+    config = {"config": str(path.parent / FOLDER), "local_files_only": True}
+    check_loaded(lambda: ControlNetModel.from_single_file(str(path), **config), tensors, str(path), half)
+    return "weights as diffusers loads them, bit by bit"

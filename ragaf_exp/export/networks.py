@@ -1,0 +1,103 @@
+"""What the kinds of single files have in common: the stage that is exported, folders of diffusers, and their checks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.files import write_bytes
+from ragaf_exp.core.tensor_files import Tensors, write_tensors
+from ragaf_exp.export.kinds import CheckFailed, Options, Unsuitable
+from ragaf_exp.export.metadata import sample
+from ragaf_exp.export.trained import Trained, TrainedStage
+from ragaf_exp.models.backbones.unet_backbone import UNetBackbone
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PREVIEW = 512  # pixels of its longer side
+
+
+def chosen(trained: Trained, options: Options, usual: TrainedStage) -> TrainedStage:
+    """Return the stage that is exported.
+
+    Args:
+        trained: The run.
+        options: Its `stage` is used.
+        usual: The stage where no option names one.
+
+    Raises:
+        UserError: The run has no such stage.
+    """
+    if not options.stage:
+        return usual
+    if options.stage not in trained.stages:
+        raise UserError(f"stage={options.stage}: this run has {', '.join(trained.stages)}")
+    return trained.stages[options.stage]
+
+
+def require_pretrained_unet(trained: Trained, stage: TrainedStage) -> None:
+    """Raise Unsuitable unless the run's UNet is one that other tools have, with the text that they give it."""
+    backbone = stage.model.backbone
+    if not isinstance(backbone, UNetBackbone):
+        raise Unsuitable(f"its backbone is a {type(backbone).__name__}, no UNet")
+    if not backbone.pretrained:
+        raise Unsuitable("its backbone was trained from scratch, and no other tool has a UNet that the file fits; "
+                         "use kinds diffusers or run")  # fmt: skip
+    if not getattr(stage.model.text, "attends_padding", False):
+        raise Unsuitable("it hides the padding of captions from the denoiser, which other tools do not")
+
+
+def first_stage(trained: Trained) -> TrainedStage:
+    """The first stage of a run, whose networks know no regions."""
+    return next(iter(trained.stages.values()))
+
+
+def write_network(folder: Path, network: Any, tensors: Tensors, half: bool) -> None:
+    """Write a network as a folder that diffusers reads.
+
+    Args:
+        folder: The folder, which must not exist.
+        network: The network, on any device, for its config.
+        tensors: Its weights.
+        half: Store floats as float16.
+    """
+    folder.mkdir(parents=True)
+    network.save_config(folder)
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"}, half)
+
+
+def write_preview(trained: Trained, file: Path) -> None:
+    """Write the picture that UIs show for a file, NAME.preview.png next to it, if the run has sampled images."""
+    picture, buffer = sample(trained), io.BytesIO()
+    if picture is not None:
+        picture.thumbnail((PREVIEW, PREVIEW))
+        picture.save(buffer, "PNG")
+        write_bytes(file.with_suffix(".preview.png"), buffer.getvalue())
+
+
+def check_loaded(load: Callable[[], Any], tensors: Tensors, what: str, half: bool) -> None:
+    """Compare a network that diffusers has loaded with the run's weights.
+
+    Args:
+        load: Loads the network.
+        tensors: The run's weights.
+        what: The file, for the message.
+        half: It was stored as float16.
+
+    Raises:
+        CheckFailed: It does not load, or a weight differs in any bit.
+    """
+    try:
+        state: Mapping[str, torch.Tensor] = load().state_dict()
+    except Exception as error:  # loaders raise errors of many types
+        raise CheckFailed(f"{what}: diffusers can't load it ({error})") from error
+    if unmatched := sorted(state.keys() ^ tensors.keys()):
+        raise CheckFailed(f"{what}: {unmatched[0]} is not on both sides")
+    for name, tensor in tensors.items():
+        expected = (tensor.halved() if half else tensor).load().float()
+        if not torch.equal(state[name].float(), expected):
+            raise CheckFailed(f"{what}: {name} differs from the run's")

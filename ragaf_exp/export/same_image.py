@@ -1,0 +1,82 @@
+"""Compares an image of the exported pipeline with the run's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ragaf_exp.assembly.model import unit_of
+from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.compute.device import Compute
+from ragaf_exp.export.kinds import CheckFailed
+from ragaf_exp.export.pipeline import STAGES, RagafPipeline
+from ragaf_exp.export.sampling import IMAGE, MASK, Call, Progress
+from ragaf_exp.export.stage import read_stage_config
+from ragaf_exp.export.trained import Trained
+from ragaf_exp.inference.load import load_run, make_pipeline
+from ragaf_exp.inference.pipeline import Pipeline
+
+SIDE, STEPS, SEED = 64, 2, 0  # pixels at least, so that networks for large images are checked in seconds
+PROMPT = "a red circle"
+
+
+def check_image(folder: Path, trained: Trained, precision: str, half: bool) -> str:
+    """Sample one image with the run and with its export.
+
+    Args:
+        folder: The export's folder.
+        trained: The run.
+        precision: no, bf16 or fp16: the precision of both.
+        half: Weights were stored as float16, so that images may differ slightly.
+
+    Returns:
+        What was compared.
+
+    Raises:
+        CheckFailed: The images differ.
+    """
+    ours, side = _of_run(trained, precision)
+    sources = {source["name"]: str(trained.cfg[group].source) for group, source in _named(folder).items()}
+    pipeline = RagafPipeline.from_pretrained(folder, sources=sources)
+    theirs = _sample(pipeline.last.parts, pipeline._sampler, precision, side)
+    difference = int(np.abs(ours.astype(int) - theirs.astype(int)).max())
+    if difference and not half:
+        raise CheckFailed(f"{folder}: an image differs from the run's by {difference} of 255")
+    return f"an image of {side}x{side} pixels differs from the run's by at most {difference} of 255"
+
+
+def _of_run(trained: Trained, precision: str) -> tuple[np.ndarray, int]:
+    parts, pipeline = load_run(trained.folder, trained.cfg.copy())
+    unit = unit_of(parts.cfg, pipeline.last)
+    side = min(parts.cfg.data.size, -(-SIDE // unit) * unit)
+
+    def sampler(call: Call) -> Pipeline:
+        compute = Compute(str(pipeline.compute.device), call.compute.precision)
+        return make_pipeline(call.parts.cfg, call.parts, pipeline.coarse, pipeline.refine, compute)
+
+    return _sample(parts, sampler, precision, side), side
+
+
+def _sample(parts: Parts, sampler: Callable[[Call], Pipeline], precision: str, side: int) -> np.ndarray:
+    """(H,W,3) uint8."""
+    strokes = np.zeros((side, side), np.float32)
+    low, high = side // 4, side - side // 4
+    strokes[low:high, [low, high]] = strokes[[low, high], low:high] = 1
+    columns = parts.task.columns
+    pictures = {name: np.full((side, side, 3), 90, np.uint8) for name in columns if columns[name] == IMAGE}
+    if MASK in pictures:
+        pictures[MASK] = (np.pad(np.ones((side // 2, side // 2)), side // 4) > 0).astype(np.uint8) * 255
+    call = Call(parts, {"steps": STEPS}, None, SEED, precision, "cpu")
+    bar = SimpleNamespace(n=0, total=0, update=lambda: None)
+    progress = Progress(SimpleNamespace(_interrupt=False), None, bar)
+    final, _ = call.run(sampler, PROMPT, strokes, None, pictures, (side, side), "light", progress)
+    return final[0]
+
+
+def _named(folder: Path) -> dict[str, Any]:
+    stage = next(name for name in STAGES if (folder / name).is_dir())
+    return {group: source for group, source in read_stage_config(folder / stage)["sources"].items() if "name" in source}
