@@ -22,8 +22,8 @@ run: $(READY) ## train both stages on the embedded scenes, evaluate, report (abo
 test: $(READY) ## run the tests of the fast tier; ARGS='-m slow': only those that take an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
-test-process: $(READY) ## run the tests that start processes or interrupt runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m process $(ARGS)
+test-long: $(READY) ## run the tests that start processes, interrupt runs or take seconds each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "process or long" $(ARGS)
 
 slurm-test: $(READY) ## install a one-node SLURM and run a fault matrix on it: needs root on Debian
 	tests/slurm/install.sh
@@ -31,6 +31,9 @@ slurm-test: $(READY) ## install a one-node SLURM and run a fault matrix on it: n
 
 eval: $(READY) ## evaluate a run again: make eval RUN=runs/latest
 	$(BIN)/python -m eval run=$(or $(RUN),runs/latest) $(ARGS)
+
+studio: $(READY) ## open the studio in the browser: make studio RUN=runs/latest
+	$(BIN)/python -m ragaf_exp.studio run=$(or $(RUN),runs/latest) $(ARGS)
 
 bench: $(READY) ## measure the speeds in the README
 	$(BIN)/python -m ragaf_exp.bench $(ARGS)
@@ -51,4 +54,4 @@ docs: .venv/.docs ## build the documentation's site into site/; a warning is an 
 clean: ## remove .venv and caches, but not runs/
 	rm -rf .venv .pytest_cache .ruff_cache build site *.egg-info
 
-.PHONY: help setup run test test-process slurm-test eval bench lint docs clean
+.PHONY: help setup run test test-long slurm-test eval studio bench lint docs clean

@@ -23,6 +23,16 @@ def requirements(setup: Path = SETUP) -> dict[str, list[Requirement]]:
             for extra, text in lists.items()}  # fmt: skip
 
 
+def tested(setup: Path = SETUP) -> list[Requirement]:
+    """The requirements of the extra `test`: the package's own, and those of the extras that it names."""
+    config = configparser.ConfigParser()
+    config.read(setup)
+    lines = config["options.extras_require"]["test"].split("\n")
+    extras = {extra for line in lines if line.startswith("ragaf_exp[") for extra in Requirement(line).extras}
+    lists = requirements(setup)
+    return [requirement for extra in ("", "test", *sorted(extras)) for requirement in lists[extra]]
+
+
 def lowest(requirement: Requirement) -> str:
     """`name==version` with the lowest version that is allowed. ValueError where nothing bounds it from below."""
     bounds = [bound.version for bound in requirement.specifier if bound.operator in INCLUSIVE]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from eval.metrics.colour import angular_error, delta_e_2000, mse_255
 from eval.metrics.holes import kept_unchanged, l1_hole, psnr_hole, ssim_hole
 from eval.scoring import Scoring, Values
+from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example
 from ragaf_exp.data.sources.palette import delta_e, to_lab
 
@@ -61,6 +62,13 @@ def _each(s: Scoring, score: Callable[[np.ndarray, Example], float]) -> list[flo
     """The score of each image; None where the hole is empty."""
     pairs = zip(s.images, s.examples, strict=True)
     return [score(image, e) if _hole(e).any() else None for image, e in pairs]
+
+
+def holes_of(examples: Sequence[Example]) -> Sequence[np.ndarray] | None:
+    """The hole of each example, (H,W) bool; None where the task has no holes."""
+    if not examples or "hole" not in examples[0].conditions:
+        return None
+    return LazyItems(lambda i: _hole(examples[i]), len(examples))
 
 
 def _hole(example: Example) -> np.ndarray:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from eval import scoring
 from eval.checks import SHOWN, guard, matched, sizes_apart
 from eval.edges import reader_of
+from eval.hole_folders import hole_values, holes_of
 from eval.images import ImageSet, ahead
 from eval.items import ItemRow, write_items
 from eval.metrics.image import check_window
@@ -27,6 +30,7 @@ from ragaf_exp.core.files import write_json
 from ragaf_exp.data.decode import read_labels
 from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.listing import in_short
+from ragaf_exp.data.masks.read import read_mask
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,17 @@ class Sources:
     captions: Path | None = None
     sketches: Path | None = None
     masks: Path | None = None
+    hole: str = ""  # which pixels of the masks are a hole; "" for masks with the values of phrases
     training: Path | None = None  # the images that the model was trained on
     skip_damaged: bool = False
+
+    def check(self) -> None:
+        """Raise UserError where a source needs another one."""
+        if self.masks and not (self.captions or self.hole):
+            raise UserError("masks=: needs captions=FILE.jsonl with phrases, which say what each mask should show, or "
+                            "hole=auto (or white, black, transparent, opaque), where they are holes")  # fmt: skip
+        if self.hole and not (self.masks and self.reference):
+            raise UserError(f"hole={self.hole}: needs masks=DIR, whose pixels are the holes, and reference=DIR")
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class Given:
     captions: dict[str, Caption] | None = None
     sketches: dict[str, Path] | None = None
     masks: dict[str, Path] | None = None
+    hole: str = ""
 
 
 class FolderScores:
@@ -79,8 +93,9 @@ class FolderScores:
         self.captioned = None if given.captions is None else self._part("captions", captions)
         self.edited = self._edited({key: caption for key, caption in captions.items() if caption.before})
         self.sketched = None if given.sketches is None else self._part("sketches", given.sketches)
-        self.masked = None if given.masks is None else self._masked(given.masks, captions)
+        self.masked = None if given.masks is None or given.hole else self._masked(given.masks, captions)
         self.pairs = self._pairs()
+        self.holed = self._holed(given.masks) if given.masks is not None and given.hole else None
 
     def _edited(self, edited: dict[str, Caption]) -> tuple[ImageSet, ImageSet] | None:
         """Edited images, those whose caption has text_before, and the reference's pictures before the edit."""
@@ -97,6 +112,16 @@ class FolderScores:
         known = self._part("masks", both)
         deque(scenes_of(known, both, captions), maxlen=0)  # reads and checks each, keeps none
         return known
+
+    def _holed(self, files: dict[str, Path]) -> tuple[ImageSet, ImageSet, Sequence[np.ndarray]]:
+        """Pairs that have a mask, and their holes, each of which is read and checked."""
+        if self.pairs is None:
+            raise UserError(f"hole={self.given.hole}: needs reference=DIR with images of the same names and sizes")
+        first, second, _ = matched(self._part("masks", files), self.pairs[1])
+        holes = holes_of(first, files, self.given.hole)
+        deque(holes, maxlen=0)
+        self.counts["masks"]["read_as"] = read_mask(files[first.keys[0]], self.given.hole, report=False).assumed
+        return first, second, holes
 
     def _pairs(self) -> tuple[ImageSet, ImageSet] | None:
         """Images and references of the same name. If sizes differ, metrics of pairs are recorded as unavailable."""
@@ -125,6 +150,8 @@ class FolderScores:
             self._against_sketches(self.sketched)
         if self.masked is not None:
             self._against_masks(self.masked)
+        if self.holed is not None:
+            self._against_holes(*self.holed)
 
     def _against_captions(self, known: ImageSet) -> None:
         captions = self.given.captions
@@ -151,6 +178,11 @@ class FolderScores:
         self._note_empty(empty, len(known))
         self._add(scoring.binding_values(judged), {}, known.keys)
         self._take(self.networks.measure(known, None, regions=phrase_regions(scenes)), known.keys)
+
+    def _against_holes(self, images: ImageSet, reference: ImageSet, holes: Sequence[np.ndarray]) -> None:
+        self._add(hole_values(images, reference, holes), {}, images.keys)
+        scores = self.networks.lpips(images, reference, holes)
+        self._take(replace(scores, values={k: v for k, v in scores.values.items() if k != "lpips"}), images.keys)
 
     def _note_empty(self, keys: list[str], count: int) -> None:
         """Count the masks without any phrase's value and warn about them: their images have no binding."""
@@ -231,8 +263,7 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     Raises:
         UserError: For invalid input.
     """
-    if sources.masks and not sources.captions:
-        raise UserError("masks=: needs captions=FILE.jsonl with phrases, which say what each mask should show")
+    sources.check()
     networks.check()
     bad_rows: list[str] = []
     captions = read_captions(sources.captions, bad_rows if sources.skip_damaged else None) if sources.captions else None
@@ -240,14 +271,16 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
                        for name, folder in (("sketches", sources.sketches), ("masks", sources.masks)))  # fmt: skip
     damaged: dict[str, dict[str, str]] = {"captions": {reason: reason for reason in bad_rows}}
     sketches, damaged["sketches"] = _readable("sketches", sketches, read_drawing, sources.skip_damaged)
-    masks, damaged["masks"] = _readable("masks", masks, read_labels, sources.skip_damaged)
+    read = partial(read_mask, hole=sources.hole, report=False) if sources.hole else read_labels
+    masks, damaged["masks"] = _readable("masks", masks, read, sources.skip_damaged)
     reference = ImageSet.folder(sources.reference) if sources.reference else None
     images = ImageSet.folder(sources.images)
     training = _training(sources.training, reference)
     damaged["training"] = training.damaged
     left_out = {"damaged": {name: len(reasons) for name, reasons in damaged.items() if reasons}}
     guarded = guard(images, reference, [picture.hash for picture in training.pictures], sources.skip_damaged)
-    scores = FolderScores(guarded.images, guarded.reference, Given(captions, sketches, masks), settings, networks)
+    given = Given(captions, sketches, masks, sources.hole)
+    scores = FolderScores(guarded.images, guarded.reference, given, settings, networks)
     scores.score()
     result = scores.result
     content = {

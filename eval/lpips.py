@@ -95,6 +95,33 @@ class Lpips:
                 bar.update(len(batch))
         return distances
 
+    def in_holes(
+        self, images: Iterable[np.ndarray], references: Iterable[np.ndarray], holes: Iterable[np.ndarray]
+    ) -> list[float | None]:
+        """The distance of each pair, averaged over the pixels of its hole.
+
+        Args:
+            images: (H,W,3) uint8 each.
+            references: As many, of the same sizes.
+            holes: (H,W) bool each, True = hole.
+
+        Returns:
+            Distances, as of the package's spatial maps; None for an empty hole.
+        """
+        self.model.spatial = True
+        try:
+            return [self._in_hole(*one) for one in zip(images, references, holes, strict=True)]
+        finally:
+            self.model.spatial = False
+
+    def _in_hole(self, image: np.ndarray, reference: np.ndarray, hole: np.ndarray) -> float | None:
+        if not hole.any():
+            return None
+        first, second = self._tensor([image], "image"), self._tensor([reference], "reference")
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            local = self.model(first.to(self.device), second.to(self.device))[0, 0].cpu().numpy()
+        return float(local[hole].mean())
+
     def _room(self, shape: tuple[int, ...]) -> int:
         """Batch size for pictures of this shape."""
         pixels = max(1, int(np.prod(shape[:2])))
@@ -115,6 +142,24 @@ class Lpips:
             raise UserError(f"LPIPS: {name}s of {width}x{height} pixels are too small for {self.net}; "
                             f"it takes {least} and more")  # fmt: skip
         return torch.from_numpy(np.stack(checked)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def loss_network(net: str, backbone: str, heads: str) -> nn.Module:
+    """LPIPS as a frozen module of two image batches (B,3,H,W) in [-1,1], through which gradients pass.
+
+    Args:
+        net: As of Lpips.
+        backbone: As of Lpips.
+        heads: As of Lpips.
+
+    Raises:
+        UserError: The weights are missing or unusable.
+    """
+    try:
+        return Lpips(net, backbone, heads, "cpu").model
+    except Unavailable as reason:
+        raise UserError(f"task.perceptual: {reason}; name the files in task.lpips_backbone and task.lpips_heads, or set "
+                        "task.perceptual=0") from reason  # fmt: skip
 
 
 def _batches(pairs: Iterable[tuple[np.ndarray, np.ndarray]], room: Callable[[tuple[int, ...]], int]) -> Iterator[list]:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from eval.clip.crops import PhraseRegions
 from eval.features import load
 from eval.features.cached import features_of
@@ -104,11 +106,20 @@ class Networks:
         self._evict()
         return scores
 
-    def lpips(self, images: ImageSet, reference: ImageSet) -> NetworkScores:
-        """LPIPS of each image to the reference at the same index; empty unless requested."""
+    def lpips(
+        self, images: ImageSet, reference: ImageSet, holes: Sequence[np.ndarray] | None = None
+    ) -> NetworkScores:  # fmt: skip
+        """LPIPS of each image to its reference, of the whole and within the hole; empty unless requested.
+
+        Args:
+            images: The images.
+            reference: As many, of the same sizes.
+            holes: (H,W) bool of each image, True = hole; None leaves that figure out.
+        """
         scores = NetworkScores()
         if "lpips" in self.settings.metrics:
-            scores.add_or_explain(["lpips"], lambda: self._lpips(scores, images, reference))
+            names = ["lpips"] if holes is None else ["lpips", "lpips_hole"]
+            scores.add_or_explain(names, lambda: self._lpips(scores, images, reference, holes))
         return scores
 
     def edits(self, before: ImageSet, after: ImageSet, captions: Sequence[tuple[str, str]]) -> NetworkScores:
@@ -139,10 +150,14 @@ class Networks:
         entries = distance_figures(images, reference, self._network(network), self.folder)
         scores.metrics |= {name: entries[name] for name in names}
 
-    def _lpips(self, scores: NetworkScores, images: ImageSet, reference: ImageSet) -> None:
+    def _lpips(
+        self, scores: NetworkScores, images: ImageSet, reference: ImageSet, holes: Sequence[np.ndarray] | None
+    ) -> None:
         lpips = self._once("lpips", self._load_lpips)
         scores.values["lpips"] = lpips.scores(iter(images), iter(reference), len(images))
-        scores.facts["lpips"] = lpips.facts()
+        if holes is not None:
+            scores.values["lpips_hole"] = lpips.in_holes(iter(images), iter(reference), holes)
+        scores.facts |= dict.fromkeys(scores.values, lpips.facts())
 
     def _clip(self, scores: NetworkScores, images: ImageSet, captions: Sequence[str]) -> None:
         from eval.clip.scores import caption_scores

@@ -51,6 +51,7 @@ class Metric:
     share: bool = True  # lies in [0, 1] and gets a bar
     unit: str = ""
     digits: int = 3
+    quartiles: bool = False  # its figure also has the quartiles of the items
     score: str = ""  # "module:function", an ImageScore; empty where eval.scoring or eval.networks measures it
 
 
@@ -88,6 +89,10 @@ _ENTRIES = (
            higher_is_better=False),
     Metric("fill_accuracy", "Fill accuracy", "plain, striped, dotted, hollow as the caption says", COLOURS,
            grouped_by=(DIFFICULTY, SCENES), shown=(HEADLINE, STUDY)),
+    Metric("instance_success", "Instance success", "objects painted within their mask in their colour: COCO-MIG's rule",
+           COLOURS, grouped_by=(SCENES,), shown=(STUDY,)),
+    Metric("instance_iou", "Instance IoU", "overlap of mask and painted object, 0 without instance success", COLOURS,
+           grouped_by=(SCENES,)),
     Metric("fid", "FID", "distance of Inception features", IMAGE, higher_is_better=False, shown=(HEADLINE, SWEEP),
            min_n=4, share=False, digits=2),
     Metric("kid", "KID", "kernel distance of Inception features", IMAGE, higher_is_better=False, min_n=4, share=False,
@@ -117,17 +122,29 @@ _ENTRIES = (
     Metric("ssim_hole", "SSIM in the hole", "local structural similarity, averaged over the hole", EDITS),
     Metric("l1_hole", "L1 in the hole", "mean absolute error of the painted pixels, of 1", EDITS, higher_is_better=False,
            digits=4),
+    Metric("lpips_hole", "LPIPS in the hole", "perceptual distance to the truth, averaged over the hole", EDITS,
+           higher_is_better=False, share=False),
     Metric("kept_unchanged", "Kept unchanged", "images with every byte outside the hole as given", EDITS),
     Metric("still_visible", "Still visible", "removed objects whose colour is still there", EDITS, higher_is_better=False),
     Metric("psnr_shadow", "PSNR in the shadow", "the same where the removed object cast its shadow", EDITS, share=False,
            unit=" dB", digits=2),
     Metric("hidden_binding", "Hidden binding", "objects hidden by the hole that got the caption's colour", EDITS),
+    Metric("object_colour", "Object's colour", "inserted objects with the colour of their picture", EDITS,
+           chance={"object_colour_shuffled": "the same with another item's object picture"}),
+    Metric("object_shape", "Object's shape", "inserted objects with the shape of their picture", EDITS,
+           chance={"object_shape_shuffled": "the same with another item's object picture"}),
+    Metric("object_fill", "Object's fill", "inserted objects with the colour and fill of their picture", EDITS,
+           chance={"object_fill_shuffled": "the same with another item's object picture"}),
+    Metric("delta_e_hints", "Delta E at hints", "mean CIEDE2000 difference to the colour hints that are right", EDITS,
+           higher_is_better=False, share=False, digits=2),
+    Metric("wrong_followed", "Wrong hints followed", "pixels of wrong hints that took their colour, not the truth's", EDITS,
+           higher_is_better=False),
     Metric("delta_e_2000", "Delta E 2000", "mean CIEDE2000 colour difference to the truth", EDITS, higher_is_better=False,
-           share=False, digits=2),
+           share=False, digits=2, quartiles=True),
     Metric("angular_error", "Angular error", "mean angle of the pixels' colours to the truth's", EDITS,
-           higher_is_better=False, share=False, unit="°", digits=2),
+           higher_is_better=False, share=False, unit="°", digits=2, quartiles=True),
     Metric("mse_255", "MSE, 0 to 255", "mean squared error on 0 to 255", EDITS, higher_is_better=False, share=False,
-           digits=1),
+           digits=1, quartiles=True),
     Metric("followed", "Followed", "objects with a new colour word that took the new colour", CONTROLS),
     Metric("kept_old", "Kept the old colour", "objects with a new colour word that kept the old colour", CONTROLS,
            higher_is_better=False),
@@ -146,8 +163,8 @@ def metric_of(name: str) -> Metric | None:
 
 
 def higher_is_better(name: str) -> bool:
-    """The direction of a metric; that of a chance level is its metric's. KeyError for an unknown name."""
-    metric = metric_of(name)
+    """The direction of a metric, its chance level and task/metric. KeyError for an unknown name."""
+    metric = metric_of(name.rpartition("/")[2])
     if metric is None:
         raise KeyError(f"{name}: no such metric in eval/registry.py")
     return metric.higher_is_better

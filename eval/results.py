@@ -12,7 +12,7 @@ from eval import networks
 from eval.clip.crops import PhraseRegions
 from eval.difficulty import group_figures
 from eval.items import ItemRow, add_values, figure_of, flat
-from eval.registry import DIFFICULTY, grouped, higher_is_better
+from eval.registry import DIFFICULTY, grouped, higher_is_better, metric_of
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
 
@@ -43,6 +43,7 @@ class Result:
             add_values(self.rows, prefix + name, of_items)
             if flat(self.rows, prefix + name)[0]:
                 known = {"higher_is_better": higher_is_better(name), **measured_with, **facts.get(name, {})}
+                known |= _quartiles(name, flat(self.rows, prefix + name)[0])
                 self.metrics[prefix + name] = figure_of(self.rows, prefix + name, **known)
 
     def take(self, scores: networks.NetworkScores, measured_with: dict[str, Any], prefix: str = "") -> None:
@@ -56,6 +57,14 @@ class Result:
         self.add(scores.values, scores.facts, measured_with, prefix)
         self.metrics |= {prefix + name: entry | measured_with for name, entry in scores.metrics.items()}
         self.unavailable |= scores.unavailable
+
+
+def _quartiles(name: str, values: list[float]) -> dict[str, list[float]]:
+    """The quartiles of a metric's values, where its field reports them."""
+    metric = metric_of(name.rpartition("/")[2])
+    if metric is None or not metric.quartiles:
+        return {}
+    return {"quartiles": [round(float(value), 4) for value in np.percentile(values, (25, 50, 75))]}
 
 
 def phrase_regions(items: Sequence[Item]) -> Sequence[PhraseRegions] | None:

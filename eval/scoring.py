@@ -20,7 +20,7 @@ from eval.metrics.sketch_fidelity import sketch_fidelity_set
 from eval.registry import image_scores
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
-from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, OBJECT_COLOURS
+from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, OBJECT_COLOURS, WIDE_COLOURS
 
 Values = dict[str, list]  # of each metric, in the order of items: a number, a list of one for each object, or None
 
@@ -107,12 +107,17 @@ def sketch_values(
 
 def can_bind(item: Item) -> bool:
     """Whether the caption gives every object a colour that can be read back from pixels."""
-    return bool(item.objects) and all(o.colour in OBJECT_COLOURS for o in item.objects)
+    return bool(item.objects) and all(o.colour in WIDE_COLOURS for o in item.objects)
 
 
 def bindings(image: np.ndarray, item: Item) -> list[ObjectBinding] | None:
     """Colours and fills that the item's objects have in an image (H,W,3) uint8; None if `can_bind` is false."""
-    return bind(image, item.objects, item.object_map, OBJECT_COLOURS, BACKGROUND_COLOURS) if can_bind(item) else None
+    if not can_bind(item):
+        return None
+    # black, brown and white are candidates only where something should have them
+    usual = all(thing.colour in OBJECT_COLOURS for thing in item.objects)
+    colours = OBJECT_COLOURS if usual else WIDE_COLOURS
+    return bind(image, item.objects, item.object_map, colours, BACKGROUND_COLOURS)
 
 
 def binding_values(scenes: Sequence[list[ObjectBinding] | None]) -> Values:

@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ragaf_exp.config.command_line import explain, guarded
-from ragaf_exp.config.compose import AUTO, as_hydra_override, compose_config
+from ragaf_exp.config.compose import AUTO, as_hydra_override, compose_config, with_choices
 from ragaf_exp.config.grammar import check_flags
 from ragaf_exp.config.paths import expanded as expanded_path
 from ragaf_exp.config.paths import unquoted
@@ -78,7 +78,7 @@ def command_line() -> None:
     if any(o.startswith("hydra/launcher=submitit") for o in overrides) and "RAGAF_SNAPSHOT" not in os.environ:
         _restart_from_snapshot(overrides)
     check_flags(overrides)
-    sys.argv[1:] = [as_hydra_override(o, sweeps=bool(MULTIRUN & set(overrides))) for o in overrides]
+    sys.argv[1:] = [as_hydra_override(o, sweeps=bool(MULTIRUN & set(overrides))) for o in with_choices(overrides)]
     main()
 
 

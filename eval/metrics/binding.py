@@ -12,7 +12,7 @@ Fill: see eval.metrics.fills. A mask with a hole is hollow if the hole shows bac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -24,6 +24,7 @@ from eval.statistics.bootstrap import figure
 from ragaf_exp.core.types import SceneObject
 
 BACKGROUND = "background"
+LEAST_OVERLAP, LEAST_SHARE = 0.5, 0.2  # COCO-MIG's thresholds
 Palette = Mapping[str, Sequence[int]]  # name -> sRGB, 0 to 255
 
 
@@ -37,13 +38,21 @@ class ObjectBinding:
     correct: bool  # the colour is the caption's
     leaked: bool  # the colour is wrong and that of another object of the scene
     fill_correct: bool
+    overlap: float = 0.0  # IoU of its mask and what is painted there
+    share: float = 0.0  # of what is painted there, the pixels with the caption's colour
+
+    @property
+    def success(self) -> bool:
+        """Whether it is an instance success by COCO-MIG's rule (Zhou et al. 2024, MIGC), given its mask."""
+        return self.overlap >= LEAST_OVERLAP and self.share >= LEAST_SHARE
 
 
 HARD = ("repeated", "heldout")
-SPLITS: dict[str, Callable[[ObjectBinding, int], str]] = {  # (object, number of objects in its scene) -> group
+SPLITS: dict[str, Callable[[ObjectBinding, int], str]] = {  # (object, number of objects in its scene) -> group, "" = none
     "objects": lambda bound, count: str(count),
     "shapes": lambda bound, count: "repeated" if bound.object.repeated else "distinct",
     "pairs": lambda bound, count: "heldout" if bound.object.heldout else "seen",
+    "relations": lambda bound, count: bound.object.relation,
 }
 
 
@@ -78,10 +87,14 @@ def bind(
         if thing.colour not in colours:
             raise ValueError(f"{thing.shape} should be {thing.colour}: the palette has {', '.join(colours)}")
         detected.append(_detect(lab, nearest, names, object_map == thing.label, thing.label))
-    return [
+    bound = [
         _compared(thing, colour, fill, {other.colour for other in objects if other is not thing})
         for thing, (colour, fill) in zip(objects, detected, strict=True)
     ]
+    painted = np.array([name != BACKGROUND for name in names])[nearest]
+    instances = (_instance(thing, painted, nearest, names, object_map) for thing in objects)
+    return [replace(one, overlap=overlap, share=share)
+            for one, (overlap, share) in zip(bound, instances, strict=True)]  # fmt: skip
 
 
 def binding_values(scene: Sequence[ObjectBinding]) -> dict[str, list[float | None]]:
@@ -97,6 +110,8 @@ def binding_values(scene: Sequence[ObjectBinding]) -> dict[str, list[float | Non
         "binding_accuracy_repeated": [c if b.object.repeated else None for c, b in zip(correct, scene, strict=True)],
         "leak_rate": [float(b.leaked) for b in scene],
         "fill_accuracy": [float(b.fill_correct) if b.object.fill else None for b in scene],
+        "instance_success": [float(b.success) for b in scene],
+        "instance_iou": [b.overlap if b.success else 0.0 for b in scene],
     }
 
 
@@ -104,9 +119,10 @@ def binding_splits(scenes: Sequence[Sequence[ObjectBinding] | None], **measured_
     """Accuracy, leak rate and fill accuracy of groups of objects, in the layout of eval.difficulty.
 
     "objects": by the number of objects in the scene ("2", "3", ...); "shapes": "distinct", and "repeated" if another
-    object of the scene has the same shape; "pairs": colour-shape pairs "seen" in training, and "heldout". Groups without
-    objects are left out; `without` counts the scenes without binding (None). `measured_with` is passed to
-    eval.statistics.bootstrap.figure; intervals are clustered by scene. Returns
+    object of the scene has the same shape; "pairs": colour-shape pairs "seen" in training, and "heldout"; "relations":
+    the relation that alone distinguishes an object. Groups without objects are left out; `without` counts the scenes
+    without binding (None). `measured_with` is passed to eval.statistics.bootstrap.figure; intervals are clustered by
+    scene. Returns
 
         {"pairs": {"without": 0, "groups": [{"group": "seen", "items": 98, "metrics": {"leak_rate": {...}, ...}}, ...]}}
     """
@@ -115,7 +131,7 @@ def binding_splits(scenes: Sequence[Sequence[ObjectBinding] | None], **measured_
     for fact, group_of in SPLITS.items():
         labelled = [[(group_of(b, len(scene)), b) for b in scene] for scene in judged]
         groups = []
-        for name in sorted({name for scene in labelled for name, _ in scene}, key=_rank):
+        for name in sorted({name for scene in labelled for name, _ in scene if name}, key=_rank):
             members = ([b for group, b in scene if group == name] for scene in labelled)
             groups.append(_group(name, [objects for objects in members if objects], measured_with))
         if groups:
@@ -174,6 +190,31 @@ def _detect(lab: np.ndarray, nearest: np.ndarray, names: list[str], mask: np.nda
         behind = _vote(nearest[interior(gap, rim)], names)
         return colour, "hollow" if behind == BACKGROUND else "plain"
     return colour, fill_of(lightness, inside, interior(mask, 2 * rim), max(lab.shape[:2]))
+
+
+def _instance(
+    thing: SceneObject, painted: np.ndarray, nearest: np.ndarray, names: list[str], object_map: np.ndarray
+) -> tuple[float, float]:
+    """Segment an object by what is painted where it should be, as COCO-MIG does with a detector.
+
+    Args:
+        thing: The object.
+        painted: (H,W) bool, pixels that are no background.
+        nearest: (H,W) index of each pixel's nearest candidate.
+        names: Of the candidates.
+        object_map: (H,W) label of each pixel's object.
+
+    Returns:
+        IoU of the segment and the object's mask, and the share of the segment that has the object's colour.
+    """
+    mask = object_map == thing.label
+    # what lies on other objects is theirs
+    _, parts = cv2.connectedComponents((painted & (mask | (object_map == 0))).astype(np.uint8), connectivity=4)
+    segment = np.isin(parts, np.setdiff1d(parts[mask], [0]))
+    if not segment.any():
+        return 0.0, 0.0
+    overlap = float((segment & mask).sum() / (segment | mask).sum())
+    return overlap, float((nearest[segment] == names.index(thing.colour)).mean())
 
 
 def _vote(nearest: np.ndarray, names: list[str]) -> str:

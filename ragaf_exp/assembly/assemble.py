@@ -30,6 +30,7 @@ VOCABULARY_CAPTIONS = 4000  # of the training split, read to fit a tokenizer
 
 def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     """Build everything except the networks. Fits the tokenizer, or reads it from the run folder if it exists."""
+    locate(cfg.backbone._target_, "backbone").check_source(cfg.backbone)
     with torch.device("meta"):
         codec = build(cfg.codec, "codec")
     if cfg.data.size % codec.downscale:

@@ -43,7 +43,7 @@ class Parts:
     @cached_property
     def task(self) -> Task:
         """The task, which names the conditions, losses, metrics and panels."""
-        return build(self.cfg.task, "task")
+        return build(self.cfg.task, "task", process=self.diffusion)
 
     def request(self, example: Example, inputs: Mapping[str, np.ndarray]) -> Example:
         """The example of a sampling request with its conditions. inputs: images for the further columns of the task."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.core.files import write_json, write_text
 from ragaf_exp.core.types import Batch, Example
+from ragaf_exp.data.images import read_image
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.masks.read import read_mask
 from ragaf_exp.diffusion.keeping import Known
@@ -24,7 +26,7 @@ from ragaf_exp.diffusion.repaint import Calls, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, read_picture
 from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
-from ragaf_exp.inference.pipeline import Pipeline, stage_images
+from ragaf_exp.inference.pipeline import Pipeline, StageWatch, stage_images
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.tasks.holes import HOLE, touched
@@ -46,6 +48,8 @@ class Job:
     mask: np.ndarray | None  # (H,W) bool, True = hole
     assumed: str  # how the mask was understood
     crop: Crop
+    others: Mapping[str, np.ndarray]  # pictures (h,w,3) uint8 of the task's other columns
+    drawing: np.ndarray | None = None  # (H,W) in [0,1], in place of the request's file
 
     @property
     def empty(self) -> bool:
@@ -65,6 +69,8 @@ def edit_requests(
         parts: The components of the run.
         pipeline: Its sampling pipeline.
     """
+    for request in requests:
+        parts.task.select(args.get("task", ""), request.files)
     jobs = [read_job(request, args, parts.cfg) for request in requests]  # all of them, to fail early
     repaint = None
     if IMAGE not in parts.task.columns or "resamplings" in args:
@@ -81,7 +87,7 @@ def edit_requests(
 
 
 def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
-    """Read the image and the mask of a request. Raises UserError.
+    """Read the pictures of a request. Raises UserError.
 
     Args:
         request: The request.
@@ -101,7 +107,8 @@ def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
     whole = mask is None or args.get("crop") == "whole"
     where = np.ones(picture.rgb.shape[:2], bool) if mask is None else mask
     crop = crop_around(where, cfg.data.size, args.get("context", 0.5), whole)
-    return Job(request, picture, mask, assumed, crop)
+    others = {name: read_image(path) for name, path in request.files.items() if name not in (IMAGE, MASK)}
+    return Job(request, picture, mask, assumed, crop, others)
 
 
 def make_repaint(parts: Parts, args: dict[str, Any]) -> RePaint:
@@ -122,7 +129,9 @@ def make_repaint(parts: Parts, args: dict[str, Any]) -> RePaint:
                    sampler.guidance, sampler.sketch_guidance)  # fmt: skip
 
 
-def edited(job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline) -> np.ndarray:
+def edited(
+    job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline, watch: StageWatch | None = None
+) -> np.ndarray:
     """Sample the window of a job and put the result back.
 
     Args:
@@ -130,12 +139,13 @@ def edited(job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline) -> 
         args: feather and polarity are used.
         parts: The components of the run.
         pipeline: Its sampling pipeline.
+        watch: Called with the number of the stage and the step after each; it may raise Stopped.
 
     Returns:
         (H,W,3) uint8 at the image's size.
     """
     example = _example(job, args, parts)
-    sampled = pipeline(collate([example]))
+    sampled = pipeline(collate([example]), watch)
     for images in stage_images(sampled).values():
         check_finite(images.float().cpu().numpy(), [job.request.name])
     result, picture = sampled.to_images().final[0], job.picture.rgb
@@ -147,11 +157,11 @@ def edited(job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline) -> 
 
 def _example(job: Job, args: dict[str, Any], parts: Parts) -> Example:
     """The example that the model sees: the window, its hole, the prompt and the sketch."""
-    inputs = {IMAGE: job.crop.image(job.picture.rgb)}
+    inputs = {IMAGE: job.crop.image(job.picture.rgb), **job.others}
     if job.mask is not None:
         inputs[MASK] = job.crop.hole(job.mask).astype(np.float32)
-    request, drawing = job.request, None
-    if request.sketch is not None:
+    request, drawing = job.request, job.drawing
+    if drawing is None and request.sketch is not None:
         drawing = read_inputs(Request(request.sketch, "", request.out), args.get("polarity", "auto"))[SKETCH]
     return as_example(drawing, request.prompt, parts, (job.crop.size, job.crop.size), inputs)
 

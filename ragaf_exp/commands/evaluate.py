@@ -2,13 +2,14 @@
 
     python -m eval run=DIR [out=FOLDER] [items=N] [eval=quick|full] [eval.KEY=VALUE ...] [data.root=DIR]
         [backbone.source=DIR]
-    python -m eval images=DIR [reference=DIR] [captions=FILE] [sketches=DIR] [masks=DIR] out=FILE.json
+    python -m eval images=DIR [reference=DIR] [captions=FILE] [sketches=DIR] [masks=DIR [hole=auto]] out=FILE.json
         [training=DIR] [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
 
 out: for a run in a read-only folder; receives metrics, images and report. eval, eval.KEY: overrides of the config group
 conf/eval/. Paths and hub names in the config of a run from elsewhere, such as data.root and backbone.source, are used only
 if the command line repeats them. Files are paired by name without suffix. captions: a .csv or .jsonl file with file_name
-and text; in .jsonl also the phrases of the masks; for edited images also text_before, the caption before the edit.
+and text; in .jsonl also the phrases of the masks; with hole=auto, white, black, transparent or opaque the masks are
+holes that were painted, with their own figures; for edited images also text_before, the caption before the edit.
 training: the training images, to detect references that were trained on. Example:
 
     python -m eval images=samples reference=photos captions=captions.csv out=metrics.json
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.config.packaged import check_run
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.safe_files import is_folder
@@ -28,7 +30,7 @@ from ragaf_exp.core.writable import check_file, check_folder
 from ragaf_exp.runs.followed import split_followed
 
 KNOWN = {"run": str, "items": int, "images": str, "reference": str, "captions": str, "sketches": str, "masks": str,
-         "training": str, "out": str, "on_error": str}  # fmt: skip
+         "training": str, "out": str, "on_error": str, "hole": str}  # fmt: skip
 FOLDERS = ("reference", "captions", "sketches", "masks")
 
 
@@ -66,7 +68,7 @@ def _run(args: dict[str, Any], overrides: list[str], followed: dict[str, str]) -
         folder = figures_folder(folder, Path(args["out"]))
     else:
         for path in (folder.path, folder.samples, *filter(is_folder, folder.samples.glob("*"))):
-            check_folder(path, "run", "give out=FOLDER for the metrics")
+            check_run(path, "give out=FOLDER for the metrics")
     if overrides:
         folder.followed |= named_by(overrides)
         cfg = composed_over(cfg, compose_config(overrides), overrides)
@@ -107,12 +109,15 @@ def _images(args: dict[str, Any], overrides: list[str]) -> None:
     from eval.networks import Networks
     from ragaf_exp.config.compose import compose_config
     from ragaf_exp.config.schema import Eval
+    from ragaf_exp.data.masks.read import HOLES
     from ragaf_exp.report.terminal import print_figures
 
     cfg = compose_config(overrides)
     settings = OmegaConf.to_object(OmegaConf.merge(Eval, cfg.eval))
+    if args.get("hole", "auto") not in HOLES:
+        raise UserError(f"hole={args['hole']}: must be one of {', '.join(HOLES)}")
     paths = {name: Path(args[name]) for name in ("images", "training", *FOLDERS) if name in args}
-    sources = Sources(**paths, skip_damaged=args.get("on_error") == "skip")
+    sources = Sources(**paths, skip_damaged=args.get("on_error") == "skip", hole=args.get("hole", ""))
     out = Path(args["out"])
     check_file(out, "out")
     out.parent.mkdir(parents=True, exist_ok=True)

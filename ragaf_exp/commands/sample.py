@@ -21,7 +21,7 @@ from ragaf_exp.config.stages import LAST
 from ragaf_exp.core.edits import RegionEdits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json, write_text
-from ragaf_exp.core.types import Example
+from ragaf_exp.core.types import Example, Regions
 from ragaf_exp.data.fit import fit_drawing, fit_image
 from ragaf_exp.data.images import read_image, stroke_share, warn_of_odd
 from ragaf_exp.data.loader import collate
@@ -32,6 +32,7 @@ from ragaf_exp.inference.edit_files import EditFile, read_edits
 from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
+from ragaf_exp.inference.recipes.apply import apply
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.models.model import Model
 from ragaf_exp.regions.points import region_points
@@ -65,30 +66,42 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
         return edit_requests(requests, args, folder, *load_run(folder, cfg))
     inputs = [read_inputs(r, args.get("polarity", "auto")) for r in requests]  # all of them, to fail early
     warn_of_odd({r.sketch: stroke_share(i[SKETCH]) for r, i in zip(requests, inputs, strict=True) if r.sketch})
-    files = [None if request.edits is None else read_edits(request.edits) for request in requests]
+    files = [None if r.edits is None or r.recipe is not None else read_edits(r.edits) for r in requests]
     parts, pipeline = load_run(folder, cfg)
-    if pipeline.refine is None and any(files):
+    if pipeline.refine is None and any(request.edits is not None for request in requests):
         raise UserError(f"edits=: {folder.path} has no stage 2, which alone has regions; train one with stage=both")
     size = args.get("size", (cfg.data.size, cfg.data.size))
     check_multiple(*size, unit_of(cfg, pipeline.last))
     rows = zip(requests, inputs, files, strict=True)
-    jobs = [Job(r, i, f and region_edits(r, i, f, parts, size, args.get("strength"))) for r, i, f in rows]
+    jobs = [_job(r, i, f, parts, size, args.get("strength")) for r, i, f in rows]
     for some in batches(jobs):
         _sample_batch(some, parts, pipeline, folder, args["attention"], size)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request with its pictures by column and its edits."""
+    """A request with its pictures by column and its edits. regions: of its recipe; None: those of its drawing."""
 
     request: Request
     inputs: dict[str, np.ndarray]
     edits: RegionEdits | None
+    regions: Regions | None = None
 
     @property
     def kept_strength(self) -> float | None:
         """The strength at which a part of an image is sampled again; jobs of one batch share it. None: a whole image."""
         return None if self.edits is None or self.edits.keep is None else self.edits.strength
+
+
+def _job(
+    request: Request, inputs: dict[str, np.ndarray], file: EditFile | None, parts: Parts, size: tuple[int, int],
+    strength: float | None,
+) -> Job:  # fmt: skip
+    """A request with the edits of its recipe or of its file, if it has one."""
+    if request.recipe is not None:
+        applied = apply(request.recipe, parts.prepare.regions, size)
+        return Job(request, inputs, applied.edits, applied.regions)
+    return Job(request, inputs, file and region_edits(request, inputs, file, parts, size, strength))
 
 
 def batches(jobs: list[Job]) -> Iterator[list[Job]]:
@@ -140,14 +153,18 @@ def kept_image(path: Path, drawing: np.ndarray, size: tuple[int, int]) -> np.nda
     return fit_image(image, size, "pad")
 
 
+def _example(job: Job, parts: Parts, size: tuple[int, int]) -> Example:
+    example = as_example(job.inputs.get(SKETCH), job.request.prompt, parts, size, job.inputs)
+    if job.regions is not None:
+        example = replace(example, regions=job.regions, graph=parts.prepare.graph(job.regions))
+    return replace(example, edits=job.edits)
+
+
 def _sample_batch(
     jobs: list[Job], parts: Parts, pipeline: Pipeline, folder: RunFolder, attention: bool, size: tuple[int, int]
 ) -> None:
     began, requests = time.monotonic(), [job.request for job in jobs]
-    examples = [
-        replace(as_example(job.inputs.get(SKETCH), job.request.prompt, parts, size, job.inputs), edits=job.edits)
-        for job in jobs
-    ]
+    examples = [_example(job, parts, size) for job in jobs]
     prepared = time.monotonic()
     model = pipeline.last
     with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:

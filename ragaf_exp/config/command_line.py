@@ -15,6 +15,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from ragaf_exp.config import packaged
 from ragaf_exp.config.grammar import refusal
 from ragaf_exp.config.paths import expanded, split, unquoted
 from ragaf_exp.core.errors import UserError
@@ -79,6 +80,8 @@ PATHS = frozenset((  # arguments that name files or folders: a leading ~ is expa
     "drawings", "folder", "tables", "squeezenet", "edits", "keep", "image", "mask", "object",
 ))  # fmt: skip
 
+RUNS = frozenset(("run", "runs"))  # arguments that name run folders
+
 
 def parse_args(argv: Sequence[str], known: dict[str, type]) -> dict[str, Any]:
     """Parse `key=value` arguments and convert each value to its key's type. Raises UserError, naming the known keys."""
@@ -94,20 +97,23 @@ def parse_args(argv: Sequence[str], known: dict[str, type]) -> dict[str, Any]:
 def _convert(key: str, value: str, kind: type) -> Any:
     if kind is list:
         return _items(key, value)
-    value = unquoted(value)
-    if key in PATHS:
-        value = expanded(value)
+    value = _path(key, unquoted(value)) if key in PATHS else unquoted(value)
     try:
         return kind(value)
     except ValueError as error:
         raise UserError(f"{key}={value}: must be of type {kind.__name__}") from error
 
 
+def _path(key: str, value: str) -> str:
+    """Expand a leading ~, and `demo` to the packaged run where a run is named."""
+    return packaged.run_path(expanded(value)) if key in RUNS else expanded(value)
+
+
 def _items(key: str, value: str) -> list[str]:
     """Split a list, with or without brackets; quotation marks protect commas and outer spaces in an item."""
     inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     items = [unquoted(item) for item in split(inner) if item]
-    return [expanded(item) for item in items] if key in PATHS else items
+    return [_path(key, item) for item in items] if key in PATHS else items
 
 
 def _fail(message: str) -> None:

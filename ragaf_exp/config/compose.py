@@ -32,11 +32,25 @@ def compose_config(overrides: list[str]) -> DictConfig:
 
     memory=auto must be resolved before (ragaf_exp.plan.auto.select_profile): it depends on the machine.
     """
-    hydra_overrides = [as_hydra_override(override) for override in overrides]
+    hydra_overrides = [as_hydra_override(override) for override in with_choices(overrides)]
     if GlobalHydra.instance().is_initialized():  # inside a Hydra job
         return validate(compose("config", hydra_overrides))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return validate(compose("config", hydra_overrides))
+
+
+def with_choices(overrides: list[str]) -> list[str]:
+    """Add the groups that backbone=OPTION chooses, if there is a memory profile too: they win over those of the profile.
+
+    Groups that the command line names itself stay as they are.
+    """
+    given = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    path = CONF / "backbone" / f"{given.get('backbone', '')}.yaml"
+    if "memory" not in given or not path.is_file():
+        return overrides
+    defaults = OmegaConf.load(path).get("defaults", [])
+    chosen = {key.removeprefix("override /"): option for entry in defaults for key, option in entry.items()}
+    return [*overrides, *(f"{group}={option}" for group, option in chosen.items() if group not in given)]
 
 
 def as_hydra_override(override: str, sweeps: bool = False) -> str:

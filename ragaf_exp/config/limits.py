@@ -75,6 +75,7 @@ Rank = Annotated[int, Range(1, 1_024, "above, a low-rank update is no smaller th
 Slots = Annotated[int, Range(1, 64, "attention keys per region; the cost grows with them")]
 Reach = Annotated[int, Range(0, 64, "cells around a region; no grid is wider")]
 Patch = Annotated[int, Range(1, 32, "pixels; a latent pixel holds 3 patch^2 channels")]
+PatchOrNone = Annotated[int, Range(0, 32, "latent cells; 0 is none")]
 Tile = Annotated[int, Range(0, 8_192, "pixels; 0, or more than the picture has, means no tiling")]
 Multiplier = Annotated[int, Range(1, 32, "times the base's channels; Stable Diffusion goes up to 4")]
 MaskStrength = Annotated[float, Range(0.0, 1_000.0, "above, masked logits overflow in half precision; 0 is learned")]
@@ -85,6 +86,8 @@ if TYPE_CHECKING:  # a config gives lists, and constructors have tuples as defau
     Points = Sequence[str]
     Area = Sequence[float]
     Flags = Sequence[str]
+    Names = Sequence[str]
+    Weights = Sequence[float]
     ObjectScale = Sequence[float]
 else:
     UNetWidths = Annotated[list[UNetWidth], Length(2, 8, "[64,128]")]
@@ -93,6 +96,8 @@ else:
     Points = Annotated[list[str], Length(0, 64, "[in,mid]", distinct=True)]
     Area = Annotated[list[Share], Length(2, 2, "[0.0,0.5]")]
     Flags = Annotated[list[str], Length(0, 16, "[error]", distinct=True)]
+    Names = Annotated[list[str], Length(1, 16, "[inpaint,remove]", distinct=True)]
+    Weights = Annotated[list[Annotated[float, Range(0.0, 1e6, "relative shares")]], Length(0, 16, "[1.0,2.0]")]
     ObjectScale = Annotated[list[Part], Length(0, 2, "[0.2,0.95]")]
 
 # diffusion and sampling

@@ -28,6 +28,7 @@ class SceneObject:
     span: tuple[int, int]  # [start, end) of its phrase in the caption, in characters
     heldout: bool = False  # the colour-shape pair never occurs in training
     repeated: bool = False  # another object of the scene has the same shape
+    relation: str = ""  # that alone distinguishes it from others of its shape, in the caption
 
 
 @dataclass(frozen=True)

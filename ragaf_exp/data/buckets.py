@@ -85,11 +85,17 @@ def bucket_sizes(size: int, step: int) -> list[Size]:
 
 
 def groups_of(items: Sequence[Any]) -> list[np.ndarray]:
-    """Indices of the items of each size, where a split knows its items' sizes (`sizes`); else of all items in one group."""
-    sizes = getattr(items, "sizes", None)
-    if sizes is None:
+    """Indices of the items of each kind, where a split knows the kinds of its items; else of all items in one group."""
+    kinds = kinds_of(items)
+    if kinds is None:
         return [np.arange(len(items))]
-    return [np.flatnonzero([size == one for size in sizes]) for one in sorted(set(sizes))]
+    return [np.flatnonzero([kind == one for kind in kinds]) for one in sorted(set(kinds))]
+
+
+def kinds_of(items: Sequence[Any]) -> Sequence[Any] | None:
+    """The properties that the items of a batch share: their task (`tasks`) or their size (`sizes`); None if all do."""
+    tasks = getattr(items, "tasks", None)
+    return getattr(items, "sizes", None) if tasks is None else tasks
 
 
 def bucket_order(
@@ -141,8 +147,8 @@ def _permutation(count: int, seed: int, group: int, number: int) -> np.ndarray:
 
 
 def same_size(examples: Sequence[Example], batch: int) -> list[list[int]]:
-    """Cut examples into batches of one size, in order: indices of at most `batch` examples each."""
-    return batches_of([example.sketch.shape for example in examples], batch)
+    """Cut examples into batches of one size and task, in order: indices of at most `batch` examples each."""
+    return batches_of([(example.sketch.shape, example.item.task) for example in examples], batch)
 
 
 def batches_of(sizes: Sequence[Any], batch: int) -> list[list[int]]:

@@ -112,12 +112,13 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def read_labels(path: str | Path) -> np.ndarray:
+def read_labels(path: str | Path, content: bytes | None = None) -> np.ndarray:
     """Read a label mask as (H, W) int64, unscaled: the indices of an indexed image, the levels of a greyscale one.
 
-    A colour image with equal channels counts as greyscale. Raises UserError as `decode` does, and for colours.
+    A colour image with equal channels counts as greyscale. Raises UserError as `decode` does, and for colours. content:
+    the file's bytes, if they have been read already.
     """
-    with _open(path) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
+    with _open(path, content) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
         try:
             picture.load()
             values = _labels(_upright(picture))

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+FLOW = "flow"  # the prediction type in `Backbone.schedule` of networks that were trained as a flow
+
 
 class Process(nn.Module, ABC):
     """A path from data x_0 to noise, and the quantity that a network predicts along it.

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
-from ragaf_exp.diffusion.base import Process
+from ragaf_exp.diffusion.base import FLOW, Process
 from ragaf_exp.diffusion.densities import DENSITIES, SHIFTS, make_density, shifted
 from ragaf_exp.diffusion.flow_schedulers import make_scheduler
 
@@ -142,7 +142,9 @@ class Flow(Process):
         return make_scheduler(name, self.timesteps, self.shift)
 
     def check_pretrained(self, wanted: dict[str, Any]) -> None:
-        """Raise UserError, since none of the supported pretrained backbones was trained with a flow."""
+        """Raise UserError if a backbone was not trained as a flow. wanted: settings of its scheduler."""
+        if wanted["prediction_type"] == FLOW:
+            return
         raise UserError(f"diffusion: the backbone was trained with {wanted.get('prediction_type')} on a noise schedule "
                         "(its scheduler/scheduler_config.json), which is not a flow; take diffusion=folder")  # fmt: skip
 

@@ -8,7 +8,7 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 from torch import Tensor
 
 
-class _Flow:
+class FlowScheduler:
     """Times are 1, ..., 1/steps before the shift, as in the Flux pipeline, and the last step ends at the data.
 
     The begin index is set to 0, so that the scheduler looks up no timestep on the device.
@@ -40,11 +40,11 @@ class _Flow:
         return sigma * noise + (1 - sigma) * sample
 
 
-class Euler(_Flow, FlowMatchEulerDiscreteScheduler):
+class Euler(FlowScheduler, FlowMatchEulerDiscreteScheduler):
     order = 1
 
 
-class Heun(_Flow, FlowMatchHeunDiscreteScheduler):
+class Heun(FlowScheduler, FlowMatchHeunDiscreteScheduler):
     """The network is called twice per step, but once in the last step."""
 
     order = 2

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least, between
-from ragaf_exp.diffusion.base import Process
+from ragaf_exp.diffusion.base import FLOW, Process
 
 PREDICTIONS = {"x0": "sample", "v": "v_prediction", "eps": "epsilon"}  # ours -> diffusers'
 SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -136,6 +136,9 @@ class Diffusion(Process):
 
     def check_pretrained(self, wanted: dict[str, Any]) -> None:
         """Raise UserError if a backbone was trained with another process. wanted: settings of its scheduler_config.json."""
+        if wanted["prediction_type"] == FLOW:
+            raise UserError("diffusion: the backbone was trained as a flow (its scheduler/scheduler_config.json); "
+                            "take diffusion=folder_flow")  # fmt: skip
         free = ("beta_start", "beta_end") if wanted["beta_schedule"] == "squaredcos_cap_v2" else ()
         for name, value in wanted.items():
             if name not in free and self.config[name] != value:

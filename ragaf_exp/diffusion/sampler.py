@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ragaf_exp.config import limits
@@ -27,6 +28,8 @@ class Sampler:
         steps: Steps of the whole schedule. A stage that starts from a coarse latent runs the last `strength` share.
         guidance: Text guidance scale, 1 = none.
         sketch_guidance: Sketch guidance scale, 1 = none.
+        norm_patch: Side in latent cells of patches whose norm guidance leaves as it is without guidance, as in Qwen-Image's
+            pipeline; 0 = guidance changes norms.
 
     Raises:
         UserError: The scheduler is unknown, or a value is out of range.
@@ -34,7 +37,7 @@ class Sampler:
 
     def __init__(
         self, diffusion: Process, scheduler: str = "ddim", steps: limits.SamplingSteps = 20,
-        guidance: limits.Guidance = 1.0, sketch_guidance: limits.Guidance = 1.0,
+        guidance: limits.Guidance = 1.0, sketch_guidance: limits.Guidance = 1.0, norm_patch: limits.PatchOrNone = 0,
     ):  # fmt: skip
         if scheduler not in diffusion.schedulers:
             raise UserError(f"sampler.scheduler={scheduler}: must be one of {sorted(diffusion.schedulers)}")
@@ -44,7 +47,7 @@ class Sampler:
             if not 0 <= value <= 100:
                 raise UserError(f"sampler.{key}={value}: must be between 0 and 100")
         self.diffusion, self.steps, self.scheduler = diffusion, steps, scheduler
-        self.guidance, self.sketch_guidance = guidance, sketch_guidance
+        self.guidance, self.sketch_guidance, self.norm_patch = guidance, sketch_guidance, norm_patch
 
     @torch.no_grad()
     def sample(
@@ -109,10 +112,18 @@ class Sampler:
             scheduler.set_begin_index(first)
         return timesteps, scheduler.add_noise(coarse, noise, timesteps[:1].expand(len(noise)))
 
-    @staticmethod
-    def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: list[tuple[float, Any]]) -> Tensor:
+    def _guided(self, model: Denoiser, x_t: Tensor, t: Tensor, conditions: list[tuple[float, Any]]) -> Tensor:
         times = torch.full((len(x_t),), float(t), device=x_t.device)
-        guided = torch.zeros_like(x_t, dtype=torch.float32)
+        guided, norm = torch.zeros_like(x_t, dtype=torch.float32), None
         for weight, c in conditions:
-            guided = guided + weight * prediction_of(model.denoise(x_t, times, c)).float()
-        return guided
+            predicted = prediction_of(model.denoise(x_t, times, c)).float()
+            if self.norm_patch and norm is None:  # of the first, which has all conditions
+                norm = patch_norm(predicted, self.norm_patch)
+            guided = guided + weight * predicted
+        return guided if norm is None else guided * (norm / patch_norm(guided, self.norm_patch))
+
+
+def patch_norm(x: Tensor, patch: int) -> Tensor:
+    """Return at each cell of x (B,C,h,w) the norm of its patch of patch x patch cells over all channels, (B,1,h,w)."""
+    squares = F.avg_pool2d(x.square().sum(1, keepdim=True), patch) * patch**2
+    return F.interpolate(squares.sqrt(), scale_factor=patch)

@@ -30,6 +30,7 @@ from ragaf_exp.runs.followed import check_followed
 from ragaf_exp.tasks.base import resolved
 from ragaf_exp.viz.attention_steps import save_attention
 
+KINDS = ("sizes", "tasks")  # of the items of a split, where they differ: see data.buckets.kinds_of
 ATTENTION = 2  # test items whose attention over the timesteps is saved
 EXAMPLES_MB = 500  # of test examples in memory: beyond that they are prepared again for each figure
 
@@ -85,7 +86,8 @@ def evaluation_context(cfg: DictConfig, parts: Parts, model: Model) -> Evaluatio
                      "resamples": cfg.eval.bootstrap}  # fmt: skip
     metrics = [resolved(metric) for metric in parts.task.metrics]
     rivals = {name: resolved(rival) for name, rival in parts.task.rivals.items()}
-    context = (model.text.token_spans, parts.codec.downscale, measured_with, metrics, rivals)
+    shuffles = [condition for condition in parts.task.conditions if condition.name in parts.task.shuffles]
+    context = (model.text.token_spans, parts.codec.downscale, measured_with, metrics, rivals, shuffles)
     return EvaluationContext(*readers(cfg, parts), *context)
 
 
@@ -110,8 +112,7 @@ class _Head:
     def __init__(self, items, count: int):
         self.items = items
         self.count = min(len(items), count) if count else len(items)
-        sizes = getattr(items, "sizes", None)
-        self.sizes = None if sizes is None else sizes[: self.count]
+        self.sizes, self.tasks = (some and some[: self.count] for some in (getattr(items, name, None) for name in KINDS))
 
     def __len__(self) -> int:
         return self.count

@@ -12,25 +12,28 @@ from tqdm import tqdm
 
 from eval import networks, scoring
 from eval.edges import EdgeReader
+from eval.edits import holes_of
 from eval.images import ImageSet
 from eval.items import ItemRow, row_of, write_items
 from eval.metrics.binding import binding_splits
 from eval.metrics.image import seam_ratio
 from eval.metrics.sketch_fidelity import tolerance_px
-from eval.registry import BINDING, SKETCH, in_group
+from eval.registry import BINDING, METRICS, SKETCH, in_group
 from eval.results import SCHEMA, Result, groups_of, phrase_regions
 from eval.scoring import Scoring
 from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example, Item
-from ragaf_exp.data.buckets import batches_of
+from ragaf_exp.data.buckets import batches_of, kinds_of
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.evaluation.overlap import check_finite, check_train_test_overlap
 from ragaf_exp.evaluation.prompted import prompted_values
 from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
+from ragaf_exp.evaluation.shuffled import shuffled_images
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors, stage_images
 from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.tasks.base import Condition
 
 
 @dataclass
@@ -44,6 +47,7 @@ class EvaluationContext:
     measured_with: dict[str, Any] = field(default_factory=dict)  # recorded with every figure
     metrics: Sequence[Callable[[Scoring], scoring.Values]] = ()  # the task's
     rivals: Mapping[str, Callable[[Example], np.ndarray]] = field(default_factory=dict)  # the task's
+    shuffles: Sequence[Condition] = ()  # conditions that are exchanged between items, for figures without skill
 
 
 def evaluate(
@@ -66,8 +70,7 @@ def evaluate(
     Returns:
         The content of metrics.json.
     """
-    sizes = getattr(examples.items, "sizes", None) or [None] * len(examples)
-    batches = batches_of(sizes, batch)
+    batches = batches_of(kinds_of(examples.items) or [None] * len(examples), batch)
     examples = LazyItems(examples.__getitem__, len(examples))
     sampled, rows = _sample(pipeline, examples, batches, cache, show)
     result = Result(rows)
@@ -81,6 +84,10 @@ def evaluate(
         first = [[i for i in indices if i < prompted] for indices in batches]
         values = prompted_values(examples, rows, first, cache, partial(_images, pipeline))
         result.add(values, {}, context.measured_with, "")
+    for condition in context.shuffles:
+        images = shuffled_images(examples, rows, batches, condition, cache, partial(_images, pipeline))
+        result.add(_chance(Scoring(images, examples, context.reader, context.measured_with["seed"]), context), {},
+                   context.measured_with, "")  # fmt: skip
     for name, rival in context.rivals.items():
         score_stage(result, examples, [rival(example) for example in examples], None, context, prefix=f"{name}/")
     write_items(folder.path / "items.jsonl", result.rows)
@@ -114,7 +121,16 @@ def score_stage(
     keys, captions = [row.key for row in result.rows], [item.caption for item in items]
     sampled, real = ImageSet.arrays(images, keys, "sampled images"), ImageSet.arrays(truth, keys, "test images")
     result.take(context.networks.measure(sampled, real, captions, phrase_regions(items)), context.measured_with, prefix)
-    result.take(context.networks.lpips(sampled, real), context.measured_with, prefix)
+    result.take(context.networks.lpips(sampled, real, holes_of(examples)), context.measured_with, prefix)
+
+
+def _chance(scoring_of: Scoring, context: EvaluationContext) -> scoring.Values:
+    """Values of the task's metrics that have a chance level by shuffling, under the chance level's name."""
+    values: scoring.Values = {}
+    for metric in context.metrics:
+        values |= metric(scoring_of)
+    names = {name: f"{name}_shuffled" for name in values if name in METRICS}
+    return {chance: values[name] for name, chance in names.items() if chance in METRICS[name].chance}
 
 
 def _sample(

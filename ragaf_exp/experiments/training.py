@@ -20,6 +20,7 @@ from ragaf_exp.distributed import launch
 from ragaf_exp.experiments import shared_stage
 from ragaf_exp.experiments.extend import continue_sibling
 from ragaf_exp.experiments.inherit import inherit
+from ragaf_exp.experiments.transfer import Initialiser
 from ragaf_exp.experiments.validation import Validation
 from ragaf_exp.inference.load import load_stage
 from ragaf_exp.models.loading.tuning import save_lora
@@ -63,6 +64,7 @@ class Training:
         with launch.main_process_first():
             continue_sibling(cfg, folder)
             inherit(cfg, folder)
+            self.initialise = Initialiser(cfg, folder)
             self.parts = assemble(cfg, folder)
         data_record.check(folder.path, self.parts.source)  # in every process, so that all of them exit if it differs
         self.parts.codec.to(self.compute.device)
@@ -114,7 +116,8 @@ class Training:
     def _setup(self, cached: CacheUse, folder: RunFolder | None = None) -> TrainerSetup:
         validation = Validation(self.cfg, self.parts, self.val_examples, folder or self.folder)
         settle = self._settle if self.cfg.memory.precision == "auto" else None
-        return TrainerSetup(self.cfg, self.parts, self.compute, cached, validation, self.logger.log, settle)
+        rest = (validation, self.logger.log, self.initialise, settle)
+        return TrainerSetup(self.cfg, self.parts, self.compute, cached, *rest)
 
     def _settle(self, model: Model, objective: Objective, schedule: StageSchedule, folder: RunFolder) -> Compute:
         """The precision recorded in the run folder, or else the faster one of a few timed steps.

@@ -19,6 +19,8 @@ from ragaf_exp.core.files import parse_json
 from ragaf_exp.core.safe_files import read_bounded
 from ragaf_exp.core.types import Regions
 from ragaf_exp.data.lengths import shortened
+from ragaf_exp.inference.recipes.files import read_recipe
+from ragaf_exp.inference.recipes.types import SketchRecipe
 from ragaf_exp.regions.points import nearest_region, region_at, region_points
 
 KINDS = {"prompt": (str, "a text"), "importance": (float, "a number"), "outline": (float, "a number"),
@@ -84,7 +86,12 @@ class EditFile:
 
 
 def read_edits(path: Path) -> EditFile:
-    """Read a file of region edits. Raises UserError, one line that names the entry, if it is not valid."""
+    """Read a file of region edits, or those of a recipe, whose regions are then named by a point in each.
+
+    Raises UserError, one line that names the entry, if it is not valid.
+    """
+    if (recipe := read_recipe(path)) is not None:
+        return _of_recipe(path, recipe)
     try:
         content = parse_json(read_bounded(path))
     except FileNotFoundError as error:
@@ -107,6 +114,13 @@ def parse_edits(content: Any, path: Path) -> EditFile:
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
     return EditFile(path, edits, **numbers)
+
+
+def _of_recipe(path: Path, recipe: SketchRecipe) -> EditFile:
+    points = region_points(recipe.labels, len(recipe.regions))
+    edited = [i for i, edit in enumerate(recipe.regions) if edit != RegionEdit() or i in recipe.redo]
+    edits = tuple(NamedEdit(points[i], recipe.regions[i]) for i in edited)
+    return EditFile(path, edits, recipe.redo_strength, recipe.grow)
 
 
 def _named(entry: Any, where: str) -> NamedEdit:

@@ -10,6 +10,7 @@ from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.core.types import Example, Item
 from ragaf_exp.data.fit import fit_drawing
 from ragaf_exp.data.images import read_drawing, read_image
+from ragaf_exp.inference.recipes.apply import strokes_of
 from ragaf_exp.inference.requests import Request
 
 SKETCH = "sketch"  # the column whose files are drawings
@@ -22,6 +23,8 @@ def read_inputs(request: Request, polarity: str) -> dict[str, np.ndarray]:
     Raises UserError for a file that cannot be read. polarity: of the sketch, as read_drawing takes it.
     """
     inputs = {name: read_image(path) for name, path in request.files.items()}
+    if request.recipe is not None:
+        return {SKETCH: strokes_of(request.recipe), **inputs}
     return inputs if request.sketch is None else {SKETCH: read_drawing(request.sketch, polarity), **inputs}
 
 
@@ -41,6 +44,7 @@ def as_example(
     Returns:
         The example.
     """
+    drawing = parts.task.request_drawing(inputs) if drawing is None else drawing
     sketch = np.zeros(size, np.float32) if drawing is None else fit_drawing(drawing, size)
     regions = parts.prepare.regions(sketch)
     # the key seeds the noise: the same sketch, prompt and seed give the same image

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ragaf_exp.config.added import ADDED
 from ragaf_exp.config.build import ALLOWED, locate
@@ -14,6 +14,9 @@ from ragaf_exp.config.moved import current
 from ragaf_exp.config.plain import read_plain
 from ragaf_exp.core.errors import UserError
 
+if TYPE_CHECKING:
+    from ragaf_exp.inference.recipes.types import SketchRecipe
+
 TEXT = "text"  # the kind of a column that is no file
 
 
@@ -21,7 +24,8 @@ TEXT = "text"  # the kind of a column that is no file
 class Request:
     """One image to sample. out: the folder of its files. files: the task's columns besides sketch and prompt.
 
-    edits: of regions. keep: an image of which all but the edited regions stays.
+    edits: of regions. keep: an image of which all but the edited regions stays. recipe: of the studio, which has the
+    drawing, its regions and their edits.
     """
 
     sketch: Path | None
@@ -30,6 +34,7 @@ class Request:
     files: Mapping[str, Path] = field(default_factory=dict)
     edits: Path | None = None
     keep: Path | None = None
+    recipe: SketchRecipe | None = None
 
     @property
     def name(self) -> str:

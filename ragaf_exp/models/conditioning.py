@@ -19,28 +19,41 @@ class Text:
     tokens: Tensor  # (B,T,D)
     mask: Tensor  # (B,T) bool, True = a token; the first, the start token, is always True
     attended: Tensor | None = None  # (B,T) bool: the tokens that the denoiser attends to, if not those of `mask`
+    pooled: Tensor | None = None  # (B,P) a vector of the whole caption, from encoders that have one
 
     def dropped(self, keep: Tensor | None, empty: Text) -> Text:
         """Replace captions by the empty one, `empty` (1,T,D), where keep (B,) is False."""
         if keep is None:
             return self
         has = keep[:, None]
-        attended = None
+        attended = pooled = None
         if self.attended is not None and empty.attended is not None:
             attended = torch.where(has, self.attended, empty.attended)
+        if self.pooled is not None and empty.pooled is not None:
+            pooled = torch.where(has, self.pooled, empty.pooled)
         tokens = torch.where(has[..., None], self.tokens, empty.tokens)
-        return Text(tokens, torch.where(has, self.mask, empty.mask), attended)
+        return Text(tokens, torch.where(has, self.mask, empty.mask), attended, pooled)
 
     def followed_by(self, tokens: Tensor) -> Text:
         """Append tokens (B,n,D)."""
         true = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         attended = None if self.attended is None else torch.cat([self.attended, true], dim=1)
         joined = torch.cat([self.tokens, tokens.to(self.tokens.dtype)], dim=1)
-        return Text(joined, torch.cat([self.mask, true], dim=1), attended)
+        return Text(joined, torch.cat([self.mask, true], dim=1), attended, self.pooled)
+
+    def trimmed(self) -> Text:
+        """Cut off the last positions that the denoiser attends to in no caption of the batch."""
+        visible = self.mask if self.attended is None else self.attended
+        if visible.is_meta:  # no values: the largest text is planned
+            return self
+        length = int(visible.any(0).nonzero().max()) + 1
+        attended = None if self.attended is None else self.attended[:, :length]
+        return Text(self.tokens[:, :length], self.mask[:, :length], attended, self.pooled)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Text:
         """Apply a function to every tensor."""
-        return Text(change(self.tokens), change(self.mask), None if self.attended is None else change(self.attended))
+        attended, pooled = (None if x is None else change(x) for x in (self.attended, self.pooled))
+        return Text(change(self.tokens), change(self.mask), attended, pooled)
 
 
 @dataclass(frozen=True)

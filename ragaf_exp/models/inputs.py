@@ -23,11 +23,13 @@ class Inputs:
         hint_channels: Channels of the hint image.
         uses_codec: Whether training encodes conditions or decodes predictions.
         tokens: Number of learned task tokens, one per task, of which one is appended to the caption; 0 = none.
+        spread: Width of the denoiser's input, in widths of x_t.
     """
 
     hint_channels: int = 1
     uses_codec: bool = False
     tokens: int = 0
+    spread: int = 1
 
     def extra_channels(self, latent_channels: int) -> int:
         """Return the number of channels of `extra` that are concatenated to x_t; 0 if `to_denoiser` uses `extra`."""
@@ -62,6 +64,10 @@ class Inputs:
             (B,C,h',w').
         """
         return x_t
+
+    def region_labels(self, batch: Batch) -> Tensor:
+        """Lay out the labels of regions, (B,H,W) and -1 = none, as the denoiser's input."""
+        return batch.labels
 
     def from_denoiser(self, prediction: Tensor, x_t: Tensor) -> Tensor:
         """Crop the denoiser's prediction (B,C,h',w') to the part that belongs to x_t (B,C,h,w)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.core.types import Batch, EditTensors
@@ -216,6 +217,8 @@ class Model(nn.Module):
         if self.coarse_in is None or c.coarse is None:
             return hint
         added = self.coarse_in(c.coarse)
+        if FIRST in hint:  # which may be wider, where the task lays out more than x_t
+            added = F.pad(added, (0, hint[FIRST].shape[3] - added.shape[3]))
         return hint | {FIRST: hint[FIRST] + added if FIRST in hint else added}
 
     def _region_prediction(self, tokens: Tensor) -> Tensor | None:
@@ -245,9 +248,12 @@ class Model(nn.Module):
     def _regions(
         self, ragaf: Ragaf, batch: Batch, reading: RegionReading, features: dict, keep_sketch: Tensor
     ) -> RegionState:
-        latent = (batch.sketch.shape[2] // self.downscale, batch.sketch.shape[3] // self.downscale)
+        labels = self.inputs.region_labels(batch)
+        latent, narrow = self._latent_size(labels), self._latent_size(batch.labels)
         sizes, levels = self._sizes_at(latent), self.hint.resolutions(*latent)[: len(ragaf.levels)]
-        masks = {size: soft_masks(batch.labels, batch.nodes.shape[1], size) for size in {*sizes.values(), *levels}}
+        masks = {size: soft_masks(labels, batch.nodes.shape[1], size) for size in {*sizes.values(), *levels}}
+        if narrow != latent:  # for the losses, which compare regions with x_0
+            masks[narrow] = soft_masks(batch.labels, batch.nodes.shape[1], narrow)
         has_sketch = keep_sketch[:, None]  # (B,1)
         masks = {size: m * has_sketch[..., None, None] for size, m in masks.items()}
         hint = [features[size] * has_sketch[..., None, None] for size in levels]
@@ -255,6 +261,10 @@ class Model(nn.Module):
         nodes, text, readable = batch.node_mask & has_sketch, reading.text, reading.readable
         state = ragaf(batch.nodes, nodes, batch.edges, edge_mask, masks, hint, text, readable)
         return state if sizes is self.sizes else replace(state, sizes=sizes)
+
+    def _latent_size(self, labels: Tensor) -> tuple[int, int]:
+        """Return (h,w) of the latents of images with these labels (B,H,W)."""
+        return labels.shape[1] // self.downscale, labels.shape[2] // self.downscale
 
     def _sizes_at(self, latent: tuple[int, int]) -> dict[str, tuple[int, int]]:
         """Return (h,w) of every injection point for latents of this size."""

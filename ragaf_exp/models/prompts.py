@@ -45,8 +45,9 @@ def with_prompts(encoder: TextEncoder, caption: Text, prompts: list[list[str]], 
     if not phrases:
         return RegionReading(caption)
     encoded = encoder(phrases)
-    lengths = dict(zip(phrases, encoded.mask.sum(1).tolist(), strict=True))
-    source, owner = (x.to(caption.mask.device) for x in _layout(usable, phrases, lengths, encoded.tokens.shape[1]))
+    own = [[i for i, is_token in enumerate(row) if is_token][encoder.leading :] for row in encoded.mask.tolist()]
+    positions = dict(zip(phrases, own, strict=True))
+    source, owner = (x.to(caption.mask.device) for x in _layout(usable, phrases, positions, encoded.tokens.shape[1]))
     tokens = encoded.tokens.flatten(0, 1)[source] * (owner >= 0)[..., None]  # (B,K,D)
     if keep is not None:
         owner = owner.masked_fill(~keep[:, None], -1)
@@ -55,14 +56,22 @@ def with_prompts(encoder: TextEncoder, caption: Text, prompts: list[list[str]], 
     return RegionReading(text, _readable(owner, len(usable[0]), caption.mask.shape[1]))
 
 
-def _layout(prompts: list[list[str]], phrases: list[str], lengths: dict[str, int], longest: int) -> tuple[Tensor, Tensor]:
+def _layout(
+    prompts: list[list[str]], phrases: list[str], positions: dict[str, list[int]], longest: int
+) -> tuple[Tensor, Tensor]:
     """Concatenate the prompts of each item, each without its start token.
+
+    Args:
+        prompts: B lists of N phrases; "" = none.
+        phrases: The distinct phrases, in the order in which they were encoded.
+        positions: Phrase -> positions of its tokens among those of its encoding.
+        longest: T, number of positions of each encoding.
 
     Returns:
         The index (B,K) of each token in the flattened (phrase, token) grid, and its region (B,K), -1 = padding.
     """
     start = {phrase: i * longest for i, phrase in enumerate(phrases)}
-    rows = [[(start[phrase] + i, region) for region, phrase in enumerate(row) if phrase for i in range(1, lengths[phrase])]
+    rows = [[(start[phrase] + i, region) for region, phrase in enumerate(row) if phrase for i in positions[phrase]]
             for row in prompts]  # fmt: skip
     width = max(map(len, rows))
     padded = torch.tensor([row + [(0, -1)] * (width - len(row)) for row in rows])  # (B,K,2)

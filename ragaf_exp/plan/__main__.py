@@ -1,9 +1,11 @@
 """Predicts the peak memory of a run before it is launched.
 
     python -m ragaf_exp.plan memory=PROFILE [overrides] [card=GIB] [out=FILE.json]
+    python -m ragaf_exp.plan run=DIR [out=FILE.json]
 
 Needs no device, data or weights. Predictions are for a CUDA device. card: plan for a GPU with this many GiB instead of
-this machine's. memory=auto: choose the largest profile that fits. out: also write the plan as JSON. Example:
+this machine's. memory=auto: choose the largest profile that fits. run: plan for a run folder's config; demo is the
+packaged run. out: also write the plan as JSON. Example:
 
     python -m ragaf_exp.plan memory=16gb stage.batch=4 card=24
 """
@@ -17,25 +19,35 @@ from pathlib import Path
 from typing import Any
 
 from ragaf_exp.config.command_line import guarded, parse_args
-from ragaf_exp.config.compose import AUTO, compose_config
+from ragaf_exp.config.compose import AUTO, compose_config, load_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 
 SCHEMA = 1
-OWN = ("out", "card")  # arguments that are not overrides
+OWN = ("out", "card", "run")  # arguments that are not overrides
 
 
 def main() -> None:
     overrides = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in OWN]
     own = parse_args([argument for argument in sys.argv[1:] if argument not in overrides], dict.fromkeys(OWN, str))
     out, began = own.get("out", ""), time.monotonic()
-    resolved = _for_card(overrides, own["card"]) if "card" in own else _for_this_machine(overrides)
-    content = plan_of(compose_config(resolved))
+    if "run" in own:
+        cfg = _of_run(own, overrides)
+    else:
+        cfg = compose_config(_for_card(overrides, own["card"]) if "card" in own else _for_this_machine(overrides))
+    content = plan_of(cfg)
     print(table(content), f"predicted in {time.monotonic() - began:.0f} s", sep="\n")
     if out:
         from ragaf_exp.core.files import write_json
 
         write_json(Path(out), content)
+
+
+def _of_run(own: dict[str, str], overrides: list[str]) -> Any:
+    """Load the config of a run folder. Raises UserError with arguments that would change it."""
+    if unused := [*overrides, *(f"{key}={own[key]}" for key in own if key == "card")]:
+        raise UserError(f"{unused[0]}: not with run=, whose config is planned as it is")
+    return load_config(Path(own["run"]) / "config.yaml")
 
 
 def _for_this_machine(overrides: list[str]) -> list[str]:

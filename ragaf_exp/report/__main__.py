@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.config.packaged import check_run
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.writable import check_file, check_folder
 from ragaf_exp.report import is_study, write_comparison, write_report, write_study
@@ -47,7 +48,7 @@ def main() -> None:
         raise UserError(f"{unused[0]}=: is for comparisons; name several runs, as runs='[A,B]', or a sweep's folder")
     else:
         if out is None and Path(runs[0]).is_dir():
-            check_folder(Path(runs[0]), "run", "give out=FILE.html")
+            check_run(Path(runs[0]), "give out=FILE.html")
         written = [write_report(Path(runs[0]), out)]
     print(*written, sep="\n")
 

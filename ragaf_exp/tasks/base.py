@@ -7,7 +7,7 @@ what differs between tasks, and never for its name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pkgutil import resolve_name
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from torch import Tensor, nn
 
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.models.inputs import Inputs
@@ -97,10 +98,12 @@ class Task(Inputs, ABC):
     (text, drawing or image), a literal, since command lines read it from the source. optional: those of them that
     can be left out. metrics: functions Scoring -> values by metric, see eval.scoring; their metrics are in eval.registry.
     rivals: simple methods, Example -> (H,W,3) uint8, that the evaluation scores by the same metrics.
-    loss_weights: of the losses that the group `loss` has no weight for. loss_network: frozen, for losses of images.
+    shuffles: conditions that the evaluation also exchanges between items, for the figures without skill.
+    loss_weights: of the losses that the group `loss` has no weight for.
     """
 
     rivals: Mapping[str, Reference] = {}
+    shuffles: tuple[str, ...] = ()
     mirror: float = 0.0
     crops: int = 0
     assign: float = 0.0
@@ -108,7 +111,6 @@ class Task(Inputs, ABC):
     optional: ClassVar[tuple[str, ...]] = ()
     metrics: tuple[Reference, ...] = ()
     loss_weights: Mapping[str, float] = {}
-    loss_network: nn.Module | None = None
 
     @property
     @abstractmethod
@@ -119,6 +121,11 @@ class Task(Inputs, ABC):
     @abstractmethod
     def panels(self) -> tuple[Panel, ...]:
         """Pictures of an item's conditions, in the order of a grid; samples and the true image follow them."""
+
+    @property
+    def loss_network(self) -> nn.Module | None:
+        """A frozen network for losses of images, which training moves to its device; None for a task without one."""
+        return None
 
     @property
     def dropout(self) -> dict[str, float]:
@@ -140,6 +147,28 @@ class Task(Inputs, ABC):
             rng: A function of seed and item, and in training of the step too.
         """
         return example.item.conditions
+
+    @property
+    def choices(self) -> Mapping[str, Task]:
+        """The tasks of a run of several, by name; none for a run of one."""
+        return {}
+
+    def select(self, name: str, given: Collection[str]) -> None:
+        """Select the task of sampling requests, in a run of several.
+
+        Args:
+            name: The task; "" where the command line names none.
+            given: Names of the files of a request.
+
+        Raises:
+            UserError: A task is named, and this run has one only.
+        """
+        if name:
+            raise UserError(f"task={name}: this run has one task; leave it out")
+
+    def request_drawing(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """The drawing (H,W) in [0,1] that another column of a sampling request contains; None where there is none."""
+        return None
 
     def request_item(self, item: Item, inputs: Mapping[str, np.ndarray]) -> Item:
         """The item of a sampling request.

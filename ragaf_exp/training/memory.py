@@ -39,5 +39,7 @@ def _checkpoint(model: nn.Module) -> None:
         vars(block)["forward"] = partial(_recomputed, block.forward)
 
 
-def _recomputed(forward, *args):
-    return checkpoint(forward, *args, use_reentrant=False) if torch.is_grad_enabled() else forward(*args)
+def _recomputed(forward, *args, **settings):
+    if not torch.is_grad_enabled():
+        return forward(*args, **settings)
+    return checkpoint(forward, *args, use_reentrant=False, **settings)

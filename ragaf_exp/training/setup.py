@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
 from ragaf_exp.assembly.parts import Parts
@@ -36,6 +36,7 @@ class TrainerSetup:
         cached: The encoders whose outputs are read from the encoder cache, so that training steps do not run them.
         validate: Called with (stage, EMA model, stage 1's model, objective, compute, step); returns metrics to log.
         on_log: Called with (stage, step, metrics).
+        initialise: Called with (stage, new model, state of stage 1 or None), before the model is trained.
         settle: Selects device and precision from (model, objective, schedule, run folder); None for `compute`.
     """
 
@@ -45,6 +46,7 @@ class TrainerSetup:
     cached: CacheUse = CacheUse()
     validate: Callable[[str, nn.Module, Model | None, Objective, Compute, int], dict[str, float]] = lambda *_: {}
     on_log: Callable[[str, int, dict[str, float]], None] = lambda *_: None
+    initialise: Callable[[str, Model, Mapping[str, Tensor] | None], None] = lambda *_: None
     settle: Callable[[Model, Objective, StageSchedule, RunFolder], Compute] | None = None
     settings: dict = field(init=False)  # config groups as their dataclasses
 
@@ -69,6 +71,7 @@ class TrainerSetup:
             assert coarse is not None, f"{kind.name} starts from {kind.starts_from}"
             copy_tuned_weights(coarse, model)
             model = init_refine_from_coarse(model, coarse.state_dict(), s["memory"])
+        self.initialise(stage, model, coarse.state_dict() if kind.starts_from and coarse is not None else None)
         set_trainable(model, stage, s["memory"])
         start, parts = coarse if kind.takes_start(self.cfg) else None, self.parts
         start_steps = kind.setting(self.cfg, "coarse_steps", 1)

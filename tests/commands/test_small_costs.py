@@ -18,6 +18,7 @@ from ragaf_exp.runs import environment
 from ragaf_exp.sweep import snapshot
 
 
+@pytest.mark.long
 def test_the_smoke_preset_goes_with_any_data():
     assert compose_config(["+experiment=smoke"]).data.train == 128
     for source in ("folder", "openmoji"):
@@ -27,6 +28,7 @@ def test_the_smoke_preset_goes_with_any_data():
         compose_config(["+experiment=smoke", "data=folder", "data.train=3"])
 
 
+@pytest.mark.long
 def test_a_survey_of_one_file_does_not_count_compiling(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "ring.png"), cv2.circle(np.full((64, 64), 255, np.uint8), (32, 32), 20, 0, 2))
     made, calls = building.build, []

@@ -84,11 +84,13 @@ OUT_OF_RANGE = {
     "data.cache_mb": "-1", "data.val_share": "1 -0.1", "data.test_share": "1",
     "data.low": "1999 nan", "data.high": "1000 20001", "data.tint": "-0.1 2", "data.exposure": "-1 5", "data.gamma": "-1 2",
     "data.photo_share": "-0.1 1.1", "data.shadow_share": "2 nan", "task.object_share": "1.1 -1", "task.outside": "2 nan",
-    "task.reach": "-0.1 nan",
+    "task.reach": "-0.1 nan", "task.perceptual": "-1 nan", "task.hints_dropout": "1.1 -0.1", "task.wrong": "2 nan",
+    "data.weights": "[-1.0] [nan]",
     "backbone.width": "0 36 -1", "backbone.depth": "0", "backbone.patch_size": "0", "backbone.positions": "learned",
     "diffusion.shift": "0 -1 101 nan", "diffusion.mean": "11 nan", "diffusion.deviation": "0 nan",
     "diffusion.patch_size": "0", "diffusion.density": "normal", "diffusion.shift_by": "size", "diffusion.weighting": "snr",
     "injection.share": "0 1.1 nan", "injection.strength": "-1 nan",
+    "memory.base": "int3", "backbone.every": "0 97", "backbone.guidance": "-1 101 nan", "sampler.norm_patch": "-1 33",
 }  # fmt: skip
 AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")
 CASTS = ("low", "high", "tint", "exposure", "gamma", "photo_share")
@@ -110,11 +112,14 @@ OPTIONS = {
     **dict.fromkeys([f"data.{key}" for key in CASTS], {"data": "casts"}),
     "data.shadow_share": {"data": "removal"}, "task.reach": {"task": "remove"},
     **dict.fromkeys(("task.object_share", "task.outside"), {"task": "inpaint"}),
+    "data.weights": {"data": "mixture"},
+    **dict.fromkeys(("task.hints_dropout", "task.wrong"), {"task": "paint"}), "task.perceptual": {"task": "insert"},
     **dict.fromkeys(("backbone.base", "backbone.multipliers"), {"backbone": "unet160"}),
     "hint.channels": {"hint": "controlnet"}, "hint.layers": {"hint": "t2i"},
     "codec.tiling": {"codec": "taesd"}, "backbone.weights": {"backbone": "sd15"},
     **dict.fromkeys(TRANSFORMER, {"backbone": "dit", "injection": "tokens"}), **dict.fromkeys(FLOW, {"diffusion": "flow"}),
     **dict.fromkeys(("injection.share", "injection.strength"), {"injection": "mask"}),
+    **dict.fromkeys(("backbone.every", "backbone.guidance"), {"backbone": "flux"}),
 }  # fmt: skip
 
 

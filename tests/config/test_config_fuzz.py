@@ -88,6 +88,7 @@ def test_every_number_has_a_lower_and_an_upper_bound_with_a_reason():
     assert all(-1e12 < limit.low < limit.high < 1e12 and len(limit.reason) > 4 for limit in limits)
 
 
+@pytest.mark.long
 def test_a_sample_of_odd_values_is_refused_or_built(small, tmp_path):
     sample = random.Random(SEED).sample(every_odd_value(), SAMPLE)
     taken = [odd for odd in sample if checked(small, odd)]

@@ -22,6 +22,7 @@ HOLES = {  # package -> the last version with a known hole, and which
     "jinja2": ("3.1.5", "CVE-2025-27516: a template breaks out of the sandbox"),
     "opencv-python-headless": ("4.8.0.76", "CVE-2023-4863: a WebP picture writes out of bounds"),
     "pillow": ("12.2.0", "CVE-2024-28219, CVE-2026-25990 and others: a picture writes out of bounds"),
+    "starlette": ("0.49.0", "CVE-2025-54121, CVE-2025-62727: large forms and ranges of files block the server"),
     "torch": ("2.9.1", "CVE-2026-24747: a checkpoint runs code although weights_only is set"),
     "tqdm": ("4.66.2", "CVE-2024-34062: an option runs code"),
     "transformers": ("5.4.0", "CVE-2026-4372, CVE-2026-5241: a model's config.json runs code"),
@@ -49,6 +50,13 @@ def test_two_bounds_for_one_package_are_refused(tmp_path):
         lowest.constraints(tmp_path / "setup.cfg")
 
 
+def test_the_tested_packages_are_those_of_the_extras_that_test_names(tmp_path):
+    text = ("[options]\ninstall_requires =\n    a>=1\n[options.extras_require]\nx =\n    b>=2\nunused =\n    c>=3\n"
+            "test =\n    ragaf_exp[x]\n    d>=4\n")  # fmt: skip
+    (tmp_path / "setup.cfg").write_text(text)
+    assert [r.name for r in lowest.tested(tmp_path / "setup.cfg")] == ["a", "d", "b"]
+
+
 def test_measured_versions_are_allowed():
     lines = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] not in "#"]
     measured = {canonicalize_name(r.name): next(iter(r.specifier)).version for r in lines}
@@ -60,7 +68,7 @@ def test_measured_versions_are_allowed():
 
 @pytest.mark.skipif("/build/lowest/" not in f"{sys.prefix}/", reason="not the environment of .ci/lowest")
 def test_installed_versions_are_the_lowest():
-    pairs = (line.split("==") for line in lowest.constraints())
+    pairs = (lowest.lowest(requirement).split("==") for requirement in lowest.tested())
     higher = [f"{name} {version(name)}, not {wanted}" for name, wanted in pairs
               if name != "wandb" and not Requirement(f"x=={wanted}").specifier.contains(version(name))]  # fmt: skip
     assert not higher, higher

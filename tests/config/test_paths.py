@@ -69,6 +69,7 @@ def test_a_home_folder_is_expanded_everywhere(monkeypatch, tmp_path):
 # --- sweeps: commas separate, quotation marks keep them together
 
 
+@pytest.mark.long
 def test_commas_separate_the_members_of_a_sweep():
     members = combinations(["data.root='a,b',photos (1),写真", "seed=0,1", "init=choice(x,y)"])
     roots = list(dict.fromkeys(unquoted_value(member["data.root"]) for member in members))

@@ -73,6 +73,7 @@ def test_what_does_not_go_together_is_one_line(override, tiny, tmp_path):
         assemble(compose_config([*tiny, "task.assign=0.5", override]), RunFolder(tmp_path))
 
 
+@pytest.mark.long
 def test_a_tiny_region_path_learns_phrases_without_their_context(tiny, tmp_path):
     """With every phrase assigned, region tokens learn the colour of their prompt, also against the caption."""
     cfg = compose_config([*tiny, "task.assign=1", "data.train=64"])

@@ -157,6 +157,7 @@ def test_hashes_survive_scaling_and_compression(tmp_path: Path):
     assert is_flat(hash_of(np.full((40, 40, 3), 255, np.uint8)))
 
 
+@pytest.mark.long
 def test_real_folders_have_no_errors(cli, shared_data: Path, tmp_path: Path):
     """Only the first files of each, for speed.
 

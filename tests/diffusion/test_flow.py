@@ -211,6 +211,7 @@ def test_what_does_not_go_together_is_refused():
         Flow().check_pretrained({"prediction_type": "epsilon"})
 
 
+@pytest.mark.long
 def test_both_stages_run_and_are_planned_with_a_flow(tiny, tmp_path):
     options = """diffusion=flow diffusion.shift_by=sd3 sampler=heun sampler.steps=2 stage.refine.coarse_input=true
                  stage.coarse.steps=2 stage.refine.steps=2 stage.refine.region_steps=1 data.train=8""".split()

@@ -68,6 +68,7 @@ def sampled(resamplings: int, rho: float = 0.9, count: int = 3000, steps: int = 
     return out.flatten(1), sampler
 
 
+@pytest.mark.long
 def test_resampling_makes_the_painted_pixels_fit_the_known_ones():
     """The right answer has correlation 0.9; without resampling it is lower."""
     correlation = {r: float(torch.corrcoef(sampled(r)[0].T)[0, 1]) for r in (1, 5)}

@@ -149,7 +149,6 @@ def test_a_reason_is_needed():
         blocks_of("page", "<!-- not run: -->\n```bash\npip install x\n```\n")
 
 
-
 def test_links_lead_to_files_and_headings():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):

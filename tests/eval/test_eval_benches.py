@@ -11,6 +11,7 @@ from ragaf_exp.commands.benches import evaluation
 def test_the_distance_is_timed_beside_its_reference(monkeypatch):
     compared = []
     usual = evaluation._by_eigenvalues
+
     def recorded(*sets):
         compared.append((usual(*sets), sets))
         return compared[-1][0]

@@ -374,6 +374,7 @@ def test_embedded_is_trained_again_to_the_byte(cli, tmp_path):
     assert (tmp_path / "c").read_bytes() not in contents
 
 
+@pytest.mark.long
 def test_training_learns():
     known = [training.described(item) for item in scenes_of(200)]
     with torch.random.fork_rng():

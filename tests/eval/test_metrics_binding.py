@@ -57,7 +57,9 @@ def test_ground_truth_is_bound(size, count, split):
     """Colours and fills, all of them: what a perfect model can reach."""
     items = Scenes(size=size, test=count).split(split)
     found = means([judge(items[i].image, items[i]) for i in range(count)])
-    wanted = {"binding_accuracy": 1.0, "binding_accuracy_repeated": 1.0, "leak_rate": 0.0, "fill_accuracy": 1.0}
+    wanted = {"binding_accuracy": 1.0, "binding_accuracy_repeated": 1.0, "leak_rate": 0.0, "fill_accuracy": 1.0,
+              "instance_success": 1.0}  # fmt: skip
+    assert found.pop("instance_iou") > 0.9
     assert found == wanted | ({"binding_accuracy_heldout": 1.0} if split == "test" else {})
 
 
@@ -206,3 +208,38 @@ def test_wrong_input_is_named():
         bind(item.image, item.objects, item.object_map * 0, OBJECT_COLOURS, BACKGROUND_COLOURS)
     with pytest.raises(ValueError, match="palette has"):
         bind(item.image, item.objects, item.object_map, {"black": (0, 0, 0)}, BACKGROUND_COLOURS)
+
+
+def test_instance_success_of_truth_and_of_swapped_colours():
+    """COCO-MIG's rule with true masks: the truth is the ceiling, and its colours in another order the floor."""
+    truth, swapped = Scenes(test=80).split("test"), Swapped(test=80).split("test")
+    right = means([judge(truth[i].image, truth[i]) for i in range(80)])
+    wrong = means([judge(swapped[i].image, swapped[i]) for i in range(80)])
+    assert right["instance_success"] == 1.0 and right["instance_iou"] > 0.9
+    # neighbours that share a colour stay right
+    assert (
+        wrong["instance_success"] == pytest.approx(wrong["binding_accuracy"], abs=0.02) and wrong["instance_success"] < 0.15
+    )
+
+
+@pytest.mark.parametrize(
+    ("paint", "success"),
+    [((slice(20, 44), slice(6, 28)), True), ((slice(20, 44), slice(6, 15)), False), ((slice(0, 64), slice(0, 36)), False)],
+    ids=["as its mask", "less than half of it", "far beyond it"],
+)
+def test_instance_success_needs_half_of_the_mask_and_little_more(paint, success):
+    image, labels = np.full((64, 64, 3), PAPER, np.uint8), np.zeros((64, 64), np.uint8)
+    labels[LEFT] = 1
+    image[paint] = OBJECT_COLOURS["red"]
+    (one,) = bind(image, (SceneObject(1, "square", "red", "plain", (0, 1)),), labels, OBJECT_COLOURS, BACKGROUND_COLOURS)
+    assert one.success == success
+
+
+def test_instance_success_allows_other_colours_on_most_of_an_object():
+    """A fifth of the pixels is enough there; binding needs most of them."""
+    image, labels = np.full((64, 64, 3), PAPER, np.uint8), np.zeros((64, 64), np.uint8)
+    labels[LEFT] = 1
+    image[LEFT] = OBJECT_COLOURS["blue"]
+    image[20:44, 6:12] = OBJECT_COLOURS["red"]
+    (one,) = bind(image, (SceneObject(1, "square", "red", "plain", (0, 1)),), labels, OBJECT_COLOURS, BACKGROUND_COLOURS)
+    assert one.success and not one.correct

@@ -146,6 +146,7 @@ def test_what_is_no_gaussian_is_refused(change, says):
 # --- its interval
 
 
+@pytest.mark.long
 def test_speed_with_its_interval():
     """15 s are asked for on two free cores for 10,000 x 2,048 features: 30 s of processor time, all else included."""
     rng = np.random.default_rng(0)

@@ -34,6 +34,7 @@ DARKNESS = Metric("darkness", "Darkness", "how much darker than the truth", IMAG
                   grouped_by=(DIFFICULTY,), shown=(HEADLINE,), share=False, score=f"{__name__}:darkness")  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_metric_is_one_entry_and_one_function(run_copy, monkeypatch, cli):
     monkeypatch.setitem(METRICS, DARKNESS.name, DARKNESS)
     for room in ("CARDS", "COLUMNS"):  # the page shows the first six otherwise

@@ -48,6 +48,7 @@ def test_figures_are_the_means_of_the_items(finished):
     assert not [text for text in content["warnings"] if "training set" in text]
 
 
+@pytest.mark.long
 def test_images_that_do_not_fit_into_memory_are_read_again(run_copy, figures, monkeypatch, calls):
     cfg = load_config(run_copy / "config.yaml")
     cfg.eval.batch = 1
@@ -127,6 +128,7 @@ def test_images_are_drawn_once(run_copy, calls, figures):
     assert figures(run_copy) == pytest.approx(before, rel=1e-5)
 
 
+@pytest.mark.long
 def test_other_settings_are_drawn_anew(run_copy, calls):
     cfg = load_config(run_copy / "config.yaml")
     evaluate_run(RunFolder(run_copy), cfg)
@@ -156,6 +158,7 @@ def test_a_killed_evaluation_goes_on(run_copy, calls, monkeypatch):
     assert calls.count(1) == 6, "two of four were cached; four with region prompts; both attention pictures are one batch"
 
 
+@pytest.mark.long
 def test_command_line_takes_the_group(run_copy, cli, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     few = cli(command.main, f"run={run_copy}", "items=3", "eval.metrics=[fd_embedded]", "eval.bootstrap=9")

@@ -48,9 +48,7 @@ def two_steps(words: list[str], place: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("change", UNSEEN)
 def test_what_stage_1_does_not_see_leaves_it_shared(change, tiny):
-    assert (
-        shared_stage.folder_of(compose_config([*tiny, change])).path == shared_stage.folder_of(compose_config(tiny)).path
-    )
+    assert shared_stage.folder_of(compose_config([*tiny, change])).path == shared_stage.folder_of(compose_config(tiny)).path
 
 
 def test_it_is_to_the_byte_the_same_whatever_it_does_not_see(tiny, tmp_path):
@@ -59,9 +57,7 @@ def test_it_is_to_the_byte_the_same_whatever_it_does_not_see(tiny, tmp_path):
 
 @pytest.mark.parametrize("change", SEEN)
 def test_what_stage_1_sees_makes_another(change, tiny):
-    assert (
-        shared_stage.folder_of(compose_config([*tiny, change])).path != shared_stage.folder_of(compose_config(tiny)).path
-    )
+    assert shared_stage.folder_of(compose_config([*tiny, change])).path != shared_stage.folder_of(compose_config(tiny)).path
 
 
 def test_a_curriculum_orders_items_by_regions(tiny):

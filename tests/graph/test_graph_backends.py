@@ -226,6 +226,7 @@ def test_dgl_on_a_cuda_device_is_refused_before_training(name, device, tiny, tmp
 # --- what importing the libraries must not do
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SPARSE)
 def test_loading_a_library_is_silent_and_leaves_nothing_behind(name, tmp_path):
     module = {"dgl": "dgl_backend", "pyg": "pyg"}[name]

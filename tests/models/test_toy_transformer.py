@@ -102,6 +102,7 @@ def as_backbone(monkeypatch):
     monkeypatch.setattr(assembly, "build", toy)
 
 
+@pytest.mark.long
 def test_a_run_of_both_stages_trains_samples_and_reports_with_a_transformer(tiny, as_backbone, tmp_path):
     options = "injection=film injection.words=true injection.points=[in,block] memory.checkpointing=true".split()
     folder = run(compose_config([*tiny, *options, f"runs={tmp_path}"])).path

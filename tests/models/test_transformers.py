@@ -146,6 +146,7 @@ def test_attention_is_watched_and_follows_the_bias_towards_words(kind):
     assert len(maps) == 6, "only while it is watched"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "counts"), [(DiT, {"all": 16, "self": 8, "cross": 8}),
                                               (MMDiT, {"all": 14, "self": 8, "cross": 6})])  # fmt: skip
 def test_lora_goes_to_the_attention_layers_and_starts_at_nothing(kind, counts):
@@ -243,6 +244,7 @@ def test_points_of_a_unet_are_refused_with_those_that_exist(tokens, tmp_path):
         assemble(config_of(tokens, "dit", "injection=film"), RunFolder(tmp_path))
 
 
+@pytest.mark.long
 def test_both_stages_train_sample_report_and_are_planned(tokens, tmp_path):
     """With what a user may switch on: checkpointing, FiLM at its points, a bias towards words."""
     more = """injection=film injection.points=[all] injection.words=true memory.checkpointing=true

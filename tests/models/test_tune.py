@@ -20,6 +20,8 @@ from ragaf_exp.experiments.training import Training
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.long
+
 SHORT = ["stage.coarse.steps=3", "stage.refine.steps=3", "stage.refine.region_steps=1", "stage.checkpoint_every=2",
          "stage.batch=2", "stage.refine.region_batch=2", "stage.validate_every=9", "data.train=8", "data.val=2",
          "data.test=2", "eval.test_items=2", "eval.validation_items=2", "eval.batch=2", "ragaf.width=32", "ragaf.heads=2",

@@ -25,6 +25,7 @@ def words(tiny, tmp_path):
     return [*mine, *WORDS, f"runs={tmp_path}"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [64, 72, 104])
 def test_an_epoch_in_both_stages(size, words):
     """Latents of 8x8, 9x9 and 13x13, which the four levels halve to 1x1, 2x2 and 2x2."""

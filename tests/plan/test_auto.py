@@ -53,6 +53,7 @@ def test_a_card_gets_the_largest_profile_that_fits_and_then_the_largest_micro_ba
     assert ("32gb would take" in output) == (profile != "32gb"), "why not a larger one"
 
 
+@pytest.mark.long
 def test_what_the_command_line_gives_is_kept(plain):
     words = select_profile([AUTO, "stage.accumulate=8", "++memory.budget=20.5"], gpu_of_size(80))
     cfg = compose_config(words)
@@ -74,6 +75,7 @@ def test_without_a_card_it_is_the_processor(plain, caplog, monkeypatch):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_as_it_began_whatever_is_free_now(plain, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     free = [24.1]
@@ -114,6 +116,7 @@ def test_control_groups_limit_what_is_free(tmp_path):
     assert available._limits(tmp_path / "cgroup", tmp_path / "none") == []
 
 
+@pytest.mark.long
 def test_the_planner_takes_a_card_that_is_not_here(cli, refused, plain, tiny, tmp_path):
     """The real planner, of the small profile alone."""
     out = tmp_path / "plan.json"

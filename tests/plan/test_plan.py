@@ -54,6 +54,7 @@ def measured(cfg, stage: str) -> int:
     return held + peak
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stage", "more"),
     [(COARSE, ("backbone.widths=[32,64,64]", "codec.patch=2")), (COARSE, ("stage.coarse.scale=2", "data.size=64")),
@@ -65,6 +66,7 @@ def test_a_predicted_peak_is_the_measured_one_within_ten_per_cent(tiny, stage, m
     assert result == pytest.approx(measured(cfg, stage), rel=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("run", ["[coarse]", "[coarse,refine]"])
 def test_a_smaller_stage_1_is_planned_smaller_in_every_phase(tiny, run):
     def peaks(scale):
@@ -101,6 +103,7 @@ def parts(words, phase: str = COARSE) -> dict[str, int]:
     return predict(compose_config(words), "no", (phase,))[0].parts
 
 
+@pytest.mark.long
 def test_what_a_plan_depends_on(tiny):
     base = parts(tiny)
     words = [*tiny, "backbone.widths=[32,64]", "stage.batch=16", "stage.accumulate=2"]
@@ -112,6 +115,7 @@ def test_what_a_plan_depends_on(tiny):
     assert Need(Peak("coarse", 1, {"weights": GIB})).margin < GIB
 
 
+@pytest.mark.long
 def test_what_savers_save(tiny):
     large = [*tiny, "stage.batch=16", "hint.width=32"]
     before = parts(large)
@@ -124,6 +128,7 @@ def test_what_savers_save(tiny):
     assert after["optimizer"] < 0.7 * before["optimizer"]
 
 
+@pytest.mark.long
 def test_all_that_a_run_does_is_planned(tiny):
     assert phases_of(compose_config(tiny)) == (COARSE, REFINE, REGIONS, VALIDATION, SAMPLING)
     assert phases_of(compose_config([*tiny, "stage.refine.region_steps=0"])) == (COARSE, REFINE, VALIDATION, SAMPLING)
@@ -131,6 +136,7 @@ def test_all_that_a_run_does_is_planned(tiny):
     assert regions.phase == REGIONS and regions.micro_batch == 32 and regions.parts["activations"] > 0
 
 
+@pytest.mark.long
 def test_a_validation_needs_what_training_holds_and_what_sampling_takes(tiny):
     words = [*tiny, "eval.batch=3", "stage.refine.region_steps=0"]
     training, validation, sampling = predict(compose_config(words), "no", (REFINE, VALIDATION, SAMPLING))
@@ -144,6 +150,7 @@ def test_a_validation_needs_what_training_holds_and_what_sampling_takes(tiny):
     assert len(left_out(compose_config(more))) == 3 and left_out(compose_config(words)) == []
 
 
+@pytest.mark.long
 def test_the_command_line_says_what_fits_and_what_would(cli, tiny, tmp_path, monkeypatch):
     out = tmp_path / "plan.json"
     words = [*tiny, "stage.run=[coarse]", "eval.batch=1"]

@@ -41,6 +41,7 @@ def test_a_step_is_forward_and_twice_that_backward(found):
     assert found[REFINE]["denoiser call"] > found[COARSE]["denoiser call"]
 
 
+@pytest.mark.long
 def test_the_table(tiny, cli, found):
     status, out, _ = cli(main, *tiny)
     head, *rows = out.splitlines()

@@ -48,6 +48,7 @@ print(json.dumps({kind: measure(kind, 8000) for kind in ("grid", "noise", "lines
 """
 
 
+@pytest.mark.long
 def test_huge_sketches_take_two_seconds_and_a_gibibyte_at_most():
     done = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

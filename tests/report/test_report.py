@@ -99,6 +99,7 @@ def test_a_run_of_stage_1_has_one_column(run):
     assert ">Stage 1<" in page and ">Stage 2<" not in page
 
 
+@pytest.mark.long
 def test_command_line(run, tmp_path):
     def call(*arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "ragaf_exp.report", *arguments]

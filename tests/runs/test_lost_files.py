@@ -49,6 +49,7 @@ LOST: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", LOST)
 def test_the_training_command_makes_it_again(lost, run_copy, finished, tiny, figures):
     LOST[lost](run_copy)
@@ -93,6 +94,7 @@ def test_runs_of_earlier_versions_say_nothing_of_their_config(run_copy):
     assert RunFolder.read(run_copy)[1].seed == 1
 
 
+@pytest.mark.long
 def test_a_checkpoint_too_many_goes_at_the_next_start(run_copy, tiny):
     stage = run_copy / "checkpoints" / "refine"
     newest = stage / "00000009"
@@ -148,6 +150,7 @@ def _refuse(*args: object) -> None:
     raise UserError("refused")
 
 
+@pytest.mark.long
 def test_latest_is_the_newest_run_with_a_checkpoint(run_copy, tiny, monkeypatch):
     runs = run_copy.parents[1]
     (runs / "latest").symlink_to(run_copy.relative_to(runs))

@@ -94,6 +94,7 @@ def operations(world, tiny, words: list[str], batch: Batch, regions_only: bool =
     return forward.names, [name for name in backward.names if name not in KEEPING]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("regions_only", [False, True])
 @pytest.mark.parametrize("words", OPTIONS, ids=["default", "everything", "cross", "film"])
 def test_a_step_waits_for_nothing_and_grows_by_no_operation(words, regions_only, world, tiny, batch):

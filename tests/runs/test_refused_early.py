@@ -20,6 +20,7 @@ def test_seeds_that_a_later_phase_can_not_use(seed, refused, tiny, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -92,6 +92,7 @@ def test_without_a_folder_nothing_is_written_or_hashed(tmp_path, monkeypatch):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["/dev/full", "a file", None])
 def test_an_evaluation_of_a_run(kind, run_copy, tiny, tmp_path, monkeypatch, caplog):
     """None: cache=none, which leaves the cache alone."""

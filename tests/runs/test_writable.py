@@ -56,6 +56,7 @@ def test_one_folder_of_a_run_that_is_read_only(run_copy, read_only, refused):
     refused(scoring.main, f"run={run_copy}", says=("samples/test", "give out=FOLDER"))
 
 
+@pytest.mark.long
 def test_figures_of_a_read_only_run_elsewhere(run_copy, read_only, cli, refused, figures, tmp_path):
     before, out = contents(run_copy), tmp_path / "deep" / "figures"
     read_only(run_copy)

@@ -51,6 +51,7 @@ def test_rows_are_pictures_and_columns_extractors(pictures, cli):
     np.testing.assert_array_equal(result[0][2][..., 0] < 128, Drawn()(None, rows[0].drawing) > 0.5)
 
 
+@pytest.mark.long
 def test_every_option_is_on_it_by_default_with_scikit_images_photos(tmp_path, cli, monkeypatch):
     """What can't run is left out, and told."""
 

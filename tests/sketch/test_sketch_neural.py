@@ -128,6 +128,7 @@ def test_the_network_sees_the_resolution_asked_for(files, photo):
 # --- one network, lazily, anywhere
 
 
+@pytest.mark.long
 def test_nothing_is_loaded_before_the_first_picture(process):
     code = ("import sys; from extractor_weights import NEURAL; made = [k('nowhere.pth') for k in NEURAL.values()];"
             "assert 'controlnet_aux' not in sys.modules; from ragaf_exp.sketch.neural import Neural")  # fmt: skip

@@ -66,6 +66,7 @@ def test_members_are_what_hydra_composes(tmp_path):
         assert OmegaConf.to_container(member.cfg) == OmegaConf.to_container(compose_config(list(chosen.values())))
 
 
+@pytest.mark.long
 def test_an_experiment_that_sweeps_by_itself_does_so_here():
     assert len(compose_members(["name=x", "+experiment=ablation"])) >= 2
 

@@ -21,6 +21,8 @@ from ragaf_exp.inference.pipeline import to_uint8
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.sample import main
 
+pytestmark = pytest.mark.long
+
 ONE_STAGE = "stage=coarse stage.coarse.steps=4 stage.validate_every=4 stage.checkpoint_every=4 eval.metrics=[]".split()
 TASKS = {
     "inpaint": ["+experiment=inpaint"],
@@ -136,6 +138,15 @@ def test_a_run_without_images_inpaints_by_repaint(cli, finished, files, tmp_path
     assert (after[~hole] == before[~hole]).all() and (after[hole] != before[hole]).mean() > 0.5
     result = json.loads((tmp_path / "out/result.json").read_text())
     assert result["denoisings"] > 8 and result["renoisings"] > 0
+
+
+def test_repaint_takes_a_table(cli, finished, files, tmp_path):
+    (tmp_path / "rows.csv").write_text("image,mask,prompt\nimage.png,hole.png,a red star\nimage.png,empty.png,\n")
+    arguments = (f"batch={tmp_path / 'rows.csv'}", "steps=2", "jump=1", "resamplings=2")
+    status, err = edit(cli, finished, tmp_path / "out", *arguments)
+    assert status == 0, err
+    before, after = pixels(files["image"]), [pixels(tmp_path / f"out/000{i}/result.png") for i in range(2)]
+    assert (after[0] != before).any() and (after[1] == before).all()
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ def test_columns_are_read_without_an_import():
     assert found.stdout.strip().endswith("False") and "'sketch': 'drawing'" in found.stdout, found
 
 
+@pytest.mark.long
 def test_it_learns_to_use_the_known_part(experiment, batch):
     """With caption and sketch dropped, at a timestep that shows little of the image."""
     parts, model = experiment.parts, make_model(experiment.parts, "coarse")

@@ -11,6 +11,8 @@ from ragaf_exp.config.compose import compose_config
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.long
+
 LONGER = """
     data.train=256 data.val=32 data.min_objects=1 data.max_objects=2 stage.batch=16 optim.warmup=10 optim.ema=0.95
     stage.coarse.steps=120 stage.coarse.lr=0.003

@@ -12,6 +12,7 @@ import torch
 from data_layouts import LAYOUTS
 from extractor_weights import NEURAL, save_random
 from PIL import Image, ImageDraw
+from tiny_families import SAVED
 from tiny_sd import save_sd
 
 from ragaf_exp.assembly.model import make_model
@@ -89,6 +90,13 @@ def networks(option: str, tmp_path: Path) -> list[str]:
     if option.startswith("memory=") and option.endswith("gb"):
         chosen = ["backbone=sd15", "text=clip", "codec=taesd", "hint=lite_zero", "diffusion=folder"]
         return [*chosen, f"backbone.source={save_sd(tmp_path / 'sd')}", "codec.weights=none", *PROFILE]
+    if (family := option.partition("=")[2]) in SAVED and option.partition("=")[0] in ("backbone", "text", "codec"):
+        source = f"backbone.source={SAVED[family](tmp_path / family)}"
+        return [f"backbone={family}", f"text={family}", source, "text.max_tokens=400"]
+    if option in ("codec=kl16", "diffusion=folder_flow", "diffusion=folder_flow_sd3", "sampler=qwen_image"):
+        family = "sd3" if option.endswith("sd3") else "flux"
+        source = f"backbone.source={SAVED[family](tmp_path / family)}"
+        return [f"backbone={family}", f"text={family}", source, "text.max_tokens=20"]
     if option.startswith("backbone=sd15"):
         folder = save_sd(tmp_path / "sd", inpaint=option == "backbone=sd15_inpaint")
         return [f"backbone.source={folder}", "text=clip", "codec=kl", "diffusion=folder"]
@@ -101,6 +109,9 @@ def networks(option: str, tmp_path: Path) -> list[str]:
         "data=coco": ["sketch=canny"],
         "data=edits": ["task=remove", "sketch=canny"],
         "task=remove": ["data=removal"],
+        "task=insert": ["data=insertion"],
+        "task=multitask": ["data=mixture", "stage.accumulate=1"],
+        "data=mixture": ["task=multitask"],
         "task=white_balance": ["data=casts"],
         "sampler=heun": ["diffusion=flow"],
     }.get(option, [])
@@ -189,6 +200,7 @@ def test_every_group_has_an_option_here():
     assert {o.partition("=")[0] for o in OPTIONS} == groups - {"cluster"}  # it changes nothing that is computed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", ["data=folder", "data=openmoji", "data=coco", "data=sketchy"])
 def test_a_whole_run_on_ones_own_files(option, tiny, tmp_path):
     short = ["stage.coarse.steps=1", "stage.refine.steps=1", "stage.refine.region_steps=1"]

@@ -11,6 +11,7 @@ from ragaf_exp.plan.budget import GIB, needs
 RANDOM = ["backbone.weights=none", "codec.weights=none"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("profile", "promised", "items", "more"),
     [("4gb", 3.9, 2, RANDOM[1:]), ("8gb", 7.5, 1, RANDOM), ("16gb", 15.5, 4, RANDOM), ("32gb", 31, 4, RANDOM)],

@@ -16,6 +16,8 @@ from ragaf_exp.experiments.experiment import run
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.runs.folder import RunFolder
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def config(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> DictConfig:

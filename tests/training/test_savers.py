@@ -265,6 +265,7 @@ def test_a_missing_library_is_one_line(monkeypatch):
 # --- resume
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "memory",
     [pytest.param({"optimizer": "adamw8bit"}, marks=EIGHT_BIT), {"step_in_backward": True, "clip": 0},
@@ -301,6 +302,7 @@ def overflowing(made: Trainer, steps: set[int], scale: float = 1024.0) -> Traine
     return made
 
 
+@pytest.mark.long
 def test_an_overflow_skips_its_step_lowers_the_scale_and_is_logged(trainer, tmp_path):
     made = overflowing(trainer("coarse", precision="fp16"), {1, 2})
     made.fit(made.examples)
@@ -312,6 +314,7 @@ def test_an_overflow_skips_its_step_lowers_the_scale_and_is_logged(trainer, tmp_
     assert {int(v) for k, v in result.optimizer.items() if k.endswith("/step")} == {2}, "skipped steps are none"
 
 
+@pytest.mark.long
 def test_gradients_that_overflow_at_any_scale_are_a_divergence(trainer):
     made = overflowing(trainer("coarse", precision="fp16"), {0, 1, 2, 3}, scale=2.0**-7)
     with pytest.raises(Diverged, match="stage coarse.*at step 4"):
@@ -336,6 +339,7 @@ def test_clipping_sees_unscaled_gradients(trainer):
     assert float(norm) == pytest.approx(1e-3, rel=1e-2)
 
 
+@pytest.mark.long
 def test_a_scaled_step_that_ran_out_of_memory_is_redone(trainer, monkeypatch):
     made, other = (overflowing(trainer("coarse", "fp16"), set()) for _ in range(2))
     clip, failed = made.accelerator.clip_grad_norm_, []

@@ -120,6 +120,7 @@ def test_a_run_records_its_choice_and_keeps_it_on_another_processor(auto, proces
     folder.release()
 
 
+@pytest.mark.long
 def test_both_stages_and_the_evaluation_compute_in_it(auto, processor):
     from ragaf_exp.experiments.experiment import run
 
@@ -225,6 +226,7 @@ launch.destroy_process_group()
 """
 
 
+@pytest.mark.long
 def test_processes_agree(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -240,6 +242,7 @@ def test_processes_agree(tmp_path):
 # --- what a start says
 
 
+@pytest.mark.long
 def test_a_start_says_in_one_line_what_it_trains_on_what(tiny, tmp_path, caplog):
     from ragaf_exp.experiments.experiment import run
 

@@ -236,6 +236,7 @@ def test_both_parts_of_a_plan_warm_up(experiment):
 # --- a run
 
 
+@pytest.mark.long
 def test_the_same_seed_is_the_same_run_and_another_is_not(tiny, finished, tmp_path, figures):
     """A worker process prepares the examples of the second: who does it changes nothing."""
     folder = run(compose_config([*tiny, f"runs={tmp_path}", "stage.workers=1"])).path
@@ -367,6 +368,7 @@ def broken_at(monkeypatch: pytest.MonkeyPatch, step: int, stage: str, gradient_o
     monkeypatch.setattr(Objective, "forward", forward)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("stage", "step", "remaining"), [("coarse", 5, 3), ("coarse", 2, None), ("refine", 8, 6)])
 def test_a_nan_stops_at_its_step_and_the_last_good_checkpoint_goes_on(
     stage, step, remaining, tiny, finished, tmp_path, monkeypatch

@@ -36,7 +36,7 @@ class ReadMask:
         return float(self.hole.mean())
 
 
-def read_mask(path: str | Path, hole: str = "auto") -> ReadMask:
+def read_mask(path: str | Path, hole: str = "auto", report: bool = True) -> ReadMask:
     """Read a mask.
 
     Args:
@@ -44,9 +44,10 @@ def read_mask(path: str | Path, hole: str = "auto") -> ReadMask:
         hole: Which pixels are the hole: white (or 1), black (or 0), transparent or opaque. "auto" takes the transparent
             ones of a file with an alpha channel, else the white ones; the black ones if most of the image and nearly
             all of its border is white.
+        report: Log what was assumed.
 
     Returns:
-        The mask, with one line on what was assumed, which is also logged.
+        The mask, with one line on what was assumed.
 
     Raises:
         UserError: The file can't be read, `hole` is unknown, or needs an alpha channel that the file lacks.
@@ -62,7 +63,8 @@ def read_mask(path: str | Path, hole: str = "auto") -> ReadMask:
         soft, reason = _by_level(white, hole)
     mask = soft >= 0.5
     result = ReadMask(mask, soft, f"{path}: {levels}; {reason}, {mask.mean():.1%} of the image{_softness(soft)}")
-    log.info("%s", result.assumed)
+    if report:
+        log.info("%s", result.assumed)
     return result
 
 

@@ -3,10 +3,13 @@
     target_image     the image as it should be (also called image or file_name)
     input_image      the image as it is given: with the object that goes, or under the wrong light
     mask             255 = hole, in any convention that data.masks.read knows
+    object_image     the object that goes into the hole, in a picture of any size
+    sketch_image     a drawing with colours on it: dark lines are the sketch, coloured marks the hints
     text             optional: a caption (also called prompt)
 
 Paths are relative to the table's folder. Which columns a task needs: inpaint target_image (masks are generated where
-there is no mask), remove input_image, mask and target_image, white_balance input_image and target_image.
+there is no mask), remove input_image, mask and target_image, insert target_image, object_image and mask, white_balance
+input_image and target_image, paint target_image and sketch_image.
 """
 
 from __future__ import annotations
@@ -23,16 +26,19 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
-from ragaf_exp.data.fit import check_fit, fit_image
+from ragaf_exp.data.fit import check_fit, fit_drawing, fit_image
 from ragaf_exp.data.images import check_header, read_image
 from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.masks.read import HOLES, read_mask
+from ragaf_exp.data.painting import fit_hints, split_painting
 from ragaf_exp.data.sources.names import Names
 from ragaf_exp.data.sources.tables import read_file
 from ragaf_exp.data.split import check_shares, check_size, remark, split_id, split_lists
 
 log = logging.getLogger(__name__)
 TARGET, INPUT, MASK, TEXT = "target_image", "input_image", "mask", "text"
+OBJECT, SKETCH = "object_image", "sketch_image"
+ALIGNED = (TARGET, INPUT, MASK, SKETCH)  # columns whose images have one size
 ALIASES = {"image": TARGET, "file_name": TARGET, "prompt": TEXT, "caption": TEXT}
 SHOWN = 3  # bad rows named in a message
 
@@ -46,11 +52,14 @@ class EditRow:
     given: Path | None
     mask: Path | None
     text: str
+    thing: Path | None = None
+    sketch: Path | None = None
 
     @property
     def key(self) -> str:
         """The row's identity, by which it is assigned to a split."""
-        return "|".join(path.as_posix() for path in (self.target, self.given, self.mask) if path is not None)
+        files = (self.target, self.given, self.mask, self.thing, self.sketch)
+        return "|".join(path.as_posix() for path in files if path is not None)
 
 
 class Edits:
@@ -124,7 +133,7 @@ class Edits:
     def _row(self, number: int, values: dict[str, object], names: Names) -> EditRow:
         """Locate the files of a row and compare their sizes. Raises UserError."""
         paths: dict[str, Path | None] = {}
-        for column in (TARGET, INPUT, MASK):
+        for column in (*ALIGNED, OBJECT):
             name = values.get(column)
             if name is not None and not isinstance(name, str):
                 raise UserError(f"its {column} is no text")
@@ -132,22 +141,28 @@ class Edits:
         if (target := paths[TARGET]) is None:
             raise UserError(f"it has no {TARGET}; name the image as it should be")
         sizes = {path: check_header(path) for path in paths.values() if path is not None}
-        for path, size in sizes.items():
+        for path, size in ((path, sizes[path]) for column in ALIGNED if (path := paths[column]) is not None):
             if size != sizes[target]:
                 raise UserError(f"{path} is {size[0]}x{size[1]}, and {target} is {sizes[target][0]}x{sizes[target][1]}; "
                                 "give them one size")  # fmt: skip
         (text,) = shortened([str(values.get(TEXT) or "")], self.table)
-        return EditRow(number, target, paths[INPUT], paths[MASK], " ".join(text.split()))
+        return EditRow(number, target, paths[INPUT], paths[MASK], " ".join(text.split()), paths[OBJECT], paths[SKETCH])
 
     def _item(self, row: EditRow) -> Item:
-        conditions = {}
+        conditions, drawing = {}, None
         if row.given is not None:
             conditions["given"] = fit_image(read_image(row.given), self.size, self.fit)
         if row.mask is not None:
             hole = np.repeat(np.uint8(255) * read_mask(row.mask, self.hole).hole[..., None], 3, axis=2)
             conditions["hole"] = (fit_image(hole, self.size, self.fit, "edge")[..., 0] > 0).astype(np.float32)
+        if row.thing is not None:
+            conditions["object"] = fit_image(read_image(row.thing), self.size, "pad")
+        if row.sketch is not None:
+            drawing, *marks = split_painting(read_image(row.sketch))
+            drawing = fit_drawing(drawing, self.size, self.fit)
+            conditions["hints"], conditions["hinted"] = fit_hints(*marks, self.size, self.fit)
         image = fit_image(read_image(row.target), self.size, self.fit)
-        return Item(row.key, image, row.text, conditions=conditions)
+        return Item(row.key, image, row.text, drawing, conditions=conditions)
 
 
 def _nth(make: Callable[[EditRow], Item], rows: list[EditRow], index: int) -> Item:

@@ -33,6 +33,7 @@ class Layer:
     colour: np.ndarray  # (3,) or (h,w,3) within the box, in [0,255]
     strokes: np.ndarray  # (H,W) float32 in [0,1], its outline as drawn
     shadow: np.ndarray  # (H,W) float32 in [0,1], share of the light that its shadow takes away
+    contours: tuple[np.ndarray, ...]  # (POINTS,2) each, in units: its outline, and that of a hollow object's hole
 
     def mask(self, size: int) -> np.ndarray:
         """(size, size) bool: pixels of which at least half are the object's."""
@@ -122,7 +123,7 @@ class LayeredScenes:
         full = np.zeros((size, size), np.float32)
         full[box] = alpha
         shadow = np.zeros_like(full) if light is None else light.cast(full)
-        return Layer(spec, box, alpha, colour, grid.average(lines), shadow)
+        return Layer(spec, box, alpha, colour, grid.average(lines), shadow, tuple(contours))
 
 
 @dataclass(frozen=True)

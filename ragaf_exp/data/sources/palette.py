@@ -26,6 +26,12 @@ BACKGROUND_COLOURS: dict[str, tuple[int, int, int]] = {
     "lavender": (214, 204, 236),
     "mint": (200, 232, 212),
 }
+NEUTRAL_COLOURS: dict[str, tuple[int, int, int]] = {  # of `Figures` only; at least 33 from all object colours
+    "black": (28, 28, 32),
+    "brown": (112, 66, 30),
+    "white": (250, 250, 250),
+}
+WIDE_COLOURS = OBJECT_COLOURS | NEUTRAL_COLOURS
 TEXTURE_CONTRAST = 14.0  # dE76 between the two tones of a striped or dotted object
 
 

@@ -168,7 +168,9 @@ def object_colour(colour: str, fill: str, box: tuple[slice, slice], grid: Grid, 
     return dark + (light - dark) * share
 
 
-def stroke(canvas: np.ndarray, contour: np.ndarray, grid: Grid, rng: np.random.Generator, gap: float) -> None:
+def stroke(
+    canvas: np.ndarray, contour: np.ndarray, grid: Grid, rng: np.random.Generator, gap: float, pen: float = 1.0
+) -> None:
     """Draw a contour as by hand, with tremor and varying width.
 
     Args:
@@ -177,16 +179,17 @@ def stroke(canvas: np.ndarray, contour: np.ndarray, grid: Grid, rng: np.random.G
         grid: The raster.
         rng: Random generator.
         gap: Length of a gap in the outline, in units; 0 = closed.
+        pen: Width of the pen, relative to the usual one.
     """
     points = grid.fixed(contour + tremor(rng, TREMOR))
-    middle = STROKE_MIDDLE[0] + (STROKE_MIDDLE[1] - STROKE_MIDDLE[0]) * rng.random()
+    middle = pen * (STROKE_MIDDLE[0] + (STROKE_MIDDLE[1] - STROKE_MIDDLE[0]) * rng.random())
     phase, start = rng.random() * 2 * np.pi, int(rng.integers(POINTS))
     length = float(np.linalg.norm(np.diff(contour, axis=0), axis=1).sum())
     # round ends take half a width on either side of the gap
     skip = round((gap + middle) / length * POINTS) if gap else 0
     points = points[np.arange(start, start + POINTS + 1 - skip) % POINTS]
     for first in range(0, len(points) - 1, CHUNK):
-        width = middle + STROKE_SWING * math.sin(phase + first * 2 * math.pi / POINTS)
+        width = middle + pen * STROKE_SWING * math.sin(phase + first * 2 * math.pi / POINTS)
         # cv2 draws thick lines about 1.5 pixels wider than requested
         thickness = max(1, round(width * grid.fine - 1.5))
         line = points[first : first + CHUNK + 1]

@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 
 from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.config.packaged import check_run
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
-from ragaf_exp.core.writable import check_file, check_folder
+from ragaf_exp.core.writable import check_file
 from ragaf_exp.runs.followed import split_followed
 
 ITEMS = 100  # by default; each is sampled once for every control
@@ -35,7 +36,7 @@ def main() -> None:
     if "out" in args:
         check_file(Path(args["out"]), "out")
     elif Path(args["run"]).is_dir():
-        check_folder(Path(args["run"]), "run", "give out=FILE.json")
+        check_run(Path(args["run"]), "give out=FILE.json")
     with stub_optional_imports():  # heavy: only once the arguments are known to be good
         from ragaf_exp.evaluation.controls.score import run_controls
 

@@ -17,10 +17,11 @@ import sys
 from pathlib import Path
 
 from ragaf_exp.config.command_line import guarded, parse_args
+from ragaf_exp.config.packaged import check_run
 from ragaf_exp.config.paths import split
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
-from ragaf_exp.core.writable import check_file, check_folder
+from ragaf_exp.core.writable import check_file
 from ragaf_exp.runs.followed import split_followed
 
 ITEMS = 200
@@ -39,7 +40,7 @@ def main() -> None:
         raise UserError(f"only={unknown[0]}: unknown; take some of {', '.join(MEASURES)}")
     run = Path(args["run"])
     out = Path(args["out"]) if "out" in args else run / "editing.json"
-    check_file(out, "out") if "out" in args else check_folder(run, "run", "give out=FILE.json")
+    check_file(out, "out") if "out" in args else check_run(run, "give out=FILE.json")
     with stub_optional_imports():  # heavy: only once the arguments are checked
         from ragaf_exp.evaluation.editing.measure import measure_run
 

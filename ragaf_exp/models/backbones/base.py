@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.backbones.points import Modulation, Shape
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.part import PretrainedModule
+from ragaf_exp.models.stored import FLOAT32
 
 NO_MODULATIONS: Mapping[str, Modulation] = {}
 
@@ -24,6 +26,7 @@ class Backbone(PretrainedModule, ABC):
         pretrained: The network starts from pretrained weights, so memory.tune selects what is trained in stage 1 too.
         stride: The height and width of latents must be multiples of it.
         extra_channels: Number of channels next to x_t that the first layer accepts from a task.
+        base: Storage of its frozen linear layers.
         schedule: Settings of the diffusion process that the network was pretrained with; None if there are none.
         cross_layers: Number of layers with image-to-text attention.
         attention_layers: Kind of attention (all, self, cross) -> substrings of the parameter names of these layers.
@@ -33,10 +36,18 @@ class Backbone(PretrainedModule, ABC):
     pretrained: ClassVar[bool] = False
     stride: int = 1
     extra_channels: int = 0
+    base: str = FLOAT32
     schedule: dict[str, Any] | None = None
     cross_layers: int
     attention_layers: ClassVar[Mapping[str, tuple[str, ...]]]
     projections: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def check_source(cls, settings: Mapping[str, Any]) -> None:
+        """Raise UserError if the source is that of another backbone. settings: config group `backbone`.
+
+        The codec, the text encoder and the process have the same source by default. This is called before they are built.
+        """
 
     @abstractmethod
     def shapes(self, height: int, width: int) -> dict[str, Shape]:
@@ -103,6 +114,9 @@ class Backbone(PretrainedModule, ABC):
     def lora_layers(self) -> dict[str, Tensor]:
         """Return the adapters in the format of diffusers' load_lora_weights; empty if there are none or no such format."""
         return {}
+
+    def write_lora(self, folder: Path, layers: dict[str, Tensor]) -> None:
+        """Write the result of `lora_layers` as a file that load_lora_weights of the family's pipeline reads."""
 
     @contextmanager
     def watch_attention(self, watch: Callable[[Tensor], object]) -> Iterator[None]:

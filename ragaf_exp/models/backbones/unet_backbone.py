@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
@@ -69,6 +70,11 @@ class UNetBackbone(Backbone):
 
         state = get_peft_model_state_dict(self.unet)
         return convert_state_dict_to_diffusers({name: x.detach().cpu().contiguous() for name, x in state.items()})
+
+    def write_lora(self, folder: Path, layers: dict[str, Tensor]) -> None:
+        from diffusers import StableDiffusionPipeline
+
+        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
 
     @contextmanager
     def watch_attention(self, watch: Callable[[Tensor], object]) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
@@ -161,13 +161,22 @@ class KL(PretrainedAutoencoder):
         UserError: The source is missing or damaged, or tiling does not fit.
     """
 
+    builtin: ClassVar[dict[str, Any]] = SD_VAE
+
     def __init__(
         self, source: str = "", revision: str = "", offline: bool = False, variant: str = "",
         weights: str = PRETRAINED, subfolder: str = "vae", slicing: bool = False, tiling: limits.Tile = 0,
     ):  # fmt: skip
-        builtin: dict[str, Any] = SD_VAE
-        net, _ = network(AutoencoderKL, Origin("codec", source, revision, offline, variant, weights), subfolder, builtin)
+        origin = Origin("codec", source, revision, offline, variant, weights)
+        net, _ = network(AutoencoderKL, origin, subfolder, self.builtin)
         super().__init__(net, slicing, tiling)
 
     def _encode(self, image: Tensor) -> Tensor:
         return self.net.encode(image).latent_dist.mode()
+
+
+class KL16(KL):
+    """The autoencoder of Stable Diffusion 3, Flux and Z-Image, with 16 latent channels; arguments as in `KL`."""
+
+    builtin = {**SD_VAE, "latent_channels": 16, "sample_size": 1024, "scaling_factor": 0.3611, "shift_factor": 0.1159,
+               "use_quant_conv": False, "use_post_quant_conv": False}  # fmt: skip

@@ -22,7 +22,8 @@ from ragaf_exp.core.tensors import brief
 from ragaf_exp.models.loading import single_file
 from ragaf_exp.models.part import Source
 
-PRETRAINED, RANDOM = "pretrained", "none"
+PRETRAINED = "pretrained"
+RANDOM = "none"
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # names of weight files in diffusers and transformers
 _sums: dict[tuple[str, int, int], str] = {}  # a run builds the same network several times
 
@@ -240,6 +241,12 @@ def fingerprint(module: nn.Module, *settings: object) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def checksum_of(origin: Origin, subfolder: str) -> str:
+    """Return the sha256 of a network's weight files."""
+    folder = fetch(origin, [f"{subfolder}/*.{end}" for end in ("json", "safetensors", "bin")])
+    return _checksum(weight_files(folder / subfolder, origin))
 
 
 def _checksum(files: list[Path]) -> str:

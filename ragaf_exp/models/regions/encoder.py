@@ -21,6 +21,8 @@ from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.regions.fusion import FourierTimeEmbedding
 from ragaf_exp.models.regions.pooling import pool
 
+EDGE_USES = ("all", "bias", "none")
+
 
 class GraphAttention(nn.Module):
     """Pre-norm multi-head attention over a region's neighbours. Edge features bias the logits and extend the values.
@@ -29,23 +31,32 @@ class GraphAttention(nn.Module):
         width: R, channels of a region.
         heads: Number of attention heads.
         edge_features: E, features per edge.
+        edges: Where the edge features act, as in `Ragaf`.
     """
 
-    def __init__(self, width: int, heads: int, edge_features: int):
+    def __init__(self, width: int, heads: int, edge_features: int, edges: str = "all"):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
-        # the softmax cancels a constant shift of a row's logits, so the last layer has no bias
-        self.edge_bias = nn.Sequential(nn.Linear(edge_features, width), nn.SiLU(), nn.Linear(width, heads, bias=False))
-        self.edge_value = nn.Linear(heads * edge_features, width, bias=False)
+        self.edge_bias: nn.Module | None = None
+        self.edge_value: nn.Module | None = None
+        if edges != "none":
+            # the softmax cancels a constant shift of a row's logits, so the last layer has no bias
+            self.edge_bias = nn.Sequential(nn.Linear(edge_features, width), nn.SiLU(), nn.Linear(width, heads, bias=False))
+        if edges == "all":
+            self.edge_value = nn.Linear(heads * edge_features, width, bias=False)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
         """Update regions x (B,N,R); returns (B,N,R). Regions without neighbours do not change."""
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B,N,H,R/H)
-        y, edge_sums = edges.attend(q, k, v, self.edge_bias(edges.features))  # (B,N,R), (B,N,HE)
-        return x + self.out(y + self.edge_value(edge_sums)) * edges.connected
+        features = edges.features  # (M,E)
+        bias = features.new_zeros(len(features), self.heads) if self.edge_bias is None else self.edge_bias(features)
+        y, edge_sums = edges.attend(q, k, v, bias)  # (B,N,R), (B,N,HE)
+        if self.edge_value is not None:
+            y = y + self.edge_value(edge_sums)
+        return x + self.out(y) * edges.connected
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -115,13 +126,15 @@ class Layer(nn.Module):
         text_width: D, channels of a text token.
         temperature: Temperature of the attention to the caption.
         learn_temperature: Whether each head learns its temperature.
+        edges: Where the edge features act, as in `Ragaf`.
     """
 
     def __init__(
-        self, width: int, heads: int, edge_features: int, text_width: int, temperature: float, learn_temperature: bool
-    ):
+        self, width: int, heads: int, edge_features: int, text_width: int, temperature: float, learn_temperature: bool,
+        edges: str = "all",
+    ):  # fmt: skip
         super().__init__()
-        self.graph = GraphAttention(width, heads, edge_features)
+        self.graph = GraphAttention(width, heads, edge_features, edges)
         self.text = RegionTextAttention(width, text_width, heads, temperature, learn_temperature)
         self.structure_mlp, self.semantics_mlp = FeedForward(width), FeedForward(width)
 
@@ -181,6 +194,8 @@ class Ragaf(nn.Module):
         timestep: Whether the timestep scales and shifts the region tokens.
         temperature: Temperature of the regions' attention to the caption.
         learn_temperature: Whether each head learns its temperature, starting from this one.
+        edges: Where the edge features act. all: on the attention's logits and values; bias: on the logits alone; none:
+            nowhere, so that neighbours are a set (with graph=complete, a set transformer: Lee et al. 2019).
 
     Raises:
         UserError: The settings are inconsistent.
@@ -193,11 +208,14 @@ class Ragaf(nn.Module):
         text_width: int, fusion: nn.Module, backend: Backend, width: limits.Width = 128, layers: limits.Layers = 2,
         heads: limits.Heads = 4, frequencies: limits.FrequenciesOrNone = 4, pooled_levels: limits.Levels = 1,
         timestep: bool = False, temperature: limits.Temperature = 1.0, learn_temperature: bool = False,
+        edges: str = "all",
     ):  # fmt: skip
         super().__init__()
         at_least("ragaf", 1, width=width, layers=layers, heads=heads)
         at_least("ragaf", 0, frequencies=frequencies, pooled_levels=pooled_levels)
         at_least("ragaf", 1e-3, temperature=temperature)
+        if edges not in EDGE_USES:
+            raise UserError(f"ragaf.edges={edges}: must be one of {', '.join(EDGE_USES)}")
         if pooled_levels > len(hint_sizes):
             raise UserError(f"ragaf.pooled_levels={pooled_levels}: this hint has {len(hint_sizes)} levels; take 0 for all")
         if width % heads:
@@ -207,7 +225,7 @@ class Ragaf(nn.Module):
         self.levels = hint_sizes[: pooled_levels or None]
         self.pooled = nn.Linear(hint_width * len(self.levels), width)
         self.encode_mlp = FeedForward(width)
-        exchange = (width, heads, edge_features, text_width, temperature, learn_temperature)
+        exchange = (width, heads, edge_features, text_width, temperature, learn_temperature, edges)
         self.layers = nn.ModuleList(Layer(*exchange) for _ in range(layers))
         self.fusion, self.backend = fusion, backend
         self.structure_norm, self.semantics_norm = nn.LayerNorm(width), nn.LayerNorm(width)

@@ -50,6 +50,9 @@ class Injection(nn.Module):
         if not points and not words:
             raise UserError("injection.points=[]: region tokens have no effect; name some of "
                             f"{', '.join(known)}, or set injection.words=true")  # fmt: skip
+        if words and not cross_layers:
+            raise UserError(f"injection: {type(self).__name__} biases image-to-text attention, and that of this backbone "
+                            "takes no bias; set injection.words=false, or take injection=tokens")  # fmt: skip
         self.shapes = {p: s for p, s in shapes.items() if ALL in points or p.split(".")[0] in points}
         self.out = nn.ModuleDict({_key(p): self._output(p, width, s[0]) for p, s in self.shapes.items()})
         self.attended = {p: s[1:] for p, s in shapes.items() if p != OUT}  # resolutions of the backbone

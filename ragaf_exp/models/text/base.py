@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
+import torch
 from omegaconf import DictConfig
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -20,13 +23,19 @@ class TextEncoder(PretrainedModule, ABC):
     Attributes:
         tokenizer: The tokenizer.
         width: D, channels of a token.
+        pooled_width: P, channels of the vector of a whole caption; 0 = the encoder has none.
+        leading: Number of tokens before the first word: 1 for a start token.
         max_tokens: Longer captions are truncated to this number of tokens.
+        token_table: Name of the parameter with a row for each token of the tokenizer; "" if there is none to transfer.
         trained: Whether the encoder is trained with the denoiser; otherwise it is frozen.
     """
 
     tokenizer: Tokenizer
     width: int
+    pooled_width: int = 0
+    leading: int = 1
     max_tokens: int
+    token_table: ClassVar[str] = ""
     trained: bool
 
     @property
@@ -63,6 +72,16 @@ class TextEncoder(PretrainedModule, ABC):
     def known_part(self, prompt: str) -> tuple[str, list[str]]:
         """Split a region's prompt into the part that the encoder can use and the words that are left out."""
         return prompt.strip(), []
+
+    @contextmanager
+    def on(self, device: torch.device) -> Iterator[None]:
+        """Encode on this device while this is open, for an encoder that does nothing else meanwhile."""
+        self.to(device)
+        yield
+
+    def words(self) -> list[str] | None:
+        """Return the words that the training captions contain; None for an encoder that takes any text."""
+        return None
 
     @abstractmethod
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -133,6 +134,7 @@ class TinyText(TextEncoder):
         self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
 
     trained = True  # from scratch, with the denoiser
+    token_table = "token.weight"
 
     @property
     def fingerprint(self) -> str:
@@ -179,6 +181,16 @@ class TinyText(TextEncoder):
     def unknown_words(self, caption: str) -> list[str]:
         """Return the words of the caption that the tokenizer does not know, which are left out."""
         return self._known(caption)[1]
+
+    def words(self) -> list[str]:
+        """Return the words that the training captions contain, as far as the tokenizer shows them.
+
+        A token that is part of a longer one may be a fragment, and is left out; so is a word that others begin with.
+        """
+        model = json.loads(self.tokenizer.to_str())["model"]
+        pairs = (pair if isinstance(pair, list) else pair.split(" ") for pair in model.get("merges", ()))
+        parts = {part for pair in pairs for part in pair}
+        return sorted(token for token in model["vocab"] if token.isalpha() and len(token) > 1 and token not in parts)
 
     def known_part(self, prompt: str) -> tuple[str, list[str]]:
         """Split a region's prompt into the words that the training captions contain, and the others, which are left out.

@@ -25,6 +25,7 @@ FACTS = {  # title of a difficulty group's fact, and whether it is a share of th
     "objects": ("Objects in the scene", False),
     "shapes": ("Shapes of the scene", False),
     "pairs": ("Colour-shape pairs", False),
+    "relations": ("Relation that distinguishes the object", False),
 }
 
 
@@ -143,6 +144,13 @@ def _titles(names: list[str]) -> str:
     return " · ".join(dict.fromkeys(head(name)["title"] for name in names))
 
 
+def _quartiles(name: str, values: Any) -> str:
+    """The quartiles of a figure as text; "" if it has none."""
+    if not isinstance(values, list) or not all(map(is_number, values)):
+        return ""
+    return "quartiles " + ", ".join(number(name, value, unit=False) for value in values)
+
+
 def cell(name: str, entry: dict[str, Any]) -> dict[str, Any]:
     """A figure as text; a share also has its position on a bar in percent."""
     interval = entry.get("ci95")
@@ -150,6 +158,7 @@ def cell(name: str, entry: dict[str, Any]) -> dict[str, Any]:
         "value": number(name, entry["value"]),
         "interval": " – ".join(number(name, v, unit=False) for v in interval) if interval else "",
         "n": f"{entry['n']:,}" if is_number(entry.get("n")) else "",
+        "quartiles": _quartiles(name, entry.get("quartiles")),
         "warning": str(entry.get("warning") or ""),
         "bar": None,
     }

@@ -62,9 +62,10 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
         once(latents.records.folder, fill=lambda: _encode(latents, [*plain, *mirrored], device))
         codec.to(home)
     if cfg.memory.features == "all":
-        text = _frozen(build(cfg.text, "text", tokenizer=parts.tokenizer), "text", cfg.text._target_).to(device)
-        texts = Texts(folder, text, on_write)
-        once(texts.records.folder, fill=lambda: _read(texts, items))
+        text = _frozen(build(cfg.text, "text", tokenizer=parts.tokenizer), "text", cfg.text._target_)
+        with text.on(device):
+            texts = Texts(folder, text, on_write)
+            once(texts.records.folder, fill=lambda: _read(texts, items))
         texts.text = None
     for kind in (latents, texts):
         for records in () if kind is None else kind.every():

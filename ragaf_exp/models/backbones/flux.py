@@ -1,0 +1,80 @@
+"""Flux (Black Forest Labs 2024), by diffusers' FluxTransformer2DModel."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import FluxTransformer2DModel
+from torch import Tensor, nn
+
+from ragaf_exp.config import limits
+from ragaf_exp.models.backbones.pretrained_transformer import TIMESTEPS, PretrainedTransformer, pack, positions, unpack
+from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.loading.hub import PRETRAINED
+
+
+class Flux(PretrainedTransformer):
+    """The transformer of Flux.
+
+    Args:
+        channels: C, latent channels (wiring).
+        text_width: D, channels of the text tokens (wiring).
+        pooled_width: P, channels of the pooled text (wiring).
+        base: Storage of the linear layers of the blocks: float32, bfloat16, float8 or nf4 (wiring).
+        source: A folder or hub id with a subfolder transformer/.
+        revision: Branch, tag or commit of a hub id; "" = main.
+        offline: Never access the network.
+        variant: Variant of the weight files, such as fp16; "" = the default files.
+        weights: pretrained, or none for random weights. Without a source, none uses the published model's config.
+        every: Number of blocks per injection point.
+        guidance: Guidance scale that a guidance-distilled network takes as an input, in training and sampling; others
+            ignore it. sampler.guidance is true classifier-free guidance.
+
+    Raises:
+        UserError: The source is missing or damaged, is of another family, or does not fit the codec or the text encoder.
+    """
+
+    kind = FluxTransformer2DModel
+    pipeline = "FluxPipeline"
+    builtin = {"guidance_embeds": True}  # of Flux.1 dev; the other defaults of the class are its values
+
+    def __init__(
+        self, channels: int, text_width: int, pooled_width: int, base: str, source: str = "", revision: str = "",
+        offline: bool = False, variant: str = "", weights: str = PRETRAINED, every: limits.Layers = 1,
+        guidance: limits.Guidance = 3.5,
+    ):  # fmt: skip
+        super().__init__(channels, text_width, pooled_width, base, source, revision, offline, variant, weights, every)
+        self.guidance = guidance
+
+    @property
+    def width(self) -> int:
+        return self.net.inner_dim
+
+    def needs(self) -> dict[str, int]:
+        c = self.net.config
+        return {"channels": c.in_channels // self.stride**2, "text": c.joint_attention_dim,
+                "pooled": c.pooled_projection_dim}  # fmt: skip
+
+    def embedder(self) -> nn.Module:
+        return self.net.x_embedder
+
+    def blocks(self) -> list[nn.Module]:
+        return [*self.net.transformer_blocks, *self.net.single_transformer_blocks]
+
+    def predict(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
+        """Call the network as the pipeline does.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            t: Timesteps in [0, 1000], (B,).
+            text: Encoded captions.
+
+        Returns:
+            The velocity, (B,C,h,w).
+        """
+        size, device = (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride), x_t.device
+        scale = torch.full_like(t, self.guidance) if self.net.config.guidance_embeds else None
+        tokens = self.net(
+            pack(x_t, self.stride), text.tokens, text.pooled, t / TIMESTEPS, positions(size, device),
+            torch.zeros(text.tokens.shape[1], 3, device=device), scale, return_dict=False,
+        )[0]  # fmt: skip
+        return unpack(tokens, size, self.stride)

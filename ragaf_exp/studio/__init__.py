@@ -1,0 +1,1 @@
+"""The studio: a local web server to draw, describe the regions of the drawing, and watch the image form."""
