@@ -36,7 +36,7 @@ def test_every_node_declares_what_comfyui_reads(nodes):
         assert len(cls.RETURN_TYPES) == len(cls.RETURN_NAMES)
         for name, kind in declared(cls).items():
             assert isinstance(kind, tuple) and isinstance(kind[0], str | list), name
-            if kind[0] in WIDGETS and len(kind) > 1:
+            if isinstance(kind[0], str) and kind[0] in WIDGETS and len(kind) > 1:
                 assert isinstance(kind[1].get("default", WIDGETS[kind[0]]()), WIDGETS[kind[0]]), name
 
 
