@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def portable(trained: Trained, out: Path, options: Options) -> tuple[dict[str, A
     """
     config = _without_paths(trained)
     sources: dict[str, dict[str, str]] = {}
-    trained.parts.diffusion.scheduler(trained.cfg.sampler.scheduler).save_config(out / SCHEDULER)
+    _write_scheduler(trained.parts.diffusion.scheduler(trained.cfg.sampler.scheduler), out / SCHEDULER)
     if trained.cfg.diffusion.get("source"):
         sources["diffusion"] = {"inside": HERE}
     for network in _networks(trained):
@@ -58,6 +59,13 @@ def portable(trained: Trained, out: Path, options: Options) -> tuple[dict[str, A
         elif given:
             config[network.group]["source"] = given
     return config, sources
+
+
+def _write_scheduler(scheduler: Any, folder: Path) -> None:
+    """Write scheduler_config.json, with the class of diffusers where the scheduler is a subclass of it."""
+    kind = next(cls for cls in type(scheduler).__mro__ if cls.__module__.startswith("diffusers."))
+    folder.mkdir()
+    write_json(folder / "scheduler_config.json", {**json.loads(scheduler.to_json_string()), "_class_name": kind.__name__})
 
 
 def _without_paths(trained: Trained) -> dict[str, Any]:
