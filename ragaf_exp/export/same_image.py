@@ -11,7 +11,6 @@ import numpy as np
 
 from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
-from ragaf_exp.compute.device import Compute
 from ragaf_exp.export.kinds import CheckFailed
 from ragaf_exp.export.pipeline import RagafPipeline
 from ragaf_exp.export.sampling import IMAGE, MASK, Call, Progress
@@ -21,6 +20,7 @@ from ragaf_exp.inference.pipeline import Pipeline
 
 SIDE, STEPS, SEED = 64, 2, 0  # pixels at least, so that networks for large images are checked in seconds
 PROMPT = "a red circle"
+DEVICE = "cpu"  # where the same network gives the same bits in every process
 
 
 def check_image(folder: Path, trained: Trained, precision: str, half: bool, sources: Mapping[str, str]) -> str:
@@ -49,13 +49,14 @@ def check_image(folder: Path, trained: Trained, precision: str, half: bool, sour
 
 
 def _of_run(trained: Trained, precision: str) -> tuple[np.ndarray, int]:
-    parts, pipeline = load_run(trained.folder, trained.cfg.copy())
+    cfg = trained.cfg.copy()
+    cfg.memory.device = DEVICE
+    parts, pipeline = load_run(trained.folder, cfg)
     unit = unit_of(parts.cfg, pipeline.last)
     side = min(parts.cfg.data.size, -(-SIDE // unit) * unit)
 
     def sampler(call: Call) -> Pipeline:
-        compute = Compute(str(pipeline.compute.device), call.compute.precision)
-        return make_pipeline(call.parts.cfg, call.parts, pipeline.coarse, pipeline.refine, compute)
+        return make_pipeline(call.parts.cfg, call.parts, pipeline.coarse, pipeline.refine, call.compute)
 
     return _sample(parts, sampler, precision, side), side
 
@@ -65,7 +66,7 @@ def _sample(parts: Parts, sampler: Callable[[Call], Pipeline], precision: str, s
     pictures: dict[str, Any] = dict(pictures_for(parts, side))
     if MASK in pictures:
         pictures[MASK] = (pictures[MASK] * 255).astype(np.uint8)
-    call = Call(parts, {"steps": STEPS}, None, SEED, precision, "cpu")
+    call = Call(parts, {"steps": STEPS}, None, SEED, precision, DEVICE)
     bar = SimpleNamespace(n=0, total=0, update=lambda: None)
     progress = Progress(SimpleNamespace(_interrupt=False), None, bar)
     final, _ = call.run(sampler, PROMPT, drawing_of_boxes(side, 1), None, pictures, (side, side), "light", progress)
