@@ -108,6 +108,7 @@ SnrOffset = Annotated[float, Range(0.0, 1_000.0, "added to the signal-to-noise r
 LogitMean = Annotated[float, Range(-10.0, 10.0, "of the time's logit; beyond, float32 does not separate times")]
 LogitDeviation = Annotated[float, Range(1e-2, 10.0, "of the time's logit; below, one timestep is trained, above, the ends")]
 TimeShift = Annotated[float, Range(1e-2, 100.0, "1 is none; Stable Diffusion 3 has 3, and beyond 100 one end remains")]
+MergeScale = Annotated[float, Range(-10.0, 10.0, "adapters are trained at scale 1; far beyond, they replace the weights")]
 Guidance = Annotated[float, Range(0.0, 100.0, "images saturate at far smaller values")]
 SamplingSteps = Annotated[int, Range(1, 10_000, "no schedule has more timesteps")]
 

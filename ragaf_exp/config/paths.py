@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 KEYS = (
     "runs", "init", "data.root", "data.source", "data.drawings", "data.coco", "data.extended", "sketch.weights",
     "cache.folder", "backbone.source", "text.source", "codec.source", "diffusion.source",
-    "hint.source", "task.lpips_backbone", "task.lpips_heads", "eval.pidinet", "eval.inception", "eval.squeezenet",
+    "hint.source", "memory.merge", "task.lpips_backbone", "task.lpips_heads", "eval.pidinet", "eval.inception",
+    "eval.squeezenet",
     "eval.lpips_backbone", "eval.lpips_heads", "eval.clip_pretrained", "eval.clip_config",
 )  # fmt: skip
 TEXTS = (*KEYS, "name")  # keys whose values are always text: `name=2024` and `data.root=007` are not numbers

@@ -106,6 +106,8 @@ class Memory:
     tune: Tune = "full"  # which weights of a pretrained backbone, and of stage 1's modules in stage 2, are trained
     attention: AttentionLayers = "all"  # the layers that tune=attention and tune=lora train
     lora_rank: limits.Rank = 16
+    merge: str = ""  # a LoRA file that is merged into the backbone before stage 1; kohya's, diffusers' or peft's names
+    merge_scale: limits.MergeScale = 1.0
     base: Base = "float32"  # storage of the frozen linear layers of a pretrained transformer
     checkpointing: bool = False  # gradient checkpointing: recompute activations in the backward pass
     optimizer: Optimizer = "adamw"  # adamw8bit: moments of one byte each (bitsandbytes)

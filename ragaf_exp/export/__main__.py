@@ -53,6 +53,7 @@ def main() -> None:
     options = Options(args["half"] == "true", args["stage"], args["weights"] == "all")
     rows = export(trained, out.parent.resolve() / out.name, args["kinds"], options, args["license"])
     print(table(rows))
+    print("".join(f"\nchecked {row.path}: {row.checked}" for row in rows if row.checked) + "\n")
     print(f"export {printable(str(out))}\nupload with: hf upload USER/{trained.name} {shlex.quote(str(out))}")
 
 

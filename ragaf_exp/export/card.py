@@ -29,7 +29,7 @@ LICENCES = {  # module of a data source -> data set, and its licence
     "coco": ("COCO", "annotations CC BY 4.0; the images' licences are those on Flickr"),
     "quickdraw": ("Quick, Draw!", "CC BY 4.0"),
 }
-LIMITS = """* The figures hold for the test split of the data below and for the size above, not for photos or other drawings.
+LIMITS = """* The figures hold for the test split of the data below at the size above, not for photos or other drawings.
 * Prompts are read as the training captions were: words that never occurred there have no trained effect.
 * ControlNet, T2I-Adapter, LoRA and checkpoint files carry no regions: they are parts of the whole pipeline."""
 

@@ -11,7 +11,7 @@ from ragaf_exp.export.networks import WEIGHTS
 from ragaf_exp.export.pipeline import INDEX, write_index
 from ragaf_exp.export.portable import portable
 from ragaf_exp.export.same_image import check_image
-from ragaf_exp.export.stage import PREFIX, write_stage
+from ragaf_exp.export.stage import PREFIX, read_stage_config, write_stage
 from ragaf_exp.export.trained import Trained
 from ragaf_exp.training import precision_choice
 
@@ -47,7 +47,13 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
 
 
 def _check_index(path: Path, trained: Trained, precision: str, half: bool) -> str:
-    return check_image(path.parent, trained, precision, half)
+    return check_image(path.parent, trained, precision, half, given_sources(trained, path.parent))
+
+
+def given_sources(trained: Trained, out: Path) -> dict[str, str]:
+    """Return where the run itself has the weights that its export in `out` names: name -> folder or hub id."""
+    sources = read_stage_config(out / next(iter(trained.stages)))["sources"]
+    return {source["name"]: str(trained.cfg[group].source) for group, source in sources.items() if "name" in source}
 
 
 def _check_weights(path: Path, weights: Tensors, half: bool) -> str:

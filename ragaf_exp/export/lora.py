@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
@@ -14,12 +16,13 @@ from torch import Tensor
 
 from ragaf_exp.core.tensor_files import lazy, write_tensors
 from ragaf_exp.export.kinds import CheckFailed, Entry, Options, Unsuitable
-from ragaf_exp.export.metadata import ARCHITECTURES, DIFFUSERS, modelspec
+from ragaf_exp.export.metadata import ARCHITECTURES, DIFFUSERS, family_texts, modelspec
 from ragaf_exp.export.networks import chosen, require_pretrained_unet, write_preview
 from ragaf_exp.export.trained import Trained, TrainedStage
+from ragaf_exp.models.backbones.pretrained_transformer import PretrainedTransformer
 
 KIND, FOLDER, FILE = "lora", "lora", "pytorch_lora_weights.safetensors"
-PREFIX = "backbone.unet."
+PREFIXES = ("backbone.unet.", "backbone.net.")
 BASES = {"stable-diffusion-v1": "sd_v1", "stable-diffusion-v2": "sd_v2"}  # modelspec -> sd-scripts
 USAGE = "Load at strength 1. It was trained with region tokens, which other tools do not have."
 
@@ -41,10 +44,12 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
     stage = chosen(trained, options, trained.last)
     layers = layers_of(stage)
     if not layers:
-        raise Unsuitable("it trained no LoRA of a UNet; memory=lora does")
-    require_pretrained_unet(trained, stage)
+        raise Unsuitable("it trained no LoRA; memory=lora does")
     if options.half:
         layers = {name: lazy(value).halved().load() for name, value in layers.items()}
+    if isinstance(stage.model.backbone, PretrainedTransformer):
+        return _of_transformer(trained, stage, stage.model.backbone, layers, out)
+    require_pretrained_unet(trained, stage)
     theirs, ours = in_kohya(layers), convert_state_dict_to_diffusers({f"unet.{k}": v for k, v in layers.items()})
     file = f"{trained.name}_lora.safetensors"
     (out / FOLDER).mkdir()
@@ -60,12 +65,32 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
     ]
 
 
+def _of_transformer(
+    trained: Trained, stage: TrainedStage, backbone: PretrainedTransformer, layers: dict[str, Tensor], out: Path
+) -> list[Entry]:
+    """Write LoRA of a transformer in the names of diffusers, which ComfyUI reads for these families too."""
+    named = {f"transformer.{name}": lazy(value) for name, value in layers.items()}
+    texts = {**family_texts(trained, stage, type(backbone.net).__name__), "ss_network_dim": _rank(layers),
+             "ss_network_alpha": _rank(layers)}  # fmt: skip
+    file, pipeline = f"{trained.name}_lora.safetensors", getattr(diffusers, backbone.pipeline)
+    (out / FOLDER).mkdir()
+    write_tensors(out / FOLDER / FILE, named, texts)
+    write_tensors(out / file, named, texts)
+    write_preview(trained, out / file)
+    note = f"{len(layers) // 2} layers of stage {stage.name}"
+    check = partial(_check, layers=layers, pipeline=pipeline, prefix="transformer.")
+    return [
+        Entry(KIND, file, f"{note}, in the names of diffusers; ComfyUI, diffusers", check),
+        Entry(KIND, FOLDER, f"{note}; diffusers' load_lora_weights", check),
+    ]
+
+
 def layers_of(stage: TrainedStage) -> dict[str, Tensor]:
-    """Collect the adapters of a stage's UNet: module.lora_A.weight (rank,in), module.lora_B.weight (out,rank)."""
+    """Collect the adapters of a stage: MODULE.lora_A.weight (rank,in) and MODULE.lora_B.weight (out,rank)."""
     return {
-        name.removeprefix(PREFIX).replace(".default.weight", ".weight"): tensor.load()
+        name.split(".", 2)[2].replace(".default.weight", ".weight"): tensor.load()
         for name, tensor in stage.own.items()
-        if name.startswith(PREFIX) and ".lora_" in name
+        if name.startswith(PREFIXES) and ".lora_" in name
     }
 
 
@@ -77,7 +102,7 @@ def in_kohya(layers: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def network_texts(layers: dict[str, Tensor], stage: TrainedStage) -> dict[str, str]:
     """Return the metadata by which UIs of LoRA list a file."""
-    rank = str(next(value for name, value in layers.items() if ".lora_A." in name).shape[0])
+    rank = _rank(layers)
     base = ARCHITECTURES.get(stage.model.backbone.unet.config.cross_attention_dim, "")
     return {
         "ss_network_dim": rank, "ss_network_alpha": rank, "ss_network_module": "networks.lora",
@@ -85,11 +110,16 @@ def network_texts(layers: dict[str, Tensor], stage: TrainedStage) -> dict[str, s
     }  # fmt: skip
 
 
-def _check(path: Path, layers: dict[str, Tensor]) -> str:
+def _rank(layers: dict[str, Tensor]) -> str:
+    return str(next(value for name, value in layers.items() if ".lora_A." in name).shape[0])
+
+
+def _check(path: Path, layers: dict[str, Tensor], pipeline: Any = StableDiffusionPipeline, prefix: str = "unet.") -> str:
     folder, name = (path, FILE) if path.is_dir() else (path.parent, path.name)
-    read = StableDiffusionPipeline.lora_state_dict(str(folder), weight_name=name, local_files_only=True)[0]
+    read = pipeline.lora_state_dict(str(folder), weight_name=name, local_files_only=True)
+    read = read[0] if isinstance(read, tuple) else read
     state = {_in_peft(key): value for key, value in read.items()}
-    expected = {f"unet.{key}": value for key, value in layers.items()}
+    expected = {f"{prefix}{key}": value for key, value in layers.items()}
     if unmatched := sorted(state.keys() ^ expected.keys()):
         raise CheckFailed(f"{path}: {unmatched[0]} is not on both sides")
     for key, value in expected.items():

@@ -32,11 +32,29 @@ def modelspec(trained: Trained, stage: TrainedStage, what: str, usage: str, impl
     Returns:
         Key -> text.
     """
+    return _texts(trained, stage, "/".join(filter(None, (architecture(stage), what))), what, usage, implementation)
+
+
+def family_texts(trained: Trained, stage: TrainedStage, network: str) -> dict[str, str]:
+    """Describe LoRA of a transformer by the keys of modelspec.
+
+    Args:
+        trained: The run.
+        stage: The stage whose weights the file holds.
+        network: The transformer's class in diffusers.
+    """
+    usage = "Load at strength 1. It was trained with region tokens, which other tools do not have."
+    return _texts(trained, stage, f"{network}/lora", "lora", usage, DIFFUSERS)
+
+
+def _texts(
+    trained: Trained, stage: TrainedStage, architecture: str, what: str, usage: str, implementation: str
+) -> dict[str, str]:
     size = trained.cfg.data.size
-    title = f"{trained.name} {what}".strip()
     texts = {
-        "modelspec.sai_model_spec": "1.0.1", "modelspec.architecture": "/".join(filter(None, (architecture(stage), what))),
-        "modelspec.implementation": implementation, "modelspec.title": title, "modelspec.usage_hint": usage,
+        "modelspec.sai_model_spec": "1.0.1", "modelspec.architecture": architecture,
+        "modelspec.implementation": implementation, "modelspec.title": f"{trained.name} {what}".strip(),
+        "modelspec.usage_hint": usage,
         "modelspec.description": f"Trained by ragaf_exp, stage {stage.name}, {stage.step} steps.",
         "modelspec.date": trained_on(trained), "modelspec.resolution": f"{size}x{size}",
         "modelspec.prediction_type": {"eps": "epsilon"}.get(prediction(trained), prediction(trained)),

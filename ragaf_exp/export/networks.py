@@ -1,4 +1,4 @@
-"""What the kinds of single files have in common: the stage that is exported, folders of diffusers, and their checks."""
+"""Functions that the kinds of single files share: the stage that is exported, folders of diffusers, and their checks."""
 
 from __future__ import annotations
 

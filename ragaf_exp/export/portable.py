@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ragaf_exp.config.schema import PLAIN
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import checksum, write_json
 from ragaf_exp.core.tensor_files import Tensors, lazy, write_tensors
 from ragaf_exp.export.kinds import Options
 from ragaf_exp.export.networks import WEIGHTS
 from ragaf_exp.export.trained import Trained
 from ragaf_exp.models.loading.hub import PRETRAINED, RANDOM
-from ragaf_exp.runs.followed import HUB, NETWORKS, PATHS
+from ragaf_exp.runs.followed import HUB, PATHS
 
 HERE = "."  # the export's folder, which has the layout of diffusers
 DRAWN = {"_target_": "ragaf_exp.sketch.drawn.Drawn"}
@@ -28,9 +30,10 @@ class Network:
     """A network of a run that may come from a source."""
 
     group: str
-    net: nn.Module
+    net: nn.Module | None  # None: several networks, which can only be named
     subfolder: str  # in its source
     target: str  # subfolder of the export
+    prefix: str = ""  # of its weights in a stage's model
 
 
 def portable(trained: Trained, out: Path, options: Options) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
@@ -46,7 +49,7 @@ def portable(trained: Trained, out: Path, options: Options) -> tuple[dict[str, A
     """
     config = _without_paths(trained)
     sources: dict[str, dict[str, str]] = {}
-    trained.parts.diffusion.scheduler(trained.cfg.sampler.scheduler).save_config(out / SCHEDULER)
+    _write_scheduler(trained.parts.diffusion.scheduler(trained.cfg.sampler.scheduler), out / SCHEDULER)
     if trained.cfg.diffusion.get("source"):
         sources["diffusion"] = {"inside": HERE}
     for network in _networks(trained):
@@ -56,6 +59,13 @@ def portable(trained: Trained, out: Path, options: Options) -> tuple[dict[str, A
         elif given:
             config[network.group]["source"] = given
     return config, sources
+
+
+def _write_scheduler(scheduler: Any, folder: Path) -> None:
+    """Write scheduler_config.json, with the class of diffusers where the scheduler is a subclass of it."""
+    kind = next(cls for cls in type(scheduler).__mro__ if cls.__module__.startswith("diffusers."))
+    folder.mkdir()
+    write_json(folder / "scheduler_config.json", {**json.loads(scheduler.to_json_string()), "_class_name": kind.__name__})
 
 
 def _without_paths(trained: Trained) -> dict[str, Any]:
@@ -75,13 +85,14 @@ def _without_paths(trained: Trained) -> dict[str, Any]:
 def _networks(trained: Trained) -> list[Network]:
     """List the networks that a config can give a source for."""
     model, cfg = trained.last.model, trained.cfg
-    listed = [
-        Network("backbone", getattr(model.backbone, "unet", model.backbone), "unet", "unet"),
-        Network("text", getattr(model.text, "net", model.text), cfg.text.get("subfolder", ""), "text_encoder"),
-        Network("hint", getattr(model.hint, "net", model.hint), "", "hint"),
-        Network("codec", getattr(trained.parts.codec, "net", nn.Module()), cfg.codec.get("subfolder", ""), "vae"),
+    name, folder = ("unet", "unet") if hasattr(model.backbone, "unet") else ("net", "transformer")
+    text = getattr(model.text, "net", None)
+    return [
+        Network("backbone", getattr(model.backbone, name, None), folder, folder, f"backbone.{name}."),
+        Network("text", text, cfg.text.get("subfolder", ""), "text_encoder", "text.net."),
+        Network("hint", getattr(model.hint, "net", None), "", "hint", "hint.net."),
+        Network("codec", getattr(trained.parts.codec, "net", None), cfg.codec.get("subfolder", ""), "vae"),
     ]
-    return [network for network in listed if network.group in NETWORKS]
 
 
 def _place(
@@ -100,6 +111,8 @@ def _place(
     """
     group, settings = network.group, config[network.group]
     held = _is_held(network, trained)
+    if options.copies and network.net is None:
+        raise UserError(f"weights=all: the networks of group {group} are not copied; leave it out, and they are named")
     if not held and not options.copies:
         sources[group] = _named(network, trained)
         return
@@ -119,19 +132,14 @@ def _place(
 
 def _is_held(network: Network, trained: Trained) -> bool:
     """Whether the checkpoint of every stage holds all weights of a network."""
-    prefix = {"backbone": "backbone.unet.", "text": "text.net.", "hint": "hint.net."}.get(network.group)
-    if prefix is None:
-        return False
-    return all(
-        name in stage.own
-        for stage in trained.stages.values()
-        for name in stage.model.state_dict()
-        if name.startswith(prefix)
-    )
+    stages = trained.stages.values()
+    names = [(s, name) for s in stages for name in s.model.state_dict() if name.startswith(network.prefix or ".")]
+    return bool(names) and all(name in stage.own for stage, name in names)
 
 
 def _weights(network: Network, trained: Trained) -> Tensors:
     """Return the weights that a network started from; those of the first stage where its checkpoint holds them."""
+    assert network.net is not None, "several networks are named"
     if network.group == "codec":
         return {name: lazy(value) for name, value in network.net.state_dict().items()}
     unchanged = trained.unchanged(network.group, network.net, network.subfolder)
@@ -152,11 +160,12 @@ def _named(network: Network, trained: Trained) -> dict[str, str]:
 
 def _save_config(network: Network, folder: Path) -> None:
     """Write config.json as diffusers or transformers does."""
-    if hasattr(network.net, "save_config"):
-        network.net.save_config(folder)
+    net: Any = network.net
+    if hasattr(net, "save_config"):
+        net.save_config(folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    content = {**network.net.config.to_diff_dict(), "architectures": [type(network.net).__name__]}
+    content = {**net.config.to_diff_dict(), "architectures": [type(net).__name__]}
     write_json(folder / "config.json", content)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +13,8 @@ from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.export.kinds import CheckFailed
-from ragaf_exp.export.pipeline import STAGES, RagafPipeline
+from ragaf_exp.export.pipeline import RagafPipeline
 from ragaf_exp.export.sampling import IMAGE, MASK, Call, Progress
-from ragaf_exp.export.stage import read_stage_config
 from ragaf_exp.export.trained import Trained
 from ragaf_exp.inference.load import load_run, make_pipeline
 from ragaf_exp.inference.pipeline import Pipeline
@@ -24,7 +23,7 @@ SIDE, STEPS, SEED = 64, 2, 0  # pixels at least, so that networks for large imag
 PROMPT = "a red circle"
 
 
-def check_image(folder: Path, trained: Trained, precision: str, half: bool) -> str:
+def check_image(folder: Path, trained: Trained, precision: str, half: bool, sources: Mapping[str, str]) -> str:
     """Sample one image with the run and with its export.
 
     Args:
@@ -32,6 +31,7 @@ def check_image(folder: Path, trained: Trained, precision: str, half: bool) -> s
         trained: The run.
         precision: no, bf16 or fp16: the precision of both.
         half: Weights were stored as float16, so that images may differ slightly.
+        sources: Name of a source that the export names -> folder or hub id.
 
     Returns:
         What was compared.
@@ -40,7 +40,6 @@ def check_image(folder: Path, trained: Trained, precision: str, half: bool) -> s
         CheckFailed: The images differ.
     """
     ours, side = _of_run(trained, precision)
-    sources = {source["name"]: str(trained.cfg[group].source) for group, source in _named(folder).items()}
     pipeline = RagafPipeline.from_pretrained(folder, sources=sources)
     theirs = _sample(pipeline.last.parts, pipeline._sampler, precision, side)
     difference = int(np.abs(ours.astype(int) - theirs.astype(int)).max())
@@ -63,20 +62,33 @@ def _of_run(trained: Trained, precision: str) -> tuple[np.ndarray, int]:
 
 def _sample(parts: Parts, sampler: Callable[[Call], Pipeline], precision: str, side: int) -> np.ndarray:
     """(H,W,3) uint8."""
-    strokes = np.zeros((side, side), np.float32)
-    low, high = side // 4, side - side // 4
-    strokes[low:high, [low, high]] = strokes[[low, high], low:high] = 1
-    columns = parts.task.columns
-    pictures = {name: np.full((side, side, 3), 90, np.uint8) for name in columns if columns[name] == IMAGE}
+    pictures: dict[str, Any] = dict(pictures_for(parts, side))
     if MASK in pictures:
-        pictures[MASK] = (np.pad(np.ones((side // 2, side // 2)), side // 4) > 0).astype(np.uint8) * 255
+        pictures[MASK] = (pictures[MASK] * 255).astype(np.uint8)
     call = Call(parts, {"steps": STEPS}, None, SEED, precision, "cpu")
     bar = SimpleNamespace(n=0, total=0, update=lambda: None)
     progress = Progress(SimpleNamespace(_interrupt=False), None, bar)
-    final, _ = call.run(sampler, PROMPT, strokes, None, pictures, (side, side), "light", progress)
+    final, _ = call.run(sampler, PROMPT, drawing_of_boxes(side, 1), None, pictures, (side, side), "light", progress)
     return final[0]
 
 
-def _named(folder: Path) -> dict[str, Any]:
-    stage = next(name for name in STAGES if (folder / name).is_dir())
-    return {group: source for group, source in read_stage_config(folder / stage)["sources"].items() if "name" in source}
+def drawing_of_boxes(side: int, count: int) -> np.ndarray:
+    """Draw nested squares as strokes (side,side) float32 in [0,1], 1 = stroke."""
+    strokes = np.zeros((side, side), np.float32)
+    for number in range(1, count + 1):
+        low = number * side // (2 * count + 2)
+        high = side - low - 1
+        strokes[low : high + 1, [low, high]] = strokes[[low, high], low : high + 1] = 1
+    return strokes
+
+
+def pictures_for(parts: Parts, side: int) -> dict[str, np.ndarray]:
+    """Make plain pictures (side,side,3) uint8 for the columns of a run's task, and a mask (side,side) of its middle."""
+    columns = parts.task.columns
+    pictures: dict[str, np.ndarray] = {
+        name: np.full((side, side, 3), 90, np.uint8) for name in columns if columns[name] == IMAGE
+    }
+    if MASK in pictures:
+        inner = np.ones((side // 2, side // 2), np.float32)
+        pictures[MASK] = np.pad(inner, ((side - side // 2) // 2, side - side // 2 - (side - side // 2) // 2))
+    return pictures

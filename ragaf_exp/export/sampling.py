@@ -177,7 +177,13 @@ class Call:
 
 
 def sampled(pipeline: Pipeline, examples: list[Example], progress: Progress) -> Results:
-    """Sample examples; where the callback interrupts, the estimate after the last step is the image."""
+    """Sample examples; where the callback interrupts, the estimate after the last step is the image.
+
+    Args:
+        pipeline: The sampling pipeline.
+        examples: The examples, of one size.
+        progress: Is called after every step.
+    """
     try:
         images = pipeline(collate(examples), progress).to_images()
     except Stopped:

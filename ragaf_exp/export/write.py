@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import sync, write_folder
-from ragaf_exp.export import adapter, checkpoint, controlnet, diffusers_folder, lora, run_folder
+from ragaf_exp.export import adapter, checkpoint, controlnet, diffusers_folder, lora, onnx_step, run_folder
 from ragaf_exp.export.card import write_card
 from ragaf_exp.export.kinds import CheckFailed, Entry, Kind, Options, Unsuitable, size_of
 from ragaf_exp.export.trained import Trained
 
-log = logging.getLogger(__name__)
 KINDS: Mapping[str, Kind] = {
     diffusers_folder.KIND: Kind(diffusers_folder.write),
     controlnet.KIND: Kind(controlnet.write),
     adapter.KIND: Kind(adapter.write),
     lora.KIND: Kind(lora.write),
     checkpoint.KIND: Kind(checkpoint.write),
+    onnx_step.KIND: Kind(onnx_step.write, usual=False),
     run_folder.KIND: Kind(run_folder.write),
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. reason: why a kind was not written; "" = it was."""
+    """A line of the table. checked: what its check compared. reason: why a kind was not written; "" = it was."""
 
     kind: str
     path: str
     size: int
     note: str
+    checked: str = ""
     reason: str = ""
 
 
@@ -68,9 +68,9 @@ def _fill(folder: Path, trained: Trained, kinds: Sequence[str], options: Options
         except Unsuitable as error:
             if kinds:
                 raise UserError(f"kinds: {name}: {error}") from error
-            skipped.append(Row(name, "", 0, "", str(error)))
+            skipped.append(Row(name, "", 0, "", reason=str(error)))
     unusual = [name for name, kind in KINDS.items() if not kind.usual and not kinds]
-    skipped += [Row(name, "", 0, "", f"not usual; name it: kinds='[{name}]'") for name in unusual]
+    skipped += [Row(name, "", 0, "", reason=f"takes long; name it: kinds='[{name}]'") for name in unusual]
     write_card(trained, folder, entries, licence)
     written = [_checked(folder, entry) for entry in entries]
     for path in folder.rglob("*"):
@@ -85,5 +85,4 @@ def _checked(folder: Path, entry: Entry) -> Row:
     except CheckFailed as error:
         raise UserError(f"{entry.kind}: the export failed its own check and was removed ({error}); this is a fault of "
                         "ragaf_exp, please report it") from error  # fmt: skip
-    log.info("checked %s: %s", entry.path, compared)
-    return Row(entry.kind, entry.path, size_of(path), entry.note)
+    return Row(entry.kind, entry.path, size_of(path), entry.note, compared)

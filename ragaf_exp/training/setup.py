@@ -12,7 +12,9 @@ from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.schema import PLAIN
-from ragaf_exp.config.stages import STAGES
+from ragaf_exp.config.stages import FIRST, STAGES
+from ragaf_exp.core.errors import UserError
+from ragaf_exp.models.loading.merging import merge_lora
 from ragaf_exp.models.loading.tuning import copy_tuned_weights, set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.runs.folder import RunFolder
@@ -64,6 +66,7 @@ class TrainerSetup:
         """
         s, kind = self.settings, STAGES[stage]
         model = make_model(self.parts, stage)
+        self._merge(model, stage)
         if kind.starts_from:
             assert coarse is not None, f"{kind.name} starts from {kind.starts_from}"
             copy_tuned_weights(coarse, model)
@@ -80,6 +83,17 @@ class TrainerSetup:
         settings = Settings(s["stage"], s["optim"], s["task"], s["memory"], self.cfg.seed)
         hooks = Hooks(lambda ema, step: self.validate(stage, ema, coarse, objective, compute, step), self.on_log)
         return Trainer(schedule, networks, folder, compute, settings, hooks)
+
+    def _merge(self, model: Model, stage: str) -> None:
+        """Merge memory.merge into the weights that stage 1 starts from; stage 2 takes them over."""
+        memory = self.settings["memory"]
+        if not memory.merge:
+            return
+        if FIRST.name not in self.cfg.stage.run:
+            raise UserError(f"memory.merge={memory.merge}: is merged before stage {FIRST.name}, which this run does not "
+                            "train; set stage=both")  # fmt: skip
+        if stage == FIRST.name:
+            merge_lora(model.backbone, memory.merge, memory.merge_scale)
 
     def _idle(self, model: Model, coarse: Model | None) -> list[nn.Module]:
         """Networks that no training step runs: stage 1's in stage 2, and encoders whose outputs are cached."""

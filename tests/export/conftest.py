@@ -6,18 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sd_runs import train
+from exporting import train, write
 from tiny_sd import save_sd
-
-from ragaf_exp.export.kinds import Options
-from ragaf_exp.export.trained import open_run
-from ragaf_exp.export.write import export
-
-
-def write(run: Path, out: Path, *kinds: str, half: bool = False, copies: bool = False, stage: str = "") -> Path:
-    """Export a run in this process."""
-    export(open_run(str(run), {}), out, kinds, Options(half, stage, copies), "")
-    return out
 
 
 @pytest.fixture(scope="session")

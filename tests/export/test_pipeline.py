@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import write
+from exporting import write
 from images import PROMPT, difference, of_run
 from PIL import Image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.control.base import Hint, check_residual_shapes, require_unet
-from ragaf_exp.models.loading.hub import Origin, network
+from ragaf_exp.models.loading.hub import Origin, file_source, network
+from ragaf_exp.models.loading.single_file import is_single_file, load_into
 
 
 class Embedding(ControlNetConditioningEmbedding):
@@ -56,7 +58,7 @@ class ControlNetHint(Hint):
         backbone: The UNet (wiring).
         side: Height and width of the latents (wiring).
         downscale: Image pixels per latent pixel (wiring).
-        source: A folder or hub id of a trained ControlNet; "" = start as a copy of the UNet's encoder.
+        source: A folder, single file or hub id of a trained ControlNet; "" = start as a copy of the UNet's encoder.
         revision: Branch, tag or commit of a hub id; "" = main.
         offline: Never access the network.
         variant: Variant of the weight files, such as fp16; "" = the default files.
@@ -75,7 +77,10 @@ class ControlNetHint(Hint):
         if any(c < 1 for c in channels) or 2 ** (len(channels) - 1) != downscale:
             raise UserError(f"hint.channels={list(channels)}: halves the image {max(0, len(channels) - 1)} times, but the "
                             f"codec's latents are 1/{downscale} of it; give log2({downscale}) + 1 numbers")  # fmt: skip
-        if source:
+        if is_single_file(source):
+            self.net, self.source = unet.controlnet(tuple(channels)), file_source(source)
+            load_into(self.net, Path(source).expanduser(), f"hint.source={source}")
+        elif source:
             self.net, self.source = network(ControlNetModel, Origin("hint", source, revision, offline, variant), "", {})
         else:
             self.net = unet.controlnet(tuple(channels))

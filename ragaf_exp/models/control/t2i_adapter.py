@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from diffusers import T2IAdapter
@@ -13,7 +15,8 @@ from ragaf_exp.models.backbones import taps
 from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.control.base import Hint, check_residual_shapes, require_unet
-from ragaf_exp.models.loading.hub import Origin, network
+from ragaf_exp.models.loading.hub import Origin, file_source, network
+from ragaf_exp.models.loading.single_file import is_single_file, load_into
 
 STRIDE = {"full_adapter": 1, "full_adapter_xl": 2, "light_adapter": 1}  # latent pixels per pixel of the first output
 
@@ -25,7 +28,7 @@ class T2IHint(Hint):
         backbone: The UNet (wiring).
         side: Height and width of the latents (wiring).
         downscale: Image pixels per latent pixel (wiring).
-        source: A folder or hub id of a trained adapter; "" = random weights in the UNet's widths.
+        source: A folder, single file or hub id of a trained adapter; "" = random weights in the UNet's widths.
         revision: Branch, tag or commit of a hub id; "" = main.
         offline: Never access the network.
         variant: Variant of the weight files, such as fp16; "" = the default files.
@@ -46,7 +49,8 @@ class T2IHint(Hint):
         at_least("hint", 1, layers=layers)
         if kind not in STRIDE:
             raise UserError(f"hint.kind={kind}: must be one of {', '.join(STRIDE)}")
-        if source:
+        from_file = is_single_file(source)
+        if source and not from_file:
             self.net, self.source = network(T2IAdapter, Origin("hint", source, revision, offline, variant), "", {})
         else:
             widths = unet.level_widths
@@ -54,6 +58,9 @@ class T2IHint(Hint):
                 in_channels=1, channels=widths, num_res_blocks=layers, downscale_factor=STRIDE[kind] * downscale,
                 adapter_type=kind,
             )  # fmt: skip
+        if from_file:
+            load_into(self.net, Path(source).expanduser(), f"hint.source={source}")
+            self.source = file_source(source)
         c = self.net.config
         self.stride = STRIDE[c.adapter_type]
         if c.downscale_factor != self.stride * downscale:

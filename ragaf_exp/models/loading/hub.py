@@ -19,6 +19,7 @@ from transformers.utils import logging as hf_logging
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import checksum
 from ragaf_exp.core.tensors import brief
+from ragaf_exp.models.loading import single_file
 from ragaf_exp.models.part import Source
 
 PRETRAINED = "pretrained"
@@ -83,6 +84,9 @@ def network(kind: type, origin: Origin, subfolder: str, builtin: dict[str, Any])
     """
     if origin.weights == RANDOM and not origin.source:
         return _untrained(kind, builtin, origin), None
+    if single_file.is_single_file(origin.source):
+        net = single_file.read_network(kind, Path(origin.source).expanduser(), origin.key)
+        return net, None if on_meta() else file_source(origin.source)
     config = read_config(origin, subfolder)
     if on_meta() and origin.weights == PRETRAINED and Path(origin.source).expanduser().is_dir():
         weight_files(Path(origin.source).expanduser() / subfolder, origin)  # a missing file must stop a run at once
@@ -133,6 +137,11 @@ def load(kind: Any, origin: Origin, subfolder: str) -> tuple[nn.Module, Source]:
             raise UserError(f"{origin.key}: {files[0]} does not fit its config.json ({len(report[fault])} "
                             f"{fault.replace('_', ' ')}, such as {names}); fetch it again")  # fmt: skip
     return net.float(), Source(origin.source, origin.revision, origin.variant, _checksum(files))
+
+
+def file_source(path: str) -> Source:
+    """Return the record of a single file as a source."""
+    return Source(path, "", "", _checksum([Path(path).expanduser()]))
 
 
 def read_config(origin: Origin, subfolder: str, name: str = "config.json") -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.diffusion.process import PREDICTIONS, Diffusion
 from ragaf_exp.models.loading.hub import PRETRAINED, Origin, fetch, read_config
+from ragaf_exp.models.loading.single_file import is_single_file, stated_prediction
 
 FOLDER, FILE = "scheduler", "scheduler_config.json"
 DEFAULTS = {  # defaults of diffusers' schedulers, for keys that a file omits
@@ -36,7 +38,7 @@ class FolderDiffusion(Diffusion):
         snr_offset: limits.SnrOffset = 0.0,
     ):  # fmt: skip
         origin = Origin("diffusion", source, revision, offline)
-        c: dict[str, Any] = settings(read_config(origin, FOLDER, FILE)) if source else SD15
+        c: dict[str, Any] = settings(_config(origin)) if source else SD15
         ours = {theirs: name for name, theirs in PREDICTIONS.items()}
         if c["prediction_type"] not in ours:
             raise UserError(f"{origin.key}: {FILE} has prediction_type={c['prediction_type']}; known are {sorted(ours)}")
@@ -44,6 +46,13 @@ class FolderDiffusion(Diffusion):
             c["num_train_timesteps"], c["beta_schedule"], ours[c["prediction_type"]], bool(c["rescale_betas_zero_snr"]),
             min_snr, snr_offset, c["beta_start"], c["beta_end"],
         )  # fmt: skip
+
+
+def _config(origin: Origin) -> dict[str, Any]:
+    """Return a scheduler's config; a single file has Stable Diffusion's, with the prediction type that it states."""
+    if is_single_file(origin.source):
+        return {**SD15, "prediction_type": stated_prediction(Path(origin.source).expanduser())}
+    return read_config(origin, FOLDER, FILE)
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -55,6 +64,8 @@ def schedule_of(origin: Origin) -> dict[str, Any] | None:
     """Return the scheduler settings of a UNet's source; None if it has no scheduler config, or there is no source."""
     if not origin.source or origin.weights != PRETRAINED:
         return None
+    if is_single_file(origin.source):
+        return settings(_config(origin))
     if not (fetch(origin, [f"{FOLDER}/{FILE}"]) / FOLDER / FILE).is_file():
         return None
     return settings(read_config(origin, FOLDER, FILE))

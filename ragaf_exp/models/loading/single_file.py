@@ -16,7 +16,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.tensor_files import LazyTensor, Tensors, lazy, read_lazily
+from ragaf_exp.core.tensor_files import LazyTensor, Tensors, lazy, read_lazily, read_metadata
 from ragaf_exp.core.tensors import read_tensors, state_of
 from ragaf_exp.models.loading import ldm
 
@@ -107,6 +107,12 @@ def load_into(network: nn.Module, path: Path, key: str) -> None:
         raise UserError(f"{key}: its weights do not fit a {kind.__name__} of this backbone; use a file made for it")
     if torch.get_default_device().type != "meta":
         filled(network, tensors)
+
+
+def stated_prediction(path: Path) -> str:
+    """Return the prediction type that a file's metadata states, in diffusers' words; epsilon where it states none."""
+    stated = read_metadata(path).get("modelspec.prediction_type", "") if path.suffix == ".safetensors" else ""
+    return "v_prediction" if stated.startswith("v") else "epsilon"
 
 
 def network_kind(network: nn.Module) -> type:

@@ -19,7 +19,9 @@ from ragaf_exp.core.tensors import brief
 from ragaf_exp.data.lengths import LONGEST
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.loading.hub import PRETRAINED, Origin, fetch, fingerprint, network, read_config
+from ragaf_exp.models.loading.single_file import is_single_file
 from ragaf_exp.models.text.base import TextEncoder
+from ragaf_exp.models.text.clip_vocabulary import clip_tokenizer
 from ragaf_exp.models.text.tiny import encoded, read_tokenizer
 from ragaf_exp.models.text.vocabulary import unknown_words, warn_cut, warn_unknown
 
@@ -99,6 +101,8 @@ class ClipText(TextEncoder):
         s = settings
         origin = Origin("text", s.source, s.revision, s.offline, s.variant, s.weights)
         inner = s.tokenizer_subfolder
+        if is_single_file(s.source):
+            return clip_tokenizer()
         if not s.source and s.weights != PRETRAINED:
             return _stand_in()
         folder = fetch(origin, [f"{inner}/{name}" if inner else name for name in TOKENIZER_FILES]) / inner
@@ -168,6 +172,8 @@ class ClipText(TextEncoder):
 
 def _kind(origin: Origin, subfolder: str) -> Any:
     if not origin.source and origin.weights != PRETRAINED:
+        return CLIPTextModel
+    if is_single_file(origin.source):
         return CLIPTextModel
     model_type = read_config(origin, subfolder).get("model_type")
     if model_type not in KINDS:

@@ -1,4 +1,4 @@
-"""Short runs on a small folder in Stable Diffusion's layout, for exports."""
+"""Exports in this process, and short runs on a small folder in Stable Diffusion's layout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.experiments.experiment import run
+from ragaf_exp.export.kinds import Options
+from ragaf_exp.export.trained import open_run
+from ragaf_exp.export.write import export
 
 SHORT = ["stage.coarse.steps=2", "stage.refine.steps=2", "stage.refine.region_steps=1", "stage.checkpoint_every=9",
          "stage.batch=2", "stage.refine.region_batch=2", "stage.validate_every=9", "data.train=4", "data.val=2",
@@ -26,3 +29,9 @@ def train(tiny: list[str], sd: Path, runs: Path, tune: str, hint: str, *more: st
         *base, *SHORT, *HINTS[hint], "backbone=sd15", f"backbone.source={sd}", "text=clip", "codec=kl", "diffusion=folder",
         f"memory.tune={tune}", "memory.lora_rank=4", f"runs={runs}", f"name={hint}_{tune}", *more,
     ])).path  # fmt: skip
+
+
+def write(run: Path, out: Path, *kinds: str, half: bool = False, copies: bool = False, stage: str = "") -> Path:
+    """Export a run."""
+    export(open_run(str(run), {}), out, kinds, Options(half, stage, copies), "")
+    return out
