@@ -15,24 +15,46 @@ import numpy as np
 import pytest
 from PIL import Image
 
-PATIENCE = 60.0  # s, on a loaded machine
+PATIENCE = 120.0  # s, on a loaded machine
 Points = Sequence[tuple[float, float]]  # shares of the drawing's width and height
 
 
 def circle(x: float, y: float, radius: float, part: float = 1.0) -> Points:
-    """Points of a circle, or of a part of it, which leaves it open."""
+    """Return points of a circle.
+
+    Args:
+        x: Centre, share of the width.
+        y: Centre, share of the height.
+        radius: Share of the side.
+        part: Share of the circle in (0, 1]; less than 1 leaves it open.
+    """
     angles = [2 * math.pi * part * i / 24 for i in range(25)]
     return [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in angles]
 
 
 def star(x: float, y: float, radius: float) -> Points:
-    """Points of a star with five tips."""
+    """Return points of a star with five tips.
+
+    Args:
+        x: Centre, share of the width.
+        y: Centre, share of the height.
+        radius: Share of the side.
+    """
     radii = [radius * (1 if i % 2 == 0 else 0.45) for i in range(11)]
     return [(x + r * math.sin(i * math.pi / 5), y - r * math.cos(i * math.pi / 5)) for i, r in enumerate(radii)]
 
 
 def until(ready: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """Wait for a condition; the page's policy refuses Playwright's own wait_for_function."""
+    """Wait for a condition; the page's policy refuses Playwright's own wait_for_function.
+
+    Args:
+        ready: Returns something true once the condition holds.
+        what: Name of the condition, for the message.
+        seconds: Longest wait.
+
+    Returns:
+        The value of `ready`.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := ready():
@@ -122,7 +144,13 @@ class StudioPage:
         mouse.up()
 
     def choose(self, x: float, y: float, add: bool = False) -> None:
-        """Click a region."""
+        """Click a region.
+
+        Args:
+            x: Share of the width.
+            y: Share of the height.
+            add: Add it to the selection, with Shift.
+        """
         self.page.click("[data-tool=select]")
         self.page.locator("#ink").scroll_into_view_if_needed()
         if add:
@@ -169,7 +197,13 @@ class StudioPage:
         self.regions(3)
 
     def write(self, x: float, y: float, text: str) -> None:
-        """Click a region and type its text."""
+        """Click a region and type its text.
+
+        Args:
+            x: Share of the width.
+            y: Share of the height.
+            text: Replaces the text that it has.
+        """
         self.choose(x, y)
         self.page.keyboard.press("Control+a")
         self.page.keyboard.type(text)
@@ -194,7 +228,7 @@ class StudioPage:
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("RGBA"))
 
     def close(self) -> None:
-        """Close the tab, and check that it asked nobody else and reported no error."""
+        """Close the tab, and check that all requests went to the studio and no error was reported."""
         self.context.close()
         foreign = [url for url in self.requests if not url.startswith((self.link.split("#")[0], "data:", "blob:"))]
         assert not foreign, foreign

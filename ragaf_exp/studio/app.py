@@ -5,6 +5,7 @@ Importing this takes a fraction of a second, so that the page shows while the ru
 
 from __future__ import annotations
 
+import gzip
 import mimetypes
 import re
 from collections.abc import Callable
@@ -83,6 +84,9 @@ class Server:
             raise HTTPException(404, "there is no such file")
         content = await run_in_threadpool(path.read_bytes)
         kind = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            packed = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+            return Response(gzip.compress(content, mtime=0), media_type=kind, headers=packed)
         return Response(content, media_type=kind)
 
     async def about(self, request: Request) -> Response:

@@ -1,7 +1,7 @@
 // The drawing surface: three canvases (areas or picture, ink, marks) and the tools that work on them.
 import { about } from './api.js';
 import { doc, onchange, select, selected, update } from './state.js';
-import { colour, indexAt, outlines, regionAt, tinted } from './labels.js';
+import { indexAt, outlines, regionAt, tinted } from './labels.js';
 import { drawAll, drawStroke, point, shape } from './strokes.js';
 import { paint, size, split } from './finding.js';
 import { $, $$, decoded, press } from './dom.js';
@@ -226,5 +226,4 @@ export function show(name) {
   redraw();
 }
 
-export const chipColour = colour;
 onchange(redraw);

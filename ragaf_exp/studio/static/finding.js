@@ -29,8 +29,7 @@ async function find() {
   const answer = await post('regions', await drawing(strokes, photo));
   if (mine !== request || doc.strokes !== strokes) return;
   const labels = decode(answer.labels), before = doc;
-  let regions = carried(answer, labels);
-  update({ labels, regions, sketch: answer.sketch, leaks: answer.leaks, of: strokes, edits: [] }, { undo: false });
+  update({ labels, regions: carried(answer, labels), sketch: answer.sketch, leaks: answer.leaks, of: strokes, edits: [] }, { undo: false });
   const lost = await repeat(before.edits);
   if (before.edits.length) keepSettings(before);
   report(answer, lost);

@@ -9,7 +9,9 @@ let timer, open = null;
 async function image({ id, updated }, name, alt) {
   const path = `gallery/${id}/${name.split('/').map(encodeURIComponent).join('/')}`, key = `${path} ${updated}`;
   if (!urls.has(key)) urls.set(key, URL.createObjectURL(await blob(path)));
-  return picture(urls.get(key), alt);
+  const shown = picture(urls.get(key), alt);
+  shown.onload = () => shown.closest('figure')?.classList.toggle('wide', shown.naturalWidth > 1.8 * shown.naturalHeight);
+  return shown;
 }
 
 export function closeGallery() {
@@ -73,7 +75,7 @@ async function run(item) {
   return { running: item.state === 'running', elements: [
     head(item, `${item.overrides.join(' ')} \u00B7 ${when(item.updated)}`, badge(item.state)),
     ...item.notes.map(note => h('p', { className: 'note', textContent: note })),
-    h('div', { className: 'runs' }, metrics.length ? h('section', { className: 'card' }, h('h2', { textContent: 'Figures' }), figures(metrics)) : null, ...item.curves.map(curve)),
+    h('div', { className: 'columns' }, metrics.length ? h('section', { className: 'card' }, h('h2', { textContent: 'Figures' }), figures(metrics)) : null, ...item.curves.map(curve)),
     h('div', { className: 'pictures' }, ...pictures),
   ] };
 }

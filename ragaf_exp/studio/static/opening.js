@@ -2,7 +2,7 @@
 import { about } from './api.js';
 import { EMPTY, doc, replace } from './state.js';
 import { size } from './finding.js';
-import { openDrawing, openRecipe, recipeIn } from './recipe.js';
+import { openDrawing, openLabels, openRecipe, recipeIn } from './recipe.js';
 import { $, dataBlob, say, toDataURL } from './dom.js';
 
 let original = null; // the photo as it was opened, for another extractor
@@ -11,6 +11,10 @@ export async function openFile(file) {
   if (doc.mode === 'edit' && file.type !== 'application/json') {
     replace({ ...EMPTY, mode: 'edit', image: await toDataURL(file), caption: doc.caption });
     return say('Paint over what is to change.');
+  }
+  if (/labels\.png$/i.test(file.name)) {
+    await openLabels(file);
+    return say('Regions of the label map opened');
   }
   const recipe = await recipeIn(file);
   if (recipe) {

@@ -6,7 +6,7 @@ import { drawing, report } from './finding.js';
 import { $, dataBlob, toBase64, toBytes } from './dom.js';
 import { canvasOf, png } from './strokes.js';
 
-const settings = () => ({ steps: +$('#steps').value, guidance: +$('#guidance').value });
+const settings = () => ({ steps: +$('#steps').value, guidance: +$('#guidance').value, scheduler: $('#scheduler').value });
 const plain = strokes => strokes.map(({ points, width, erase }) => ({ points, width, erase: !!erase }));
 
 export function recipeOf(now, { seed = now.seed, redo = false, keep = null } = {}) {
@@ -17,6 +17,7 @@ export function recipeOf(now, { seed = now.seed, redo = false, keep = null } = {
   }
   Object.assign(recipe, {
     strokes: now.photo ? null : plain(now.strokes), sketch: now.sketch, labels: encode(now.labels),
+    strength: +$('#strength').value, redo_strength: +$('#redo_strength').value,
     regions: now.regions.map(({ at, prompt, importance, outline, locked }) => ({ at, prompt, importance, outline, locked })),
   });
   const chosen = now.regions.flatMap((region, index) => ((redo ? selected.has(region.id) : true) && !region.locked ? [index] : []));
@@ -53,9 +54,12 @@ function texts(regions) {
   update({ regions: doc.regions.map((region, index) => ({ ...region, ...settings.get(index) })) }, { undo: false });
 }
 
+export function restoreSettings(recipe) {
+  for (const key of ['steps', 'guidance', 'scheduler', 'strength', 'redo_strength']) $('#' + key).value = recipe[key] ?? about.defaults[key];
+}
+
 export async function openRecipe(recipe) {
-  $('#steps').value = recipe.steps ?? about.defaults.steps;
-  $('#guidance').value = recipe.guidance ?? about.defaults.guidance;
+  restoreSettings(recipe);
   if (recipe.kind === 'edit') return replace({ mode: 'edit', image: recipe.image, caption: recipe.caption, seed: recipe.seed ?? 0 });
   if (!recipe.labels || recipe.width !== about.width || recipe.height !== about.height) return openDrawing(recipe);
   const { width, height, labels } = recipe, answer = await postJson('edit', { op: 'rebuild', width, height, labels });
@@ -66,6 +70,12 @@ export async function openRecipe(recipe) {
     regions: came({ ...answer, came: answer.regions.map(() => -1) }, null),
   });
   texts(recipe.regions ?? []);
+}
+
+// Regions from a label map, for the drawing as it is.
+export async function openLabels(file) {
+  const answer = await post('labels', file);
+  update({ labels: decode(answer.labels), regions: came({ ...answer, came: answer.regions.map(() => -1) }, null), edits: [] });
 }
 
 // A sketch (255 = stroke) as a picture of black lines on white.

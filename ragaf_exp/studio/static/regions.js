@@ -1,7 +1,8 @@
 // The list of regions: the drawing's twin for keyboard and screen reader. One row a region, one tab stop for the list.
 import { about, postJson } from './api.js';
 import { doc, onchange, select, selected, updateRegion } from './state.js';
-import { chipColour, redraw, surface } from './canvas.js';
+import { redraw, surface } from './canvas.js';
+import { colour } from './labels.js';
 import { halve, merge, remove } from './finding.js';
 import { $, $$, h, icon } from './dom.js';
 
@@ -27,7 +28,7 @@ export function render() {
 function row(id) {
   const now = () => doc.regions.find(region => region.id === id);
   const act = (label, onclick) => h('button', { textContent: label, onclick });
-  const chip = h('button', { className: 'chip', textContent: id, onclick: event => select([id], event.shiftKey || selected.size > 0 && !selected.has(id) || selected.has(id)) });
+  const chip = h('button', { className: 'chip', textContent: id, onclick: () => select([id], true) });
   const prompt = h('input', { id: 'prompt-' + id, list: 'suggestions', maxLength: about.limits?.prompt ?? 200, autocomplete: 'off', 'aria-describedby': 'words-' + id });
   prompt.oninput = () => {
     updateRegion(id, { prompt: prompt.value }, 'prompt');
@@ -70,11 +71,11 @@ function arrows(event, id) {
 function refresh(region, { item, chip, prompt, lock, inputs, more, toggle, words }) {
   const on = selected.has(region.id), label = name(region);
   item.className = 'region' + (on ? ' on' : '');
-  chip.style.background = chipColour(region);
+  chip.style.background = colour(region);
   chip.setAttribute('aria-pressed', String(on));
   chip.setAttribute('aria-label', `Select ${label}`);
   if (prompt.value !== region.prompt) prompt.value = region.prompt;
-  prompt.placeholder = region.background ? 'background: as the caption says' : 'as the caption says';
+  prompt.placeholder = region.background ? 'background, as captioned' : 'as the caption says';
   prompt.setAttribute('aria-label', `Text of ${label}`);
   lock.setAttribute('aria-pressed', String(region.locked));
   lock.setAttribute('aria-label', `Lock ${label}`);

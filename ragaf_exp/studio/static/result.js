@@ -2,6 +2,7 @@
 import { doc, forget, keys, load, save, update } from './state.js';
 import { redraw, show, surface } from './canvas.js';
 import * as why from './why.js';
+import { restoreSettings } from './recipe.js';
 import { $, $$, decoded, h, icon, picture, press, say } from './dom.js';
 
 const MOST = 50; // finished pictures in the history
@@ -29,7 +30,7 @@ export function paint() {
   const step = frame === null ? null : current.frames[frame];
   const source = name === 'stage1' ? current.stage1 ?? last(1) : step?.image ?? current.image ?? current.stage2 ?? last(2) ?? last(1);
   const alt = `${name === 'stage1' ? 'Stage 1' : 'Picture'} of: ${describe(current)}`;
-  area.replaceChildren(source ? picture(source, alt) : h('p', { textContent: name === 'stage1' ? 'Stage 1 does not run where the rest of a picture is kept.' : 'No picture yet.' }));
+  area.replaceChildren(source ? picture(source, alt) : h('p', { textContent: name === 'stage1' ? 'Stage 1 does not run where the rest of a picture stays.' : 'No picture yet.' }));
   const tag = step ? `Stage ${step.stage}, step ${step.n}` : current.seconds ? `Seed ${current.seed}` : '';
   if (tag && name !== 'stage1') area.append(h('span', { className: 'tag l', textContent: tag }));
 }
@@ -75,18 +76,18 @@ function compare() {
   select.replaceChildren(...history.filter(item => item !== current).map(item => new Option(`#${item.number}: ${describe(item)}`.slice(0, 60), item.number, false, item === with_)));
   const over = picture(with_.image, `Picture ${with_.number}: ${describe(with_)}`), bar = h('div', { className: 'cut' });
   area.replaceChildren(picture(current.image, `Picture ${current.number}: ${describe(current)}`), over, bar, h('span', { className: 'tag l', textContent: '#' + with_.number }), h('span', { className: 'tag r', textContent: '#' + current.number }));
-  const place = () => {
+  const move = () => {
     over.style.clipPath = `inset(0 ${100 - $('#cut').value}% 0 0)`;
     bar.style.left = $('#cut').value + '%';
   };
-  $('#cut').oninput = place;
+  $('#cut').oninput = move;
   area.onpointermove = event => {
     if (view.tab !== 'compare' || !event.buttons && event.pointerType === 'mouse') return;
     const box = area.getBoundingClientRect();
     $('#cut').value = 100 * (event.clientX - box.left) / box.width;
-    place();
+    move();
   };
-  place();
+  move();
 }
 $('#other').onchange = event => {
   other = +event.target.value;
@@ -125,8 +126,7 @@ export function choose(result, restore = true) {
   Object.assign(view, { current: result, frame: null });
   if (restore && result.doc !== doc) {
     update(result.doc);
-    $('#steps').value = result.recipe.steps;
-    $('#guidance').value = result.recipe.guidance;
+    restoreSettings(result.recipe);
     say(`Picture ${result.number} restored`);
   }
   finished(result);
@@ -151,7 +151,7 @@ export async function restoreHistory() {
   const names = (await keys('picture/')).sort().slice(-MOST);
   history = (await Promise.all(names.map(load))).filter(Boolean).reverse();
   number = history[0]?.number ?? 0;
+  for (const old of history.slice(10)) old.frames = [];
   if (history.length) choose(history[0], false);
 }
-export const isEmpty = () => !history.length;
 for (const button of $$('#tabs button')) button.onclick = () => tab(button.dataset.tab);

@@ -1,5 +1,7 @@
 // The document: everything that a person made. Values are replaced, never changed in place, so that undo keeps
 // references alone and costs little, however long it gets.
+import { about } from './api.js';
+
 export const EMPTY = {
   mode: 'sketch', strokes: [], photo: null, caption: '', seed: 0,
   regions: [], labels: null, sketch: null, edits: [], leaks: [], of: null, // of: the strokes that the labels are of
@@ -92,15 +94,17 @@ function numbered(fresh, origin) {
 }
 
 // ---- autosave: one database, the document under one key, each finished picture under its number
-const database = new Promise((resolve, reject) => {
-  const request = indexedDB.open('ragaf-studio', 1);
+// one database for each size, since label maps have the run's
+let database = null;
+const opened = () => (database ??= new Promise((resolve, reject) => {
+  const request = indexedDB.open(`ragaf-studio-${about.width}x${about.height}`, 1);
   request.onupgradeneeded = () => request.result.createObjectStore('studio');
   request.onsuccess = () => resolve(request.result);
   request.onerror = () => reject(request.error);
-}).catch(() => null); // private windows may refuse; the page then works without autosave
+}).catch(() => null)); // private windows may refuse; the page then works without autosave
 
 async function stored(mode, call) {
-  const base = await database;
+  const base = about.run && (await opened());
   if (!base) return null;
   const request = call(base.transaction('studio', mode).objectStore('studio'));
   return new Promise((resolve, reject) => {

@@ -4,10 +4,12 @@ import { EMPTY, doc, load, onchange, replace, selected, update } from './state.j
 import { fit, show, surface, useTool } from './canvas.js';
 import * as jobs from './jobs.js';
 import * as result from './result.js';
+import * as why from './why.js';
 import { keyboard, toolbar } from './tools.js';
 import { chooseExtractor, openFile, openPicture } from './opening.js';
 import { render } from './regions.js';
-import { maskOf, openDrawing, openRecipe, pack, unpack } from './recipe.js';
+import { maskOf, openDrawing, openRecipe, pack, recipeOf, unpack } from './recipe.js';
+import { drawAll } from './strokes.js';
 import { openGallery, closeGallery } from './gallery.js';
 import { $, $$, dataBlob, download, h, picture, roving, say, toDataURL } from './dom.js';
 
@@ -78,7 +80,7 @@ async function examples() {
 function thumbnail(example) {
   if (example.image ?? example.photo) return picture(example.image ?? example.photo, '', 'pixel');
   const canvas = h('canvas', { width: 88, height: 88, 'aria-hidden': 'true' });
-  import('./strokes.js').then(({ drawAll }) => drawAll(canvas.getContext('2d'), example.strokes.map(stroke => ({ ...stroke, width: stroke.width * 1.6 }))));
+  drawAll(canvas.getContext('2d'), example.strokes.map(stroke => ({ ...stroke, width: stroke.width * 1.6 })));
   return canvas;
 }
 
@@ -92,18 +94,25 @@ async function openExample(example) {
   render();
 }
 
+$('#ink').addEventListener('click', () => {
+  const text = selected.size === 1 && why.explain(result.view.current, [...selected][0]);
+  if (text && doc.mode === 'sketch' && surface.tool === 'select' && !jobs.job.busy) say(text);
+});
+
 // ---- share
 async function share(what) {
   $('#share').open = false;
   const { current } = result.view, name = `ragaf-${current?.number ?? 0}`;
-  const recipe = current?.used ?? (doc.labels && (await import('./recipe.js')).recipeOf(doc));
+  const recipe = current?.used ?? (doc.labels && recipeOf(doc));
   if (what === 'link') {
     if (!recipe) throw new Error('There is nothing to share yet; draw something first.');
+    if (recipe.kind === 'edit') throw new Error('A link cannot hold a photo; save the picture (PNG) instead.');
     await navigator.clipboard.writeText(`${location.origin}${location.pathname}#r=${await pack(recipe)}`);
     return say('Link copied. It holds the drawing, the texts and the settings.');
   }
   if (!current?.image) throw new Error('There is no picture yet; press Generate first.');
   if (what === 'png') return download(name + '.png', dataBlob(current.image));
+  if (what === 'labels') return download(name + '-labels.png', await blob(`jobs/${current.job}/labels.png`));
   if (what === 'recipe') return download(name + '.json', new Blob([JSON.stringify(current.used, null, 1)], { type: 'application/json' }));
   download(`${name}.${what}`, await blob(`jobs/${current.job}/evolution.${what}`));
 }
@@ -162,7 +171,7 @@ function switchMode(mode) {
 function aboutChanged() {
   const { state, message, progress, width, height, run } = about;
   if (state === 'failed') throw new Error(about.error);
-  if (state === 'loading') {
+  if (state === 'loading' && !run) {
     say(message);
     $('#progress').value = progress;
   }
@@ -171,6 +180,8 @@ function aboutChanged() {
   aboutChanged.done = true;
   document.title = `RAGAF studio: ${run.name}, ${width} \u00D7 ${height}`;
   Object.assign($('#steps'), { value: about.defaults.steps, min: about.limits.steps[0], max: about.limits.steps[1] });
+  $('#scheduler').replaceChildren(...about.schedulers.map(name => new Option(name, name, false, name === about.defaults.scheduler)));
+  for (const id of ['strength', 'redo_strength']) Object.assign($('#' + id), { value: about.defaults[id], min: about.limits.strength[0], max: about.limits.strength[1] });
   Object.assign($('#guidance'), { value: about.defaults.guidance, min: about.limits.guidance[0], max: about.limits.guidance[1] });
   $('#extractor').replaceChildren(new Option('Lines as drawn', ''), ...about.extractors.map(name => new Option(`Lines by ${name}`, name)));
   $('#modes').hidden = about.task.jobs.length < 2;
@@ -202,5 +213,5 @@ render();
 refresh();
 poll(aboutChanged).then(() => {
   $('#progress').value = 0;
-  if (!jobs.job.busy) say(about.lacks.length ? about.lacks.join(' ') : 'Ready');
+  if (about.lacks.length && !jobs.job.busy) say(about.lacks.join(' '));
 }).catch(error => say(error.message, true));

@@ -1,6 +1,6 @@
 // The toolbar and the keyboard.
 import { about } from './api.js';
-import { canRedo, canUndo, doc, onchange, redo, select, selected, undo, update, updateRegion } from './state.js';
+import { canRedo, canUndo, doc, onchange, redo, select, selected, undo, update } from './state.js';
 import { draw, fit, magnify, surface, useTool } from './canvas.js';
 import { merge, remove } from './finding.js';
 import { stop } from './jobs.js';
@@ -46,7 +46,7 @@ function widen(step) {
   $('#width').oninput();
 }
 function lock() {
-  for (const region of doc.regions) if (selected.has(region.id)) updateRegion(region.id, { locked: !region.locked });
+  if (selected.size) update({ regions: doc.regions.map(region => (selected.has(region.id) ? { ...region, locked: !region.locked } : region)) });
 }
 const zoom = factor => {
   const box = $('#stage').getBoundingClientRect();
@@ -61,7 +61,10 @@ export function keyboard(generate) {
   addEventListener('keydown', event => {
     const { target, key } = event, typing = target.matches('input:not([type=range], [type=checkbox]), select'), command = event.ctrlKey || event.metaKey;
     if ($('dialog[open]')) return;
-    if (key === 'Escape') return stop();
+    if (key === 'Escape') {
+      $('#share').open = false;
+      return stop();
+    }
     if (key === 'Enter' && (command || target.id?.startsWith('prompt-'))) {
       event.preventDefault();
       return generate(command && event.shiftKey);

@@ -1,5 +1,6 @@
 // Why a picture looks as it does: attention of regions to words, and the fusion of sketch and text over timesteps.
-import { chipColour, surface } from './canvas.js';
+import { surface } from './canvas.js';
+import { colour } from './labels.js';
 import { $, decoded, h, svg } from './dom.js';
 
 const SMALL = new Set(['a', 'an', 'the', ',', '.', 'of', 'and', 'with', 'on']);
@@ -11,6 +12,15 @@ export function render(result, onmap) {
   $('#reasons').hidden = $('#why').hidden && $('#blend').hidden;
 }
 
+// One sentence on a region: what it reads, and how much of the sketch is in it.
+export function explain(result, id) {
+  const r = result?.regions.findIndex(region => region.id === id) ?? -1, shares = result?.attention?.regions[r];
+  if (!shares) return '';
+  const words = result.attention.words.map((word, i) => [word.word, shares[i]]).filter(([, share]) => share >= 0.05).sort((a, b) => b[1] - a[1]).slice(0, 3);
+  const sketch = result.fusion?.sketch.map(row => row[r]) ?? [], mean = sketch.reduce((a, b) => a + b, 0) / sketch.length;
+  return `Region ${id} reads ${words.map(([word, share]) => `${word} ${share.toFixed(2)}`).join(', ') || 'no word'}` + (sketch.length ? `; share of the sketch ${mean.toFixed(2)}` : '');
+}
+
 function table(head, rows) {
   const top = h('tr', {}, h('td'), ...head);
   return h('table', {}, h('thead', {}, top), h('tbody', {}, ...rows));
@@ -18,7 +28,7 @@ function table(head, rows) {
 
 function header(region) {
   const cell = h('th', { scope: 'row', textContent: region.id });
-  Object.assign(cell.style, { background: chipColour(region), color: '#16181c' });
+  Object.assign(cell.style, { background: colour(region), color: '#16181c' });
   cell.setAttribute('aria-label', `Region ${region.id}`);
   return cell;
 }
@@ -26,7 +36,8 @@ function header(region) {
 function attention({ attention: data, regions }, onmap) {
   $('#why').hidden = !data?.words.length;
   $('#show [data-show=word]').disabled = !data?.words.length;
-  map = surface.map = null;
+  map = null;
+  if (surface.map) onmap(null);
   if (!data?.words.length) return;
   const columns = data.words.map((word, i) => ({ ...word, i })).filter(({ word }) => !SMALL.has(word.toLowerCase()));
   const buttons = columns.map(({ word, region, i }) => {
@@ -79,11 +90,11 @@ function fusion({ fusion: data, regions }) {
   chart.append(svg('text', { x: 34, y: 140 }, `noise, t = ${data.t[0]}`), svg('text', { x: 410, y: 140, 'text-anchor': 'end' }, `image, t = ${data.t[last] ?? data.t[0]}`));
   regions.forEach((region, r) => {
     const points = data.sketch.map((row, i) => `${x(i)},${y(row[r] ?? 0)}`).join(' ');
-    chart.append(svg('polyline', { class: 'halo', points }), svg('polyline', { points, stroke: chipColour(region, 60) }));
+    chart.append(svg('polyline', { class: 'halo', points }), svg('polyline', { points, stroke: colour(region, 60) }));
   });
   $('#legend').replaceChildren(...regions.map(region => {
     const mark = h('i');
-    mark.style.background = chipColour(region, 60);
+    mark.style.background = colour(region, 60);
     return h('span', {}, mark, `${region.id}${region.background ? ' background' : region.prompt && ' ' + region.prompt}`);
   }));
   const head = regions.map(region => h('th', { scope: 'col', textContent: region.id }));

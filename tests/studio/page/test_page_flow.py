@@ -199,8 +199,8 @@ def test_picture_holds_its_recipe(studio, tmp_path):
     studio.write(0.28, 0.5, "red")
     studio.page.fill("#seed", "42")
     studio.generate()
-    kept = studio.state()
-    files = {what: save(studio, what, tmp_path) for what in ("png", "recipe")}
+    drawn = studio.state()
+    files = {what: _save(studio, what, tmp_path) for what in ("png", "recipe")}
     assert json.loads(files["recipe"].read_text())["seed"] == 42
     for file in files.values():
         studio.blank()
@@ -208,11 +208,11 @@ def test_picture_holds_its_recipe(studio, tmp_path):
         until(lambda: studio.status == "Recipe opened", "recipe")
         state = studio.state()
         assert (state["seed"], len(state["strokes"])) == (42, 2)
-        assert np.array_equal(state["labels"], kept["labels"])
-        assert [r["prompt"] for r in state["regions"]] == [r["prompt"] for r in kept["regions"]]
+        assert np.array_equal(state["labels"], drawn["labels"])
+        assert [r["prompt"] for r in state["regions"]] == [r["prompt"] for r in drawn["regions"]]
 
 
-def save(studio: StudioPage, what: str, folder: Path) -> Path:
+def _save(studio: StudioPage, what: str, folder: Path) -> Path:
     with studio.page.expect_download() as download:
         studio.page.click("#share summary")
         studio.page.click(f"[data-save={what}]")
@@ -256,3 +256,48 @@ def test_reload_keeps_drawing_texts_and_history(studio):
 
 def saved(studio: StudioPage) -> list:
     return studio.page.evaluate("import('/static/state.js').then(s => s.load('doc')).then(doc => doc?.regions)")
+
+
+def test_a_lost_server_is_reported(studio):
+    """Without an answer the page says what to do, and works again once there is one."""
+    studio.context.set_offline(True)
+    studio.page.keyboard.press("Control+Enter")
+    until(lambda: "does not answer" in studio.status, "report")
+    studio.errors.clear()  # the browser's own report of the failed request
+    studio.context.set_offline(False)
+    studio.generate()
+
+
+def test_a_click_explains_a_region(studio):
+    """After a picture a click on a region says what it reads."""
+    studio.choose(0.3, 0.5)
+    until(lambda: studio.status.startswith("Region") and "red" in studio.status, "explanation")
+
+
+def test_settings_reach_the_recipe(studio):
+    """Scheduler, strength, importance, outline and steps are those of the recipe that made the picture."""
+    studio.two_shapes()
+    studio.choose(0.28, 0.5)
+    studio.page.locator(".region.on [aria-expanded]").click()
+    for slider, value in (("Importance", "0.5"), ("Outline", "1.5")):
+        studio.page.locator(f".region.on input[aria-label^={slider}]").fill(value)
+    studio.page.get_by_text("More settings").click()
+    studio.page.select_option("#scheduler", "ddim")
+    studio.page.fill("#strength", "0.5")
+    studio.page.fill("#steps", "3")
+    index = studio.state()["labels"][int(0.5 * len(studio.state()["labels"])), int(0.28 * len(studio.state()["labels"]))]
+    studio.generate()
+    recipe = studio.page.evaluate("import('/static/result.js').then(({ view }) => view.current.used)")
+    assert (recipe["scheduler"], recipe["strength"], recipe["steps"]) == ("ddim", 0.5, 3)
+    assert (recipe["regions"][index]["importance"], recipe["regions"][index]["outline"]) == (0.5, 1.5)
+
+
+def test_label_map_opens_again(studio, tmp_path):
+    """Regions saved as a label map are those of the drawing on which it is opened."""
+    studio.two_shapes()
+    studio.generate()
+    labels, file = studio.state()["labels"], _save(studio, "labels", tmp_path)
+    studio.blank()
+    studio.page.set_input_files("#file", file)
+    until(lambda: len(studio.state()["regions"]) == 3, "regions of the label map")
+    assert np.array_equal(studio.state()["labels"], labels)
