@@ -46,6 +46,14 @@ class Sources:
     training: Path | None = None  # the images that the model was trained on
     skip_damaged: bool = False
 
+    def check(self) -> None:
+        """Raise UserError where a source needs another one."""
+        if self.masks and not (self.captions or self.hole):
+            raise UserError("masks=: needs captions=FILE.jsonl with phrases, which say what each mask should show, or "
+                            "hole=auto (or white, black, transparent, opaque), where they are holes")  # fmt: skip
+        if self.hole and not (self.masks and self.reference):
+            raise UserError(f"hole={self.hole}: needs masks=DIR, whose pixels are the holes, and reference=DIR")
+
 
 @dataclass(frozen=True)
 class Given:
@@ -255,11 +263,7 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     Raises:
         UserError: For invalid input.
     """
-    if sources.masks and not (sources.captions or sources.hole):
-        raise UserError("masks=: needs captions=FILE.jsonl with phrases, which say what each mask should show, or hole=auto "
-                        "(or white, black, transparent, opaque), where they are holes")  # fmt: skip
-    if sources.hole and not (sources.masks and sources.reference):
-        raise UserError(f"hole={sources.hole}: needs masks=DIR, whose pixels are the holes, and reference=DIR")
+    sources.check()
     networks.check()
     bad_rows: list[str] = []
     captions = read_captions(sources.captions, bad_rows if sources.skip_damaged else None) if sources.captions else None
@@ -275,7 +279,8 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     damaged["training"] = training.damaged
     left_out = {"damaged": {name: len(reasons) for name, reasons in damaged.items() if reasons}}
     guarded = guard(images, reference, [picture.hash for picture in training.pictures], sources.skip_damaged)
-    scores = FolderScores(guarded.images, guarded.reference, Given(captions, sketches, masks, sources.hole), settings, networks)
+    given = Given(captions, sketches, masks, sources.hole)
+    scores = FolderScores(guarded.images, guarded.reference, given, settings, networks)
     scores.score()
     result = scores.result
     content = {

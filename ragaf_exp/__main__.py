@@ -10,9 +10,10 @@ from ragaf_exp.core.resources import PACKAGE
 COMMANDS = (
     "ragaf_exp.run", "ragaf_exp.sample", "ragaf_exp.studio", "eval", "ragaf_exp.report", "ragaf_exp.plan",
     "ragaf_exp.plan.flops", "ragaf_exp.sweep", "ragaf_exp.export", "ragaf_exp.evaluation.controls",
-    "ragaf_exp.evaluation.editing", "ragaf_exp.commands.cache", "ragaf_exp.commands.cache.features",
-    "ragaf_exp.commands.extractor_sheet", "ragaf_exp.commands.region_survey", "ragaf_exp.commands.size_survey",
-    "ragaf_exp.commands.pace", "ragaf_exp.audit", "ragaf_exp.bench", "eval.damage", "eval.features.train_embedded",
+    "ragaf_exp.evaluation.editing", "ragaf_exp.evaluation.painting", "ragaf_exp.commands.cache",
+    "ragaf_exp.commands.cache.features", "ragaf_exp.commands.extractor_sheet", "ragaf_exp.commands.region_survey",
+    "ragaf_exp.commands.size_survey", "ragaf_exp.commands.pace", "ragaf_exp.audit", "ragaf_exp.bench", "eval.damage",
+    "eval.features.train_embedded",
 )  # fmt: skip
 DOCUMENTED = {"eval": "ragaf_exp.commands.evaluate"}  # command -> the module that holds its docstring
 

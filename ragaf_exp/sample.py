@@ -79,7 +79,7 @@ def main() -> None:
     if not any(argument.startswith("run=") for argument in arguments):
         arguments = [f"run={DEMO}", *arguments]
     columns = columns_of(parse_args([a for a in arguments if a.startswith("run=")], {"run": str})["run"])
-    if IMAGE not in columns.kinds and any(a.startswith(f"{IMAGE}=") for a in arguments):
+    if IMAGE not in columns.kinds and _has_images(arguments):
         columns = REPAINT
     args = parse_args(arguments, known_arguments(columns))
     recipe = take_recipe(args)
@@ -93,6 +93,17 @@ def main() -> None:
     sample_requests(requests, args, followed)
     place = args["out"] if "batch" in args else requests[0].out
     print(f"{len(requests)} image{'s' * (len(requests) > 1)} in {time.monotonic() - began:.1f} s: {place}")
+
+
+def _has_images(arguments: list[str]) -> bool:
+    """Whether the command line names an image to edit, or a table with a column of them."""
+    if any(argument.startswith(f"{IMAGE}=") for argument in arguments):
+        return True
+    from ragaf_exp.data.sources.tables import SUFFIXES, read_file
+
+    tables = [Path(a.partition("=")[2]) for a in arguments if a.startswith("batch=")]
+    return any(path.suffix in SUFFIXES and path.is_file() and any(IMAGE in r.values for r in read_file(path, IMAGE)[:1])
+               for path in tables)  # fmt: skip
 
 
 def take_recipe(args: dict[str, Any]) -> SketchRecipe | None:

@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 
-from eval.rivals.holes import FILLS, cutout, naive_paste
+from eval.rivals.holes import FILLS, naive_paste
 from eval.rivals.painting import flood_fill as flood_filled
 from eval.rivals.white_balance import BALANCES
 from ragaf_exp.core.types import Example
+from ragaf_exp.data.cutout import cutout
 
 
 def _filled(name: str, example: Example) -> np.ndarray:

@@ -8,9 +8,6 @@ import cv2
 import numpy as np
 from skimage.restoration import inpaint_biharmonic
 
-from ragaf_exp.data.sources.palette import delta_e, to_lab
-
-CONTRAST = 12.0  # CIE76 difference from the ground from which on a pixel is the object's
 RADIUS = 3.0  # pixels around a point that the OpenCV methods look at
 
 
@@ -62,18 +59,6 @@ def naive_paste(scene: np.ndarray, mask: np.ndarray, thing: np.ndarray, alpha: n
     part = canvas[top : top + size[1], left : left + size[0]]
     part += cover * (thing - part)
     return np.where(mask[..., None], np.rint(canvas), scene).astype(np.uint8)
-
-
-def cutout(picture: np.ndarray) -> np.ndarray:
-    """Separate an object from the ground of its picture (H,W,3) uint8, the median colour of the border.
-
-    Returns:
-        (H,W) float32, 1 = object; all of the picture where nothing stands out.
-    """
-    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    ground = np.median(border, axis=0).astype(np.uint8)[None]
-    alpha = (delta_e(to_lab(picture), to_lab(ground)) > CONTRAST).astype(np.float32)
-    return alpha if alpha.any() else np.ones_like(alpha)
 
 
 def _bounds(mask: np.ndarray) -> tuple[slice, slice] | None:

@@ -32,8 +32,11 @@ def make_model(parts: Parts, stage: str) -> Model:
     torch.manual_seed(derive(cfg.seed, "init", FIRST.name))  # the same initial weights in every stage
     text = build(cfg.text, "text", tokenizer=parts.tokenizer)
     widths = {"text_width": text.width, "pooled_width": text.pooled_width}
-    wiring = {"channels": codec.channels, "patch": codec.downscale, **widths}
+    wiring = {"channels": codec.channels, "patch": codec.downscale, "base": cfg.memory.base, **widths}
     backbone = build(cfg.backbone, "backbone", **wiring)
+    if backbone.base != cfg.memory.base:
+        raise UserError(f"memory.base={cfg.memory.base}: for pretrained transformers, such as backbone=flux; set "
+                        f"memory.base={backbone.base}")  # fmt: skip
     if backbone.schedule is not None:
         parts.diffusion.check_pretrained(backbone.schedule)
     unit = codec.downscale * backbone.stride * (cfg.data.size // size)

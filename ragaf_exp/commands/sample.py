@@ -99,8 +99,8 @@ def _job(
 ) -> Job:  # fmt: skip
     """A request with the edits of its recipe or of its file, if it has one."""
     if request.recipe is not None:
-        regions, edits = apply(request.recipe, parts.prepare.regions, size)
-        return Job(request, inputs, edits, regions)
+        applied = apply(request.recipe, parts.prepare.regions, size)
+        return Job(request, inputs, applied.edits, applied.regions)
     return Job(request, inputs, file and region_edits(request, inputs, file, parts, size, strength))
 
 

@@ -17,6 +17,7 @@ Tune = Annotated[str, OneOf(("full", "frozen", "attention", "lora"))]
 AttentionLayers = Annotated[str, OneOf(("all", "self", "cross"))]
 Optimizer = Annotated[str, OneOf(("adamw", "adamw8bit"))]
 EmaDevice = Annotated[str, OneOf(("device", "cpu", "off"))]
+Base = Annotated[str, OneOf(("float32", "bfloat16", "float8", "nf4"))]
 Features = Annotated[str, OneOf(("none", "latents", "all"))]
 Metrics = Annotated[list[Annotated[str, OneOf(METRICS)]], Length(0, len(METRICS), "[fid,kid]", distinct=True)]
 Edges = Annotated[str, OneOf(("canny", "pidinet"))]
@@ -105,6 +106,7 @@ class Memory:
     tune: Tune = "full"  # which weights of a pretrained backbone, and of stage 1's modules in stage 2, are trained
     attention: AttentionLayers = "all"  # the layers that tune=attention and tune=lora train
     lora_rank: limits.Rank = 16
+    base: Base = "float32"  # storage of the frozen linear layers of a pretrained transformer
     checkpointing: bool = False  # gradient checkpointing: recompute activations in the backward pass
     optimizer: Optimizer = "adamw"  # adamw8bit: moments of one byte each (bitsandbytes)
     step_in_backward: bool = False  # update each weight and free its gradient as soon as the gradient is computed

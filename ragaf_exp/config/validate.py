@@ -140,6 +140,7 @@ def _check_combinations(cfg: DictConfig) -> None:
     if cfg.data.get("buckets") and cfg.stage.curriculum > 0:
         raise UserError("data.buckets=true: not with stage.curriculum, which mixes sizes; set stage.curriculum=0")
     _check_progressive(cfg)
+    _check_base(cfg)
     _check_sharded(cfg)
     _check_in_backward(cfg)
 
@@ -153,6 +154,13 @@ def _check_progressive(cfg: DictConfig) -> None:
     if cfg.memory.features != "none":
         raise UserError(f"memory.features={cfg.memory.features}: latents are cached at one resolution; "
                         "set stage.coarse.scale=1")  # fmt: skip
+
+
+def _check_base(cfg: DictConfig) -> None:
+    """Refuse a storage of frozen weights that the device has no kernels for."""
+    if cfg.memory.base in ("float8", "nf4") and cfg.memory.device == "cpu":
+        raise UserError(f"memory.base={cfg.memory.base}: needs a CUDA device, and memory.device=cpu; take "
+                        "memory.base=bfloat16")  # fmt: skip
 
 
 def _check_sharded(cfg: DictConfig) -> None:

@@ -30,6 +30,7 @@ SAVERS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"stage.accumulate": "twice"}, TRAINING, "only smaller kernels: the same batch in twice as many micro-batches"),
     ({"memory.offload": True}, (LAST.name, REGIONS), "validation waits for offloaded weights"),
     ({"memory.features": "frozen", "memory.offload": True}, TRAINING, "a pass over the data before training"),
+    ({"memory.base": "nf4"}, PHASES, "quantised frozen weights, restored for each product"),
     ({"memory.optimizer": "adamw8bit"}, WITH_OPTIMIZER, "a few per cent of a step"),
     ({"memory.ema": "cpu"}, WITH_OPTIMIZER, "a copy of the trained weights to main memory per step"),
     ({"memory.step_in_backward": True, "optim.clip": 0.0}, TRAINING, "none in speed, but no gradient clipping"),
@@ -173,6 +174,8 @@ def _scaled(cfg: DictConfig, key: str, value: Any) -> Any:
     if key == "memory.features":  # the outputs of frozen encoders
         frozen_text = cfg.text.get("train") is False
         return ("all" if frozen_text else "latents") if "weights" in cfg.codec and cfg.cache.enabled else None
+    if key == "memory.base":
+        return value if "every" in cfg.backbone and cfg.memory.tune in ("frozen", "lora") else None
     if key == "memory.precision":
         return value if precision_of(cfg) == "no" else None
     return value

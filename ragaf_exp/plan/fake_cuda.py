@@ -74,8 +74,9 @@ class Kernels(TorchFunctionMode):
         kwargs = kwargs or {}
         half = self.dtype != torch.float32 and not Kernels.pauses
         if func is F.scaled_dot_product_attention:
-            q, k, v, *rest = (self._lower(x) if half else x for x in args)
-            return Attention.apply(q, k, v, rest[0] if rest else kwargs.get("attn_mask"))
+            given = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | kwargs
+            inputs = (given["query"], given["key"], given["value"], given.get("attn_mask"))
+            return Attention.apply(*(self._lower(x) if half else x for x in inputs))
         if half and func in FLOAT32:
             args = tuple(x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args)
         if half and func in LOWER:

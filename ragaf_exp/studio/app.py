@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -82,7 +82,7 @@ class Server:
         path = self.files.get(name or request.path_params.get("name", ""))
         if path is None:
             raise HTTPException(404, "there is no such file")
-        content = await anyio.to_thread.run_sync(path.read_bytes)
+        content = await run_in_threadpool(path.read_bytes)
         kind = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         if "gzip" in request.headers.get("accept-encoding", ""):
             packed = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
@@ -127,7 +127,7 @@ class Server:
         """Queue a job."""
         self._studio()
         client, body = _client(request), await request.body()
-        job = await anyio.to_thread.run_sync(_job, client, body)
+        job = await run_in_threadpool(_job, client, body)
         try:
             ahead = self.jobs.add(job)
         except Busy as error:
@@ -147,27 +147,27 @@ class Server:
         job, name = self._job(request), request.path_params["name"]
         if name not in job.files:
             raise HTTPException(404, "there is no such file")
-        content = await anyio.to_thread.run_sync(job.files[name])
+        content = await run_in_threadpool(job.files[name])
         return _download(content, name)
 
     async def runs(self, request: Request) -> Response:
         """List the runs of the gallery."""
-        return JSONResponse(await anyio.to_thread.run_sync(self._gallery().listed))
+        return JSONResponse(await run_in_threadpool(self._gallery().listed))
 
     async def run(self, request: Request) -> Response:
         """Describe a run of the gallery."""
-        content = await anyio.to_thread.run_sync(self._gallery().run, request.path_params["run"])
+        content = await run_in_threadpool(self._gallery().run, request.path_params["run"])
         return JSONResponse(_there(content))
 
     async def run_picture(self, request: Request) -> Response:
         """Send a picture of a run of the gallery."""
         run, name = request.path_params["run"], request.path_params["name"]
-        content = await anyio.to_thread.run_sync(self._gallery().picture, run, name)
+        content = await run_in_threadpool(self._gallery().picture, run, name)
         return _download(_there(content), name)
 
     async def _answer(self, call: Callable[[Any], dict[str, Any]]) -> Response:
         """Call a method of the loaded run in a thread."""
-        return JSONResponse(await anyio.to_thread.run_sync(call, self._studio()))
+        return JSONResponse(await run_in_threadpool(call, self._studio()))
 
     def _studio(self) -> Any:
         if self.worker.studio is None:

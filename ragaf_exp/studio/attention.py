@@ -11,6 +11,7 @@ import numpy as np
 
 from ragaf_exp.core.types import Example
 from ragaf_exp.data.uploads import png
+from ragaf_exp.inference.recipes.apply import Applied
 from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.studio.events import Picture
 from ragaf_exp.studio.observe import RegionRecord
@@ -63,7 +64,9 @@ def _tokens(text: TextEncoder, caption: str) -> int:
     return int(text.tokenize([caption])[1].sum())
 
 
-def described(words: Words, example: Example, frames: Sequence[TimedAttention], text: TextEncoder) -> dict[str, Any]:
+def described(
+    words: Words, example: Example, frames: Sequence[TimedAttention], text: TextEncoder, applied: Applied
+) -> dict[str, Any]:
     """Describe the attention for the page.
 
     A word of the caption is mapped by the attention of the pixels in the denoiser, a word of a prompt, which the denoiser
@@ -74,19 +77,22 @@ def described(words: Words, example: Example, frames: Sequence[TimedAttention], 
         example: The item.
         frames: The denoiser's attention by timestep; may be empty.
         text: The text encoder.
+        applied: The regions of the recipe, by whose labels the page knows them.
     """
     steps = [(t, word_maps(example, attention, text)[1]) for t, attention in frames]
     mean = np.mean([maps for _, maps in steps], axis=0) if steps else None
     maps = [_map(words, example, mean, i) for i in range(len(words.words))]
     peaks = [float(one.max(initial=0.0)) for one in maps]
     regions = example.regions
+    means = [(t, region_means(one, regions.labels, regions.count)) for t, one in steps]
     return {
-        "words": [{"word": word, "source": "caption" if owner is None else "prompt", "region": owner}
+        "words": [{"word": word, "source": "caption" if owner is None else "prompt",
+                   "region": None if owner is None else applied.labels[owner]}
                   for word, owner in zip(words.words, words.owners, strict=True)],
-        "regions": rounded(words.shares),
+        "regions": rounded(applied.by_label(words.shares)),
         "maps": [Picture(_grey(one, peak)) for one, peak in zip(maps, peaks, strict=True)],
         "peaks": [round(peak, DIGITS) for peak in peaks],
-        "steps": [{"t": t, "regions": rounded(region_means(maps, regions.labels, regions.count))} for t, maps in steps],
+        "steps": [{"t": t, "regions": rounded(applied.by_label(one))} for t, one in means],
     }  # fmt: skip
 
 

@@ -8,7 +8,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ class Studio:
 
     run: Loaded
     drawings: Drawings
+    description: dict[str, Any]  # of the run, which does not change
     out: Path | None = None  # every result is written there as well
     results: Results = field(default_factory=lambda: Results(examples()))
     numbers: Any = field(default_factory=itertools.count)
@@ -55,16 +55,11 @@ class Studio:
     def load(cls, path: Path, out: Path | None) -> Studio:
         """Load a run. Raises UserError as `sample` does."""
         run = Loaded.read(path)
-        return cls(run, run.drawings(), out)
+        return cls(run, run.drawings(), run.described(), out)
 
     def about(self) -> dict[str, Any]:
         """Describe the run and the limits of requests."""
         return {**self.description, "limits": described()}
-
-    @cached_property
-    def description(self) -> dict[str, Any]:
-        """The description of the run, which does not change."""
-        return self.run.described()
 
     def drawings_ready(self) -> None:
         """Find the regions of a drawing once, which compiles the extractor."""
@@ -175,7 +170,7 @@ class Studio:
         job.files = {"result.png": lambda: content, **evolution_files(edit.frames),
                      "recipe.json": json.dumps(packed).encode}  # fmt: skip
         job.bytes += len(content) + edit.image.nbytes + sum(len(frame.content) for frame in edit.frames)
-        shown = {key: value for key, value in packed.items() if key not in ("image", "mask", "sketch")}
+        shown = {key: value for key, value in packed.items() if key not in ("image", "mask", "sketch", "object")}
         job.report("done", seconds=edit.seconds, image=Picture(content), recipe=shown, changed=edit.changed,
                    files=list(job.files))  # fmt: skip
         if self.out is not None:

@@ -20,7 +20,7 @@ from ragaf_exp.studio.events import Event
 
 LIFETIME_S = 15 * 60.0  # of a job after its end
 MOST_JOBS, MOST_BYTES = 50, 64 * 2**20  # that ended and stay
-GRACE_S = 5.0  # time without a listener after which the page counts as closed
+GRACE_S = 15.0  # time without a listener after which the page counts as closed
 
 
 class Busy(Exception):
@@ -108,7 +108,7 @@ class Jobs:
         """
         with self._changed:
             self._sweep()
-            if any(other.client == job.client for other in self._active()):
+            if any(other.client == job.client and other.ended is None for other in self._active()):
                 raise Busy("your last job is not done yet; stop it first")
             ahead = len(self._waiting) + (self.running is not None)
             if ahead > self.capacity:

@@ -11,7 +11,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.assembly.parts import Parts
-from ragaf_exp.commands.edit import IMAGE, MASK
 from ragaf_exp.config.build import build
 from ragaf_exp.config.packaged import FOLDER
 from ragaf_exp.config.stages import FIRST, LAST, STAGES
@@ -26,6 +25,7 @@ from ragaf_exp.runs.checkpoints import newest_checksums, newest_whole
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.sketch import Canny, DoG, Scharr, XDoG
 from ragaf_exp.studio.drawing import Drawings
+from ragaf_exp.studio.edit_kinds import REPAINT, EditKind, edit_kinds
 
 WIDER = (2.0, 4.0, 6.0)  # times the run's gap: how wide an opening may be to be reported as a leak
 WIDEST = 0.2  # share of the shorter side
@@ -70,14 +70,14 @@ class Loaded:
         return {"name": name, "checksum": json_digest(checksums, 12)}
 
     @cached_property
+    def edits(self) -> list[EditKind]:
+        """The kinds of edits of images that it can make; RePaint where its task makes images from drawings."""
+        return edit_kinds(self.parts.task) or [REPAINT]
+
+    @property
     def takes_image(self) -> bool:
         """Whether its task edits an image, rather than making one from a drawing."""
-        return IMAGE in self.parts.task.columns
-
-    @cached_property
-    def takes_mask(self) -> bool:
-        """Whether an edit needs a mask; RePaint, which a run without such a task uses, does."""
-        return MASK in self.parts.task.columns or not self.takes_image
+        return self.edits[0].trained
 
     def drawings(self) -> Drawings:
         """Make the extractor and editor of regions."""
@@ -116,11 +116,11 @@ class Loaded:
         }  # fmt: skip
 
     def _task(self) -> dict[str, Any]:
-        edit = {"mask": "required" if self.takes_mask else "none", "method": "trained" if self.takes_image else "repaint"}
+        edits = [kind.described() for kind in self.edits]
         jobs = ["edit"] if self.takes_image else ["sketch", "edit"]
         title = type(self.parts.task).__name__
         return {"name": "".join(f" {c.lower()}" if c.isupper() else c for c in title).strip().capitalize(),
-                "jobs": jobs, "edit": edit}  # fmt: skip
+                "jobs": jobs, "edit": edits[0], "edits": edits}  # fmt: skip
 
     def _defaults(self) -> dict[str, Any]:
         sampler = self.parts.sampler

@@ -18,7 +18,7 @@ from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
 from ragaf_exp.inference.recipes import SketchRecipe
-from ragaf_exp.inference.recipes.apply import apply, strokes_of
+from ragaf_exp.inference.recipes.apply import Applied, apply, strokes_of
 from ragaf_exp.studio.attention import TimedAttention, Words, described, read_words, rounded
 from ragaf_exp.studio.events import Picture, Report
 from ragaf_exp.studio.loaded import Loaded
@@ -32,6 +32,7 @@ class Result:
     """The result of a job."""
 
     recipe: SketchRecipe
+    applied: Applied
     example: Example
     sampled: SampledImages
     seconds: float
@@ -81,7 +82,8 @@ def sample(run: Loaded, recipe: SketchRecipe, report: Report, stopped: Callable[
     """
     began = time.perf_counter()
     parts, pipeline = run.with_settings(recipe.settings)
-    example = example_of(run, parts, recipe)
+    applied = apply(recipe, parts.prepare.regions, run.size)
+    example = example_of(parts, recipe, applied)
     report("started", steps=_expected_steps(pipeline, recipe))
     steps = Steps(pipeline.codec, report, stopped, details)
     model = pipeline.last
@@ -91,7 +93,7 @@ def sample(run: Loaded, recipe: SketchRecipe, report: Report, stopped: Callable[
         sampled = pipeline(collate([example]), steps)
     for images in stage_images(sampled).values():
         check_finite(images.float().cpu().numpy(), [KEY])
-    result = Result(recipe, example, sampled.to_images(), 0.0, parts, pipeline, frames=steps.frames)
+    result = Result(recipe, applied, example, sampled.to_images(), 0.0, parts, pipeline, frames=steps.frames)
     _report_stages(result, report)
     if recorder is not None and record is not None:
         result.attention = [(frame.t, frame.attention[0].numpy()) for frame in recorder.frames()]
@@ -100,21 +102,17 @@ def sample(run: Loaded, recipe: SketchRecipe, report: Report, stopped: Callable[
     return result
 
 
-def example_of(run: Loaded, parts: Parts, recipe: SketchRecipe) -> Example:
+def example_of(parts: Parts, recipe: SketchRecipe, applied: Applied) -> Example:
     """Prepare a recipe like an item of the run's data.
 
     Args:
-        run: The run.
-        parts: Its components, with the settings of the recipe.
+        parts: The components of the run, with the settings of the recipe.
         recipe: The recipe.
-
-    Raises:
-        UserError: Its size is not that of the run.
+        applied: Its regions and edits.
     """
-    sketch = strokes_of(recipe)
-    regions, edits = apply(recipe, parts.prepare.regions, run.size)
-    item = Item(KEY, np.zeros((*run.size, 3), np.uint8), recipe.caption, drawing=sketch)
-    return parts.request(Example(item, sketch, regions, parts.prepare.graph(regions), edits), {})
+    sketch, regions = strokes_of(recipe), applied.regions
+    item = Item(KEY, np.zeros((*recipe.size, 3), np.uint8), recipe.caption, drawing=sketch)
+    return parts.request(Example(item, sketch, regions, parts.prepare.graph(regions), applied.edits), {})
 
 
 def _expected_steps(pipeline: Pipeline, recipe: SketchRecipe) -> int:
@@ -135,12 +133,12 @@ def _report_stages(result: Result, report: Report) -> None:
 
 
 def _report_details(result: Result, record: RegionRecord, report: Report) -> None:
-    model, count = result.pipeline.last, result.example.regions.count
+    model, applied = result.pipeline.last, result.applied
     edits = result.example.edits
     prompts = [edit.prompt for edit in edits.regions] if edits is not None else []
     result.words = read_words(result.example, prompts, record, model.text)
-    report("attention", **described(result.words, result.example, result.attention, model.text))
+    report("attention", **described(result.words, result.example, result.attention, model.text, applied))
     if record.fusion:
-        weights = np.stack(record.fusion)[:, :count]  # (times,N,2)
+        weights = np.stack([applied.by_label(one) for one in record.fusion])  # (times,labels,2)
         times = [round(t * model.timesteps) for t in record.times]
         report("fusion", t=times, sketch=rounded(weights[..., 0]), text=rounded(weights[..., 1]))

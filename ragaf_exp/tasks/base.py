@@ -148,6 +148,11 @@ class Task(Inputs, ABC):
         """
         return example.item.conditions
 
+    @property
+    def choices(self) -> Mapping[str, Task]:
+        """The tasks of a run of several, by name; none for a run of one."""
+        return {}
+
     def select(self, name: str, given: Collection[str]) -> None:
         """Select the task of sampling requests, in a run of several.
 

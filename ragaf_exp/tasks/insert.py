@@ -15,6 +15,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import generator
 from ragaf_exp.core.types import Batch, Example, Item
+from ragaf_exp.data.cutout import focused
 from ragaf_exp.data.fit import fit_image
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.models.inputs import Encode, Keep, present
@@ -42,6 +43,7 @@ class Insert(HoleTask):
         sketch_dropout: The same for its sketch, with the regions and the graph that come from it.
         side: Lay the object's latent to the right of x_t; twice the cost.
         collage: Fill the hole with the object's picture.
+        focus: Enlarge the object of a picture with a plain ground to the whole picture.
         image_hint: Give scene and object to the hint encoder too, at full resolution.
         outside: Weight of latent pixels outside the hole in the loss.
         perceptual: Weight of LPIPS between the decoded estimate of x_0 and the truth, within the hole; 0 = none.
@@ -60,14 +62,14 @@ class Insert(HoleTask):
 
     def __init__(
         self, process: Process, caption_dropout: limits.Share = 0.1, sketch_dropout: limits.Share = 0.5,
-        side: bool = True, collage: bool = True, image_hint: bool = True, outside: limits.Share = 0.1,
-        perceptual: limits.LossWeight = 0.0, lpips_net: str = "squeeze", lpips_backbone: str = "",
-        lpips_heads: str = "",
+        side: bool = True, collage: bool = True, focus: bool = True, image_hint: bool = True,
+        outside: limits.Share = 0.1, perceptual: limits.LossWeight = 0.0, lpips_net: str = "squeeze",
+        lpips_backbone: str = "", lpips_heads: str = "",
     ):  # fmt: skip
         super().__init__(caption_dropout, sketch_dropout, image_hint, outside)
         if not (side or collage):
             raise UserError("task.side=false: the network sees no object; set task.collage=true, or task.side=true")
-        self.side, self.collage, self.spread = side, collage, 1 + side
+        self.side, self.collage, self.focus, self.spread = side, collage, focus, 1 + side
         self.process, self.loss_weights = process, {PERCEPTUAL: perceptual}
         self._lpips = (lpips_net, lpips_backbone, lpips_heads)
 
@@ -88,7 +90,8 @@ class Insert(HoleTask):
             raise UserError(f"data: {example.item.key} has no {', '.join(sorted(absent))}; take data=insertion, or "
                             "data=edits with a table of target_image, object_image and mask")  # fmt: skip
         hole = given[HOLE]
-        return {GIVEN: hidden(example.item.image, hole), HOLE: hole, OBJECT: given[OBJECT]}
+        thing = focused(given[OBJECT]) if self.focus else given[OBJECT]
+        return {GIVEN: hidden(example.item.image, hole), HOLE: hole, OBJECT: thing}
 
     def request_item(self, item: Item, inputs: Mapping[str, np.ndarray]) -> Item:
         """The scene of a request, its hole and the object.

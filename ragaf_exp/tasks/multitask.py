@@ -88,6 +88,11 @@ class Multitask(Task):
         missing = {name: channels for name, channels in self.maps.items() if name not in made}
         return {**made, **{name: _nothing(shape, channels) for name, channels in missing.items()}}
 
+    @property
+    def choices(self) -> Mapping[str, Task]:
+        """The tasks by name."""
+        return dict(zip(self.names, self.parts, strict=True))
+
     def select(self, name: str, given: Collection[str]) -> None:
         """Select the task of sampling requests.
 

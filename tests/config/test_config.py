@@ -90,7 +90,7 @@ OUT_OF_RANGE = {
     "diffusion.shift": "0 -1 101 nan", "diffusion.mean": "11 nan", "diffusion.deviation": "0 nan",
     "diffusion.patch_size": "0", "diffusion.density": "normal", "diffusion.shift_by": "size", "diffusion.weighting": "snr",
     "injection.share": "0 1.1 nan", "injection.strength": "-1 nan",
-    "backbone.every": "0 97", "backbone.guidance": "-1 101 nan", "sampler.norm_patch": "-1 33",
+    "memory.base": "int3", "backbone.every": "0 97", "backbone.guidance": "-1 101 nan", "sampler.norm_patch": "-1 33",
 }  # fmt: skip
 AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")
 CASTS = ("low", "high", "tint", "exposure", "gamma", "photo_share")

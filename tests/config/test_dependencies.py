@@ -22,6 +22,7 @@ HOLES = {  # package -> the last version with a known hole, and which
     "jinja2": ("3.1.5", "CVE-2025-27516: a template breaks out of the sandbox"),
     "opencv-python-headless": ("4.8.0.76", "CVE-2023-4863: a WebP picture writes out of bounds"),
     "pillow": ("12.2.0", "CVE-2024-28219, CVE-2026-25990 and others: a picture writes out of bounds"),
+    "starlette": ("0.49.0", "CVE-2025-54121, CVE-2025-62727: large forms and ranges of files block the server"),
     "torch": ("2.9.1", "CVE-2026-24747: a checkpoint runs code although weights_only is set"),
     "tqdm": ("4.66.2", "CVE-2024-34062: an option runs code"),
     "transformers": ("5.4.0", "CVE-2026-4372, CVE-2026-5241: a model's config.json runs code"),

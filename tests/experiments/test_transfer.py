@@ -43,6 +43,7 @@ def test_equal_shapes_more_inputs_and_tables():
     assert "same.weight" in result.whole and str(result).startswith("2 of 8 tensors taken; in part:")
 
 
+@pytest.mark.long
 def test_insertion_starts_from_a_sketch_run(tiny, finished, tmp_path, caplog):
     cfg = compose_config([*overrides(tiny), f"init={finished}", f"runs={tmp_path}"])
     experiment = Training(cfg, RunFolder.create(cfg))
@@ -58,6 +59,7 @@ def test_insertion_starts_from_a_sketch_run(tiny, finished, tmp_path, caplog):
     assert torch.equal(*rows), "a token has the same embedding, wherever the vocabulary lists it"
 
 
+@pytest.mark.long
 def test_both_stages_start_from_it_and_the_run_is_independent_of_it(tiny, run_copy, tmp_path, caplog):
     words = overrides(tiny, "stage=both", "stage.refine.steps=2", "stage.refine.region_steps=1")
     cfg = compose_config([*words, f"init={run_copy}", f"runs={tmp_path / 'new'}"])

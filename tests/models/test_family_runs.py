@@ -58,7 +58,8 @@ def test_a_folder_of_another_family(option, of, says, tiny, folders, tmp_path, r
 
 def test_a_folder_of_a_unet(tiny, tmp_path, refused):
     folder = save_sd(tmp_path / "sd")
-    refused(run.command_line, *overrides(tiny, "flux", folder, tmp_path), says=(str(folder), "transformer/config.json", "unet"))
+    says = (str(folder), "transformer/config.json", "unet")
+    refused(run.command_line, *overrides(tiny, "flux", folder, tmp_path), says=says)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,18 @@ def test_attention_and_fusion_of_every_region(finish, recipe):
     assert np.allclose(np.array(fusion["sketch"]) + np.array(fusion["text"]), 1, atol=0.01)
 
 
+def test_regions_keep_the_numbers_of_the_recipe(finish, recipe):
+    """The labels of a recipe from elsewhere need not be in the order of areas."""
+    labels = np.frombuffer(base64.b64decode(recipe["labels"]), "<i2").reshape(32, 32)
+    turned = np.choose(labels, [2, 0, 1]).astype("<i2")
+    listed = finish({**recipe, "labels": base64.b64encode(turned.tobytes()).decode(),
+                     "regions": [{"prompt": "red"}, {"prompt": "blue"}, {}]})  # fmt: skip
+    attention, plain = one(listed, "attention"), one(finish(recipe), "attention")
+    assert [(word["word"], word["region"]) for word in attention["words"][3:]] == [("red", 0), ("blue", 1)]
+    assert [attention["regions"][i] for i in (2, 0, 1)] == plain["regions"]
+    assert np.array_equal(pixels(one(listed, "done")["image"]), pixels(one(finish(recipe), "done")["image"]))
+
+
 def test_without_details_only_the_images_are_reported(finish, recipe):
     listed = finish(recipe, details=False)
     assert kinds(listed) == ["queued", "started", "step", "stage1", "stage2", "done"]

@@ -59,7 +59,7 @@ def test_a_recipe_survives_json_and_png(recipe, packed):
 
 def test_a_recipe_of_an_image_survives_too():
     picture, mask = png(np.zeros((4, 5, 3), np.uint8)), png(np.full((4, 5), 255, np.uint8))
-    recipe = ImageRecipe(picture, mask, "a red star", None, Settings(3, 10), 2, 0.25, 3.0)
+    recipe = ImageRecipe(picture, mask, "a red star", None, picture, "insert", Settings(3, 10), 2, 0.25, 3.0)
     assert parse_recipe(recipe_in(with_recipe(np.zeros((4, 5, 4), np.uint8), to_json(recipe, RUN)), "a.png")) == recipe
 
 

@@ -48,8 +48,8 @@ def image_of(done: dict) -> np.ndarray:
 
 def test_removal_needs_a_mask_and_changes_only_its_surroundings(tiny, tmp_path):
     studio = studio_of(tiny, "remove", tmp_path)
-    task = studio.about()["task"]
-    assert task == {"name": "Remove", "jobs": ["edit"], "edit": {"mask": "required", "method": "trained"}}
+    edit = {"name": "", "mask": "required", "object": False, "method": "trained"}
+    assert studio.about()["task"] == {"name": "Remove", "jobs": ["edit"], "edit": edit, "edits": [edit]}
     mask = np.zeros((40, 60), np.uint8)
     mask[10:20, 10:20] = 255
     done = work(studio, ImageRecipe(png(IMAGE), png(mask), settings=Settings(steps=2)))
@@ -65,10 +65,35 @@ def test_removal_needs_a_mask_and_changes_only_its_surroundings(tiny, tmp_path):
 
 def test_white_balance_takes_the_whole_image_and_keeps_its_transparency(tiny, tmp_path):
     studio = studio_of(tiny, "white_balance", tmp_path)
-    assert studio.about()["task"]["edit"] == {"mask": "none", "method": "trained"}
+    assert studio.about()["task"]["edit"] == {"name": "", "mask": "none", "object": False, "method": "trained"}
     alpha = np.full((40, 60, 1), 200, np.uint8)
     done = work(studio, ImageRecipe(png(np.concatenate([IMAGE, alpha], 2)), settings=Settings(steps=2)))
     assert done["event"] == "done", done
     result = image_of(done)
     assert result.shape == (40, 60, 4) and np.array_equal(result[..., 3:], alpha)
     assert (result[..., :3] != IMAGE).any()
+
+
+def test_a_run_of_several_tasks_takes_the_task_and_its_pictures(tiny, tmp_path):
+    """One network for removal and insertion: each names what it needs, and the recipe names the task."""
+    studio = studio_of(tiny, "multitask", tmp_path)
+    kinds = {kind["name"]: kind for kind in studio.about()["task"]["edits"]}
+    assert len(kinds) > 1 and all(kind["mask"] in ("required", "none") for kind in kinds.values())
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:20, 10:20] = 255
+    for name, kind in kinds.items():
+        inserted = png(IMAGE[:16, :16]) if kind["object"] else None
+        given = png(mask) if kind["mask"] == "required" else None
+        done = work(studio, ImageRecipe(png(IMAGE), given, task=name, object=inserted, settings=Settings(steps=2)))
+        assert done["event"] == "done" and image_of(done).shape == IMAGE.shape and done["recipe"]["task"] == name, done
+    assert "must be one of" in work(studio, ImageRecipe(png(IMAGE), png(mask), task="fly"))["error"]
+
+
+def test_a_painting_becomes_an_image_of_the_size_of_the_run(tiny, tmp_path):
+    studio = studio_of(tiny, "paint", tmp_path)
+    assert studio.about()["task"]["edit"]["mask"] == "none"
+    painting = np.full((64, 64, 3), 255, np.uint8)
+    painting[10:54, [10, 53]] = painting[[10, 53], 10:54] = 0
+    painting[25:35, 25:35] = (220, 30, 30)
+    done = work(studio, ImageRecipe(png(painting), caption="a mint background", settings=Settings(steps=2)))
+    assert done["event"] == "done" and image_of(done).shape == (32, 32, 3), done

@@ -140,6 +140,15 @@ def test_a_run_without_images_inpaints_by_repaint(cli, finished, files, tmp_path
     assert result["denoisings"] > 8 and result["renoisings"] > 0
 
 
+def test_repaint_takes_a_table(cli, finished, files, tmp_path):
+    (tmp_path / "rows.csv").write_text("image,mask,prompt\nimage.png,hole.png,a red star\nimage.png,empty.png,\n")
+    arguments = (f"batch={tmp_path / 'rows.csv'}", "steps=2", "jump=1", "resamplings=2")
+    status, err = edit(cli, finished, tmp_path / "out", *arguments)
+    assert status == 0, err
+    before, after = pixels(files["image"]), [pixels(tmp_path / f"out/000{i}/result.png") for i in range(2)]
+    assert (after[0] != before).any() and (after[1] == before).all()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

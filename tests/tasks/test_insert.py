@@ -17,11 +17,11 @@ from tiny_sd import save_sd
 from eval.insertion import judged
 from eval.metrics.shapes import shape_of
 from eval.rivals.examples import paste, telea
-from eval.rivals.holes import cutout
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.cutout import cutout, focused
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.sources.insertion import NAMES, Insertion
 from ragaf_exp.data.sources.shapes import SHAPE_NAMES, SHAPES, pose
@@ -90,6 +90,16 @@ def test_truth_is_right_and_a_filled_hole_is_not(items):
         assert np.mean([row[name] for row in truth]) >= 0.95 and np.mean([row[name] for row in empty]) <= 0.1
 
 
+def test_an_object_is_enlarged_and_a_photograph_stays(items):
+    for item in items:
+        large = cutout(focused(item.conditions["object"])) > 0
+        rows, columns = np.flatnonzero(large.any(1)), np.flatnonzero(large.any(0))
+        sides = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+        assert 54 <= max(sides) <= 64 and abs(rows[0] + rows[-1] - 63) <= 6 and abs(columns[0] + columns[-1] - 63) <= 6
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    assert (focused(noise) == noise).all()
+
+
 def test_the_paste_has_the_picture_s_shape(items):
     rows = [judged(paste(example_of(item)), example_of(item)) for item in items]
     assert np.mean([row["object_shape"] for row in rows]) > 0.9
@@ -115,6 +125,7 @@ def test_shapes_are_recognised_at_any_size(name, radius, seed):
 # --- network
 
 
+@pytest.mark.long
 def test_training_uses_the_object_and_keeps_the_scene(trained):
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
@@ -126,6 +137,7 @@ def test_training_uses_the_object_and_keeps_the_scene(trained):
     assert "Object&#39;s colour" in report or "Object's colour" in report
 
 
+@pytest.mark.long
 def test_the_object_alone_changes_the_prediction(trained):
     folder, cfg = RunFolder.read(str(trained), edited=True)
     parts, pipeline = load_run(folder, cfg)
@@ -205,6 +217,7 @@ def files(tmp_path) -> dict[str, Path]:
     return {path.stem: path for path in tmp_path.glob("*.png")}
 
 
+@pytest.mark.long
 def test_an_object_is_inserted_into_a_file(cli, refused, trained, files, tmp_path):
     named = [f"image={files['image']}", f"mask={files['mask']}"]
     status, _, err = cli(main, f"run={trained}", f"out={tmp_path / 'out'}", *named, f"object={files['object']}")
@@ -217,6 +230,7 @@ def test_an_object_is_inserted_into_a_file(cli, refused, trained, files, tmp_pat
     refused(main, f"run={trained}", f"out={tmp_path}", *named, "object=absent.png", says=("absent.png",))
 
 
+@pytest.mark.long
 def test_a_batch_of_insertions(cli, trained, files, tmp_path):
     (tmp_path / "rows.csv").write_text("image,mask,object\nimage.png,mask.png,object.png\nimage.png,mask.png,image.png\n")
     status, _, err = cli(main, f"run={trained}", f"out={tmp_path / 'out'}", f"batch={tmp_path / 'rows.csv'}")
@@ -238,6 +252,7 @@ def triples(shared: Path, folder: Path) -> Path:
     return folder / "rows.csv"
 
 
+@pytest.mark.long
 def test_users_triples_train(tiny, shared_data, tmp_path):
     table = triples(shared_data, tmp_path)
     own = ["data=edits", f"data.table={table}", "data.val_share=0.34", "data.test_share=0.34", "sketch=canny"]
@@ -289,6 +304,7 @@ def test_the_inpainting_unet_sees_nine_channels_side_by_side(tiny, tmp_path, mon
     torch.testing.assert_close(x_in[:, 5:, :, width:], thing)
 
 
+@pytest.mark.long
 def test_the_8gb_profile_trains_self_attention_alone_on_triples(tiny, shared_data, cli, files, tmp_path):
     own = ["data=edits", f"data.table={triples(shared_data, tmp_path)}", "data.val_share=0.34", "data.test_share=0.34"]
     words = [w for w in small_sd(tiny, tmp_path) if w.partition("=")[0] not in ("data.train", "data.val", "data.test")]

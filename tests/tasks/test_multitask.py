@@ -119,6 +119,7 @@ def test_a_single_task_as_multitask_has_the_same_inputs(tiny, tmp_path):
 # --- a run
 
 
+@pytest.mark.long
 def test_figures_are_by_task(trained):
     metrics = json.loads((trained / "metrics.json").read_text())["metrics"]
     names = {"inpaint/psnr_hole", "remove/still_visible", "insert/object_colour", "white_balance/delta_e_2000"}
@@ -130,6 +131,7 @@ def test_figures_are_by_task(trained):
     assert "White balance" in (trained / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_files_of_each_task(cli, refused, trained, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("image", "object"):
@@ -157,6 +159,7 @@ def test_data_without_tasks_is_one_line(tiny, tmp_path):
         run(compose_config([*words, "data=scenes", f"runs={tmp_path}"]))
 
 
+@pytest.mark.long
 def test_one_task_is_not_selected(cli, refused, finished, tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     named = (f"run={finished}", f"out={tmp_path / 'out'}", f"image={tmp_path / 'a.png'}", f"mask={tmp_path / 'a.png'}")

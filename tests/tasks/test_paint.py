@@ -121,6 +121,7 @@ def test_right_and_wrong_hints_are_scored_apart():
 # --- a run
 
 
+@pytest.mark.long
 def test_training_uses_the_hints(trained):
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     validation = rows[-1]["validation"]
@@ -130,6 +131,7 @@ def test_training_uses_the_hints(trained):
     assert {"painting.png", "flood_fill.png"} <= {path.name for path in (trained / "samples/test/0000").iterdir()}
 
 
+@pytest.mark.long
 def test_dropped_hints_are_no_hints(trained):
     folder, cfg = RunFolder.read(str(trained), edited=True)
     parts, pipeline = load_run(folder, cfg)
@@ -142,6 +144,7 @@ def test_dropped_hints_are_no_hints(trained):
     assert torch.equal(one, two) and not torch.allclose(one, three)
 
 
+@pytest.mark.long
 def test_a_painting_becomes_an_image(cli, refused, trained, painting, tmp_path):
     named = (f"run={trained}", f"out={tmp_path / 'out'}", "attention=false")
     status, _, err = cli(main, *named, f"sketch_image={painting}", 'prompt="a red circle"')
@@ -154,6 +157,7 @@ def test_a_painting_becomes_an_image(cli, refused, trained, painting, tmp_path):
     refused(main, *named, "sketch_image=absent.png", says=("absent.png",))
 
 
+@pytest.mark.long
 def test_a_batch_of_paintings(cli, trained, painting, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"sketch_image": "painting.png", "prompt": "a red circle"}\n')
     status, _, err = cli(main, f"run={trained}", f"out={tmp_path / 'out'}", f"batch={tmp_path / 'rows.jsonl'}")
@@ -161,6 +165,7 @@ def test_a_batch_of_paintings(cli, trained, painting, tmp_path):
     assert (tmp_path / "out/0000/stage1.png").exists()
 
 
+@pytest.mark.long
 def test_users_paintings_train(tiny, painting, tmp_path):
     rows = ["sketch_image,target_image,prompt"]
     for number in range(6):
@@ -172,3 +177,24 @@ def test_users_paintings_train(tiny, painting, tmp_path):
     path = run(compose_config([*words, *own, f"runs={tmp_path / 'runs'}"])).path
     metrics = json.loads((path / "metrics.json").read_text())["metrics"]
     assert "sketch_f1" in metrics and "wrong_followed" in metrics, "the painting's colours are not the target's"
+
+
+# --- the study
+
+
+@pytest.mark.long
+def test_guidance_and_sdedit_are_measured(cli, refused, trained, finished, tmp_path):
+    from ragaf_exp.evaluation.painting.__main__ import main as study
+
+    out = tmp_path / "painting.json"
+    named = (f"out={out}", "items=4", "guidance=[1,3]", "starts=[0.5]")
+    status, printed, err = cli(study, f"run={trained}", *named)
+    assert status == 0, err
+    figures = json.loads(out.read_text())["figures"]
+    names = {"guidance_1/wrong_followed", "guidance_3/wrong_followed", "sdedit_0.5/sketch_f1", "paint/sketch_f1"}
+    assert names <= set(figures)
+    assert figures["flood_fill/delta_e_hints"]["value"] < 15 and "SDEdit from 0.5" in printed
+    assert "guidance_1/delta_e_hints" not in figures, "no hint is right there"
+    refused(study, f"run={finished}", *named, says=("its task has no colour hints",))
+    refused(study, f"run={trained}", f"out={out}", "starts=[2]", says=("starts=[2]: each must be between",))
+    refused(study, f"run={trained}", f"out={out}", "guidance=[a]", says=("must be numbers",))

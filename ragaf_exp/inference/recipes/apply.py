@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,9 +17,22 @@ from ragaf_exp.regions.editing import rebuild
 PLAIN = RegionEdit()
 
 
-def apply(
-    recipe: SketchRecipe, extract: Callable[[np.ndarray], Regions], size: tuple[int, int]
-) -> tuple[Regions, RegionEdits | None]:
+@dataclass(frozen=True)
+class Applied:
+    """The regions of a recipe and their edits, which are numbered by area, unlike the labels of a recipe made elsewhere."""
+
+    regions: Regions
+    edits: RegionEdits | None  # None where nothing is edited
+    labels: list[int]  # the label in the recipe of each region
+
+    def by_label(self, values: np.ndarray) -> np.ndarray:
+        """Order values of the regions (N,...) by the recipe's labels; a label that does not occur has 0."""
+        ordered = np.zeros((max(self.labels, default=-1) + 1, *values.shape[1:]), values.dtype)
+        ordered[self.labels] = values[: len(self.labels)]
+        return ordered
+
+
+def apply(recipe: SketchRecipe, extract: Callable[[np.ndarray], Regions], size: tuple[int, int]) -> Applied:
     """Find the regions of a recipe.
 
     Labels that were not edited have the background and nesting of the extractor, so that a recipe without edits gives the
@@ -29,9 +42,6 @@ def apply(
         recipe: The recipe.
         extract: The region extractor of the run: sketch (H,W) in [0,1] -> regions.
         size: Height and width of the images of the run.
-
-    Returns:
-        The regions, and their edits; None where nothing is edited.
 
     Raises:
         UserError: The recipe has another size, or samples nothing again.
@@ -45,7 +55,7 @@ def apply(
     else:
         regions, came = rebuild(recipe.labels)
         order = came.tolist()
-    return regions, _edits(recipe, order)
+    return Applied(regions, _edits(recipe, order), order)
 
 
 def strokes_of(recipe: SketchRecipe) -> np.ndarray:

@@ -25,7 +25,7 @@ SETTINGS = ("seed", "steps", "guidance", "scheduler", "strength")
 WHOLE = ("seed", "steps", "resamplings")  # integers
 COMMON = {"schema", "kind", "caption", "run", *SETTINGS}
 SKETCH = {*COMMON, "width", "height", "strokes", "sketch", "labels", "regions", "keep", "redo", "redo_strength", "grow"}
-IMAGE = {*COMMON, "image", "mask", "sketch", "resamplings", "context", "feather"}
+IMAGE = {*COMMON, "image", "mask", "sketch", "object", "task", "resamplings", "context", "feather"}
 REGION = {"at", "prompt", "importance", "outline", "locked"}
 
 
@@ -90,10 +90,10 @@ def _image(content: Mapping[str, Any]) -> ImageRecipe:
     _check_keys(content, IMAGE)
     if content.get("image") is None:
         raise UserError("recipe: image: missing; choose the image to edit")
-    image, mask, sketch = (_picture(content.get(key), key) for key in ("image", "mask", "sketch"))
+    image, mask, sketch, inserted = (_picture(content.get(key), key) for key in ("image", "mask", "sketch", "object"))
     assert image is not None, "checked above"
     return ImageRecipe(
-        image, mask, text(content, "caption", MAX_CAPTION), sketch, _settings(content),
+        image, mask, text(content, "caption", MAX_CAPTION), sketch, inserted, text(content, "task", 64), _settings(content),
         number(content, "resamplings", None), number(content, "context", 0.5), number(content, "feather", 0.0),
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ def with_recipe(picture: np.ndarray, recipe: dict[str, Any]) -> bytes:
     """
     text = json.dumps(recipe)
     if len(text) > LONGEST:
-        text = json.dumps({**recipe, **{key: None for key in ("keep", "image", "mask") if key in recipe}})
+        text = json.dumps({**recipe, **{key: None for key in ("keep", "image", "mask", "object") if key in recipe}})
     info = PngInfo()
     info.add_itxt(CHUNK, text, zip=True)
     buffer = io.BytesIO()

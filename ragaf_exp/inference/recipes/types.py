@@ -57,6 +57,8 @@ class ImageRecipe:
     mask: bytes | None = None  # of a picture file of the same size, white = painted again; None = the whole image
     caption: str = ""
     sketch: bytes | None = None  # of a picture file: a drawing of the whole
+    object: bytes | None = None  # of a picture file: what is inserted
+    task: str = ""  # in a run of several
     settings: Settings = Settings()
     resamplings: int | None = None  # of RePaint, for a run that was not trained for the task
     context: float = 0.5  # margin around the hole, as a share of its longer side

@@ -53,9 +53,11 @@ def _regions(recipe: SketchRecipe) -> list[dict[str, Any]]:
 
 def _image(recipe: ImageRecipe) -> dict[str, Any]:
     content: dict[str, Any] = {"kind": "edit", "context": recipe.context, "feather": recipe.feather}
+    if recipe.task:
+        content["task"] = recipe.task
     if recipe.resamplings is not None:
         content["resamplings"] = recipe.resamplings
-    for key in ("image", "mask", "sketch"):
+    for key in ("image", "mask", "sketch", "object"):
         picture = getattr(recipe, key)
         text = None if picture is None else base64.b64encode(picture).decode()
         content[key] = text if text is None or len(text) <= LONGEST else None

@@ -14,6 +14,7 @@ from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.backbones.points import Modulation, Shape
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.part import PretrainedModule
+from ragaf_exp.models.stored import FLOAT32
 
 NO_MODULATIONS: Mapping[str, Modulation] = {}
 
@@ -25,6 +26,7 @@ class Backbone(PretrainedModule, ABC):
         pretrained: The network starts from pretrained weights, so memory.tune selects what is trained in stage 1 too.
         stride: The height and width of latents must be multiples of it.
         extra_channels: Number of channels next to x_t that the first layer accepts from a task.
+        base: Storage of its frozen linear layers.
         schedule: Settings of the diffusion process that the network was pretrained with; None if there are none.
         cross_layers: Number of layers with image-to-text attention.
         attention_layers: Kind of attention (all, self, cross) -> substrings of the parameter names of these layers.
@@ -34,6 +36,7 @@ class Backbone(PretrainedModule, ABC):
     pretrained: ClassVar[bool] = False
     stride: int = 1
     extra_channels: int = 0
+    base: str = FLOAT32
     schedule: dict[str, Any] | None = None
     cross_layers: int
     attention_layers: ClassVar[Mapping[str, tuple[str, ...]]]

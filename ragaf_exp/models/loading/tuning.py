@@ -11,10 +11,12 @@ from pathlib import Path
 
 from ragaf_exp.config.schema import Memory
 from ragaf_exp.config.stages import STAGES
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import remove_folder, write_folder
 from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.part import PretrainedModule
+from ragaf_exp.models.stored import FLOAT32
 
 BASE, LORA = ".base_layer.", ".lora_"
 
@@ -41,6 +43,9 @@ def set_trainable(model: Model, stage: str, memory: Memory) -> None:
         memory: Config group `memory`.
     """
     text, hint, backbone = model.text, model.hint, model.backbone
+    if backbone.base != FLOAT32 and memory.tune not in ("frozen", "lora"):
+        raise UserError(f"memory.base={backbone.base}: holds frozen weights, and memory.tune={memory.tune} trains them; "
+                        "take memory.tune=lora or frozen")  # fmt: skip
     later = STAGES[stage].starts_from is not None and memory.tune != "full"
     for module in (hint, model.extra_in, model.task_tokens) if later else ():
         if module is not None:

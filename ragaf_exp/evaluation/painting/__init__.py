@@ -1,0 +1,1 @@
+"""Measures of runs that paint after colour hints."""
