@@ -31,8 +31,9 @@ def overrides(tiny: list[str], family: str, folder: Path, runs: Path, *more: str
     words: dict[str, str] = {}  # the last value of each key
     for word in [*mine, *given, *more]:
         words[word.partition("=")[0]] = word
-    if "text=tiny" in more:
-        del words["text.max_tokens"]
+    for option, key in {"text=tiny": "text.max_tokens", "hint=tokens": "hint.width"}.items():
+        if option in more:
+            del words[key]
     return list(words.values())
 
 

@@ -45,7 +45,7 @@ def make_model(parts: Parts, stage: str) -> Model:
             raise UserError(f"data.{key}={pixels}: must be a multiple of {unit} for this backbone, codec and stage")
     backbone.set_full_inpaint_mask(codec.blank, size, size)
     shapes = backbone.shapes(side, side)
-    hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side)
+    hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side, codec=codec)
     if parts.task.hint_channels != 1:
         hint.widen(parts.task.hint_channels)
     common = (text, hint, backbone, shapes, parts.diffusion.timesteps)

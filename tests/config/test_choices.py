@@ -23,5 +23,6 @@ def test_a_transformer_brings_its_own_groups(profile):
 
 def test_a_unet_leaves_the_profiles_choices():
     assert chosen("memory=16gb")[:3] == ["ClipText", "Taesd", "FolderDiffusion"]
-    for overrides in (["backbone=tiny", "memory=16gb"], ["backbone=flux"], ["memory=16gb"], ["backbone=no_such", "memory=cpu"]):
+    unchanged = (["backbone=tiny", "memory=16gb"], ["backbone=flux"], ["memory=16gb"], ["backbone=no_such", "memory=cpu"])
+    for overrides in unchanged:
         assert with_choices(overrides) == overrides

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,25 @@ def test_residuals_act_where_their_names_say(family, tiny, folders, tmp_path):
     assert all((a - b).abs().max() > 1e-4 for i, a in enumerate(outputs) for b in outputs[:i]), "each point differs"
     last = outputs[-1][0] - plain[0]  # after the last block, tokens no longer meet
     assert last[:, :2, :2].abs().max() > 1e-3 and last[:, 2:].abs().max() < 1e-6 and last[:, :, 2:].abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_sketch_tokens_equal_further_input_channels(tiny, folders, tmp_path):
+    """hint=tokens on Flux is diffusers' Flux Control: an embedding of latents and control latents side by side."""
+    cfg = config(tiny, "flux", folders["flux"], tmp_path, "hint=tokens", "hint.zero_init=false")
+    _, model, batch = built(cfg, COARSE, tmp_path)
+    net, out = model.backbone.net, model.hint.out
+    wide = type(net).from_config({**net.config, "in_channels": 32, "out_channels": 16})
+    state, embedding = net.state_dict(), out.weight.flatten(1)
+    state["x_embedder.weight"] = torch.cat([state["x_embedder.weight"], embedding], dim=1)
+    state["x_embedder.bias"] = state["x_embedder.bias"] + out.bias
+    wide.load_state_dict(state)
+    x_t, t = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([900.0, 300.0])
+    ours = model.denoise(x_t, t, model.condition(batch)).value
+    control = model.hint.shared.codec.encode(2 * batch.sketch.expand(-1, 3, -1, -1) - 1)
+    tuned = copy(model.backbone)
+    tuned._modules = {**model.backbone._modules, "net": wide}
+    theirs = tuned(torch.cat([x_t, control], dim=1), t, model.text(CAPTIONS), {})
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    without = model.denoise(x_t, t, model.condition(batch, {"sketch": torch.tensor([False, True])})).value
+    assert torch.equal(without[1], ours[1]) and (without[0] - ours[0]).abs().max() > 1e-3

@@ -55,7 +55,7 @@ class PretrainedTransformer(Backbone):
     """
 
     pretrained = True
-    stride = 2
+    stride = in_patch = 2
     cross_layers = 0  # attention takes no bias
     projections = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
     attention_layers = {"all": (".attn.", ".attn2."), "self": (".to_q", ".to_k", ".to_v", ".to_out"),

@@ -20,7 +20,10 @@ class Hint(PretrainedModule):
     Attributes:
         width: Channels of the features at the latent's resolution.
         net: The network of diffusers, for encoders that wrap one.
+        uses_codec: Whether training steps encode the hint by the codec.
     """
+
+    uses_codec: bool = False
 
     width: int
     net: Any

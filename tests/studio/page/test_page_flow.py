@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -301,3 +302,26 @@ def test_label_map_opens_again(studio, tmp_path):
     studio.page.set_input_files("#file", file)
     until(lambda: len(studio.state()["regions"]) == 3, "regions of the label map")
     assert np.array_equal(studio.state()["labels"], labels)
+
+
+def test_trained_run_paints_the_words(studio):
+    """The circle is red, the star blue, then green by Redo selected: medians of the regions' pixels."""
+    if "RAGAF_STUDIO_LINK" not in os.environ:
+        pytest.skip("needs a trained run: start a studio with one, and give its link as $RAGAF_STUDIO_LINK")
+    studio.two_shapes()
+    studio.write(0.28, 0.5, "red")
+    studio.write(0.71, 0.5, "blue")
+    studio.page.fill("#caption", "a white background")
+    first = studio.generate()
+    assert (_strongest(studio, first, 0.28), _strongest(studio, first, 0.71)) == ("red", "blue")
+    studio.write(0.71, 0.5, "green")
+    second = studio.generate("Control+Shift+Enter")
+    assert (_strongest(studio, second, 0.28), _strongest(studio, second, 0.71)) == ("red", "green")
+
+
+def _strongest(studio: StudioPage, picture: np.ndarray, x: float) -> str:
+    """Name the largest channel of the median colour of the region at (x, 0.5)."""
+    labels = studio.state()["labels"]
+    height, width = labels.shape
+    inside = labels == labels[height // 2, int(x * width)]
+    return ("red", "green", "blue")[int(np.median(picture[inside], axis=0).argmax())]
