@@ -128,7 +128,8 @@ def test_saved_again_it_is_the_same(pipeline, ours, strokes, tmp_path):
     assert difference(ours, RagafPipeline.from_pretrained(tmp_path / "again")(PROMPT, strokes, seed=3).images[0]) == 0
 
 
-def test_named_weights_must_be_given_and_are_checked(full_export, lora_run, sd, strokes, tmp_path):
+@pytest.mark.process  # trains a run
+def test_named_weights_must_be_given_and_are_checked(lora_run, sd, strokes, tmp_path):
     named = write(lora_run, tmp_path / "named", "diffusers")
     with pytest.raises(UserError, match="names weights that it does not hold.*sources=.*'sd'.*weights=all"):
         RagafPipeline.from_pretrained(named)
@@ -141,6 +142,7 @@ def test_named_weights_must_be_given_and_are_checked(full_export, lora_run, sd, 
         RagafPipeline.from_pretrained(named, sources={"sd": str(other)})
 
 
+@pytest.mark.process  # trains a run
 def test_a_folder_with_all_weights_stands_alone(lora_export, lora_run, strokes):
     loaded = RagafPipeline.from_pretrained(lora_export)
     assert difference(of_run(lora_run, strokes, 0), loaded(PROMPT, strokes, seed=0).images[0]) == 0
