@@ -190,7 +190,7 @@ function aboutChanged() {
   first().catch(error => say(error.message, true));
 }
 
-// What a visitor sees first: a link's drawing, the work of last time, or the first example, painted.
+// Opens a link's drawing, or the work of last time, or paints the first example.
 async function first() {
   await result.restoreHistory();
   const work = await load('doc'), list = await examples();
