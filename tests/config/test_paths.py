@@ -45,7 +45,7 @@ def test_quotes_null_and_other_keys_stay():
 
 def test_every_path_key_is_in_some_config():
     options = {"data": "folder", "sketch": "pidinet", "backbone": "sd15", "text": "clip", "codec": "kl",
-               "diffusion": "folder", "hint": "controlnet"}  # fmt: skip
+               "diffusion": "folder", "hint": "controlnet", "task": "insert"}  # fmt: skip
     overrides = [f"{group}={option}" for group, option in options.items()]
     configs = [compose_config([*overrides, f"data={name}"]) for name in ("folder", "hf", "sketchy", "sketchycoco")]
     assert all(any(OmegaConf.select(cfg, key, default=1) != 1 for cfg in configs) for key in KEYS)
@@ -145,7 +145,7 @@ def test_split_keeps_quotation_marks():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data=foldr"], ("data=foldr", "casts, coco, edits, folder, fscoco, hf, lineart, openmoji")),
+        (["data=foldr"], ("data=foldr", "casts, coco, edits, figures, folder, fscoco, hf, insertion, lineart")),
         (["graph/backend=x"], ("graph/backend=x", "dense, dgl, pyg")),
         (["hydra/launcher=zz"], ("hydra/launcher=zz", "joblib")),
         (["+experiment=smok"], ("experiment=smok", "smoke")),
