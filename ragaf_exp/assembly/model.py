@@ -32,7 +32,7 @@ def make_model(parts: Parts, stage: str) -> Model:
     torch.manual_seed(derive(cfg.seed, "init", FIRST.name))  # the same initial weights in every stage
     text = build(cfg.text, "text", tokenizer=parts.tokenizer)
     widths = {"text_width": text.width, "pooled_width": text.pooled_width}
-    wiring = {"channels": codec.channels, "patch": codec.downscale, "base": cfg.memory.base, **widths}
+    wiring = {"channels": codec.channels, "patch": codec.downscale, "base_storage": cfg.memory.base, **widths}
     backbone = build(cfg.backbone, "backbone", **wiring)
     if backbone.base != cfg.memory.base:
         raise UserError(f"memory.base={cfg.memory.base}: for pretrained transformers, such as backbone=flux; set "

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 HUB = "madebyollin/taesd"  # the only source that a config group names by default
 PATHS = {
     "backbone": ("source",), "text": ("source",), "codec": ("source",), "hint": ("source",), "diffusion": ("source",),
-    "sketch": ("weights",), "memory": ("merge",), "data": ("root", "source", "drawings", "coco", "extended", "table"),
+    "sketch": ("weights",), "memory": ("merge",), "task": ("lpips_backbone", "lpips_heads"),
+    "data": ("root", "source", "drawings", "coco", "extended", "table"),
     "eval": ("pidinet", "inception", "squeezenet", "lpips_backbone", "lpips_heads", "clip_model", "clip_pretrained",
              "clip_config"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from ragaf_exp.report.run import tables
 ROOT = Path(__file__).parents[2]
 LISTS = {  # what a metric's network is, what a metric claims to detect, options of eval.metrics
     "eval/networks.py": ("DISTANCES",), "eval/damage.py": ("DAMAGES", "EVERYWHERE"),
-    "ragaf_exp/config/schema.py": ("METRICS",),
+    "ragaf_exp/config/schema.py": ("METRICS",), "ragaf_exp/evaluation/painting/measure.py": ("SHOWN",),
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ NO_PATHS = {"revision", "variant", "subfolder", "tokenizer_subfolder", "device",
             "polarity", "groups", "closing", "strokes", "kind", "points", "schedule", "prediction", "scheduler", "project",
             "mode", "masks", "mask_width", "art", "holdout", "split", "captions", "config", "image", "text", "drawing",
             "hole", "caption", "categories", "drop", "photos", "sketches", "positions", "weighting", "shift_by",
-            "density"}  # fmt: skip
+            "density", "edges", "tasks", "sources", "lpips_net", "spacing"}  # fmt: skip
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +60,10 @@ class Words(nn.Module):
         torch.manual_seed(1)
         self.net = nn.Embedding(256, self.width).requires_grad_(False)
         self.read = 0
+
+    def on(self, device: torch.device):
+        """It stays where it is."""
+        return nullcontext()
 
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
         if keep is not None:

@@ -19,7 +19,7 @@ class Flux(PretrainedTransformer):
         channels: C, latent channels (wiring).
         text_width: D, channels of the text tokens (wiring).
         pooled_width: P, channels of the pooled text (wiring).
-        base: Storage of the linear layers of the blocks: float32, bfloat16, float8 or nf4 (wiring).
+        base_storage: Storage of the linear layers of the blocks: float32, bfloat16, float8 or nf4 (wiring).
         source: A folder or hub id with a subfolder transformer/.
         revision: Branch, tag or commit of a hub id; "" = main.
         offline: Never access the network.
@@ -38,11 +38,13 @@ class Flux(PretrainedTransformer):
     builtin = {"guidance_embeds": True}  # of Flux.1 dev; the other defaults of the class are its values
 
     def __init__(
-        self, channels: int, text_width: int, pooled_width: int, base: str, source: str = "", revision: str = "",
+        self, channels: int, text_width: int, pooled_width: int, base_storage: str, source: str = "", revision: str = "",
         offline: bool = False, variant: str = "", weights: str = PRETRAINED, every: limits.Layers = 1,
         guidance: limits.Guidance = 3.5,
     ):  # fmt: skip
-        super().__init__(channels, text_width, pooled_width, base, source, revision, offline, variant, weights, every)
+        super().__init__(
+            channels, text_width, pooled_width, base_storage, source, revision, offline, variant, weights, every
+        )
         self.guidance = guidance
 
     @property

@@ -42,7 +42,7 @@ class PretrainedTransformer(Backbone):
         channels: C, latent channels (wiring).
         text_width: D, channels of the text tokens (wiring).
         pooled_width: P, channels of the pooled text, 0 = none (wiring).
-        base: Storage of the linear layers of the blocks: float32, bfloat16, float8 or nf4 (wiring).
+        base_storage: Storage of the linear layers of the blocks: float32, bfloat16, float8 or nf4 (wiring).
         source: A folder or hub id with a subfolder transformer/.
         revision: Branch, tag or commit of a hub id; "" = main.
         offline: Never access the network.
@@ -65,15 +65,15 @@ class PretrainedTransformer(Backbone):
     builtin: ClassVar[dict[str, Any]]  # the published model's config
 
     def __init__(
-        self, channels: int, text_width: int, pooled_width: int, base: str, source: str = "", revision: str = "",
+        self, channels: int, text_width: int, pooled_width: int, base_storage: str, source: str = "", revision: str = "",
         offline: bool = False, variant: str = "", weights: str = PRETRAINED, every: limits.Layers = 1,
     ):  # fmt: skip
         super().__init__()
         at_least("backbone", 1, every=every)
         origin = Origin("backbone", source, revision, offline, variant, weights)
         self.net, self.source = network(self.kind, origin, "transformer", self.builtin)
-        store_linears(self.blocks(), base)
-        self.base = base
+        store_linears(self.blocks(), base_storage)
+        self.base = base_storage
         self.net._supports_gradient_checkpointing = False  # `recomputed_blocks` does it, outside of the hooks
         self.channels, self.every = channels, every
         self.schedule = {"prediction_type": FLOW} if source and weights == PRETRAINED else None

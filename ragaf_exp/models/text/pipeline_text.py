@@ -46,7 +46,7 @@ class Part:
 class Segment:
     """Consecutive tokens of a family's text, from one tokenizer. The tokenizer reads before + caption + after."""
 
-    tokenizer: str  # subfolder of the source
+    tokenizer: str  # subfolder of the source; "": zeros without a tokenizer
     length: int  # number of tokens, padding included
     before: str = ""
     after: str = ""
@@ -247,8 +247,7 @@ class PipelineText(TextEncoder):
         """Return token ids (B,T) and mask (B,T), False at padding."""
         ids, masks = [], []
         for caption in captions:
-            rows = [(self._read(segment, caption)["input_ids"][segment.dropped :], segment.length)
-                    for segment in self.segments()]  # fmt: skip
+            rows = [(self._ids(segment, caption), segment.length) for segment in self.segments()]
             ids.append([i for row, length in rows for i in row + [0] * (length - len(row))])
             masks.append([at < len(row) for row, length in rows for at in range(length)])
         return torch.tensor(ids, device="cpu"), torch.tensor(masks, device="cpu")
@@ -297,6 +296,9 @@ class PipelineText(TextEncoder):
         pooled = torch.zeros(count, self.pooled_width, device="meta") if self.pooled_width else None
         return Text(torch.zeros(count, length, self.width, device="meta"), mask, self.attended(mask), pooled)
 
+    def _ids(self, segment: Segment, caption: str) -> list[int]:
+        return self._read(segment, caption)["input_ids"][segment.dropped :] if segment.tokenizer else []
+
     def _read(self, segment: Segment, caption: str) -> Any:
         text = segment.before + caption[:LONGEST] + segment.after
         return self.encoders.tokenizer(segment.tokenizer)(
@@ -306,6 +308,8 @@ class PipelineText(TextEncoder):
 
     def _spans(self, segment: Segment, caption: str) -> list[Span]:
         """Return the characters of the caption that each token of a segment covers, without spaces in front."""
+        if not segment.tokenizer:
+            return []
         read, skip, end = self._read(segment, caption), len(segment.before), len(caption[:LONGEST])
         spans = []
         for (low, high), special in zip(read["offset_mapping"], read["special_tokens_mask"], strict=True):

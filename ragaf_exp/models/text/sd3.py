@@ -60,8 +60,7 @@ class SD3Text(PipelineText):
         super().check()
 
     def segments(self) -> tuple[Segment, ...]:
-        clip = Segment("tokenizer", CLIP_TOKENS)
-        return (clip, Segment("tokenizer_3", self.max_tokens)) if self.t5 else (clip,)
+        return Segment("tokenizer", CLIP_TOKENS), Segment("tokenizer_3" if self.t5 else "", self.max_tokens)
 
     def widths(self) -> tuple[int, int]:
         pooled = [self.part_config(folder).get("projection_dim", 0) for folder in ("text_encoder", "text_encoder_2")]
