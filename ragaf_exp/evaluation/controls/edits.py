@@ -10,6 +10,7 @@ import numpy as np
 
 from ragaf_exp.core.types import Example, Graph, Item
 from ragaf_exp.data.sources.captions import RELATIONS, article, join_phrases
+from ragaf_exp.data.sources.figure_captions import SYNONYMS
 from ragaf_exp.data.sources.palette import OBJECT_NAMES
 
 _WORDS = {direction: words for words, direction in RELATIONS.items()}
@@ -81,9 +82,10 @@ def _rebuilt(item: Item, phrases: Sequence[str], links: Sequence[str], objects: 
 
 
 def _recoloured(phrase: str, colour: str, new: str) -> str:
-    """Replace the colour in a phrase and correct its article. Raises ValueError if the phrase lacks the colour."""
-    words, times = re.subn(rf"\b{colour}\b", new, phrase, count=1)
+    """Replace the colour, or a synonym, in a phrase and correct its article. Raises ValueError if the phrase lacks it."""
+    named = "|".join(sorted((colour, *SYNONYMS.get(colour, ())), key=len, reverse=True))  # "dark blue" before "blue"
+    words, times = re.subn(rf"\b({named})\b", new, phrase, count=1, flags=re.IGNORECASE)
     if not times:
         raise ValueError(f"{phrase!r} does not hold {colour}")
-    bare = re.sub(r"^an? ", "", words)
+    bare = re.sub(r"^an? ", "", words, flags=re.IGNORECASE)
     return words if bare == words else article(bare)
