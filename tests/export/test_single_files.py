@@ -43,6 +43,18 @@ def residuals(net: ControlNetModel, drawing: torch.Tensor) -> list[torch.Tensor]
     return [*down, mid]
 
 
+@torch.no_grad()
+def fill_zero_layers(net: ControlNetModel) -> None:
+    """Give the layers that start at zero the same random weights in every net: after two steps they hide the drawing."""
+    generator = torch.Generator().manual_seed(1)
+    started_at_zero = ("controlnet_down_blocks", "controlnet_mid_block", "controlnet_cond_embedding.conv_out")
+    for name, weights in sorted(net.named_parameters()):
+        if name.startswith(started_at_zero):
+            # a large scale for the hint's last layer: the random ones before it shrink the drawing to nothing
+            scale = 1e5 if name.endswith("conv_out.weight") else 0.2
+            weights.copy_(scale * torch.randn(weights.shape, generator=generator))
+
+
 @pytest.fixture(scope="module")
 def drawing() -> torch.Tensor:
     """(1,3,64,64): white strokes on black."""
@@ -64,6 +76,8 @@ def test_the_controlnet_as_other_tools_load_it(form, lora_export, lora_run, draw
     state = hint.net.state_dict()
     assert theirs.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in theirs.state_dict().items())
+    for net in (hint.net, theirs):
+        fill_zero_layers(net)
     x = inputs(theirs.config.cross_attention_dim)
     from ragaf_exp.models.conditioning import Text
 
@@ -72,10 +86,10 @@ def test_the_controlnet_as_other_tools_load_it(form, lora_export, lora_run, draw
     with torch.no_grad():
         ours = hint.at(hint(hint.features(drawing[:, :1]), keep), x["sample"], x["timestep"], text)
     for one, other in zip(ours.values(), residuals(theirs.eval(), drawing), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
     inverted = residuals(theirs, 1 - drawing)
     largest = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(ours.values(), inverted, strict=True))
-    assert largest > 1e-2, "black strokes on white are another input"
+    assert largest > 1e-3, "black strokes on white are another input"
 
 
 def layout_by_comfy(keys: set[str]) -> str | None:
