@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ import pytest
 
 pytest.importorskip("starlette", reason="the studio's packages are not installed; pip install 'ragaf_exp[studio]'")
 from starlette.testclient import TestClient
+from studio_worker import loaded
 
 from ragaf_exp.data.uploads import png
 from ragaf_exp.studio.app import Server
 from ragaf_exp.studio.guard import access_for
-from ragaf_exp.studio.jobs import Jobs
 from ragaf_exp.studio.worker import Worker
 
 TOKEN = "a-token-of-the-tests"
@@ -44,14 +43,8 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def worker(finished: Path) -> Iterator[Worker]:
     """A studio that has loaded the finished run; its gallery shows that run."""
-    worker = Worker(finished, Jobs(4), runs=finished.parents[1])
-    worker.start()
-    limit = time.monotonic() + 200
-    while not worker.ready and worker.error is None and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert worker.ready, worker.error or "loading took longer than 200 s"
-    yield worker
-    assert worker.close(30)
+    with loaded(finished, finished.parents[1]) as worker:
+        yield worker
 
 
 @pytest.fixture

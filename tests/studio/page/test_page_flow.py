@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +12,19 @@ from page_driver import StudioPage, circle, star, until
 
 pytestmark = pytest.mark.long
 GROWTH = 0.03  # of the side, by which the area that is sampled again grows
-# small regions and openings vanish at the 32 px of the run that tests share
-large_run = pytest.mark.skipif(
-    "RAGAF_STUDIO_LINK" not in os.environ, reason="needs a studio of a run at 64 px or more: set RAGAF_STUDIO_LINK"
-)
 
 
 @pytest.fixture
 def studio(browser, studio_link):
     page = StudioPage(browser, studio_link)
+    page.first_picture()
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def demo_studio(browser, demo_link):
+    page = StudioPage(browser, demo_link)
     page.first_picture()
     yield page
     page.close()
@@ -55,22 +58,21 @@ def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
     return np.any(shifts, axis=0)[pixels:-pixels, pixels:-pixels]
 
 
-@large_run
-def test_ids_and_texts_follow_regions(studio):
+def test_ids_and_texts_follow_regions(demo_studio):
     """A third shape keeps the ids, texts and colours of the first two; its number is new."""
-    studio.two_shapes()
-    studio.write(0.28, 0.5, "red")
-    studio.write(0.71, 0.5, "blue")
-    before = studio.prompts()
-    chip = f"#regions li:has(#prompt-{studio.region_at(0.28, 0.5)['id']}) .chip"
-    colour = studio.page.locator(chip).evaluate("element => element.style.background")
-    studio.draw(circle(0.5, 0.15, 0.1))
-    studio.regions(4)
-    after = studio.prompts()
+    demo_studio.two_shapes()
+    demo_studio.write(0.28, 0.5, "red")
+    demo_studio.write(0.71, 0.5, "blue")
+    before = demo_studio.prompts()
+    chip = f"#regions li:has(#prompt-{demo_studio.region_at(0.28, 0.5)['id']}) .chip"
+    colour = demo_studio.page.locator(chip).evaluate("element => element.style.background")
+    demo_studio.draw(circle(0.5, 0.15, 0.1))
+    demo_studio.regions(4)
+    after = demo_studio.prompts()
     assert {key: after[key] for key in before} == before
-    assert studio.region_at(0.5, 0.15)["id"] not in before
-    assert after[studio.region_at(0.5, 0.15)["id"]] == ""  # it does not inherit the background's text
-    assert studio.page.locator(chip).evaluate("element => element.style.background") == colour
+    assert demo_studio.region_at(0.5, 0.15)["id"] not in before
+    assert after[demo_studio.region_at(0.5, 0.15)["id"]] == ""  # it does not inherit the background's text
+    assert demo_studio.page.locator(chip).evaluate("element => element.style.background") == colour
 
 
 def test_split_merge_and_undo(studio):
@@ -135,17 +137,16 @@ def test_undo_has_no_end(studio):
     assert set(studio.prompts().values()) == {""}
 
 
-@large_run
-def test_a_leak_is_shown(studio):
+def test_a_leak_is_shown(demo_studio):
     """A small gap is marked with a ring and a warning."""
-    studio.blank()
-    studio.draw(circle(0.5, 0.5, 0.3, part=0.94))
-    until(lambda: studio.state()["fresh"], "regions")
-    until(lambda: studio.page.locator("#leak").is_visible(), "warning of the leak")
-    assert "leak" in studio.page.locator("#leak").inner_text()
-    assert (studio.shown("over")[..., :3] == (180, 83, 9)).all(-1).sum() > 20
-    studio.draw(circle(0.5, 0.5, 0.3))
-    until(lambda: not studio.page.locator("#leak").is_visible(), "end of the warning")
+    demo_studio.blank()
+    demo_studio.draw(circle(0.5, 0.5, 0.3, part=0.94))
+    until(lambda: demo_studio.state()["fresh"], "regions")
+    until(lambda: demo_studio.page.locator("#leak").is_visible(), "warning of the leak")
+    assert "leak" in demo_studio.page.locator("#leak").inner_text()
+    assert (demo_studio.shown("over")[..., :3] == (180, 83, 9)).all(-1).sum() > 20
+    demo_studio.draw(circle(0.5, 0.5, 0.3))
+    until(lambda: not demo_studio.page.locator("#leak").is_visible(), "end of the warning")
 
 
 def test_pen_pressure_changes_the_width(studio):
@@ -310,19 +311,17 @@ def test_label_map_opens_again(studio, tmp_path):
     assert np.array_equal(studio.state()["labels"], labels)
 
 
-def test_trained_run_paints_the_words(studio):
+def test_trained_run_paints_the_words(demo_studio):
     """The circle is red, the star blue, then green by Redo selected: medians of the regions' pixels."""
-    if "RAGAF_STUDIO_LINK" not in os.environ:
-        pytest.skip("needs a trained run: start a studio with one, and give its link as $RAGAF_STUDIO_LINK")
-    studio.two_shapes()
-    studio.write(0.28, 0.5, "red")
-    studio.write(0.71, 0.5, "blue")
-    studio.page.fill("#caption", "a white background")
-    first = studio.generate()
-    assert (_strongest(studio, first, 0.28), _strongest(studio, first, 0.71)) == ("red", "blue")
-    studio.write(0.71, 0.5, "green")
-    second = studio.generate("Control+Shift+Enter")
-    assert (_strongest(studio, second, 0.28), _strongest(studio, second, 0.71)) == ("red", "green")
+    demo_studio.two_shapes()
+    demo_studio.write(0.28, 0.5, "red")
+    demo_studio.write(0.71, 0.5, "blue")
+    demo_studio.page.fill("#caption", "a white background")
+    first = demo_studio.generate()
+    assert (_strongest(demo_studio, first, 0.28), _strongest(demo_studio, first, 0.71)) == ("red", "blue")
+    demo_studio.write(0.71, 0.5, "green")
+    second = demo_studio.generate("Control+Shift+Enter")
+    assert (_strongest(demo_studio, second, 0.28), _strongest(demo_studio, second, 0.71)) == ("red", "green")
 
 
 def _strongest(studio: StudioPage, picture: np.ndarray, x: float) -> str:
