@@ -7,10 +7,11 @@ from pathlib import Path
 
 from diffusers import T2IAdapter
 
-from ragaf_exp.core.tensor_files import Tensors, differing, read_lazily, write_tensors
-from ragaf_exp.export.kinds import CheckFailed, Entry, Options, Unsuitable
+from ragaf_exp.core.tensor_files import Tensors, write_tensors
+from ragaf_exp.export.kinds import Entry, Options, Unsuitable
 from ragaf_exp.export.metadata import CONVENTION, DIFFUSERS, modelspec
 from ragaf_exp.export.networks import (
+    check_file,
     check_loaded,
     chosen,
     first_stage,
@@ -52,7 +53,7 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
     check = {"tensors": tensors, "half": options.half}
     return [
         Entry(KIND, FOLDER, "stage 1's structure control, no regions; diffusers", partial(_check_folder, **check)),
-        Entry(KIND, file, _readers(network), partial(_check_file, **check)),
+        Entry(KIND, file, _readers(network), partial(check_file, **check)),
     ]
 
 
@@ -66,10 +67,3 @@ def _readers(network: T2IAdapter) -> str:
 def _check_folder(path: Path, tensors: Tensors, half: bool) -> str:
     check_loaded(lambda: T2IAdapter.from_pretrained(path, local_files_only=True), tensors, str(path), half)
     return "weights as diffusers loads them, bit by bit"
-
-
-def _check_file(path: Path, tensors: Tensors, half: bool) -> str:
-    expected = {name: tensor.halved() for name, tensor in tensors.items()} if half else tensors
-    for name in differing(expected, read_lazily(path)):
-        raise CheckFailed(f"{path}: {name} differs from the run's")
-    return "weights, bit by bit"

@@ -8,10 +8,11 @@ from pathlib import Path
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from ragaf_exp.core.tensor_files import LazyTensor, Tensors, differing, lazy, read_lazily, write_tensors
-from ragaf_exp.export.kinds import CheckFailed, Entry, Options, Unsuitable
+from ragaf_exp.core.tensor_files import LazyTensor, Tensors, lazy, write_tensors
+from ragaf_exp.export.kinds import Entry, Options, Unsuitable
 from ragaf_exp.export.metadata import modelspec
 from ragaf_exp.export.networks import (
+    check_file,
     check_loaded,
     chosen,
     first_stage,
@@ -53,7 +54,7 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
     write_preview(trained, out / file)
     return [
         Entry(KIND, file, f"stage {stage.name}'s UNet, without sketch and regions; ComfyUI, A1111, Forge, diffusers",
-              partial(_check_file, tensors=whole, half=options.half)),
+              partial(check_file, tensors=whole, half=options.half)),
         Entry(KIND, FOLDER, "the same UNet for diffusers", partial(_check_unet, tensors=unet, half=options.half)),
     ]  # fmt: skip
 
@@ -88,13 +89,6 @@ def _autoencoder(trained: Trained) -> dict[str, LazyTensor]:
 
 def _in_original(tensors: Tensors, names: dict[str, str], prefix: str) -> dict[str, LazyTensor]:
     return {f"{prefix}{names[name]}": tensor for name, tensor in tensors.items()}
-
-
-def _check_file(path: Path, tensors: Tensors, half: bool) -> str:
-    expected = {name: tensor.halved() for name, tensor in tensors.items()} if half else tensors
-    for name in differing(expected, read_lazily(path)):
-        raise CheckFailed(f"{path}: {name} differs from the run's")
-    return "weights, bit by bit"
 
 
 def _check_unet(path: Path, tensors: Tensors, half: bool) -> str:

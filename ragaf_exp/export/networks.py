@@ -11,7 +11,7 @@ import torch
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_bytes
-from ragaf_exp.core.tensor_files import Tensors, write_tensors
+from ragaf_exp.core.tensor_files import Tensors, differing, read_lazily, write_tensors
 from ragaf_exp.export.kinds import CheckFailed, Options, Unsuitable
 from ragaf_exp.export.metadata import sample
 from ragaf_exp.export.trained import Trained, TrainedStage
@@ -77,6 +77,26 @@ def write_preview(trained: Trained, file: Path) -> None:
         picture.thumbnail((PREVIEW, PREVIEW))
         picture.save(buffer, "PNG")
         write_bytes(file.with_suffix(".preview.png"), buffer.getvalue())
+
+
+def check_file(path: Path, tensors: Tensors, half: bool) -> str:
+    """Compare a file with the run's weights.
+
+    Args:
+        path: The file.
+        tensors: The run's weights, by their names in the file.
+        half: They were stored as float16.
+
+    Returns:
+        What was compared.
+
+    Raises:
+        CheckFailed: A weight is missing or differs in any bit.
+    """
+    expected = {name: tensor.halved() for name, tensor in tensors.items()} if half else tensors
+    for name in differing(expected, read_lazily(path)):
+        raise CheckFailed(f"{path}: {name} differs from the run's")
+    return "weights, bit by bit"
 
 
 def check_loaded(load: Callable[[], Any], tensors: Tensors, what: str, half: bool) -> None:

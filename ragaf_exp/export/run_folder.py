@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.safe_files import is_regular, read_bounded
-from ragaf_exp.core.tensor_files import differing, read_lazily, write_tensors
+from ragaf_exp.core.tensor_files import write_tensors
 from ragaf_exp.export.kinds import CheckFailed, Entry, Options
+from ragaf_exp.export.networks import check_file
 from ragaf_exp.export.trained import Trained, TrainedStage
 from ragaf_exp.runs.checkpoints import EMA_FILE, newest_whole, write_averaged
 
@@ -49,7 +50,5 @@ def _check(folder: Path, trained: Trained, half: bool) -> str:
         path = newest_whole(folder / "checkpoints", stage.name, ("ema",))
         if path is None:
             raise CheckFailed(f"{folder}: no valid checkpoint of {stage.name}")
-        expected = {name: value.halved() for name, value in stage.own.items()} if half else stage.own
-        for name in differing(expected, read_lazily(path / EMA_FILE)):
-            raise CheckFailed(f"{path / EMA_FILE}: {name} differs from the run's")
+        check_file(path / EMA_FILE, stage.own, half)
     return "weights of every stage, bit by bit"

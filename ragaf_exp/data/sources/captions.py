@@ -14,6 +14,11 @@ RELATIONS: dict[str, tuple[int, int]] = {  # relation -> (axis 0 = x, 1 = y; dir
 }
 
 
+def relations_along(steps: Sequence[float], least: float) -> list[str]:
+    """List the relations that hold between all neighbours, given their smallest steps along x and y."""
+    return [name for name, (axis, _) in RELATIONS.items() if steps[axis] >= least]
+
+
 _A_ANYWAY = ("uni", "ufo", "eu", "ewe", "one", "use")  # spelled with a vowel, pronounced with a consonant
 _AN_ANYWAY = ("hour", "x-ray", "honest", "heir")
 _HEAD_ENDS = (" with ", " of ", " over ", " behind ", " and ")  # the head noun ends here

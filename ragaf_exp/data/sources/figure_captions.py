@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragaf_exp.data.sources.captions import RELATIONS, article, join_phrases
+from ragaf_exp.data.sources.captions import article, join_phrases
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "red": ("crimson", "scarlet", "ruby"),
@@ -122,13 +122,3 @@ def short_caption(rng: np.random.Generator, colour: str) -> tuple[str, list[tupl
     """Ask for one colour in a few words, as 'make it red', with the span of the one figure."""
     text = str(rng.choice(SHORT)).format(colour_word(rng, colour))
     return (text.upper() if rng.random() < CAPITALS_SHARE else text), [((0, len(text)),)]
-
-
-def relations_along(steps: np.ndarray, least: float) -> list[str]:
-    """List the relations that hold between all neighbours.
-
-    Args:
-        steps: (2,) smallest step between neighbours along x and y.
-        least: Smallest step that shows.
-    """
-    return [name for name, (axis, _) in RELATIONS.items() if steps[axis] >= least]

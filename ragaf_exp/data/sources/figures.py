@@ -7,7 +7,7 @@ drawn with thin and with thick pens. Geometry is in 64ths of the image's side, s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
@@ -18,18 +18,17 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item, SceneObject
 from ragaf_exp.data.sources import render
-from ragaf_exp.data.sources.captions import RELATIONS
+from ragaf_exp.data.sources.captions import RELATIONS, relations_along
 from ragaf_exp.data.sources.figure_captions import (
     SHORT_SHARE,
     Painted,
     figure_phrase,
-    relations_along,
     scene_caption,
     short_caption,
 )
 from ragaf_exp.data.sources.figure_parts import COMPOSITE, NESTING, PLAIN, Figure, Outline, inside
 from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, BACKGROUND_NAMES, NEUTRAL_COLOURS, OBJECT_NAMES, WIDE_COLOURS
-from ragaf_exp.data.sources.shapes import wobble
+from ragaf_exp.data.sources.shapes import turned, wobble
 from ragaf_exp.data.split import SPLITS, check_counts, check_size, split_id
 
 COUNT_SHARES = (0.3, 0.22, 0.16, 0.12, 0.08, 0.05, 0.04, 0.03)  # of scenes with 1, 2, ... objects
@@ -110,7 +109,7 @@ class Figures:
         radii, centres = place(rng, _radii(rng, count))
         relation, order = _order(rng, centres)
         placed = [_sample(rng, radius, background) for radius in radii]
-        placed = [_at(placed[i], centres[i]) for i in order]
+        placed = [replace(placed[i], centre=tuple(centres[i].tolist())) for i in order]
         single = count == 1 and len(set(placed[0].colours)) == 1 and placed[0].fill == "plain" and background == "white"
         if single and rng.random() < SHORT_SHARE:
             return rng, placed, background, short_caption(rng, placed[0].colours[0])
@@ -154,9 +153,7 @@ class _Pose:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, one: Placed) -> _Pose:
-        angle, flip = (2 * rng.random() - 1) * one.figure.turn, 1.0 if rng.random() < 0.5 else -1.0
-        cos, sin = np.cos(angle), np.sin(angle)
-        matrix = one.radius * np.array([[cos * flip, sin * flip], [-sin, cos]], np.float32)
+        matrix = one.radius * turned(rng, one.figure.turn)
         single = len(one.figure.parts) == 1
         factors = wobble(rng, 0.02) if single else np.ones(1)  # parts that meet must stay together
         return cls(matrix / factors.max(), np.array(one.centre, np.float32), factors)
@@ -252,10 +249,6 @@ def _colours(rng: np.random.Generator, count: int, background: str) -> list[str]
         if name not in chosen:
             chosen.append(name)
     return chosen
-
-
-def _at(one: Placed, centre: np.ndarray) -> Placed:
-    return Placed(one.name, one.figure, one.colours, one.named, one.body, one.fill, one.radius, tuple(centre.tolist()))
 
 
 def _words(one: Placed) -> tuple[Painted, list[Painted]]:

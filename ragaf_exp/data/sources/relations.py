@@ -17,7 +17,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.sources import relation_captions, render
-from ragaf_exp.data.sources.captions import RELATIONS, annotate
+from ragaf_exp.data.sources.captions import RELATIONS, annotate, relations_along
 from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, BACKGROUND_NAMES, OBJECT_NAMES
 from ragaf_exp.data.sources.scenes import RADII, STEP, place
 from ragaf_exp.data.sources.shapes import SHAPE_NAMES, SHAPES, pose
@@ -146,7 +146,7 @@ def _arranged(rng: np.random.Generator, kind: str, count: int) -> tuple[np.ndarr
     radii = rng.uniform(low, high, count)
     centres = place(rng, radii)  # a step apart along one axis at least
     steps = np.diff(np.sort(centres, axis=0), axis=0).min(0)
-    names = [name for name, (axis, _) in RELATIONS.items() if steps[axis] >= STEP]
+    names = relations_along(steps, STEP)
     relation = names[int(rng.integers(len(names)))]
     axis, sign = RELATIONS[relation]
     order = np.argsort(sign * centres[:, axis])

@@ -16,7 +16,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.sources import render
-from ragaf_exp.data.sources.captions import RELATIONS, annotate, object_phrase, relation_caption
+from ragaf_exp.data.sources.captions import RELATIONS, annotate, object_phrase, relation_caption, relations_along
 from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, BACKGROUND_NAMES, OBJECT_NAMES
 from ragaf_exp.data.sources.shapes import SHAPE_NAMES, SHAPES, pose
 from ragaf_exp.data.split import SPLITS, check_counts, check_size, split_id
@@ -239,6 +239,6 @@ def place(
 def pick_relation(rng: np.random.Generator, centres: np.ndarray) -> str:
     """Sample a relation by RELATION_SHARES, along an axis on which all neighbours are STEP apart."""
     spread = _spread(centres.T)
-    names = [name for name, (axis, _) in RELATIONS.items() if spread[axis] >= STEP]
+    names = relations_along(spread, STEP)
     shares = np.cumsum([RELATION_SHARES[name] for name in names])
     return names[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]

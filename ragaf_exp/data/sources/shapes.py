@@ -95,6 +95,14 @@ def tremor(rng: np.random.Generator, limit: float) -> np.ndarray:
     return (shake * (limit / np.maximum(length, 2.5))).T
 
 
+def turned(rng: np.random.Generator, turn: float) -> np.ndarray:
+    """Sample a rotation by up to `turn` radians either way, mirrored half of the time: (2,2) float32, for row vectors."""
+    angle = (2 * rng.random() - 1) * turn
+    flip = 1.0 if rng.random() < 0.5 else -1.0
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos * flip, sin * flip], [-sin, cos]], np.float32)
+
+
 def pose(shape: Shape, rng: np.random.Generator, radius: float, amount: float = 0.02) -> np.ndarray:
     """Rotate, mirror and wobble an outline at random.
 
@@ -107,9 +115,6 @@ def pose(shape: Shape, rng: np.random.Generator, radius: float, amount: float = 
     Returns:
         (POINTS, 2) outline around the origin.
     """
-    angle = (2 * rng.random() - 1) * shape.turn
-    flip = 1.0 if rng.random() < 0.5 else -1.0
-    cos, sin = np.cos(angle), np.sin(angle)
-    matrix = np.array([[cos * flip, sin * flip], [-sin, cos]], np.float32)
+    matrix = turned(rng, shape.turn)
     factors = wobble(rng, amount)
     return (shape.outline @ matrix) * (radius * factors / factors.max())[:, None]
