@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ragaf_exp
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.resources import PACKAGE
 from ragaf_exp.core.writable import check_folder
 
 DEMO = "demo"
-FOLDER = Path(ragaf_exp.__file__).parent / "weights"  # of run folders: config, tokenizer, metrics, EMA in float16
+FOLDER = PACKAGE / "weights"  # of run folders: config, tokenizer, metrics, EMA in float16
 
 
 def run_path(value: str) -> str:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from ragaf_exp.config import packaged
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import sync
 from ragaf_exp.core.resources import CONF, PACKAGE, SWEEPS
@@ -81,8 +82,13 @@ def _remove(cache: Path) -> None:
 def _sources() -> Iterator[Path]:
     for part in (PACKAGE, ROOT / "eval", *(path for path in (CONF, SWEEPS) if path.parent == ROOT)):
         for folder, inner, names in os.walk(part):
-            inner[:] = [name for name in inner if name != "__pycache__" and not name.startswith(".")]
+            inner[:] = [name for name in inner if _holds_code(Path(folder, name))]
             yield from (Path(folder, name) for name in names if not name.startswith(".") and not name.endswith(".pyc"))
+
+
+def _holds_code(folder: Path) -> bool:
+    """Whether a folder is part of the code: compiled modules and the packaged weights, which no member needs, are not."""
+    return folder.name != "__pycache__" and not folder.name.startswith(".") and folder != packaged.FOLDER
 
 
 def _digest(files: dict[str, bytes]) -> str:

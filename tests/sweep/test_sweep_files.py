@@ -103,6 +103,7 @@ def test_a_snapshot_is_quick_and_small(tmp_path):
     path = take(tmp_path)
     assert time.process_time() - began < 1
     assert sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) < 5_000_000
+    assert (path / "ragaf_exp" / "run.py").is_file() and not (path / "ragaf_exp" / "weights").exists()
     assert take(tmp_path) == path and [p.name for p in path.parent.iterdir()] == [path.name]
 
 
