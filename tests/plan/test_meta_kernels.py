@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragaf_exp.config.compose import compose_config
@@ -22,6 +22,7 @@ def layout(x):
     return x.shape, x.stride(), x.dtype, x.device, x.untyped_storage().nbytes()
 
 
+@settings(deadline=None, max_examples=15)
 @given(
     st.lists(st.integers(1, 4), min_size=2, max_size=3), st.sampled_from(DTYPES), st.sampled_from([1, 1.0, True, 2.5]),
     st.booleans(),
