@@ -18,7 +18,7 @@ from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.data.cutout import focused
 from ragaf_exp.data.fit import fit_image
 from ragaf_exp.diffusion.base import Process
-from ragaf_exp.models.inputs import Encode, Keep, present
+from ragaf_exp.models.inputs import Encode, Keep, Source, present
 from ragaf_exp.tasks.base import Condition, Denoised, Panel, resolved
 from ragaf_exp.tasks.holes import GIVEN, HOLE, HoleTask, hidden
 
@@ -122,6 +122,14 @@ class Insert(HoleTask):
         thing = encode(batch.conditions[OBJECT])
         thing = F.pad(thing, (0, 0, 0, 0, 1, 0)) * present(keep, OBJECT, thing)
         return torch.cat([scene, thing], dim=3)
+
+    def source(self, batch: Batch, keep: Keep) -> Source:
+        """The scene, as the task shows it, and its hole; with `side` the object to its right."""
+        scene = super().source(self._shown(batch, keep), keep)
+        if not self.side:
+            return scene
+        thing = batch.conditions[OBJECT] * present(keep, OBJECT, scene.image)
+        return Source(torch.cat([scene.image, thing], dim=3), with_zeros(scene.hole))
 
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
         """Sketch, hole and scene | zeros, zeros and object, (B,5,H,2W), or the sketch | zeros.

@@ -19,7 +19,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.diffusion.base import Process
-from ragaf_exp.models.inputs import Encode, Keep
+from ragaf_exp.models.inputs import Encode, Keep, Source
 from ragaf_exp.tasks.base import Condition, Denoised, Panel, Task, resolved
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Multitask(Task):
         self.parts: list[Task] = [build(option("task", n, "task.tasks"), "task.tasks", process=process) for n in tasks]
         self.shared = {"text": caption_dropout, "sketch": sketch_dropout}
         self.tokens, self.selected = len(self.parts), 0
+        self.has_source = all(part.has_source for part in self.parts)
         self.hint_channels = max(part.hint_channels for part in self.parts)
         self.metrics = tuple(partial(self._scores, task) for task in range(len(self.parts)))
 
@@ -160,6 +161,10 @@ class Multitask(Task):
         if extra is None:
             return None
         return F.pad(extra, (0, 0, 0, 0, self.extra_channels(latent_channels) - extra.shape[1], 0))
+
+    def source(self, batch: Batch, keep: Keep) -> Source | None:
+        """The image that the batch's task edits."""
+        return self._of(batch).source(batch, keep)
 
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
         """The hint of the batch's task, with zeros between the sketch and the rest."""

@@ -12,6 +12,7 @@ import torch
 from data_layouts import LAYOUTS
 from extractor_weights import NEURAL, save_random
 from PIL import Image, ImageDraw
+from tiny_editing import EDITING
 from tiny_families import SAVED
 from tiny_sd import save_sd
 
@@ -90,7 +91,10 @@ def networks(option: str, tmp_path: Path) -> list[str]:
     if option.startswith("memory=") and option.endswith("gb"):
         chosen = ["backbone=sd15", "text=clip", "codec=taesd", "hint=lite_zero", "diffusion=folder"]
         return [*chosen, f"backbone.source={save_sd(tmp_path / 'sd')}", "codec.weights=none", *PROFILE]
-    if (family := option.partition("=")[2]) in SAVED and option.partition("=")[0] in ("backbone", "text", "codec"):
+    if (family := option.partition("=")[2]) in EDITING and option.partition("=")[0] in ("backbone", "text"):
+        source = f"backbone.source={EDITING[family](tmp_path / family)}"
+        return [f"backbone={family}", source, "task=remove", "data=removal", "text.max_tokens=80"]
+    if family in SAVED and option.partition("=")[0] in ("backbone", "text", "codec"):
         source = f"backbone.source={SAVED[family](tmp_path / family)}"
         return [f"backbone={family}", f"text={family}", source, "text.max_tokens=400"]
     if option in ("codec=kl16", "diffusion=folder_flow", "diffusion=folder_flow_sd3", "sampler=qwen_image"):
