@@ -93,7 +93,8 @@ def networks(option: str, tmp_path: Path) -> list[str]:
         return [*chosen, f"backbone.source={save_sd(tmp_path / 'sd')}", "codec.weights=none", *PROFILE]
     if (family := option.partition("=")[2]) in EDITING and option.partition("=")[0] in ("backbone", "text"):
         source = f"backbone.source={EDITING[family](tmp_path / family)}"
-        return [f"backbone={family}", source, "task=remove", "data=removal", "text.max_tokens=80"]
+        text = "flux" if family.startswith("flux") else family
+        return [f"backbone={family}", f"text={text}", source, "task=remove", "data=removal", "text.max_tokens=80"]
     if family in SAVED and option.partition("=")[0] in ("backbone", "text", "codec"):
         source = f"backbone.source={SAVED[family](tmp_path / family)}"
         return [f"backbone={family}", f"text={family}", source, "text.max_tokens=400"]
