@@ -48,11 +48,11 @@ def opened(model: torch.nn.Module) -> torch.nn.Module:
 def test_a_fresh_stage_2_does_not_see_it_and_an_open_one_does(experiment, batch, models):
     coarse, refine = models
     x, t = torch.randn(experiment.parts.codec.encode(batch.image).shape), torch.tensor([50, 500, 950])
-    seen = torch.randn_like(x)
+    latent = torch.randn_like(x)
     one, _ = coarse(batch, x, t)
-    two, _ = refine(batch, x, t, coarse=seen)
+    two, _ = refine(batch, x, t, coarse=latent)
     assert torch.equal(one.value, two.value)
-    other = [opened(refine)(batch, x, t, coarse=c)[0].value for c in (seen, seen + 1, None)]
+    other = [opened(refine)(batch, x, t, coarse=c)[0].value for c in (latent, latent + 1, None)]
     assert not torch.allclose(other[0], other[1]) and torch.equal(other[2], one.value)
 
 

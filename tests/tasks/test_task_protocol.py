@@ -151,8 +151,8 @@ def test_a_sketch_that_is_not_given_is_a_dropped_one(experiment, batch):
 
 def test_columns_are_read_without_an_import():
     code = "import sys, ragaf_exp.inference.requests as r; print(r.columns_of('none'), 'torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert found.stdout.strip().endswith("False") and "'sketch': 'drawing'" in found.stdout, found
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert process.stdout.strip().endswith("False") and "'sketch': 'drawing'" in process.stdout, process
 
 
 @pytest.mark.long

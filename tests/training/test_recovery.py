@@ -143,7 +143,7 @@ def test_a_first_update_that_ran_out_while_moments_were_made_is_redone(experimen
             failed.append(True)
             part.state[parameter]["step"] = torch.tensor(0.0)
             raise torch.OutOfMemoryError(SAYS)
-        assert not part.state[parameter], "made anew, not gone on with"
+        assert not part.state[parameter], "made again, not continued"
         part.state[parameter].update(remaining)
         return call(*args)
 
@@ -210,7 +210,7 @@ def test_one_item_that_does_not_fit_ends_the_run(experiment, batch, monkeypatch)
     assert all(torch.equal(p, b) for p, b in zip(trainer.bare.parameters(), before, strict=True))
 
 
-def test_what_was_found_is_kept_for_a_resumed_run(tmp_path):
+def test_a_resumed_run_uses_the_recorded_micro_batches(tmp_path):
     folder = RunFolder.create(compose_config([f"runs={tmp_path}"]))
     recovery = OomRetry(folder, "coarse", 2, 1, lambda: [])
 

@@ -195,7 +195,7 @@ def test_recoloured_starts_move_regions_of_their_items_alone(experiment, batch):
 
 
 def gradient(experiment: Training, stage: str, batch, accumulate: int) -> dict[str, torch.Tensor]:
-    """What one step's gradient left in AdamW: a tenth of it, clipped."""
+    """AdamW's first moments after one step: a tenth of the clipped gradient."""
     coarse = None if stage == "coarse" else experiment.trainer("coarse", None).bare
     trainer = experiment.trainer(stage, coarse)
     trainer.oom_retry.accumulate = accumulate
