@@ -126,7 +126,7 @@ def test_what_could_not_be_measured_says_why(run):
     assert "200 items used, 3 items skipped" in page
 
 
-def test_a_warning_stands_beside_its_figure(run):
+def test_a_warning_is_shown_next_to_its_figure(run):
     few = metrics()["psnr"] | {"warning": "200 samples are few"}
     content = {"fd_embedded": few, "stage1/fd_embedded": few}
     dump(run / "metrics.json", {"schema": 1, "metrics": content})

@@ -1,5 +1,5 @@
 """A run folder from a stranger: whatever it holds, evaluating, sampling and reporting it leaves the user's files as they
-are, shows none of them, and ends by itself with status 0, or 2 and one line."""
+are, shows none of them, and ends with status 0, or with 2 and one line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UNSAMPLED = re.compile("samples|metrics|items|environment|report|json|line|figur
 
 @pytest.fixture
 def user(tmp_path: Path) -> Path:
-    """A user's home, with files that nobody but the user has any business with."""
+    """A user's home with private files."""
     home = tmp_path / "home"
     (home / "docs" / "letters").mkdir(parents=True)
     (home / "docs" / "letters" / "1.txt").write_text(SECRET)
@@ -194,7 +194,7 @@ def test_a_linked_file_reaches_no_report(name, run_copy, user, safe):
 
 
 def test_only_named_files_are_removed(run_copy, user, safe):
-    """What a user keeps among the images of earlier weights stays."""
+    """A user's own files among the images of earlier weights stay."""
     (run_copy / "samples/drawn/notes").mkdir()
     (run_copy / "samples/drawn/notes/a.txt").write_text("mine")
     old = run_copy / "samples/drawn" / ("a" * 16)
@@ -210,7 +210,7 @@ def test_only_named_files_are_removed(run_copy, user, safe):
 
 
 def of_stranger(run: Path) -> Path:
-    """The same run as somebody else's: signed with another key."""
+    """Make the run another user's: sign it with another key."""
     (run / origin.SIGNATURE).write_text("0" * 64)
     return run
 

@@ -87,7 +87,7 @@ def _drain(terminal: int) -> None:
         return
 
 
-def test_who_is_to_outlive_its_terminal_does():
+def test_a_run_under_nohup_outlives_its_terminal():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Stop().listening():
