@@ -75,7 +75,7 @@ def test_what_reaches_nothing_or_fits_nowhere_is_refused(overrides, says, tiny, 
         ("text.vocabulary=2000000000", ("text.vocabulary", "262,144")),
     ],
 )
-def test_a_range_is_said_with_its_reason(override, says):
+def test_a_range_is_reported_with_its_reason(override, says):
     with pytest.raises(UserError) as refusal:
         compose_config([override])
     assert "\n" not in str(refusal.value) and all(text in str(refusal.value) for text in says), str(refusal.value)

@@ -1,4 +1,4 @@
-"""A run of the fault matrix: steps at a set pace, so that a fault finds it in their middle, and one fault of its own.
+"""A run of the fault matrix: steps at a set pace, so that a fault hits it between them, and one fault that it causes.
 
 python tests/slurm/member.py FAULT STEP PACE LOG overrides...
 FAULT: after STEP steps; none for no fault. PACE: seconds per step. LOG: gets a line for each step.

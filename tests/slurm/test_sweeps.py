@@ -1,4 +1,4 @@
-"""Sweeps on a real SLURM, with members that take no time: states told truly, edits without effect, nothing queued twice."""
+"""Sweeps on a real SLURM, with members that take no time: true states, edits without effect, nothing queued twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep's folder that a stranger made: nothing that it names is ended, run, or written on the terminal as it stands."""
+"""A sweep's folder that a stranger made: nothing that it names is ended, run, or written to the terminal unescaped."""
 
 from __future__ import annotations
 
