@@ -164,7 +164,7 @@ def test_another_fault_keeps_its_traceback(cli):
         cli(lambda: 1 / 0)
 
 
-def test_ctrl_c_says_how_to_go_on(cli):
+def test_ctrl_c_shows_how_to_continue(cli):
     def interrupted():
         raise KeyboardInterrupt
 

@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def captions(folder: Folder) -> dict[str, str]:
-    """By file name, over all splits."""
+    """Captions of all splits by file name."""
     return {item.key.partition("#")[0]: item.caption for split in SPLITS for item in folder.split(split)}
 
 

@@ -124,7 +124,7 @@ def group(tmp_path):
 
 @pytest.mark.parametrize("place", ["device", "cpu", "off"])
 def test_the_average_on_every_device(group, place):
-    """As of the model that is not sharded: followed, handed over whole, and taken up again."""
+    """It equals the average of the model that is not sharded: updated, gathered whole, and loaded again."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 1))
     plain[1].bias.requires_grad_(False)

@@ -252,7 +252,7 @@ def test_a_failed_download_is_unavailable(offline, monkeypatch):
 
 
 def test_a_cached_tag_needs_no_network(offline):
-    """And OpenAI's weights get the activation that they were trained with, under either name."""
+    """OpenAI's weights also get the activation that they were trained with, under either name."""
     folder = offline / "models--timm--vit_base_patch32_clip_224.openai"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("abc")

@@ -211,7 +211,7 @@ def test_squeezenet_without_a_network_is_unavailable(hub, monkeypatch):
 
 
 def test_squeezenet_is_torchvisions(squeezenet, photos):
-    """Through torchvision's own transform and module, on pictures of the network's size."""
+    """Compared with torchvision's own transform and module, on pictures of the network's size."""
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
     shown = [cv2.resize(p, (224, 224)) for p in photos[:3]]

@@ -50,7 +50,7 @@ def metric(backbone: str) -> Lpips:
 
 @pytest.fixture(scope="module")
 def trained(shared_data: Path) -> Lpips:
-    """With ImageNet's weights; skips where they are absent."""
+    """LPIPS with ImageNet's weights; skips where they are absent."""
     weights = shared_data.parent / "weights"
     file = weights / "squeezenet11" / "squeezenet1_1_torchvision_fp16.pth"
     if not file.is_file():
@@ -92,7 +92,7 @@ def test_identities(metric):
 
 
 @pytest.mark.parametrize("net", FILES)
-def test_it_is_the_packages_own(net, tmp_path):
+def test_distances_equal_the_packages_own(net, tmp_path):
     """Weights come to every place that the package's own loading puts them; and the smallest picture goes through."""
     own, side = package(net), FILES[net][2]
     torch.save({"classifier.1.bias": torch.zeros(3), **layers(own)}, tmp_path / "backbone.pth")

@@ -170,7 +170,7 @@ def test_a_pixel_left_open_is_no_hole():
 
 @pytest.mark.parametrize("paper", [PAPER, (225, 140, 60), (120, 130, 230)])
 def test_an_unpainted_object_is_not_bound(paper):
-    """Not even where the background strayed to a colour that is nearest to the wanted one."""
+    """Even where the background has a colour that is nearest to the wanted one."""
     left, right = pair(None, "green", paper, ("orange", "blue"))
     assert (left.detected_colour, left.detected_fill) == (BACKGROUND, BACKGROUND)
     assert not (left.correct or left.leaked or left.fill_correct)

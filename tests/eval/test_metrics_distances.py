@@ -224,7 +224,7 @@ def test_sets_without_spread_have_an_interval():
 
 
 def test_dead_features_change_nothing():
-    """As a network's unused units, whose covariance is singular however many images there are."""
+    """Unused units of a network make the covariance singular however many images there are."""
     first, second = draw(80, 6, 0), draw(70, 6, 1, shift=0.2)
     wide = [np.concatenate([x, np.zeros((len(x), 5), np.float32), x[:, :2]], 1) for x in (first, second)]
     plain = [np.concatenate([x, x[:, :2]], 1) for x in (first, second)]
@@ -293,7 +293,7 @@ def test_it_is_unbiased_over_splits():
 
 
 def test_the_interval_covers_the_distance_of_more_images():
-    """Not only the spread of subsets, which shrinks to nothing where every subset is nearly the whole set."""
+    """The spread of subsets alone would shrink to nothing where every subset is nearly the whole set."""
     truth = kid(draw(6000, 16, 1000), draw(6000, 16, 1001, shift=0.1), subset_size=1000).value
     estimates = [kid(draw(200, 16, 2 * s), draw(200, 16, 2 * s + 1, shift=0.1), subsets=40, seed=s) for s in range(60)]
     assert np.mean([f.low <= truth <= f.high for f in estimates]) >= 0.85

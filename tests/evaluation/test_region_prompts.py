@@ -1,4 +1,4 @@
-"""Region prompts measured: the control, the metrics and the command give painters the figures that they deserve."""
+"""Region prompts measured: the control, the metrics and the command, tested with simulated painters."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_an_object_without_a_region_can_t_be_prompted(examples):
     assert CONTROLS["region_prompt"].change(bare, bare, np.random.default_rng(0)) is None
 
 
-def test_painters_who_read_prompts_and_who_don_t(examples):
+def test_a_painter_that_follows_prompts_and_one_that_does_not(examples):
     assert figures(examples, True)["followed"] == 1 and figures(examples, True)["others_changed"] == 0
     assert figures(examples, False)["followed"] == 0 and figures(examples, False)["change_inside"] == 0
 

@@ -1,4 +1,4 @@
-"""Controls: edited captions say what they should; painters who hear all, or nothing, get the figures they deserve."""
+"""Controls: edited captions, and the figures of simulated painters that follow all words or none."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def values(results, name):
     return {figure: entry["value"] for figure, entry in results[name]["figures"].items()}
 
 
-def test_a_painter_who_hears_everything(examples):
+def test_a_painter_that_follows_every_word(examples):
     results, changed, drawn = judged(examples, lambda thing, words: words.get(thing.shape, "pink"))
     assert set(results) == set(CONTROLS)
     for name in ("right", "graphs_shuffled", "phrases_permuted", "half_the_steps"):
@@ -142,15 +142,15 @@ def test_a_painter_who_hears_everything(examples):
     assert shown.ndim == 3 and shown.shape[1] > 7 * 128
 
 
-def test_a_painter_who_hears_nothing(examples):
+def test_a_painter_that_follows_no_word(examples):
     results, _, _ = judged(examples, lambda thing, words: thing.colour)
-    assert values(results, "captions_shuffled")["binding_accuracy"] == 1, "who falls not to chance did not listen"
+    assert values(results, "captions_shuffled")["binding_accuracy"] == 1, "it does not read captions"
     swap = values(results, "colours_swapped")
     assert swap["followed"] == 0 and swap["kept_old"] == 1
     assert values(results, "one_word")["change_inside"] == 0
 
 
-def test_a_painter_who_mixes_words_up_leaks(examples):
+def test_a_painter_that_mixes_words_up_leaks(examples):
     def hears(thing, words):
         return sorted(words.values())[0]
 

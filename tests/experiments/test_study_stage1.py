@@ -1,4 +1,4 @@
-"""Members of a study share stage 1: trained once, to the bytes each would have trained, whoever is killed meanwhile."""
+"""Members of a study share stage 1: trained once, to the bytes that each would have trained, also if one is killed."""
 
 from __future__ import annotations
 

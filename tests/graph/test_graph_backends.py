@@ -91,7 +91,7 @@ def test_outputs_and_gradients_equal_those_of_the_dense_backend(name, attention,
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_attention_is_what_its_definition_says(name):
+def test_attention_equals_its_definition(name):
     """attend agrees with a loop over nodes and neighbours, in float64."""
     torch.manual_seed(3)
     _, edges, mask = graphs([5, 0, 3], 0.6)

@@ -84,7 +84,7 @@ def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, mo
     assert not any(name.startswith("coarse") for name, _ in objective.named_parameters())
 
 
-def test_other_draws_stay_as_they_are(experiment):
+def test_noise_timesteps_and_recolouring_stay_the_same(experiment):
     shape = torch.Size((4, 3, 2, 2))
     dropout = {"text": 0.1, "sketch": 0.1}
     plain, more = (
@@ -97,7 +97,7 @@ def test_other_draws_stay_as_they_are(experiment):
     assert torch.equal(more.rows(slice(1, 3)).coarse, more.coarse[1:3])
 
 
-def test_sampling_shows_stage_2_what_stage_1_drew(experiment, batch, models):
+def test_stage_2_gets_stage_1s_sample_when_sampling(experiment, batch, models):
     coarse, refine = models
     drawn = [make_pipeline(experiment.cfg, experiment.parts, coarse, m, experiment.compute)(batch) for m in (refine,)]
     drawn.append(make_pipeline(experiment.cfg, experiment.parts, coarse, opened(refine), experiment.compute)(batch))

@@ -100,7 +100,7 @@ def test_an_adapter_lands_where_diffusers_puts_it(backbone, plain, given, tmp_pa
 
 @torch.no_grad()
 def test_the_adapter_for_a_first_level_without_attention(given):
-    """As Stable Diffusion XL's and the embedded UNet's; diffusers adds what it gives behind that level's downsampling."""
+    """Stable Diffusion XL and the embedded UNet have one; diffusers adds its features after that level's downsampling."""
     x, t, _, sketch, keep = given
     text = Text(torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool))
     embedded = TinyUNet(4, WIDTH, 8, widths=[32, 64], head_width=0).eval()

@@ -149,7 +149,7 @@ def test_figures_by_difficulty(run):
 
 
 def test_groups_without_a_range(run):
-    """Such as those of eval.metrics.binding.binding_splits."""
+    """For example those of eval.metrics.binding.binding_splits."""
     group = {"group": "heldout", "items": 9, "metrics": {"leak_rate": metrics()["psnr"]}}
     groups = {"pairs": {"without": 2, "groups": [group]}}
     dump(run / "metrics.json", {"schema": 1, "metrics": metrics(), "groups": groups})

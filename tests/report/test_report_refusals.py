@@ -1,4 +1,4 @@
-"""Which runs may be compared, and which of their figures: what is refused, cut to what is common, or only shown."""
+"""Runs and figures that may be compared: refusals, common items, and figures that are only shown."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_same_reference_by_another_name_is_the_same(tmp_path):
 
 
 def test_counts_of_objects_may_differ_on_the_same_items(tmp_path):
-    """As regions do, with their settings: such a figure is shown, but not compared with the first."""
+    """Numbers of regions differ with their settings: such a figure is shown, but not compared with the first."""
     a, b = member(tmp_path, A), member(tmp_path, B)
     rows = read_items(b / "items.jsonl")
     add_values(rows, "binding_accuracy", [[1.0]] * 20)

@@ -241,7 +241,7 @@ def test_a_path_that_the_command_line_repeats_is_followed(run_copy, user, cli):
     assert status == 0, err
 
 
-def test_a_run_of_ones_own_is_known(finished, run_copy):
+def test_a_users_own_run_is_recognised(finished, run_copy):
     assert origin.made_here(finished) and origin.made_here(run_copy), "wherever it is moved"
     (run_copy / "config.yaml").write_text((run_copy / "config.yaml").read_text() + "# by hand\n")
     assert not origin.made_here(run_copy)

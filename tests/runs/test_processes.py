@@ -65,7 +65,7 @@ def tasks(nodes: int, count: int = 2) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_tasks_of_a_slurm_step(nodes, tmp_path):
-    """On one node by a file, on several by the first one's host and a port that was free; none beyond loopback here."""
+    """One node meets by a file, several by the first one's host and a free port; here nothing listens beyond loopback."""
     output = started(tmp_path, tasks(nodes))
     assert [one["leads"] for one in output] == [True, False]
     for one in output:

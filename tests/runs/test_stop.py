@@ -288,8 +288,8 @@ def test_handlers_are_put_back_and_a_run_that_is_ending_is_left_to_it():
         assert stop.signal_name is None
 
 
-def test_what_a_callback_swallows_is_raised_again(monkeypatch):
-    """As numba's compiler did, which calls Python from C."""
+def test_a_signal_that_a_callback_swallows_is_raised_again(monkeypatch):
+    """numba's compiler, which calls Python from C, swallowed one."""
     monkeypatch.setattr(stop_module, "REMIND_S", 0.05)
     stop = Stop()
     with stop.listening(), pytest.raises(Stopped):
@@ -299,8 +299,8 @@ def test_what_a_callback_swallows_is_raised_again(monkeypatch):
             time.sleep(0.05)
 
 
-def test_what_is_noted_is_not_forgotten():
-    """A signal between the last step's look and the loop's end; and no `except Exception` takes it."""
+def test_a_deferred_signal_is_not_lost():
+    """Also one between the last step's check and the loop's end; no `except Exception` catches it."""
     stop = Stop()
     with stop.listening(), pytest.raises(Stopped, match="SIGUSR1"):
         try:

@@ -96,7 +96,7 @@ class Member:
     # --- waiting
 
     def at_step(self, step: int) -> None:
-        """Until a process of the newest job has done this step."""
+        """Wait until a process of the newest job has done this step."""
         self.until(lambda: any(s >= step and pid not in self.past for pid, s in self.steps()), f"step {step}")
 
     def in_state(self, *states: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def clock(trainer) -> None:
 
 
 def mounted(*options: str):
-    """In this process's own view of the file system, which ends with it."""
+    """Mount something over the checkpoints, in this process's own view of the file system."""
 
     def mount(trainer) -> None:
         place = str(trainer.folder.checkpoints / "coarse")

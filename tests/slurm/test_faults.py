@@ -76,7 +76,7 @@ class Chains:
         return result
 
     def preempted(self) -> dict:
-        """By a job of a higher partition that wants the same device."""
+        """Preempted by a job of a higher partition that requests the same device."""
         m = self.member("preempted")
         job = m.submit(options="--time=10 --gres=slot:1 --signal=B:USR1@60")
         m.at_step(8)
@@ -275,7 +275,7 @@ def test_a_sweep_submitted_twice_at_once(story):
 
 
 def test_two_tasks_train_as_one(story, cluster):
-    """To the loss of one process; where addresses are, none is beyond loopback."""
+    """They reach the loss of one process, and listen on loopback only."""
     one, two = story("undisturbed")["member"], story("two_tasks")["member"]
     assert story("two_tasks")["ends"] == ["COMPLETED"] and two.status["state"] == "done"
     assert two.losses() == pytest.approx(one.losses(), rel=1e-3)

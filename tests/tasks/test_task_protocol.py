@@ -243,7 +243,7 @@ def test_channels_that_a_backbone_takes_itself_are_concatenated(experiment, batc
 
 
 def test_a_latent_at_the_side_of_x_t_reaches_it(experiment, batch, toy_module, monkeypatch):
-    """As for insertion: the object lies to the right of the target, and the prediction's left half counts."""
+    """The layout of insertion: the object lies to the right of the target, and the prediction's left half counts."""
     toy = toy_module.ToyInpaint
     monkeypatch.setattr(toy, "extra_channels", lambda self, channels: 0)
     monkeypatch.setattr(toy, "extra", lambda self, batch, keep, encode: encode(batch.conditions["masked"]))

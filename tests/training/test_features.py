@@ -1,4 +1,4 @@
-"""Latents and text features kept on disk: the same training, whoever fills the folder, whatever kills it."""
+"""Latents and text features kept on disk: the same training whichever process fills the folder, also after a kill."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIELDS = {"x": ("<f4", (2, 3)), "flag": ("?", (4,))}
 
 
 class Little(Codec):
-    """A frozen codec with weights: what a trained one is, in little."""
+    """A small frozen codec with weights, in place of a trained one."""
 
     def __init__(self, seed: int = 0):
         super().__init__()

@@ -100,7 +100,7 @@ def test_a_step_that_runs_out_of_memory_is_redone_with_half_the_micro_batch(
 
 
 def same(trainer, other) -> None:
-    """AdamW's first step is a sign, Muon's a rotation: compared are the moments, which are the gradients."""
+    """Compare moments, which are gradients: AdamW's first step is a sign, Muon's a rotation."""
     held = [(t.bare, t.update.optimizer.state) for t in (trainer, other)]
     moments = [{n: state[p].get("exp_avg", state[p].get("momentum_buffer")) for n, p in net.named_parameters()
                 if state.get(p)} for net, state in held]  # fmt: skip
@@ -130,7 +130,7 @@ def test_an_update_that_did_not_begin_is_redone(phase, experiment, batch, monkey
 
 
 def test_a_first_update_that_ran_out_while_moments_were_made_is_redone(experiment, batch, monkeypatch):
-    """As AdamW leaves it then: the first parameter with a step and no moments."""
+    """AdamW then leaves its first parameter with a step and no moments."""
     undisturbed, trainer = fresh(experiment, "coarse"), fresh(experiment, "coarse")
     for each in (undisturbed, trainer):
         each.step(0, batch)

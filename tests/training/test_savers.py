@@ -36,7 +36,7 @@ SHORT = "stage.coarse.steps=4 stage.refine.steps=3 stage.refine.region_steps=1 s
 
 
 def installed() -> bool:
-    """Asked when a test runs: while test modules are imported, it is hidden."""
+    """Checked when a test runs: while test modules are imported, the library is hidden."""
     return importlib.util.find_spec("bitsandbytes") is not None
 
 

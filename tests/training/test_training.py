@@ -112,7 +112,7 @@ def test_weight_decay_is_of_matrices_alone():
 # --- what a step draws
 
 
-def test_a_draw_is_of_its_seed_and_in_range():
+def test_step_noise_depends_on_its_seed_and_is_in_range():
     shape = torch.Size((4000, 1, 2, 2))
     dropout = {"text": 0.1, "sketch": 0.4}
     one = sample_step_noise(Diffusion(), shape, 300, dropout, 0.25, generator(0, "train", "coarse", 3))
