@@ -80,7 +80,7 @@ def emoji(root: Path) -> list[str]:
 
 
 def networks(option: str, tmp_path: Path) -> list[str]:
-    """What an option with weights of its own, or that goes with some others only, is tried with."""
+    """Overrides for an option that needs weights or fits some other options only."""
     latents = ["backbone.head_width=0"]  # the tiny UNet's head draws pixels
     if option in ("codec=kl", "text=clip", "diffusion=folder"):
         folder = save_sd(tmp_path / "sd")
