@@ -26,6 +26,7 @@ class Backbone(PretrainedModule, ABC):
         pretrained: The network starts from pretrained weights, so memory.tune selects what is trained in stage 1 too.
         stride: The height and width of latents must be multiples of it.
         extra_channels: Number of channels next to x_t that the first layer accepts from a task.
+        takes_valid: Whether `forward` takes `valid`, the cells of its input that a task's hole does not hide.
         in_patch: Side in latent cells of the patches over which the features at `in` are laid out; 1 = a map.
         base: Storage of its frozen linear layers.
         schedule: Settings of the diffusion process that the network was pretrained with; None if there are none.
@@ -37,6 +38,7 @@ class Backbone(PretrainedModule, ABC):
     pretrained: ClassVar[bool] = False
     stride: int = 1
     extra_channels: int = 0
+    takes_valid: bool = False
     in_patch: int = 1
     base: str = FLOAT32
     schedule: dict[str, Any] | None = None
