@@ -32,8 +32,8 @@ slurm-test: $(READY) ## install a one-node SLURM and run a fault matrix on it: n
 eval: $(READY) ## evaluate a run again: make eval RUN=runs/latest
 	$(BIN)/python -m eval run=$(or $(RUN),runs/latest) $(ARGS)
 
-studio: $(READY) ## open the studio in the browser: make studio RUN=runs/latest
-	$(BIN)/python -m ragaf_exp.studio run=$(or $(RUN),runs/latest) $(ARGS)
+studio: $(READY) ## open the studio in the browser, with the packaged network or make studio RUN=runs/latest
+	$(BIN)/python -m ragaf_exp.studio run=$(or $(RUN),demo) $(ARGS)
 
 bench: $(READY) ## measure the speeds in the README
 	$(BIN)/python -m ragaf_exp.bench $(ARGS)

@@ -89,9 +89,9 @@ def mosaic(seed: int) -> np.ndarray:
     values = np.kron(rng.integers(0, 2 + seed % 2, (height, width)), np.ones(rng.integers(1, 4, 2), int))[:30, :30]
     labels, count = np.full(values.shape, -1, np.int16), 0
     for value in np.unique(values):
-        parts, found = components(values == value)
+        parts, number = components(values == value)
         labels[parts > 0] = (parts[parts > 0] + count - 1).astype(np.int16)
-        count += found
+        count += number
     return labels
 
 
@@ -102,10 +102,10 @@ def voronoi(seed: int) -> np.ndarray:
     sites = rng.random((rng.integers(1, 13), 2)) * (height, width)
     pixels = np.stack(np.mgrid[:height, :width], axis=-1) + 0.5
     cells = np.linalg.norm(pixels[:, :, None] - sites, axis=-1).argmin(axis=-1)
-    kept, labels = np.unique(cells, return_inverse=True)
+    sites_used, labels = np.unique(cells, return_inverse=True)
     labels = labels.reshape(height, width).astype(np.int16)
     lost = np.where(rng.random(labels.shape) < rng.choice([0, 0.1]), np.int16(-1), labels)
-    return lost if len(np.unique(lost[lost >= 0])) == len(kept) else labels
+    return lost if len(np.unique(lost[lost >= 0])) == len(sites_used) else labels
 
 
 def random_regions(seed: int) -> Regions:
@@ -115,7 +115,7 @@ def random_regions(seed: int) -> Regions:
 
 
 def turned(regions: Regions, turn: str) -> Regions:
-    """The same regions of a turned sketch."""
+    """Regions turned as their sketch is turned."""
     return nested(TURNS[turn][0](regions.labels), regions.background)
 
 

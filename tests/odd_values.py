@@ -31,33 +31,33 @@ class Odd(NamedTuple):
 
 def fields() -> dict[tuple[str, str], Any]:
     """(option, key) -> type with its range: of every plain group, and of one option for every constructor."""
-    found = {("", key): kind for key, kind in SCALARS.items()}
+    types = {("", key): kind for key, kind in SCALARS.items()}
     for group, schema in PLAIN.items():
-        found |= {("", key): kind for key, kind in nested(schema, group).items()}
+        types |= {("", key): kind for key, kind in nested(schema, group).items()}
     for option, target in targets().items():
         group = {folder: key for key, folder in NESTED.items()}.get(option.split("=")[0], option.split("=")[0])
         schema = constructor_schema(locate(target, group))
-        found |= {(option, key): kind for key, kind in nested(schema, group).items()}
-    return found
+        types |= {(option, key): kind for key, kind in nested(schema, group).items()}
+    return types
 
 
 def nested(schema: type, prefix: str) -> dict[str, Any]:
     """Dotted key -> type of every field of a dataclass, and of the dataclasses in it."""
-    found: dict[str, Any] = {}
+    types: dict[str, Any] = {}
     for name, kind in kinds(schema).items():
         inner = isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
-        found |= nested(kind, f"{prefix}.{name}") if inner else {f"{prefix}.{name}": kind}
-    return found
+        types |= nested(kind, f"{prefix}.{name}") if inner else {f"{prefix}.{name}": kind}
+    return types
 
 
 def targets() -> dict[str, str]:
     """`group=option` -> constructor, an option for each."""
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     for path in sorted(CONF.glob("*/**/*.yaml")):
         content = yaml.safe_load(path.read_text())
         if "hydra" not in path.parts and isinstance(content, dict) and "_target_" in content:
-            found.setdefault(content["_target_"], f"{path.parent.relative_to(CONF).as_posix()}={path.stem}")
-    return {option: target for target, option in found.items()}
+            options.setdefault(content["_target_"], f"{path.parent.relative_to(CONF).as_posix()}={path.stem}")
+    return {option: target for target, option in options.items()}
 
 
 def is_number(kind: Any) -> bool:

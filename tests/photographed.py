@@ -51,7 +51,7 @@ def vignette(size: int, depth: float) -> np.ndarray:
 
 
 def ruled(size: int, light: float, angle: float = 0) -> np.ndarray:
-    """What the printed lines of graph paper leave of the light."""
+    """Light of graph paper, (size, size): `light` on its printed lines, 1 elsewhere."""
     y, x = np.mgrid[:size, :size]
     turn, pitch = np.deg2rad(angle), size / 20
     along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)

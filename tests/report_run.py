@@ -1,4 +1,4 @@
-"""Small finished run folders, as the report's tests take apart."""
+"""Small finished run folders for the report's tests."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def member(
     whole: dict | None = None,
 ) -> Path:  # fmt: skip
     """A finished run for comparisons: SSIM is `shift` above what each item would have, and from a shift of 0.1 on every
-    object is bound. facts stand beside every figure, `whole` beside that of the whole set; settings are keys of the
-    config that differ.
+    object is bound. facts are stored with every figure, `whole` with that of the whole set; settings are keys of
+    the config that differ.
     """
     folder = place / experiment / name
     scene = folder / "samples" / "test" / "0000"
@@ -108,10 +108,10 @@ def member(
     dump(folder / "environment.json", {"commit": "c0ffee", "device": "cpu", "python": "3.11"})
     dump(folder / "status.json", {"schema": 1, "state": "done", "trained": True, "error": None})
     rows = item_rows(keys, shift, sketch)
-    beside = FACTS | (facts or {})
-    found = {name: figure_of(rows, name, higher_is_better=True, resamples=50, **beside) for name in rows[0].values}
-    found["fd_embedded"] = {"value": 12.5 - shift, "n": len(rows), "higher_is_better": False, **beside, **(whole or {})}
-    dump(folder / "metrics.json", {"schema": 1, "metrics": found})
+    known = FACTS | (facts or {})
+    entries = {name: figure_of(rows, name, higher_is_better=True, resamples=50, **known) for name in rows[0].values}
+    entries["fd_embedded"] = {"value": 12.5 - shift, "n": len(rows), "higher_is_better": False, **known, **(whole or {})}
+    dump(folder / "metrics.json", {"schema": 1, "metrics": entries})
     if items:
         write_items(folder / "items.jsonl", rows)
     for name in ("sketch", "stage1", "stage2", "truth"):

@@ -1,4 +1,4 @@
-"""What several tests do with a run: train its stages without evaluating, read back what it wrote."""
+"""Helpers of several tests: train a run's stages without evaluation, and read the files that it wrote."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def rows(folder: Path) -> list[dict]:
     """Whole lines of metrics.jsonl, but for the rate, which is of the clock."""
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    found = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{k: v for k, v in row.items() if k != "rate"} for row in found]
+    parsed = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [{k: v for k, v in row.items() if k != "rate"} for row in parsed]
 
 
 def tensors(folder: Path) -> dict[str, bytes]:

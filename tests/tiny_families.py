@@ -109,6 +109,10 @@ CHAT = ("{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ mess
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")  # fmt: skip
 
 
+VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+MARKS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+
+
 def qwen_tokenizer() -> Qwen2Tokenizer:
     """Bytes, and one token for each word of WORDS with a space in front."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -121,31 +125,37 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
                 parts = [parts[0] + parts[1], *parts[2:]]
     tokens = list(dict.fromkeys([*letters, *("".join(pair) for pair in merges), "<|endoftext|>"]))
     tokenizer = Qwen2Tokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=list(merges))
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>", *VISION]})
     tokenizer.chat_template = CHAT
     return tokenizer
+
+
+def qwen_parts(**transformer: Any) -> tuple[Any, ...]:
+    """Scheduler, autoencoder, text encoder, tokenizer and transformer of Qwen-Image."""
+    tokenizer = qwen_tokenizer()
+    marks = dict(zip(MARKS, tokenizer.convert_tokens_to_ids(VISION), strict=True))
+    text = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 512,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4}}  # fmt: skip
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH,
+              "fullatt_block_indexes": [0]}  # fmt: skip
+    encoder = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **marks))
+    network = QwenImageTransformer2DModel(
+        in_channels=16, out_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
+        joint_attention_dim=WIDTH, axes_dims_rope=(2, 2, 4), **transformer,
+    )  # fmt: skip
+    codec = AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[1.5, 0.8, 1.1, 0.6],
+    )  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(**DYNAMIC | {"max_shift": 0.9, "shift_terminal": 0.02})
+    return scheduler, codec, encoder, tokenizer, network
 
 
 def save_qwen_image(folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizer = qwen_tokenizer()
-        text = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 512,
-                "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e4}}  # fmt: skip
-        vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH,
-                  "fullatt_block_indexes": [0]}  # fmt: skip
-        encoder = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
-        transformer = QwenImageTransformer2DModel(
-            in_channels=16, out_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
-            joint_attention_dim=WIDTH, axes_dims_rope=(2, 2, 4),
-        )  # fmt: skip
-        codec = AutoencoderKLQwenImage(
-            base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.1, -0.2, 0.3, 0.0],
-            latents_std=[1.5, 0.8, 1.1, 0.6],
-        )  # fmt: skip
-        scheduler = FlowMatchEulerDiscreteScheduler(**DYNAMIC | {"max_shift": 0.9, "shift_terminal": 0.02})
-        QwenImagePipeline(scheduler, codec, encoder, tokenizer, transformer).save_pretrained(folder)
+        QwenImagePipeline(*qwen_parts()).save_pretrained(folder)
     return folder
 
 

@@ -37,6 +37,9 @@ def make_model(parts: Parts, stage: str) -> Model:
     if backbone.base != cfg.memory.base:
         raise UserError(f"memory.base={cfg.memory.base}: for pretrained transformers, such as backbone=flux; set "
                         f"memory.base={backbone.base}")  # fmt: skip
+    if (backbone.needs_source or text.reads_image) and not parts.task.has_source:
+        raise UserError("task: this backbone edits an image, and this task has none; set task=inpaint, insert, remove, "
+                        "white_balance or paint, or a backbone that generates images")  # fmt: skip
     if backbone.schedule is not None:
         parts.diffusion.check_pretrained(backbone.schedule)
     unit = codec.downscale * backbone.stride * (cfg.data.size // size)

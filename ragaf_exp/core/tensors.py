@@ -1,4 +1,4 @@
-"""Reading a network's tensors from a file that a user names, without unpickling anything else."""
+"""Tensors of images as pixels, and a network's tensors from a file that a user names, without unpickling anything else."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,12 @@ from ragaf_exp.core.errors import UserError
 
 MASK_VALUE = -1e4  # of a masked logit: far below any other, and finite in half precision, so that no row becomes NaN
 SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load's own switch, for libraries that don't say weights_only themselves
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(B,3,H,W) in [-1,1] -> (B,H,W,3) uint8."""
+    scaled = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def read_tensors(path: Path, key: str) -> Any:

@@ -156,7 +156,8 @@ class Batch:
     latent: torch.Tensor | None = None  # (B,C,h,w): the encoded image, where latents are cached
     text: Any = None  # models.conditioning.Text: the encoded captions, where text features are cached
     crops: torch.Tensor | None = None  # (B,4) Crop.cut of each item, 0 where it shows all; None where all do
-    no_text: Any = None  # the encoded empty caption, (1,T,D), which replaces a dropped caption
+    # the encoded empty caption, which replaces a dropped one: (1,T,D), or (B,T,D) where it depends on the item's image
+    no_text: Any = None
     edits: EditTensors | None = None  # of regions, where an example has any
     # a task's further conditions: images (B,3,H,W) in [-1,1], maps (B,C,H,W), numbers (B,P)
     conditions: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -190,7 +191,10 @@ class Batch:
         some = {name: None if value is None else value[index] for name, value in values.items()}
         some |= {k: {name: value[index] for name, value in getattr(self, k).items()} for k in MAPPINGS}
         text = None if self.text is None else self.text.each(lambda value: value[index])
-        return Batch(**some, text=text, no_text=self.no_text)
+        empty = self.no_text
+        if empty is not None and len(empty.tokens) > 1:
+            empty = empty.each(lambda value: value[index])
+        return Batch(**some, text=text, no_text=empty)
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Apply a function to every tensor."""

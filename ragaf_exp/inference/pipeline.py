@@ -17,6 +17,7 @@ from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import item_noise
+from ragaf_exp.core.tensors import to_uint8
 from ragaf_exp.core.types import Batch, KeptImages
 from ragaf_exp.diffusion.keeping import Known, Step, Watch
 from ragaf_exp.diffusion.sampler import Sampler
@@ -170,9 +171,3 @@ class Pipeline:
 
 def _of_stage(watch: StageWatch | None, stage: int) -> Watch | None:
     return None if watch is None else partial(watch, stage)
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """(B,3,H,W) in [-1,1] -> (B,H,W,3) uint8."""
-    scaled = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return scaled.permute(0, 2, 3, 1).cpu().numpy()

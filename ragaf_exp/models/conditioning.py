@@ -20,9 +20,14 @@ class Text:
     mask: Tensor  # (B,T) bool, True = a token; the first, the start token, is always True
     attended: Tensor | None = None  # (B,T) bool: the tokens that the denoiser attends to, if not those of `mask`
     pooled: Tensor | None = None  # (B,P) a vector of the whole caption, from encoders that have one
+    # (B,M,D) tokens of an edited image, in front of the caption's, from encoders that read it; they have no words
+    image: Tensor | None = None
 
     def dropped(self, keep: Tensor | None, empty: Text) -> Text:
-        """Replace captions by the empty one, `empty` (1,T,D), where keep (B,) is False."""
+        """Replace captions by the empty one, `empty` (1,T,D) or (B,T,D), where keep (B,) is False.
+
+        The tokens of an image remain. They do not depend on the caption, which the encoder reads after the image.
+        """
         if keep is None:
             return self
         has = keep[:, None]
@@ -32,14 +37,14 @@ class Text:
         if self.pooled is not None and empty.pooled is not None:
             pooled = torch.where(has, self.pooled, empty.pooled)
         tokens = torch.where(has[..., None], self.tokens, empty.tokens)
-        return Text(tokens, torch.where(has, self.mask, empty.mask), attended, pooled)
+        return Text(tokens, torch.where(has, self.mask, empty.mask), attended, pooled, self.image)
 
     def followed_by(self, tokens: Tensor) -> Text:
         """Append tokens (B,n,D)."""
         true = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         attended = None if self.attended is None else torch.cat([self.attended, true], dim=1)
         joined = torch.cat([self.tokens, tokens.to(self.tokens.dtype)], dim=1)
-        return Text(joined, torch.cat([self.mask, true], dim=1), attended, self.pooled)
+        return Text(joined, torch.cat([self.mask, true], dim=1), attended, self.pooled, self.image)
 
     def trimmed(self) -> Text:
         """Cut off the last positions that the denoiser attends to in no caption of the batch."""
@@ -48,12 +53,12 @@ class Text:
             return self
         length = int(visible.any(0).nonzero().max()) + 1
         attended = None if self.attended is None else self.attended[:, :length]
-        return Text(self.tokens[:, :length], self.mask[:, :length], attended, self.pooled)
+        return Text(self.tokens[:, :length], self.mask[:, :length], attended, self.pooled, self.image)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Text:
         """Apply a function to every tensor."""
-        attended, pooled = (None if x is None else change(x) for x in (self.attended, self.pooled))
-        return Text(change(self.tokens), change(self.mask), attended, pooled)
+        further = (None if x is None else change(x) for x in (self.attended, self.pooled, self.image))
+        return Text(change(self.tokens), change(self.mask), *further)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Conditioning:
     coarse: Tensor | None = None  # (B,C,h,w) stage 1's latent, for a stage 2 that takes it as an input
     crops: Tensor | None = None  # (B,4) margins cropped from each image, for a model that takes them as an input
     extra: Tensor | None = None  # (B,E,h,w) a task's channels next to x_t
+    source: Tensor | None = None  # (B,E',h,w) the edited image, as an editing backbone encodes it, next to x_t
     task_token: Tensor | None = None  # (B,1,D) appended to the caption, if one network is trained on several tasks
     phrase_tokens: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, if the batch has spans
     outline: Tensor | None = None  # (B,1,H,W) factor of the hint at each pixel; None = 1 everywhere

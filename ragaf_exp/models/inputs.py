@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,14 @@ ALL: Keep = {}
 Encode = Callable[[Tensor], Tensor]  # images (B,3,H,W) in [-1,1] -> latents (B,C,h,w)
 
 
+@dataclass(frozen=True)
+class Source:
+    """The image that a task edits, for backbones and text encoders that were pretrained to edit images."""
+
+    image: Tensor  # (B,3,H,W) in [-1,1]
+    hole: Tensor  # (B,1,H,W), above 0 = pixels that may change
+
+
 class Inputs:
     """The default inputs: the sketch is the hint, and the denoiser takes x_t alone. Tasks override what differs.
 
@@ -24,12 +33,14 @@ class Inputs:
         uses_codec: Whether training encodes conditions or decodes predictions.
         tokens: Number of learned task tokens, one per task, of which one is appended to the caption; 0 = none.
         spread: Width of the denoiser's input, in widths of x_t.
+        has_source: Whether `source` returns an image.
     """
 
     hint_channels: int = 1
     uses_codec: bool = False
     tokens: int = 0
     spread: int = 1
+    has_source: bool = False
 
     def extra_channels(self, latent_channels: int) -> int:
         """Return the number of channels of `extra` that are concatenated to x_t; 0 if `to_denoiser` uses `extra`."""
@@ -52,6 +63,10 @@ class Inputs:
         """
         return None
 
+    def source(self, batch: Batch, keep: Keep) -> Source | None:
+        """Return the image that the task edits, laid out like the denoiser's input; None for a task without one."""
+        return None
+
     def to_denoiser(self, x_t: Tensor, t: Tensor, extra: Tensor | None) -> Tensor:
         """Lay out the denoiser's input. It may be larger than x_t: a task can place other latents at its side.
 
@@ -64,6 +79,18 @@ class Inputs:
             (B,C,h',w').
         """
         return x_t
+
+    def valid(self, x_t: Tensor, extra: Tensor | None) -> Tensor | None:
+        """Mark the cells of the denoiser's input whose content is known, for backbones that attend to those alone.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            extra: The task's encoded conditions, (B,E,h',w').
+
+        Returns:
+            (B,1,h',w') bool; None if all are.
+        """
+        return None
 
     def region_labels(self, batch: Batch) -> Tensor:
         """Lay out the labels of regions, (B,H,W) and -1 = none, as the denoiser's input."""
@@ -95,9 +122,14 @@ class BoundInputs:
 
     def extra(self, batch: Batch, keep: Keep) -> Tensor | None:
         """Encode conditions as channels next to x_t, (B,E,h,w), with this codec."""
-        return self.inputs.extra(batch, keep, self._encode)
+        return self.inputs.extra(batch, keep, self.encode)
 
-    def _encode(self, image: Tensor) -> Tensor:
+    def source(self, batch: Batch, keep: Keep) -> Source | None:
+        """Return the image that the task edits."""
+        return self.inputs.source(batch, keep)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode images (B,3,H,W) in [-1,1] as latents (B,C,h,w), without gradients."""
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             return self.codec.encode(image)
 

@@ -16,7 +16,7 @@ from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
 from ragaf_exp.models.control.base import Hint
-from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep, both
+from ragaf_exp.models.inputs import ALL, BoundInputs, Inputs, Keep, Source, both
 from ragaf_exp.models.layers import zero_module
 from ragaf_exp.models.prompts import RegionReading, outline_map, scaled, with_prompts
 from ragaf_exp.models.regions.contrast import Contrast
@@ -119,7 +119,8 @@ class Model(nn.Module):
         """
         keep = both(keep, batch.present)
         known, keep_text = batch.text, keep.get("text")
-        text = self.text(batch.captions, keep_text) if known is None else known.dropped(keep_text, batch.no_text)
+        source = self._source(batch, keep)
+        text = known.dropped(keep_text, batch.no_text) if known is not None else self._read(batch, keep_text, source)
         image, keep_hint = self.inputs.hint_image(batch, keep)
         everything = torch.ones(len(batch), dtype=torch.bool, device=batch.sketch.device)
         features = self.hint.features(image)
@@ -129,14 +130,16 @@ class Model(nn.Module):
             reading = self._reading(batch, text, keep_text)
             regions = self._regions(self.ragaf, batch, reading, features, keep_sketch)
             if batch.edits is not None:
-                regions = self._edited(regions, batch, batch.edits, features, keep_sketch, text)
+                regions = self._edited(regions, batch, batch.edits, features, keep_sketch, text, source)
         hint = self.hint(features, everything if keep_hint is None else keep_hint) if denoises else {}
         extra = self.bound.extra(batch, keep) if self.bound is not None and denoises else None
+        shown = self._encode_source(source) if denoises else None
         token = None if self.task_tokens is None or batch.task is None else self.task_tokens(batch.task)[:, None]
         phrases, crops = self._phrase_tokens(batch, text), None if self.crop_in is None else batch.crops
         return Conditioning(
-            text, hint, regions, crops=crops, phrase_tokens=phrases, extra=extra, task_token=token, outline=_outline(batch)
-        )
+            text, hint, regions, crops=crops, phrase_tokens=phrases, extra=extra, source=shown, task_token=token,
+            outline=_outline(batch),
+        )  # fmt: skip
 
     def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
         """Add stage 1's latent (B,C,h,w) to the conditioning if this stage takes it as an input."""
@@ -153,23 +156,40 @@ class Model(nn.Module):
         text, x = c.denoiser_text, self._denoiser_input(x_t, t, c)
         hint = scaled(self.hint.at(c.hint, self.backbone.inputs(x), t, text), c.outline)
         hint = self._with_extra(c, self._with_crops(c, hint))
+        valid = {"valid": self.inputs.valid(x_t, c.extra)} if self.backbone.takes_valid else {}
         if c.regions is None:
-            return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint), x_t))
+            return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint, **valid), x_t))
         ragaf, injection = self._region_path()
         tokens, fusion = ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
         injected = injection(tokens, c.regions, self._with_coarse(c, hint))
         words = injection.words(c.regions)
         if words is not None and c.task_token is not None:
             words = words.padded(c.task_token.shape[1])
-        value = self.backbone(x, t, text, injected.residuals, words, injected.modulations)
+        value = self.backbone(x, t, text, injected.residuals, words, injected.modulations, **valid)
         return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
 
     def _denoiser_input(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Tensor:
         """Lay out x_t (B,C,h,w) as the task requires, and concatenate the task's channels if the backbone takes them."""
         x = self.inputs.to_denoiser(x_t, t, c.extra)
-        if c.extra is None or self.extra_in is not None or not self.inputs.extra_channels(x_t.shape[1]):
-            return x
-        return torch.cat([x, c.extra.to(x.dtype)], dim=1)
+        if c.extra is not None and self.extra_in is None and self.inputs.extra_channels(x_t.shape[1]):
+            x = torch.cat([x, c.extra.to(x.dtype)], dim=1)
+        return x if c.source is None else torch.cat([x, c.source.to(x.dtype)], dim=1)
+
+    def _source(self, batch: Batch, keep: Keep) -> Source | None:
+        """Return the image that the task edits, if a network reads it."""
+        if self.bound is None or not (self.backbone.reads_source or self.text.reads_image):
+            return None
+        return self.bound.source(batch, keep)
+
+    def _read(self, batch: Batch, keep: Tensor | None, source: Source | None) -> Text:
+        """Encode the captions, and the edited images if the text encoder reads them."""
+        return self.text.read(batch.captions, keep, None if source is None else source.image)
+
+    def _encode_source(self, source: Source | None) -> Tensor | None:
+        """Encode the edited image as the backbone was pretrained to see it."""
+        if source is None or self.bound is None:
+            return None
+        return self.backbone.encode_source(source.image, source.hole, self.bound.encode)
 
     def _with_extra(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add the embedded channels of the task to the hint's residual at the first layer."""
@@ -235,13 +255,14 @@ class Model(nn.Module):
         return with_prompts(self.text, text, batch.edits.prompts, keep_text)
 
     def _edited(
-        self, state: RegionState, batch: Batch, edits: EditTensors, features: dict, keep_sketch: Tensor, text: Text
-    ) -> RegionState:
+        self, state: RegionState, batch: Batch, edits: EditTensors, features: dict, keep_sketch: Tensor, text: Text,
+        source: Source | None,
+    ) -> RegionState:  # fmt: skip
         """Add the regions' importance to the state, and limit the attention map to the caption."""
         state = replace(state, region_text=state.region_text[..., : text.mask.shape[1]])
         if edits.importance is None:
             return state
-        nothing = self.text(batch.captions, torch.zeros(len(batch), dtype=torch.bool, device=text.mask.device))
+        nothing = self._read(batch, torch.zeros(len(batch), dtype=torch.bool, device=text.mask.device), source)
         silent = self._regions(self._region_path()[0], batch, RegionReading(nothing), features, keep_sketch).semantics
         return replace(state, importance=edits.importance, silent=silent)
 

@@ -16,6 +16,7 @@ from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.build import build
 from ragaf_exp.config.stages import LAST, STAGES
 from ragaf_exp.core.types import Batch
+from ragaf_exp.models.inputs import ALL
 from ragaf_exp.models.model import Model
 from ragaf_exp.plan.dummies import DummyTokenizer, NullRunFolder, largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute
@@ -54,7 +55,10 @@ class DryRun:
             batch = replace(batch, latent=torch.zeros(codec.latent_shape(batch)))
         if self.cached.texts:
             with torch.no_grad():
-                batch = replace(batch, text=text(batch.captions), no_text=text([""]))
+                source = self.parts.task.source(batch, ALL) if text.reads_image else None
+                images = None if source is None else source.image
+                no_text = text([""]) if images is None else text.read([""] * items, None, images)
+                batch = replace(batch, text=text.read(batch.captions, None, images), no_text=no_text)
         return batch
 
 

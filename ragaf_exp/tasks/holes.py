@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ragaf_exp.core.types import Batch, Example, Item
-from ragaf_exp.models.inputs import Encode, Keep, present
+from ragaf_exp.models.inputs import Encode, Keep, Source, present
 from ragaf_exp.tasks.base import REGIONS, Condition, Denoised, Panel, Task, denoising_loss
 
 GIVEN, HOLE = "given", "hole"
@@ -36,7 +36,7 @@ class HoleTask(Task):
 
     columns = {"image": "image", "mask": "image", "prompt": "text", "sketch": "drawing"}
     optional = ("prompt", "sketch")
-    uses_codec = True
+    uses_codec = has_source = True
     rivals = {
         "telea": "eval.rivals.examples:telea",
         "navier_stokes": "eval.rivals.examples:navier_stokes",
@@ -88,6 +88,23 @@ class HoleTask(Task):
         """
         latent = encode(batch.conditions[GIVEN])
         return torch.cat([touched(batch.conditions[HOLE], latent), latent], dim=1) * present(keep, "image", latent)
+
+    def source(self, batch: Batch, keep: Keep) -> Source:
+        """The given image, and where it may change."""
+        given = batch.conditions[GIVEN]
+        return Source(given * present(keep, "image", given), self.painted(batch))
+
+    def valid(self, x_t: Tensor, extra: Tensor | None) -> Tensor | None:
+        """All cells but those that the hole touches.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            extra: As of `extra`, possibly behind channels of other tasks.
+
+        Returns:
+            (B,1,h',w') bool.
+        """
+        return None if extra is None else extra[:, -1 - x_t.shape[1], None] == 0
 
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
         """Sketch, hole and given image, (B,5,H,W), or the sketch alone."""

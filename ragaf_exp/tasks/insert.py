@@ -18,7 +18,7 @@ from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.data.cutout import focused
 from ragaf_exp.data.fit import fit_image
 from ragaf_exp.diffusion.base import Process
-from ragaf_exp.models.inputs import Encode, Keep, present
+from ragaf_exp.models.inputs import Encode, Keep, Source, present
 from ragaf_exp.tasks.base import Condition, Denoised, Panel, resolved
 from ragaf_exp.tasks.holes import GIVEN, HOLE, HoleTask, hidden
 
@@ -47,6 +47,8 @@ class Insert(HoleTask):
         image_hint: Give scene and object to the hint encoder too, at full resolution.
         outside: Weight of latent pixels outside the hole in the loss.
         perceptual: Weight of LPIPS between the decoded estimate of x_0 and the truth, within the hole; 0 = none.
+        dream: Power p of DREAM, which trains on inputs with the network's own error, at the cost of one more forward
+            pass per step; 0 = off.
         lpips_net: Network of that loss: squeeze, alex or vgg.
         lpips_backbone: A file of the network's ImageNet weights; "" takes torchvision's download.
         lpips_heads: A file of LPIPS's linear weights; "" takes those of the lpips package.
@@ -63,14 +65,14 @@ class Insert(HoleTask):
     def __init__(
         self, process: Process, caption_dropout: limits.Share = 0.1, sketch_dropout: limits.Share = 0.5,
         side: bool = True, collage: bool = True, focus: bool = True, image_hint: bool = True,
-        outside: limits.Share = 0.1, perceptual: limits.LossWeight = 0.0, lpips_net: str = "squeeze",
-        lpips_backbone: str = "", lpips_heads: str = "",
+        outside: limits.Share = 0.1, perceptual: limits.LossWeight = 0.0, dream: limits.Dream = 0.0,
+        lpips_net: str = "squeeze", lpips_backbone: str = "", lpips_heads: str = "",
     ):  # fmt: skip
         super().__init__(caption_dropout, sketch_dropout, image_hint, outside)
         if not (side or collage):
             raise UserError("task.side=false: the network sees no object; set task.collage=true, or task.side=true")
         self.side, self.collage, self.focus, self.spread = side, collage, focus, 1 + side
-        self.process, self.loss_weights = process, {PERCEPTUAL: perceptual}
+        self.process, self.loss_weights, self.dream = process, {PERCEPTUAL: perceptual}, dream
         self._lpips = (lpips_net, lpips_backbone, lpips_heads)
 
     @property
@@ -122,6 +124,14 @@ class Insert(HoleTask):
         thing = encode(batch.conditions[OBJECT])
         thing = F.pad(thing, (0, 0, 0, 0, 1, 0)) * present(keep, OBJECT, thing)
         return torch.cat([scene, thing], dim=3)
+
+    def source(self, batch: Batch, keep: Keep) -> Source:
+        """The scene, as the task shows it, and its hole; with `side` the object to its right."""
+        scene = super().source(self._shown(batch, keep), keep)
+        if not self.side:
+            return scene
+        thing = batch.conditions[OBJECT] * present(keep, OBJECT, scene.image)
+        return Source(torch.cat([scene.image, thing], dim=3), with_zeros(scene.hole))
 
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
         """Sketch, hole and scene | zeros, zeros and object, (B,5,H,2W), or the sketch | zeros.

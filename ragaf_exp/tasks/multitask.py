@@ -19,7 +19,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.diffusion.base import Process
-from ragaf_exp.models.inputs import Encode, Keep
+from ragaf_exp.models.inputs import Encode, Keep, Source
 from ragaf_exp.tasks.base import Condition, Denoised, Panel, Task, resolved
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Multitask(Task):
         self.parts: list[Task] = [build(option("task", n, "task.tasks"), "task.tasks", process=process) for n in tasks]
         self.shared = {"text": caption_dropout, "sketch": sketch_dropout}
         self.tokens, self.selected = len(self.parts), 0
+        self.has_source = all(part.has_source for part in self.parts)
         self.hint_channels = max(part.hint_channels for part in self.parts)
         self.metrics = tuple(partial(self._scores, task) for task in range(len(self.parts)))
 
@@ -161,6 +162,10 @@ class Multitask(Task):
             return None
         return F.pad(extra, (0, 0, 0, 0, self.extra_channels(latent_channels) - extra.shape[1], 0))
 
+    def source(self, batch: Batch, keep: Keep) -> Source | None:
+        """The image that the batch's task edits."""
+        return self._of(batch).source(batch, keep)
+
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
         """The hint of the batch's task, with zeros between the sketch and the rest."""
         image, shown = self._of(batch).hint_image(batch, keep)
@@ -186,6 +191,19 @@ class Multitask(Task):
         """
         layouts = (part.to_denoiser(x_t, t, extra) for part in self.parts)
         return next((layout for layout in layouts if layout is not x_t), x_t)
+
+    def valid(self, x_t: Tensor, extra: Tensor | None) -> Tensor | None:
+        """The known cells, by the hole of the tasks that have one; the channel is zero for all others.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            extra: As of `extra`.
+
+        Returns:
+            (B,1,h',w') bool; None if no task has a hole.
+        """
+        masks = (part.valid(x_t, extra) for part in self.parts)
+        return next((mask for mask in masks if mask is not None), None)
 
     def from_denoiser(self, prediction: Tensor, x_t: Tensor) -> Tensor:
         """The part of a prediction that belongs to x_t."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from ragaf_exp.config import limits
 from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.data.painting import fit_hints, random_hints, split_painting
-from ragaf_exp.models.inputs import Keep, present
+from ragaf_exp.models.inputs import Keep, Source, present
 from ragaf_exp.tasks.base import REGIONS, Condition, Panel, Task
 
 HINTS, HINTED = "hints", "hinted"
@@ -35,6 +35,7 @@ class Paint(Task):
     columns = {PAINTING: "image", "prompt": "text"}
     optional = ("prompt",)
     hint_channels = 5
+    has_source = True
     metrics = ("eval.painting:hint_metrics", "eval.scoring:sketch_metrics", "eval.scoring:binding_metrics")
     rivals = {"flood_fill": "eval.rivals.examples:flood_fill"}
 
@@ -82,6 +83,13 @@ class Paint(Task):
         _, hints, hinted = split_painting(inputs[PAINTING])
         hints, hinted = fit_hints(hints, hinted, item.image.shape[:2], "pad")
         return replace(item, conditions={HINTS: hints, HINTED: hinted})
+
+    def source(self, batch: Batch, keep: Keep) -> Source:
+        """The hints on white with the sketch in black, all of which changes."""
+        sketch = batch.sketch * present(keep, "sketch", batch.sketch)
+        hinted = batch.conditions[HINTED] * present(keep, HINTS, batch.sketch)
+        canvas = torch.where(hinted > 0, batch.conditions[HINTS], torch.ones_like(batch.conditions[HINTS]))
+        return Source((canvas + 1) * (1 - sketch) - 1, torch.ones_like(sketch))
 
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
         """Sketch, map of the hints and their colours, (B,5,H,W)."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example, Item
-from ragaf_exp.models.inputs import Encode, Keep, present
+from ragaf_exp.models.inputs import Encode, Keep, Source, present
 from ragaf_exp.tasks.base import REGIONS, Condition, Panel, Task
 
 GIVEN = "given"
@@ -34,7 +34,7 @@ class WhiteBalance(Task):
     columns = {"image": "image", "prompt": "text"}
     optional = ("prompt",)
     metrics = ("eval.edits:colour_metrics",)
-    uses_codec = True
+    uses_codec = has_source = True
     hint_channels = 4
     rivals = {
         "unchanged": "eval.rivals.examples:unchanged",
@@ -88,6 +88,11 @@ class WhiteBalance(Task):
         """
         latent = encode(batch.conditions[GIVEN])
         return latent * present(keep, "image", latent)
+
+    def source(self, batch: Batch, keep: Keep) -> Source:
+        """The given image, all of which changes."""
+        given = batch.conditions[GIVEN]
+        return Source(given * present(keep, "image", given), torch.ones_like(given[:, :1]))
 
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
         """Sketch and given image, (B,4,H,W)."""

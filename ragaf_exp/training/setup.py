@@ -97,7 +97,8 @@ class TrainerSetup:
 
     def _idle(self, model: Model, coarse: Model | None) -> list[nn.Module]:
         """Networks that no training step runs: stage 1's in stage 2, and encoders whose outputs are cached."""
-        encodes = self.parts.task.uses_codec or model.hint.uses_codec
+        edits = self.parts.task.has_source and model.backbone.reads_source
+        encodes = self.parts.task.uses_codec or model.hint.uses_codec or edits
         codec = self.parts.codec if self.cached.latents and not encodes else None
         text = model.text if self.cached.texts else None
         return [network for network in (coarse, codec, text) if network is not None]

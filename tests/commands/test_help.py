@@ -37,6 +37,6 @@ def test_the_list_names_every_command(capsys):
     assert all(f"  {command} " in out and summary(command) in out for command in COMMANDS)
 
 
-def test_run_help_in_a_process_of_its_own(process, tmp_path):
+def test_run_help_in_a_separate_process(process, tmp_path):
     done = process("ragaf_exp.run", "--help", cwd=tmp_path)
     assert done.returncode == 0 and "python -m ragaf_exp.run" in done.stdout and not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What a command costs or prints beside its work: compile time, library warnings, git's locks, keys of a preset."""
+"""Side costs of commands: compile time, library warnings, git's locks, keys of a preset."""
 
 from __future__ import annotations
 

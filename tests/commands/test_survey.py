@@ -1,4 +1,4 @@
-"""The survey of drawings: figures of a folder, its picture, wrong words."""
+"""The survey of drawings: figures of a folder, its picture, refused arguments."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_command_line(drawings, tmp_path, cli):
         (("drawings=[.]", "colour=red"), "colour=red"),
     ],
 )
-def test_wrong_words(words, says, refused, tmp_path, monkeypatch):
+def test_unknown_and_invalid_arguments_are_refused(words, says, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(region_survey.main, *words, says=(says,))
 

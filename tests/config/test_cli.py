@@ -1,4 +1,4 @@
-"""The command lines that train, score and report: a mistake is one line and status 2; a sweep starts by itself."""
+"""The command lines that train, score and report: a mistake is one line and status 2; a preset's sweep needs no -m."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_another_fault_keeps_its_traceback(cli):
         cli(lambda: 1 / 0)
 
 
-def test_ctrl_c_says_how_to_go_on(cli):
+def test_ctrl_c_shows_how_to_continue(cli):
     def interrupted():
         raise KeyboardInterrupt
 
@@ -339,7 +339,7 @@ def test_a_run_of_stage_1_alone_is_scored_and_sampled(cli, run_copy, drawing, tm
     assert status == 0 and (out / "stage1.png").exists() and not (out / "stage2.png").exists(), err
 
 
-def test_init_that_is_no_start(refused, tiny, run_copy, tmp_path):
+def test_an_init_that_cannot_be_started_from_is_refused(refused, tiny, run_copy, tmp_path):
     words = [*tiny, "stage=refine", f"runs={tmp_path / 'new'}", f"init={run_copy}"]
     refused(command_line, *words, "hint.width=24", says=("does not fit",))
     shutil.rmtree(run_copy / "checkpoints" / "coarse")
@@ -359,7 +359,7 @@ def test_a_kill_while_stage_1_is_copied_can_be_continued(tiny, finished, tmp_pat
     assert run(cfg).state["state"] == "done"
 
 
-def test_the_ablation_sweeps_by_itself(process, tiny, tmp_path, name="ablation"):
+def test_the_ablation_sweeps_without_the_multirun_flag(process, tiny, tmp_path, name="ablation"):
     """Without -m, as its preset says; every member has a run folder, and stage 1 is trained once for both."""
     short = ["stage.coarse.steps=1", "stage.refine.steps=1", "stage.refine.region_steps=1", "eval.test_items=2"]
     words = [w for w in tiny if w.partition("=")[0] not in {"name", *(s.partition("=")[0] for s in short)}]

@@ -276,7 +276,7 @@ def test_the_hash_is_of_all_that_a_run_computes():
     assert len({config_hash(cfg) for cfg in [same[0], *changed]}) == 6
 
 
-def test_the_hash_does_not_depend_on_how_a_default_is_said():
+def test_the_hash_does_not_depend_on_how_a_default_is_written():
     default = compose_config([])
     keys = ("stage.coarse.lr", "stage.refine.strength", "data.heldout_share", "optim.clip", "hint.width")
     output = [f"{key}={OmegaConf.select(default, key)}" for key in keys]
@@ -290,7 +290,7 @@ def test_a_config_survives_its_file(tiny, tmp_path):
     assert read == cfg and config_hash(read) == config_hash(cfg)
 
 
-def test_a_run_folder_does_not_say_where_this_host_keeps_its_cache(tmp_path):
+def test_a_run_folder_does_not_name_this_hosts_cache_folder(tmp_path):
     cfg = compose_config(["cache.folder=/a/strangers", "cache.gigabytes=3"])
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     assert load_config(tmp_path / "config.yaml").cache == {"enabled": True, "folder": "", "gigabytes": 3.0}

@@ -24,7 +24,7 @@ def fields(schema: type) -> list[tuple]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_source_says_what_an_import_says(target):
+def test_a_schema_from_source_equals_that_of_an_import(target):
     try:
         read = read_constructor(target)
     except Unreadable as why:
@@ -54,6 +54,6 @@ def test_no_heavy_library_for_a_checked_config():
 @pytest.mark.parametrize(
     "target", ["ragaf_exp.core.files.write_text", "ragaf_exp.nowhere.X", "os.system", "ragaf_exp.data"]
 )
-def test_what_is_no_class_here_is_not_read(target):
+def test_other_targets_than_classes_of_the_package_are_not_read(target):
     with pytest.raises(Unreadable):
         read_constructor(target)

@@ -25,13 +25,13 @@ from ragaf_exp.runs.folder import RunFolder
         (["backbone.head_width=0"], ("backbone.head_width=0", "4 pixels")),
     ],
 )
-def test_one_line_each_with_the_remedy(overrides, says):
+def test_each_warning_is_one_line_with_the_remedy(overrides, says):
     lines = doubts(compose_config(overrides))
     assert len(lines) == 1 and "\n" not in lines[0] and all(text in lines[0] for text in says), lines
 
 
 @pytest.mark.parametrize("overrides", [[], ["+experiment=smoke"], ["optim=adamw"], ["stage=coarse"], ["memory=4gb"]])
-def test_no_doubt_about_what_is_shipped(overrides):
+def test_shipped_options_give_no_warning(overrides):
     result = doubts(compose_config(overrides))
     assert result == [] or overrides == ["+experiment=smoke"] and all("optim.warmup" in line for line in result)
 
@@ -54,7 +54,7 @@ def test_a_run_warns_before_it_trains(tiny, tmp_path, caplog, monkeypatch):
         (["text.width=8192", "text.layers=96"], ("parameters take", "GiB", "memory.force=true")),
     ],
 )
-def test_what_reaches_nothing_or_fits_nowhere_is_refused(overrides, says, tiny, tmp_path):
+def test_settings_without_effect_or_that_do_not_fit_are_refused(overrides, says, tiny, tmp_path):
     with pytest.raises(UserError) as refusal:
         assemble(compose_config([*tiny, *overrides]), RunFolder(tmp_path))
     assert "\n" not in str(refusal.value) and all(text in str(refusal.value) for text in says)
@@ -75,7 +75,7 @@ def test_what_reaches_nothing_or_fits_nowhere_is_refused(overrides, says, tiny, 
         ("text.vocabulary=2000000000", ("text.vocabulary", "262,144")),
     ],
 )
-def test_a_range_is_said_with_its_reason(override, says):
+def test_a_range_is_reported_with_its_reason(override, says):
     with pytest.raises(UserError) as refusal:
         compose_config([override])
     assert "\n" not in str(refusal.value) and all(text in str(refusal.value) for text in says), str(refusal.value)

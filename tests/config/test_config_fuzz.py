@@ -109,7 +109,7 @@ def test_all_odd_values_are_refused_or_trained_with(option, key, small, tmp_path
 
 
 def checked(small: dict, odd: Odd) -> bool:
-    """Whether the check of the config takes the value; what it refuses, it names."""
+    """Whether the check of the config accepts the value; a refusal must name the key."""
     try:
         line = refusal(lambda: validate(changed(small, odd)))
     except Exception as error:

@@ -27,7 +27,7 @@ HOLES = {  # package -> the last version with a known hole, and which
     "tqdm": ("4.66.2", "CVE-2024-34062: an option runs code"),
     "transformers": ("5.4.0", "CVE-2026-4372, CVE-2026-5241: a model's config.json runs code"),
 }
-REQUIRED = {canonicalize_name(r.name): r for found in lowest.requirements().values() for r in found}
+REQUIRED = {canonicalize_name(r.name): r for extra in lowest.requirements().values() for r in extra}
 
 
 @pytest.mark.parametrize("name", HOLES)

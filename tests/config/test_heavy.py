@@ -30,7 +30,7 @@ def test_a_run_imports_no_compiler_and_no_quantisation():
     assert output.stdout.splitlines() == ["[]", "[]", "True True"], "nor what only evaluation and report need"
 
 
-def test_what_is_hidden_is_there_again(monkeypatch):
+def test_hidden_imports_are_restored(monkeypatch):
     monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
     with pytest.raises(ZeroDivisionError), stub_optional_imports():
         assert not gc.isenabled() and sys.modules["bitsandbytes"] is None

@@ -31,7 +31,7 @@ def test_a_path_of_any_characters_is_read_as_typed(key, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_folder_of_any_name_is_found(name, tmp_path):
+def test_a_folder_may_have_any_name(name, tmp_path):
     cfg = compose_config(["data=folder", f"data.root={tmp_path / name}", f"runs={tmp_path / name}"])
     assert (cfg.data.root, cfg.runs) == (str(tmp_path / name),) * 2
     assert compose_config(["data=folder", as_hydra_override(f"data.root={tmp_path / name}")]).data.root == cfg.data.root

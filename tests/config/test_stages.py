@@ -1,4 +1,4 @@
-"""What distinguishes one stage from another, and which a run has."""
+"""Stages: how they differ, and which of them a run has."""
 
 from __future__ import annotations
 

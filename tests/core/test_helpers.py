@@ -56,6 +56,6 @@ def test_an_interval_of_students_t():
     (r"/proc\"|/proc/\{", "ragaf_exp/core/processes.py"), (r"TORCH_FORCE_WEIGHTS_ONLY_LOAD", "ragaf_exp/core/tensors.py"),
     (r"\"---\"|\| ---", "ragaf_exp/core/markdown.py"),
 ])  # fmt: skip
-def test_one_of_each(pattern, home):
+def test_each_helper_is_used_in_one_file_only(pattern, home):
     files = [*ROOT.glob("eval/**/*.py"), *ROOT.glob("ragaf_exp/**/*.py")]
     assert [file.relative_to(ROOT).as_posix() for file in files if re.search(pattern, file.read_text())] == [home]

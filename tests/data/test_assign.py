@@ -28,9 +28,9 @@ def examples() -> Examples:
 
 def test_a_share_of_the_objects_is_assigned_by_seed_step_and_item(examples):
     split = Assigned(examples, 0.3, seed=1)
-    seen = [split.at(step, index) for step in range(5) for index in range(40)]
-    prompted = [sum(bool(edit.prompt) for edit in e.edits.regions) if e.edits else 0 for e in seen]
-    objects = [len(set(region_objects(e).tolist()) - {-1}) for e in seen]
+    assigned = [split.at(step, index) for step in range(5) for index in range(40)]
+    prompted = [sum(bool(edit.prompt) for edit in e.edits.regions) if e.edits else 0 for e in assigned]
+    objects = [len(set(region_objects(e).tolist()) - {-1}) for e in assigned]
     assert 0.25 < sum(prompted) / sum(objects) < 0.36
     assert split.at(3, 7).edits == Assigned(examples, 0.3, seed=1).at(3, 7).edits
     assert any(split.at(3, i).edits != split.at(4, i).edits for i in range(9))

@@ -1,4 +1,4 @@
-"""The disk cache's entries: they come back to the bit, damage is mended, names change with all that counts."""
+"""The disk cache's entries: they come back to the bit, damaged ones are replaced, names change with every input."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def test_an_entry_is_a_fraction_of_its_arrays(parts):
     assert len(pack(NAME, made)) < (made.sketch.nbytes + made.regions.labels.nbytes) / 20
 
 
-def test_every_field_is_kept_or_refused(parts):
-    """A new field of the dataclasses is in the entries by itself; a kind that is not, fails here."""
+def test_every_field_is_stored_or_refused(parts):
+    """A new field of the dataclasses is stored automatically; one of an unsupported type fails here."""
     assert set(KINDS.values()) == {np.ndarray, int} and {"sketch", "regions.depth", "graph.edges"} <= set(KINDS)
     made = parts(item(house()))
     with pytest.raises(TypeError):
@@ -142,7 +142,7 @@ def test_other_fields_are_a_miss(parts, monkeypatch):
 # damage
 
 
-def test_every_cut_and_every_flipped_bit_is_found_out(parts):
+def test_every_cut_and_every_flipped_bit_is_detected(parts):
     made = parts(item(house()))
     content = pack(NAME, made)
     damaged = [content[:n] for n in range(0, len(content), 3)] + [content + b"\0", content[1:]]
@@ -158,7 +158,7 @@ def test_every_cut_and_every_flipped_bit_is_found_out(parts):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign", "pickle", "another's"])
-def test_damage_is_mended(damage, parts, tmp_path):
+def test_a_damaged_entry_is_replaced(damage, parts, tmp_path):
     counting = Counting(parts)
     cache, mine, other = behind(counting, tmp_path), item(house()), item(1 - house())
     made = cache(mine)
@@ -193,9 +193,9 @@ def test_a_second_epoch_and_a_second_process_only_read(parts, tmp_path):
     first = [cache(one) for one in drawings]
     for reader in (cache, behind(counting, tmp_path)):
         for made, one in zip(first, drawings, strict=True):
-            found = reader(replace(one, key="another", caption="other words"))
-            assert_same(made, found)
-            assert (found.item.key, found.item.caption) == ("another", "other words")
+            stored = reader(replace(one, key="another", caption="other words"))
+            assert_same(made, stored)
+            assert (stored.item.key, stored.item.caption) == ("another", "other words")
     assert counting.calls == 5 and cache.computed == 5 and not list(tmp_path.rglob("*.tmp"))
 
 
@@ -243,20 +243,20 @@ def changed(value: object) -> object:
 @pytest.mark.parametrize("group", naming.GROUPS)
 def test_the_name_changes_with_every_value_of_every_option(group):
     base = compose_config([])
-    seen, wanted = {described(base)}, 1
+    names, wanted = {described(base)}, 1
     for path in sorted((CONF / group).glob("*.yaml")):
         cfg = validate(OmegaConf.create({**base, group: OmegaConf.load(path)}))
-        seen.add(described(cfg))
+        names.add(described(cfg))
         wanted += cfg[group] != base[group]
         for key, value in cfg[group].items():
             other = OmegaConf.create(OmegaConf.to_container(cfg))
             other[group][key] = changed(value)
-            seen.add(described(other))
+            names.add(described(other))
             wanted += 1
-    assert len(seen) == wanted
+    assert len(names) == wanted
 
 
-def test_the_name_does_not_hang_on_the_rest():
+def test_the_name_does_not_depend_on_the_rest():
     same = ([], ["seed=3"], ["data.size=32"], ["cache.gigabytes=2"], ["optim.clip=3"], ["graph/backend=pyg"])
     assert len({described(compose_config(words)) for words in same}) == 1
 
@@ -273,8 +273,8 @@ def test_the_name_changes_with_the_code_and_the_libraries(monkeypatch, tmp_path)
     before = described(compose_config([]))
     (tmp_path / "sketch").mkdir()
     (tmp_path / "sketch" / "new.py").write_text("LOW = 1\n")
-    for name, kept in (("PACKAGE", tmp_path), ("sources", lambda: [tmp_path / "sketch" / "new.py"])):
-        monkeypatch.setattr(naming, name, kept)
+    for name, replacement in (("PACKAGE", tmp_path), ("sources", lambda: [tmp_path / "sketch" / "new.py"])):
+        monkeypatch.setattr(naming, name, replacement)
     versions = []
     for content in ("LOW = 1\n", "LOW = 2\n"):
         (tmp_path / "sketch" / "new.py").write_text(content)
@@ -297,15 +297,15 @@ def imports(path: Path) -> set[Path]:
     return {Path(importlib.util.find_spec(name).origin) for name in mine}
 
 
-def test_the_code_that_counts_is_all_there():
+def test_all_code_that_affects_the_entries_is_hashed():
     """Whatever the options of sketch, regions and graph import is hashed, but for what computes nothing."""
     idle = {naming.PACKAGE / name for name in ("core/errors.py", "core/hub.py", "config/__init__.py")}
     targets = [OmegaConf.load(path)._target_ for group in naming.GROUPS for path in (CONF / group).glob("*.yaml")]
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     ahead = {Path(importlib.util.find_spec(target.rpartition(".")[0]).origin) for target in targets}
     while ahead:
         path = ahead.pop()
-        seen.add(path)
-        ahead |= imports(path) - seen
-    assert naming.PACKAGE / "core/types.py" in seen and len(seen) > 10
-    assert seen - idle <= set(naming.sources())
+        visited.add(path)
+        ahead |= imports(path) - visited
+    assert naming.PACKAGE / "core/types.py" in visited and len(visited) > 10
+    assert visited - idle <= set(naming.sources())

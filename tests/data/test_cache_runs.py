@@ -72,9 +72,9 @@ def test_warm_then_show_then_prune(cli, cache):
     assert status == 0 and f"{cache}: 58 entries, {size}; the limit is cache.gigabytes, {BOUND:g} by default" in out
     assert "29 entries" in out and "Drawn, Enclosed, Complete" in out and "Canny, Enclosed, Knn" in out
     assert re.search(r"oldest 20\d\d-.*newest 20\d\d-", out)
-    kept = sorted(cache.glob("*/*.graph"))
+    entries = sorted(cache.glob("*/*.graph"))
     assert f"0 entries of 0.00 MB removed, {size} left" in cli(main, "prune", f"folder={cache}")[1]
-    assert sorted(cache.glob("*/*.graph")) == kept
+    assert sorted(cache.glob("*/*.graph")) == entries
     out = cli(main, "prune", f"folder={cache}", "gigabytes=0.0011")[1]  # a block in each shard
     left = list(cache.glob("*/*.graph"))
     assert 0 < len(left) < 58 and f"{58 - len(left)} entries" in out
@@ -96,14 +96,14 @@ def test_show_without_a_cache_and_with_a_damaged_description(cli, cache, monkeyp
 
 
 def test_workers_fill_it_together(process, cli, cache):
-    """In processes of their own, as a user calls it; another process reads what they wrote."""
+    """Separate processes fill it, as a user calls the command; this process reads their entries."""
     done = process("ragaf_exp.commands.cache", "warm", f"cache.folder={cache}", *FEW, "workers=2")
     assert done.returncode == 0 and "29 items, 29 of them computed now" in done.stdout, done.stderr
     assert "warming the cache: 100%" in done.stderr and "item/s" in done.stderr
     assert "29 items, 0 of them" in cli(main, "warm", f"cache.folder={cache}", *FEW)[1]
 
 
-def test_an_interrupt_keeps_what_there_is(cache):
+def test_an_interrupt_keeps_the_entries_written_so_far(cache):
     many = [f"cache.folder={cache}", "data.size=32", "data.train=200000", "data.val=1", "data.test=1"]
     command = [sys.executable, "-m", "ragaf_exp.commands.cache", "warm", *many]
     heeds = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 - jobs in the background don't
@@ -156,7 +156,7 @@ def test_bad_data_is_one_line(cli, cache, tmp_path):
         (["warm", "cache.folder=/dev/null/cache"], ("/dev/null",)),
     ],
 )
-def test_wrong_words_are_one_line(words, says, refused):
+def test_unknown_and_invalid_arguments_are_refused_in_one_line(words, says, refused):
     refused(main, *words, says=says)
 
 

@@ -15,7 +15,7 @@ from ragaf_exp.runs.folder import RunFolder
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 50), st.integers(1, 8), st.integers(1, 30), st.integers(0, 29))
-def test_a_step_draws_from_what_is_open_whenever_it_is_asked_for(length, batch, end, first):
+def test_a_step_samples_from_the_items_open_at_that_step(length, batch, end, first):
     easy = np.random.default_rng(0).permutation(length)
     place = easy.argsort()
 

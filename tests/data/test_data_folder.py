@@ -56,7 +56,7 @@ def test_every_row_is_in_one_split(root: Path) -> None:
     assert not (files[0] & files[1] or files[0] & files[2] or files[1] & files[2])
 
 
-def test_splits_hang_on_the_file_name_alone(root: Path) -> None:
+def test_splits_depend_on_the_file_name_alone(root: Path) -> None:
     before = {item.key.partition("#")[0]: split for split in SPLITS for item in Folder(str(root)).split(split)}
     rows = [json.loads(line) for line in (root / "metadata.jsonl").read_text().splitlines()]
     write_rows(root, rows[::-2])
@@ -207,8 +207,8 @@ def test_values_out_of_range_are_named(root: Path, key: str, value: float | str)
 
 
 def test_without_a_cache_the_items_are_the_same(root: Path) -> None:
-    kept, fresh = everything(Folder(str(root))), everything(Folder(str(root), cache_mb=0))
-    assert all(np.array_equal(a.image, b.image) for a, b in zip(kept, fresh, strict=True))
+    cached, fresh = everything(Folder(str(root))), everything(Folder(str(root), cache_mb=0))
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(cached, fresh, strict=True))
 
 
 def test_captions_are_known_without_opening_an_image(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_a_cut_out_object_is_no_ink(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), dark=st.integers(0, 80), light=st.integers(170, 255))
-def test_polarity_is_found_out(seed: int, dark: int, light: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_polarity_is_detected(seed: int, dark: int, light: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     rng = np.random.default_rng(seed)
     ink = np.zeros(rng.integers(30, 90, 2), np.uint8)
     for _ in range(rng.integers(1, 8)):
@@ -189,7 +189,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files that can't be read, and what is said of each."""
+    """Files that can't be read, each with its message."""
     cases = {
         "missing": (folder / "none.png", "no such file; check the path"),
         "inside a file": (folder / "text.png" / "x.png", "no such file; check the path"),

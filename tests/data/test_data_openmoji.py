@@ -68,14 +68,14 @@ def check_items(items: list[Item], recoloured: bool, size: int = 64) -> None:
 
 def test_alone_and_scenes_of_a_made_folder(made: str) -> None:
     alone = OpenMoji(made, train=70)
-    assert sum(len(found) for found in alone.emoji.values()) == 60
+    assert sum(len(part) for part in alone.emoji.values()) == 60
     check_items(list(alone.split("train")), recoloured=False)
     assert len(alone.split("train")) == 70 and len(alone.split("test")) == len(alone.emoji["test"])
     item = alone.split("train")[0]
     assert item.caption.startswith("red thing") and len(item.objects) == 1
     for options in ({"recolour": True}, {"scenes": True}, {"scenes": True, "recolour": True}):
         source = OpenMoji(made, train=40, **options)
-        assert sum(len(found) for found in source.emoji.values()) == 54  # line-only ones can't show a colour
+        assert sum(len(part) for part in source.emoji.values()) == 54  # line-only ones can't show a colour
         check_items(list(source.split("train")), "recolour" in options)
 
 

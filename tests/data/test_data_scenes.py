@@ -78,7 +78,7 @@ def test_captions_are_known_without_drawing(monkeypatch: pytest.MonkeyPatch) -> 
     source = Scenes(size=16, seed=3, train=20, val=5, test=5)
     wanted = {name: [item.caption for item in source.split(name)] for name in ("train", "val", "test")}
     monkeypatch.setattr(Scenes, "_draw", lambda *_: pytest.fail("drawn"))
-    assert all(source.split(name).captions(99) == told for name, told in wanted.items())
+    assert all(source.split(name).captions(99) == captions for name, captions in wanted.items())
     assert source.split("train").captions(4) == wanted["train"][:4]
 
 

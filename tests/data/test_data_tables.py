@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def captions(folder: Folder) -> dict[str, str]:
-    """By file name, over all splits."""
+    """Captions of all splits by file name."""
     return {item.key.partition("#")[0]: item.caption for split in SPLITS for item in folder.split(split)}
 
 
@@ -169,7 +169,7 @@ def test_one_subfolder_of_train_is_split_by_hash(root: Path) -> None:
         ("a.b.png", "A.B.png"),
     ],
 )
-def test_names_of_other_systems_are_found(tmp_path: Path, disk: str, named: str) -> None:
+def test_file_names_of_other_systems_are_resolved(tmp_path: Path, disk: str, named: str) -> None:
     save(tmp_path / disk)
     save(tmp_path / "drawings" / disk)
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": named, "text": "a"}))
@@ -178,7 +178,7 @@ def test_names_of_other_systems_are_found(tmp_path: Path, disk: str, named: str)
     assert folder.split("train")[0].drawing is not None
 
 
-def test_what_is_meant_twice_is_named_and_not_guessed(tmp_path: Path) -> None:
+def test_an_ambiguous_name_is_reported_and_not_guessed(tmp_path: Path) -> None:
     for name in ("p.PNG", "P.png", "q.jpg"):
         save(tmp_path / name)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "p.png", "text": ""}\n{"file_name": "q.png", "text": ""}')

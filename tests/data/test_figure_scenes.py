@@ -31,9 +31,9 @@ def test_an_item_is_what_its_caption_says(index):
 
 
 def test_the_images_show_every_colour():
-    """The same code that scores samples reads the captions' colours back from the images."""
-    found = [bound.correct for item in Figures(test=64).split("test") for bound in bindings(item.image, item) or []]
-    assert len(found) > 150 and np.mean(found) > 0.99
+    """The code that scores samples detects the captions' colours in the images."""
+    correct = [bound.correct for item in Figures(test=64).split("test") for bound in bindings(item.image, item) or []]
+    assert len(correct) > 150 and np.mean(correct) > 0.99
 
 
 def test_items_depend_on_seed_split_and_index_alone():

@@ -37,9 +37,9 @@ def test_every_area_has_the_colour_and_the_place_of_its_phrase(folder):
     fills = set()
     for item in source.split("train"):
         assert 1 <= len(item.objects) <= 2
-        for thing, found in zip(item.objects, bindings(item.image, item), strict=True):
+        for thing, binding in zip(item.objects, bindings(item.image, item), strict=True):
             phrase = item.caption[slice(*thing.span)]
-            assert found.correct and thing.colour in phrase and thing.shape in phrase and phrase.startswith(("a ", "an "))
+            assert binding.correct and thing.colour in phrase and thing.shape in phrase and phrase.startswith(("a ", "an "))
             assert place_name(item.object_map == thing.label) == thing.shape
             fills.add(phrase.split()[1])
     assert {"striped", "dotted", "shaded"} < fills
@@ -91,5 +91,5 @@ def test_a_wrong_folder_is_one_line(root, says, tmp_path, monkeypatch):
 
 def test_openmoji_line_art_in_the_layout_that_it_ships_in(shared_data):
     items = LineArt(str(shared_data / "openmoji72" / "black")).split("test")
-    found = [b.correct for item in (items[i] for i in range(40)) for b in bindings(item.image, item)]
-    assert len(found) >= 40 and np.mean(found) >= 0.97
+    correct = [b.correct for item in (items[i] for i in range(40)) for b in bindings(item.image, item)]
+    assert len(correct) >= 40 and np.mean(correct) >= 0.97

@@ -93,7 +93,7 @@ def saved(path: Path, values: np.ndarray) -> Path:
 
 
 def conventions(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Write one hole in every convention: name -> (file, what has to be given)."""
+    """Write one hole in every convention: name -> (file, arguments needed to read it)."""
     grey = np.where(HOLE, 255, 0).astype(np.uint8)
     colour = np.full((40, 60, 3), (90, 120, 40), np.uint8)
     erased = np.dstack([colour, np.where(HOLE, 0, 255).astype(np.uint8)])
@@ -122,7 +122,7 @@ def test_every_convention_is_the_same_hole(tmp_path, caplog):
             assert result.assumed in caplog.text and "\n" not in result.assumed
 
 
-def test_soft_edges_are_cut_and_said(tmp_path):
+def test_soft_edges_are_cut_at_one_half_and_reported(tmp_path):
     import cv2
 
     soft = cv2.GaussianBlur(np.where(HOLE, 255, 0).astype(np.uint8), (0, 0), 3)
@@ -142,7 +142,7 @@ def test_a_large_hole_in_the_middle_is_not_inverted_by_guess(tmp_path):
     assert read_mask(saved(tmp_path / "m.png", hole)).hole.mean() == pytest.approx(0.64)
 
 
-def test_wrong_ways_to_ask(tmp_path):
+def test_invalid_conventions_and_missing_files_are_refused(tmp_path):
     path = saved(tmp_path / "m.png", np.zeros((8, 8), np.uint8))
     with pytest.raises(UserError, match="no alpha channel"):
         read_mask(path, "transparent")

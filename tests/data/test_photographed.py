@@ -128,10 +128,10 @@ def test_real_drawings_are_read_as_before(shared_data: Path, monkeypatch: pytest
         + sorted((shared_data / "sketchy/sketch").rglob("*.png"))[::12]
         + sorted((shared_data / "scribbles").glob("*.png"))
     )
-    found = [read_drawing(path) for path in paths]
+    drawings = [read_drawing(path) for path in paths]
     monkeypatch.setattr(images, "find_ground", lambda *_: None)
     monkeypatch.setattr(images, "without_ruling", lambda strokes: strokes)
-    for path, one in zip(paths, found, strict=True):
+    for path, one in zip(paths, drawings, strict=True):
         assert overlap(one, read_drawing(path)) > 0.99, path
 
 

@@ -28,7 +28,7 @@ COUNT = 9
 
 
 def write(root: Path, seed: int = 0, caption: str = "a picture of {}") -> Path:
-    """COUNT pictures with captions and drawings, of a size that does not hang on their content."""
+    """COUNT pictures with captions and drawings, in files whose size does not depend on their content."""
     for folder in (root, root / "drawings"):
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(COUNT):

@@ -14,7 +14,7 @@ SIDE = 32
 
 
 class Ramps(list):
-    """Items whose picture tells where each pixel came from: its column in red, its row in green."""
+    """Items whose picture encodes where each pixel came from: its column in red, its row in green."""
 
     def __init__(self, count: int):
         row, column = np.mgrid[:SIDE, :SIDE]

@@ -67,7 +67,7 @@ def test_the_last_step_is_pure_noise(schedule):
 
 
 def test_prediction_types_agree_where_x0_is_right():
-    """The same estimate of x0, said in three ways, has the same weighted error."""
+    """An estimate of x0 has the same weighted error in all three parametrisations."""
     x0, noise = pictures(1)
     guess = x0 + 0.1 * pictures(2)[1]
     t = torch.tensor([5, 400, 900])
@@ -77,8 +77,8 @@ def test_prediction_types_agree_where_x0_is_right():
         abar = process.abar[t][:, None, None, None]
         x_t = process.add_noise(x0, noise, t)
         implied = (x_t - abar.sqrt() * guess) / (1 - abar).sqrt()  # the noise that the guess of x0 implies
-        said = process.target(guess, implied, t)
-        error = (said - process.target(x0, noise, t)).square().mean((1, 2, 3))
+        prediction = process.target(guess, implied, t)
+        error = (prediction - process.target(x0, noise, t)).square().mean((1, 2, 3))
         errors.append(process.weight(t) * error)
     torch.testing.assert_close(errors[0], errors[1], rtol=1e-4, atol=0)
     torch.testing.assert_close(errors[0], errors[2], rtol=1e-4, atol=0)

@@ -97,5 +97,5 @@ class Images:
 def test_the_sampler_follows_a_flow_to_its_end(strength):
     x_0, noise = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     coarse = None if strength == 1 else torch.randn(2, 3, 4, 4)
-    found, _ = Sampler(Flow(), "euler", steps=5).sample(KnowsTheAnswer(x_0), Images(), noise, coarse, strength)
-    torch.testing.assert_close(found, x_0, rtol=1e-4, atol=1e-4)
+    sampled, _ = Sampler(Flow(), "euler", steps=5).sample(KnowsTheAnswer(x_0), Images(), noise, coarse, strength)
+    torch.testing.assert_close(sampled, x_0, rtol=1e-4, atol=1e-4)

@@ -25,7 +25,7 @@ SHAPE = (3, 4, 5)
 
 
 def batch_of(count: int) -> Batch:
-    """A batch of which only its size is looked at."""
+    """A batch of which only the size is used."""
     nothing = torch.zeros(count, 1)
     return Batch([str(i) for i in range(count)], [""] * count, nothing, *[nothing] * 6)
 
@@ -36,13 +36,13 @@ def seeded(count: int, seed: int) -> torch.Tensor:
 
 @dataclass
 class Oracle:
-    """Knows x0, and says it in the way that the diffusion asks for; remembers what it was asked."""
+    """A network that knows x0 and predicts it in the process's parametrisation; records its inputs."""
 
     process: Diffusion
     x0: torch.Tensor
 
     def __post_init__(self) -> None:
-        self.asked: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def condition(self, batch, keep):
         return "conditions"
@@ -51,7 +51,7 @@ class Oracle:
         return conditions
 
     def denoise(self, x_t, t, conditions):
-        self.asked.append((x_t, t))
+        self.calls.append((x_t, t))
         abar = self.process.abar[t.long()][:, None, None, None].to(x_t.dtype)
         noise = (x_t - abar.sqrt() * self.x0) / (1 - abar).sqrt()
         v = abar.sqrt() * noise - (1 - abar).sqrt() * self.x0
@@ -66,11 +66,11 @@ def test_the_right_prediction_leads_to_x0(scheduler, prediction, steps, strength
     process = Diffusion(prediction=prediction, zero_terminal_snr=prediction != "eps")
     oracle = Oracle(process, seeded(3, 1).clamp(-1, 1))
     coarse = seeded(3, 2).clamp(-1, 1) if strength < 1 else None
-    found, _ = Sampler(process, scheduler, steps).sample(oracle, batch_of(3), seeded(3, 3), coarse, strength)
-    assert len(oracle.asked) == max(1, round(steps * strength))
+    sampled, _ = Sampler(process, scheduler, steps).sample(oracle, batch_of(3), seeded(3, 3), coarse, strength)
+    assert len(oracle.calls) == max(1, round(steps * strength))
     rounding = 5e-2 if prediction == "eps" and steps * strength <= 1 else 5e-3  # the last steps say little of x0
-    torch.testing.assert_close(found, oracle.x0, atol=rounding, rtol=0)
-    times = [float(t[0]) for _, t in oracle.asked]
+    torch.testing.assert_close(sampled, oracle.x0, atol=rounding, rtol=0)
+    times = [float(t[0]) for _, t in oracle.calls]
     assert times == sorted(times, reverse=True) and len(set(times)) == len(times)
 
 
@@ -80,7 +80,7 @@ def test_stage_2_starts_from_the_coarse_latent_noised_to_its_strength(scheduler)
     oracle = Oracle(process, seeded(2, 1))
     coarse, noise = seeded(2, 2), seeded(2, 3)
     Sampler(process, scheduler, 10).sample(oracle, batch_of(2), noise, coarse, 0.5)
-    x_t, t = oracle.asked[0]
+    x_t, t = oracle.calls[0]
     assert 450 <= float(t[0]) <= 550, "half of the schedule"
     torch.testing.assert_close(x_t, process.add_noise(coarse, noise, t.long()), atol=2e-2, rtol=0)
 
@@ -89,15 +89,15 @@ def test_stage_2_starts_from_the_coarse_latent_noised_to_its_strength(scheduler)
 def test_at_full_strength_the_coarse_latent_is_forgotten(scheduler):
     process = Diffusion()
     sampler = Sampler(process, scheduler, 5)
-    found = []
+    starts = []
     for coarse in (None, seeded(2, 2), seeded(2, 4)):
         oracle = Oracle(process, seeded(2, 1))
         sampler.sample(oracle, batch_of(2), seeded(2, 3), coarse, 1.0)
-        x_t, t = oracle.asked[0]
+        x_t, t = oracle.calls[0]
         assert float(t[0]) == 999
         torch.testing.assert_close(x_t, seeded(2, 3), atol=1e-2, rtol=1e-2)  # pure noise
-        found.append(x_t)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+        starts.append(x_t)
+    assert torch.equal(starts[0], starts[1]) and torch.equal(starts[0], starts[2])
 
 
 class Conditional:
@@ -124,19 +124,19 @@ class Conditional:
 def test_guidance_is_the_two_condition_formula_and_its_weights_sum_to_one(text, sketch):
     sampler = Sampler(Diffusion(), steps=1, guidance=text, sketch_guidance=sketch)
     model = Conditional()
-    found, first = sampler.sample(model, batch_of(2), seeded(2, 0))
+    sampled, first = sampler.sample(model, batch_of(2), seeded(2, 0))
     none, drawn, both = -0.4, 0.2, 0.7
     wanted = none + sketch * (drawn - none) + text * (both - drawn)
-    torch.testing.assert_close(found, torch.full_like(found, wanted), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(sampled, torch.full_like(sampled, wanted), atol=1e-4, rtol=1e-4)
     assert first == (True, True), "the conditioning handed on is the one with both"
     assert sum(weight for weight, _ in sampler._conditions(model, batch_of(2))) == pytest.approx(1)
 
 
 def test_guidance_of_one_is_the_plain_conditional_prediction():
     model = Conditional()
-    found, _ = Sampler(Diffusion(), steps=4).sample(model, batch_of(2), seeded(2, 0))
+    sampled, _ = Sampler(Diffusion(), steps=4).sample(model, batch_of(2), seeded(2, 0))
     assert model.passes == 4, "nothing else is computed"
-    assert torch.equal(found, torch.full_like(found, 0.7))
+    assert torch.equal(sampled, torch.full_like(sampled, 0.7))
     model = Conditional()
     Sampler(Diffusion(), steps=4, guidance=3.0).sample(model, batch_of(2), seeded(2, 0))
     assert model.passes == 8
@@ -201,9 +201,9 @@ def test_stages_seeds_and_strengths_differ(loaded):
     other = pipeline(batch)
     pipeline.seed -= 1
     assert not torch.equal(other.stage1, first.stage1)
-    pipeline.strength, kept = 0.4, pipeline.strength
+    pipeline.strength, strength = 0.4, pipeline.strength
     near = pipeline(batch)
-    pipeline.strength = kept
+    pipeline.strength = strength
     assert torch.equal(near.stage1, first.stage1) and not torch.equal(near.stage2, first.stage2)
 
 

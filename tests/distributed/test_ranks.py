@@ -32,8 +32,8 @@ def launch(argv, count=2):
     children = []
     for rank in range(count):
         if (child := os.fork()) == 0:
-            told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            os.environ.update({key: str(value) for key, value in told.items()})
+            env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            os.environ.update({key: str(value) for key, value in env.items()})
             os.dup2(os.open(f"{place}/rank{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
             sys.argv[1:] = argv
             status = 1
@@ -98,7 +98,7 @@ def test_two_processes_train_evaluate_and_continue(story):
     assert "continuing from step 4 of 5" in story["said"][0]
 
 
-def test_the_first_alone_writes_and_speaks(story):
+def test_only_the_first_process_writes_and_logs(story):
     result = rows(story["folder"])
     steps = [(row["stage"], row["step"]) for row in result if "loss" in row]
     assert steps == [*(("coarse", i) for i in (1, 2, 3)), *(("refine", i) for i in (1, 2, 3, 4, 5))]

@@ -64,7 +64,7 @@ def story(words, tmp_path_factory) -> dict:
 
 @pytest.fixture(scope="module")
 def alone(words, tmp_path_factory) -> Path:
-    """The same run by one process."""
+    """A run of one process with these overrides."""
     return run(compose_config([*words, f"runs={tmp_path_factory.mktemp('alone')}"])).path
 
 
@@ -123,8 +123,8 @@ def group(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["device", "cpu", "off"])
-def test_the_average_wherever_it_lies(group, place):
-    """As of the model that is not sharded: followed, handed over whole, and taken up again."""
+def test_the_average_on_every_device(group, place):
+    """It equals the average of the model that is not sharded: updated, gathered whole, and loaded again."""
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 1))
     plain[1].bias.requires_grad_(False)

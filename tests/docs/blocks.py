@@ -61,6 +61,8 @@ def fill(folder: Path, run: Path) -> None:
         shutil.copytree(run, folder / "runs" / name / "1")
         shutil.copytree(run, folder / "runs" / name / "2")
     _drawing(folder / "drawing.png", "black", 64)
+    (folder / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "house.png", folder / "docs")
     (folder / "prompts.csv").write_text("sketch,prompt\ndrawing.png,a red circle\n")
     for name in ("photos", "samples", "training", "sketches", "drawings", "masks"):
         (folder / name).mkdir()

@@ -8,7 +8,7 @@ from eval.metrics.distances import frechet, moments
 from ragaf_exp.commands.benches import evaluation
 
 
-def test_the_distance_is_timed_beside_its_reference(monkeypatch):
+def test_the_distance_is_timed_next_to_its_reference(monkeypatch):
     compared = []
     usual = evaluation._by_eigenvalues
 
@@ -24,7 +24,7 @@ def test_the_distance_is_timed_beside_its_reference(monkeypatch):
     assert value == pytest.approx(frechet(*moments(first), *moments(second)), rel=1e-3), "the same quantity"
 
 
-def test_sketch_fidelity_is_timed_beside_its_reference(monkeypatch):
+def test_sketch_fidelity_is_timed_next_to_its_reference(monkeypatch):
     monkeypatch.setattr(evaluation, "COUNT", 4)
     monkeypatch.setattr(evaluation, "SIDE", 64)
     rows = evaluation.sketch_fidelity()

@@ -1,4 +1,4 @@
-"""CLIP scores of image sets, with a small random model and with one that knows colours."""
+"""CLIP scores of image sets, with a small random model and with one that embeds colours."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
 
 
 class ColourClip:
-    """Sees the mean colour of what is not FILL, and reads a phrase's first word as one."""
+    """Embeds an image as the mean colour outside FILL, and a phrase as the colour that its first word names."""
 
     mean = FILL
 
     def images(self, pictures: Iterable[np.ndarray], total: int | None = None) -> np.ndarray:
-        seen = [p[(p != FILL).any(-1)].mean(0) for p in pictures]
-        return np.array(seen).reshape(-1, 3)
+        means = [p[(p != FILL).any(-1)].mean(0) for p in pictures]
+        return np.array(means).reshape(-1, 3)
 
     def texts(self, captions: Sequence[str]) -> np.ndarray:
         return np.array([COLOURS[c.split()[0].lower()] for c in captions], float).reshape(-1, 3)
@@ -50,16 +50,16 @@ class ColourClip:
 
 
 def test_scores_are_those_of_the_pairs(clip):
-    found = caption_scores(clip, IMAGES, CAPTIONS)
-    seen, read = clip.images(IMAGES), clip.texts(CAPTIONS)
-    assert found.values["clip_score"] == pytest.approx(clip_scores(seen, read), abs=1e-4)
-    every = {round(v, 3) for text in read for v in clip_scores(seen, np.stack([text] * 4))}
-    assert {round(v, 3) for v in found.values["clip_score_shuffled"]} <= every
-    assert max(found.values["clip_score"] + found.values["clip_score_shuffled"]) > 0, "or nothing was tested"
-    facts = found.facts["clip_score"]
+    scores = caption_scores(clip, IMAGES, CAPTIONS)
+    image_features, text_features = clip.images(IMAGES), clip.texts(CAPTIONS)
+    assert scores.values["clip_score"] == pytest.approx(clip_scores(image_features, text_features), abs=1e-4)
+    every = {round(v, 3) for text in text_features for v in clip_scores(image_features, np.stack([text] * 4))}
+    assert {round(v, 3) for v in scores.values["clip_score_shuffled"]} <= every
+    assert max(scores.values["clip_score"] + scores.values["clip_score_shuffled"]) > 0, "or nothing was tested"
+    facts = scores.facts["clip_score"]
     assert facts["score"] == "100 max(cos, 0)" and facts["truncated_captions"] == 0
     assert facts["network_checksum"] == clip.checksum
-    assert found.facts["clip_score_shuffled"]["seed"] == 0
+    assert scores.facts["clip_score_shuffled"]["seed"] == 0
 
 
 def test_the_floor_is_another_caption(clip, monkeypatch):
@@ -67,8 +67,8 @@ def test_the_floor_is_another_caption(clip, monkeypatch):
     eye = {" ".join(c.lower().split()): row for c, row in zip(CAPTIONS[:3], np.eye(3), strict=True)}
     monkeypatch.setattr(clip, "texts", lambda captions: np.stack([eye[" ".join(c.lower().split())] for c in captions]))
     features = np.eye(3)[[0, 1, 2, 0]]
-    found = caption_scores(clip, IMAGES, CAPTIONS, features=features)
-    assert found.values == {"clip_score": [100.0] * 4, "clip_score_shuffled": [0.0] * 4}
+    scores = caption_scores(clip, IMAGES, CAPTIONS, features=features)
+    assert scores.values == {"clip_score": [100.0] * 4, "clip_score_shuffled": [0.0] * 4}
 
 
 def test_the_floor_is_the_same_for_the_same_seed(clip):
@@ -78,22 +78,22 @@ def test_the_floor_is_the_same_for_the_same_seed(clip):
     assert values[0] == values[1] and any(v != values[0] for v in values[2:])
 
 
-def test_what_has_no_caption_and_no_other_is_told(clip):
-    found = caption_scores(clip, IMAGES, ["a dog", " ", "a Dog", "a dog "])
-    assert found.values["clip_score"][1] is None and found.values["clip_score"][0] is not None
-    assert found.values["clip_score_shuffled"] == [None] * 4
-    assert found.facts["clip_score"]["without_caption"] == 1
-    assert found.facts["clip_score_shuffled"]["left_out"] == 3
+def test_images_without_a_caption_or_another_one_are_counted(clip):
+    scores = caption_scores(clip, IMAGES, ["a dog", " ", "a Dog", "a dog "])
+    assert scores.values["clip_score"][1] is None and scores.values["clip_score"][0] is not None
+    assert scores.values["clip_score_shuffled"] == [None] * 4
+    assert scores.facts["clip_score"]["without_caption"] == 1
+    assert scores.facts["clip_score_shuffled"]["left_out"] == 3
     assert caption_scores(clip, [], []).values == {"clip_score": [], "clip_score_shuffled": []}
 
 
 def test_scores_become_figures(clip):
     rows = [ItemRow(str(i)) for i in range(4)]
-    found = caption_scores(clip, IMAGES, CAPTIONS)
-    for name, values in found.values.items():
+    scores = caption_scores(clip, IMAGES, CAPTIONS)
+    for name, values in scores.values.items():
         add_values(rows, name, values)
-    entry = figure_of(rows, "clip_score", higher_is_better=True, **found.facts["clip_score"])
-    assert entry["n"] == 4 and entry["value"] == pytest.approx(np.mean(found.values["clip_score"]))
+    entry = figure_of(rows, "clip_score", higher_is_better=True, **scores.facts["clip_score"])
+    assert entry["n"] == 4 and entry["value"] == pytest.approx(np.mean(scores.values["clip_score"]))
 
 
 def test_lazy_sets_score_as_arrays_do(clip, tmp_path):
@@ -107,13 +107,13 @@ def test_lazy_sets_score_as_arrays_do(clip, tmp_path):
 def test_directions_of_edits(clip):
     after = [photo(9), IMAGES[1].copy(), photo(10), photo(11)]
     captions = ["a green star", "a dog on sand", "two dogs", "a blue star"]
-    found = edit_scores(clip, IMAGES, after, CAPTIONS, captions)
+    scores = edit_scores(clip, IMAGES, after, CAPTIONS, captions)
     wanted = directional_scores(clip.images(IMAGES), clip.images(after), clip.texts(CAPTIONS), clip.texts(captions))
-    right = found.values["clip_directional"]
+    right = scores.values["clip_directional"]
     assert right[1] == 0.0, "what was not edited moved in no direction"
     assert np.delete(right, 1) == pytest.approx(np.delete(wanted, 1), abs=1e-4)
-    assert found.facts["clip_directional"]["unchanged_images"] == 1
-    assert found.values["clip_directional_shuffled"][0] != pytest.approx(right[0], abs=1e-4)
+    assert scores.facts["clip_directional"]["unchanged_images"] == 1
+    assert scores.values["clip_directional_shuffled"][0] != pytest.approx(right[0], abs=1e-4)
     back = edit_scores(clip, after, IMAGES, captions, CAPTIONS).values["clip_directional"]
     assert back == pytest.approx(right, abs=1e-4)
     against = edit_scores(clip, after, IMAGES, CAPTIONS, captions).values["clip_directional"]
@@ -121,16 +121,16 @@ def test_directions_of_edits(clip):
 
 
 def test_rounding_in_an_embedding_is_no_edit(clip, monkeypatch):
-    """The same picture in another batch comes out a little different: fp16 in the third digit."""
+    """Embeddings of one picture differ slightly between batches: with fp16 in the third digit."""
     own = clip.images
 
     def shaken(pictures: Iterable[np.ndarray], total: int | None = None) -> np.ndarray:
-        seen = own(pictures, total)
-        return seen + 1e-3 * np.random.default_rng(0).normal(size=seen.shape)
+        features = own(pictures, total)
+        return features + 1e-3 * np.random.default_rng(0).normal(size=features.shape)
 
     monkeypatch.setattr(clip, "images", shaken)
-    found = edit_scores(clip, IMAGES, [image.copy() for image in IMAGES], CAPTIONS, list("abcd"))
-    assert found.values["clip_directional"] == [0.0] * 4
+    scores = edit_scores(clip, IMAGES, [image.copy() for image in IMAGES], CAPTIONS, list("abcd"))
+    assert scores.values["clip_directional"] == [0.0] * 4
 
 
 def scene(colours: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -148,13 +148,13 @@ def test_regions_of_a_true_and_of_a_swapped_image():
     true, labels = scene(["red", "green", "blue"])
     swapped, _ = scene(["green", "red", "blue"])
     known = PhraseRegions(phrases, [0, 1, 2], labels=labels)
-    found = region_scores(ColourClip(), [true, swapped], [known, known])
-    assert found.values["region_clip_accuracy"] == [[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
-    assert found.values["region_clip_chance"] == [[pytest.approx(1 / 3)] * 3] * 2
-    assert found.facts["region_clip_accuracy"] == {"network": "colours", "left_out_regions": 0}
+    scores = region_scores(ColourClip(), [true, swapped], [known, known])
+    assert scores.values["region_clip_accuracy"] == [[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
+    assert scores.values["region_clip_chance"] == [[pytest.approx(1 / 3)] * 3] * 2
+    assert scores.facts["region_clip_accuracy"] == {"network": "colours", "left_out_regions": 0}
     boxes = [[4, 16, 21, 33], [24, 16, 41, 33], [44, 16, 61, 33]]
     by_box = region_scores(ColourClip(), [true, swapped], [PhraseRegions(phrases, [0, 1, 2], boxes=boxes)] * 2)
-    assert by_box.values == found.values
+    assert by_box.values == scores.values
 
 
 def test_regions_that_cannot_be_ranked_are_left_out_and_counted():
@@ -165,22 +165,22 @@ def test_regions_that_cannot_be_ranked_are_left_out_and_counted():
         PhraseRegions(["red star", "green dog", "red star"], [2, 1, 0], labels=labels),
         PhraseRegions(["red star"], [], labels=labels),
     ]
-    found = region_scores(ColourClip(), [image] * 4, regions)
-    accuracy, chance = found.values.values()
+    scores = region_scores(ColourClip(), [image] * 4, regions)
+    accuracy, chance = scores.values.values()
     assert accuracy[0] == [1.0, None, pytest.approx(0.5)], "blue is as near to red as to green"
     assert accuracy[1] is None and accuracy[3] is None
     assert accuracy[2] == [1.0, 1.0, pytest.approx(0.5)], "two stars of one colour share their phrase"
     assert chance == [[0.5, None, 0.5], None, [0.5, 0.5, 0.5], None]
-    assert found.facts["region_clip_accuracy"]["left_out_regions"] == 4
+    assert scores.facts["region_clip_accuracy"]["left_out_regions"] == 4
 
 
-def test_regions_with_a_network_and_kept_embeddings(clip, tmp_path, monkeypatch):
+def test_regions_with_a_network_and_cached_embeddings(clip, tmp_path, monkeypatch):
     image, labels = scene(["red", "green", "blue"])
     known = PhraseRegions(["red star", "green dog", "blue cat"], [0, 1, 2], labels=labels)
-    found = region_scores(clip, [image, photo(3, 48, 64)], [known, known], cache_folder=tmp_path)
-    assert found == region_scores(clip, [image, photo(3, 48, 64)], [known, known])
+    scores = region_scores(clip, [image, photo(3, 48, 64)], [known, known], cache_folder=tmp_path)
+    assert scores == region_scores(clip, [image, photo(3, 48, 64)], [known, known])
     monkeypatch.setattr(clip, "embed", lambda batch: pytest.fail("embedded again"))
-    assert found == region_scores(clip, [image, photo(3, 48, 64)], [known, known], cache_folder=tmp_path)
+    assert scores == region_scores(clip, [image, photo(3, 48, 64)], [known, known], cache_folder=tmp_path)
     assert region_scores(clip, [], [], cache_folder=tmp_path).values["region_clip_accuracy"] == []
 
 

@@ -61,17 +61,17 @@ def test_batches_and_repetition_change_nothing(clip, files):
     assert clip.images([]).shape == clip.texts([]).shape == (0, 32)
 
 
-def test_features_can_be_kept(clip, tmp_path):
-    kept = features_of(ImageSet.arrays(IMAGES), clip, tmp_path)
-    np.testing.assert_allclose(kept, clip.images(IMAGES), atol=1e-5)
+def test_features_can_be_cached(clip, tmp_path):
+    features = features_of(ImageSet.arrays(IMAGES), clip, tmp_path)
+    np.testing.assert_allclose(features, clip.images(IMAGES), atol=1e-5)
 
 
 @pytest.mark.parametrize(("precision", "near"), [("bf16", 0.05), ("fp16", 0.01)])
 def test_low_precision_comes_near(clip, files, precision, near):
     low = Clip(**files, device="cpu", precision=precision)
     assert low.texts(CAPTIONS).dtype == np.float32
-    for found, wanted in ((low.images(IMAGES), clip.images(IMAGES)), (low.texts(CAPTIONS), clip.texts(CAPTIONS))):
-        assert 0 < np.abs(found - wanted).max() < near * np.abs(wanted).max()
+    for computed, wanted in ((low.images(IMAGES), clip.images(IMAGES)), (low.texts(CAPTIONS), clip.texts(CAPTIONS))):
+        assert 0 < np.abs(computed - wanted).max() < near * np.abs(wanted).max()
     assert low.name != clip.name, "features of both are never mistaken for each other in a cache"
 
 
@@ -83,7 +83,7 @@ def test_loading_leaves_the_process_as_it_was(files):
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
-def test_what_stands_beside_a_figure(clip, files):
+def test_facts_stored_with_a_figure(clip, files):
     facts = clip.facts()
     assert facts["network_checksum"] == checksum(Path(files["pretrained"]))
     assert facts["pretrained"] == "tiny.safetensors" and facts["precision"] == "fp32"
@@ -151,17 +151,17 @@ def test_wrong_weights_are_refused(make, says, files, tmp_path):
 
 
 def test_open_clips_second_attempt_is_safe_too(files, tmp_path, monkeypatch):
-    """Where torch.load raises TypeError open_clip calls it without weights_only, which was not the default once."""
-    seen = []
+    """If torch.load raises TypeError, open_clip calls it without weights_only, which was once not its default."""
+    calls = []
 
     def load(*_: Any, **options: Any) -> None:
-        seen.append((options.get("weights_only"), os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")))
+        calls.append((options.get("weights_only"), os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")))
         raise TypeError("weights_only")
 
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(UserError):
         Clip(config=files["config"], pretrained=str(pickled(tmp_path)), device="cpu")
-    assert seen == [(True, "1"), (None, "1")]
+    assert calls == [(True, "1"), (None, "1")]
 
 
 def test_a_hubs_config_says_how_images_are_prepared(clip, files, tmp_path):
@@ -252,7 +252,7 @@ def test_a_failed_download_is_unavailable(offline, monkeypatch):
 
 
 def test_a_cached_tag_needs_no_network(offline):
-    """And OpenAI's weights get the activation that they were trained with, under either name."""
+    """OpenAI's weights also get the activation that they were trained with, under either name."""
     folder = offline / "models--timm--vit_base_patch32_clip_224.openai"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("abc")

@@ -44,17 +44,17 @@ def photos() -> ImageSet:
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_photos(photos, kind):
-    found = scores(photos, DAMAGES[kind])
-    assert not failures(found, DAMAGES[kind]), table(found, DAMAGES[kind])
+    values = scores(photos, DAMAGES[kind])
+    assert not failures(values, DAMAGES[kind]), table(values, DAMAGES[kind])
 
 
 @pytest.mark.parametrize("folder", ["sketchy/photo", "coco_mini/val2017"])
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_real_photos(shared_data, folder, kind):
     images = ImageSet.folder(shared_data / folder, 256)[::8][:12]
-    found = scores(images, DAMAGES[kind])
-    assert set(found) == set(measured()) - {"lpips", "fd_squeezenet"}
-    assert not failures(found, DAMAGES[kind]), table(found, DAMAGES[kind])
+    values = scores(images, DAMAGES[kind])
+    assert set(values) == set(measured()) - {"lpips", "fd_squeezenet"}
+    assert not failures(values, DAMAGES[kind]), table(values, DAMAGES[kind])
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -65,30 +65,30 @@ def test_networks(photos, shared_data, kind):
         pytest.skip(f"no SqueezeNet weights: {weights} is absent")
     pytest.importorskip("lpips")
     small = ImageSet.arrays([cv2.resize(p, (128, 128), interpolation=cv2.INTER_AREA) for p in photos])
-    found = scores(small, DAMAGES[kind], **damage._networks(str(weights)))
-    assert set(found) == set(measured())
-    assert found["lpips"].shape == (5, len(small)) and found["fd_squeezenet"].shape == (5, 1)
-    assert np.allclose(found["lpips"][0], 0, atol=1e-6) and found["fd_squeezenet"][0] < 1e-3
-    seen = [name for name in ("lpips", "fd_squeezenet") if name in DAMAGES[kind].seen_by]
-    assert seen and all(worsens(found[name], False) for name in seen), table(found, DAMAGES[kind])
+    values = scores(small, DAMAGES[kind], **damage._networks(str(weights)))
+    assert set(values) == set(measured())
+    assert values["lpips"].shape == (5, len(small)) and values["fd_squeezenet"].shape == (5, 1)
+    assert np.allclose(values["lpips"][0], 0, atol=1e-6) and values["fd_squeezenet"][0] < 1e-3
+    affected = [name for name in ("lpips", "fd_squeezenet") if name in DAMAGES[kind].seen_by]
+    assert affected and all(worsens(values[name], False) for name in affected), table(values, DAMAGES[kind])
 
 
 def test_undamaged_is_perfect(photos):
-    found = scores(photos[:2], DAMAGES["blur"])
+    values = scores(photos[:2], DAMAGES["blur"])
     perfect = {"mse": 0.0, "ssim": 1.0, "sketch_f1": 1.0, "sketch_precision": 1.0, "sketch_recall": 1.0, "chamfer": 0.0}
-    assert {name: found[name][0].tolist() for name in perfect} == {name: [value] * 2 for name, value in perfect.items()}
-    np.testing.assert_allclose(found["edge_ms_ssim"][0], 1.0, atol=1e-6)
+    assert {name: values[name][0].tolist() for name in perfect} == {name: [value] * 2 for name, value in perfect.items()}
+    np.testing.assert_allclose(values["edge_ms_ssim"][0], 1.0, atol=1e-6)
 
 
-def test_what_does_not_worsen_is_caught():
+def test_a_metric_that_does_not_worsen_is_reported():
     """Rising, level and falling again are no worsening; a blind metric that claims to see is named."""
     assert worsens(np.array([[1.0, 3.0], [0.5, 3.0]]), True) and not worsens(np.array([[1.0], [1.0], [0.5]]), True)
     assert worsens(np.array([[0.0], [0.1], [0.2]]), False) and not worsens(np.array([[0.0], [0.2], [0.1]]), False)
     idle = Damage("nothing", (1, 2), lambda image, level, number: image, ("mse", "ssim"))
-    found = scores(ImageSet.arrays([data.chelsea()[:64, :64]] * 2, ["a", "b"]), idle)
-    assert list(failures(found, idle)) == ["mse", "ssim"]
-    assert "| `mse` | 0.000 | 0.000 | 0.000 | yes | no | 0% |" in table(found, idle)
-    assert "| `psnr` | 58.92 | 58.92 | 58.92 | no | no | 0% |" in table(found, idle)
+    values = scores(ImageSet.arrays([data.chelsea()[:64, :64]] * 2, ["a", "b"]), idle)
+    assert list(failures(values, idle)) == ["mse", "ssim"]
+    assert "| `mse` | 0.000 | 0.000 | 0.000 | yes | no | 0% |" in table(values, idle)
+    assert "| `psnr` | 58.92 | 58.92 | 58.92 | no | no | 0% |" in table(values, idle)
 
 
 # --- what the damages do
@@ -103,9 +103,9 @@ def picture() -> np.ndarray:
 def test_a_picture_stays_a_picture(change: Callable, picture):
     before = picture.copy()
     for level in (1, 8):
-        found = change(picture, level, 3)
-        assert found.dtype == np.uint8 and found.shape == picture.shape
-        assert np.array_equal(found, change(picture, level, 3))
+        changed = change(picture, level, 3)
+        assert changed.dtype == np.uint8 and changed.shape == picture.shape
+        assert np.array_equal(changed, change(picture, level, 3))
     assert np.array_equal(picture, before)
 
 
@@ -123,12 +123,12 @@ def test_noise_has_its_deviation_and_is_the_same_at_every_level():
     assert alike > 0.99 and abs(unlike) < 0.02
 
 
-def test_colours_move_as_far_as_asked_at_their_lightness():
+def test_colours_move_by_the_given_difference_at_equal_lightness():
     grey = np.full((8, 8, 3), 140, np.uint8)
     for difference in (5, 20, 40):
-        found, before = to_lab(recoloured(grey, difference)), to_lab(grey)
-        np.testing.assert_allclose(delta_e(found, before), difference, atol=0.6)
-        np.testing.assert_allclose(found[..., 0], before[..., 0], atol=0.4)
+        after, before = to_lab(recoloured(grey, difference)), to_lab(grey)
+        np.testing.assert_allclose(delta_e(after, before), difference, atol=0.6)
+        np.testing.assert_allclose(after[..., 0], before[..., 0], atol=0.4)
 
 
 def test_a_shift_moves_and_mirrors(picture):
@@ -181,7 +181,7 @@ def test_wrong_arguments_are_named(refused, folder, tmp_path):
 
 
 def test_the_documented_table_holds():
-    """In docs/metrics.md every metric of every damage stands, and none that claims to see it fails to."""
+    """docs/metrics.md lists every metric for every damage, and those that should worsen do."""
     text = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
     for kind in DAMAGES.values():
         part = text.partition(f"| {kind.what} | none |")[2].partition("\n\n")[0]

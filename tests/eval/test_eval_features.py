@@ -71,8 +71,8 @@ def squeezenet(shared_data) -> Path:
 
 @pytest.fixture(scope="module")
 def photos(shared_data) -> list[np.ndarray]:
-    found = [ImageSet.folder(shared_data / name, size=96) for name in ("sketchy/photo", "coco_mini/val2017")]
-    return [*found[0][::4], *found[1][:35]]
+    sets = [ImageSet.folder(shared_data / name, size=96) for name in ("sketchy/photo", "coco_mini/val2017")]
+    return [*sets[0][::4], *sets[1][:35]]
 
 
 def pictures(count: int, side: int = 48, seed: int = 0) -> list[np.ndarray]:
@@ -101,9 +101,9 @@ def test_features_are_clean_fids_own_to_the_bit(mode, script, tmp_path):
     theirs = get_folder_features(str(tmp_path), model, num_workers=0, batch_size=5, device=torch.device("cpu"),
                                  mode=mode, verbose=False)  # fmt: skip
     network = Inception(str(script), mode, "cpu")
-    found = network(list(ImageSet.folder(tmp_path)))
-    np.testing.assert_array_equal(found, theirs)
-    assert found.shape == (5, 2048) and found.dtype == np.float32
+    features = network(list(ImageSet.folder(tmp_path)))
+    np.testing.assert_array_equal(features, theirs)
+    assert features.shape == (5, 2048) and features.dtype == np.float32
     assert network.facts() == {"network": "inception", "dim": 2048, "resize": f"clean-fid {mode}",
                                "network_checksum": hashlib.sha256(script.read_bytes()).hexdigest()}  # fmt: skip
 
@@ -141,7 +141,7 @@ def test_files_that_are_no_inception_are_refused_in_one_line(script, tmp_path):
 
 
 def refused_by(make, *says: str) -> None:
-    """A mistake of the user's, which is not to be taken for weights that can't be had."""
+    """The message of a user's mistake, which must not be reported as unavailable weights."""
     with pytest.raises(UserError) as refusal:
         make()
     line = str(refusal.value)
@@ -153,13 +153,13 @@ def refused_by(make, *says: str) -> None:
 
 
 class Server:
-    """Stands where urllib asks: gives a file, part of it, or nothing."""
+    """Replaces urllib's server: returns a file, a part of it, or nothing."""
 
     def __init__(self, content: bytes | None):
-        self.content, self.asked = content, 0
+        self.content, self.requests = content, 0
 
     def __call__(self, url, *args, **kwargs) -> io.BytesIO:
-        self.asked += 1
+        self.requests += 1
         if self.content is None:
             raise urllib.error.URLError("no route to host")
         return io.BytesIO(self.content)
@@ -178,7 +178,7 @@ def test_inception_is_downloaded_once_by_clean_fid(script, hub, monkeypatch):
     np.testing.assert_array_equal(load("inception")(shown), Inception(str(script))(shown))
     assert [path.name for path in hub.iterdir()] == [FILE]
     load("inception")
-    assert server.asked == 1
+    assert server.requests == 1
 
 
 @pytest.mark.parametrize("share", [None, 0.0, 0.5], ids=["no network", "nothing", "cut"])
@@ -187,9 +187,9 @@ def test_a_failed_download_is_unavailable_and_leaves_nothing(share, script, hub,
     server = Server(None if share is None else whole[: int(share * len(whole))])
     monkeypatch.setattr(urllib.request, "urlopen", server)
     for _ in range(2):
-        with pytest.raises(Unavailable, match="eval.inception: .*could not be downloaded.*eval.inception=PATH") as said:
+        with pytest.raises(Unavailable, match="eval.inception: .*could not be downloaded.*eval.inception=PATH") as error:
             load("inception")
-    assert server.asked == 2 and not list(hub.iterdir()) and "\n" not in str(said.value)
+    assert server.requests == 2 and not list(hub.iterdir()) and "\n" not in str(error.value)
 
 
 def test_without_clean_fid_it_is_unavailable(script, monkeypatch):
@@ -211,7 +211,7 @@ def test_squeezenet_without_a_network_is_unavailable(hub, monkeypatch):
 
 
 def test_squeezenet_is_torchvisions(squeezenet, photos):
-    """Through torchvision's own transform and module, on pictures of the network's size."""
+    """Compared with torchvision's own transform and module, on pictures of the network's size."""
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
     shown = [cv2.resize(p, (224, 224)) for p in photos[:3]]
@@ -222,9 +222,9 @@ def test_squeezenet_is_torchvisions(squeezenet, photos):
     with torch.inference_mode():
         batch = torch.stack([transform(Image.fromarray(p)) for p in shown])
         expected = model.eval().features(batch).mean((2, 3)).numpy()
-    found = SqueezeNet(str(squeezenet), "cpu")(shown)
-    assert found.shape == (3, 512)
-    np.testing.assert_allclose(found, expected, atol=1e-3 * expected.max())
+    features = SqueezeNet(str(squeezenet), "cpu")(shown)
+    assert features.shape == (3, 512)
+    np.testing.assert_allclose(features, expected, atol=1e-3 * expected.max())
 
 
 def test_squeezenet_knows_its_weights_in_any_file(squeezenet, tmp_path):
@@ -259,7 +259,7 @@ def network(request) -> Network:
     return load(request.param, device="cpu", **given)
 
 
-def test_features_do_not_hang_on_the_batch(network):
+def test_features_do_not_depend_on_the_batch(network):
     shown = [*pictures(5, 48), *pictures(2, 70, seed=1)]
     whole = network(shown)
     assert whole.shape == (7, network.dim) and whole.dtype == np.float32
@@ -335,8 +335,8 @@ def tint(picture: np.ndarray, level: int) -> np.ndarray:
 def test_growing_damage_of_real_photos_grows_the_distance(name, damage, photos, request):
     network = load(name, squeezenet=str(request.getfixturevalue("squeezenet")), device="cpu")
     photos = photos if name == "embedded" else photos[::4]
-    found = [distance(network, photos, [damage(p, level) for p in photos]) for level in range(4)]
-    assert found[0] > 0 and all(b > 1.2 * a for a, b in zip(found, found[1:], strict=False)), found
+    distances = [distance(network, photos, [damage(p, level) for p in photos]) for level in range(4)]
+    assert distances[0] > 0 and all(b > 1.2 * a for a, b in zip(distances, distances[1:], strict=False)), distances
 
 
 # --- the embedded network
@@ -349,7 +349,7 @@ def test_embedded_ships_small_and_whole():
     assert load("embedded").checksum == state_checksum(state)
 
 
-def test_embedded_tells_scenes_from_other_pictures():
+def test_embedded_distinguishes_scenes_from_other_pictures():
     from ragaf_exp.data.sources.scenes import Scenes
 
     test = Scenes(seed=1).split("test")
@@ -395,11 +395,11 @@ def test_scenes_are_described_as_they_are():
     from ragaf_exp.data.sources.shapes import SHAPE_NAMES
 
     for item in scenes_of(30):
-        found = training.described(item)
-        said = {(OBJECT_NAMES[i], SHAPE_NAMES[j]) for i, j in found.pairs.view(8, 8).nonzero().tolist()}
-        assert said == {(thing.colour, thing.shape) for thing in item.objects}
-        assert found.count == len(item.objects) - 1
-        assert f"{BACKGROUND_NAMES[found.ground]} background" in item.caption
+        description = training.described(item)
+        pairs = {(OBJECT_NAMES[i], SHAPE_NAMES[j]) for i, j in description.pairs.view(8, 8).nonzero().tolist()}
+        assert pairs == {(thing.colour, thing.shape) for thing in item.objects}
+        assert description.count == len(item.objects) - 1
+        assert f"{BACKGROUND_NAMES[description.ground]} background" in item.caption
 
 
 def test_damage_for_training_is_as_strong_as_it_says():
@@ -426,12 +426,12 @@ def test_training_refuses(argument, refused, tmp_path):
 # --- figures
 
 
-def test_figures_say_what_they_were_measured_with(tmp_path):
+def test_figures_name_network_weights_and_reference(tmp_path):
     first, second = (ImageSet.arrays(pictures(30, 16, seed), name=f"set {seed}") for seed in (0, 1))
     network = load("embedded", device="cpu")
-    found = distance_figures(first, second, network, tmp_path, weights="ema")
-    assert found.keys() == {"fd_embedded"}
-    entry = found["fd_embedded"]
+    figures = distance_figures(first, second, network, tmp_path, weights="ema")
+    assert figures.keys() == {"fd_embedded"}
+    entry = figures["fd_embedded"]
     expected = frechet_interval(network(list(first)), network(list(second)))
     assert (entry["value"], *entry["ci95"]) == pytest.approx(expected, rel=1e-6)
     assert "30 images: the distance is biased" in entry["warning"] and "singular" in entry["warning"]
@@ -443,11 +443,11 @@ def test_figures_say_what_they_were_measured_with(tmp_path):
 def test_inception_gives_fid_and_kid(script, tmp_path):
     first, second = (ImageSet.arrays(pictures(12, 16, seed)) for seed in (0, 1))
     network = load("inception", inception=str(script), device="cpu")
-    found = distance_figures(first, second, network, tmp_path, kid_subsets=20, seed=3)
-    assert found.keys() == {"fid", "kid"} and found["kid"]["resize"] == "clean-fid clean"
+    figures = distance_figures(first, second, network, tmp_path, kid_subsets=20, seed=3)
+    assert figures.keys() == {"fid", "kid"} and figures["kid"]["resize"] == "clean-fid clean"
     expected = kid(network(list(first)), network(list(second)), 20, 1000, 3)
-    assert (found["kid"]["value"], *found["kid"]["ci95"]) == pytest.approx(expected, rel=1e-4)
-    assert (found["kid"]["subsets"], found["kid"]["subset_size"]) == (20, 6) and "warning" not in found["kid"]
+    assert (figures["kid"]["value"], *figures["kid"]["ci95"]) == pytest.approx(expected, rel=1e-4)
+    assert (figures["kid"]["subsets"], figures["kid"]["subset_size"]) == (20, 6) and "warning" not in figures["kid"]
 
 
 def test_too_few_images_are_refused(tmp_path):

@@ -28,7 +28,7 @@ def scenes():
 
 @pytest.fixture
 def folders(tmp_path, scenes) -> Path:
-    """images: the scenes' own pictures with a little noise; reference, sketches, masks and captions beside."""
+    """images: the scenes' own pictures with a little noise; next to them reference, sketches, masks and captions."""
     rng = np.random.default_rng(0)
     rows = []
     for i, item in enumerate(scenes):
@@ -53,8 +53,8 @@ def test_everything_that_needs_no_download(folders, cli):
     given = words(folders, "images", "reference", "captions", "sketches", "masks")
     status, out, err = cli(command.main, *given)
     assert status == 0, err
-    found = json.loads((folders / "out" / "found.json").read_text())
-    metrics = found["metrics"]
+    results = json.loads((folders / "out" / "found.json").read_text())
+    metrics = results["metrics"]
     assert metrics["psnr"]["n"] == COUNT and metrics["psnr"]["value"] > 35 and metrics["ssim"]["value"] > 0.8
     for name in ("sketch_f1", "sketch_precision", "sketch_recall", "edge_ms_ssim"):
         assert metrics[name]["value"] > 0.9 > 0.5 > metrics[f"{name}_shuffled"]["value"], name
@@ -65,7 +65,7 @@ def test_everything_that_needs_no_download(folders, cli):
     objects = sum(len(json.loads(line)["phrases"]) for line in (folders / "captions.jsonl").read_text().splitlines())
     assert metrics["binding_accuracy"]["n"] == objects
     assert metrics["fd_embedded"]["n"] == COUNT and "warning" in metrics["fd_embedded"]
-    assert found["items"]["images"]["used"] == COUNT and found["items"]["pairs"]["pairs"] == COUNT
+    assert results["items"]["images"]["used"] == COUNT and results["items"]["pairs"]["pairs"] == COUNT
     assert "fd_embedded" in out and "found.json" in out
     rows = read_items(folders / "out" / "found.items.jsonl")
     assert [row.key for row in rows] == [f"sub/{i:02d}" for i in range(COUNT)]
@@ -77,10 +77,10 @@ def test_parts_concern_their_own_images(folders, cli):
     (folders / "reference" / "sub" / "11.png").unlink()
     status, _, err = cli(command.main, *words(folders, "images", "reference", "sketches"))
     assert status == 0, err
-    found = json.loads((folders / "out" / "found.json").read_text())
-    assert found["metrics"]["sketch_f1"]["n"] == COUNT - 3 and found["metrics"]["psnr"]["n"] == COUNT - 1
-    assert found["items"]["sketches"] == {"used": COUNT - 3, "images_without": 3}
-    assert found["items"]["pairs"] == {"pairs": COUNT - 1, "unpaired": 1, "unpaired_reference": 0}
+    results = json.loads((folders / "out" / "found.json").read_text())
+    assert results["metrics"]["sketch_f1"]["n"] == COUNT - 3 and results["metrics"]["psnr"]["n"] == COUNT - 1
+    assert results["items"]["sketches"] == {"used": COUNT - 3, "images_without": 3}
+    assert results["items"]["pairs"] == {"pairs": COUNT - 1, "unpaired": 1, "unpaired_reference": 0}
 
 
 def test_unnamed_sets_are_compared_as_sets_alone(folders, cli):
@@ -103,10 +103,10 @@ def test_directions_of_edits(folders, cli, tmp_path):
     given = [*words(folders, "images", "reference", "captions"), f"cache.folder={tmp_path / 'cache'}", *clip]
     status, _, err = cli(command.main, *given)
     assert status == 0, err
-    found = json.loads((folders / "out" / "found.json").read_text())
-    entry, values = found["metrics"]["clip_directional"], read_items(folders / "out" / "found.items.jsonl")
-    assert entry["n"] == COUNT - 2 == found["items"]["edits"]["used"] and entry["unchanged_images"] == 1
-    assert found["metrics"]["clip_directional_shuffled"]["n"] == COUNT - 2
+    results = json.loads((folders / "out" / "found.json").read_text())
+    entry, values = results["metrics"]["clip_directional"], read_items(folders / "out" / "found.items.jsonl")
+    assert entry["n"] == COUNT - 2 == results["items"]["edits"]["used"] and entry["unchanged_images"] == 1
+    assert results["metrics"]["clip_directional_shuffled"]["n"] == COUNT - 2
     assert values[0].values["clip_directional"] == 0 and abs(values[1].values["clip_directional"]) > 1e-3
     assert "clip_directional" not in values[-1].values and "clip_score" in values[-1].values
     sets = [folders / "images", folders / "reference"]
@@ -122,14 +122,14 @@ def test_directions_of_edits(folders, cli, tmp_path):
     assert status == 2 and "row 1: text_before" in err.splitlines()[-1]
 
 
-def test_what_cannot_be_had_is_told_and_not_replaced(folders, cli, monkeypatch):
+def test_unavailable_metrics_are_reported_and_not_replaced(folders, cli, monkeypatch):
     given = [*words(folders, "images", "reference"), "eval.metrics=[fid,kid,fd_embedded]"]
     monkeypatch.setenv("TORCH_HOME", str(folders / "nowhere"))
     status, out, err = cli(command.main, *given)
-    found = json.loads((folders / "out" / "found.json").read_text())
+    results = json.loads((folders / "out" / "found.json").read_text())
     assert status == 0, err
-    assert set(found["unavailable"]) == {"fid", "kid"} and "eval.inception" in found["unavailable"]["fid"]
-    assert "fid" not in found["metrics"] and "fid: unavailable" in out
+    assert set(results["unavailable"]) == {"fid", "kid"} and "eval.inception" in results["unavailable"]["fid"]
+    assert "fid" not in results["metrics"] and "fid: unavailable" in out
 
 
 def test_a_truncated_file_stops_or_is_counted(folders, cli):
@@ -138,22 +138,22 @@ def test_a_truncated_file_stops_or_is_counted(folders, cli):
     status, _, err = cli(command.main, *words(folders, "images", "reference"))
     assert status == 2 and "04.png" in err.splitlines()[-1] and "Traceback" not in err
     status, _, err = cli(command.main, *words(folders, "images", "reference"), "on_error=skip")
-    found = json.loads((folders / "out" / "found.json").read_text())
+    results = json.loads((folders / "out" / "found.json").read_text())
     assert status == 0, err
-    assert found["items"]["images"]["skipped"] == 1 and found["metrics"]["psnr"]["n"] == COUNT - 1
-    assert any("skipped" in text for text in found["warnings"])
+    assert results["items"]["images"]["skipped"] == 1 and results["metrics"]["psnr"]["n"] == COUNT - 1
+    assert any("skipped" in text for text in results["warnings"])
 
 
-def test_a_reference_from_the_training_set_is_found_out(folders, cli):
+def test_a_reference_from_the_training_set_is_reported(folders, cli):
     training = folders / "training"
     training.mkdir()
     for i in range(2):
         Image.open(folders / "reference" / "sub" / f"{i:02d}.png").save(training / f"seen{i}.png")
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(training / "other.png")
     status, out, err = cli(command.main, *words(folders, "images", "reference"), f"training={training}")
-    found = json.loads((folders / "out" / "found.json").read_text())
+    results = json.loads((folders / "out" / "found.json").read_text())
     assert status == 0, err
-    assert any("2 of 12 images are in the training set" in text for text in found["warnings"]), found["warnings"]
+    assert any("2 of 12 images are in the training set" in text for text in results["warnings"]), results["warnings"]
     assert "in the training set" in out
 
 
@@ -173,7 +173,7 @@ def test_a_reference_from_the_training_set_is_found_out(folders, cli):
         (lambda w: [*w, "captions=nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
-def test_wrong_words(folders, change, says, refused):
+def test_unknown_and_invalid_arguments_are_refused(folders, change, says, refused):
     refused(command.main, *change(words(folders, "images", "reference")), says=(says,))
 
 

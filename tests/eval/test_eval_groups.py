@@ -38,8 +38,8 @@ def test_thirds_of_distinct_values():
     ],
 )
 def test_equal_values_share_a_group(values, groups, bounds):
-    found, edges = terciles(values)
-    assert found.tolist() == groups and edges == bounds
+    assigned, edges = terciles(values)
+    assert assigned.tolist() == groups and edges == bounds
 
 
 @settings(deadline=None, max_examples=60)
@@ -60,9 +60,9 @@ def test_no_values_are_refused():
 
 
 def test_figures_of_thirds():
-    found = group_figures(table(), BETTER)
-    assert list(found) == ["stroke_density", "regions", "mask_area", "largest_mask", "object_area"]
-    low, middle, high = found["stroke_density"]["groups"]
+    figures = group_figures(table(), BETTER)
+    assert list(figures) == ["stroke_density", "regions", "mask_area", "largest_mask", "object_area"]
+    low, middle, high = figures["stroke_density"]["groups"]
     assert [g["group"] for g in (low, middle, high)] == ["low", "middle", "high"]
     assert [g["items"] for g in (low, middle, high)] == [10, 10, 10]
     assert (low["from"], low["to"]) == (0.0, 0.09)
@@ -82,9 +82,9 @@ def test_groups_make_up_the_whole():
 
 def test_objects_are_grouped_by_their_own_mask():
     """Every item is right in half of its objects; only by object does it show that the small ones fail."""
-    found = group_figures(table(), BETTER)
-    assert [g["metrics"]["binding_accuracy"]["value"] for g in found["mask_area"]["groups"]] == [0.5] * 3
-    groups = found["object_area"]["groups"]
+    figures = group_figures(table(), BETTER)
+    assert [g["metrics"]["binding_accuracy"]["value"] for g in figures["mask_area"]["groups"]] == [0.5] * 3
+    groups = figures["object_area"]["groups"]
     assert [g["metrics"]["binding_accuracy"]["value"] for g in groups] == pytest.approx([0.0, 0.75])
     assert [g["metrics"]["binding_accuracy"]["n"] for g in groups] == [20, 40]
     assert all(set(g["metrics"]) == {"binding_accuracy"} for g in groups), "an image has no object's area"
@@ -93,9 +93,9 @@ def test_objects_are_grouped_by_their_own_mask():
 def test_values_of_regions_are_not_grouped_by_object():
     rows = table()
     add_values(rows, "region_clip_accuracy", [[1.0, 0.0, None]] * 30)
-    found = group_figures(rows, BETTER | {"region_clip_accuracy": True})
-    assert found["regions"]["groups"][0]["metrics"]["region_clip_accuracy"]["n"] == 32  # of 16 items, two known
-    assert all("region_clip_accuracy" not in g["metrics"] for g in found["object_area"]["groups"])
+    figures = group_figures(rows, BETTER | {"region_clip_accuracy": True})
+    assert figures["regions"]["groups"][0]["metrics"]["region_clip_accuracy"]["n"] == 32  # of 16 items, two known
+    assert all("region_clip_accuracy" not in g["metrics"] for g in figures["object_area"]["groups"])
 
 
 def test_items_without_the_fact_are_counted():
@@ -103,10 +103,10 @@ def test_items_without_the_fact_are_counted():
     for row in rows[:4]:
         row.stroke_density = None
     rows += [ItemRow("bare", stroke_density=0.1, values={"ssim": 0.5})]
-    found = group_figures(rows, BETTER)
-    assert found["stroke_density"]["without"] == 4 and found["regions"]["without"] == 1
-    assert found["object_area"]["without"] == 1
-    assert sum(g["items"] for g in found["regions"]["groups"]) == 30
+    figures = group_figures(rows, BETTER)
+    assert figures["stroke_density"]["without"] == 4 and figures["regions"]["without"] == 1
+    assert figures["object_area"]["without"] == 1
+    assert sum(g["items"] for g in figures["regions"]["groups"]) == 30
 
 
 def test_facts_that_no_item_has_are_left_out():

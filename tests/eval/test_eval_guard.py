@@ -1,4 +1,4 @@
-"""Guard rails: everything that can be wrong with image sets is found and named, and what is skipped is counted."""
+"""Guard rails: faults of image sets are detected and named, and skipped files are counted."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def refused(*says: str, **sets) -> None:
     assert "\n" not in line and all(text in line for text in says), line
 
 
-def test_good_sets_pass_without_a_word(tmp_path):
+def test_good_sets_pass_without_a_warning(tmp_path):
     images = ImageSet.folder(saved(tmp_path / "images", pictures(6)))
     reference = ImageSet.arrays(pictures(5, seed=1), name="truth")
-    found = guard(images, reference, [pixel_hash(p) for p in pictures(5, seed=2)])
-    assert found.warnings == []
-    assert found.images.keys == images.keys and found.reference.keys == reference.keys
-    assert found.counts["images"] == {"set": str(tmp_path / "images"), "found": 6, "used": 6, "skipped": 0,
+    checked = guard(images, reference, [pixel_hash(p) for p in pictures(5, seed=2)])
+    assert checked.warnings == []
+    assert checked.images.keys == images.keys and checked.reference.keys == reference.keys
+    assert checked.counts["images"] == {"set": str(tmp_path / "images"), "found": 6, "used": 6, "skipped": 0,
                                       "skipped_keys": [], "other_files": 0, "constant": 0, "repeated": 0}  # fmt: skip
-    assert found.counts["reference"]["used"] == 5
+    assert checked.counts["reference"]["used"] == 5
     alone = guard(images)
     assert alone.reference is None and alone.counts.keys() == {"images"}
 
@@ -63,12 +63,12 @@ def test_skipped_files_are_counted(tmp_path):
     cut(folder / "02.png")
     (folder / "04.png").write_text("no picture")
     (folder / "captions.csv").write_text("")
-    found = guard(ImageSet.folder(folder), skip_damaged=True)
-    assert found.images.keys == ("00", "01", "03", "05")
-    counts = found.counts["images"]
+    checked = guard(ImageSet.folder(folder), skip_damaged=True)
+    assert checked.images.keys == ("00", "01", "03", "05")
+    counts = checked.counts["images"]
     assert (counts["found"], counts["used"], counts["skipped"], counts["other_files"]) == (6, 4, 2, 1)
     assert counts["skipped_keys"] == ["02", "04"]
-    assert len(found.warnings) == 1 and "2 damaged images are skipped (02, 04)" in found.warnings[0]
+    assert len(checked.warnings) == 1 and "2 damaged images are skipped (02, 04)" in checked.warnings[0]
     for i in (0, 1, 3):
         cut(folder / f"{i:02d}.png")
     with pytest.raises(UserError, match="1 usable images of 6"):
@@ -117,54 +117,54 @@ def test_unit_range_saved_as_bytes_is_an_error():
 def test_unit_range_taken_for_plus_minus_one_is_a_warning():
     """The reference implementation's mistake: [0, 1] through (x + 1) / 2."""
     washed = [((p / 255 + 1) / 2 * 255).astype(np.uint8) for p in pictures(4)]
-    (said,) = guard(ImageSet.arrays(washed, name="set")).warnings
-    assert said.startswith("set: no value is below 127") and "[-1, 1]" in said
+    (warning,) = guard(ImageSet.arrays(washed, name="set")).warnings
+    assert warning.startswith("set: no value is below 127") and "[-1, 1]" in warning
 
 
 def test_negative_half_cut_off_is_a_warning():
     """[-1, 1] clipped to [0, 1]: half of all values are 0, and none of the reference's."""
     clipped = [(np.clip(p / 127.5 - 1, 0, 1) * 255).astype(np.uint8) for p in pictures(4)]
-    (said,) = guard(ImageSet.arrays(clipped), ImageSet.arrays(pictures(4, seed=1))).warnings
-    assert "50% of all values are 0" in said and "0%" in said
+    (warning,) = guard(ImageSet.arrays(clipped), ImageSet.arrays(pictures(4, seed=1))).warnings
+    assert "50% of all values are 0" in warning and "0%" in warning
     assert guard(ImageSet.arrays(clipped)).warnings == [], "drawings on black have as much of it"
     assert guard(ImageSet.arrays(clipped), ImageSet.arrays([p // 2 * (p > 120) for p in pictures(4, 1)])).warnings == []
 
 
 def test_constant_images_are_named():
     images = [*pictures(3), np.full((16, 16, 3), (1, 2, 3), np.uint8)]
-    found = guard(ImageSet.arrays(images, ["a", "b", "c", "d"]))
-    assert found.counts["images"]["constant"] == 1 and "1 images are of one colour (d)" in found.warnings[0]
+    checked = guard(ImageSet.arrays(images, ["a", "b", "c", "d"]))
+    assert checked.counts["images"]["constant"] == 1 and "1 images are of one colour (d)" in checked.warnings[0]
 
 
 def test_repeated_images_are_named_whatever_their_file(tmp_path):
     folder = saved(tmp_path / "images", pictures(6))
     Image.fromarray(pictures(6)[1]).save(folder / "again.bmp")
     Image.fromarray(pictures(6)[1]).save(folder / "more.png", compress_level=1)
-    found = guard(ImageSet.folder(folder))
-    assert found.counts["images"]["repeated"] == 2 and found.counts["images"]["used"] == 8
-    assert "2 images equal an earlier one of the set (again, more)" in found.warnings[0]
+    checked = guard(ImageSet.folder(folder))
+    assert checked.counts["images"]["repeated"] == 2 and checked.counts["images"]["used"] == 8
+    assert "2 images equal an earlier one of the set (again, more)" in checked.warnings[0]
 
 
 def test_images_in_both_sets_are_named():
     images, reference = pictures(6), [*pictures(3, seed=1), *pictures(6)[:5]]
-    (said,) = guard(ImageSet.arrays(images), ImageSet.arrays(reference, name="truth")).warnings
-    assert "5 of 6 images are in the reference truth too" in said and "000000, 000001, 000002 and 2 more" in said
+    (warning,) = guard(ImageSet.arrays(images), ImageSet.arrays(reference, name="truth")).warnings
+    assert "5 of 6 images are in the reference truth too" in warning and "000000, 000001, 000002 and 2 more" in warning
 
 
 def test_a_reference_that_was_trained_on_is_named():
     training = [pixel_hash(p) for p in pictures(9)]
     reference = ImageSet.arrays([*pictures(2, seed=1), *pictures(9)[7:]], name="truth")
-    (said,) = guard(ImageSet.arrays(pictures(4, seed=2)), reference, training).warnings
-    assert "truth: 2 of 4 images are in the training set (000002, 000003)" in said
+    (warning,) = guard(ImageSet.arrays(pictures(4, seed=2)), reference, training).warnings
+    assert "truth: 2 of 4 images are in the training set (000002, 000003)" in warning
     assert guard(ImageSet.arrays(pictures(4, seed=2)), reference, iter(training[:7])).warnings == []
 
 
 def test_mixed_and_different_sizes_are_named():
     mixed = [*pictures(4), *pictures(2, side=24), pictures(1, side=8)[0][:, :4]]
-    (said,) = guard(ImageSet.arrays(mixed)).warnings
-    assert "images of 3 sizes (16x16, 24x24, 4x8)" in said
-    (said,) = guard(ImageSet.arrays(pictures(4)), ImageSet.arrays(pictures(4, side=24, seed=1))).warnings
-    assert "images are 16x16, the reference's 24x24" in said
+    (warning,) = guard(ImageSet.arrays(mixed)).warnings
+    assert "images of 3 sizes (16x16, 24x24, 4x8)" in warning
+    (warning,) = guard(ImageSet.arrays(pictures(4)), ImageSet.arrays(pictures(4, side=24, seed=1))).warnings
+    assert "images are 16x16, the reference's 24x24" in warning
 
 
 def test_few_images_for_a_distance():
@@ -198,15 +198,15 @@ def test_pairs_of_other_names_or_sizes_are_refused():
 
 
 def test_one_pass_looks_at_each_picture_once(capsys):
-    asked: list[int] = []
-    images = ImageSet("set", [str(i) for i in range(20)], lambda i: asked.append(i) or pictures(20)[i], str)
-    found = survey(images)
-    assert sorted(asked) == list(range(20)) and len(found.pictures) == 20
+    reads: list[int] = []
+    images = ImageSet("set", [str(i) for i in range(20)], lambda i: reads.append(i) or pictures(20)[i], str)
+    stats = survey(images)
+    assert sorted(reads) == list(range(20)) and len(stats.pictures) == 20
     assert "checking images" in capsys.readouterr().err
 
 
 def test_real_photos_pass(shared_data):
     photos, reference = (ImageSet.folder(shared_data / name) for name in ("sketchy/photo", "coco_mini/val2017"))
-    found = guard(photos, reference)
-    assert found.counts["images"]["used"] == 180 and found.counts["reference"]["used"] == 79
-    assert not [said for said in found.warnings if "size" not in said and "images are" not in said], found.warnings
+    checked = guard(photos, reference)
+    assert checked.counts["images"]["used"] == 180 and checked.counts["reference"]["used"] == 79
+    assert not [text for text in checked.warnings if "size" not in text and "images are" not in text], checked.warnings

@@ -1,4 +1,4 @@
-"""Image sets: what is found in a folder, what is refused, and that pictures are decoded one at a time."""
+"""Image sets: listing of a folder, refusals, and decoding of pictures one at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def picture(seed: int, side: int = 8) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """b.png, a/c.png and d.JPG, and things that are none."""
+    """b.png, a/c.png and d.JPG, and files that are no pictures."""
     root = tmp_path / "set"
     for name, seed in {"b.png": 0, "a/c.png": 1, ".hidden/x.png": 2, ".y.png": 3}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def test_a_truncated_file_is_named_when_it_is_read(folder):
         images[1]
 
 
-def test_the_checksum_says_contents_order_and_size(folder):
+def test_the_checksum_depends_on_contents_order_and_size(folder):
     first = ImageSet.folder(folder).checksum
     assert first == ImageSet.folder(folder).checksum and len(first) == 64
     assert first != ImageSet.folder(folder, size=8).checksum
@@ -156,13 +156,13 @@ def test_batches_of_nothing_are_refused():
 
 
 def test_never_more_than_a_few_pictures_are_held():
-    asked: list[int] = []
+    started: list[int] = []
     bound = AHEAD * WORKERS
-    for done, _ in enumerate(ahead(asked.append, range(500))):
-        assert len(asked) <= done + bound
+    for done, _ in enumerate(ahead(started.append, range(500))):
+        assert len(started) <= done + bound
 
 
-def test_order_is_kept_whatever_takes_how_long():
+def test_order_does_not_depend_on_how_long_each_picture_takes():
     def slow(i: int) -> int:
         time.sleep(0.002 * (i % 3 == 0))
         return i
@@ -171,10 +171,10 @@ def test_order_is_kept_whatever_takes_how_long():
 
 
 def test_an_error_ends_the_work_ahead():
-    asked: list[int] = []
+    started: list[int] = []
 
     def work(i: int) -> int:
-        asked.append(i)
+        started.append(i)
         if i == 5:
             raise UserError("five")
         return i
@@ -182,7 +182,7 @@ def test_an_error_ends_the_work_ahead():
     before = threading.active_count()
     with pytest.raises(UserError, match="five"):
         list(ahead(work, range(10_000)))
-    assert len(asked) <= 6 + 2 * AHEAD * WORKERS and threading.active_count() == before
+    assert len(started) <= 6 + 2 * AHEAD * WORKERS and threading.active_count() == before
 
 
 def test_pixels_have_one_hash_whatever_the_file(tmp_path):

@@ -39,8 +39,8 @@ def test_a_figure_is_the_mean_over_all_values():
     assert figure_of(rows, "binding_accuracy", higher_is_better=True) == figure(
         [1.0, 0.0, 1.0], clusters=["a", "a", "b"], higher_is_better=True
     )
-    found = figure_of(rows, "binding_accuracy_heldout", higher_is_better=True)
-    assert (found["n"], found["items"], found["value"]) == (1, 1, 0.0)
+    entry = figure_of(rows, "binding_accuracy_heldout", higher_is_better=True)
+    assert (entry["n"], entry["items"], entry["value"]) == (1, 1, 0.0)
 
 
 def test_the_facts_of_an_example():
@@ -57,7 +57,7 @@ def test_the_facts_of_an_example():
     assert (row.key, row.stroke_density, row.regions, row.areas) == ("k", 4 / 64, 3, [0.5, 0.25])
 
 
-def test_checksums_tell_items_apart():
+def test_checksums_distinguish_items():
     sketch = np.zeros((8, 8))
     row = item_row("k", IMAGE, "red", sketch)
     assert row == item_row("k", IMAGE.copy(), "red", sketch.copy())

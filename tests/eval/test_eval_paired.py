@@ -16,18 +16,18 @@ RNG = np.random.default_rng(7)
 
 def test_a_constant_shift_has_an_interval_without_width():
     base = RNG.normal(size=80)
-    (found,) = paired_differences([list(base), list(base + 0.25)])
-    assert found.value == pytest.approx(0.25)
-    assert found.high - found.low == pytest.approx(0, abs=1e-12) and found.low == pytest.approx(0.25)
-    assert found.clear and (found.n, found.items) == (80, 80)
+    (difference,) = paired_differences([list(base), list(base + 0.25)])
+    assert difference.value == pytest.approx(0.25)
+    assert difference.high - difference.low == pytest.approx(0, abs=1e-12) and difference.low == pytest.approx(0.25)
+    assert difference.clear and (difference.n, difference.items) == (80, 80)
 
 
 def test_unpaired_intervals_would_overlap():
-    """What pairing is for: items differ far more than the runs do."""
+    """Items differ far more than the runs do, so that only paired intervals are clear."""
     base = RNG.normal(0, 10, 100)
     other = base + 0.5 + RNG.normal(0, 0.5, 100)
-    (found,) = paired_differences([list(base), list(other)])
-    assert found.clear and found.low == pytest.approx(0.4, abs=0.1)
+    (difference,) = paired_differences([list(base), list(other)])
+    assert difference.clear and difference.low == pytest.approx(0.4, abs=0.1)
     assert mean_interval(other)[1] < mean_interval(base)[2]
 
 
@@ -36,53 +36,53 @@ def test_noise_covers_zero_nineteen_times_in_twenty():
     trials, covered = 400, 0
     for trial in range(trials):
         a, b = rng.normal(size=(2, 60))
-        (found,) = paired_differences([list(a), list(b)], seed=trial, resamples=400)
-        covered += not found.clear
+        (difference,) = paired_differences([list(a), list(b)], seed=trial, resamples=400)
+        covered += not difference.clear
     assert 0.915 <= covered / trials <= 0.975  # three standard errors about 0.945, which 60 items reach
 
 
 def test_the_interval_is_that_of_the_t_distribution():
     change = RNG.normal(0.1, 1, 400)
-    (found,) = paired_differences([[0.0] * 400, list(change)], resamples=20_000)
+    (difference,) = paired_differences([[0.0] * 400, list(change)], resamples=20_000)
     error = 1.96 * change.std() / 20
-    assert found.low == pytest.approx(change.mean() - error, abs=0.01)
-    assert found.high == pytest.approx(change.mean() + error, abs=0.01)
+    assert difference.low == pytest.approx(change.mean() - error, abs=0.01)
+    assert difference.high == pytest.approx(change.mean() + error, abs=0.01)
 
 
 def test_objects_weigh_alike_and_are_drawn_with_their_item():
     """Ten objects of one item that change together are worth one item, not ten."""
     first = [[0.0] * 10 if i % 2 else [0.0] for i in range(40)]
     other = [[float(i % 4 == 1)] * 10 if i % 2 else [0.0] for i in range(40)]
-    (found,) = paired_differences([first, other])
-    assert (found.n, found.items) == (220, 40)
-    assert found.value == pytest.approx(100 / 220)
-    width = found.high - found.low
+    (difference,) = paired_differences([first, other])
+    assert (difference.n, difference.items) == (220, 40)
+    assert difference.value == pytest.approx(100 / 220)
+    width = difference.high - difference.low
     alone = paired_differences([[v for item in run for v in item] for run in (first, other)])[0]
     assert width > 2 * (alone.high - alone.low)
 
 
-def test_the_first_run_is_held_against_every_other():
+def test_every_other_run_is_compared_with_the_first():
     base = list(RNG.normal(size=30))
-    found = paired_differences([base, base, [v - 1 for v in base]])
-    assert (found[0].value, found[0].low, found[0].high) == (0, 0, 0) and not found[0].clear
-    assert found[1].value == pytest.approx(-1) and found[1].high == pytest.approx(-1)
+    differences = paired_differences([base, base, [v - 1 for v in base]])
+    assert (differences[0].value, differences[0].low, differences[0].high) == (0, 0, 0) and not differences[0].clear
+    assert differences[1].value == pytest.approx(-1) and differences[1].high == pytest.approx(-1)
 
 
 @pytest.mark.parametrize(("first", "other", "value"), [(0.0, 0.0, 0.0), (0.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, 1.0, 0.0)])
 def test_shares_that_all_changed_alike_are_not_certain(first, other, value):
     """Twenty coins that fell alike don't prove that all will: the exact interval of 20 of 20 begins at 0.832."""
-    (found,) = paired_differences([[first] * 20, [other] * 20])
+    (difference,) = paired_differences([[first] * 20, [other] * 20])
     rare = 1 - 0.025 ** (1 / 20)
     ends = {0.0: (-rare, rare), 1.0: (1 - 2 * rare, 1.0), -1.0: (-1.0, 2 * rare - 1)}[value]
-    assert found.value == value and (found.low, found.high) == pytest.approx(ends)
-    assert found.clear == (value != 0)
+    assert difference.value == value and (difference.low, difference.high) == pytest.approx(ends)
+    assert difference.clear == (value != 0)
 
 
 def test_none_leaves_an_item_or_an_object_out():
     first = [[1.0, None], None, [None, None], [0.0, 0.0]]
     other = [[0.0, None], None, [None, None], [0.0, 1.0]]
-    (found,) = paired_differences([first, other])
-    assert (found.n, found.items, found.value) == (3, 2, 0.0)
+    (difference,) = paired_differences([first, other])
+    assert (difference.n, difference.items, difference.value) == (3, 2, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def rows(*names: str, image: str = "same") -> list[ItemRow]:
 
 
 def test_shared_items_come_in_the_first_ones_order():
-    found = shared_items([rows("a", "b", "c"), rows("c", "a", "b")])
-    assert [[row.key for row in table] for table in found] == [["a", "b", "c"]] * 2
+    tables = shared_items([rows("a", "b", "c"), rows("c", "a", "b")])
+    assert [[row.key for row in table] for table in tables] == [["a", "b", "c"]] * 2
 
 
 def test_different_items_are_refused_with_how_many_are_common():

@@ -50,7 +50,7 @@ def metric(backbone: str) -> Lpips:
 
 @pytest.fixture(scope="module")
 def trained(shared_data: Path) -> Lpips:
-    """With ImageNet's weights; skips where they are absent."""
+    """LPIPS with ImageNet's weights; skips where they are absent."""
     weights = shared_data.parent / "weights"
     file = weights / "squeezenet11" / "squeezenet1_1_torchvision_fp16.pth"
     if not file.is_file():
@@ -65,8 +65,8 @@ def photo(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
 def test_the_authors_figures(trained, shared_data):
     folder = shared_data.parent / "weights" / "lpips" / "imgs"
     reference, far, near = (read_image(folder / f"ex_{name}.png") for name in ("ref", "p0", "p1"))
-    found = trained.scores([far, near, reference], [reference] * 3)
-    assert found == pytest.approx([0.711, 0.148, 0.0], abs=0.01)
+    distances = trained.scores([far, near, reference], [reference] * 3)
+    assert distances == pytest.approx([0.711, 0.148, 0.0], abs=0.01)
 
 
 def test_growing_damage_grows_the_distance(trained, shared_data):
@@ -92,7 +92,7 @@ def test_identities(metric):
 
 
 @pytest.mark.parametrize("net", FILES)
-def test_it_is_the_packages_own(net, tmp_path):
+def test_distances_equal_the_packages_own(net, tmp_path):
     """Weights come to every place that the package's own loading puts them; and the smallest picture goes through."""
     own, side = package(net), FILES[net][2]
     torch.save({"classifier.1.bias": torch.zeros(3), **layers(own)}, tmp_path / "backbone.pth")
@@ -110,10 +110,10 @@ def test_it_is_the_packages_own(net, tmp_path):
 def test_batches_and_sizes_change_nothing(metric, backbone):
     images = [photo(i, *size) for i, size in enumerate([(48, 64)] * 5 + [(40, 40)] * 2 + [(48, 64)])]
     others = [image[::-1].copy() for image in images]
-    found = metric.scores(images, others)
-    assert found == metric.scores(iter(images), iter(others), len(images)), "the same bits again"
+    distances = metric.scores(images, others)
+    assert distances == metric.scores(iter(images), iter(others), len(images)), "the same bits again"
     one = Lpips("squeeze", backbone, device="cpu", batch=1)
-    assert found == pytest.approx(one.scores(images, others), abs=1e-6)
+    assert distances == pytest.approx(one.scores(images, others), abs=1e-6)
 
 
 def test_cpu_batches_are_bounded_by_pixels(metric, monkeypatch):
@@ -134,7 +134,7 @@ def test_half_precision_files_come_near(metric, tmp_path):
     assert half.checksums["heads"] == metric.checksums["heads"]
 
 
-def test_what_stands_beside_a_figure(metric):
+def test_facts_stored_with_a_figure(metric):
     facts = metric.facts()
     assert (facts["net"], facts["version"]) == ("squeeze", "0.1")
     assert len(facts["backbone_checksum"]) == len(facts["heads_checksum"]) == 64
@@ -181,17 +181,17 @@ def test_wrong_options_and_files_are_refused(options, says, backbone, tmp_path):
 
 
 def test_a_failed_download_is_unavailable(monkeypatch):
-    asked: dict[str, Any] = {}
+    download_options: dict[str, Any] = {}
 
     def refuse(url: str, **options: Any) -> None:
-        asked.update(options)
+        download_options.update(options)
         raise URLError("Name or service not known")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     with pytest.raises(Unavailable, match="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth") as caught:
         Lpips(device="cpu")
     assert str(caught.value).startswith("eval.lpips_backbone: ") and "set eval.lpips_backbone=PATH" in str(caught.value)
-    assert asked["weights_only"] is True and asked["check_hash"] is True
+    assert download_options["weights_only"] is True and download_options["check_hash"] is True
 
 
 def test_a_package_that_is_missing_is_unavailable(backbone, monkeypatch):

@@ -36,10 +36,10 @@ def words(folders: Path, *more: str) -> list[str]:
 def test_sets_are_compared_and_pairs_are_unavailable(folders, cli):
     status, out, err = cli(command.main, *words(folders))
     assert status == 0, err
-    found = json.loads((folders / "found.json").read_text())
-    assert found["metrics"]["fd_embedded"]["n"] == COUNT and not {"psnr", "lpips"} & set(found["metrics"])
-    assert set(found["unavailable"]) == {"mse", "psnr", "ssim", "lpips"}
-    reason = found["unavailable"]["ssim"]
+    results = json.loads((folders / "found.json").read_text())
+    assert results["metrics"]["fd_embedded"]["n"] == COUNT and not {"psnr", "lpips"} & set(results["metrics"])
+    assert set(results["unavailable"]) == {"mse", "psnr", "ssim", "lpips"}
+    reason = results["unavailable"]["ssim"]
     assert "000000000001: 32x32 in" in reason and "48x32 in" in reason and "2 more pairs of 6" in reason
     assert "resize one of the sets" in reason and "ssim: unavailable" in out
 
@@ -48,8 +48,8 @@ def test_one_size_is_compared_in_pairs(folders, cli):
     for i in range(1, COUNT, 2):
         (folders / "reference" / f"{i:012d}.png").unlink()
     assert cli(command.main, *words(folders, "eval.metrics=[]"))[0] == 0
-    found = json.loads((folders / "found.json").read_text())
-    assert found["metrics"]["psnr"]["n"] == COUNT // 2 and not found["unavailable"]
+    results = json.loads((folders / "found.json").read_text())
+    assert results["metrics"]["psnr"]["n"] == COUNT // 2 and not results["unavailable"]
 
 
 @pytest.mark.parametrize(

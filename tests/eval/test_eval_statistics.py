@@ -1,4 +1,4 @@
-"""Features kept on disk: computed once, resumed after a kill, mended where damaged, and never all held at once."""
+"""Features stored on disk: computed once, resumed after a kill, replaced where damaged, never all in memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Means(Network):
 
     def __init__(self) -> None:
         super().__init__("cpu")
-        self.seen = 0
+        self.images = 0
 
     def prepare(self, picture: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)
 
     def embed(self, batch: torch.Tensor) -> torch.Tensor:
-        self.seen += len(batch)
+        self.images += len(batch)
         means = batch.mean((2, 3))
         return torch.cat([means, means**2], 1)
 
@@ -53,7 +53,7 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(cached, "PIECE", 10)
 
 
-def kept(folder: Path) -> list[Path]:
+def feature_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.npy"))
 
 
@@ -65,10 +65,10 @@ def damage(path: Path, how: str) -> None:
 
 def test_features_are_those_of_the_network_and_mapped(tmp_path):
     images, network = images_of(37), Means()
-    found = features_of(images, network, tmp_path)
-    np.testing.assert_array_equal(found, Means()(list(images)))
-    assert isinstance(found, np.memmap) and found.shape == (37, 6) and found.dtype == np.float32
-    assert [path.name[:9] for path in kept(tmp_path)] == ["features-"], "the pieces are gone"
+    features = features_of(images, network, tmp_path)
+    np.testing.assert_array_equal(features, Means()(list(images)))
+    assert isinstance(features, np.memmap) and features.shape == (37, 6) and features.dtype == np.float32
+    assert [path.name[:9] for path in feature_files(tmp_path)] == ["features-"], "the pieces are gone"
 
 
 def test_they_are_computed_once(tmp_path):
@@ -76,7 +76,7 @@ def test_they_are_computed_once(tmp_path):
     first = features_of(images, network, tmp_path)
     again = features_of(images_of(25), network, tmp_path)
     np.testing.assert_array_equal(first, again)
-    assert network.seen == 25
+    assert network.images == 25
 
 
 def test_other_images_weights_or_resizing_are_others(tmp_path):
@@ -89,7 +89,7 @@ def test_other_images_weights_or_resizing_are_others(tmp_path):
     assert len(names) == 6
     features_of(images_of(5), network, tmp_path)
     features_of(images_of(5, seed=1), network, tmp_path)
-    assert network.seen == 10
+    assert network.images == 10
 
 
 @pytest.mark.parametrize("after", [0, 3, 10, 17, 33])
@@ -98,17 +98,17 @@ def test_a_kill_costs_one_piece(after, tmp_path):
     embed = network.embed
 
     def dying(batch):
-        if network.seen >= after:
+        if network.images >= after:
             raise Killed
         return embed(batch)
 
     network.embed = dying
     with pytest.raises(Killed):
         features_of(images, network, tmp_path)
-    network.embed, whole = embed, network.seen // 10 * 10
-    network.seen = 0
+    network.embed, whole = embed, network.images // 10 * 10
+    network.images = 0
     np.testing.assert_array_equal(features_of(images, network, tmp_path), Means()(list(images)))
-    assert network.seen == 37 - whole
+    assert network.images == 37 - whole
 
 
 def test_a_killed_process_is_continued(tmp_path):
@@ -126,22 +126,22 @@ def test_a_killed_process_is_continued(tmp_path):
     ])  # fmt: skip
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)], timeout=200)
     assert done.returncode == -signal.SIGKILL
-    assert [path.name[:11] for path in kept(tmp_path)] == ["piece000000", "piece000001"]
+    assert [path.name[:11] for path in feature_files(tmp_path)] == ["piece000000", "piece000001"]
     network = Means()
     np.testing.assert_array_equal(features_of(images_of(37), network, tmp_path), Means()(list(images_of(37))))
-    assert network.seen == 17
+    assert network.images == 17
 
 
 @pytest.mark.parametrize("how", ["bit", "cut", "empty", "text"])
 def test_damaged_features_are_computed_again(how, tmp_path, caplog):
     images, network = images_of(25), Means()
     expected = np.array(features_of(images, network, tmp_path))
-    (path,) = kept(tmp_path)
+    (path,) = feature_files(tmp_path)
     damage(path, how)
-    network.seen = 0
+    network.images = 0
     np.testing.assert_array_equal(features_of(images, network, tmp_path), expected)
-    assert network.seen == 25 and "damaged" in caplog.text
-    assert kept(tmp_path) == [path], "the same file again"
+    assert network.images == 25 and "damaged" in caplog.text
+    assert feature_files(tmp_path) == [path], "the same file again"
 
 
 @pytest.mark.parametrize("how", ["bit", "cut", "empty", "text"])
@@ -150,23 +150,23 @@ def test_a_damaged_piece_costs_that_piece(how, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(cached, "_join", lambda *_: (_ for _ in ()).throw(Killed()))
         features_of(images, network, tmp_path)
-    assert len(kept(tmp_path)) == 4
-    damage(kept(tmp_path)[1], how)
-    network.seen = 0
+    assert len(feature_files(tmp_path)) == 4
+    damage(feature_files(tmp_path)[1], how)
+    network.images = 0
     np.testing.assert_array_equal(features_of(images, network, tmp_path), Means()(list(images)))
-    assert network.seen == 10
+    assert network.images == 10
 
 
 def test_features_of_another_shape_are_not_taken(tmp_path):
-    """Another number of dimensions under the same checksum: a file that says what it is, but not what is asked for."""
+    """Another number of dimensions under the same checksum: a valid file, but not of the requested shape."""
     images, network = images_of(12), Means()
-    found = np.array(features_of(images, network, tmp_path))
-    (path,) = kept(tmp_path)
+    features = np.array(features_of(images, network, tmp_path))
+    (path,) = feature_files(tmp_path)
     path.unlink()
-    np.save(path.with_name("x.npy"), found[:, :5])
+    np.save(path.with_name("x.npy"), features[:, :5])
     digest = cached.checksum(path.with_name("x.npy"))[:16]
     path.with_name("x.npy").rename(path.with_name(f"features-{digest}.npy"))
-    np.testing.assert_array_equal(features_of(images, network, tmp_path), found)
+    np.testing.assert_array_equal(features_of(images, network, tmp_path), features)
 
 
 def test_leftovers_are_swept_but_not_those_being_written(tmp_path):
@@ -184,8 +184,8 @@ def test_leftovers_are_swept_but_not_those_being_written(tmp_path):
 def test_many_at_once_agree(tmp_path):
     images = images_of(60)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: features_of(images, Means(), tmp_path), range(4)))
-    for features in found:
+        results = list(pool.map(lambda _: features_of(images, Means(), tmp_path), range(4)))
+    for features in results:
         np.testing.assert_array_equal(features, Means()(list(images)))
 
 
@@ -196,11 +196,11 @@ def test_a_bad_picture_stops_it_and_keeps_the_rest(tmp_path):
     network = Means()
     with pytest.raises(UserError, match="set: 25"):
         features_of(images, network, tmp_path)
-    assert len(kept(tmp_path)) == 2
+    assert len(feature_files(tmp_path)) == 2
     read[25] = pictures[25]
-    network.seen = 0
+    network.images = 0
     np.testing.assert_array_equal(features_of(images, network, tmp_path), Means()(pictures))
-    assert network.seen == 17
+    assert network.images == 17
 
 
 def test_pictures_are_never_all_held(tmp_path):
@@ -211,8 +211,8 @@ def test_pictures_are_never_all_held(tmp_path):
     network = Means()
     tracemalloc.start()
     try:
-        found = features_of(made, network, tmp_path)
-        mean, _ = moments(found)
+        features = features_of(made, network, tmp_path)
+        mean, _ = moments(features)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -228,7 +228,7 @@ def test_a_progress_bar_goes_on_where_it_stopped(tmp_path, capsys):
     assert capsys.readouterr().err == "", "nothing to do, nothing to show"
 
 
-def test_it_says_what_was_kept(tmp_path):
+def test_a_description_is_stored_with_the_features(tmp_path):
     images, network = images_of(12), Means()
     features_of(images, network, tmp_path)
     about = json.loads((tmp_path / folder_name(images, network) / "about.json").read_text())

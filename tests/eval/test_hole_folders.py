@@ -52,7 +52,7 @@ def test_the_holes_of_a_folder_are_scored(folders, cli):
     assert "psnr_hole" in out and metrics["psnr_hole"]["value"] < metrics["psnr"]["value"]
 
 
-def test_a_change_outside_is_seen(folders, cli):
+def test_a_change_outside_is_measured(folders, cli):
     picture = np.asarray(Image.open(folders / "images/2.png")).copy()
     outside = np.argwhere(np.asarray(Image.open(folders / "masks/2.png")) == 0)[0]
     picture[tuple(outside)] ^= 1

@@ -40,9 +40,9 @@ def item(attention: np.ndarray, phrases: tuple[int, ...] = (0, 1, 2, 3)) -> Regi
 
 
 def phrase_attention(attention: np.ndarray, labels: np.ndarray, mask: np.ndarray, tokens: Sequence[int]) -> PhraseAttention:
-    """Of an item with one phrase."""
-    (found,) = own_scores(region_text(attention, labels, [mask], [tokens]))
-    return found
+    """Scores of an item with one phrase."""
+    (scores,) = own_scores(region_text(attention, labels, [mask], [tokens]))
+    return scores
 
 
 def mean(values: list) -> float:
@@ -55,29 +55,29 @@ def mean(values: list) -> float:
 def test_a_perfect_map_scores_one():
     attention = np.eye(4)
     for region in range(4):
-        found = phrase_attention(attention, LABELS, quarter(region), [region])
-        assert (found.pointing, found.iou) == (1.0, 1.0)
+        scores = phrase_attention(attention, LABELS, quarter(region), [region])
+        assert (scores.pointing, scores.iou) == (1.0, 1.0)
 
 
 def test_a_wrong_map_scores_zero():
-    found = phrase_attention(np.eye(4), LABELS, quarter(1), [2])
-    assert (found.pointing, found.iou) == (0.0, 0.0)
+    scores = phrase_attention(np.eye(4), LABELS, quarter(1), [2])
+    assert (scores.pointing, scores.iou) == (0.0, 0.0)
 
 
 def test_a_uniform_map_scores_chance():
-    found = phrase_attention(np.full((4, 6), 1 / 6), LABELS, quarter(1), [2, 3])
-    assert found.pointing == pytest.approx(0.25)
-    assert found.iou == pytest.approx(0.25)
+    scores = phrase_attention(np.full((4, 6), 1 / 6), LABELS, quarter(1), [2, 3])
+    assert scores.pointing == pytest.approx(0.25)
+    assert scores.iou == pytest.approx(0.25)
 
 
 def test_iou_counts_pixels():
-    """Two quarters found, the object is one of them and half of a third."""
+    """The map covers two quarters; the object is one of them and half of a third."""
     attention = np.array([[0.9], [0.6], [0.4], [0.0]])
     mask = quarter(0) | (quarter(2) & (np.arange(16) < 4)[None])
-    found = phrase_attention(attention, LABELS, mask, [0])
+    scores = phrase_attention(attention, LABELS, mask, [0])
     region = 7 * 8  # a quarter without its share of the stroke
-    assert found.iou == pytest.approx(region / (2 * region + region / 2))
-    assert found.pointing == 1.0
+    assert scores.iou == pytest.approx(region / (2 * region + region / 2))
+    assert scores.pointing == 1.0
 
 
 def test_tokens_of_a_phrase_add_up():
@@ -97,8 +97,8 @@ def test_nothing_to_find():
 def test_padding_takes_no_part():
     """Rows without pixels, as a batch is padded with, don't count, whatever they attend to."""
     padded = np.concatenate([np.eye(4) * 0.5, np.ones((3, 4))])
-    found = phrase_attention(padded, LABELS, quarter(2), [2])
-    assert (found.pointing, found.iou) == (1.0, 1.0)
+    scores = phrase_attention(padded, LABELS, quarter(2), [2])
+    assert (scores.pointing, scores.iou) == (1.0, 1.0)
     values = attention_values([item(padded)])
     assert values["pointing_accuracy_uniform"] == [[0.25] * 4] and values["attention_entropy"] == [0.0]
 
@@ -110,24 +110,24 @@ def test_scores_by_counts_are_those_by_pixels(seed, regions, tokens):
     rng = np.random.default_rng(seed)
     labels = rng.integers(-1, regions, (9, 7)).astype(np.int16)
     attention, mask = rng.random((regions, tokens)), rng.random((9, 7)) < 0.4
-    found = phrase_attention(attention, labels, mask, [0])
+    scores = phrase_attention(attention, labels, mask, [0])
     score = np.where(np.isin(np.arange(regions), labels), attention[:, 0], 0.0)
     if not (labels >= 0).any():
-        assert (found.pointing, found.iou) == (0.0, 0.0)
+        assert (scores.pointing, scores.iou) == (0.0, 0.0)
         return
     first, *second = np.sort(score)[::-1][:2]
     assume(not second or first - second[0] > 1e-4)  # ties share the first place
-    seen = (labels >= 0) & (score[labels] >= 0.5 * score.max())
+    attended = (labels >= 0) & (score[labels] >= 0.5 * score.max())
     wanted = mask & (labels >= 0)
-    assert found.iou == pytest.approx((seen & wanted).sum() / (seen | wanted).sum())
-    assert found.pointing == float(mask[labels == score.argmax()].mean() > 0.5)
+    assert scores.iou == pytest.approx((attended & wanted).sum() / (attended | wanted).sum())
+    assert scores.pointing == float(mask[labels == score.argmax()].mean() > 0.5)
 
 
-# --- beside chance
+# --- compared with chance
 
 
-def test_a_perfect_map_beside_chance():
-    """Objects in another quarter in each item: what one item's map knows is of no use to another."""
+def test_a_perfect_map_compared_with_chance():
+    """Objects in another quarter in each item: one item's map scores nothing on another."""
     turns = [np.roll(range(4), k) for k in range(4)]  # the k-th item's regions, in the order of its phrases
     values = attention_values([item(np.eye(4)[:, turn], tuple(turn)) for turn in turns])
     assert set(values) == set(in_group(ATTENTION, chance=True)) - {"pointing_accuracy_repeated"}
@@ -152,7 +152,7 @@ def test_a_habit_shows_as_chance():
     assert mean(values["pointing_accuracy"]) == mean(values["pointing_accuracy_shuffled"]) == 1.0
 
 
-def test_the_seed_decides_who_lends_and_nobody_lends_to_himself():
+def test_the_seed_decides_which_map_is_lent_and_no_item_borrows_its_own():
     rng = np.random.default_rng(0)
     items = [item(rng.random((4, 4))) for _ in range(6)]
     first, again, other = (attention_values(items, seed)["attention_iou_shuffled"] for seed in (0, 0, 1))
@@ -207,18 +207,18 @@ def test_wrong_input_is_named():
         phrase_attention(np.eye(4), LABELS, quarter(0)[:8], [0])
 
 
-def test_repeated_shapes_are_pointed_at_by_themselves():
+def test_repeated_shapes_have_a_separate_figure():
     objects = [SceneObject(k + 1, "star", "red", "", (2 * k, 2 * k + 1), repeated=k < 2) for k in range(3)]
     object_map = np.kron([[1, 2], [3, 0]], np.ones((4, 4))).astype(np.uint8)
     item = Item("a", np.zeros((8, 8, 3), np.uint8), "a b c", objects=tuple(objects), object_map=object_map)
-    found = SimpleNamespace(labels=object_map.astype(np.int16), count=4)
-    example = SimpleNamespace(item=item, regions=found)
+    regions = SimpleNamespace(labels=object_map.astype(np.int16), count=4)
+    example = SimpleNamespace(item=item, regions=regions)
     right_but_the_second = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1.0]])
     spans = [(0, 1), (2, 3), (4, 5)]
     values = scoring.attention_values([right_but_the_second], [example], lambda caption: spans, seed=0)
     assert values["pointing_accuracy"][0][::2] == [1.0, 1.0] and values["pointing_accuracy"][0][1] < 1
     assert values["pointing_accuracy_repeated"] == [[1.0, values["pointing_accuracy"][0][1], None]]
     alone = replace(item, objects=tuple(replace(o, repeated=False) for o in objects))
-    example = SimpleNamespace(item=alone, regions=found)
+    example = SimpleNamespace(item=alone, regions=regions)
     values = scoring.attention_values([right_but_the_second], [example], lambda caption: spans, seed=0)
     assert "pointing_accuracy_repeated" not in values

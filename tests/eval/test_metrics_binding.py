@@ -31,7 +31,7 @@ def judge(image: np.ndarray, item: Item) -> list[ObjectBinding]:
 
 
 def means(scenes: list[list[ObjectBinding]]) -> dict[str, float]:
-    """Of every figure, the mean over the objects it concerns; without those that concern none."""
+    """Mean of each figure over the objects that have it; figures that no object has are left out."""
     values: dict[str, list[float]] = {}
     for scene in scenes:
         for name, of_objects in binding_values(scene).items():
@@ -56,36 +56,36 @@ def pair(left: str | None, right: str | None, paper: tuple = PAPER, wanted: tupl
 def test_ground_truth_is_bound(size, count, split):
     """Colours and fills, all of them: what a perfect model can reach."""
     items = Scenes(size=size, test=count).split(split)
-    found = means([judge(items[i].image, items[i]) for i in range(count)])
+    figures = means([judge(items[i].image, items[i]) for i in range(count)])
     wanted = {"binding_accuracy": 1.0, "binding_accuracy_repeated": 1.0, "leak_rate": 0.0, "fill_accuracy": 1.0,
               "instance_success": 1.0}  # fmt: skip
-    assert found.pop("instance_iou") > 0.9
-    assert found == wanted | ({"binding_accuracy_heldout": 1.0} if split == "test" else {})
+    assert figures.pop("instance_iou") > 0.9
+    assert figures == wanted | ({"binding_accuracy_heldout": 1.0} if split == "test" else {})
 
 
 def test_real_drawings_are_bound_nearly(shared_data):
     """Recoloured OpenMoji in scenes: but for those that are mostly white inside, as a spotted mushroom is."""
     items = OpenMoji(root=str(shared_data / "openmoji72"), scenes=True, recolour=True).split("test")
-    found = means([judge(items[i].image, items[i]) for i in range(120)])
-    assert found["binding_accuracy"] > 0.985 and found["leak_rate"] == 0.0
+    figures = means([judge(items[i].image, items[i]) for i in range(120)])
+    assert figures["binding_accuracy"] > 0.985 and figures["leak_rate"] == 0.0
 
 
 def test_below_64_px_colours_are_exact_and_fills_nearly():
     items = Scenes(size=32).split("test")
-    found = means([judge(items[i].image, items[i]) for i in range(100)])
-    assert found["binding_accuracy"] == 1.0 and found["leak_rate"] == 0.0
-    assert found["fill_accuracy"] > 0.85
+    figures = means([judge(items[i].image, items[i]) for i in range(100)])
+    assert figures["binding_accuracy"] == 1.0 and figures["leak_rate"] == 0.0
+    assert figures["fill_accuracy"] > 0.85
 
 
-def test_colour_swapped_images_are_what_the_swap_says():
+def test_images_with_swapped_colours_are_judged_by_the_colours_that_they_show():
     """Every object has the colour of the next: right where that is the same one, a leak where it is not."""
     swapped, same = Swapped().split("test"), 0
     for item in (swapped[i] for i in range(200)):  # with the caption and the objects of the scene as it was
         wanted = [thing.colour for thing in (*item.objects[1:], item.objects[0])]
-        for found, colour in zip(judge(item.image, item), wanted, strict=True):
-            assert found.detected_colour == colour and found.fill_correct
-            assert found.correct == (colour == found.object.colour) == (not found.leaked)
-            same += found.correct
+        for binding, colour in zip(judge(item.image, item), wanted, strict=True):
+            assert binding.detected_colour == colour and binding.fill_correct
+            assert binding.correct == (colour == binding.object.colour) == (not binding.leaked)
+            same += binding.correct
     assert 0 < same < 200  # neighbours of one colour occur
 
 
@@ -93,10 +93,10 @@ def test_a_swap_of_two_leaves_the_others_right():
     item, other = (source.split("test")[7] for source in (Scenes(min_objects=4), Swapped(min_objects=4)))
     things = item.objects
     turned = (item.object_map == things[0].label)[..., None]
-    found = judge(np.where(turned, other.image, item.image), item)
+    bindings = judge(np.where(turned, other.image, item.image), item)
     leaks = things[0].colour != things[1].colour
-    assert [b.leaked for b in found] == [leaks] + [False] * (len(things) - 1)
-    assert leaks and binding_values(found)["binding_accuracy"] == [0.0] + [1.0] * (len(things) - 1)
+    assert [b.leaked for b in bindings] == [leaks] + [False] * (len(things) - 1)
+    assert leaks and binding_values(bindings)["binding_accuracy"] == [0.0] + [1.0] * (len(things) - 1)
 
 
 def test_blur_and_noise_change_little():
@@ -105,8 +105,8 @@ def test_blur_and_noise_change_little():
     for item in (test[i] for i in range(60)):
         soft = cv2.GaussianBlur(item.image.astype(np.float32), (0, 0), 0.8)
         results.append(judge(np.clip(soft + rng.normal(0, 4, soft.shape), 0, 255).astype(np.uint8), item))
-    found = means(results)
-    assert found["binding_accuracy"] == 1.0 and found["fill_accuracy"] >= 0.95
+    figures = means(results)
+    assert figures["binding_accuracy"] == 1.0 and figures["fill_accuracy"] >= 0.95
 
 
 def test_swapped_colours_are_leaks():
@@ -164,13 +164,13 @@ def test_a_pixel_left_open_is_no_hole():
     image[labels == 1] = OBJECT_COLOURS["pink"]
     labels[100, 128] = 0
     image[100, 128] = PAPER
-    (found,) = bind(image, [SceneObject(1, "heart", "pink", "plain", (0, 1))], labels, OBJECT_COLOURS, BACKGROUND_COLOURS)
-    assert found.correct and found.detected_fill == "plain"
+    (binding,) = bind(image, [SceneObject(1, "heart", "pink", "plain", (0, 1))], labels, OBJECT_COLOURS, BACKGROUND_COLOURS)
+    assert binding.correct and binding.detected_fill == "plain"
 
 
 @pytest.mark.parametrize("paper", [PAPER, (225, 140, 60), (120, 130, 230)])
 def test_an_unpainted_object_is_not_bound(paper):
-    """Not even where the background strayed to a colour that is nearest to the wanted one."""
+    """Even where the background has a colour that is nearest to the wanted one."""
     left, right = pair(None, "green", paper, ("orange", "blue"))
     assert (left.detected_colour, left.detected_fill) == (BACKGROUND, BACKGROUND)
     assert not (left.correct or left.leaked or left.fill_correct)
@@ -186,9 +186,9 @@ def test_a_ring_keeps_its_hole(wall, full):
     if full:
         cv2.circle(image, (32, 32), 15, OBJECT_COLOURS["pink"], -1)
     ring = SceneObject(1, "circle", "pink", "hollow", (0, 1))
-    (found,) = bind(image, [ring], labels, OBJECT_COLOURS, BACKGROUND_COLOURS)
-    assert found.correct and found.fill_correct is not full
-    assert found.detected_fill == ("plain" if full else "hollow")
+    (binding,) = bind(image, [ring], labels, OBJECT_COLOURS, BACKGROUND_COLOURS)
+    assert binding.correct and binding.fill_correct is not full
+    assert binding.detected_fill == ("plain" if full else "hollow")
 
 
 def test_shading_is_no_pattern():
@@ -196,8 +196,8 @@ def test_shading_is_no_pattern():
     labels[12:52, 12:52] = 1
     light = np.linspace(0.85, 1.0, 40)[:, None, None]
     image[12:52, 12:52] = np.array(OBJECT_COLOURS["green"]) * light
-    (found,) = bind(image, [SceneObject(1, "square", "green", "plain", (0, 1))], labels, OBJECT_COLOURS, {})
-    assert found.correct and found.fill_correct
+    (binding,) = bind(image, [SceneObject(1, "square", "green", "plain", (0, 1))], labels, OBJECT_COLOURS, {})
+    assert binding.correct and binding.fill_correct
 
 
 def test_wrong_input_is_named():

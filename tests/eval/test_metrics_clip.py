@@ -21,8 +21,8 @@ def at_angle(degrees: list[float]) -> np.ndarray:
 
 
 def test_known_angles():
-    found = clip_scores(at_angle([0, 60, 90, 180]), 7 * at_angle([0, 0, 0, 0]))
-    assert found == pytest.approx([100, 50, 0, 0]), "clipped at 0 pair by pair, whatever the lengths"
+    scores = clip_scores(at_angle([0, 60, 90, 180]), 7 * at_angle([0, 0, 0, 0]))
+    assert scores == pytest.approx([100, 50, 0, 0]), "clipped at 0 pair by pair, whatever the lengths"
 
 
 def test_a_row_of_zeros_is_like_nothing():
@@ -30,28 +30,28 @@ def test_a_row_of_zeros_is_like_nothing():
 
 
 @given(st.integers(0, 1000), st.floats(1e-3, 1e3))
-def test_scores_lie_in_range_and_know_no_length(seed, scale):
+def test_scores_lie_in_range_and_do_not_depend_on_lengths(seed, scale):
     images, texts = np.random.default_rng(seed).normal(size=(2, 6, 5))
-    found = clip_scores(images, texts)
-    assert (found >= 0).all() and (found <= 100).all()
-    np.testing.assert_allclose(clip_scores(images * scale, texts), found, atol=1e-9)
+    scores = clip_scores(images, texts)
+    assert (scores >= 0).all() and (scores <= 100).all()
+    np.testing.assert_allclose(clip_scores(images * scale, texts), scores, atol=1e-9)
     np.testing.assert_allclose(clip_scores(images, images), 100)
 
 
 def test_direction_of_an_edit():
     before, after = at_angle([0, 0, 0, 0]), at_angle([90, -90, 0, 90])
     old, new = at_angle([0, 0, 0, 90]), at_angle([90, 90, 90, 0])
-    found = directional_scores(before, after, old, new)
-    assert found == pytest.approx([1, 0, 0, -1]), "along, across, not moved, against"
+    scores = directional_scores(before, after, old, new)
+    assert scores == pytest.approx([1, 0, 0, -1]), "along, across, not moved, against"
 
 
 def test_direction_is_that_of_instruct_pix2pix():
     before, after, old, new = RNG.normal(size=(4, 20, 8))
     unit = [torch.nn.functional.normalize(torch.from_numpy(x), dim=1) for x in (before, after, old, new)]
     wanted = torch.nn.functional.cosine_similarity(unit[1] - unit[0], unit[3] - unit[2])
-    found = directional_scores(before, after, old, new)
-    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-9)
-    np.testing.assert_allclose(directional_scores(after, before, old, new), -found, atol=1e-9)
+    scores = directional_scores(before, after, old, new)
+    np.testing.assert_allclose(scores, wanted.numpy(), atol=1e-9)
+    np.testing.assert_allclose(directional_scores(after, before, old, new), -scores, atol=1e-9)
 
 
 def test_rounding_is_no_direction():
@@ -71,17 +71,17 @@ CAPTIONS = st.lists(st.sampled_from(["a red star", "A  red star", "a dog", "two 
 
 @given(CAPTIONS, st.integers(0, 99))
 def test_another_caption_reads_differently(captions, seed):
-    found = other_captions(captions, seed)
+    others = other_captions(captions, seed)
     plain = [" ".join(caption.lower().split()) for caption in captions]
-    assert all(plain[j] != plain[i] for i, j in enumerate(found) if j >= 0)
-    used = [j for j in found if j >= 0]
+    assert all(plain[j] != plain[i] for i, j in enumerate(others) if j >= 0)
+    used = [j for j in others if j >= 0]
     assert len(set(used)) == len(used), "no caption twice"
     most = max(Counter(plain).values(), default=0)
-    assert (found < 0).sum() == max(0, 2 * most - len(captions)), "as few as can be are left without"
-    assert (found == other_captions(captions, seed)).all()
+    assert (others < 0).sum() == max(0, 2 * most - len(captions)), "as few as can be are left without"
+    assert (others == other_captions(captions, seed)).all()
 
 
-def test_other_captions_hang_on_the_seed_and_reach_everywhere():
+def test_other_captions_depend_on_the_seed_and_every_one_is_used():
     captions = [str(i) for i in range(20)]
     draws = np.stack([other_captions(captions, seed) for seed in range(400)])
     assert len({tuple(row) for row in draws}) == 400
@@ -98,7 +98,7 @@ def test_regions_rank_their_own_phrase():
 
 
 @given(st.integers(2, 6), st.integers(1, 5), st.integers(0, 99))
-def test_what_cannot_tell_phrases_apart_gets_chance(phrases, regions, seed):
+def test_equal_scores_of_all_phrases_give_chance(phrases, regions, seed):
     rng = np.random.default_rng(seed)
     owners = rng.integers(phrases, size=regions)
     assert rank_regions(np.full((regions, phrases), 0.2), owners) == pytest.approx([1 / phrases] * regions)
@@ -114,8 +114,8 @@ def test_order_of_phrases_does_not_matter():
 
 
 def test_cosines_of_all_pairs():
-    found = unit_cosines(at_angle([0, 90]), 3 * at_angle([0, 60, 180]))
-    assert found == pytest.approx(np.array([[1, 0.5, -1], [0, np.sqrt(0.75), 0]]))
+    cosines = unit_cosines(at_angle([0, 90]), 3 * at_angle([0, 60, 180]))
+    assert cosines == pytest.approx(np.array([[1, 0.5, -1], [0, np.sqrt(0.75), 0]]))
 
 
 @pytest.mark.parametrize(

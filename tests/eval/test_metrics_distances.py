@@ -37,7 +37,7 @@ def test_moments_are_numpys_and_float64():
     assert cov.dtype == np.float64
 
 
-def test_moments_do_not_hang_on_the_pieces(monkeypatch):
+def test_moments_do_not_depend_on_the_pieces(monkeypatch):
     features = draw(300, 12, 0)
     whole = moments(features)
     monkeypatch.setattr("eval.metrics.distances.PIECE", 12 * 7)
@@ -62,8 +62,8 @@ def test_moments_refuse_what_has_none():
 )  # fmt: skip
 def test_in_one_dimension_it_is_the_formula(m1, m2, s1, s2):
     """(m1 - m2)^2 + (s1 - s2)^2, with standard deviations s."""
-    found = frechet(np.array([m1]), np.array([[s1**2]]), np.array([m2]), np.array([[s2**2]]))
-    assert found == pytest.approx((m1 - m2) ** 2 + (s1 - s2) ** 2, rel=1e-6, abs=1e-6)
+    distance = frechet(np.array([m1]), np.array([[s1**2]]), np.array([m2]), np.array([[s2**2]]))
+    assert distance == pytest.approx((m1 - m2) ** 2 + (s1 - s2) ** 2, rel=1e-6, abs=1e-6)
 
 
 @settings(deadline=None, max_examples=40)
@@ -148,13 +148,13 @@ def test_what_is_no_gaussian_is_refused(change, says):
 
 @pytest.mark.long
 def test_speed_with_its_interval():
-    """15 s are asked for on two free cores for 10,000 x 2,048 features: 30 s of processor time, all else included."""
+    """The budget for 10,000 x 2,048 features is 15 s on two free cores: 30 s of processor time, everything included."""
     rng = np.random.default_rng(0)
     first, second = (rng.standard_normal((10_000, 2048), np.float32) + shift for shift in (0, 0.1))
     start = time.process_time()
-    found = frechet_interval(first, second)
+    interval = frechet_interval(first, second)
     assert time.process_time() - start < 30
-    assert found.low > 2048 * 0.1**2, "the means' share, to which the bias of 10,000 images adds"
+    assert interval.low > 2048 * 0.1**2, "the means' share, to which the bias of 10,000 images adds"
 
 
 def jackknifed(first: np.ndarray, second: np.ndarray) -> float:
@@ -175,31 +175,31 @@ def jackknifed(first: np.ndarray, second: np.ndarray) -> float:
 )  # fmt: skip
 def test_the_interval_is_that_of_leaving_each_image_out(counts, dim, shift, scale):
     first, second = draw(counts[0], dim, 1), draw(counts[1], dim, 2, shift=shift, scale=scale)
-    found = frechet_interval(first, second)
-    assert (found.high - found.value) / 1.96 == pytest.approx(jackknifed(first, second), rel=0.15)
+    interval = frechet_interval(first, second)
+    assert (interval.high - interval.value) / 1.96 == pytest.approx(jackknifed(first, second), rel=0.15)
     swapped = frechet_interval(second, first)
-    assert swapped == pytest.approx(found, rel=1e-6)
+    assert swapped == pytest.approx(interval, rel=1e-6)
 
 
 def test_the_interval_has_the_spread_of_repeated_draws():
     """Errors against the standard deviation over fresh images, and how many intervals hold the mean."""
     for counts, dim, shift in ((300, 300), 16, 0.2), ((60, 90), 120, 0.2):
-        found = [frechet_interval(draw(counts[0], dim, 2 * s), draw(counts[1], dim, 2 * s + 1, shift)) for s in range(60)]
-        values = [f.value for f in found]
-        reach = np.median([f.high - f.value for f in found]) / 1.96
+        repeats = [frechet_interval(draw(counts[0], dim, 2 * s), draw(counts[1], dim, 2 * s + 1, shift)) for s in range(60)]
+        values = [f.value for f in repeats]
+        reach = np.median([f.high - f.value for f in repeats]) / 1.96
         assert 0.67 < reach / np.std(values) < 1.5, (counts, reach, np.std(values))
-        assert np.mean([f.low <= np.mean(values) <= f.high for f in found]) >= 0.85
+        assert np.mean([f.low <= np.mean(values) <= f.high for f in repeats]) >= 0.85
 
 
 @pytest.mark.parametrize("counts", [(100, 90), (20, 90), (20, 15)], ids=["full", "one singular", "both"])
 def test_the_interval_holds_the_distance_of_all_images(counts):
     first, second = draw(counts[0], 30, 0), draw(counts[1], 30, 1, shift=0.3)
-    found = frechet_interval(first, second)
-    assert found.value == pytest.approx(frechet(*moments(first), *moments(second)), rel=1e-9)
-    assert 0 <= found.low < found.value < found.high
+    interval = frechet_interval(first, second)
+    assert interval.value == pytest.approx(frechet(*moments(first), *moments(second)), rel=1e-9)
+    assert 0 <= interval.low < interval.value < interval.high
 
 
-def test_influences_do_not_hang_on_the_pieces(monkeypatch):
+def test_influences_do_not_depend_on_the_pieces(monkeypatch):
     first, second = draw(100, 12, 0), draw(90, 12, 1, shift=0.3)
     whole = frechet_interval(first, second)
     monkeypatch.setattr("eval.metrics.influence.PIECE", 12 * 7)
@@ -217,14 +217,14 @@ def test_a_sample_of_influences_says_the_same(monkeypatch):
 
 def test_sets_without_spread_have_an_interval():
     flat, other = np.ones((6, 3), np.float32), draw(50, 3, 0)
-    found = frechet_interval(flat, other)
-    assert found == pytest.approx(frechet_interval(other, flat)) and found.low < found.value < found.high
-    assert found.value == pytest.approx(frechet(*moments(flat), *moments(other)))
+    interval = frechet_interval(flat, other)
+    assert interval == pytest.approx(frechet_interval(other, flat)) and interval.low < interval.value < interval.high
+    assert interval.value == pytest.approx(frechet(*moments(flat), *moments(other)))
     assert frechet_interval(flat, 3 * flat) == pytest.approx((12, 12, 12)), "nothing varies"
 
 
 def test_dead_features_change_nothing():
-    """As a network's unused units, whose covariance is singular however many images there are."""
+    """Unused units of a network make the covariance singular however many images there are."""
     first, second = draw(80, 6, 0), draw(70, 6, 1, shift=0.2)
     wide = [np.concatenate([x, np.zeros((len(x), 5), np.float32), x[:, :2]], 1) for x in (first, second)]
     plain = [np.concatenate([x, x[:, :2]], 1) for x in (first, second)]
@@ -237,8 +237,8 @@ def test_dead_features_change_nothing():
 def test_too_few_images_have_no_interval(function):
     with pytest.raises(ValueError, match="at least 4"):
         function(draw(3, 4, 0), draw(50, 4, 1))
-    found = function(draw(4, 4, 0), draw(4, 4, 1))
-    assert np.isfinite(found).all() and found.low < found.value < found.high
+    interval = function(draw(4, 4, 0), draw(4, 4, 1))
+    assert np.isfinite(interval).all() and interval.low < interval.value < interval.high
 
 
 # --- kernel distance
@@ -252,7 +252,7 @@ def mmd_by_loops(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def test_a_subset_is_the_formula():
-    """Of 2 m images a subset of m is one draw: what is left out is the other half."""
+    """The estimate of one subset is the formula, summed by loops."""
     from eval.metrics.distances import _mmd
 
     x, y = draw(9, 5, 0).astype(np.float64), draw(9, 5, 1, shift=0.3).astype(np.float64)
@@ -264,9 +264,9 @@ def test_it_agrees_with_clean_fid():
     first, second = draw(800, 32, 0), draw(900, 32, 1, shift=0.15)
     np.random.seed(0)
     theirs = fid.kernel_distance(first, second, num_subsets=200, max_subset_size=200)
-    found = kid(first, second, subsets=200, subset_size=200)
-    assert found.value == pytest.approx(theirs, rel=0.05)
-    assert found.low < theirs < found.high
+    estimate = kid(first, second, subsets=200, subset_size=200)
+    assert estimate.value == pytest.approx(theirs, rel=0.05)
+    assert estimate.low < theirs < estimate.high
 
 
 def test_of_a_set_with_itself_it_is_about_0():
@@ -292,13 +292,13 @@ def test_it_is_unbiased_over_splits():
         assert np.mean(frechets) > 10 * np.std(frechets) / len(frechets) ** 0.5
 
 
-def test_the_interval_covers_what_more_images_would_say():
-    """Not only the spread of subsets, which shrinks to nothing where every subset is nearly the whole set."""
+def test_the_interval_covers_the_distance_of_more_images():
+    """The spread of subsets alone would shrink to nothing where every subset is nearly the whole set."""
     truth = kid(draw(6000, 16, 1000), draw(6000, 16, 1001, shift=0.1), subset_size=1000).value
-    found = [kid(draw(200, 16, 2 * s), draw(200, 16, 2 * s + 1, shift=0.1), subsets=40, seed=s) for s in range(60)]
-    assert np.mean([f.low <= truth <= f.high for f in found]) >= 0.85
-    spread = np.std([f.value for f in found])
-    assert 0.5 < np.median([(f.high - f.low) / 3.92 for f in found]) / spread < 2
+    estimates = [kid(draw(200, 16, 2 * s), draw(200, 16, 2 * s + 1, shift=0.1), subsets=40, seed=s) for s in range(60)]
+    assert np.mean([f.low <= truth <= f.high for f in estimates]) >= 0.85
+    spread = np.std([f.value for f in estimates])
+    assert 0.5 < np.median([(f.high - f.low) / 3.92 for f in estimates]) / spread < 2
 
 
 def test_kid_refuses_what_it_cannot_measure():

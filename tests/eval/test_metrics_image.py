@@ -35,15 +35,15 @@ def test_known_errors():
 
 
 @given(st.integers(0, 999), st.integers(7, 24), st.integers(7, 24), st.integers(0, 255))
-def test_metrics_know_no_order_and_keep_their_range(seed, height, width, noise):
+def test_metrics_are_symmetric_and_keep_their_range(seed, height, width, noise):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (height, width, 3), np.uint8)
     other = np.clip(image + rng.integers(-noise, noise + 1, image.shape), 0, 255).astype(np.uint8)
     for metric, low, high in ((mse, 0, 1), (psnr, 0, 58.93), (ssim, -1, 1)):
-        found = metric(image, other)
-        assert low <= found <= high + 1e-9 and found == pytest.approx(metric(other, image))
+        value = metric(image, other)
+        assert low <= value <= high + 1e-9 and value == pytest.approx(metric(other, image))
         turned = metric(image[::-1, :, ::-1].copy(), other[::-1, :, ::-1].copy())
-        assert found == pytest.approx(turned), "nor up from down, nor red from blue"
+        assert value == pytest.approx(turned), "nor up from down, nor red from blue"
 
 
 def noisy(image: np.ndarray, deviation: float, seed: int = 0) -> np.ndarray:
@@ -60,24 +60,24 @@ def real(shared_data: Path) -> list[np.ndarray]:
 @pytest.mark.parametrize("deviation", [5, 20, 60])
 def test_torchmetrics_agrees(deviation):
     pairs = [(photo(seed), noisy(photo(seed), deviation, seed)) for seed in range(4)] + [(photo(0), photo(1))]
-    check_residual_shapes(pairs)
+    check_agreement(pairs)
 
 
 def test_torchmetrics_agrees_on_photos(real):
-    check_residual_shapes([(image, noisy(image, deviation)) for image in real for deviation in (5, 20, 60)])
+    check_agreement([(image, noisy(image, deviation)) for image in real for deviation in (5, 20, 60)])
 
 
-def check_residual_shapes(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """PSNR is the same. SSIM is where the definitions agree: over windows that lie wholly inside, and with torchmetrics'
-    constant k2 set so that its covariance over 49 pixels says what skimage's over 48 does; without that, within 0.002.
+def check_agreement(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """PSNR agrees. SSIM agrees where the definitions do: over windows that lie wholly inside, and with torchmetrics'
+    constant k2 set so that its covariance over 49 pixels equals skimage's over 48; without that, within 0.002.
     """
     peer = pytest.importorskip("torchmetrics.functional.image", reason="torchmetrics is not installed")
     import torch
 
     for pair in pairs:
         first, second = (torch.from_numpy(p.astype(np.float64)).permute(2, 0, 1)[None] for p in pair)
-        noise = peer.peak_signal_noise_ratio(first, second, data_range=255.0)
-        assert psnr(*pair) == pytest.approx(noise.item(), abs=1e-3)
+        ratio = peer.peak_signal_noise_ratio(first, second, data_range=255.0)
+        assert psnr(*pair) == pytest.approx(ratio.item(), abs=1e-3)
         for k2, near in ((0.03 * (48 / 49) ** 0.5, 1e-5), (0.03, 2e-3)):
             _, every = peer.structural_similarity_index_measure(
                 first, second, data_range=255.0, gaussian_kernel=False, kernel_size=7, k2=k2, return_full_image=True
@@ -118,7 +118,7 @@ def test_other_ranges_are_refused():
 
 
 def test_bootstrap_covers_the_true_mean():
-    """Of 200 samples with a known mean, about 95 % have it in their interval."""
+    """The intervals of about 95 % of 200 samples hold their known mean."""
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(200):

@@ -44,8 +44,8 @@ def painted(size: int = 64, at: int = 16, side: int = 32) -> np.ndarray:
     return image
 
 
-def mean(found: Sequence, field: str) -> float:
-    return float(np.mean([getattr(f, field) for f in found]))
+def mean(fidelities: Sequence, field: str) -> float:
+    return float(np.mean([getattr(f, field) for f in fidelities]))
 
 
 # --- boundary precision, recall, F1, Chamfer
@@ -56,7 +56,7 @@ def test_a_painted_square_follows_its_outline(size):
     fidelity = sketch_fidelity(square(size, size // 4, size // 2), painted(size, size // 4, size // 2))
     assert fidelity.f1 == pytest.approx(1.0)
     assert fidelity.chamfer < 1.0 / size
-    assert fidelity.ms_ssim > 0.8  # the outline lies half a pixel beside the paint's border
+    assert fidelity.ms_ssim > 0.8  # the outline lies half a pixel from the paint's border
 
 
 def test_shift_beyond_the_tolerance_loses_the_sides_it_leaves():
@@ -76,21 +76,21 @@ def test_f1_of_a_shifted_square(size, shift):
     side, at, tolerance = size // 2, size // 4, tolerance_px((size, size))
     first = square(size, at, side).astype(bool)
     second = np.roll(first, shift, 1)
-    found = compare(curve_of(first), curve_of(second))
+    fidelity = compare(curve_of(first), curve_of(second))
     a, b = (np.argwhere(m).astype(np.float64) for m in (first, second))
     apart = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1)).min(1)
     expected = (apart <= tolerance).mean()
-    assert found.recall == found.precision == pytest.approx(expected) and found.f1 == pytest.approx(expected)
-    assert found.chamfer == pytest.approx(apart.mean() / (size * 2**0.5))
+    assert fidelity.recall == fidelity.precision == pytest.approx(expected) and fidelity.f1 == pytest.approx(expected)
+    assert fidelity.chamfer == pytest.approx(apart.mean() / (size * 2**0.5))
     assert expected == 1.0 if shift <= tolerance else 0.4 < expected < 0.55
 
 
 def test_f1_falls_and_chamfer_grows_with_the_shift():
-    found = [sketch_fidelity(square(at=16 + s), painted()) for s in (0, 2, 5, 10)]
-    assert found[0].f1 > 0.95 and all(a.f1 >= b.f1 for a, b in zip(found, found[1:], strict=False))
-    assert all(a.chamfer < b.chamfer for a, b in zip(found, found[1:], strict=False))
-    assert all(a.ms_ssim >= b.ms_ssim for a, b in zip(found, found[1:], strict=False))
-    assert found[0].ms_ssim > 0.8 and found[-1].ms_ssim < 0.1
+    fidelities = [sketch_fidelity(square(at=16 + s), painted()) for s in (0, 2, 5, 10)]
+    assert fidelities[0].f1 > 0.95 and all(a.f1 >= b.f1 for a, b in zip(fidelities, fidelities[1:], strict=False))
+    assert all(a.chamfer < b.chamfer for a, b in zip(fidelities, fidelities[1:], strict=False))
+    assert all(a.ms_ssim >= b.ms_ssim for a, b in zip(fidelities, fidelities[1:], strict=False))
+    assert fidelities[0].ms_ssim > 0.8 and fidelities[-1].ms_ssim < 0.1
 
 
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(11, 60), width=st.integers(11, 60), share=st.floats(0, 0.2))
@@ -156,10 +156,10 @@ def test_a_wide_stroke_is_a_border_or_a_line():
     sketch = square(256, 64, 128, 11)
     line = np.where(sketch[..., None] > 0, np.uint8(20), np.uint8(245)).repeat(3, 2)
     for image in (painted(256, 64, 128), line):
-        found = sketch_fidelity(sketch, image)
-        assert found.f1 > 0.95 and found.ms_ssim > 0.9
-    beside = painted(256, 64, 128)[:, np.r_[251:256, 0:251]]  # both at once is neither: half of it lies at a side
-    assert 0.4 < sketch_fidelity(sketch, beside).f1 < 0.8
+        fidelity = sketch_fidelity(sketch, image)
+        assert fidelity.f1 > 0.95 and fidelity.ms_ssim > 0.9
+    offset = painted(256, 64, 128)[:, np.r_[251:256, 0:251]]  # both at once is neither: half of it lies at a side
+    assert 0.4 < sketch_fidelity(sketch, offset).f1 < 0.8
     assert ColourCanny().strokes(square(256, 64, 128, 3)).sides is None  # its sides lie within the tolerance
     assert ColourCanny().strokes(np.ones((64, 64), np.float32)).sides is None  # ink everywhere has no side
     assert stroke_curve(sketch).sides is None
@@ -190,12 +190,12 @@ def test_ms_ssim_is_the_papers_and_torchmetrics(shape):
     rng = np.random.default_rng(0)
     a = cv2.GaussianBlur(rng.random(shape, np.float32), (0, 0), 2)
     b = np.clip(a + rng.normal(0, 0.05, shape), 0, 1).astype(np.float32)
-    found = ms_ssim(pyramid(a), pyramid(b))
-    assert found == pytest.approx(by_the_paper(a.astype(np.float64), b.astype(np.float64)), abs=1e-5)
+    value = ms_ssim(pyramid(a), pyramid(b))
+    assert value == pytest.approx(by_the_paper(a.astype(np.float64), b.astype(np.float64)), abs=1e-5)
     peer = pytest.importorskip("torchmetrics.functional.image")
     pair = (torch.from_numpy(x)[None, None] for x in (a, b))
     wanted = peer.multiscale_structural_similarity_index_measure(*pair, data_range=1.0, normalize="relu")
-    assert found == pytest.approx(float(wanted), abs=1e-3)  # which has a mirrored border at the coarsest scale
+    assert value == pytest.approx(float(wanted), abs=1e-3)  # which has a mirrored border at the coarsest scale
 
 
 def test_ms_ssim_of_small_and_unlike_maps():
@@ -244,8 +244,8 @@ def test_drawings_have_their_own_reader(tmp_path, photo):
     for extractor in (None, Drawn(), Drawn(thin=True)):
         assert reader_of(extractor).name == "canny_lab"
     reader = reader_of(Drawn(), drawings="pidinet", weights=str(save_random("pidinet", tmp_path)), device="cpu")
-    found = sketch_fidelity(square(256, 64, 128), photo, reader)
-    assert reader.name == "pidinet" and 0 <= found.f1 <= 1
+    fidelity = sketch_fidelity(square(256, 64, 128), photo, reader)
+    assert reader.name == "pidinet" and 0 <= fidelity.f1 <= 1
     assert reader.edges(photo).tone is None
     assert reader_of(Canny(), drawings="pidinet").name == "canny"
     with pytest.raises(UserError, match=r"eval.edges=hed: must be one of canny, pidinet"):

@@ -1,4 +1,4 @@
-"""SampledImages images are kept: a killed evaluation goes on where it was, and never takes another run's images."""
+"""Sampled images are cached: a killed evaluation continues where it stopped, and never uses another run's images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def never() -> SampledImages:
 
 
 @pytest.mark.parametrize("stages", ["both", "coarse"])
-def test_a_batch_is_drawn_once(tmp_path, stages):
+def test_a_batch_is_sampled_once(tmp_path, stages):
     first = SampleCache(tmp_path, "a").batch(["x", "y"], lambda: drawing(0, stages))
     again = SampleCache(tmp_path, "a").batch(["x", "y"], never)
     for name in ("stage1", "stage2", "region_text"):
@@ -33,7 +33,7 @@ def test_a_batch_is_drawn_once(tmp_path, stages):
             assert one.dtype == two.dtype
 
 
-def test_other_items_are_drawn(tmp_path):
+def test_other_items_are_sampled(tmp_path):
     draws = SampleCache(tmp_path, "a")
     draws.batch(["x", "y"], lambda: drawing(0))
     other = draws.batch(["x", "z"], lambda: drawing(1))
@@ -41,20 +41,20 @@ def test_other_items_are_drawn(tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
-def test_a_damaged_file_is_drawn_again(tmp_path, length):
+def test_a_damaged_file_is_sampled_again(tmp_path, length):
     SampleCache(tmp_path, "a").batch(["x"], lambda: drawing(0))
     (path,) = (tmp_path / "a").iterdir()
     path.write_bytes(path.read_bytes()[:length])
-    found = SampleCache(tmp_path, "a").batch(["x"], lambda: drawing(2))
-    np.testing.assert_array_equal(found.stage1, drawing(2).stage1)
+    sampled = SampleCache(tmp_path, "a").batch(["x"], lambda: drawing(2))
+    np.testing.assert_array_equal(sampled.stage1, drawing(2).stage1)
     SampleCache(tmp_path, "a").batch(["x"], never)
 
 
 def test_images_of_other_weights_are_removed(tmp_path):
     first, second = fingerprint("a"), fingerprint("b")
     SampleCache(tmp_path, first).batch(["x"], lambda: drawing(0))
-    found = SampleCache(tmp_path, second).batch(["x"], lambda: drawing(1))
-    np.testing.assert_array_equal(found.stage1, drawing(1).stage1)
+    sampled = SampleCache(tmp_path, second).batch(["x"], lambda: drawing(1))
+    np.testing.assert_array_equal(sampled.stage1, drawing(1).stage1)
     assert [path.name for path in tmp_path.iterdir()] == [second]
 
 

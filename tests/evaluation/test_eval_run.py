@@ -1,4 +1,4 @@
-"""python -m eval on a run: figures and items agree, drawing resumes, what can't be measured is said."""
+"""python -m eval on a run: figures and items agree, sampling resumes, missing figures are explained."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ragaf_exp.runs.folder import RunFolder
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How often the pipeline drew a batch."""
+    """Counts the batches that the pipeline samples."""
     made: list[int] = []
     draw = Pipeline.__call__
     monkeypatch.setattr(Pipeline, "__call__", lambda self, batch: made.append(len(batch)) or draw(self, batch))
@@ -61,12 +61,12 @@ def test_images_that_do_not_fit_into_memory_are_read_again(run_copy, figures, mo
     assert figures(run_copy) == pytest.approx(before, rel=1e-5) and len(calls) == first, "from the disk"
 
 
-def test_test_items_that_training_saw_are_named(run_copy, cli):
+def test_test_items_in_the_training_split_are_named(run_copy, cli):
     """A split by name whose pictures are equal: what a folder of photos with copies does."""
     folder, cfg = RunFolder.read(run_copy)
-    seen = load_run(folder, cfg)[0].source.split("test")[1]
-    training = [replace(seen, key="other"), replace(seen, image=255 - seen.image)]
-    stages, truth = {"stage1": [seen.image[::-1]] * 2}, [seen.image, 255 - seen.image // 2]
+    shared = load_run(folder, cfg)[0].source.split("test")[1]
+    training = [replace(shared, key="other"), replace(shared, image=255 - shared.image)]
+    stages, truth = {"stage1": [shared.image[::-1]] * 2}, [shared.image, 255 - shared.image // 2]
     warnings, counts = check_train_test_overlap(stages, truth, ["a", "b"], training)
     assert counts == {"training": 2, "compared": 2, "unreadable": 0, "shared": 1}
     assert any("test images: 1 of 2 images are in the training set (a)" in text for text in warnings)
@@ -76,14 +76,14 @@ def test_test_items_that_training_saw_are_named(run_copy, cli):
     assert "1 of 2 images are in the training set (a)" in write_report(run_copy).read_text()
 
 
-def test_a_large_training_split_is_looked_at_in_part():
+def test_a_large_training_split_is_compared_in_part():
     pictures = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
     items = LazyItems(lambda i: broken(i) if i == 8 else Item(str(i), pictures[i], ""), 40)
-    asked: list[int] = []
-    training = LazyItems(lambda i: asked.append(i) or items[i], 40)
+    reads: list[int] = []
+    training = LazyItems(lambda i: reads.append(i) or items[i], 40)
     stages, truth, keys = {"stage1": list(pictures[:5, ::-1])}, list(pictures[:5]), list("abcde")
     warnings, counts = check_train_test_overlap(stages, truth, keys, training, bound=10)
-    assert sorted(asked) == list(range(0, 40, 4))
+    assert sorted(reads) == list(range(0, 40, 4))
     assert counts == {"training": 40, "compared": 9, "unreadable": 1, "shared": 2}
     assert any("2 of 5 images are in the training set (a, e)" in text for text in warnings)
     _, counts = check_train_test_overlap(stages, truth, keys, [])
@@ -94,7 +94,7 @@ def broken(index: int) -> Item:
     raise UserError(f"{index}.png: is damaged")
 
 
-def test_what_is_odd_about_drawn_images_is_named():
+def test_odd_sampled_images_are_reported():
     pictures = list(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8))
     flat = [np.full((8, 8, 3), 7, np.uint8)] * 4
     stages, truth = {"stage2": flat, "stage1": pictures[::-1]}, [255 - p for p in pictures]
@@ -107,9 +107,9 @@ def test_images_with_nan_stop_it_and_are_named(run_copy, cli, monkeypatch):
     draw = Pipeline.__call__
 
     def diverged(self, batch):
-        found = draw(self, batch)
-        (found.stage1 if found.stage2 is None else found.stage2)[1, 0, 0, 0] = float("nan")
-        return found
+        latents = draw(self, batch)
+        (latents.stage1 if latents.stage2 is None else latents.stage2)[1, 0, 0, 0] = float("nan")
+        return latents
 
     monkeypatch.setattr(Pipeline, "__call__", diverged)
     shutil.rmtree(run_copy / "samples" / "drawn", ignore_errors=True)
@@ -117,7 +117,7 @@ def test_images_with_nan_stop_it_and_are_named(run_copy, cli, monkeypatch):
     assert status == 2 and "NaN" in err.splitlines()[-1] and "scenes0-test" in err.splitlines()[-1], err
 
 
-def test_images_are_drawn_once(run_copy, calls, figures):
+def test_images_are_sampled_once(run_copy, calls, figures):
     cfg = load_config(run_copy / "config.yaml")
     evaluate_run(RunFolder(run_copy), cfg)
     first = len(calls)
@@ -129,7 +129,7 @@ def test_images_are_drawn_once(run_copy, calls, figures):
 
 
 @pytest.mark.long
-def test_other_settings_are_drawn_anew(run_copy, calls):
+def test_other_settings_are_sampled_again(run_copy, calls):
     cfg = load_config(run_copy / "config.yaml")
     evaluate_run(RunFolder(run_copy), cfg)
     first = len(calls)
@@ -175,5 +175,5 @@ def test_command_line_takes_the_group(run_copy, cli, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("reference=x",), ("items=-1",), ("eval.metrics=[nothing]",), ("eval=half",)])
-def test_wrong_words(run_copy, words, refused):
+def test_invalid_arguments_are_refused(run_copy, words, refused):
     refused(command.main, f"run={run_copy}", *words, says=(words[0].partition("=")[0].split(".")[0],))

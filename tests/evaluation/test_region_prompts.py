@@ -1,4 +1,4 @@
-"""Region prompts measured: the control, the metrics and the command give painters the figures that they deserve."""
+"""Region prompts measured: the control, the metrics and the command, tested with simulated painters."""
 
 from __future__ import annotations
 
@@ -64,24 +64,24 @@ def test_an_object_without_a_region_can_t_be_prompted(examples):
     assert CONTROLS["region_prompt"].change(bare, bare, np.random.default_rng(0)) is None
 
 
-def test_painters_who_read_prompts_and_who_don_t(examples):
+def test_a_painter_that_follows_prompts_and_one_that_does_not(examples):
     assert figures(examples, True)["followed"] == 1 and figures(examples, True)["others_changed"] == 0
     assert figures(examples, False)["followed"] == 0 and figures(examples, False)["change_inside"] == 0
 
 
 def test_binding_with_prompts_is_of_the_first_items_each_with_its_own_phrases(examples):
-    seen = []
+    sampled = []
 
     def sample(some):
-        seen.extend(some)
+        sampled.extend(some)
         return SimpleNamespace(final=[example.item.image for example in some])
 
     rows = [SimpleNamespace(key=e.item.key, image="", sketch="") for e in examples]
     cache = SimpleNamespace(batch=lambda names, make: make())
-    found = prompted_values(examples, rows, [[0, 3], [], [1, 2, 4]], cache, sample)
-    assert [row is None for row in found["binding_accuracy_prompted"]] == [False] * 5 + [True] * 7
-    assert set(found) == {"binding_accuracy_prompted", "leak_rate_prompted"} and len(seen) == 5
-    for example in seen:
+    values = prompted_values(examples, rows, [[0, 3], [], [1, 2, 4]], cache, sample)
+    assert [row is None for row in values["binding_accuracy_prompted"]] == [False] * 5 + [True] * 7
+    assert set(values) == {"binding_accuracy_prompted", "leak_rate_prompted"} and len(sampled) == 5
+    for example in sampled:
         for edit, owner in zip(example.edits.regions, region_objects(example), strict=True):
             span = example.item.objects[owner].span if owner >= 0 else (0, 0)
             assert edit.prompt == example.item.caption[slice(*span)]
@@ -98,9 +98,9 @@ def test_the_command_measures_a_run(cli, finished, tmp_path):
     out = tmp_path / "editing.json"
     status, text, err = cli(main, f"run={finished}", "items=4", f"out={out}")
     assert status == 0, err
-    found = json.loads(out.read_text())["figures"]
-    assert found["keep_pixels_equal"]["value"] == 1 and found["prompt_followed"]["n"] == 4
-    assert all(name in text for name in found) and {"repeated_by_prompts", "rim_change"} <= set(found)
+    measured = json.loads(out.read_text())["figures"]
+    assert measured["keep_pixels_equal"]["value"] == 1 and measured["prompt_followed"]["n"] == 4
+    assert all(name in text for name in measured) and {"repeated_by_prompts", "rim_change"} <= set(measured)
     status, _, _ = cli(main, f"run={finished}", "items=4", f"out={out}", "only='[prompt]'")
     assert status == 0 and set(json.loads(out.read_text())["figures"]) == {
         "prompt_followed", "prompt_others_changed", "prompt_word_followed"

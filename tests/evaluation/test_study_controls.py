@@ -1,4 +1,4 @@
-"""Controls: edited captions say what they should; painters who hear all, or nothing, get the figures they deserve."""
+"""Controls: edited captions, and the figures of simulated painters that follow all words or none."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ WORD = re.compile(rf"({'|'.join(OBJECT_COLOURS)}) (\w+)")
 indices = st.integers(0, 60)
 
 
-def said(caption: str) -> dict[str, str]:
-    """shape -> colour, where no shape comes twice."""
+def colours_of(caption: str) -> dict[str, str]:
+    """shape -> colour in a caption without repeated shapes."""
     return {shape: colour for colour, shape in WORD.findall(caption) if shape != "background"}
 
 
@@ -42,15 +42,15 @@ def spans_hold(item) -> bool:
 @given(indices)
 def test_a_swap_exchanges_two_colours_and_nothing_else(index):
     item = TEST[index]
-    found = edits.swapped(item, np.random.default_rng(index))
-    if found is None:
+    swap = edits.swapped(item, np.random.default_rng(index))
+    if swap is None:
         assert len({o.colour for o in item.objects}) == 1
         return
-    new, (i, j) = found
+    new, (i, j) = swap
     before, after = ([o.colour for o in x.objects] for x in (item, new))
     assert before[i] != before[j] and after[i] == before[j] and after[j] == before[i]
     assert [c for k, c in enumerate(after) if k not in (i, j)] == [c for k, c in enumerate(before) if k not in (i, j)]
-    assert said(new.caption) == {o.shape: o.colour for o in new.objects} and spans_hold(new)
+    assert colours_of(new.caption) == {o.shape: o.colour for o in new.objects} and spans_hold(new)
     assert re.search(r"\ba [aeiou]\w+ (?!background)", new.caption) is None and new.image is item.image
 
 
@@ -67,7 +67,7 @@ def test_one_word_is_one_word_and_new_to_the_scene(index):
 def test_turned_round_twice_is_the_same_and_once_says_the_same(index):
     item = TEST[index]
     new = edits.turned_round(item)
-    assert new.caption != item.caption and spans_hold(new) and said(new.caption) == said(item.caption)
+    assert new.caption != item.caption and spans_hold(new) and colours_of(new.caption) == colours_of(item.caption)
     assert [o.label for o in new.objects] == [o.label for o in item.objects]
     for words, other in edits.OPPOSITE.items():
         assert item.caption.count(words) == new.caption.count(other)
@@ -79,9 +79,9 @@ def test_turned_round_of_a_list():
     item = replace(TEST[0], caption="a red key, a blue cup and a green bell on a mint background")
     spans = [(0, 9), (11, 21), (26, 38)]
     objects = tuple(replace(TEST[0].objects[0], label=i + 1, span=s) for i, s in enumerate(spans))
-    found = edits.turned_round(replace(item, objects=objects))
-    assert found.caption == "a green bell, a blue cup and a red key on a mint background"
-    assert [found.caption[slice(*o.span)] for o in found.objects] == ["a red key", "a blue cup", "a green bell"]
+    turned = edits.turned_round(replace(item, objects=objects))
+    assert turned.caption == "a green bell, a blue cup and a red key on a mint background"
+    assert [turned.caption[slice(*o.span)] for o in turned.objects] == ["a red key", "a blue cup", "a green bell"]
 
 
 def test_a_colour_that_its_phrase_lacks_is_an_error():
@@ -112,7 +112,7 @@ class Painter:
     def paint(self, item, caption):
         image = np.full((64, 64, 3), 250, np.uint8)
         for thing in item.objects:
-            image[item.object_map == thing.label] = OBJECT_COLOURS[self.hears(thing, said(caption))]
+            image[item.object_map == thing.label] = OBJECT_COLOURS[self.hears(thing, colours_of(caption))]
         return image
 
 
@@ -123,45 +123,45 @@ def judged(examples, hears):
     return score.score_controls(examples, changed, drawn, 50), changed, drawn
 
 
-def values(found, name):
-    return {figure: entry["value"] for figure, entry in found[name]["figures"].items()}
+def values(results, name):
+    return {figure: entry["value"] for figure, entry in results[name]["figures"].items()}
 
 
-def test_a_painter_who_hears_everything(examples):
-    found, changed, drawn = judged(examples, lambda thing, words: words.get(thing.shape, "pink"))
-    assert set(found) == set(CONTROLS)
+def test_a_painter_that_follows_every_word(examples):
+    results, changed, drawn = judged(examples, lambda thing, words: words.get(thing.shape, "pink"))
+    assert set(results) == set(CONTROLS)
     for name in ("right", "graphs_shuffled", "phrases_permuted", "half_the_steps"):
-        assert values(found, name) == {"binding_accuracy": 1.0, "leak_rate": 0.0}
-    assert found["captions_shuffled"]["figures"]["binding_accuracy"]["value"] < 0.5
-    assert found["captions_shuffled"]["difference"]["binding_accuracy"]["high"] < -0.3
-    assert values(found, "colours_swapped") == {"followed": 1, "kept_old": 0, "others_bound": 1, "others_changed": 0}
-    alone = values(found, "one_word")
+        assert values(results, name) == {"binding_accuracy": 1.0, "leak_rate": 0.0}
+    assert results["captions_shuffled"]["figures"]["binding_accuracy"]["value"] < 0.5
+    assert results["captions_shuffled"]["difference"]["binding_accuracy"]["high"] < -0.3
+    assert values(results, "colours_swapped") == {"followed": 1, "kept_old": 0, "others_bound": 1, "others_changed": 0}
+    alone = values(results, "one_word")
     assert alone["followed"] == 1 and alone["others_changed"] == 0 and alone["change_outside"] == 0
     assert alone["change_inside"] > 0.1
     shown = score.picture(examples, changed, drawn)
     assert shown.ndim == 3 and shown.shape[1] > 7 * 128
 
 
-def test_a_painter_who_hears_nothing(examples):
-    found, _, _ = judged(examples, lambda thing, words: thing.colour)
-    assert values(found, "captions_shuffled")["binding_accuracy"] == 1, "who falls not to chance did not listen"
-    swap = values(found, "colours_swapped")
+def test_a_painter_that_follows_no_word(examples):
+    results, _, _ = judged(examples, lambda thing, words: thing.colour)
+    assert values(results, "captions_shuffled")["binding_accuracy"] == 1, "it does not read captions"
+    swap = values(results, "colours_swapped")
     assert swap["followed"] == 0 and swap["kept_old"] == 1
-    assert values(found, "one_word")["change_inside"] == 0
+    assert values(results, "one_word")["change_inside"] == 0
 
 
-def test_a_painter_who_mixes_words_up_leaks(examples):
+def test_a_painter_that_mixes_words_up_leaks(examples):
     def hears(thing, words):
         return sorted(words.values())[0]
 
-    found, _, _ = judged(examples, hears)
-    assert values(found, "right")["leak_rate"] > 0.4 and values(found, "one_word")["change_outside"] > 0
+    results, _, _ = judged(examples, hears)
+    assert values(results, "right")["leak_rate"] > 0.4 and values(results, "one_word")["change_outside"] > 0
 
 
 def test_a_change_that_cannot_be_made_is_left_out(examples):
     one = [replace(e, item=edits.with_colours(e.item, ["red"] * len(e.item.objects))) for e in examples[:3]]
-    found = score._changed("colours_swapped", one, 0)
-    assert found == [None] * 3 and score.sample(None, found, 4, "none") == [None] * 3
+    changed = score._changed("colours_swapped", one, 0)
+    assert changed == [None] * 3 and score.sample(None, changed, 4, "none") == [None] * 3
 
 
 # --- the command

@@ -117,7 +117,7 @@ def test_a_member_differs_from_full_in_what_it_is_about_alone(configs):
 
 
 def test_with_time_all_members_have_six_times_the_steps():
-    """Also those whose steps are their own: what `convergence` says must not be undone by a member, nor undo it."""
+    """Also members that set their own steps: neither they nor `convergence` may undo the other's."""
 
     def counts(study: str, member: str) -> tuple[int, ...]:
         stage = compose_config([f"+experiment={study}", f"member={member}"]).stage

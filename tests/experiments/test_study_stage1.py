@@ -1,4 +1,4 @@
-"""Members of a study share stage 1: trained once, to the bytes each would have trained, whoever is killed meanwhile."""
+"""Members of a study share stage 1: trained once, to the bytes that each would have trained, also if one is killed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_curriculum_orders_items_by_regions(tiny):
     )
 
 
-def test_a_group_that_is_new_is_seen_until_it_is_known_not_to_be(tiny):
+def test_an_unknown_group_of_the_config_changes_the_shared_folder(tiny):
     cfg = compose_config(tiny)
     before = shared_stage.folder_of(cfg).path
     OmegaConf.update(cfg, "something_new", {"key": 1}, force_add=True)
@@ -124,7 +124,7 @@ def story(tiny, tmp_path_factory) -> dict:
     return events | {"place": place, "shared": shared.path, "steps": steps}
 
 
-def test_who_waits_takes_over_from_a_killed_trainer(story):
+def test_a_waiting_member_takes_over_from_a_killed_one(story):
     assert story["waited"]
     steps = [row["step"] for row in rows(story["shared"]) if "loss" in row]
     assert steps == sorted(set(steps)), "no step was logged twice"

@@ -67,22 +67,22 @@ def test_sketches_of_either_polarity_and_form(pipeline, strokes):
 
 
 def test_a_callback_sees_the_steps_of_both_stages_and_can_stop(pipeline, strokes):
-    seen = []
+    steps = []
 
     def watch(pipe, step, timestep, values):
-        seen.append((values["stage"], step, timestep, tuple(values["pred_original_sample"].shape)))
+        steps.append((values["stage"], step, timestep, tuple(values["pred_original_sample"].shape)))
 
     pipeline(PROMPT, strokes, num_inference_steps=3, seed=0, callback_on_step_end=watch)
-    assert [s[:2] for s in seen] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
-    assert seen[0][2] > seen[1][2] and len({s[3] for s in seen}) == 1
-    count = len(seen)
+    assert [s[:2] for s in steps] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert steps[0][2] > steps[1][2] and len({s[3] for s in steps}) == 1
+    count = len(steps)
 
     def stop(pipe, step, timestep, values):
         watch(pipe, step, timestep, values)
         pipe._interrupt = True
 
     assert pipeline(PROMPT, strokes, seed=0, callback_on_step_end=stop).images[0].size == (32, 32)
-    assert len(seen) == count + 1
+    assert len(steps) == count + 1
 
 
 def test_edits_act_on_their_region_as_in_sampling(pipeline, strokes, tmp_path):
@@ -91,8 +91,8 @@ def test_edits_act_on_their_region_as_in_sampling(pipeline, strokes, tmp_path):
     assert difference(plain, edited) > 0
     (tmp_path / "edits.json").write_text(json.dumps(edits))
     assert difference(edited, pipeline(PROMPT, strokes, tmp_path / "edits.json", seed=0).images[0]) == 0
-    kept = np.asarray(pipeline(PROMPT, strokes, edits, seed=0, image=Image.fromarray(plain)).images[0])
-    assert difference(kept[0], plain[0]) == 0 and difference(kept[15], plain[15]) > 0, "outside stays, inside does not"
+    redone = np.asarray(pipeline(PROMPT, strokes, edits, seed=0, image=Image.fromarray(plain)).images[0])
+    assert difference(redone[0], plain[0]) == 0 and difference(redone[15], plain[15]) > 0, "outside stays, inside does not"
 
 
 WRONG = {

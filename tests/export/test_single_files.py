@@ -1,4 +1,4 @@
-"""Single files: read by diffusers' loaders with equal weights and outputs, and found by the rules of other tools."""
+"""Single files: read by diffusers' loaders with equal weights and outputs, and recognised by the rules of other tools."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def test_metadata_names_the_run_and_the_convention(lora_export, lora_run):
 # --- LoRA
 
 
-def found_by_comfy(file: set[str], modules: list[str]) -> int:
-    """ComfyUI's rules for LoRA of a UNet, restated: the number of modules that it finds in a file."""
+def lora_by_comfy(file: set[str], modules: list[str]) -> int:
+    """ComfyUI's rules for LoRA of a UNet, restated: the number of modules that it recognises in a file."""
     count = 0
     for module in modules:
         processor = module.replace(".to_", ".processor.to_").removesuffix(".0")
@@ -146,7 +146,7 @@ def test_comfyui_finds_every_layer_of_the_kohya_file_and_its_alpha(lora_export, 
     kohya, theirs = load_file(single(lora_export, "*_lora_lora.safetensors")), load_file(
         lora_export / "lora" / "pytorch_lora_weights.safetensors"
     )
-    assert len(modules) == 32 and found_by_comfy(set(kohya), modules) == 32 and found_by_comfy(set(theirs), modules) == 0
+    assert len(modules) == 32 and lora_by_comfy(set(kohya), modules) == 32 and lora_by_comfy(set(theirs), modules) == 0
     stems = {key.split(".")[0] for key in kohya}
     assert len(stems) == 32 and len(kohya) == 3 * 32
     for stem in stems:

@@ -1,4 +1,4 @@
-"""Graph attention's backends: one module, one set of weights, one result; and what each says where it can't run."""
+"""Graph attention's backends: one module, one set of weights, one result; and refusals of those that can't run."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def test_outputs_and_gradients_equal_those_of_the_dense_backend(name, attention,
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_attention_is_what_its_definition_says(name):
-    """One loop over nodes and neighbours, in float64, beside attend."""
+def test_attention_equals_its_definition(name):
+    """attend agrees with a loop over nodes and neighbours, in float64."""
     torch.manual_seed(3)
     _, edges, mask = graphs([5, 0, 3], 0.6)
     edges = edges.double()

@@ -131,7 +131,7 @@ def test_features_stay_in_their_ranges(seed):
 
 
 def expected_after(graph: Graph, turn: str) -> Graph:
-    """What a turn of the sketch makes of a graph's features."""
+    """Features of a graph after its sketch is turned."""
     nodes = dict(zip(NODE_FEATURES, graph.nodes.T, strict=True))
     edges = {name: graph.edges[..., i] for i, name in enumerate(EDGE_FEATURES)}
     if turn in ("transposed", "quarter-turned"):
@@ -201,7 +201,7 @@ def harmonics(regions: Regions) -> np.ndarray:
     return Complete()(regions).nodes[1, NODE_FEATURES.index("harmonic_1") :]
 
 
-def test_compactness_tells_discs_from_bars_however_turned():
+def test_compactness_distinguishes_discs_from_bars_at_any_angle():
     disc = regions_of((cv2.circle, (32, 32), 20, 255, 1))
     bar = regions_of((cv2.rectangle, (8, 28), (56, 36), 255, 1))
     slanted = regions_of((cv2.polylines, [np.array([(12, 46), (46, 12), (52, 18), (18, 52)])], True, 255, 1))

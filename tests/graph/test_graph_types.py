@@ -172,7 +172,7 @@ def test_edges_of_the_house():
 
 
 def test_knn_is_made_symmetric():
-    labels = np.zeros((4, 64), np.int16)  # centres at 16, 36, 44, 50: the first is nobody's nearest
+    labels = np.zeros((4, 64), np.int16)  # centres at 16, 36, 44, 50: the first is the nearest of none
     for index, start in enumerate((32, 40, 48), start=1):
         labels[:, start : start + 8] = index
     labels[:, 56:] = -1

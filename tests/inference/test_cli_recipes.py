@@ -62,7 +62,7 @@ def test_arguments_win_over_the_recipe(cli, finished, recipe, tmp_path):
     assert (result["seed"], result["steps"], result["prompt"]) == (6, 3, "red")
 
 
-def test_an_image_that_was_kept_is_kept_again(cli, finished, recipe, tmp_path):
+def test_a_recipe_with_an_image_keeps_its_pixels_outside_the_edited_region(cli, finished, recipe, tmp_path):
     keep = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     redo = SketchRecipe(recipe.sketch, recipe.labels, "", recipe.regions, recipe.settings, keep, frozenset({1}), grow=0.0)
     status, _, err = cli(main, f"run={finished}", f"edits={saved(redo, tmp_path / 'made.png')}", f"out={tmp_path / 'a'}")

@@ -1,4 +1,4 @@
-"""python -m ragaf_exp.sample: any drawing, any sentence, the files it leaves, and every way it can be asked wrongly."""
+"""python -m ragaf_exp.sample: any drawing, any sentence, its output files, and all refusals."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def test_the_same_seed_is_the_same_bytes(make, plain):
     assert (first / "sketch.png").read_bytes() == (other / "sketch.png").read_bytes()
 
 
-def test_what_is_asked_for_changes_the_image(make, plain):
+def test_prompt_and_settings_change_the_image(make, plain):
     plain_image = (make(plain, "steps=4") / "stage2.png").read_bytes()
-    asked = {"prompt": "a blue star", "guidance=5": None, "sketch_guidance=4": None, "steps=2": None,
+    requests = {"prompt": "a blue star", "guidance=5": None, "sketch_guidance=4": None, "steps=2": None,
              "strength=0.3": None, "scheduler=ddim": None, "scheduler=euler": None}  # fmt: skip
-    for i, (name, prompt) in enumerate(asked.items()):
+    for i, (name, prompt) in enumerate(requests.items()):
         more = [] if prompt else ["steps=4", name] if not name.startswith("steps") else [name]
         out = make(plain, "steps=4", out=f"o{i}", prompt=prompt) if prompt else make(plain, *more, out=f"o{i}")
         assert (out / "stage2.png").read_bytes() != plain_image, name
@@ -104,7 +104,7 @@ def test_a_prompt_over_the_limit_is_cut_with_a_warning(make, plain, caplog):
     assert (out / "prompt.txt").read_text().endswith("star\n"), "the prompt is kept whole"
 
 
-def test_any_words_may_be_asked_for(make, plain):
+def test_any_prompt_is_accepted(make, plain):
     for i, prompt in enumerate(("日本語 🎈 naïve", "= == [a, b] {c: d}", "100% $HOME `ls` \\n", "UPPER lower")):
         out = make(plain, out=f"o{i}", prompt=prompt)
         assert (out / "prompt.txt").read_text() == prompt + "\n"
@@ -114,7 +114,7 @@ def test_any_words_may_be_asked_for(make, plain):
 
 
 def write_kinds(place: Path) -> dict[str, Path]:
-    """The same drawing in every way that a drawing may be stored."""
+    """Save one drawing in every format in which a drawing may be stored."""
     grey = drawing()
     dark = np.asarray(grey) < 128
     clear = Image.new("RGBA", grey.size, (0, 0, 0, 0))

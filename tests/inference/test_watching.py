@@ -1,4 +1,4 @@
-"""Attention while sampling: what is recorded is what the layers used, and nothing of the sampling changes."""
+"""Attention while sampling: the layers' weights are recorded, and sampling does not change."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def test_watching_changes_nothing_and_ends(run):
 
 
 def test_guidance_and_broken_chunks_leave_one_frame_a_timestep():
-    def seen(t: int, rows: int, tokens: int) -> AttentionFrame:
+    def frame(t: int, rows: int, tokens: int) -> AttentionFrame:
         return AttentionFrame(t, torch.full((rows, tokens, 2, 2), float(t)), torch.zeros(rows, 1, 2, 2))
 
     watch = AttentionRecorder(None)
-    watch.recorded = [seen(t, 2, tokens) for tokens in (3, 4) for t in (9, 9, 5, 5)] + [seen(9, 1, 3)]
+    watch.recorded = [frame(t, 2, tokens) for tokens in (3, 4) for t in (9, 9, 5, 5)] + [frame(9, 1, 3)]
     frames = watch.frames()
     assert [f.t for f in frames] == [9, 5] and all(f.attention.shape == (4, 4, 2, 2) for f in frames)
 
@@ -70,14 +70,14 @@ def test_words_that_name_something_are_shown_in_their_order():
     words = ["a", "red", "star", "on", "a", "mint", "background"]
     maps = np.zeros((7, 2, 2), np.float32)
     maps[[1, 5]] = 1.0
-    seen = [AttentionStep(9, np.zeros((2, 2, 3), np.uint8), maps, np.zeros((1, 7)))]
-    assert select_words(words, seen) == [1, 2, 5] and select_words(["the"], [seen[0]]) == [0]
+    steps = [AttentionStep(9, np.zeros((2, 2, 3), np.uint8), maps, np.zeros((1, 7)))]
+    assert select_words(words, steps) == [1, 2, 5] and select_words(["the"], [steps[0]]) == [0]
 
 
 def test_first_and_last_are_kept():
-    seen = [AttentionStep(t, None, None, None) for t in range(20, 0, -1)]
-    assert [m.t for m in subsample(seen, 3)] == [20, 10, 1]
-    assert len(subsample(seen, 50)) == 20
+    steps = [AttentionStep(t, None, None, None) for t in range(20, 0, -1)]
+    assert [m.t for m in subsample(steps, 3)] == [20, 10, 1]
+    assert len(subsample(steps, 50)) == 20
 
 
 def test_files_are_a_grid_and_an_animation(run, tmp_path):

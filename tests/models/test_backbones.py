@@ -115,17 +115,17 @@ def test_sides_that_are_no_multiples_of_anything(side):
     """Latents of 13x13 are images of 104x104: not divisible by 64."""
     torch.manual_seed(0)
     backbone = ScratchUNet(4, 16, base=32, multipliers=[1, 2, 2], heads=2)
-    seen = {}
+    shapes = {}
 
     def record(point, features):
-        seen[point] = tuple(features.shape[1:])
+        shapes[point] = tuple(features.shape[1:])
         return features
 
     x = torch.randn(2, 4, side, side)
     with taps.tapped(backbone.unet, record):
         out = backbone(x, torch.tensor([1, 900]), text_of(2, 16), {})
     assert out.shape == x.shape and out.isfinite().all()
-    assert seen == backbone.shapes(side, side) and seen["mid"][1] == -(-side // 4)
+    assert shapes == backbone.shapes(side, side) and shapes["mid"][1] == -(-side // 4)
     residuals = {point: torch.randn(2, *shape) for point, shape in backbone.shapes(side, side).items()}
     assert not torch.allclose(backbone(x, torch.tensor([1, 900]), text_of(2, 16), residuals), out)
 
@@ -147,11 +147,11 @@ def test_what_the_denoiser_sees_may_be_more_than_the_captions_own_tokens(sd):
     mask = torch.tensor([[True, True, False, False, False]])
     with torch.no_grad():
         everything, some = backbone(x, t, text, {}), backbone(x, t, Text(text.tokens, mask), {})
-        seen = backbone(x, t, Text(text.tokens, mask, text.mask), {})
-    assert torch.equal(everything, seen) and not torch.allclose(everything, some)
+        attended = backbone(x, t, Text(text.tokens, mask, text.mask), {})
+    assert torch.equal(everything, attended) and not torch.allclose(everything, some)
 
 
-def test_an_inpainting_unet_is_told_that_all_is_to_be_painted(tmp_path):
+def test_an_inpainting_unet_gets_a_full_mask_and_a_grey_image(tmp_path):
     sd = save_sd(tmp_path / "sd", inpaint=True)
     backbone = StableUNet(4, WIDTH, str(sd), inpaint=True)
     x, grey = torch.randn(2, 4, 8, 8), torch.randn(1, 4, 8, 8)
@@ -242,7 +242,7 @@ def damage(folder, how: str) -> None:
         ("single file", ("convert_original_stable_diffusion_to_diffusers",)),
     ],
 )  # fmt: skip
-def test_what_a_folder_lacks_is_said_in_one_line(how, says, sd, tmp_path):
+def test_missing_and_damaged_parts_of_a_folder_are_reported_in_one_line(how, says, sd, tmp_path):
     folder = shutil.copytree(sd, tmp_path / "sd")
     damage(folder, how)
     with pytest.raises(UserError) as refusal:
@@ -251,7 +251,7 @@ def test_what_a_folder_lacks_is_said_in_one_line(how, says, sd, tmp_path):
     assert "\n" not in line and all(text in line for text in says), line
 
 
-def test_a_variant_is_read_when_it_is_asked_for(tmp_path):
+def test_a_variant_is_read_only_on_request(tmp_path):
     folder = save_sd(tmp_path / "sd", variant="fp16")
     assert StableUNet(4, WIDTH, str(folder), variant="fp16").source.variant == "fp16"
 
@@ -272,9 +272,9 @@ def test_offline_never_touches_the_network(monkeypatch, tmp_path):
 
 
 def test_random_weights_by_a_folders_config_follow_the_seed(sd, no_weights):
-    found = []
+    backbones = []
     for _ in range(2):
         torch.manual_seed(3)
-        found.append(StableUNet(4, WIDTH, str(sd), weights="none"))
-    first, second = (backbone.state_dict() for backbone in found)
-    assert all(torch.equal(first[name], second[name]) for name in first) and found[0].source is None
+        backbones.append(StableUNet(4, WIDTH, str(sd), weights="none"))
+    first, second = (backbone.state_dict() for backbone in backbones)
+    assert all(torch.equal(first[name], second[name]) for name in first) and backbones[0].source is None

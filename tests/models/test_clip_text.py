@@ -24,7 +24,7 @@ def clip(shared_data, tmp_path_factory) -> ClipText:
     file = next((b / "weights" / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz" for b in (shared_data, shared_data.parent)
                  if (b / "weights" / "clip_bpe").is_dir()), None)  # fmt: skip
     if file is None:
-        pytest.skip(f"no weights/clip_bpe beside {shared_data}")
+        pytest.skip(f"no weights/clip_bpe next to {shared_data}")
     place: Path = tmp_path_factory.mktemp("clip")
     sd = save_sd(place / "sd", merges=real_merges(file))
     cfg = compose_config(["text=clip", f"text.source={sd}"]).text
@@ -53,23 +53,23 @@ def test_every_token_knows_its_characters(clip):
     assert spans[0] == spans[-1] == (0, 0) and ids[len(spans) - 1] == END
     words = [SCENE[start:end] for start, end in spans[1:-1]]
     assert words == "A red circle left of a striped blue star , on a beige background .".split()
-    said = [clip.tokenizer.id_to_token(i).removesuffix("</w>") for i in ids[1 : len(words) + 1]]
-    assert said == [word.lower() for word in words]
+    tokens = [clip.tokenizer.id_to_token(i).removesuffix("</w>") for i in ids[1 : len(words) + 1]]
+    assert tokens == [word.lower() for word in words]
     rare = clip.token_spans("a zygomorphic star")
     assert len(rare) > 5 and rare[-2] == (14, 18) and rare[1][1] <= rare[2][0], "a rare word in parts, in order"
 
 
-def test_a_dropped_caption_is_the_empty_one_and_padding_is_seen_by_the_unet_alone(clip):
+def test_a_dropped_caption_is_the_empty_one_and_only_the_unet_attends_to_padding(clip):
     both = clip([SCENE, "a cat"], torch.tensor([True, False]))
     empty = clip([""])
     assert both.tokens.shape == (2, 77, WIDTH) and torch.equal(both.tokens[1], empty.tokens[0])
     assert both.mask[1].sum() == 2 and both.attended.all() and not both.tokens.requires_grad
     other = clip(["a cat"])
     assert not torch.equal(other.tokens[0], empty.tokens[0])
-    assert torch.equal(other.tokens[0], clip([SCENE, "a cat"]).tokens[1]), "whatever it is encoded beside"
+    assert torch.equal(other.tokens[0], clip([SCENE, "a cat"]).tokens[1]), "whatever is encoded with it"
 
 
-def test_a_long_caption_is_cut_and_that_is_said(clip, caplog):
+def test_a_long_caption_is_cut_with_a_warning(clip, caplog):
     caplog.set_level(logging.WARNING)
     long = " ".join(["red"] * 80) + " end"
     ids, mask = clip.tokenize([long])

@@ -48,11 +48,11 @@ def opened(model: torch.nn.Module) -> torch.nn.Module:
 def test_a_fresh_stage_2_does_not_see_it_and_an_open_one_does(experiment, batch, models):
     coarse, refine = models
     x, t = torch.randn(experiment.parts.codec.encode(batch.image).shape), torch.tensor([50, 500, 950])
-    seen = torch.randn_like(x)
+    latent = torch.randn_like(x)
     one, _ = coarse(batch, x, t)
-    two, _ = refine(batch, x, t, coarse=seen)
+    two, _ = refine(batch, x, t, coarse=latent)
     assert torch.equal(one.value, two.value)
-    other = [opened(refine)(batch, x, t, coarse=c)[0].value for c in (seen, seen + 1, None)]
+    other = [opened(refine)(batch, x, t, coarse=c)[0].value for c in (latent, latent + 1, None)]
     assert not torch.allclose(other[0], other[1]) and torch.equal(other[2], one.value)
 
 
@@ -84,7 +84,7 @@ def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, mo
     assert not any(name.startswith("coarse") for name, _ in objective.named_parameters())
 
 
-def test_other_draws_stay_as_they_are(experiment):
+def test_noise_timesteps_and_recolouring_stay_the_same(experiment):
     shape = torch.Size((4, 3, 2, 2))
     dropout = {"text": 0.1, "sketch": 0.1}
     plain, more = (
@@ -97,7 +97,7 @@ def test_other_draws_stay_as_they_are(experiment):
     assert torch.equal(more.rows(slice(1, 3)).coarse, more.coarse[1:3])
 
 
-def test_sampling_shows_stage_2_what_stage_1_drew(experiment, batch, models):
+def test_stage_2_gets_stage_1s_sample_when_sampling(experiment, batch, models):
     coarse, refine = models
     drawn = [make_pipeline(experiment.cfg, experiment.parts, coarse, m, experiment.compute)(batch) for m in (refine,)]
     drawn.append(make_pipeline(experiment.cfg, experiment.parts, coarse, opened(refine), experiment.compute)(batch))

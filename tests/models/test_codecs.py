@@ -23,7 +23,7 @@ def sd(tmp_path_factory) -> Path:
 
 def photos(folder: Path, count: int, side: int) -> torch.Tensor:
     """(count,3,side,side) in [-1,1], each the middle of a photograph."""
-    found = []
+    images = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".jpg", ".jpeg", ".png"))[: 4 * count]:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None or min(image.shape[:2]) < side:
@@ -31,14 +31,14 @@ def photos(folder: Path, count: int, side: int) -> torch.Tensor:
         h, w = image.shape[:2]
         s = min(h, w)
         image = image[(h - s) // 2 : (h + s) // 2, (w - s) // 2 : (w + s) // 2, ::-1]
-        found.append(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
-    return torch.from_numpy(np.stack(found[:count])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images.append(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
+    return torch.from_numpy(np.stack(images[:count])).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def test_taesds_real_weights_keep_photographs(shared_data):
     weights = next((p for p in (shared_data / "weights/tae", shared_data.parent / "weights/tae") if p.is_dir()), None)
     if weights is None:
-        pytest.skip("TAESD's weights are not beside the test data")
+        pytest.skip("TAESD's weights are not next to the test data")
     codec, images = Taesd(str(weights)), photos(shared_data / "coco_mini", 4, 256)
     assert len(images) == 4
     latent = codec.encode(images)
@@ -81,11 +81,11 @@ def test_a_codec_is_frozen_and_computes_alike_in_any_precision(sd):
         assert torch.equal(codec.encode(image), KL(str(sd)).encode(image))
 
 
-def test_fingerprints_tell_codecs_apart(sd, tmp_path):
+def test_fingerprints_distinguish_codecs(sd, tmp_path):
     other = save_sd(tmp_path / "other", seed=1)
-    found = [KL(str(sd)), KL(str(other)), Pixel(4), Pixel(2), Taesd(str(save_taesd(tmp_path / "t")))]
-    assert len({codec.fingerprint for codec in found}) == 5
-    assert KL(str(sd)).fingerprint == found[0].fingerprint and Pixel(4).fingerprint == found[2].fingerprint
+    codecs = [KL(str(sd)), KL(str(other)), Pixel(4), Pixel(2), Taesd(str(save_taesd(tmp_path / "t")))]
+    assert len({codec.fingerprint for codec in codecs}) == 5
+    assert KL(str(sd)).fingerprint == codecs[0].fingerprint and Pixel(4).fingerprint == codecs[2].fingerprint
 
 
 def test_missing_and_damaged_weights_are_one_line(sd, tmp_path):

@@ -1,4 +1,4 @@
-"""`ragaf.edges`: where edge features act, and that a set transformer cannot tell two regions' order apart."""
+"""`ragaf.edges`: where edge features act, and that a set transformer does not distinguish the order of regions."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def backbone(sd):
 
 @pytest.fixture(scope="module")
 def plain(sd):
-    """The same UNet as diffusers loads it."""
+    """The backbone's UNet, loaded by diffusers."""
     return UNet2DConditionModel.from_pretrained(sd, subfolder="unet").eval()
 
 
@@ -65,9 +65,9 @@ def test_a_controlnet_lands_where_diffusers_puts_it(backbone, plain, given, tmp_
     wanted = plain(
         x, t, text.tokens, down_block_additional_residuals=skips, mid_block_additional_residual=middle
     ).sample  # fmt: skip
-    found = backbone(x, t, text, residuals(hint, *given))
-    torch.testing.assert_close(found, wanted, **CLOSE)
-    assert not torch.allclose(found, plain(x, t, text.tokens).sample, **CLOSE)
+    prediction = backbone(x, t, text, residuals(hint, *given))
+    torch.testing.assert_close(prediction, wanted, **CLOSE)
+    assert not torch.allclose(prediction, plain(x, t, text.tokens).sample, **CLOSE)
     assert hint.features(sketch)[8, 8].shape == (2, hint.width, 8, 8) and hint.features(sketch)[8, 8].any()
     again = ControlNetHint(backbone, 8, 8, str(tmp_path))
     assert again.source is not None
@@ -89,18 +89,18 @@ def test_an_adapter_lands_where_diffusers_puts_it(backbone, plain, given, tmp_pa
     hint.net.save_pretrained(tmp_path)
     theirs = T2IAdapter.from_pretrained(tmp_path).eval()(sketch)
     wanted = plain(x, t, text.tokens, down_intrablock_additional_residuals=theirs).sample
-    found = backbone(x, t, text, residuals(hint, *given))
-    torch.testing.assert_close(found, wanted, **CLOSE)
-    assert not torch.allclose(found, plain(x, t, text.tokens).sample, **CLOSE)
+    prediction = backbone(x, t, text, residuals(hint, *given))
+    torch.testing.assert_close(prediction, wanted, **CLOSE)
+    assert not torch.allclose(prediction, plain(x, t, text.tokens).sample, **CLOSE)
     # what regions add to a block's output stays out of its skip connections, with and without an adapter
     zeros = {point: torch.zeros(2, *shape) for point, shape in backbone.shapes(8, 8).items()}
-    assert torch.equal(backbone(x, t, text, residuals(hint, *given) | zeros), found)
+    assert torch.equal(backbone(x, t, text, residuals(hint, *given) | zeros), prediction)
     assert hint.features(sketch)[8, 8].shape == (2, hint.width, 8, 8)
 
 
 @torch.no_grad()
 def test_the_adapter_for_a_first_level_without_attention(given):
-    """As Stable Diffusion XL's and the embedded UNet's; diffusers adds what it gives behind that level's downsampling."""
+    """Stable Diffusion XL and the embedded UNet have one; diffusers adds its features after that level's downsampling."""
     x, t, _, sketch, keep = given
     text = Text(torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool))
     embedded = TinyUNet(4, WIDTH, 8, widths=[32, 64], head_width=0).eval()
@@ -110,9 +110,9 @@ def test_the_adapter_for_a_first_level_without_attention(given):
     ghost = UNet2DConditionModel.from_config(embedded.unet.config).eval()
     ghost.load_state_dict(embedded.unet.state_dict())
     wanted = ghost(x, t, text.tokens, down_intrablock_additional_residuals=hint.net(sketch)).sample
-    found = embedded(x, t, text, residuals(hint, x, t, text, sketch, keep))
-    torch.testing.assert_close(found, wanted, **CLOSE)
-    assert not torch.allclose(found, ghost(x, t, text.tokens).sample, **CLOSE)
+    prediction = embedded(x, t, text, residuals(hint, x, t, text, sketch, keep))
+    torch.testing.assert_close(prediction, wanted, **CLOSE)
+    assert not torch.allclose(prediction, ghost(x, t, text.tokens).sample, **CLOSE)
     assert hint.features(sketch)[8, 8].shape == (2, hint.width, 8, 8)
 
 
@@ -122,10 +122,10 @@ def test_a_dropped_sketch_leaves_the_unet_alone(kind, backbone, given):
     hint = open_gates(kind(backbone, 8, 8))
     x, t, text, sketch, _ = given
     keep = torch.tensor([True, False])
-    found = backbone(x, t, text, residuals(hint, x, t, text, sketch, keep))
+    prediction = backbone(x, t, text, residuals(hint, x, t, text, sketch, keep))
     alone = backbone(x, t, text, {})
-    torch.testing.assert_close(found[1], alone[1], **CLOSE)
-    assert not torch.allclose(found[0], alone[0], **CLOSE)
+    torch.testing.assert_close(prediction[1], alone[1], **CLOSE)
+    assert not torch.allclose(prediction[0], alone[0], **CLOSE)
 
 
 @torch.no_grad()
@@ -137,10 +137,10 @@ def test_a_controlnet_does_not_read_padding(backbone, given):
     noise = torch.cat([text.tokens[:, :3], torch.randn(2, 2, WIDTH)], 1)
     one = residuals(hint, x, t, Text(text.tokens, mask), sketch, keep)
     two = residuals(hint, x, t, Text(noise, mask), sketch, keep)
-    seen = residuals(hint, x, t, Text(noise, mask, text.mask), sketch, keep)
+    attended = residuals(hint, x, t, Text(noise, mask, text.mask), sketch, keep)
     for point in one:
         torch.testing.assert_close(one[point], two[point], **CLOSE)
-    assert not torch.allclose(seen["skip.mid"], two["skip.mid"], **CLOSE)
+    assert not torch.allclose(attended["skip.mid"], two["skip.mid"], **CLOSE)
 
 
 @pytest.mark.parametrize("side", [9, 13])

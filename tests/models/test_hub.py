@@ -40,7 +40,7 @@ def test_no_probe_where_the_user_says_offline(probes, monkeypatch):
     assert not hub.reachable() and not probes
 
 
-def test_a_hub_that_answers_is_asked(probes, monkeypatch):
+def test_a_reachable_hub_is_used(probes, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_session", lambda: type("Session", (), {"head": lambda *_, **__: None})())
     with hub.offline_if_unreachable():
         assert not constants.HF_HUB_OFFLINE

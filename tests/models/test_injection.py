@@ -46,7 +46,7 @@ def opened(kind: type[Injection], **options) -> Injection:
 
 @torch.no_grad()
 def through(injection: Injection, tokens: torch.Tensor, regions: RegionState, hint: dict | None = None) -> dict:
-    """What constant features become at every point."""
+    """Constant features after injection, by point."""
     injected = injection(tokens, regions, hint or {})
     return {p: injected.on_map(p, torch.ones(1, *SHAPES[p])) for p in {*injected.residuals, *injected.modulations}}
 
@@ -68,7 +68,7 @@ def test_a_token_is_seen_in_its_region_and_not_beyond_its_reach(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_has_no_say(kind):
+def test_padding_has_no_effect(kind):
     injection = opened(kind)
     plain = through(injection, tokens_for(2), state())
     padded = through(injection, tokens_for(5), state(5))
@@ -161,15 +161,15 @@ def test_a_low_temperature_sharpens_and_a_learnt_one_starts_there():
     torch.manual_seed(0)
     x, text = torch.randn(1, 5, 8), Text(torch.randn(1, 4, 8), torch.ones(1, 4, dtype=torch.bool))
     attention = RegionTextAttention(8, 8, heads=2)
-    found = {}
+    weights = {}
     for temperature in (0.1, 1.0, 10.0):
         attention.temperature = temperature
-        found[temperature] = attention(x, text)[1]
-    peaks = [found[k].amax(-1).mean().item() for k in (10.0, 1.0, 0.1)]
+        weights[temperature] = attention(x, text)[1]
+    peaks = [weights[k].amax(-1).mean().item() for k in (10.0, 1.0, 0.1)]
     assert peaks == sorted(peaks) and peaks[2] > 1.5 * peaks[0]
     learnt = RegionTextAttention(8, 8, heads=2, temperature=0.1, learn_temperature=True)
     learnt.load_state_dict(attention.state_dict(), strict=False)
-    torch.testing.assert_close(learnt(x, text)[1], found[0.1])
+    torch.testing.assert_close(learnt(x, text)[1], weights[0.1])
     with torch.no_grad():
         learnt.log_sharpness.fill_(-100.0)
     torch.testing.assert_close(learnt(x, text)[1], torch.full((1, 5, 4), 0.2)), "of four words and nothing"

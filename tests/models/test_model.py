@@ -1,4 +1,4 @@
-"""Both stages' networks: gradients, gates, masks, and the shapes of the world that must not matter."""
+"""Both stages' networks: gradients, gates, masks, and properties of a batch that must not matter."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def batch(world) -> Batch:
     return collate([world.examples("train")[i] for i in range(6)])
 
 
-def on_device(model: torch.nn.Module) -> torch.nn.Module:
-    """The model with every zero-initialised gate open, so that each path has its say."""
+def opened(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with every zero-initialised gate open, so that each path contributes."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -52,7 +52,7 @@ def on_device(model: torch.nn.Module) -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def models(world) -> dict[str, torch.nn.Module]:
     """A model of each stage with open gates, for reading only."""
-    return {stage: on_device(make_model(world, stage)) for stage in STAGES}
+    return {stage: opened(make_model(world, stage)) for stage in STAGES}
 
 
 def noised(world, batch: Batch, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +66,7 @@ def noised(world, batch: Batch, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
 @torch.no_grad()
 def predict(model, batch: Batch, x_t, t, text: bool = True, sketch: bool = True):
     """Prediction and conditioning, each condition given to all items or to none."""
-    keep = {name: torch.full((len(batch),), kept) for name, kept in (("text", text), ("sketch", sketch))}
+    keep = {name: torch.full((len(batch),), given) for name, given in (("text", text), ("sketch", sketch))}
     return model(batch, x_t, t, keep)
 
 
@@ -130,7 +130,7 @@ def test_frozen_stage_1_gets_no_gradient_and_the_region_path_does(world, batch):
 def test_fresh_gates_leave_stage_1_as_it_is_to_the_bit(injection, precision, tiny, world, batch):
     cfg = compose_config([*tiny, f"injection={injection}"])
     parts = replace(world, cfg=cfg)
-    coarse = on_device(make_model(parts, "coarse"))
+    coarse = opened(make_model(parts, "coarse"))
     refine = init_refine_from_coarse(make_model(parts, "refine"), coarse.state_dict(), "full").eval()
     x_t, t = noised(world, batch)
     for text, sketch in ((True, True), (False, True), (True, False), (False, False)):
@@ -173,11 +173,11 @@ def test_padded_regions_change_nothing(extra, filling, world, batch, models):
     x_t, t = noised(world, batch)
     n = batch.nodes.shape[1]
     plain, known = predict(models["refine"], batch, x_t, t)
-    more, found = predict(models["refine"], padded(batch, extra, filling), x_t, t)
+    more, conditioning = predict(models["refine"], padded(batch, extra, filling), x_t, t)
     torch.testing.assert_close(more.value, plain.value, **CLOSE)
     torch.testing.assert_close(more.region_latent[:, :n], plain.region_latent, **CLOSE)
-    torch.testing.assert_close(found.regions.region_text[:, :n], known.regions.region_text, **CLOSE)
-    assert not found.regions.region_text[:, n:].any()
+    torch.testing.assert_close(conditioning.regions.region_text[:, :n], known.regions.region_text, **CLOSE)
+    assert not conditioning.regions.region_text[:, n:].any()
 
 
 def test_the_order_of_regions_does_not_matter(world, batch, models):
@@ -192,11 +192,11 @@ def test_the_order_of_regions_does_not_matter(world, batch, models):
         edges=batch.edges[:, order][:, :, order], edge_mask=batch.edge_mask[:, order][:, :, order],
     )  # fmt: skip
     plain, known = predict(models["refine"], batch, x_t, t)
-    other, found = predict(models["refine"], mixed, x_t, t)
+    other, conditioning = predict(models["refine"], mixed, x_t, t)
     torch.testing.assert_close(other.value, plain.value, **CLOSE)
     torch.testing.assert_close(other.region_latent, plain.region_latent[:, order], **CLOSE)
     torch.testing.assert_close(other.fusion, plain.fusion[:, order], **CLOSE)
-    torch.testing.assert_close(found.regions.region_text, known.regions.region_text[:, order], **CLOSE)
+    torch.testing.assert_close(conditioning.regions.region_text, known.regions.region_text[:, order], **CLOSE)
 
 
 def test_edges_and_neighbours_do_matter(world, batch, models):
@@ -265,9 +265,9 @@ def test_a_dropped_sketch_leaves_no_trace(stage, world, batch, models):
     x_t, t = noised(world, batch)
     fields = ("sketch", "labels", "nodes", "node_mask", "edges", "edge_mask")
     other = replace(batch, **{name: getattr(batch, name).roll(1, 0) for name in fields})
-    kept = [predict(models[stage], b, x_t, t)[0].value for b in (batch, other)]
+    given = [predict(models[stage], b, x_t, t)[0].value for b in (batch, other)]
     dropped = [predict(models[stage], b, x_t, t, sketch=False)[0].value for b in (batch, other)]
-    assert not torch.allclose(*kept)
+    assert not torch.allclose(*given)
     torch.testing.assert_close(*dropped, **CLOSE)
 
 
@@ -316,7 +316,7 @@ def test_bf16_is_close_to_fp32_and_trains(stage, world, batch, models):
         rough, _ = predict(models[stage], batch, x_t, t)
     scale = float(exact.value.std())
     assert float((rough.value.float() - exact.value).abs().mean()) < 0.03 * scale
-    model = on_device(make_model(world, stage)).train()
+    model = opened(make_model(world, stage)).train()
     with Compute("cpu", "bf16"):
         prediction, _ = model(batch, x_t, t)
         loss = prediction.value.float().square().mean()
@@ -345,7 +345,7 @@ def test_fusion_weights(option, tiny, world):
 @pytest.mark.parametrize("per_region", [True, False])
 @pytest.mark.parametrize("kind", [Learned, Hybrid, Gated])
 def test_learned_fusion_depends_on_timestep_and_region(kind, per_region):
-    fusion = on_device(kind(16, per_region=per_region))
+    fusion = opened(kind(16, per_region=per_region))
     regions = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1)
     with torch.no_grad():
         weights = fusion(torch.tensor([0.1, 0.9]), regions)
@@ -375,16 +375,16 @@ def test_the_pixel_codec_loses_nothing(patch):
 
 def test_traced_shapes_are_those_of_a_real_pass(world, batch, models):
     unet = models["coarse"].backbone.unet
-    seen = {}
+    shapes = {}
 
     def record(point, features):
-        seen[point] = tuple(features.shape[1:])
+        shapes[point] = tuple(features.shape[1:])
         return features
 
     x_t, t = noised(world, batch)
     with taps.tapped(unet, record):
         predict(models["coarse"], batch, x_t, t)
-    assert seen == taps.trace(unet, *x_t.shape[2:])
+    assert shapes == taps.trace(unet, *x_t.shape[2:])
     assert not any(module._forward_hooks for module in unet.modules()), "tapped leaves no hook behind"
 
 

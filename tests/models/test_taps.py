@@ -1,4 +1,4 @@
-"""Shapes at a UNet's injection points: by its layout what a forward pass finds."""
+"""Shapes at a UNet's injection points: the layout gives those of a forward pass."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ def test_points_of_a_unet_are_refused_with_those_that_exist(tokens, tmp_path):
 
 @pytest.mark.long
 def test_both_stages_train_sample_report_and_are_planned(tokens, tmp_path):
-    """With what a user may switch on: checkpointing, FiLM at its points, a bias towards words."""
+    """With options that a user may set: checkpointing, FiLM at its points, a bias towards words."""
     more = """injection=film injection.points=[all] injection.words=true memory.checkpointing=true
               stage.coarse.steps=2 stage.refine.steps=2 stage.refine.region_steps=1 data.train=8""".split()
     cfg = config_of(tokens, "dit", *more, f"runs={tmp_path}")

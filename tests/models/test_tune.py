@@ -90,8 +90,8 @@ def test_checkpoints_hold_what_the_source_does_not(tune, runs):
             ours = {name for name in names if name.startswith(("backbone.", "text."))}
             assert ours == {n for n in ours if ".lora_" in n} and bool(ours) == (tune == "lora")
             assert any(name.startswith("hint.") for name in names)
-        told = read_json(place / "state.json")["sources"]
-        assert set(told) == {"backbone", "text"} and all(len(source["sha256"]) == 64 for source in told.values())
+        sources = read_json(place / "state.json")["sources"]
+        assert set(sources) == {"backbone", "text"} and all(len(source["sha256"]) == 64 for source in sources.values())
 
 
 @pytest.mark.parametrize("tune", ["frozen", "lora"])

@@ -30,14 +30,14 @@ def words(tiny, tmp_path):
 def test_an_epoch_in_both_stages(size, words):
     """Latents of 8x8, 9x9 and 13x13, which the four levels halve to 1x1, 2x2 and 2x2."""
     cfg = compose_config([*words, f"data.size={size}"])
-    experiment, seen = Training(cfg, RunFolder.create(cfg)), set()
+    experiment, indices = Training(cfg, RunFolder.create(cfg)), set()
     at = experiment.train_examples.at
-    experiment.train_examples.at = lambda step, index: (seen.add(index), at(step, index))[1]
+    experiment.train_examples.at = lambda step, index: (indices.add(index), at(step, index))[1]
     train_all(experiment)
-    assert seen == set(range(ITEMS)), "every item was trained on"
+    assert indices == set(range(ITEMS)), "every item was trained on"
     for stage in (COARSE, REFINE):
-        found = load_newest(experiment.folder.checkpoints, stage)
-        assert found.step * cfg.stage.batch == ITEMS and all(v.isfinite().all() for v in found.model.values())
+        checkpoint = load_newest(experiment.folder.checkpoints, stage)
+        assert checkpoint.step * cfg.stage.batch == ITEMS and all(v.isfinite().all() for v in checkpoint.model.values())
 
 
 @pytest.mark.parametrize("size", [100, 65])

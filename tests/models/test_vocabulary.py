@@ -43,11 +43,11 @@ def warnings(caplog) -> list[str]:
 )
 def test_unknown_words_are_named_and_left_out(caption, known, unknown, encoder, caplog):
     with caplog.at_level(logging.WARNING), torch.no_grad():
-        found, other = encoder([caption]), encoder([known])
-    torch.testing.assert_close(found.tokens, other.tokens)
+        encoded, other = encoder([caption]), encoder([known])
+    torch.testing.assert_close(encoded.tokens, other.tokens)
     assert encoder.unknown_words(caption) == unknown
     spans = encoder.token_spans(caption)
-    assert len(spans) == found.mask.sum() and spans[0] == (0, 0)
+    assert len(spans) == encoded.mask.sum() and spans[0] == (0, 0)
     assert "".join(caption[a:b] for a, b in spans) == known.replace(" ", "")
     assert len(warnings(caplog)) == bool(unknown)
     for line in warnings(caplog):
@@ -77,7 +77,7 @@ def test_a_unigram_vocabulary_has_unknown_words_too():
     assert unknown_words(tokenizer, tokenizer.encode(caption), caption) == {1: "写真"}
 
 
-def test_an_image_says_which_words_its_prompt_lost(finished, cli, tmp_path):
+def test_an_image_lists_the_unknown_words_of_its_prompt(finished, cli, tmp_path):
     picture = Image.new("L", (64, 64), 255)
     ImageDraw.Draw(picture).ellipse((10, 10, 50, 50), outline=0, width=3)
     picture.save(tmp_path / "ring.png")

@@ -64,6 +64,23 @@ def test_code_and_inline_code_of_other_files(words, tmp_path):
     assert "anew" in next(words.findings(config))
 
 
-def test_the_converted_packages_have_no_finding(words, capsys):
+def test_functions_of_tests_need_no_args_section(words, tmp_path, monkeypatch):
+    monkeypatch.setattr(words, "ROOT", tmp_path)
+    source = 'def f(a, b, c):\n    """Add what is found."""\n'
+    for folder, count in (("tests/eval", 1), (".ci", 1), ("eval", 2)):
+        path = tmp_path / folder / "module.py"
+        path.parent.mkdir(parents=True)
+        path.write_text(source)
+        findings = list(words.findings(path))
+        assert len(findings) == count and "found" in findings[0] and ("Args" in findings[-1]) == (count == 2), folder
+
+
+def test_tests_and_scripts_are_checked_by_default(words):
+    names = {path.relative_to(words.ROOT).as_posix() for path in words.tracked()}
+    assert {"tests/conftest.py", ".ci/lowest.py", "ragaf_exp/run.py", "eval/registry.py", "README.md"} <= names
+    assert not names & set(words.QUOTING)
+
+
+def test_no_tracked_file_has_a_finding(words, capsys):
     assert words.main([]) == 0, capsys.readouterr().out
     assert words.main([str(PATH)]) == 1  # the list of banned words itself

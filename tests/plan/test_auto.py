@@ -92,7 +92,7 @@ def test_a_run_goes_on_as_it_began_whatever_is_free_now(plain, tmp_path, monkeyp
     assert "memory=16gb" in select_profile(words), "of another machine"
 
 
-def test_where_it_cannot_choose(refused, tiny, monkeypatch, tmp_path):
+def test_sweeps_and_several_processes_must_name_a_profile(refused, tiny, monkeypatch, tmp_path):
     from hydra import compose, initialize_config_dir
 
     from ragaf_exp.core.resources import CONF

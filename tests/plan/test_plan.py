@@ -1,4 +1,4 @@
-"""The planner: predicted peaks beside measured ones, what fits, what would make it fit, and a run that refuses to start."""
+"""The planner: predicted peaks against measured ones, what fits, what would make it fit, and refused runs."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_what_a_plan_depends_on(tiny):
 
 
 @pytest.mark.long
-def test_what_savers_save(tiny):
+def test_memory_options_reduce_the_predicted_peak(tiny):
     large = [*tiny, "stage.batch=16", "hint.width=32"]
     before = parts(large)
     after = parts([*large, "memory.ema=cpu", "memory.optimizer=adamw8bit", "memory.checkpointing=true"])
@@ -216,7 +216,7 @@ def test_a_wrong_budget_is_refused():
         compose_config(["memory.budget=-1"])
 
 
-def test_missing_weights_are_said_before_a_plan_is_made(refused, tiny, tmp_path, monkeypatch):
+def test_missing_weights_are_reported_before_a_plan_is_made(refused, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "check", lambda *_: pytest.fail("it plans"))
     folder = save_sd(tmp_path / "sd")
     (weights,) = (folder / "unet").glob("*.safetensors")

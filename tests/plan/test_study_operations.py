@@ -17,12 +17,12 @@ from ragaf_exp.plan.flops import ROWS, count_flops, main
 
 
 @pytest.fixture(scope="module")
-def found(tiny):
+def operations(tiny):
     return count_flops(compose_config(tiny))
 
 
 @pytest.mark.parametrize("stage", [COARSE, REFINE])
-def test_a_denoisers_operations_are_those_of_a_processor(stage, tiny, found):
+def test_a_denoisers_operations_are_those_of_a_processor(stage, tiny, operations):
     cfg, items = compose_config(tiny), 3
     rehearsal = DryRun(cfg, Compute("cpu", "no"))
     model, batch = make_model(rehearsal.parts, stage), largest_batch(items, cfg.data.size, cfg.regions.max_regions)
@@ -31,21 +31,21 @@ def test_a_denoisers_operations_are_those_of_a_processor(stage, tiny, found):
         conditions = model.condition(batch)
         with FlopCounterMode(display=False) as counter:
             model.denoise(latent, torch.zeros(items), conditions)
-    assert counter.get_total_flops() / items == found[stage]["denoiser call"]
+    assert counter.get_total_flops() / items == operations[stage]["denoiser call"]
 
 
-def test_a_step_is_forward_and_twice_that_backward(found):
-    for counts in found.values():
+def test_a_step_is_forward_and_twice_that_backward(operations):
+    for counts in operations.values():
         forward = counts["denoiser call"] + counts["conditions"]
         assert 2.5 * forward < counts["training step"] <= 4.5 * forward
-    assert found[REFINE]["denoiser call"] > found[COARSE]["denoiser call"]
+    assert operations[REFINE]["denoiser call"] > operations[COARSE]["denoiser call"]
 
 
 @pytest.mark.long
-def test_the_table(tiny, cli, found):
+def test_the_table(tiny, cli, operations):
     status, out, _ = cli(main, *tiny)
     head, *rows = out.splitlines()
     assert status == 0 and head.split() == ["GFLOP", "per", "item", COARSE, REFINE, "ratio"]
     for row, line in zip(ROWS, rows, strict=True):
-        ratio = found[REFINE][row] / found[COARSE][row]
+        ratio = operations[REFINE][row] / operations[COARSE][row]
         assert line.startswith(row) and float(line.split()[-1]) == pytest.approx(ratio, abs=6e-4)

@@ -108,7 +108,7 @@ def test_without_gap_closing_areas_are_the_connected_components(seed, shape, clo
         ([5, 1, 4, 2, 4], {1: 4, 2: 5}, [1, 1, 0, 0, 0]),  # each opening has its own measure
     ],
 )
-def test_basins_are_told_apart_by_their_depth(depth, need, expected):
+def test_basins_are_distinguished_by_their_depth(depth, need, expected):
     table = np.full((2, 256), 255, np.uint8)
     for saddle, level in need.items():
         table[:, saddle] = level
@@ -118,7 +118,7 @@ def test_basins_are_told_apart_by_their_depth(depth, need, expected):
 
 
 @pytest.mark.parametrize(("last", "expected"), [(6, [-1, 1, 0, 0, 0]), (0, [-1, 0, 0, 0, -1])])
-def test_the_rim_has_a_measure_of_its_own(last, expected):
+def test_the_rim_has_a_separate_measure(last, expected):
     table = np.full((2, 256), 255, np.uint8)
     table[1, 2] = 5  # only where one side has reached the picture's rim
     depth = np.zeros((3, 5), np.uint8)

@@ -27,7 +27,7 @@ def cut_box(turn: int, width: int, gap: float, size: int = 64) -> np.ndarray:
 
 
 def middle_is_apart(drawing: np.ndarray, **options) -> bool:
-    """Whether the middle of the picture is told apart from its corner, which is background."""
+    """Whether the middle of the picture is in another region than its corner, which is background."""
     regions = Enclosed(**options)(drawing)
     assert regions.labels[0, 0] == regions.background
     return regions.labels[len(drawing) // 2, len(drawing) // 2] != regions.background

@@ -33,12 +33,12 @@ def sets(shared_data: Path) -> dict[str, list[np.ndarray]]:
 
 
 def largest_figure(regions: Regions) -> float:
-    """Share of the picture that the largest region beside the background takes."""
+    """Share of the picture that the largest region other than the background takes."""
     areas = np.bincount(regions.labels[regions.labels >= 0], minlength=regions.count) / regions.labels.size
     return float(np.delete(areas, regions.background).max(initial=0))
 
 
-def figures_found(drawings: list[np.ndarray], **options) -> float:
+def share_with_figure(drawings: list[np.ndarray], **options) -> float:
     """Share of drawings with a figure apart from the background."""
     finder = Enclosed(**options)
     return float(np.mean([largest_figure(finder(drawing)) >= FIGURE for drawing in drawings]))
@@ -62,15 +62,15 @@ def test_every_file_gives_sound_regions_and_graphs(name, sets):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_figures_are_told_from_the_background(name, sets):
-    share = figures_found(sets[name])
+def test_figures_are_separated_from_the_background(name, sets):
+    share = share_with_figure(sets[name])
     assert share >= SETS[name][3], f"{share:.3f} of {name} have a figure"
 
 
 @pytest.mark.parametrize("closing", CLOSINGS)
 def test_closing_gaps_finds_figures_that_have_gaps(closing, sets):
     """Half of the sketches lose their figure through a gap; many of the rest show a part only, and have none."""
-    closed, plain = (figures_found(sets["sketchy"], closing=closing, gap=gap) for gap in (0.03, 0.0))
+    closed, plain = (share_with_figure(sets["sketchy"], closing=closing, gap=gap) for gap in (0.03, 0.0))
     assert closed >= 0.75 and closed >= plain + 0.2, (closed, plain)
 
 

@@ -126,7 +126,7 @@ def test_what_could_not_be_measured_says_why(run):
     assert "200 items used, 3 items skipped" in page
 
 
-def test_a_warning_stands_beside_its_figure(run):
+def test_a_warning_is_shown_next_to_its_figure(run):
     few = metrics()["psnr"] | {"warning": "200 samples are few"}
     content = {"fd_embedded": few, "stage1/fd_embedded": few}
     dump(run / "metrics.json", {"schema": 1, "metrics": content})
@@ -149,7 +149,7 @@ def test_figures_by_difficulty(run):
 
 
 def test_groups_without_a_range(run):
-    """Such as those of eval.metrics.binding.binding_splits."""
+    """For example those of eval.metrics.binding.binding_splits."""
     group = {"group": "heldout", "items": 9, "metrics": {"leak_rate": metrics()["psnr"]}}
     groups = {"pairs": {"without": 2, "groups": [group]}}
     dump(run / "metrics.json", {"schema": 1, "metrics": metrics(), "groups": groups})

@@ -1,4 +1,4 @@
-"""Several runs compared: what is refused, what is marked missing, and that the tables hold what the runs measured."""
+"""Several runs compared: refusals, missing runs, and tables that hold the runs' figures."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path / "study"
 
 
-def by_name(found: Comparison) -> dict[str, list]:
-    return {row.name: row.cells for row in found.rows}
+def by_name(comparison: Comparison) -> dict[str, list]:
+    return {row.name: row.cells for row in comparison.rows}
 
 
 def stored(run: Path) -> dict[str, dict]:
@@ -95,14 +95,14 @@ def test_the_same_items_stand_side_by_side(sweep):
     assert 'title="a red star: blue"' in grid
 
 
-def test_a_run_of_stage_1_beside_one_of_both(tmp_path):
+def test_a_run_of_stage_1_next_to_one_of_both(tmp_path):
     a, b = member(tmp_path, A), member(tmp_path, B)
     metrics = {name: entry for name, entry in stored(b).items() if not name.startswith("stage1/")}
     dump(b / "metrics.json", {"schema": 1, "metrics": metrics})
     (b / "samples/test/0000/stage2.png").unlink()
-    found = compare([str(a), str(b)])
-    assert by_name(found)["stage1/ssim"][1] is None
-    assert any("stage 2 of A, stage 1 of B" in note for note in caveats(found))
+    comparison = compare([str(a), str(b)])
+    assert by_name(comparison)["stage1/ssim"][1] is None
+    assert any("stage 2 of A, stage 1 of B" in note for note in caveats(comparison))
     write_comparison([a, b])
 
 
@@ -110,29 +110,29 @@ def test_clear_differences_are_counted(sweep):
     assert any(note.startswith("5 of 8 differences") for note in caveats(compare([str(sweep)])))
 
 
-def test_what_one_could_not_measure_is_told(tmp_path):
+def test_figures_that_one_run_could_not_measure_are_reported(tmp_path):
     a, b = member(tmp_path, A), member(tmp_path, B)
     metrics = stored(b)
     del metrics["fd_embedded"]
     dump(b / "metrics.json", {"schema": 1, "metrics": metrics, "unavailable": {"fd_embedded": "no weights"}})
-    found = compare([str(a), str(b)])
-    assert by_name(found)["fd_embedded"][1] is None
-    assert "Not measured in B: FD, embedded. no weights" in caveats(found)
+    comparison = compare([str(a), str(b)])
+    assert by_name(comparison)["fd_embedded"][1] is None
+    assert "Not measured in B: FD, embedded. no weights" in caveats(comparison)
 
 
 # --- which runs
 
 
-def test_the_first_named_is_what_others_are_held_against(sweep):
-    found = compare([str(sweep / C), str(sweep)])
-    assert [m.path.name for m in found.members] == [C, A, B] and [m.letter for m in found.members] == ["A", "B", "C"]
-    assert by_name(found)["ssim"][1].difference.value == pytest.approx(-0.1)
+def test_the_first_run_is_the_reference_of_the_others(sweep):
+    table = compare([str(sweep / C), str(sweep)])
+    assert [m.path.name for m in table.members] == [C, A, B] and [m.letter for m in table.members] == ["A", "B", "C"]
+    assert by_name(table)["ssim"][1].difference.value == pytest.approx(-0.1)
 
 
 def test_a_folder_of_sweeps_and_a_link(sweep):
     (sweep.parent / "latest").symlink_to(sweep / B)
-    found = compare([str(sweep.parent), str(sweep.parent / "latest")])
-    assert [m.path.name for m in found.members] == [A, B, C], "each once"
+    comparison = compare([str(sweep.parent), str(sweep.parent / "latest")])
+    assert [m.path.name for m in comparison.members] == [A, B, C], "each once"
     assert compare([str(sweep.parent / "latest"), str(sweep)]).members[0].path.name == B
 
 
@@ -141,8 +141,8 @@ def test_runs_without_figures_are_marked(sweep):
     failed = member(sweep.parent, "e" * 12)
     (failed / "metrics.json").unlink()
     dump(failed / "status.json", {"schema": 1, "state": "failed", "error": "out of <memory>"})
-    found = compare([str(sweep)])
-    assert len(found.members) == 3 and [m.letter for m in found.missing] == ["D", "E"]
+    comparison = compare([str(sweep)])
+    assert len(comparison.members) == 3 and [m.letter for m in comparison.missing] == ["D", "E"]
     page, table, latex = (path.read_text() for path in write_comparison([sweep]))
     assert "config.yaml is not there" in page and "state failed: out of &lt;memory&gt;" in page
     assert "D: study/dddddddddddd, missing" in table and "D: study/dddddddddddd, missing" in latex
@@ -193,9 +193,9 @@ def test_letters_go_on_behind_z():
 
 
 def test_settings_that_differ(sweep):
-    found = compare([str(sweep)])
-    assert dict(found.settings) == {"seed": ["0", "0", "1"], "fusion.hidden": ["64", "32", "64"]}
-    assert found.environment == []
+    comparison = compare([str(sweep)])
+    assert dict(comparison.settings) == {"seed": ["0", "0", "1"], "fusion.hidden": ["64", "32", "64"]}
+    assert comparison.environment == []
 
 
 def test_places_and_names_are_no_settings(tmp_path):

@@ -30,14 +30,14 @@ def cells(line: str) -> list[str]:
 
 def figures(text: str) -> dict[tuple[str, str], list[str]]:
     """(group, title) -> cells of the first table."""
-    found, group = {}, ""
+    by_title, group = {}, ""
     for line in text.split("\n\n## ")[0].splitlines():
         if line.startswith("| **"):
             group = cells(line)[0].strip("*")
         elif line.startswith("| ") and group:
             title, *rest = cells(line)
-            found[group, title.rstrip(" ↑↓")] = rest
-    return found
+            by_title[group, title.rstrip(" ↑↓")] = rest
+    return by_title
 
 
 def test_markdown_holds_what_the_runs_measured(runs):
@@ -85,17 +85,17 @@ def test_strange_names_are_text(tmp_path):
         metrics = json.loads((run / "metrics.json").read_text())["metrics"]
         metrics[SPECIAL] = {"value": 1.5, "n": 20, "higher_is_better": True}
         dump(run / "metrics.json", {"schema": 1, "metrics": metrics})
-    found = compare([str(a), str(b)])
-    (line,) = [line for line in latex(found).splitlines() if "50" in line and r"\uparrow" in line and "1.500" in line]
+    comparison = compare([str(a), str(b)])
+    (line,) = [line for line in latex(comparison).splitlines() if "50" in line and r"\uparrow" in line and "1.500" in line]
     assert r"50\% of a b \& c\#d \textasciitilde{} \{x\} \$y\textasciicircum{}2\$ \textless{}z\textgreater{}" in line
-    row = next(line for line in markdown(found).splitlines() if line.startswith("| 50"))
+    row = next(line for line in markdown(comparison).splitlines() if line.startswith("| 50"))
     assert len(cells(row)) == 4 and r"&lt;z&gt; \[w\] \| \`v\` \*u\*" in row
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=40))
 def test_no_text_escapes(text):
-    """What LaTeX or Markdown acts on never stands alone, and lines stay lines."""
+    """Characters that LaTeX or Markdown interprets are escaped, and no text breaks its line."""
     tex = _tex(text)
     bare = re.sub(r"\\(?:[{}$&#%_]|[a-z]+\{\})", "", tex)  # without what is escaped
     bare = bare.replace("{[}", "").replace("{]}", "")

@@ -1,4 +1,4 @@
-"""Which runs may be compared, and which of their figures: what is refused, cut to what is common, or only shown."""
+"""Runs and figures that may be compared: refusals, common items, and figures that are only shown."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ragaf_exp.report.compare.compare import Comparison, compare
 A, B, C = "a" * 12, "b" * 12, "c" * 12
 
 
-def by_name(found: Comparison) -> dict[str, list]:
-    return {row.name: row.cells for row in found.rows}
+def by_name(comparison: Comparison) -> dict[str, list]:
+    return {row.name: row.cells for row in comparison.rows}
 
 
 def stored(run: Path) -> dict[str, dict]:
@@ -66,7 +66,7 @@ def test_the_same_reference_by_another_name_is_the_same(tmp_path):
 
 
 def test_counts_of_objects_may_differ_on_the_same_items(tmp_path):
-    """As regions do, with their settings: such a figure is shown, but not held against the first."""
+    """Numbers of regions differ with their settings: such a figure is shown, but not compared with the first."""
     a, b = member(tmp_path, A), member(tmp_path, B)
     rows = read_items(b / "items.jsonl")
     add_values(rows, "binding_accuracy", [[1.0]] * 20)
@@ -87,7 +87,7 @@ def test_training_on_more_data_is_no_other_test_set(tmp_path):
 
 
 def test_a_later_pair_that_differs_is_refused(tmp_path):
-    """B and C are each like A as far as A can tell, which has no items of its own."""
+    """B and C each agree with A, which has no items.jsonl, but not with each other."""
     runs = [member(tmp_path, A, items=False), member(tmp_path, B), member(tmp_path, C, keys=range(20, 40))]
     with pytest.raises(UserError, match="0 are common"):
         compare([str(run) for run in runs])
@@ -99,15 +99,15 @@ def test_a_later_pair_that_differs_is_refused(tmp_path):
 def test_common_items_on_demand(tmp_path):
     a = member(tmp_path, A)
     b = member(tmp_path, B, 0.05, keys=range(8, 20), whole={"reference_checksum": "cd", "n_reference": 12})
-    found = compare([str(a), str(b)], common=True)
-    rows = by_name(found)
-    assert found.items == 12 and rows["ssim"][0].entry["n"] == 12 and rows["binding_accuracy"][0].entry["n"] == 24
+    comparison = compare([str(a), str(b)], common=True)
+    rows = by_name(comparison)
+    assert comparison.items == 12 and rows["ssim"][0].entry["n"] == 12 and rows["binding_accuracy"][0].entry["n"] == 24
     assert rows["ssim"][0].entry["value"] != stored(a)["ssim"]["value"]
     assert rows["ssim"][1].entry["value"] == pytest.approx(stored(b)["ssim"]["value"])
     assert rows["ssim"][1].difference.value == pytest.approx(0.05) and rows["ssim"][1].difference.items == 12
     assert "fd_embedded" not in rows
-    told = " ".join(caveats(found))
-    assert "12 common items of all runs" in told and "FD, embedded" in told
+    notes = " ".join(caveats(comparison))
+    assert "12 common items of all runs" in notes and "FD, embedded" in notes
     page, *_ = write_comparison([a, b], common=True)
     assert "items=common" in page.read_text()
 
@@ -127,21 +127,21 @@ def test_nothing_in_common_is_refused_all_the_same(tmp_path, refused):
 
 def test_without_items_there_is_no_interval(tmp_path):
     runs = [member(tmp_path, A), member(tmp_path, B, 0.05, items=False), member(tmp_path, C, 0.1)]
-    found = compare([str(run) for run in runs])
-    _, b, c = by_name(found)["ssim"]
+    comparison = compare([str(run) for run in runs])
+    _, b, c = by_name(comparison)["ssim"]
     assert b.difference is None and b.gap == pytest.approx(0.05) and c.difference.value == pytest.approx(0.1)
-    assert any(note.startswith("B has no items.jsonl") for note in caveats(found))
+    assert any(note.startswith("B has no items.jsonl") for note in caveats(comparison))
 
 
 @pytest.mark.parametrize("items", [True, False])
 def test_figures_against_other_sketches_are_not_compared(tmp_path, items):
     runs = [member(tmp_path, A), member(tmp_path, B, 0.05, sketch="thin", items=items, settings={"sketch.thin": True})]
-    found = compare([str(run) for run in runs])
-    rows = by_name(found)
+    comparison = compare([str(run) for run in runs])
+    rows = by_name(comparison)
     assert rows["sketch_f1"][1].note == "against other sketches"
     assert rows["sketch_f1"][1].difference is None and rows["sketch_f1"][1].gap is None
     assert not rows["ssim"][1].note and (rows["ssim"][1].difference is not None) == items
-    assert any("B used other sketches than A" in note for note in caveats(found))
+    assert any("B used other sketches than A" in note for note in caveats(comparison))
     assert "against other sketches" in write_comparison(runs)[0].read_text()
 
 

@@ -53,11 +53,11 @@ def test_differences_are_of_shared_seeds(study):
     tables = study_tables(group(read_members([str(study)])))
     assert [table.title for table in tables] == ["Figures", "Differences to full", "Differences to baseline"]
     assert [of.name for of, _ in tables[1].rows] == ["baseline", "graph_none"]
-    found = {of.name: cells for of, cells in tables[1].rows}
-    f1 = [cells[1] for cells in (found["baseline"], found["graph_none"])]
+    by_member = {of.name: cells for of, cells in tables[1].rows}
+    f1 = [cells[1] for cells in (by_member["baseline"], by_member["graph_none"])]
     assert (f1[0].seeds, f1[1].seeds) == (2, 1) and f1[0].value == pytest.approx(-0.1) and f1[0].clear
     assert f1[1].value == pytest.approx(-0.05)
-    bound = found["baseline"][0]
+    bound = by_member["baseline"][0]
     assert bound.n == 80 and bound.items == 20 and -0.5 < bound.value < -0.2 and bound.clear
 
 
@@ -109,8 +109,8 @@ def made(values: np.ndarray, seeds: tuple[int, ...] | None = None) -> Scores:
 @given(st.integers(1, 4), st.integers(2, 30), st.integers(0, 10**6))
 def test_a_member_does_not_differ_from_itself(seeds, items, number):
     values = made(np.random.default_rng(number).random((seeds, items)))
-    found = difference(values, values, resamples=50)
-    assert found.value == 0 and found.low <= 0 <= found.high and not found.clear
+    estimate = difference(values, values, resamples=50)
+    assert estimate.value == 0 and estimate.low <= 0 <= estimate.high and not estimate.clear
     assert mean(values, resamples=50).value == pytest.approx(values.sums.mean())
 
 
@@ -127,8 +127,8 @@ def test_pairing_by_seed_and_item_takes_away_what_both_share():
     rng = np.random.default_rng(1)
     hard = rng.random((3, 1)) + rng.random(100)
     low, high = made(hard), made(hard + 0.05 + 0.01 * rng.random((3, 100)))
-    found = difference(high, low)
-    assert found.clear and found.high - found.low < 0.01 and found.value == pytest.approx(0.055, abs=0.005)
+    estimate = difference(high, low)
+    assert estimate.clear and estimate.high - estimate.low < 0.01 and estimate.value == pytest.approx(0.055, abs=0.005)
 
 
 def test_its_interval_covers_the_truth_about_as_often_as_it_says():
@@ -137,8 +137,8 @@ def test_its_interval_covers_the_truth_about_as_often_as_it_says():
     for trial in range(trials):
         rng = np.random.default_rng(trial)
         both = [made(rng.normal(0, 0.1, (8, 1)) + rng.normal(0, 0.3, (8, 60))) for _ in range(2)]
-        found = difference(*both, resamples=200)
-        hits += found.low <= 0 <= found.high
+        estimate = difference(*both, resamples=200)
+        hits += estimate.low <= 0 <= estimate.high
     assert 0.85 <= hits / trials <= 0.99
 
 
@@ -149,5 +149,5 @@ def test_a_ratio_and_where_there_is_none():
 
 
 def test_all_alike_is_not_certainty():
-    found = mean(made(np.ones((3, 20))))
-    assert found.value == 1 and found.low == pytest.approx(0.025 ** (1 / 20)) and found.high == 1
+    estimate = mean(made(np.ones((3, 20))))
+    assert estimate.value == 1 and estimate.low == pytest.approx(0.025 ** (1 / 20)) and estimate.high == 1

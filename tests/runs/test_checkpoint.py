@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, the newest whole one found, nothing pickled; atomic writes; run folders."""
+"""Checkpoints: whole or not there, the newest whole one is loaded, nothing pickled; atomic writes; run folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARTS = ("model", "ema", "optimizer")
 
 
 def made(step: int) -> Checkpoint:
-    """A checkpoint of which every number says its step; one tensor isn't contiguous."""
+    """A checkpoint whose numbers all equal its step; one tensor isn't contiguous."""
     model = {"w": torch.full((2, 3), float(step)).t(), "b": torch.tensor([step])}
     return Checkpoint("coarse", step, model, {"w": torch.zeros(2) + step}, {"w/step": torch.tensor(float(step))})
 
@@ -120,7 +120,7 @@ def test_all_damaged_is_none(three, caplog):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_flipped_byte_of_the_tensors_is_found(three, data):
+def test_any_flipped_byte_of_the_tensors_is_detected(three, data):
     path = newest(three) / f"{data.draw(st.sampled_from(PARTS))}.safetensors"
     whole = path.read_bytes()
     at = data.draw(st.integers(0, len(whole) - 1))
@@ -138,7 +138,7 @@ def test_a_newer_schema_is_refused_rather_than_passed_over(three):
     assert str(newest(three)) in str(refusal.value)
 
 
-def test_strange_files_beside_are_not_looked_at(three):
+def test_other_files_in_the_folder_are_ignored(three):
     (three / "coarse" / "0000notes").mkdir()
     (three / "coarse" / ".00000004.tmp").mkdir()
     (three / "coarse" / "readme").write_text("x")

@@ -1,4 +1,4 @@
-"""What a power cut leaves of metrics.jsonl and items.jsonl costs a line, never the run."""
+"""A power cut costs metrics.jsonl and items.jsonl a line, never the run."""
 
 from __future__ import annotations
 

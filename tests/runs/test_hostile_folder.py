@@ -1,5 +1,5 @@
 """A run folder from a stranger: whatever it holds, evaluating, sampling and reporting it leaves the user's files as they
-are, shows none of them, and ends by itself with status 0, or 2 and one line."""
+are, shows none of them, and ends with status 0, or with 2 and one line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UNSAMPLED = re.compile("samples|metrics|items|environment|report|json|line|figur
 
 @pytest.fixture
 def user(tmp_path: Path) -> Path:
-    """A user's home, with files that nobody but the user has any business with."""
+    """A user's home with private files."""
     home = tmp_path / "home"
     (home / "docs" / "letters").mkdir(parents=True)
     (home / "docs" / "letters" / "1.txt").write_text(SECRET)
@@ -194,7 +194,7 @@ def test_a_linked_file_reaches_no_report(name, run_copy, user, safe):
 
 
 def test_only_named_files_are_removed(run_copy, user, safe):
-    """What a user keeps among the images of earlier weights stays."""
+    """A user's own files among the images of earlier weights stay."""
     (run_copy / "samples/drawn/notes").mkdir()
     (run_copy / "samples/drawn/notes/a.txt").write_text("mine")
     old = run_copy / "samples/drawn" / ("a" * 16)
@@ -210,7 +210,7 @@ def test_only_named_files_are_removed(run_copy, user, safe):
 
 
 def of_stranger(run: Path) -> Path:
-    """The same run as somebody else's: signed with another key."""
+    """Make the run another user's: sign it with another key."""
     (run / origin.SIGNATURE).write_text("0" * 64)
     return run
 
@@ -241,7 +241,7 @@ def test_a_path_that_the_command_line_repeats_is_followed(run_copy, user, cli):
     assert status == 0, err
 
 
-def test_a_run_of_ones_own_is_known(finished, run_copy):
+def test_a_users_own_run_is_recognised(finished, run_copy):
     assert origin.made_here(finished) and origin.made_here(run_copy), "wherever it is moved"
     (run_copy / "config.yaml").write_text((run_copy / "config.yaml").read_text() + "# by hand\n")
     assert not origin.made_here(run_copy)

@@ -120,7 +120,7 @@ def test_a_clock_that_jumps_neither_kills_nor_revives_an_owner(tmp_path, jump):
     clock = Clock(lambda: os.utime(path, (time.time() + jump - clock.now,) * 2))  # each beat earlier than the last
     with pytest.raises(LockHeld, match="node7"):
         lock(second, clock).acquire()
-    assert clock.now < 5  # one heartbeat tells
+    assert clock.now < 5  # one heartbeat is enough
 
 
 def test_a_job_that_slurm_says_has_ended_is_dead(tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_a_job_that_slurm_says_has_ended_is_dead(tmp_path, monkeypatch):
         assert replace(output, cluster="there").alive() is None
 
 
-def test_where_the_system_tells_less(monkeypatch, tmp_path):
+def test_without_proc_a_process_is_known_by_its_number(monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "PROC", tmp_path)
     me = Owner.me()
     assert me.boot == "" and me.alive() is True
@@ -143,7 +143,7 @@ def test_where_the_system_tells_less(monkeypatch, tmp_path):
 
 
 def test_a_kill_while_the_lock_is_taken(tmp_path):
-    """Its file is there and empty: whoever it was gets as long as a heartbeat."""
+    """Its file is there and empty: its process is waited for as long as for a heartbeat."""
     (tmp_path / ".owners").mkdir()
     (tmp_path / ".owners" / "00000001.json").touch()
     clock = Clock()
@@ -171,7 +171,7 @@ def test_of_many_takers_one_wins(tmp_path):
         assert [taker.is_held() for taker in locks] == won
 
 
-def test_a_taker_that_slept_between_look_and_grasp(tmp_path):
+def test_a_taker_that_slept_between_reading_and_acquiring_the_lock(tmp_path):
     held_by(tmp_path, started=1)
     sleeper = lock(tmp_path)
     sleeper.me = Owner.me()
@@ -227,7 +227,7 @@ def test_a_run_that_was_taken_over_writes_no_more(tiny, tmp_path):
     assert folder.state == before
 
 
-def test_the_heartbeat_is_told_by_itself(tiny, tmp_path, monkeypatch):
+def test_the_heartbeat_updates_the_status_and_the_lock(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(runfolder, "BEAT_S", 0.05)
     folder = RunFolder.create(compose_config([*tiny, f"runs={tmp_path}"]))
     folder.status("running", step=3)
@@ -244,10 +244,10 @@ def test_the_heartbeat_is_told_by_itself(tiny, tmp_path, monkeypatch):
     RunFolder.create(compose_config([*tiny, f"runs={tmp_path}"])).release()
 
 
-def test_a_status_that_nobody_keeps_up_is_recognised():
+def test_a_stale_status_is_recognised():
     output = {"state": "running", "updated": 1000.0}
     assert not is_stale(output, 1030) and is_stale(output, 1050)
-    assert is_stale(output, 100)  # the clock was set back, and nobody told anything since
+    assert is_stale(output, 100)  # the clock was set back, and nothing was written since
     assert not is_stale({**output, "state": "done"}, 2000) and not is_stale({**output, "updated": time.time()})
 
 

@@ -1,4 +1,4 @@
-"""What a finished run lost is made again by its training command; what is refused leaves nothing behind."""
+"""The training command makes lost files of a finished run again; a refused run leaves no files."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_config_edited_by_hand(run_copy, tiny, finished, caplog):
     assert RunFolder.read(run_copy)[1].runs == "/elsewhere"
 
 
-def test_runs_of_earlier_versions_say_nothing_of_their_config(run_copy):
+def test_runs_of_earlier_versions_have_no_checksum_of_their_config(run_copy):
     state = json.loads((run_copy / "status.json").read_text())
     assert len(state.pop("config")) == 64
     (run_copy / "status.json").write_text(json.dumps(state))
@@ -120,7 +120,7 @@ def test_pruning_counts_whole_checkpoints_alone(run_copy):
 
 
 @pytest.mark.parametrize("word", ["data.root=/nonexistent", "data.root={}", "stage=refine"])
-def test_what_is_refused_leaves_nothing(word, refused, run_copy, tiny, tmp_path, finished, cli):
+def test_a_refused_run_leaves_no_folder(word, refused, run_copy, tiny, tmp_path, finished, cli):
     runs = run_copy.parents[1]
     (runs / "latest").symlink_to(run_copy.relative_to(runs))
     words = [w for w in tiny if not w.startswith(("data.", "name="))] + ["name=other", "data=folder", "data.size=32"]
@@ -132,13 +132,13 @@ def test_what_is_refused_leaves_nothing(word, refused, run_copy, tiny, tmp_path,
     assert cli(sample, f"run={runs / 'latest'}", f"sketch={drawing}", "prompt=x", f"out={tmp_path / 'out'}")[0] == 0
 
 
-def test_nor_a_folder_of_runs(refused, tiny, tmp_path):
+def test_a_refused_run_leaves_no_folder_of_runs(refused, tiny, tmp_path):
     words = [w for w in tiny if not w.startswith("data.")]
     refused(command_line, *words, "data=folder", "data.root=/nonexistent", f"runs={tmp_path / 'runs'}")
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_was_there_before_a_refusal_stays(run_copy, tiny, monkeypatch):
+def test_a_refusal_leaves_an_existing_folder_as_it_was(run_copy, tiny, monkeypatch):
     RunFolder(run_copy)._write_status({"state": "preempted"})
     monkeypatch.setattr("ragaf_exp.evaluation.readers.check_readers", _refuse)
     with pytest.raises(UserError, match="refused"):
@@ -172,5 +172,5 @@ def test_latest_is_the_newest_run_with_a_checkpoint(run_copy, tiny, monkeypatch)
     with pytest.raises(UserError):
         run(cfg)
     assert (runs / "latest").resolve().name != run_copy.name
-    run(compose_config([*tiny, f"runs={runs}"]))  # a finished run, found again
+    run(compose_config([*tiny, f"runs={runs}"]))  # it is finished already
     assert (runs / "latest").resolve() == run_copy

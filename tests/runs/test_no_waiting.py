@@ -79,7 +79,7 @@ def more(batch: Batch, items: int = 1, regions: int = 0) -> Batch:
 
 
 def operations(world, tiny, words: list[str], batch: Batch, regions_only: bool = False) -> tuple[list[str], list[str]]:
-    """Of the forward and the backward pass of a training step of stage 2, on the meta device."""
+    """Operations of the forward and the backward pass of a stage 2 training step, on the meta device."""
     cfg = compose_config([*tiny, *words])
     with META:
         model = make_model(replace(world, cfg=cfg), "refine")

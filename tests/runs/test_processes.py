@@ -33,13 +33,13 @@ with launch.main_process_first():
     there = (place / "made").exists()
 heard = [launch.agree_on_stop("SIGUSR1" if rank == 1 else None), launch.agree_on_stop(None)]
 mean = launch.mean(torch.tensor([rank + 1.0])).tolist()
-told = {"there": there, "heard": heard, "leads": launch.is_main_process(), "mean": mean}
+result = {"there": there, "heard": heard, "leads": launch.is_main_process(), "mean": mean}
 inodes = {row.split()[9]: row.split()[1] for name in ("tcp", "tcp6") for row in open(f"/proc/net/{name}") if " 0A " in row}
 own = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
-told["listening"] = [inodes[link[8:-1]] for link in own if link.startswith("socket:[") and link[8:-1] in inodes]
+result["listening"] = [inodes[link[8:-1]] for link in own if link.startswith("socket:[") and link[8:-1] in inodes]
 launch.barrier()
 launch.destroy_process_group()
-(place / f"told{rank}").write_text(json.dumps(told))
+(place / f"result{rank}").write_text(json.dumps(result))
 """
 LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")  # as /proc has them
 
@@ -51,7 +51,7 @@ def started(place: Path, environments: list[dict[str, str]]) -> list[dict]:
         for environment in environments
     ]
     assert [process.wait(timeout=240) for process in running] == [0] * len(running)
-    return [json.loads((place / f"told{rank}").read_text()) for rank in range(len(running))]
+    return [json.loads((place / f"result{rank}").read_text()) for rank in range(len(running))]
 
 
 def tasks(nodes: int, count: int = 2) -> list[dict[str, str]]:
@@ -65,7 +65,7 @@ def tasks(nodes: int, count: int = 2) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_tasks_of_a_slurm_step(nodes, tmp_path):
-    """On one node by a file, on several by the first one's host and a port that was free; none beyond loopback here."""
+    """One node meets by a file, several by the first one's host and a free port; here nothing listens beyond loopback."""
     output = started(tmp_path, tasks(nodes))
     assert [one["leads"] for one in output] == [True, False]
     for one in output:
@@ -74,7 +74,7 @@ def test_tasks_of_a_slurm_step(nodes, tmp_path):
     assert not list(tmp_path.glob(".rendezvous*"))  # nor is anything left that a later job could read
 
 
-def test_what_torchrun_wired_is_kept(tmp_path):
+def test_the_environment_of_torchrun_is_kept(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
@@ -82,7 +82,7 @@ def test_what_torchrun_wired_is_kept(tmp_path):
     assert [one["heard"][0] for one in output] == ["SIGUSR1"] * 2
 
 
-def test_alone(tmp_path, monkeypatch):
+def test_a_single_process_joins_no_group(tmp_path, monkeypatch):
     """A batch script's own process, too, is alone, whatever its job asked for."""
     for key in ("RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(key, raising=False)
@@ -91,7 +91,7 @@ def test_alone(tmp_path, monkeypatch):
     assert is_main_process() and agree_on_stop("SIGTERM") == "SIGTERM" and agree_on_stop(None) is None
 
 
-def test_each_start_of_a_step_has_a_name_of_its_own(monkeypatch):
+def test_each_start_of_a_step_has_a_different_name(monkeypatch):
     names = set()
     for key in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_LAUNCHER_PORT"):
         monkeypatch.setenv(key, "7")

@@ -1,4 +1,4 @@
-"""What a later phase would refuse is refused before the first step."""
+"""Settings that a later phase would refuse are refused before the first step."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_ctrl_c_three_times(words):
 
 
 def test_a_terminal_that_is_gone(words):
-    """As of an ssh connection that drops: SIGHUP, and every write to the terminal fails from then on."""
+    """As when an ssh connection drops: SIGHUP, and every write to the terminal fails from then on."""
     words = [*words, "stage.coarse.steps=2000", "stage.validate_every=5000"]
     place = run_path(compose_config(words))
     child, terminal = pty.fork()
@@ -87,7 +87,7 @@ def _drain(terminal: int) -> None:
         return
 
 
-def test_who_is_to_outlive_its_terminal_does():
+def test_a_run_under_nohup_outlives_its_terminal():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Stop().listening():
@@ -120,7 +120,7 @@ def test_a_killed_loader_worker(words, monkeypatch):
 
 
 def test_signals_to_the_whole_group_leave_the_workers_at_work(words, monkeypatch):
-    """As scancel and a closed terminal send them: the run saves a checkpoint at the step's end."""
+    """scancel and a closed terminal send such signals: the run saves a checkpoint at the step's end."""
     step = Trainer.step
 
     def stop(self, number, batch):

@@ -107,8 +107,8 @@ SAYS = "JobId=77 JobState={} Reason=None Restarts={} RunTime={} TimeLimit=00:05:
         (None, "preempted"),
     ],
 )  # fmt: skip
-def test_in_a_job_slurm_is_asked_why(says, state, arguments, finished, monkeypatch):
-    """As SLURM 22.05 says it of a job by scancel, by a requeue, at its time limit, preempted, and before any of these."""
+def test_in_a_job_slurm_decides_between_cancelled_and_preempted(says, state, arguments, finished, monkeypatch):
+    """States that SLURM 22.05 gives for scancel, a requeue, the time limit, preemption, and none of these."""
     queued, answer = [], None if says is None else subprocess.CompletedProcess((), 0, SAYS.format(*says), "")
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setattr(slurm, "_ask", lambda *command: answer)
@@ -200,21 +200,21 @@ def test_what_counts_as_progress(tmp_path, what):
     assert folder.progressed
 
 
-def test_times_as_slurm_tells_them():
+def test_times_in_slurms_format():
     assert slurm._seconds("1-02:03:04") == 93784 and slurm._seconds("00:05:00") == 300
     assert slurm._seconds("UNLIMITED") == slurm._seconds("Partition_Limit") == float("inf")
 
 
-def test_a_task_of_an_array_is_asked_for_alone(monkeypatch):
-    """An array's number is that of its last task too: asked by it, SLURM tells, and queues, all of them."""
+def test_a_task_of_an_array_is_queried_and_requeued_alone(monkeypatch):
+    """An array's number is also that of its last task; given this number, SLURM lists and requeues all tasks."""
     lines = "JobId=9 ArrayJobId=9 ArrayTaskId=2 JobState=RUNNING Reason=None\nJobId=7 ArrayJobId=9 JobState=CANCELLED\n"
     requested = []
 
-    def told(*command):
+    def answer(*command):
         requested.append(command)
         return subprocess.CompletedProcess(command, 0, lines, "")
 
-    monkeypatch.setattr(slurm, "_ask", told)
+    monkeypatch.setattr(slurm, "_ask", answer)
     assert (slurm.state("9"), slurm.state("7"), slurm.state("8")) == ("RUNNING", "CANCELLED", None)
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     assert slurm.name() == "9"
@@ -224,13 +224,13 @@ def test_a_task_of_an_array_is_asked_for_alone(monkeypatch):
     assert requested[-1] == ("scontrol", "requeue", "9_2")
 
 
-def test_what_slurm_does_not_say(monkeypatch):
-    def told(code, words):
+def test_an_unknown_job_and_an_unreachable_controller_are_distinguished(monkeypatch):
+    def state_after(code, words):
         monkeypatch.setattr(slurm, "_ask", lambda *c: subprocess.CompletedProcess(c, code, "", words))
         return slurm.state("9")
 
-    assert told(1, "slurm_load_jobs error: Invalid job id specified") == "UNKNOWN"
-    assert told(1, "slurm_load_jobs error: Unable to contact slurm controller (connect failure)") is None
+    assert state_after(1, "slurm_load_jobs error: Invalid job id specified") == "UNKNOWN"
+    assert state_after(1, "slurm_load_jobs error: Unable to contact slurm controller (connect failure)") is None
     monkeypatch.setattr(slurm, "_ask", lambda *c: None)
     assert slurm.state("9") is None and slurm.requeue("9") is False
 
@@ -245,7 +245,7 @@ def test_a_job_is_queued_again_once_slurmctld_is_back(monkeypatch):
 
 
 def test_an_orphan_of_a_job_stops(arguments, finished, monkeypatch):
-    """What started it was killed: the job is over, and may run elsewhere soon."""
+    """Its parent process was killed: the job is over, and may soon run elsewhere."""
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setattr(slurm, "requeue", lambda job: pytest.fail("it is not this process's to queue"))
 
@@ -288,8 +288,8 @@ def test_handlers_are_put_back_and_a_run_that_is_ending_is_left_to_it():
         assert stop.signal_name is None
 
 
-def test_what_a_callback_swallows_is_raised_again(monkeypatch):
-    """As numba's compiler did, which calls Python from C."""
+def test_a_signal_that_a_callback_swallows_is_raised_again(monkeypatch):
+    """numba's compiler, which calls Python from C, swallowed one."""
     monkeypatch.setattr(stop_module, "REMIND_S", 0.05)
     stop = Stop()
     with stop.listening(), pytest.raises(Stopped):
@@ -299,8 +299,8 @@ def test_what_a_callback_swallows_is_raised_again(monkeypatch):
             time.sleep(0.05)
 
 
-def test_what_is_noted_is_not_forgotten():
-    """A signal between the last step's look and the loop's end; and no `except Exception` takes it."""
+def test_a_deferred_signal_is_not_lost():
+    """Also one between the last step's check and the loop's end; no `except Exception` catches it."""
     stop = Stop()
     with stop.listening(), pytest.raises(Stopped, match="SIGUSR1"):
         try:

@@ -95,7 +95,7 @@ def test_without_a_folder_nothing_is_written_or_hashed(tmp_path, monkeypatch):
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["/dev/full", "a file", None])
 def test_an_evaluation_of_a_run(kind, run_copy, tiny, tmp_path, monkeypatch, caplog):
-    """None: cache=none, which leaves the cache alone."""
+    """kind None: cache=none, which leaves the cache alone."""
     place = unusable(kind, tmp_path, monkeypatch) if kind else str(tmp_path / "untouched")
     monkeypatch.setenv("RAGAF_CACHE", place)
     folder, cfg = RunFolder.read(run_copy)

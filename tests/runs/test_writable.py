@@ -1,4 +1,4 @@
-"""Where results can't be written is found out before the work; out= takes the figures of a read-only run."""
+"""A folder that can't be written is reported before the work; out= takes the figures of a read-only run."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def examples(parts) -> Augmented:
     return parts.examples("train")
 
 
-def test_a_sketch_hangs_on_seed_step_and_item(examples, parts, tiny, tmp_path):
+def test_a_sketch_depends_on_seed_step_and_item(examples, parts, tiny, tmp_path):
     first = examples.at(3, 5).sketch
     others = [examples.at(4, 5).sketch, made(tiny, tmp_path, "seed=1").examples("train").at(3, 5).sketch]
     assert not any(np.array_equal(first, other) for other in others), "neither kept from another step nor another seed's"
@@ -83,7 +83,7 @@ def test_batches_know_their_step_wherever_they_are_made(workers, examples):
 
 
 def tensors(folder: RunFolder) -> dict[str, bytes]:
-    """Of the newest checkpoint."""
+    """Tensor files of the newest checkpoint: name -> bytes."""
     newest = max((folder.checkpoints / "coarse").iterdir())
     return {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
 

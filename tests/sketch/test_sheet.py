@@ -53,7 +53,7 @@ def test_rows_are_pictures_and_columns_extractors(pictures, cli):
 
 @pytest.mark.long
 def test_every_option_is_on_it_by_default_with_scikit_images_photos(tmp_path, cli, monkeypatch):
-    """What can't run is left out, and told."""
+    """Extractors that can't run are left out and reported."""
 
     def unreachable(*_, **__):
         raise ConnectionError("no route to the hub")

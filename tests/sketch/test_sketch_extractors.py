@@ -75,7 +75,7 @@ def test_what_is_transparent_is_paper(extractor):
 
 @pytest.mark.parametrize("shape", [(4,), (0, 4, 3), (4, 4, 5), (2, 4, 4, 3), ()])
 @pytest.mark.parametrize("extractor", [Canny(), XDoG(), DoG(), Scharr()])
-def test_what_is_no_picture_is_refused(extractor, shape):
+def test_other_inputs_than_pictures_are_refused(extractor, shape):
     with pytest.raises(UserError, match=r"a picture of shape \(.*must be \(H,W\)"):
         extractor(np.zeros(shape), None)
 
@@ -178,7 +178,7 @@ def test_drawn_thins_to_one_pixel():
     assert components(thin == 0)[1] == 2, "the ring stays closed"
 
 
-def test_drawn_without_drawing_names_the_mend():
+def test_drawn_without_drawing_names_the_remedy():
     with pytest.raises(UserError, match=r"sketch=drawn.*data\.drawings.*sketch=canny"):
         Drawn()(np.zeros((4, 4, 3), np.uint8), None)
 

@@ -115,7 +115,7 @@ def test_options_do_what_they_say(files, photo):
     assert 0 < thin.sum() < 0.8 * hard.sum() and not (thin > hard).any()
 
 
-def test_the_network_sees_the_resolution_asked_for(files, photo):
+def test_the_network_gets_the_requested_resolution(files, photo):
     recorded = []
     extractor = NEURAL["teed"](str(files["teed"]), "cpu", resolution=64)
     extractor.edges = lambda network, x: recorded.append(tuple(x.shape[2:])) or x[:, :1]

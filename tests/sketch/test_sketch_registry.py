@@ -22,7 +22,7 @@ class Threshold:
 
 
 def test_a_new_extractor_is_one_file_and_one_yaml(tmp_path):
-    """In a copy of the checkout, found by everything that goes through the config; no other file is touched."""
+    """In a copy of the checkout, the commands accept it through the config; no other file is changed."""
     root = CONF.parent
     for folder in ("conf", "ragaf_exp", "eval"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))

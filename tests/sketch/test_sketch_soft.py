@@ -1,4 +1,4 @@
-"""Soft edges: that DoG and Scharr answer what their equations say."""
+"""Soft edges: DoG and Scharr compute their equations."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def pidinet_weights(shared_data) -> Path:
     for folder in (shared_data.parent / "weights" / "pidinet", shared_data / "pidinet"):
         if folder.is_dir():
             return folder
-    pytest.skip(f"no PiDiNet weights beside {shared_data}")
+    pytest.skip(f"no PiDiNet weights next to {shared_data}")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A real SLURM of one node with accounting, in a folder, without systemd; all that listens does so on loopback.
+"""A real SLURM of one node with accounting, in a folder, without systemd; its daemons listen on loopback only.
 
 As a program it keeps a cluster up until Ctrl-C: python tests/slurm/cluster.py [FOLDER]
 """
@@ -136,7 +136,7 @@ class Cluster:
         (self.base / f"run/{name}.pid").unlink(missing_ok=True)
 
     def pid(self, name: str) -> int | None:
-        """Of a daemon that lives; one that only waits to be collected does not."""
+        """Process id of a running daemon; None for a zombie."""
         try:
             pid = int((self.base / f"run/{name}.pid").read_text())
             output = Path(f"/proc/{pid}/stat").read_text()
@@ -154,7 +154,7 @@ class Cluster:
             time.sleep(0.1)
 
     def _own_hosts(self) -> list[str]:
-        """SLURM binds to what the host's name resolves to: where that is not loopback, it gets a hosts file of its own."""
+        """SLURM binds to what the host's name resolves to: where that is not loopback, it gets a separate hosts file."""
         try:
             if socket.gethostbyname(self.node) == "127.0.0.1":
                 return []
@@ -186,7 +186,7 @@ class Cluster:
         dbd.chmod(0o600)
 
     def _accounting(self) -> None:
-        """mariadb and slurmdbd: without them nobody can say how a job ended that is past."""
+        """mariadb and slurmdbd: without them the end of a past job is unknown."""
         run, data = self.base / "run", self.base / "sql/data"
         if not (data / "mysql").exists():
             subprocess.run(

@@ -1,4 +1,4 @@
-"""One run as SLURM jobs: submitted, watched, and what became of it."""
+"""One run as SLURM jobs: submitted, watched, and its results."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Member:
     def __init__(self, cluster: Cluster, base: Path, name: str):
         self.cluster, self.runs = cluster, base / name
         self.runs.mkdir(parents=True)
-        self.told, self.log = self.runs / "steps", self.runs / "log"
+        self.trace, self.log = self.runs / "steps", self.runs / "log"
 
     def submit(
         self, fault: str = "none", at: int = 0, pace: float = PACE, options: str = "--time=10", tasks: int = 1,
         view: str = "", execute: bool = True,
     ) -> str:  # fmt: skip
         """The job's id. view: a shell command in the process's own view of the file system, before it starts."""
-        program = [sys.executable, str(HERE / "member.py"), fault, str(at), str(pace), str(self.told), f"runs={self.runs}"]
+        program = [sys.executable, str(HERE / "member.py"), fault, str(at), str(pace), str(self.trace), f"runs={self.runs}"]
         words = " ".join(f"'{word}'" for word in [*program, *TINY])
         own = view or fault in ("full", "readonly")
         if own:
@@ -58,11 +58,11 @@ class Member:
         environment = {"PYTHONPATH": f"{ROOT}", "OMP_NUM_THREADS": "1"}
         self.past = {pid for pid, _ in self.steps()}
         while (answer := self.cluster(*command, env=environment)).returncode:
-            assert "Unable to contact" in answer.stderr, answer.stderr  # while slurmctld is started anew
+            assert "Unable to contact" in answer.stderr, answer.stderr  # while slurmctld restarts
             time.sleep(0.5)
         return answer.stdout.strip()
 
-    # --- what it says
+    # --- what it writes
 
     @property
     def folder(self) -> Path:
@@ -77,7 +77,7 @@ class Member:
 
     def steps(self, rank: int = 0) -> list[tuple[int, int]]:
         """(process, step) in the order in which they were done."""
-        lines = self.told.read_text().splitlines() if self.told.exists() else []
+        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
         return [(int(pid), int(step)) for pid, step, of in map(str.split, lines) if int(of) == rank]
 
     def starts(self) -> list[tuple[int, int]]:
@@ -96,7 +96,7 @@ class Member:
     # --- waiting
 
     def at_step(self, step: int) -> None:
-        """Until a process of the newest job has done this step."""
+        """Wait until a process of the newest job has done this step."""
         self.until(lambda: any(s >= step and pid not in self.past for pid, s in self.steps()), f"step {step}")
 
     def in_state(self, *states: str) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Member:
         return self.status
 
     def stale(self) -> float:
-        """Seconds until a reader of status.json knows that nobody runs this."""
+        """Seconds until a reader of status.json knows that no process runs this."""
         begun = time.monotonic()
         self.until(lambda: is_stale(self.status), "stale status")
         return time.monotonic() - begun

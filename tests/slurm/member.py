@@ -1,4 +1,4 @@
-"""A run of the fault matrix: steps at a set pace, so that a fault finds it in their middle, and one fault of its own.
+"""A run of the fault matrix: steps at a set pace, so that a fault hits it between them, and one fault that it causes.
 
 python tests/slurm/member.py FAULT STEP PACE LOG overrides...
 FAULT: after STEP steps; none for no fault. PACE: seconds per step. LOG: gets a line for each step.
@@ -40,7 +40,7 @@ def clock(trainer) -> None:
 
 
 def mounted(*options: str):
-    """In this process's own view of the file system, which ends with it."""
+    """Mount something over the checkpoints, in this process's own view of the file system."""
 
     def mount(trainer) -> None:
         place = str(trainer.folder.checkpoints / "coarse")

@@ -1,10 +1,10 @@
-"""What a member of a sweep costs over an empty job, on the real one-node SLURM; no part of the suite.
+"""Overhead of a sweep's member over an empty job, on the real one-node SLURM; not part of the suite.
 
     python tests/slurm/overhead.py [MEMBERS]
 
 Three arrays of as many jobs, two at a time: empty ones, ones that import the runner's entry (which a member does too),
 and members of a sweep whose experiment does nothing. Ratio: what a member takes longer than an empty job, in imports of the
-entry, alone. On a machine that does other work it is to be looked at.
+entry, alone. On a machine that does other work it varies.
 """
 
 from __future__ import annotations

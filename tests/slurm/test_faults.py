@@ -20,12 +20,12 @@ from jobs import INTERVAL, PATIENCE, ROOT, STEPS, TINY, Member
 from safetensors.torch import load_file
 
 LIMIT = int(os.environ.get("RAGAF_SLURM_LIMIT", 2))  # minutes; more where the machine is busy
-TOLD_S = 60.0  # within which a state must be true
+NOTICED_S = 60.0  # within which a state must be true
 OTHER_ADDRESS = "hosts=$(mktemp) && echo 192.0.2.7 $(hostname) > $hosts && mount --bind $hosts /etc/hosts"
 
 
 class Chains:
-    """Each method is one chain; its run, and what was seen on the way."""
+    """Each method is one chain; its run, and what it recorded."""
 
     def __init__(self, cluster: Cluster, base: Path):
         self.cluster, self.base = cluster, base
@@ -38,7 +38,7 @@ class Chains:
         return {"member": m, "ends": [m.ended(m.submit())]}
 
     def own_faults(self) -> dict:
-        """What a run does to itself: each job but the last ends by another fault."""
+        """Faults that a run causes: each job but the last ends by another one."""
         m = self.member("own")
         ends, states = [], []
         for fault, at in (("boom", 3), ("leave", 8), ("nan", 11), ("full", 14), ("readonly", 20), ("none", 0)):
@@ -76,7 +76,7 @@ class Chains:
         return result
 
     def preempted(self) -> dict:
-        """By a job of a higher partition that wants the same device."""
+        """Preempted by a job of a higher partition that requests the same device."""
         m = self.member("preempted")
         job = m.submit(options="--time=10 --gres=slot:1 --signal=B:USR1@60")
         m.at_step(8)
@@ -98,7 +98,7 @@ class Chains:
         return {"member": m, "stale_s": stale_s, "ends": [end, m.ended(m.submit())]}
 
     def daemons(self) -> dict:
-        """slurmd killed, slurmctld started anew, both while the job is between its steps."""
+        """slurmd killed, slurmctld restarted, both while the job is between its steps."""
         m = self.member("daemons")
         job = m.submit("clock", 10)
         m.at_step(3)
@@ -130,7 +130,7 @@ class Chains:
             assert time.monotonic() < end, status
             time.sleep(2)
         report = self.sweep_command(["report", str(home)])
-        return {"told": [one.stdout for one in output], "exit": status.returncode, "home": home, "report": report}
+        return {"outputs": [one.stdout for one in output], "exit": status.returncode, "home": home, "report": report}
 
     def sweep_command(self, arguments: list[str]) -> subprocess.CompletedProcess:
         return self.cluster(sys.executable, "-m", "ragaf_exp.sweep", *arguments, timeout=PATIENCE, cwd=ROOT,
@@ -210,7 +210,7 @@ def test_faults_of_the_run_itself(story, same):
     boom, leave, nan, full, readonly, end = result["states"]
     assert result["ends"] == ["FAILED"] * 5 + ["COMPLETED"]
     assert (boom["state"], boom["error"]) == ("failed", "boom")
-    assert leave["state"] == "running"  # nobody was left to say more; `killed` waits until that is recognised
+    assert leave["state"] == "running"  # the process could write no more; `killed` waits until that is recognised
     assert nan["state"] == "failed" and "not finite" in nan["error"]
     assert full["state"] == "failed" and "No space left" in full["error"]
     assert readonly["state"] == "failed" and "Read-only" in readonly["error"]
@@ -219,13 +219,13 @@ def test_faults_of_the_run_itself(story, same):
 
 def test_kills_a_cancellation_and_a_requeue_by_hand(story, same):
     result = story("killed")
-    assert result["stale_s"] < TOLD_S
-    assert result["orphan_s"] < TOLD_S and "parent process has ended" in result["orphan"]["error"]
+    assert result["stale_s"] < NOTICED_S
+    assert result["orphan_s"] < NOTICED_S and "parent process has ended" in result["orphan"]["error"]
     assert result["cancelled"]["state"] == "cancelled"
     assert result["requeued"]["state"] == "preempted"
     assert result["ends"] == ["FAILED", "FAILED", "CANCELLED", "COMPLETED"]
     same(result)
-    assert all(first == before + 1 for before, first in result["member"].starts()[1:])  # all but kill -9 were told
+    assert all(first == before + 1 for before, first in result["member"].starts()[1:])  # all but kill -9 left time to save
 
 
 def test_preemption(story, same):
@@ -243,7 +243,7 @@ def test_limits_shorter_than_the_run(story, same):
 
 def test_a_run_that_hangs(story, same):
     result = story("hanging")
-    assert result["ends"] == ["TIMEOUT", "COMPLETED"] and result["stale_s"] < TOLD_S
+    assert result["ends"] == ["TIMEOUT", "COMPLETED"] and result["stale_s"] < NOTICED_S
     same(result)
 
 
@@ -263,7 +263,7 @@ def test_a_sweep_submitted_twice_at_once(story):
     """Each member is queued once, and by the sweep's own commands comes to the same weights."""
     result = story("sweep")
     assert result["exit"] == 0
-    queued = sorted(one.splitlines()[0] for one in result["told"])
+    queued = sorted(one.splitlines()[0] for one in result["outputs"])
     assert queued[0].startswith("2 of 2") and queued[1].startswith("nothing to queue")
     assert result["report"].returncode == 0, result["report"].stderr
     page = (result["home"] / "sweep.html").read_text()
@@ -275,7 +275,7 @@ def test_a_sweep_submitted_twice_at_once(story):
 
 
 def test_two_tasks_train_as_one(story, cluster):
-    """To the loss of one process; where addresses are, none is beyond loopback."""
+    """They reach the loss of one process, and listen on loopback only."""
     one, two = story("undisturbed")["member"], story("two_tasks")["member"]
     assert story("two_tasks")["ends"] == ["COMPLETED"] and two.status["state"] == "done"
     assert two.losses() == pytest.approx(one.losses(), rel=1e-3)

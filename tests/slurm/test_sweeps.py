@@ -1,4 +1,4 @@
-"""Sweeps on a real SLURM, with members that take no time: states told truly, edits without effect, nothing queued twice."""
+"""Sweeps on a real SLURM, with members that take no time: true states, edits without effect, nothing queued twice."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_hydras_own_submitit_launcher(call, checkout):
 
 
 def test_commands_behind_a_banner_and_odd_names(call, checkout, cluster, tmp_path, monkeypatch):
-    """As a site wraps them; quotes, spaces, signs and letters in both the sweep's name and the folder of runs."""
+    """Commands wrapped as sites do; quotes, spaces, signs and letters in the sweep's name and the folder of runs."""
     for name in ("sbatch", "squeue", "sacct", "scontrol", "scancel"):
         real = cluster("which", name).stdout.strip()
         (tmp_path / name).write_text(f'#!/bin/sh\necho "Welcome | 17 nodes"\nexec {real} "$@"\n')

@@ -36,7 +36,7 @@ def small(folder: Path) -> Store:
 
 
 def content(key: str) -> bytes:
-    """What every process writes under a name: up to three blocks."""
+    """Content that every process writes under a name: up to three blocks."""
     return key.encode() * (1 + int(key[-2:], 16) % 200)
 
 
@@ -119,7 +119,7 @@ def test_what_kills_left_goes_and_what_is_not_the_caches_stays(tmp_path):
 
 
 def write_and_read(folder: Path, seed: int, bound: float, wrong) -> None:
-    """Names that the others write too, and names of its own, in an order of its own."""
+    """Write shared names and others, in another order than the other processes, and check what can be read."""
     store = Store(folder, bound)
     keys = [name(n, shard=n % 3) for n in [*range(60), *range(1000 * (1 + seed), 1000 * (1 + seed) + 60)]]
     random.Random(seed).shuffle(keys)
@@ -129,12 +129,12 @@ def write_and_read(folder: Path, seed: int, bound: float, wrong) -> None:
             if store.read(other) not in (None, content(other)):
                 wrong.value += 1
         if seed == 0:
-            store.remove(random.Random(key).choice(keys))  # as if it had been found damaged
+            store.remove(random.Random(key).choice(keys))  # as a reader removes a damaged one
 
 
 @pytest.mark.parametrize("shards_of", [None, ROOM])
 def test_several_processes_at_once(shards_of, tmp_path):
-    """Nobody ever reads half an entry; without a bound in reach all of them are there in the end."""
+    """No process ever reads half an entry; where the bound is not reached, all of them are there in the end."""
     fork = multiprocessing.get_context("fork")
     wrong, bound = fork.Value("i", 0), (shards_of or 1e9) * len(SHARDS)
     started = [fork.Process(target=write_and_read, args=(tmp_path, seed, bound, wrong)) for seed in range(4)]
@@ -155,7 +155,7 @@ def test_several_processes_at_once(shards_of, tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EIO])
-def test_what_cant_be_written_is_told_once_and_computed(code, tmp_path, monkeypatch, caplog):
+def test_a_failing_write_is_reported_once_and_the_value_computed(code, tmp_path, monkeypatch, caplog):
     compute = preparer(compose_config([]))
     cache = CachedPreparer(compute, small(tmp_path), {})
     tries = []
@@ -206,7 +206,7 @@ def test_a_folder_that_goes_while_it_is_used(tmp_path, caplog):
     assert store.read(name(1)) == b"y" and not lines(caplog)
 
 
-def test_an_entry_larger_than_its_shard_is_told_once(tmp_path, caplog):
+def test_an_entry_larger_than_its_shard_is_reported_once(tmp_path, caplog):
     store = small(tmp_path)
     store.write(name(1), b"x")
     for number in (2, 3, 2):
@@ -215,7 +215,7 @@ def test_an_entry_larger_than_its_shard_is_told_once(tmp_path, caplog):
     assert "cache.gigabytes" in line and store.read(name(2)) is None and store.read(name(1)) == b"x"
 
 
-def test_where_it_lies(monkeypatch, tmp_path):
+def test_environment_variables_choose_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for variables, wanted in (
         ({"RAGAF_CACHE": "/scratch/graphs", "XDG_CACHE_HOME": "/xdg"}, Path("/scratch/graphs")),

@@ -27,8 +27,8 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 def studio_of(tiny: list[str], task: str, folder: Path) -> Studio:
     """A studio on a tiny run of a task."""
     replaced = {word.partition("=")[0] for word in ONE_STAGE}
-    kept = [word for word in tiny if word.partition("=")[0] not in replaced]
-    path = run(compose_config([f"+experiment={task}", *kept, *ONE_STAGE, f"runs={folder}"])).path
+    shared = [word for word in tiny if word.partition("=")[0] not in replaced]
+    path = run(compose_config([f"+experiment={task}", *shared, *ONE_STAGE, f"runs={folder}"])).path
     studio = Studio.load(path, None)
     studio.warm_up(lambda: False)
     studio.idle(lambda: False)

@@ -67,7 +67,7 @@ def test_members_are_what_hydra_composes(tmp_path):
 
 
 @pytest.mark.long
-def test_an_experiment_that_sweeps_by_itself_does_so_here():
+def test_an_experiment_with_a_sweep_has_its_members():
     assert len(compose_members(["name=x", "+experiment=ablation"])) >= 2
 
 

@@ -1,4 +1,4 @@
-"""Sweeps on this machine, end to end, with members that take no time: queued, told of, retried, cancelled."""
+"""Sweeps on this machine, end to end, with members that take no time: queued, reported, retried, cancelled."""
 
 from __future__ import annotations
 

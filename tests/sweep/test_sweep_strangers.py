@@ -1,4 +1,4 @@
-"""A sweep's folder that a stranger made: nothing that it names is ended, run, or written on the terminal as it stands."""
+"""A sweep's folder that a stranger made: nothing that it names is ended, run, or written to the terminal unescaped."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def state(record: Record, job: Job, member: str, owner: dict, supervisor: dict |
     {"pid": True}, {"pid": "1"}, {"pid": 2**70}, {"pid": 1}, {"started": "x"}, {"boot": None},
 ], ids=str)  # fmt: skip
 def test_cancel_ends_no_process_that_a_record_names(change, job, members, victim):
-    """Not even with the right start and boot, which other users of the machine can read."""
+    """It ends none even with the right start and boot, which other users of the machine can read."""
     record = Record(members[0].home)
     state(record, job, members[0].hash, Owner.of(victim.pid).as_dict() | change)
     try:

@@ -1,4 +1,4 @@
-"""The state that a sweep's table tells, from every combination of what a run says and what is known of its job."""
+"""States in a sweep's table, for every combination of a run's status and what is known of its job."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ NOW = 1_000_000.0
 FRESH, OLD, FUTURE = NOW - 10, NOW - 300, NOW + 300  # the last: a clock that jumped back
 
 
-def said(state: str | None, updated: float = FRESH) -> dict:
+def entry(state: str | None, updated: float = FRESH) -> dict:
+    """Content of a run's status.json."""
     return {} if state is None else {"state": state, "updated": updated, "error": "boom" if state == "failed" else None}
 
 
 @pytest.mark.parametrize(("status", "known", "state"), [
-    (said("done", OLD), JobEvidence(Task("RUNNING")), "done"),
-    (said(None), JobEvidence(Task("PENDING")), "queued"), (said("preempted"), JobEvidence(Task("PENDING")), "requeued"),
-    (said(None), JobEvidence(Task("RUNNING")), "starting"), (said("running"), JobEvidence(Task("RUNNING")), "running"),
-    (said("running", OLD), JobEvidence(Task("RUNNING")), "stalled"),
-    (said("running", FUTURE), JobEvidence(lives=True), "stalled"),
-    (said("failed"), JobEvidence(Task("RUNNING")), "starting"),  # tried again
-    (said("failed"), JobEvidence(Task("FAILED")), "failed"), (said("running"), JobEvidence(Task("FAILED")), "failed"),
-    (said("running"), JobEvidence(Task("TIMEOUT")), "failed"), (said("running"), JobEvidence(Task("NODE_FAIL")), "lost"),
-    (said("running"), JobEvidence(Task("COMPLETED")), "lost"), (said(None), JobEvidence(Task("OUT_OF_MEMORY")), "failed"),
-    (said("running"), JobEvidence(Task("CANCELLED")), "cancelled"),
-    (said("preempted"), JobEvidence(Task("CANCELLED")), "preempted"),
-    (said("preempted"), JobEvidence(Task("CANCELLED"), cancelled=True), "cancelled"),
-    (said("running"), JobEvidence(), "running"), (said("running", OLD), JobEvidence(), "lost"),  # another host's, no queue
-    (said("running", FUTURE), JobEvidence(), "lost"), (said("running"), JobEvidence(lives=False), "lost"),
-    (said("running"), JobEvidence(lives=False, exit=-9), "failed"), (said(None), JobEvidence(waiting=True), "queued"),
-    (said("running", OLD), JobEvidence(lives=False, waiting=True), "queued"),
-    (said(None), JobEvidence(waiting=None), "queued"),
-    (said("failed"), JobEvidence(waiting=True), "queued"),
-    (said("cancelled"), JobEvidence(waiting=True), "queued"),  # once more
-    (said("failed"), JobEvidence(waiting=True, cancelled=True), "failed"),
-    (said(None), JobEvidence(), "lost"), (said("preempted"), JobEvidence(), "preempted"),
-    (said("cancelled"), JobEvidence(), "cancelled"),
-    (said("running"), JobEvidence(lives=False, cancelled=True), "cancelled"),
+    (entry("done", OLD), JobEvidence(Task("RUNNING")), "done"),
+    (entry(None), JobEvidence(Task("PENDING")), "queued"), (entry("preempted"), JobEvidence(Task("PENDING")), "requeued"),
+    (entry(None), JobEvidence(Task("RUNNING")), "starting"), (entry("running"), JobEvidence(Task("RUNNING")), "running"),
+    (entry("running", OLD), JobEvidence(Task("RUNNING")), "stalled"),
+    (entry("running", FUTURE), JobEvidence(lives=True), "stalled"),
+    (entry("failed"), JobEvidence(Task("RUNNING")), "starting"),  # tried again
+    (entry("failed"), JobEvidence(Task("FAILED")), "failed"), (entry("running"), JobEvidence(Task("FAILED")), "failed"),
+    (entry("running"), JobEvidence(Task("TIMEOUT")), "failed"), (entry("running"), JobEvidence(Task("NODE_FAIL")), "lost"),
+    (entry("running"), JobEvidence(Task("COMPLETED")), "lost"), (entry(None), JobEvidence(Task("OUT_OF_MEMORY")), "failed"),
+    (entry("running"), JobEvidence(Task("CANCELLED")), "cancelled"),
+    (entry("preempted"), JobEvidence(Task("CANCELLED")), "preempted"),
+    (entry("preempted"), JobEvidence(Task("CANCELLED"), cancelled=True), "cancelled"),
+    (entry("running"), JobEvidence(), "running"), (entry("running", OLD), JobEvidence(), "lost"),  # another host, no queue
+    (entry("running", FUTURE), JobEvidence(), "lost"), (entry("running"), JobEvidence(lives=False), "lost"),
+    (entry("running"), JobEvidence(lives=False, exit=-9), "failed"), (entry(None), JobEvidence(waiting=True), "queued"),
+    (entry("running", OLD), JobEvidence(lives=False, waiting=True), "queued"),
+    (entry(None), JobEvidence(waiting=None), "queued"),
+    (entry("failed"), JobEvidence(waiting=True), "queued"),
+    (entry("cancelled"), JobEvidence(waiting=True), "queued"),  # once more
+    (entry("failed"), JobEvidence(waiting=True, cancelled=True), "failed"),
+    (entry(None), JobEvidence(), "lost"), (entry("preempted"), JobEvidence(), "preempted"),
+    (entry("cancelled"), JobEvidence(), "cancelled"),
+    (entry("running"), JobEvidence(lives=False, cancelled=True), "cancelled"),
 ])  # fmt: skip
 def test_state(status, known, state):
     assert job_status(status, known, NOW)[0] == state
@@ -59,13 +60,13 @@ def test_state(status, known, state):
 )  # fmt: skip
 def test_every_combination_has_a_known_state_and_bad_ones_a_reason(state, updated, queue, lives, waiting, code, cancelled):
     task = None if queue is None else Task(queue)
-    result, error = job_status(said(state, updated), JobEvidence(task, lives, waiting, code, cancelled), NOW)
+    result, error = job_status(entry(state, updated), JobEvidence(task, lives, waiting, code, cancelled), NOW)
     assert result in {*BAD, *OPEN, "done"}
     assert error or result not in BAD or state == "cancelled"
     assert (result == "done") == (state == "done")
 
 
-def test_a_process_is_told_from_a_later_one_of_its_number():
+def test_a_process_is_distinguished_from_a_later_one_of_its_number():
 
     assert alive(os.getpid(), start_of(os.getpid())) and not alive(os.getpid(), 1.0) and not alive(2**22 + 5)
 

@@ -1,4 +1,4 @@
-"""What sweeps vary: values as the rest of the suite reads them, and members that are refused."""
+"""Values that sweeps vary, read as the rest of the suite reads them, and members that are refused."""
 
 from __future__ import annotations
 

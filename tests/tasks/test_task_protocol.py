@@ -151,8 +151,8 @@ def test_a_sketch_that_is_not_given_is_a_dropped_one(experiment, batch):
 
 def test_columns_are_read_without_an_import():
     code = "import sys, ragaf_exp.inference.requests as r; print(r.columns_of('none'), 'torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert found.stdout.strip().endswith("False") and "'sketch': 'drawing'" in found.stdout, found
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert process.stdout.strip().endswith("False") and "'sketch': 'drawing'" in process.stdout, process
 
 
 @pytest.mark.long
@@ -243,7 +243,7 @@ def test_channels_that_a_backbone_takes_itself_are_concatenated(experiment, batc
 
 
 def test_a_latent_at_the_side_of_x_t_reaches_it(experiment, batch, toy_module, monkeypatch):
-    """As for insertion: the object lies to the right of the target, and the prediction's left half counts."""
+    """The layout of insertion: the object lies to the right of the target, and the prediction's left half counts."""
     toy = toy_module.ToyInpaint
     monkeypatch.setattr(toy, "extra_channels", lambda self, channels: 0)
     monkeypatch.setattr(toy, "extra", lambda self, batch, keep, encode: encode(batch.conditions["masked"]))

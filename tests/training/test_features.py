@@ -1,4 +1,4 @@
-"""Latents and text features kept on disk: the same training, whoever fills the folder, whatever kills it."""
+"""Latents and text features kept on disk: the same training whichever process fills the folder, also after a kill."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIELDS = {"x": ("<f4", (2, 3)), "flag": ("?", (4,))}
 
 
 class Little(Codec):
-    """A frozen codec with weights: what a trained one is, in little."""
+    """A small frozen codec with weights, in place of a trained one."""
 
     def __init__(self, seed: int = 0):
         super().__init__()
@@ -211,7 +211,7 @@ def test_a_second_pass_computes_nothing_and_a_killed_one_goes_on(experiment, pre
     assert codec.encoded - before == len(items) == 64
     counted = codec.encoded, words.read
     prepare()
-    assert (codec.encoded, words.read - 1) == counted, "but for the empty caption, which tells the size"
+    assert (codec.encoded, words.read - 1) == counted, "but for the empty caption, which gives the size"
 
 
 def test_mirrored_and_cropped_pictures_have_latents_of_their_own(experiment, prepare):
@@ -250,7 +250,7 @@ def test_other_weights_and_sizes_have_folders_of_their_own(tmp_path):
     assert len(folders) == 3 and Latents(tmp_path, Little(), 32).records.folder in folders
 
 
-def test_data_that_changed_is_said_and_computed_again(experiment, prepare):
+def test_changed_data_is_reported_and_computed_again(experiment, prepare):
     featured = prepare()
     row = experiment.train_examples[0]
     other = replace(row, item=replace(row.item, caption="something else altogether"))
@@ -259,7 +259,7 @@ def test_data_that_changed_is_said_and_computed_again(experiment, prepare):
     assert not list(prepare.cache.rglob("*.whole.json"))
 
 
-def test_what_is_trained_cant_be_kept(experiment, prepare, tiny, tmp_path):
+def test_features_of_trained_encoders_cant_be_stored(experiment, prepare, tiny, tmp_path):
     prepare.words.net.requires_grad_(True)
     with pytest.raises(UserError, match="text=TinyText is trained.*memory.features=latents") as refusal:
         prepare()

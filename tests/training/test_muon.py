@@ -59,7 +59,7 @@ def test_without_muon_it_is_adamw_itself():
 
 
 def test_a_matrix_moves_along_orthonormal_directions():
-    """What Muon is for: every direction of a gradient, also a weak one, is followed as far as the strongest."""
+    """Every direction of a gradient, also a weak one, is followed as far as the strongest."""
     model = nn.Linear(16, 16, bias=False)
     before = model.weight.detach().clone()
     left, right = (torch.linalg.qr(torch.randn(16, 16))[0] for _ in range(2))
@@ -97,7 +97,7 @@ def test_stepped_within_the_backward_pass_it_is_the_same():
 
 
 def test_stacked_matrices_move_as_pytorchs_own_move_them():
-    """Of several shapes, tall, wide and square, one without a gradient."""
+    """Matrices of several shapes: tall, wide and square, one without a gradient."""
     torch.manual_seed(0)
     shapes = [(8, 8), (16, 4), (8, 8), (4, 16), (8, 8), (1, 5)]
     start = [torch.randn(shape) for shape in shapes]

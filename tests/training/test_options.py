@@ -12,6 +12,7 @@ import torch
 from data_layouts import LAYOUTS
 from extractor_weights import NEURAL, save_random
 from PIL import Image, ImageDraw
+from tiny_editing import EDITING
 from tiny_families import SAVED
 from tiny_sd import save_sd
 
@@ -79,7 +80,7 @@ def emoji(root: Path) -> list[str]:
 
 
 def networks(option: str, tmp_path: Path) -> list[str]:
-    """What an option with weights of its own, or that goes with some others only, is tried with."""
+    """Overrides for an option that needs weights or fits some other options only."""
     latents = ["backbone.head_width=0"]  # the tiny UNet's head draws pixels
     if option in ("codec=kl", "text=clip", "diffusion=folder"):
         folder = save_sd(tmp_path / "sd")
@@ -90,7 +91,11 @@ def networks(option: str, tmp_path: Path) -> list[str]:
     if option.startswith("memory=") and option.endswith("gb"):
         chosen = ["backbone=sd15", "text=clip", "codec=taesd", "hint=lite_zero", "diffusion=folder"]
         return [*chosen, f"backbone.source={save_sd(tmp_path / 'sd')}", "codec.weights=none", *PROFILE]
-    if (family := option.partition("=")[2]) in SAVED and option.partition("=")[0] in ("backbone", "text", "codec"):
+    if (family := option.partition("=")[2]) in EDITING and option.partition("=")[0] in ("backbone", "text"):
+        source = f"backbone.source={EDITING[family](tmp_path / family)}"
+        text = "flux" if family.startswith("flux") else family
+        return [f"backbone={family}", f"text={text}", source, "task=remove", "data=removal", "text.max_tokens=80"]
+    if family in SAVED and option.partition("=")[0] in ("backbone", "text", "codec"):
         source = f"backbone.source={SAVED[family](tmp_path / family)}"
         return [f"backbone={family}", f"text={family}", source, "text.max_tokens=400"]
     if option in ("codec=kl16", "diffusion=folder_flow", "diffusion=folder_flow_sd3", "sampler=qwen_image"):

@@ -100,7 +100,7 @@ def test_a_step_that_runs_out_of_memory_is_redone_with_half_the_micro_batch(
 
 
 def same(trainer, other) -> None:
-    """AdamW's first step is a sign, Muon's a rotation: compared are the moments, which are the gradients."""
+    """Compare moments, which are gradients: AdamW's first step is a sign, Muon's a rotation."""
     held = [(t.bare, t.update.optimizer.state) for t in (trainer, other)]
     moments = [{n: state[p].get("exp_avg", state[p].get("momentum_buffer")) for n, p in net.named_parameters()
                 if state.get(p)} for net, state in held]  # fmt: skip
@@ -130,7 +130,7 @@ def test_an_update_that_did_not_begin_is_redone(phase, experiment, batch, monkey
 
 
 def test_a_first_update_that_ran_out_while_moments_were_made_is_redone(experiment, batch, monkeypatch):
-    """As AdamW leaves it then: the first parameter with a step and no moments."""
+    """AdamW then leaves its first parameter with a step and no moments."""
     undisturbed, trainer = fresh(experiment, "coarse"), fresh(experiment, "coarse")
     for each in (undisturbed, trainer):
         each.step(0, batch)
@@ -143,7 +143,7 @@ def test_a_first_update_that_ran_out_while_moments_were_made_is_redone(experimen
             failed.append(True)
             part.state[parameter]["step"] = torch.tensor(0.0)
             raise torch.OutOfMemoryError(SAYS)
-        assert not part.state[parameter], "made anew, not gone on with"
+        assert not part.state[parameter], "made again, not continued"
         part.state[parameter].update(remaining)
         return call(*args)
 
@@ -210,7 +210,7 @@ def test_one_item_that_does_not_fit_ends_the_run(experiment, batch, monkeypatch)
     assert all(torch.equal(p, b) for p, b in zip(trainer.bare.parameters(), before, strict=True))
 
 
-def test_what_was_found_is_kept_for_a_resumed_run(tmp_path):
+def test_a_resumed_run_uses_the_recorded_micro_batches(tmp_path):
     folder = RunFolder.create(compose_config([f"runs={tmp_path}"]))
     recovery = OomRetry(folder, "coarse", 2, 1, lambda: [])
 

@@ -1,4 +1,4 @@
-"""What region tokens say of x0 in their regions: means, low frequencies, texture; each with a weight of its own."""
+"""Predictions of region tokens about x0 in their regions: means, low frequencies, texture, each with its weight."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def whole(*size: int) -> torch.Tensor:
     return torch.ones(1, 1, *size)
 
 
-def test_the_mean_is_over_each_region_and_padding_has_no_say():
+def test_the_mean_is_over_each_region_and_padding_has_no_effect():
     x0 = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
     masks = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.5, 0.5]], [[0.0, 0.0], [0.0, 0.0]]]])
     right = torch.tensor([[[2.0], [6.0], [123.0]]])  # the third is padding
@@ -48,7 +48,7 @@ def test_the_mean_is_over_each_region_and_padding_has_no_say():
     assert loss(right, [False, False, False]) == 0, "no region at all is no NaN"
 
 
-def test_moments_tell_on_which_side_a_region_is_bright():
+def test_moments_show_on_which_side_a_region_is_bright():
     across = torch.linspace(-1, 1, 8).expand(1, 1, 8, 8)
     u, v, uu, uv, vv = moments(across, whole(8, 8))[0, 0]
     assert u > 0.5 and max(abs(v), abs(uu), abs(uv), abs(vv)) < 1e-5
@@ -74,7 +74,7 @@ def test_moments_do_not_depend_on_the_regions_place(row, column, level):
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 5))
-def test_texture_tells_stripes_from_plain_whatever_their_phase(phase):
+def test_texture_distinguishes_stripes_from_plain_at_any_phase(phase):
     columns = torch.arange(12) + phase
     stripes = torch.where(columns % 6 < 3, 1.0, -1.0).expand(1, 1, 12, 12)
     deviation, right, down = texture(stripes, whole(12, 12))[0, 0]
@@ -109,7 +109,7 @@ def test_a_target_is_finite_of_its_size_and_of_its_region_alone(name):
     torch.testing.assert_close(rows, result, rtol=1e-4, atol=1e-5)
 
 
-def test_texture_tells_fills_of_embedded_scenes_better_than_the_mean(tiny, tmp_path):
+def test_texture_distinguishes_fills_of_embedded_scenes_better_than_the_mean(tiny, tmp_path):
     """Nearest class mean, of the region that each object has; a third of the items is held out."""
     cfg = compose_config([w for w in tiny if not w.startswith("data.size")] + [f"runs={tmp_path}"])
     experiment = Training(cfg, RunFolder.create(cfg))
@@ -182,7 +182,7 @@ def test_bf16_changes_no_target(experiment):
     assert all(rough[name] == pytest.approx(exact[name], rel=0.05) for name in NAMES)
 
 
-def test_a_region_learns_to_say_its_texture(experiment, tmp_path: Path):
+def test_a_region_learns_to_predict_its_texture(experiment, tmp_path: Path):
     """Thirty steps of the region path alone on one batch."""
     experiment.cfg.loss = vars(loss := Loss(region_latent=0.0, region_texture=1.0))
     model = make_model(experiment.parts, "refine")

@@ -45,7 +45,7 @@ def word(place: int, share: float = 1.0, length: int = 9) -> list[float]:
     return [share * (i == place) for i in range(length)]
 
 
-def test_coverage_asks_that_every_word_has_a_region_near_and_no_more():
+def test_coverage_is_met_once_every_word_has_a_region_near():
     assert float(coverage(attention([word(2), word(6)]))) == 0, "two words to both sides are of the same phrase"
     assert float(coverage(attention([word(2), word(2)]))) == pytest.approx(0.5), "four words of eight"
     assert float(coverage(attention([word(2, 0.5), word(6, 0.5)]))) == 0
@@ -57,7 +57,7 @@ def test_coverage_asks_that_every_word_has_a_region_near_and_no_more():
     region_text = torch.tensor([[word(2), word(3, 0.9)]], requires_grad=True)
     c = attention([word(2), word(2)])
     coverage(replace(c, regions=replace(c.regions, region_text=region_text))).backward()
-    assert (region_text.grad[0, 1, 5:] < 0).all() and not region_text.grad[0, 1, :2].any(), "more for who has nobody"
+    assert (region_text.grad[0, 1, 5:] < 0).all() and not region_text.grad[0, 1, :2].any(), "more for a word without region"
 
 
 def test_entropy_is_of_the_words_and_nothing():
@@ -78,7 +78,7 @@ def test_spans_are_the_log_of_the_attention_to_ones_own_words():
 
 
 def many(count: int, seed: int = 0) -> tuple[RegionState, Text]:
-    """Items whose two regions are, as vectors, two of their own three words."""
+    """Items whose two regions are, as vectors, two of the caption's three words."""
     words = torch.randn(count, 4, 8, generator=torch.Generator().manual_seed(seed))
     real, mask = torch.ones(count, 2, dtype=torch.bool), torch.ones(count, 4, dtype=torch.bool)
     return RegionState(words[:, 1:3].clone(), words[:, 1:3], torch.zeros(count, 2, 4), real, {}), Text(words, mask)
@@ -132,7 +132,7 @@ def experiment(tiny, tmp_path_factory) -> Training:
     return Training(cfg, RunFolder.create(cfg))
 
 
-def test_a_regions_span_is_that_of_the_object_it_lies_in(experiment):
+def test_a_regions_span_is_that_of_its_object(experiment):
     result = 0
     for i in range(12):
         example = experiment.train_examples[i]
@@ -197,7 +197,7 @@ def test_the_contrastive_weight_falls_to_nothing(experiment):
     torch.testing.assert_close(whole["loss"] - whole["entropy"], whole["contrastive"])
     torch.testing.assert_close(half["loss"] - half["entropy"], half["contrastive"] / 2)
     over = losses(experiment, 0.4, contrastive=1.0, contrastive_until=0.4, entropy=1.0)
-    assert over["loss"] == over["entropy"] and over["contrastive"] > 0, "told on, so that all steps have the same losses"
+    assert over["loss"] == over["entropy"] and over["contrastive"] > 0, "logged, so that all steps have the same losses"
     alone = losses(experiment, 0.4, contrastive=1.0, contrastive_until=0.4)
     assert alone["loss"] == 0, "and a step of nothing else can go back through it"
     stays = losses(experiment, 0.9, contrastive=1.0)

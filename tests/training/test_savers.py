@@ -36,7 +36,7 @@ SHORT = "stage.coarse.steps=4 stage.refine.steps=3 stage.refine.region_steps=1 s
 
 
 def installed() -> bool:
-    """Asked when a test runs: while test modules are imported, it is hidden."""
+    """Checked when a test runs: while test modules are imported, the library is hidden."""
     return importlib.util.find_spec("bitsandbytes") is not None
 
 
@@ -70,7 +70,7 @@ def trainer(experiment: Training, tmp_path: Path) -> Callable[..., Trainer]:
 
 
 def stepped(trainer: Trainer, steps: int = 2) -> dict[str, torch.Tensor]:
-    """The weights after a few joint steps, each on a batch of its own."""
+    """The weights after a few joint steps, each on another batch."""
     for step in range(steps):
         batch = collate([trainer.examples[4 * step + i] for i in range(4)])
         trainer.step(trainer.plan.region_steps + step, batch)
@@ -207,7 +207,7 @@ def test_what_no_step_uses_is_on_the_device_for_validation_alone(trainer):
     assert network.places == ["cpu", "cuda", "cpu"]
 
 
-def test_stage_1_rests_while_stage_2_trains(experiment):
+def test_stage_1_is_offloaded_while_stage_2_trains(experiment):
     coarse = experiment.trainer("coarse", None).bare
     on, off = (replace(experiment.settings["memory"], offload=offload) for offload in (True, False))
     remaining = {}

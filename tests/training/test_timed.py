@@ -206,7 +206,7 @@ from ragaf_exp.compute.device import Compute
 
 place = Path(sys.argv[1])
 launch.init_process_group(place, "cpu")
-rank, found = torch.distributed.get_rank(), []
+rank, chosen = torch.distributed.get_rank(), []
 fast, slow = {"no": 1.0, "bf16": 0.2}, {"no": 1.0, "bf16": 1.1}
 for case, seconds in {"mean": (fast, slow), "lacking": (fast, fast), "late": (fast, fast)}.items():
     now = [0.0]
@@ -219,8 +219,8 @@ for case, seconds in {"mean": (fast, slow), "lacking": (fast, fast), "late": (fa
     folder.path.mkdir(exist_ok=True)
     if case == "late" and rank == 0:  # a file system shows it to one process first
         timed.record(folder, timed.Choice("no", "cpu"))
-    found.append(timed.settled(Compute("cpu"), [folder], step).precision)
-(place / f"found{rank}").write_text(" ".join(found))
+    chosen.append(timed.settled(Compute("cpu"), [folder], step).precision)
+(place / f"chosen{rank}").write_text(" ".join(chosen))
 launch.barrier()
 launch.destroy_process_group()
 """
@@ -235,7 +235,7 @@ def test_processes_agree(tmp_path):
     started = [subprocess.Popen([sys.executable, "-c", PROCESS, tmp_path], env={**shared, "RANK": rank, "LOCAL_RANK": rank})
                for rank in "01"]  # fmt: skip
     assert [process.wait(timeout=240) for process in started] == [0, 0]
-    assert [(tmp_path / f"found{rank}").read_text() for rank in range(2)] == ["bf16 no no"] * 2
+    assert [(tmp_path / f"chosen{rank}").read_text() for rank in range(2)] == ["bf16 no no"] * 2
     assert recorded(RunFolder(tmp_path / "mean")) == "bf16"
 
 

@@ -112,7 +112,7 @@ def test_weight_decay_is_of_matrices_alone():
 # --- what a step draws
 
 
-def test_a_draw_is_of_its_seed_and_in_range():
+def test_step_noise_depends_on_its_seed_and_is_in_range():
     shape = torch.Size((4000, 1, 2, 2))
     dropout = {"text": 0.1, "sketch": 0.4}
     one = sample_step_noise(Diffusion(), shape, 300, dropout, 0.25, generator(0, "train", "coarse", 3))
@@ -195,7 +195,7 @@ def test_recoloured_starts_move_regions_of_their_items_alone(experiment, batch):
 
 
 def gradient(experiment: Training, stage: str, batch, accumulate: int) -> dict[str, torch.Tensor]:
-    """What one step's gradient left in AdamW: a tenth of it, clipped."""
+    """AdamW's first moments after one step: a tenth of the clipped gradient."""
     coarse = None if stage == "coarse" else experiment.trainer("coarse", None).bare
     trainer = experiment.trainer(stage, coarse)
     trainer.oom_retry.accumulate = accumulate

@@ -37,7 +37,6 @@ PLURALS = {
 }  # fmt: skip
 
 WORD = re.compile(r"[^\W_]+")
-LONGEST = 3  # words of a phrase
 
 
 def concept(category: str) -> str:
@@ -72,26 +71,34 @@ def mentions(caption: str, concepts: Set[str], known: frozenset[str]) -> dict[st
     Returns:
         Concept -> [start, end) in characters, in the caption's order.
     """
-    meanings = _meanings(known)
-    words = [(match[0].lower(), *match.span()) for match in WORD.finditer(caption)]
+    phrases = _phrases(known)
+    located = [(match[0].lower(), *match.span()) for match in WORD.finditer(caption)]
+    words = tuple(word for word, _, _ in located)
     spans: dict[str, tuple[int, int]] = {}
     position = 0
     while position < len(words):
-        length = next((n for n in range(LONGEST, 0, -1) if _phrase(words[position : position + n], n) in meanings), 0)
-        if length:
-            meant = [name for name in meanings[_phrase(words[position : position + length], length)] if name in concepts]
-            if len(meant) == 1:
-                spans.setdefault(meant[0], (words[position][1], words[position + length - 1][2]))
-        position += max(length, 1)
+        length = 1
+        for phrase, names in phrases.get(words[position], ()):
+            if words[position : position + len(phrase)] == phrase:
+                length = len(phrase)
+                meant = [name for name in names if name in concepts]
+                if len(meant) == 1:
+                    spans.setdefault(meant[0], (located[position][1], located[position + length - 1][2]))
+                break
+        position += length
     return spans
 
 
-def _phrase(words: list[tuple[str, int, int]], length: int) -> str:
-    """Join `length` words; "" if there are fewer."""
-    return " ".join(word for word, _, _ in words) if len(words) == length else ""
-
-
 @lru_cache(maxsize=8)
+def _phrases(known: frozenset[str]) -> dict[str, list[tuple[tuple[str, ...], list[str]]]]:
+    """All phrases of the concepts by their first word, the longest first, with the concepts that each may name."""
+    by_first: dict[str, list[tuple[tuple[str, ...], list[str]]]] = {}
+    for phrase, names in sorted(_meanings(known).items(), key=lambda entry: -len(entry[0].split())):
+        words = tuple(phrase.split())
+        by_first.setdefault(words[0], []).append((words, names))
+    return by_first
+
+
 def _meanings(known: frozenset[str]) -> dict[str, list[str]]:
     """Map all phrases of the concepts, singular and plural, to the concepts that they may name."""
     meanings: dict[str, list[str]] = {}

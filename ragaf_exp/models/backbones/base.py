@@ -26,6 +26,9 @@ class Backbone(PretrainedModule, ABC):
         pretrained: The network starts from pretrained weights, so memory.tune selects what is trained in stage 1 too.
         stride: The height and width of latents must be multiples of it.
         extra_channels: Number of channels next to x_t that the first layer accepts from a task.
+        reads_source: Whether `encode_source` does anything.
+        needs_source: Whether it works only with a task that edits an image.
+        takes_valid: Whether `forward` takes `valid`, the cells of its input that a task's hole does not hide.
         in_patch: Side in latent cells of the patches over which the features at `in` are laid out; 1 = a map.
         base: Storage of its frozen linear layers.
         schedule: Settings of the diffusion process that the network was pretrained with; None if there are none.
@@ -37,6 +40,9 @@ class Backbone(PretrainedModule, ABC):
     pretrained: ClassVar[bool] = False
     stride: int = 1
     extra_channels: int = 0
+    reads_source: ClassVar[bool] = False
+    needs_source: ClassVar[bool] = False
+    takes_valid: bool = False
     in_patch: int = 1
     base: str = FLOAT32
     schedule: dict[str, Any] | None = None
@@ -85,6 +91,19 @@ class Backbone(PretrainedModule, ABC):
     def inputs(self, x_t: Tensor) -> Tensor:
         """Return the input of the first layer, (B,C',h,w), for x_t (B,C,h,w)."""
         return x_t
+
+    def encode_source(self, image: Tensor, hole: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Encode the image that a task edits as channels next to x_t. Only editing backbones do anything here.
+
+        Args:
+            image: (B,3,H,W) in [-1,1].
+            hole: (B,1,H,W), above 0 = pixels that may change.
+            encode: Images (B,3,H,W) in [-1,1] -> latents (B,C,h,w), without gradients.
+
+        Returns:
+            (B,E,h,w), which `forward` expects behind the channels of x_t; None for other backbones.
+        """
+        return None
 
     def set_full_inpaint_mask(self, blank: Callable[[int, int], Tensor], height: int, width: int) -> None:
         """Mask the whole image. Only inpainting backbones do anything here.

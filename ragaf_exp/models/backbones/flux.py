@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from ragaf_exp.config import limits
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.backbones.pretrained_transformer import TIMESTEPS, PretrainedTransformer, pack, positions, unpack
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.loading.hub import PRETRAINED
@@ -47,6 +51,14 @@ class Flux(PretrainedTransformer):
         )
         self.guidance = guidance
 
+    @classmethod
+    def check_config(cls, config: Mapping[str, Any], key: str) -> None:
+        """Raise UserError if the transformer has further input channels. key: config key of the source."""
+        taken, predicted = config.get("in_channels"), config.get("out_channels")
+        if predicted and predicted != taken:
+            raise UserError(f"{key}: its transformer takes {taken} channels per token and predicts {predicted}; take "
+                            "backbone=flux_fill for Flux Fill, or a folder of Flux.1 dev, schnell or Kontext")  # fmt: skip
+
     @property
     def width(self) -> int:
         return self.net.inner_dim
@@ -73,10 +85,21 @@ class Flux(PretrainedTransformer):
         Returns:
             The velocity, (B,C,h,w).
         """
-        size, device = (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride), x_t.device
+        size = (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride)
+        return unpack(self.velocity(pack(x_t, self.stride), positions(size, x_t.device), t, text), size, self.stride)
+
+    def velocity(self, tokens: Tensor, at: Tensor, t: Tensor, text: Text) -> Tensor:
+        """Call the network on packed latents.
+
+        Args:
+            tokens: (B,L,channels of a token).
+            at: Image, row and column of each token, (L,3).
+            t: Timesteps in [0, 1000], (B,).
+            text: Encoded captions.
+
+        Returns:
+            The velocity of each token, (B,L,C stride^2).
+        """
         scale = torch.full_like(t, self.guidance) if self.net.config.guidance_embeds else None
-        tokens = self.net(
-            pack(x_t, self.stride), text.tokens, text.pooled, t / TIMESTEPS, positions(size, device),
-            torch.zeros(text.tokens.shape[1], 3, device=device), scale, return_dict=False,
-        )[0]  # fmt: skip
-        return unpack(tokens, size, self.stride)
+        words = torch.zeros(text.tokens.shape[1], 3, device=tokens.device)
+        return self.net(tokens, text.tokens, text.pooled, t / TIMESTEPS, at, words, scale, return_dict=False)[0]

@@ -215,10 +215,16 @@ class PretrainedTransformer(Backbone):
         origin = Origin("backbone", s["source"], s["revision"], s["offline"], s["variant"], s["weights"])
         if not origin.source:
             return
-        name, wanted = read_config(origin, "transformer").get("_class_name"), cls.kind.__name__
+        config = read_config(origin, "transformer")
+        name, wanted = config.get("_class_name"), cls.kind.__name__
         if name != wanted:
             fix = f"take backbone={OPTIONS[name]}" if name in OPTIONS else f"known are {', '.join(OPTIONS)}"
             raise UserError(f"{origin.key}: its transformer is a {name}, not a {wanted}; {fix}")
+        cls.check_config(config, origin.key)
+
+    @classmethod
+    def check_config(cls, config: Mapping[str, Any], key: str) -> None:
+        """Raise UserError if a transformer of this class was made for other input. key: config key of the source."""
 
     def _check_fit(self, key: str, text_width: int, pooled_width: int) -> None:
         """Raise UserError if the network was built for other latents or another text."""
@@ -266,7 +272,17 @@ def unpack(tokens: Tensor, size: tuple[int, int], patch: int) -> Tensor:
     return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, size), patch)
 
 
-def positions(size: tuple[int, int], device: torch.device) -> Tensor:
-    """Return (0, row, column) of each token of a grid, (L,3) float32."""
+def positions(size: tuple[int, int], device: torch.device, frame: int = 0) -> Tensor:
+    """Return (frame, row, column) of each token of a grid.
+
+    Args:
+        size: Height and width of the grid.
+        device: Device of the result.
+        frame: Number of the image.
+
+    Returns:
+        (L,3) float32.
+    """
     rows, columns = (torch.arange(side, device=device, dtype=torch.float32) for side in size)
-    return torch.stack(torch.meshgrid(torch.zeros(1, device=device), rows, columns, indexing="ij"), dim=-1).flatten(0, 2)
+    first = torch.full((1,), float(frame), device=device)
+    return torch.stack(torch.meshgrid(first, rows, columns, indexing="ij"), dim=-1).flatten(0, 2)

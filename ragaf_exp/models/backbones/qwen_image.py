@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
 
@@ -34,15 +37,52 @@ class QwenImage(PretrainedTransformer):
         """Call the network as the pipeline does.
 
         Args:
-            x_t: Noised latents, (B,C,h,w).
+            x_t: Noised latents, followed by those of the edited image if there is one, (B,C,h,w) or (B,2C,h,w).
             t: Timesteps in [0, 1000], (B,).
             text: Encoded captions.
 
         Returns:
             The velocity, (B,C,h,w).
         """
-        size, text = (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride), text.trimmed()
-        tokens = self.net(
-            pack(x_t, self.stride), text.tokens, text.mask, t / TIMESTEPS, [[(1, *size)]] * len(x_t), return_dict=False
-        )[0]
-        return unpack(tokens, size, self.stride)
+        size, images = (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride), x_t.split(self.channels, dim=1)
+        tokens = torch.cat([pack(image, self.stride) for image in images], dim=1)
+        sizes, (words, mask) = [[(1, *size)] * len(images)] * len(x_t), after_image(text.trimmed())
+        velocity = self.net(tokens, words, mask, t / TIMESTEPS, sizes, return_dict=False)[0]
+        return unpack(velocity[:, : size[0] * size[1]], size, self.stride)
+
+
+class QwenImageEdit(QwenImage):
+    """The transformer of Qwen-Image-Edit, which sees the tokens of the edited image behind those of x_t.
+
+    Arguments as in `PretrainedTransformer`.
+    """
+
+    reads_source = needs_source = True
+    pipeline = "QwenImageEditPipeline"
+
+    def encode_source(self, image: Tensor, hole: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Encode the edited image as latents.
+
+        Args:
+            image: (B,3,H,W) in [-1,1].
+            hole: Not used: the network has no input for it.
+            encode: Images (B,3,H,W) in [-1,1] -> latents (B,C,h,w), without gradients.
+
+        Returns:
+            (B,C,h,w).
+        """
+        return encode(image)
+
+
+class QwenImageEditPlus(QwenImageEdit):
+    """The transformer of Qwen-Image-Edit-2509 and 2511 with one edited image; arguments as in `PretrainedTransformer`."""
+
+    pipeline = "QwenImageEditPlusPipeline"
+
+
+def after_image(text: Text) -> tuple[Tensor, Tensor]:
+    """Return the tokens (B,M+T,D) of the edited image, if there are any, and of the caption, and their mask (B,M+T)."""
+    if text.image is None:
+        return text.tokens, text.mask
+    seen = torch.ones(text.image.shape[:2], dtype=torch.bool, device=text.mask.device)
+    return torch.cat([text.image.to(text.tokens.dtype), text.tokens], dim=1), torch.cat([seen, text.mask], dim=1)

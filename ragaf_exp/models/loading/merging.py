@@ -20,6 +20,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.tensor_files import LazyTensor
 from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.loading.single_file import read_file
+from ragaf_exp.models.stored import FLOAT32
 
 log = logging.getLogger(__name__)
 DOWN = re.compile(r"(.+?)(?:\.lora_down\.weight|[._]lora\.down\.weight|\.lora_A\.weight)")
@@ -58,7 +59,10 @@ def merge_lora(backbone: Backbone, file: str, scale: float) -> None:
     path, key = Path(file).expanduser(), f"memory.merge={file}"
     if not path.is_file():
         raise UserError(f"{key}: no such file; give a LoRA file in safetensors")
-    network = getattr(backbone, "unet", backbone)
+    if backbone.base != FLOAT32:
+        raise UserError(f"{key}: changes weights, and memory.base={backbone.base} stores them in fewer bits; set "
+                        "memory.base=float32")  # fmt: skip
+    network = getattr(backbone, "unet", getattr(backbone, "net", backbone))
     modules = layers_by_name(network)
     layers = read_layers(read_file(path, key), key)
     if unknown := [name for name in layers if name not in modules]:

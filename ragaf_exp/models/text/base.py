@@ -28,6 +28,7 @@ class TextEncoder(PretrainedModule, ABC):
         max_tokens: Longer captions are truncated to this number of tokens.
         token_table: Name of the parameter with a row for each token of the tokenizer; "" if there is none to transfer.
         trained: Whether the encoder is trained with the denoiser; otherwise it is frozen.
+        reads_image: Whether `read` needs the image that the task edits.
     """
 
     tokenizer: Tokenizer
@@ -37,6 +38,7 @@ class TextEncoder(PretrainedModule, ABC):
     max_tokens: int
     token_table: ClassVar[str] = ""
     trained: bool
+    reads_image: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -82,6 +84,19 @@ class TextEncoder(PretrainedModule, ABC):
     def words(self) -> list[str] | None:
         """Return the words that the training captions contain; None for an encoder that takes any text."""
         return None
+
+    def read(self, captions: list[str], keep: Tensor | None, image: Tensor | None) -> Text:
+        """Encode captions together with the images that they edit, if this encoder reads images.
+
+        Args:
+            captions: B captions.
+            keep: (B,) bool, False drops the caption; None drops none.
+            image: (B,3,H,W) in [-1,1]; None without such images.
+
+        Returns:
+            The encoded captions.
+        """
+        return self(captions, keep)
 
     @abstractmethod
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from omegaconf import DictConfig
@@ -31,6 +31,7 @@ from ragaf_exp.models.text.vocabulary import unknown_words
 CAPTIONS = 128  # encoded captions that are held in memory, of up to 8 MB each
 Span = tuple[int, int]
 Encoded = tuple[Tensor, Tensor | None]  # tokens (T,D), and the pooled vector (P,) if there is one
+Held = TypeVar("Held")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Encoders:
     parts: tuple[Part, ...]
     pipeline: Callable[[Origin, dict[str, Any]], Any]
     tokenizers: dict[str, Any] = field(default_factory=dict)
-    texts: dict[tuple[str, int], Encoded] = field(default_factory=dict)  # (caption, T) -> its encoding, the newest ones
+    texts: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # encodings by what was read, the newest ones
     loaded: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoders:
@@ -111,22 +112,22 @@ class Encoders:
         """sha256 of the encoders' weight files."""
         return json_digest([checksum_of(self.origin, part.folder) for part in self.parts])
 
-    def encoded(self, caption: str, length: int, encode: Callable[[str], Encoded]) -> Encoded:
-        """Return the encoding of a caption, from memory if it is there.
+    def encoded(self, key: tuple[Any, ...], encode: Callable[[], Held], most: int = CAPTIONS) -> Held:
+        """Return an encoding, from memory if it is there.
 
         Args:
-            caption: The caption.
-            length: T, number of tokens, padding included.
+            key: The caption, and all else that decides its encoding.
             encode: Computes the encoding.
+            most: Number of encodings that are held in memory.
 
         Returns:
-            Tokens (T,D), and the pooled vector (P,) if there is one.
+            The encoding.
         """
-        if (caption, length) not in self.texts:
-            while len(self.texts) >= CAPTIONS:
+        if key not in self.texts:
+            while len(self.texts) >= most:
                 del self.texts[next(iter(self.texts))]
-            self.texts[caption, length] = encode(caption)
-        return self.texts[caption, length]
+            self.texts[key] = encode()
+        return self.texts[key]
 
 
 shared_encoders = lru_cache(1)(Encoders)  # a run builds its text encoder once per stage
@@ -271,7 +272,7 @@ class PipelineText(TextEncoder):
         if keep is not None:
             captions = [caption if has else "" for caption, has in zip(captions, keep.tolist(), strict=True)]
         length = sum(segment.length for segment in self.segments())
-        rows = [self.encoders.encoded(caption, length, self._encode) for caption in captions]
+        rows = [self.encoders.encoded((caption, length), partial(self._encode, caption)) for caption in captions]
         pooled = [x for _, x in rows if x is not None]
         mask = self.tokenize(captions)[1]
         text = Text(torch.stack([x for x, _ in rows]), mask, self.attended(mask), torch.stack(pooled) if pooled else None)

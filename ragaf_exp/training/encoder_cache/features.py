@@ -1,8 +1,8 @@
 """Cached features of frozen encoders: computes them, stores them, and adds them to batches.
 
 The key of a latent is the content of the image, so that mirrored and cropped images have separate entries. The key of
-text features is the caption. The name of a folder depends on the encoder's weights and settings, the size and the
-version of the layout.
+text features is the caption, with the edited image for encoders that read it. The name of a folder depends on the
+encoder's weights and settings, the size and the version of the layout.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import torch
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.hashing import json_digest
+from ragaf_exp.core.tensors import to_uint8
 from ragaf_exp.core.types import Batch, Example
 from ragaf_exp.data.loader import collate
 from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.inputs import ALL, Inputs
 from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.store.records import MAGIC, Records, key_of, no_op
 
@@ -80,12 +82,16 @@ class Texts:
         root: The cache folder.
         text: The frozen encoder.
         on_write: Called when records have been written.
+        sample: An edited image (1,3,H,W) of the training size, for encoders that read images.
     """
 
-    def __init__(self, root: Path, text: TextEncoder, on_write: Callable[[], None] = no_op):
+    def __init__(
+        self, root: Path, text: TextEncoder, on_write: Callable[[], None] = no_op, sample: torch.Tensor | None = None
+    ):
         self.text: TextEncoder | None = text
+        self.reads_image = text.reads_image
         with torch.no_grad():
-            shape = _arrays(text([EMPTY]))
+            shape = _arrays(text.read([EMPTY], None, sample))
         layout = {name: (array.dtype.str, array.shape) for name, array in shape.items()}
         self.records = _records(root, {"kind": "text", "by": text.fingerprint}, layout, on_write)
         self.records.refresh()
@@ -95,14 +101,17 @@ class Texts:
         return [self.records]
 
     @torch.no_grad()
-    def compute(self, captions: list[str]) -> None:
-        """Encode and store captions."""
+    def compute(self, captions: list[str], image: torch.Tensor | None = None) -> None:
+        """Encode and store captions that have no entry. image: the image (1,3,H,W) that all of them edit."""
         assert self.text is not None, "captions are encoded before the encoder is dropped"
         for caption in captions:
-            self.records.write(key_of(caption), _arrays(self.text([caption])))
+            if (key := _key(caption, None if image is None else to_uint8(image)[0])) not in self.records:
+                self.records.write(key, _arrays(self.text.read([caption], None, image)))
 
-    def of(self, captions: Iterable[str]) -> Text:
-        rows = [self.records.read(key_of(caption)) for caption in captions]
+    def of(self, captions: list[str], images: torch.Tensor | None = None) -> Text:
+        """Stored features of captions. images: the images (B,3,H,W) that they edit, for encoders that read them."""
+        pictures = [None] * len(captions) if images is None else list(to_uint8(images))
+        rows = [self.records.read(_key(caption, one)) for caption, one in zip(captions, pictures, strict=True)]
         return Text(**{name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]})
 
 
@@ -115,10 +124,16 @@ class CacheUse:
 
 
 class Featured:
-    """Collates examples to a batch with cached features. Either kind may be None."""
+    """Collates examples to a batch with cached features.
 
-    def __init__(self, latents: Latents | None, texts: Texts | None):
-        self.latents, self.texts = latents, texts
+    Args:
+        latents: Stored latents, or None.
+        texts: Stored text features, or None.
+        inputs: The task's inputs, for text features that depend on the edited image.
+    """
+
+    def __init__(self, latents: Latents | None, texts: Texts | None, inputs: Inputs | None = None):
+        self.latents, self.texts, self.inputs = latents, texts, inputs
 
     @property
     def use(self) -> CacheUse:
@@ -130,7 +145,7 @@ class Featured:
             if self.latents is not None:
                 batch = replace(batch, latent=self.latents.of(e.item.image for e in examples))
             if self.texts is not None:
-                batch = replace(batch, text=self.texts.of(batch.captions), no_text=self.texts.of([EMPTY]))
+                batch = self._with_text(batch, self.texts)
         except KeyError as error:
             for kind in (self.latents, self.texts):
                 for records in () if kind is None else kind.every():
@@ -138,6 +153,19 @@ class Featured:
             raise UserError(f"{batch.keys}: changed on disk during training; the same command recomputes the "
                             "features and continues") from error  # fmt: skip
         return batch
+
+    def _with_text(self, batch: Batch, texts: Texts) -> Batch:
+        """Add the features of the captions, and those of the empty caption, one per item if they depend on an image."""
+        source = self.inputs.source(batch, ALL) if self.inputs is not None and texts.reads_image else None
+        if source is None:
+            return replace(batch, text=texts.of(batch.captions), no_text=texts.of([EMPTY]))
+        empty = texts.of([EMPTY] * len(batch), source.image)
+        return replace(batch, text=texts.of(batch.captions, source.image), no_text=empty)
+
+
+def _key(caption: str, picture: np.ndarray | None) -> bytes:
+    """The key of a caption, and of the edited picture (H,W,3) uint8 if there is one."""
+    return key_of(caption) if picture is None else key_of(caption, picture)
 
 
 def _arrays(text: Text) -> dict[str, np.ndarray]:

@@ -19,11 +19,14 @@ from ragaf_exp.config.moved import original
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.hashing import json_digest
-from ragaf_exp.core.types import Item
+from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.data.variants import pictures
 from ragaf_exp.distributed import collectives, launch
+from ragaf_exp.models.inputs import ALL
 from ragaf_exp.store.entries import locate_cache
 from ragaf_exp.store.records import key_of, no_op
+from ragaf_exp.tasks.base import Task
 from ragaf_exp.training.encoder_cache.features import EMPTY, Featured, Latents, Texts
 
 log = logging.getLogger(__name__)
@@ -64,13 +67,55 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
     if cfg.memory.features == "all":
         text = _frozen(build(cfg.text, "text", tokenizer=parts.tokenizer), "text", cfg.text._target_)
         with text.on(device):
-            texts = Texts(folder, text, on_write)
-            once(texts.records.folder, fill=lambda: _read(texts, items))
+            if text.reads_image:
+                texts = _with_images(cfg, parts, Texts(folder, text, on_write, _sample(cfg)), once)
+            else:
+                texts = Texts(folder, text, on_write)
+                once(texts.records.folder, fill=lambda: _read(texts, items))
         texts.text = None
     for kind in (latents, texts):
         for records in () if kind is None else kind.every():
             records.refresh()
-    return Featured(latents, texts)
+    return Featured(latents, texts, parts.task)
+
+
+def _sample(cfg: DictConfig) -> torch.Tensor:
+    """An image (1,3,H,W) of the training size.
+
+    Raises:
+        UserError: Images have several sizes, and the number of an image's tokens depends on its size.
+    """
+    if cfg.data.get("buckets"):
+        raise UserError("memory.features=all: stores the tokens of edited images of one size, and data.buckets gives "
+                        "several; set memory.features=latents, or leave data.buckets out")  # fmt: skip
+    return torch.zeros(1, 3, cfg.data.size, cfg.data.get("width") or cfg.data.size)
+
+
+def _with_images(cfg: DictConfig, parts: Parts, texts: Texts, once: Callable[..., None]) -> Texts:
+    """Fill the features of captions that an encoder reads together with the edited image."""
+    examples = parts.examples("train")
+    reads = {key: OmegaConf.to_container(cfg[key]) for key in ("task", "sketch")}  # which decide the edited images
+    once(texts.records.folder, fill=lambda: _read_images(texts, examples, parts.task), further=json_digest(reads))
+    return texts
+
+
+def _read_images(texts: Texts, examples: Examples, task: Task) -> None:
+    texts.records.refresh()
+    for i in _bar(examples, "text features", texts):
+        example = examples[i]
+        image = _source(task, example)
+        if not torch.equal(image, _source(task, examples.at(1, i))):
+            raise UserError(f"memory.features=all: the image that {example.item.key} edits differs from step to step, and "
+                            "the text encoder reads it; set memory.features=latents, or give fixed holes")  # fmt: skip
+        captions = {EMPTY: None, example.item.caption: None, **{other.text: None for other in example.item.captions}}
+        texts.compute(list(captions), image)
+
+
+def _source(task: Task, example: Example) -> torch.Tensor:
+    """The image (1,3,H,W) that an example's task edits."""
+    source = task.source(collate([example]), ALL)
+    assert source is not None, "an encoder that reads images needs a task with one"
+    return source.image
 
 
 def digest_of(source: Any) -> str:
@@ -104,9 +149,9 @@ def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
     return folder / f"{json_digest(about)}.whole.json"
 
 
-def _once(cfg: DictConfig, folder: Path, count: int, digest: str, fill: Any) -> None:
+def _once(cfg: DictConfig, folder: Path, count: int, digest: str, fill: Any, further: str = "") -> None:
     """Call `fill` in every process, unless an earlier call has completed."""
-    done = marker(cfg, folder, count, digest)
+    done = marker(cfg, folder, count, digest + further)
     if collectives.all_reduce_max(float(not done.exists())):
         fill()
         launch.barrier()
@@ -141,7 +186,7 @@ def _read(texts: Texts, items: Sequence[Item]) -> None:
                 texts.compute([caption])
 
 
-def _bar(items: Sequence[Item], what: str, kind: Latents | Texts) -> Any:
+def _bar(items: Sequence[Item] | Examples, what: str, kind: Latents | Texts) -> Any:
     """Yield the indices of this process's items with a progress bar, and write features at intervals."""
     mine = range(collectives.rank(), len(items), collectives.count())
     with tqdm(total=len(mine), desc=what, unit="item", mininterval=1.0, disable=not launch.is_main_process()) as bar:
