@@ -14,6 +14,7 @@ from eval.features import load
 from eval.features.cached import features_of
 from eval.features.distances import distance_figures
 from eval.features.inception import MODES
+from eval.features.indiscernible import PREFIXES, indiscernible_figures
 from eval.images import ImageSet
 from eval.registry import METRICS
 from eval.unavailable import Unavailable
@@ -22,7 +23,10 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.store.entries import GIGABYTE, locate_cache
 from ragaf_exp.store.eviction import FOLDER, evict
 
-DISTANCES = {"embedded": ["fd_embedded"], "squeezenet": ["fd_squeezenet"], "inception": ["fid", "kid"]}  # of sets
+DISTANCES = {  # of sets, by network
+    "embedded": ["fd_embedded", "u_ids_embedded", "p_ids_embedded"], "squeezenet": ["fd_squeezenet"],
+    "inception": ["fid", "kid", "u_ids", "p_ids"],
+}  # fmt: skip
 
 
 @dataclass
@@ -66,7 +70,7 @@ class Networks:
         Downloads are left to the metric that needs them. Raises UserError for a wrong name or file.
         """
         s, wanted, scores = self.settings, set(self.settings.metrics), NetworkScores()
-        if {"fid", "kid"} & wanted and s.resize not in MODES:
+        if set(DISTANCES["inception"]) & wanted and s.resize not in MODES:
             raise UserError(f"eval.resize={s.resize}: must be one of {', '.join(MODES)}")
         files = {"inception": s.inception, "squeezenet": s.squeezenet}
         for name in (n for n, file in files.items() if file and wanted & set(DISTANCES[n])):
@@ -147,8 +151,15 @@ class Networks:
         fewest, needed = min(len(images), len(reference)), max(METRICS[name].min_n for name in names)
         if fewest < needed:
             raise Unavailable(f"{names[0]}: {fewest} images; a distance between sets needs at least {needed} in either")
-        entries = distance_figures(images, reference, self._network(network), self.folder)
-        scores.metrics |= {name: entries[name] for name in names}
+        ids = [name for name in names if name.startswith(PREFIXES)]
+        entries: dict[str, dict[str, Any]] = {}
+        if len(ids) < len(names):
+            entries |= distance_figures(images, reference, self._network(network), self.folder)
+        if ids:
+            entries |= indiscernible_figures(images, reference, self._network(network), self.folder)
+        scores.metrics |= {name: entries[name] for name in names if name in entries}
+        scores.unavailable |= {name: f"{name}: compares pairs, and the sets have different names" for name in ids
+                               if name not in entries}  # fmt: skip
 
     def _lpips(
         self, scores: NetworkScores, images: ImageSet, reference: ImageSet, holes: Sequence[np.ndarray] | None

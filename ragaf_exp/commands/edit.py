@@ -17,19 +17,18 @@ from omegaconf import DictConfig
 
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.core.files import write_json, write_text
-from ragaf_exp.core.types import Batch, Example
+from ragaf_exp.core.types import Example
 from ragaf_exp.data.images import read_image
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.masks.read import read_mask
-from ragaf_exp.diffusion.keeping import Known
 from ragaf_exp.diffusion.repaint import Calls, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, read_picture
 from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
 from ragaf_exp.inference.pipeline import Pipeline, StageWatch, stage_images
+from ragaf_exp.inference.repainting import make_repaint
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
-from ragaf_exp.tasks.holes import HOLE, touched
 from ragaf_exp.viz.grids import comparison
 from ragaf_exp.viz.panels import save_png
 
@@ -109,24 +108,6 @@ def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
     crop = crop_around(where, cfg.data.size, args.get("context", 0.5), whole)
     others = {name: read_image(path) for name, path in request.files.items() if name not in (IMAGE, MASK)}
     return Job(request, picture, mask, assumed, crop, others)
-
-
-def make_repaint(parts: Parts, args: dict[str, Any]) -> RePaint:
-    """A RePaint sampler with the run's guidance, whose known pixels are the image of a batch outside its hole."""
-
-    def known(batch: Batch) -> Known:
-        given = batch.conditions.get("given", batch.conditions.get(IMAGE))
-        hole = batch.conditions.get(HOLE, batch.conditions.get(MASK))
-        assert given is not None and hole is not None, "requests with an image have both"
-        latent = parts.codec.encode(given)
-        return Known(latent, touched(hole, latent) > 0)
-
-    sampler, settings = parts.sampler, {}
-    for key, default in {"steps": 50, "resamplings": 5}.items():
-        settings[key] = args.get(key, default)
-    jump = args.get("jump", max(1, settings["steps"] // 10))
-    return RePaint(parts.diffusion, known, parts.cfg.seed, settings["steps"], jump, settings["resamplings"],
-                   sampler.guidance, sampler.sketch_guidance)  # fmt: skip
 
 
 def edited(

@@ -9,7 +9,10 @@ from ragaf_exp.config import limits
 from ragaf_exp.config.ranges import Length, OneOf
 
 COARSE, REFINE = "coarse", "refine"
-METRICS = ("fd_embedded", "fd_squeezenet", "fid", "kid", "lpips", "clip", "region_clip")  # those that need a network
+METRICS = (  # those that need a network
+    "fd_embedded", "fd_squeezenet", "fid", "kid", "lpips", "clip", "region_clip", "u_ids", "p_ids", "u_ids_embedded",
+    "p_ids_embedded",
+)  # fmt: skip
 Stages = Annotated[list[Annotated[str, OneOf((COARSE, REFINE))]], Length(1, 2, "[coarse,refine]", distinct=True)]
 Device = Annotated[str, OneOf(("auto", "cpu", "cuda"))]
 Precision = Annotated[str, OneOf(("auto", "no", "bf16", "fp16"))]

@@ -80,6 +80,18 @@ class Inputs:
         """
         return x_t
 
+    def valid(self, x_t: Tensor, extra: Tensor | None) -> Tensor | None:
+        """Mark the cells of the denoiser's input whose content is known, for backbones that attend to those alone.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            extra: The task's encoded conditions, (B,E,h',w').
+
+        Returns:
+            (B,1,h',w') bool; None if all are.
+        """
+        return None
+
     def region_labels(self, batch: Batch) -> Tensor:
         """Lay out the labels of regions, (B,H,W) and -1 = none, as the denoiser's input."""
         return batch.labels

@@ -156,15 +156,16 @@ class Model(nn.Module):
         text, x = c.denoiser_text, self._denoiser_input(x_t, t, c)
         hint = scaled(self.hint.at(c.hint, self.backbone.inputs(x), t, text), c.outline)
         hint = self._with_extra(c, self._with_crops(c, hint))
+        valid = {"valid": self.inputs.valid(x_t, c.extra)} if self.backbone.takes_valid else {}
         if c.regions is None:
-            return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint), x_t))
+            return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint, **valid), x_t))
         ragaf, injection = self._region_path()
         tokens, fusion = ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
         injected = injection(tokens, c.regions, self._with_coarse(c, hint))
         words = injection.words(c.regions)
         if words is not None and c.task_token is not None:
             words = words.padded(c.task_token.shape[1])
-        value = self.backbone(x, t, text, injected.residuals, words, injected.modulations)
+        value = self.backbone(x, t, text, injected.residuals, words, injected.modulations, **valid)
         return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
 
     def _denoiser_input(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Tensor:

@@ -99,7 +99,8 @@ class Task(Inputs, ABC):
     can be left out. metrics: functions Scoring -> values by metric, see eval.scoring; their metrics are in eval.registry.
     rivals: simple methods, Example -> (H,W,3) uint8, that the evaluation scores by the same metrics.
     shuffles: conditions that the evaluation also exchanges between items, for the figures without skill.
-    loss_weights: of the losses that the group `loss` has no weight for.
+    loss_weights: of the losses that the group `loss` has no weight for. dream: the power of DREAM, see
+    training.losses.dream; 0 = trained without.
     """
 
     rivals: Mapping[str, Reference] = {}
@@ -107,6 +108,7 @@ class Task(Inputs, ABC):
     mirror: float = 0.0
     crops: int = 0
     assign: float = 0.0
+    dream: float = 0.0
     columns: ClassVar[dict[str, str]]
     optional: ClassVar[tuple[str, ...]] = ()
     metrics: tuple[Reference, ...] = ()

@@ -94,6 +94,18 @@ class HoleTask(Task):
         given = batch.conditions[GIVEN]
         return Source(given * present(keep, "image", given), self.painted(batch))
 
+    def valid(self, x_t: Tensor, extra: Tensor | None) -> Tensor | None:
+        """All cells but those that the hole touches.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            extra: As of `extra`, possibly behind channels of other tasks.
+
+        Returns:
+            (B,1,h',w') bool.
+        """
+        return None if extra is None else extra[:, -1 - x_t.shape[1], None] == 0
+
     def hint_image(self, batch: Batch, keep: Keep) -> tuple[Tensor, Tensor | None]:
         """Sketch, hole and given image, (B,5,H,W), or the sketch alone."""
         if self.hint_channels == 1:

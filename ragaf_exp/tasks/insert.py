@@ -47,6 +47,8 @@ class Insert(HoleTask):
         image_hint: Give scene and object to the hint encoder too, at full resolution.
         outside: Weight of latent pixels outside the hole in the loss.
         perceptual: Weight of LPIPS between the decoded estimate of x_0 and the truth, within the hole; 0 = none.
+        dream: Power p of DREAM, which trains on inputs with the network's own error, at the cost of one more forward
+            pass per step; 0 = off.
         lpips_net: Network of that loss: squeeze, alex or vgg.
         lpips_backbone: A file of the network's ImageNet weights; "" takes torchvision's download.
         lpips_heads: A file of LPIPS's linear weights; "" takes those of the lpips package.
@@ -63,14 +65,14 @@ class Insert(HoleTask):
     def __init__(
         self, process: Process, caption_dropout: limits.Share = 0.1, sketch_dropout: limits.Share = 0.5,
         side: bool = True, collage: bool = True, focus: bool = True, image_hint: bool = True,
-        outside: limits.Share = 0.1, perceptual: limits.LossWeight = 0.0, lpips_net: str = "squeeze",
-        lpips_backbone: str = "", lpips_heads: str = "",
+        outside: limits.Share = 0.1, perceptual: limits.LossWeight = 0.0, dream: limits.Dream = 0.0,
+        lpips_net: str = "squeeze", lpips_backbone: str = "", lpips_heads: str = "",
     ):  # fmt: skip
         super().__init__(caption_dropout, sketch_dropout, image_hint, outside)
         if not (side or collage):
             raise UserError("task.side=false: the network sees no object; set task.collage=true, or task.side=true")
         self.side, self.collage, self.focus, self.spread = side, collage, focus, 1 + side
-        self.process, self.loss_weights = process, {PERCEPTUAL: perceptual}
+        self.process, self.loss_weights, self.dream = process, {PERCEPTUAL: perceptual}, dream
         self._lpips = (lpips_net, lpips_backbone, lpips_heads)
 
     @property

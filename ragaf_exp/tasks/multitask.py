@@ -192,6 +192,19 @@ class Multitask(Task):
         layouts = (part.to_denoiser(x_t, t, extra) for part in self.parts)
         return next((layout for layout in layouts if layout is not x_t), x_t)
 
+    def valid(self, x_t: Tensor, extra: Tensor | None) -> Tensor | None:
+        """The known cells, by the hole of the tasks that have one; the channel is zero for all others.
+
+        Args:
+            x_t: Noised latents, (B,C,h,w).
+            extra: As of `extra`.
+
+        Returns:
+            (B,1,h',w') bool; None if no task has a hole.
+        """
+        masks = (part.valid(x_t, extra) for part in self.parts)
+        return next((mask for mask in masks if mask is not None), None)
+
     def from_denoiser(self, prediction: Tensor, x_t: Tensor) -> Tensor:
         """The part of a prediction that belongs to x_t."""
         for part in self.parts:

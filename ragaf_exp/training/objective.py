@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ragaf_exp.compute.device import Compute
@@ -18,6 +19,7 @@ from ragaf_exp.diffusion.denoiser import Denoiser
 from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.tasks.base import Denoised, Task, denoising_loss
 from ragaf_exp.training.ema import Ema
+from ragaf_exp.training.losses.dream import rectified_noise
 from ragaf_exp.training.losses.start_sample import StartSampler
 from ragaf_exp.training.losses.weighted import LossWeights, region_losses
 from ragaf_exp.training.micro_batches import WHOLE, MicroBatch, MicroBatchWeight
@@ -47,6 +49,7 @@ class Objective(nn.Module):
         self.weights = LossWeights(loss or Loss(), task.loss_weights if task else None)
         self.task_losses, self.loss_network = (task.losses, task.loss_network) if task else (self._denoising, None)
         self.decode = codec.decode if codec else nn.Identity()
+        self.dream = task.dream if task else 0.0
 
     def forward(
         self, model: nn.Module, batch: Batch, x_0: Tensor, noise: StepNoise, regions_only: bool = False,
@@ -67,15 +70,20 @@ class Objective(nn.Module):
         Returns:
             The losses by name, and their weighted sum as `loss`.
         """
-        timesteps, x_t = noise.timesteps, None
+        timesteps, x_t, added = noise.timesteps, None, noise.noise
         if not regions_only:
             latents = x_start(x_0, batch, noise) if start is None else start  # x_0, except for recoloured items
-            x_t = self.process.add_noise(latents, noise.noise, timesteps)
+            x_t = self.process.add_noise(latents, added, timesteps)
         earlier = None if self.coarse is None or regions_only else self.coarse(batch, noise.start_noise())
+        if self.dream and x_t is not None:
+            with torch.no_grad():
+                first = model(batch, x_t, timesteps, noise.keep, earlier)[0].value
+            added = rectified_noise(self.process, latents, added, x_t, timesteps, first.float(), self.dream)
+            x_t = self.process.add_noise(latents, added, timesteps)
         prediction, conditioning = model(batch, x_t, timesteps, noise.keep, earlier)
         losses = {}
         if prediction.value is not None and x_t is not None:
-            target = self.process.target(x_0, noise.noise, timesteps)
+            target = self.process.target(x_0, added, timesteps)
             denoised = Denoised(batch, x_0, x_t, timesteps, prediction.value, target, self.process, self.decode)
             losses = {name: value * share.items for name, value in self.task_losses(denoised).items()}
         losses |= region_losses(prediction, conditioning, x_0, self.weights, share)

@@ -28,6 +28,7 @@ class Backbone(PretrainedModule, ABC):
         extra_channels: Number of channels next to x_t that the first layer accepts from a task.
         reads_source: Whether `encode_source` does anything.
         needs_source: Whether it works only with a task that edits an image.
+        takes_valid: Whether `forward` takes `valid`, the cells of its input that a task's hole does not hide.
         in_patch: Side in latent cells of the patches over which the features at `in` are laid out; 1 = a map.
         base: Storage of its frozen linear layers.
         schedule: Settings of the diffusion process that the network was pretrained with; None if there are none.
@@ -41,6 +42,7 @@ class Backbone(PretrainedModule, ABC):
     extra_channels: int = 0
     reads_source: ClassVar[bool] = False
     needs_source: ClassVar[bool] = False
+    takes_valid: bool = False
     in_patch: int = 1
     base: str = FLOAT32
     schedule: dict[str, Any] | None = None

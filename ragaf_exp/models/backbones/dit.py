@@ -1,18 +1,25 @@
-"""DiT: a diffusion transformer with cross-attention to the text."""
+"""DiT: a diffusion transformer with cross-attention to the text, and full or contextual attention between image tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from ragaf_exp.config import limits
+from ragaf_exp.config.ranges import OneOf
 from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.backbones.positions import Rotation
 from ragaf_exp.models.backbones.token_attention import CrossAttention, SelfAttention, text_bias
 from ragaf_exp.models.backbones.token_backbone import TokenBackbone
+from ragaf_exp.models.backbones.windows import WindowBias, contextual
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.layers import zero_module
+
+FULL, CONTEXTUAL = "full", "contextual"
+Attention = Annotated[str, OneOf((FULL, CONTEXTUAL))]
 
 
 def feed_forward(width: int) -> nn.Sequential:
@@ -40,7 +47,10 @@ class Block(nn.Module):
         self.feed = feed_forward(width)
         self.modulation = zero_module(nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, c: Tensor, tokens: Tensor, bias: Tensor, rotation: Rotation | None) -> Tensor:
+    def forward(
+        self, x: Tensor, c: Tensor, tokens: Tensor, bias: Tensor, rotation: Rotation | None,
+        within: WindowBias | None = None,
+    ) -> Tensor:  # fmt: skip
         """Apply the block.
 
         Args:
@@ -49,12 +59,13 @@ class Block(nn.Module):
             tokens: Text tokens, (B,T,D).
             bias: Bias of the cross-attention logits, (B,1,1 or L,T).
             rotation: Rotary embedding of the image tokens' positions.
+            within: Windows of the self-attention; None = all tokens in one.
 
         Returns:
             Updated image tokens, (B,L,C).
         """
         scale, shift, gate, scale_2, shift_2, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)  # (B,1,C) each
-        x = x + gate * self.own(self.norms[0](x) * (1 + scale) + shift, rotation)  # (B,L,C)
+        x = x + gate * self.own(self.norms[0](x) * (1 + scale) + shift, rotation, within)  # (B,L,C)
         x = x + self.cross(self.cross_norm(x), tokens, bias)
         return x + gate_2 * self.feed(self.norms[1](x) * (1 + scale_2) + shift_2)
 
@@ -72,6 +83,9 @@ class DiT(TokenBackbone):
         patch_size: Side of a token in latent pixels.
         positions: Position encoding, rotary or sincos.
         head_width: Channels of the full-resolution head, 0 = none.
+        attention: Attention between image tokens: `full`, or `contextual`, within windows and not to tokens that a
+            task's hole hides (see windows.py). Neither has more weights.
+        window: Side of a window in tokens, for contextual attention.
 
     Raises:
         UserError: The settings are inconsistent.
@@ -83,14 +97,15 @@ class DiT(TokenBackbone):
     def __init__(
         self, channels: int, text_width: int, patch: int, width: limits.Width = 192, depth: limits.Layers = 4,
         heads: limits.Heads = 6, patch_size: limits.Patch = 2, positions: str = "rotary",
-        head_width: limits.Channels = 16,
+        head_width: limits.Channels = 16, attention: Attention = FULL, window: limits.Window = 4,
     ):  # fmt: skip
         super().__init__(channels, patch, width, depth, heads, patch_size, positions, head_width)
+        self.takes_valid, self.window = attention == CONTEXTUAL, window
         self.layers = nn.ModuleList(Block(width, text_width, heads) for _ in range(depth))
 
     def through(
         self, x: Tensor, c: Tensor, text: Text, words: WordBias | None, rotation: Rotation | None,
-        change: Callable[[int, Tensor], Tensor],
+        change: Callable[[int, Tensor], Tensor], valid: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Apply all blocks to the image tokens.
 
@@ -101,12 +116,14 @@ class DiT(TokenBackbone):
             words: Bias of image-to-text attention.
             rotation: Rotary embedding of the tokens' positions.
             change: Called with a block's index and its output tokens; returns the tokens for the next block.
+            valid: Valid tokens of the grid, (B,height,width) bool; None = full attention.
 
         Returns:
             (B,L,C).
         """
-        for i, layer in enumerate(self.layers):
-            x = change(i, layer(x, c, text.tokens, text_bias(text, i, x.shape[1], words), rotation))
+        within = repeat(None) if valid is None else contextual(valid, self.window)
+        for i, (layer, windows) in enumerate(zip(self.layers, within, strict=False)):
+            x = change(i, layer(x, c, text.tokens, text_bias(text, i, x.shape[1], words), rotation, windows))
         return x
 
     def attending(self) -> list[nn.Module]:

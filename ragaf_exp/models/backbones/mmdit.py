@@ -152,7 +152,7 @@ class MMDiT(TokenBackbone):
 
     def through(
         self, x: Tensor, c: Tensor, text: Text, words: WordBias | None, rotation: Rotation | None,
-        change: Callable[[int, Tensor], Tensor],
+        change: Callable[[int, Tensor], Tensor], valid: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Apply all blocks to image and text tokens.
 
@@ -163,6 +163,7 @@ class MMDiT(TokenBackbone):
             words: Bias of image-to-text attention.
             rotation: Rotary embedding of the tokens' positions.
             change: Called with a block's index and its output tokens; returns the tokens for the next block.
+            valid: Not used: attention is full.
 
         Returns:
             Image tokens, (B,L,C).

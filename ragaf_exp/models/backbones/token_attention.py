@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.backbones.positions import Rotation, rotate
+from ragaf_exp.models.backbones.windows import WindowBias
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.layers import zero_module
 
@@ -77,7 +78,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Image tokens attend to image tokens."""
+    """Image tokens attend to image tokens, all of them or those of their window."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -85,10 +86,23 @@ class SelfAttention(nn.Module):
         self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
         self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
 
-    def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
-        """Map image tokens x (B,L,C) to (B,L,C). rotation: rotary embedding of their positions."""
+    def forward(self, x: Tensor, rotation: Rotation | None, within: WindowBias | None = None) -> Tensor:
+        """Attend to image tokens.
+
+        Args:
+            x: Image tokens, (B,L,C).
+            rotation: Rotary embedding of their positions.
+            within: The windows, and which of their tokens are excluded as keys; None = all tokens in one.
+
+        Returns:
+            (B,L,C).
+        """
         q, k = (rotate(y, rotation) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))
-        return self.to_out(attend(q, k, split_heads(self.to_v(x), self.heads), None))
+        v = split_heads(self.to_v(x), self.heads)  # (B,heads,L,d)
+        if within is None:
+            return self.to_out(attend(q, k, v, None))
+        split = within.windows.split
+        return self.to_out(within.windows.join(attend(split(q), split(k), split(v), within.bias)))
 
 
 class CrossAttention(nn.Module):

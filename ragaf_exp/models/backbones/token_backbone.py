@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class TokenBackbone(Backbone):
     @abstractmethod
     def through(
         self, x: Tensor, c: Tensor, text: Text, words: WordBias | None, rotation: Rotation | None,
-        change: Callable[[int, Tensor], Tensor],
+        change: Callable[[int, Tensor], Tensor], valid: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Apply all blocks to the image tokens.
 
@@ -74,6 +75,7 @@ class TokenBackbone(Backbone):
             words: Bias of image-to-text attention.
             rotation: Rotary embedding of the tokens' positions.
             change: Called with a block's index and its output tokens; returns the tokens for the next block.
+            valid: Valid tokens of the grid, (B,height,width) bool, for subclasses that take them; None = all.
 
         Returns:
             (B,L,C).
@@ -98,7 +100,7 @@ class TokenBackbone(Backbone):
 
     def forward(
         self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor], words: WordBias | None = None,
-        modulations: Mapping[str, Modulation] = NO_MODULATIONS,
+        modulations: Mapping[str, Modulation] = NO_MODULATIONS, valid: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Predict the diffusion target for latents of any height and width that are multiples of patch_size.
 
@@ -109,6 +111,7 @@ class TokenBackbone(Backbone):
             residuals: Injection point -> (B,C',h',w'), added to the features there.
             words: Bias of image-to-text attention.
             modulations: Injection point -> modulation of the features there, applied after the residual.
+            valid: Known cells, (B,1,h,w) bool, for a backbone that takes them; None = all.
 
         Returns:
             The prediction, (B,C,h,w).
@@ -119,9 +122,15 @@ class TokenBackbone(Backbone):
         x = x if position is None else x + position.to(x.dtype)
         rotation = self.positions.rotation(*size, self.width // self.heads, x.device)
         c = self.condition(t, text)  # (B,C)
-        x = self.through(x, c, text, words, rotation, lambda i, y: at.on_tokens(f"{BLOCK}{i}", y, size))
+        tokens = self._valid_tokens(x_t, valid) if self.takes_valid else None
+        x = self.through(x, c, text, words, rotation, lambda i, y: at.on_tokens(f"{BLOCK}{i}", y, size), tokens)
         out = self.output(x, c, features, size)  # (B,C,h,w)
         return out if self.head is None else self.head(out, x_t, partial(at.on_map, OUT))
+
+    def _valid_tokens(self, x_t: Tensor, valid: Tensor | None) -> Tensor:
+        """Return (B,h/p,w/p) bool: the tokens with at least one known cell; all of them if `valid` is None."""
+        cells = torch.ones_like(x_t[:, :1]) if valid is None else valid.to(x_t.dtype)
+        return F.max_pool2d(cells, self.stride)[:, 0] > 0
 
     def blocks(self) -> list[nn.Module]:
         return list(self.layers)
