@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -115,19 +116,29 @@ def advice(cfg: DictConfig, budget: int, current: list[Need]) -> list[Advice]:
 
 
 def _combined(cfg: DictConfig, budget: int, over: list[str], current: list[Need]) -> list[Advice]:
-    """Savers added one by one, the cheapest first, until all phases fit."""
-    changed, overrides, costs, total = cfg, [], [], 0
-    for settings, phases, cost in SAVERS:
-        step = _with(changed, settings)
-        if step is None or not set(over) & set(phases):
-            continue
-        changed = step[0]
-        overrides.append(step[1])
-        costs.append(cost)
+    """As few savers as make all phases fit, the cheapest first; all of them if not even these are enough."""
+    steps = list(_cumulated(cfg, over))
+    last = len(steps) - 1
+    # further savers never need more, so that bisection finds the first that suffice for the largest phase
+    first = bisect_left(range(last), True, key=lambda i: needs(steps[i][0], (over[0],))[0].total <= budget)
+    for changed, overrides, costs in steps[first:]:
         total = _largest(changed, over, current, budget)
-        if total <= budget:
-            return [Advice(" ".join(overrides), total, True, "; ".join(costs))]
-    return [Advice(" ".join(overrides), total, False, "; ".join(costs))] if overrides else []
+        if total <= budget or changed is steps[last][0]:
+            return [Advice(overrides, total, total <= budget, costs)]
+    return []
+
+
+def _cumulated(cfg: DictConfig, over: list[str]) -> Iterator[tuple[DictConfig, str, str]]:
+    """Configs with the first saver, the first two, and so on; their overrides and costs."""
+    overrides: list[str] = []
+    costs: list[str] = []
+    for settings, phases, cost in SAVERS:
+        step = _with(cfg, settings)
+        if step is not None and set(over) & set(phases):
+            cfg = step[0]
+            overrides.append(step[1])
+            costs.append(cost)
+            yield cfg, " ".join(overrides), "; ".join(costs)
 
 
 def _largest(cfg: DictConfig, over: list[str], current: list[Need], budget: int) -> int:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ragaf_exp.plan import meta_kernels
+
 aten = torch.ops.aten
 BLOCK = 512  # bytes; CUDA's allocator hands out multiples of it
 READS = (aten._local_scalar_dense.default, aten.is_nonzero.default)  # reads of a value, which a meta tensor lacks
@@ -34,6 +36,7 @@ class Tracker(TorchDispatchMode):
         self.device = device
         self.kind = WORKSPACE
         self.live: Counter[str] = Counter()
+        self.total = 0  # of `live`
         self.peak, self.at_peak = 0, Counter()
         self._known: dict[int, list] = {}  # id of a storage -> [weak reference, kind, bytes]
 
@@ -46,8 +49,8 @@ class Tracker(TorchDispatchMode):
                 return True if func is aten.is_nonzero.default or args[0].dtype == torch.bool else 1
             out = torch.empty(LENGTHS[func](*args, **(kwargs or {})), dtype=torch.int64, device="meta")
         else:
-            out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
+            out = meta_kernels.call(func, args, kwargs or {})
+        for leaf in (out,) if isinstance(out, Tensor) else tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self.register(leaf)
         return out
@@ -79,6 +82,7 @@ class Tracker(TorchDispatchMode):
             entry = self._known.get(id(tensor.untyped_storage()))
             if entry is not None:
                 self.live[entry[1]] -= entry[2]
+                self.total -= entry[2]
                 entry[2] = 0
 
     @contextmanager
@@ -101,18 +105,19 @@ class Tracker(TorchDispatchMode):
 
     def start(self) -> None:
         """Reset the peak to the live memory."""
-        self.peak, self.at_peak = sum(self.live.values()), self.live.copy()
+        self.peak, self.at_peak = self.total, self.live.copy()
 
     def _add(self, kind: str, size: int) -> None:
         self.live[kind] += size
-        total = sum(self.live.values())
-        if total > self.peak:
-            self.peak, self.at_peak = total, self.live.copy()
+        self.total += size
+        if self.total > self.peak:
+            self.peak, self.at_peak = self.total, self.live.copy()
 
     def _forget(self, key: int) -> Callable[[weakref.ref], None]:
         def forget(_: weakref.ref) -> None:
             _, kind, size = self._known.pop(key)
             self.live[kind] -= size
+            self.total -= size
 
         return forget
 
