@@ -188,14 +188,14 @@ def test_objects_that_are_hidden_have_no_box():
 def test_the_command_writes_and_reads_and_the_report_says_that_judge_and_data_differ(cli, refused, run_copy, tmp_path):
     out = tmp_path / "judged"
     arguments = (f"run={run_copy}", f"out={out}")
-    status, said, err = cli(main, *arguments, "format=compbench", "items=3")
+    status, message, err = cli(main, *arguments, "format=compbench", "items=3")
     assert status == 0, err
-    assert "run its judge there" in said
+    assert "run its judge there" in message
     manifest = json.loads((out / "export.json").read_text())
     assert len(manifest["keys"]) == 3 and manifest["images"] == "generated"
     refused(main, *arguments, "format=compbench", says=("exists already",))
-    status, said, err = cli(main, *arguments, f"read={judge_compbench(out, {0})}")
-    assert status == 0 and "0.667" in said and "do not compare" in said, err
+    status, message, err = cli(main, *arguments, f"read={judge_compbench(out, {0})}")
+    assert status == 0 and "0.667" in message and "do not compare" in message, err
     (judgement,) = read_judged(run_copy / "judged.json")
     assert judgement.rows[0]["value"] == "0.667" and judgement.scenes == 3
     report = (run_copy / "report.html").read_text()
