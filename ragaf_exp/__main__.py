@@ -13,7 +13,7 @@ COMMANDS = (
     "ragaf_exp.evaluation.editing", "ragaf_exp.evaluation.painting", "ragaf_exp.commands.cache",
     "ragaf_exp.commands.cache.features", "ragaf_exp.commands.extractor_sheet", "ragaf_exp.commands.region_survey",
     "ragaf_exp.commands.size_survey", "ragaf_exp.commands.pace", "ragaf_exp.audit", "ragaf_exp.bench", "eval.damage",
-    "eval.features.train_embedded",
+    "eval.export", "eval.features.train_embedded",
 )  # fmt: skip
 DOCUMENTED = {"eval": "ragaf_exp.commands.evaluate"}  # command -> the module that holds its docstring
 

@@ -8,6 +8,7 @@ from ragaf_exp.config.stages import FIRST, LAST
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.safe_files import is_regular, read_bounded
+from ragaf_exp.experiments.transfer import source_file
 from ragaf_exp.runs.checkpoints import load_newest, save
 from ragaf_exp.runs.folder import RunFolder
 
@@ -21,6 +22,8 @@ def inherit(cfg: DictConfig, folder: RunFolder) -> None:
         return
     if cfg.init is None:
         raise UserError(f"stage={LAST.name}: give init=<run folder> with the stage 1 to start from, or use stage=both")
+    if source_file(cfg.init) is not None:
+        raise UserError(f"init={cfg.init}: a file of weights starts stage 1; use stage=both, or give a run folder")
     other, _ = RunFolder.read(cfg.init, finished=False)
     checkpoint = load_newest(other.checkpoints, FIRST.name)
     if checkpoint is None:

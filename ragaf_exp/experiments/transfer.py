@@ -1,9 +1,13 @@
-"""Starts the stages of a run from another run, perhaps of another task, in so far as its weights fit (init=RUN)."""
+"""Starts the stages of a run from another run, perhaps of another task, in so far as its weights fit (init=RUN).
+
+A file of weights starts the first stage (init=FILE).
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from omegaconf import DictConfig
 from torch import Tensor
@@ -12,12 +16,24 @@ from ragaf_exp.config.build import locate
 from ragaf_exp.config.stages import FIRST
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.safe_files import is_regular
+from ragaf_exp.models.loading.single_file import SUFFIXES, read_file
+from ragaf_exp.models.loading.starting import start_from_file
 from ragaf_exp.models.loading.transfer import transfer
 from ragaf_exp.models.model import Model
 from ragaf_exp.runs.checkpoints import load_newest
 from ragaf_exp.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+
+def source_file(init: str) -> Path | None:
+    """Return the file of weights that init= names; None for a run folder. Raises UserError if there is no such file."""
+    path = Path(init).expanduser()
+    if path.suffix not in SUFFIXES or path.is_dir():
+        return None
+    if not path.is_file():
+        raise UserError(f"init={init}: no such file; give a file of weights or a run folder")
+    return path
 
 
 class Initialiser:
@@ -33,8 +49,9 @@ class Initialiser:
         self.active = cfg.init is not None and FIRST.name in cfg.stage.run
         if self.active and cfg.study.share:
             raise UserError("init=: not with study.share=true, whose stage 1 several runs share; leave one out")
+        self.file = source_file(cfg.init) if self.active else None
         if self.active and load_newest(folder.checkpoints, FIRST.name, parts=()) is None:
-            self._other()  # reports a wrong folder before any work
+            read_file(self.file, f"init={cfg.init}") if self.file else self._other()  # reports a wrong one before any work
 
     def __call__(self, stage: str, model: Model, earlier: Mapping[str, Tensor] | None = None) -> None:
         """Initialise the model of a stage.
@@ -48,6 +65,11 @@ class Initialiser:
             UserError: The other run is missing, or has no checkpoint of its first stage.
         """
         if not self.active or load_newest(self.folder.checkpoints, stage, parts=()) is not None:
+            return
+        if self.file is not None:
+            if earlier is None:
+                taken = start_from_file(model, self.file, f"init={self.cfg.init}")
+                log.info("stage %s: init=%s: %s", stage, self.cfg.init, taken)
             return
         other = self._other()
         checkpoint = load_newest(other.checkpoints, stage, parts=("ema",))

@@ -14,8 +14,9 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 from torch import Tensor
 
-from ragaf_exp.core.tensor_files import lazy, write_tensors
+from ragaf_exp.core.tensor_files import lazy, read_lazily, write_tensors
 from ragaf_exp.export.kinds import CheckFailed, Entry, Options, Unsuitable
+from ragaf_exp.export.lora_families import in_sd_scripts
 from ragaf_exp.export.metadata import ARCHITECTURES, DIFFUSERS, family_texts, modelspec
 from ragaf_exp.export.networks import chosen, require_pretrained_unet, write_preview
 from ragaf_exp.export.trained import Trained, TrainedStage
@@ -68,7 +69,7 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
 def _of_transformer(
     trained: Trained, stage: TrainedStage, backbone: PretrainedTransformer, layers: dict[str, Tensor], out: Path
 ) -> list[Entry]:
-    """Write LoRA of a transformer in the names of diffusers, which ComfyUI reads for these families too."""
+    """Write LoRA of a transformer in the names of diffusers, and in those of sd-scripts where the family has some."""
     named = {f"transformer.{name}": lazy(value) for name, value in layers.items()}
     texts = {**family_texts(trained, stage, type(backbone.net).__name__), "ss_network_dim": _rank(layers),
              "ss_network_alpha": _rank(layers)}  # fmt: skip
@@ -79,9 +80,16 @@ def _of_transformer(
     write_preview(trained, out / file)
     note = f"{len(layers) // 2} layers of stage {stage.name}"
     check = partial(_check, layers=layers, pipeline=pipeline, prefix="transformer.")
+    further = []
+    if (theirs := in_sd_scripts(layers, backbone.net)) is not None:
+        scripts = f"{trained.name}_lora_kohya.safetensors"
+        write_tensors(out / scripts, {name: lazy(value) for name, value in theirs.items()}, texts)
+        used = f"{note}, in the names of sd-scripts; ComfyUI, sd-scripts, musubi-tuner"
+        further.append(Entry(KIND, scripts, used, partial(_check_joined, layers=layers, backbone=backbone)))
     return [
         Entry(KIND, file, f"{note}, in the names of diffusers; ComfyUI, diffusers", check),
         Entry(KIND, FOLDER, f"{note}; diffusers' load_lora_weights", check),
+        *further,
     ]
 
 
@@ -126,6 +134,17 @@ def _check(path: Path, layers: dict[str, Tensor], pipeline: Any = StableDiffusio
         if not torch.equal(state[key].reshape(value.shape).float(), value.float()):
             raise CheckFailed(f"{path}: {key} differs from the run's")
     return "weights as diffusers loads them, bit by bit"
+
+
+def _check_joined(path: Path, layers: dict[str, Tensor], backbone: PretrainedTransformer) -> str:
+    expected = in_sd_scripts(layers, backbone.net)
+    read = {name: tensor.load() for name, tensor in read_lazily(path).items()}
+    if expected is None or read.keys() != expected.keys():
+        raise CheckFailed(f"{path}: has other layers than the run")
+    for name, value in expected.items():
+        if not torch.equal(read[name].float(), value.float()):
+            raise CheckFailed(f"{path}: {name} differs from the run's")
+    return "weights as joined from the run's, bit by bit"
 
 
 def _in_peft(name: str) -> str:

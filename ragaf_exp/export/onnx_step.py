@@ -1,4 +1,4 @@
-"""Kind `onnx`: one denoising step of each stage as an ONNX graph, for any number of regions and tokens.
+"""One denoising step of a stage as an ONNX graph, for any number of regions and tokens.
 
 A step gets all conditions encoded, as they do not depend on the timestep. `OnnxDenoiser` runs a graph in place of the
 network, so that whole images are sampled by onnxruntime.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +19,15 @@ from torch import Tensor, nn
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.core.files import write_json
 from ragaf_exp.data.loader import collate
-from ragaf_exp.export.kinds import CheckFailed, Entry, Options, Unsuitable
+from ragaf_exp.export.kinds import CheckFailed
 from ragaf_exp.export.same_image import drawing_of_boxes, pictures_for
-from ragaf_exp.export.trained import Trained
 from ragaf_exp.inference.examples import as_example
-from ragaf_exp.inference.load import load_run
 from ragaf_exp.models.model import Model, Prediction
 
-KIND, FOLDER = "onnx", "onnx"
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-5  # of float32 predictions, absolute or relative to the largest
 OPSET = 18
 ROUNDS = 5  # timed steps
 CAPTIONS = ("a red circle and a blue star", "a red circle")
-
-
-def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
-    """Write one graph per stage with the names of its inputs.
-
-    Args:
-        trained: The run.
-        out: The export's folder.
-        options: stage is used: only this one.
-
-    Returns:
-        Its entries.
-
-    Raises:
-        Unsuitable: A package is missing.
-    """
-    if absent := [name for name in PACKAGES if find_spec(name) is None]:
-        raise Unsuitable(f'needs the packages {", ".join(absent)}: pip install "ragaf_exp[onnx]"')
-    parts, pipeline = load_run(trained.folder, trained.cfg.copy())
-    (out / FOLDER).mkdir()
-    entries = []
-    for name in [options.stage] if options.stage else list(trained.stages):
-        model = getattr(pipeline, name).cpu()
-        export_step(model, parts, out / FOLDER / f"{name}.onnx")
-        note = f"a denoising step of stage {name}, float32, any number of regions and tokens"
-        entries.append(Entry(KIND, f"{FOLDER}/{name}.onnx", note, partial(_check, model=model, parts=parts)))
-    return entries
 
 
 def export_step(model: Model, parts: Parts, path: Path) -> None:
@@ -211,7 +178,20 @@ def noised(parts: Parts) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _check(path: Path, model: Model, parts: Parts) -> str:
+def check_step(path: Path, model: Model, parts: Parts) -> str:
+    """Compare a step with the model's, for two numbers of regions and tokens, and measure both.
+
+    Args:
+        path: The graph.
+        model: The model, on the CPU.
+        parts: The run's parts.
+
+    Returns:
+        The difference and the times.
+
+    Raises:
+        CheckFailed: The predictions differ by more than TOLERANCE.
+    """
     denoiser = OnnxDenoiser(model, path)
     worst = 0.0
     for index in range(2):

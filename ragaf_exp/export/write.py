@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import sync, write_folder
-from ragaf_exp.export import adapter, checkpoint, controlnet, diffusers_folder, lora, onnx_step, run_folder
+from ragaf_exp.export import adapter, checkpoint, controlnet, diffusers_folder, lora, onnx_files, run_folder
 from ragaf_exp.export.card import write_card
 from ragaf_exp.export.kinds import CheckFailed, Entry, Kind, Options, Unsuitable, size_of
 from ragaf_exp.export.trained import Trained
@@ -19,7 +19,7 @@ KINDS: Mapping[str, Kind] = {
     adapter.KIND: Kind(adapter.write),
     lora.KIND: Kind(lora.write),
     checkpoint.KIND: Kind(checkpoint.write),
-    onnx_step.KIND: Kind(onnx_step.write, usual=False),
+    onnx_files.KIND: Kind(onnx_files.write, usual=False),
     run_folder.KIND: Kind(run_folder.write),
 }
 

@@ -72,6 +72,7 @@ class Server:
             Route("/api/jobs/{job}", self.stop_job, methods=["DELETE"]),
             Route("/api/jobs/{job}/events", self.events),
             Route("/api/jobs/{job}/{name}", self.job_file),
+            Route("/api/run", self.choose_run, methods=["POST"]),
             Route("/api/gallery", self.runs),
             Route("/api/gallery/{run}", self.run),
             Route("/api/gallery/{run}/{name:path}", self.run_picture),
@@ -91,7 +92,7 @@ class Server:
 
     async def about(self, request: Request) -> Response:
         """Describe the state of the server, and the run once it is loaded."""
-        content, studio = self.worker.about(), self.worker.studio
+        content, studio = self.worker.about(), self.worker.current
         return JSONResponse(content | ({} if studio is None else studio.about()))
 
     async def regions(self, request: Request) -> Response:
@@ -150,6 +151,16 @@ class Server:
         content = await run_in_threadpool(job.files[name])
         return _download(content, name)
 
+    async def choose_run(self, request: Request) -> Response:
+        """Load another run of the gallery, or again the one of the command line."""
+        self._studio()
+        identity = read_object(await request.body()).get("run")
+        if identity is not None and not isinstance(identity, str):
+            raise UserError('the request must be {"run": "..."}, or null for the run that the studio was started with')
+        path = None if identity is None else _there(await run_in_threadpool(self._gallery().trained, identity))
+        self.worker.choose(path)
+        return JSONResponse({"loading": True}, 202)
+
     async def runs(self, request: Request) -> Response:
         """List the runs of the gallery."""
         return JSONResponse(await run_in_threadpool(self._gallery().listed))
@@ -170,9 +181,9 @@ class Server:
         return JSONResponse(await run_in_threadpool(call, self._studio()))
 
     def _studio(self) -> Any:
-        if self.worker.studio is None:
+        if (studio := self.worker.current) is None:
             raise self._not_yet()
-        return self.worker.studio
+        return studio
 
     def _not_yet(self) -> HTTPException:
         return HTTPException(503, f"{self.worker.message}: not ready yet; try again in a second", {"Retry-After": "1"})

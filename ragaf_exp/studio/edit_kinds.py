@@ -24,7 +24,8 @@ class EditKind:
 
     def described(self) -> dict[str, Any]:
         """Describe it for the page."""
-        return {"name": self.name, "mask": "required" if self.mask else "none", "object": self.object,
+        return {"name": self.name, "picture": "photo" if self.column == IMAGE else "painting",
+                "mask": "required" if self.mask else "none", "object": self.object,
                 "method": "trained" if self.trained else "repaint"}  # fmt: skip
 
 

@@ -74,8 +74,23 @@ class Gallery:
             return _described(entry)
         for name, members in self._studies().items():
             if _study_id(name) == identity:
-                return {**_study(name, members), "members": member_curves(_readable(members))}
+                content = member_curves(_readable(members))
+                now = {entry.id: _summary(entry) for entry in members}
+                shown = ("state", "picture", "updated")
+                content["rows"] = [{**row, **{key: now[row["id"]][key] for key in shown}} for row in content["rows"]]
+                return {**_study(name, members), "members": content}
         return None
+
+    def trained(self, identity: str) -> Path | None:
+        """Return the folder of a trained run; None if there is no run of this identity.
+
+        Raises:
+            UserError: It is not trained to the end.
+        """
+        entry = self._entry(identity)
+        if entry is not None and not entry.status().get("trained"):
+            raise UserError(f"{entry.name}: is not trained to the end; choose it when it is")
+        return None if entry is None else entry.path
 
     def picture(self, identity: str, name: str) -> bytes | None:
         """Read a picture of a run; None if there is none of this name."""
@@ -106,7 +121,7 @@ def _names(folder: Path) -> Iterator[str]:
 def _summary(entry: Entry) -> dict[str, Any]:
     """One line of the list; a damaged run has an error instead of its figures."""
     content: dict[str, Any] = {"id": entry.id, "name": entry.name, "state": "failed", "updated": 0, "steps": {},
-                               "headline": [], "picture": None, "error": None}  # fmt: skip
+                               "trained": False, "headline": [], "picture": None, "error": None}  # fmt: skip
     try:
         status = entry.status()
         metrics = parse.figures(entry.path / "metrics.json").metrics if is_regular(entry.path / "metrics.json") else {}
@@ -116,7 +131,8 @@ def _summary(entry: Entry) -> dict[str, Any]:
     stage = status.get("stage")
     steps = {str(stage): [status.get("step"), status.get("steps")]} if stage else {}
     return {**content, "state": _state(status), "updated": int(status.get("updated", 0)), "steps": steps,
-            "headline": headline(metrics), "picture": next(iter(pictures), None), "error": status.get("error")}  # fmt: skip
+            "trained": bool(status.get("trained")), "headline": headline(metrics),
+            "picture": next(iter(pictures), None), "error": status.get("error")}  # fmt: skip
 
 
 def _state(status: dict[str, Any]) -> str:

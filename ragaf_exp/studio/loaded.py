@@ -125,7 +125,8 @@ class Loaded:
     def _defaults(self) -> dict[str, Any]:
         sampler = self.parts.sampler
         own = {"steps": sampler.steps, "guidance": sampler.guidance, "scheduler": sampler.scheduler}
-        return {**own, "strength": self.pipeline.strength, "redo_strength": STRENGTH, "grow": GROWTH, "resamplings": 5}
+        return {**own, "strength": self.pipeline.strength, "redo_strength": STRENGTH, "grow": GROWTH, "resamplings": 5,
+                "context": 0.5, "feather": 0.0}
 
     def _trained(self) -> dict[str, int]:
         paths = {stage: newest_whole(self.folder.checkpoints, stage) for stage in STAGES}

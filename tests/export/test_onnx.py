@@ -75,4 +75,4 @@ def test_the_inputs_are_named_and_another_graph_is_noticed(graphs, run):
         weight = pipeline.coarse.backbone.unet.conv_in.bias
         weight += 0.01
     with pytest.raises(CheckFailed, match="onnxruntime differs by"):
-        onnx_step._check(graphs / "coarse.onnx", pipeline.coarse, parts)
+        onnx_step.check_step(graphs / "coarse.onnx", pipeline.coarse, parts)

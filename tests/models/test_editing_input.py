@@ -85,7 +85,7 @@ def test_settings_that_do_not_fit(family, more, says, tiny, folders, tmp_path, r
 
 
 def test_holes_of_every_step_are_not_cached(tiny, folders, tmp_path):
-    """The text encoder reads the image with the hole, which training generates anew at each step."""
+    """The text encoder reads the image with the hole, which training generates at each step."""
     more = ["task=inpaint", "memory.features=all"]
     cfg = config(tiny, "qwen_image_edit", folders["qwen_image_edit"], tmp_path, *more)
     training = Training(cfg, RunFolder.create(cfg))

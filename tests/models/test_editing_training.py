@@ -112,10 +112,10 @@ def test_both_stages_from_the_command_line(family, tiny, folders, tmp_path, cli)
 QWEN = [family for family in EDITORS if family.startswith("qwen")]
 
 
-@pytest.mark.parametrize("family", QWEN)
-def test_cached_text_equals_encoded_text(family, tiny, folders, tmp_path):
-    """Tokens of caption and image, per item, with captions that are dropped."""
-    cfg = config(tiny, family, folders[family], tmp_path, *of_task("remove"), "memory.features=all")
+@pytest.mark.parametrize(("family", "task"), list(zip(QWEN, ("insert", "remove"), strict=True)))
+def test_cached_text_equals_encoded_text(family, task, tiny, folders, tmp_path):
+    """Tokens of caption and image, which insertion makes twice as wide, per item, with captions that are dropped."""
+    cfg = config(tiny, family, folders[family], tmp_path, *of_task(task), "memory.features=all")
     training, batch = training_of(cfg)
     with training.started():
         cached = training.to_batch([training.train_examples[i] for i in range(2)])

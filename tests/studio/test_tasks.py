@@ -48,7 +48,7 @@ def image_of(done: dict) -> np.ndarray:
 
 def test_removal_needs_a_mask_and_changes_only_its_surroundings(tiny, tmp_path):
     studio = studio_of(tiny, "remove", tmp_path)
-    edit = {"name": "", "mask": "required", "object": False, "method": "trained"}
+    edit = {"name": "", "picture": "photo", "mask": "required", "object": False, "method": "trained"}
     assert studio.about()["task"] == {"name": "Remove", "jobs": ["edit"], "edit": edit, "edits": [edit]}
     mask = np.zeros((40, 60), np.uint8)
     mask[10:20, 10:20] = 255
@@ -65,7 +65,8 @@ def test_removal_needs_a_mask_and_changes_only_its_surroundings(tiny, tmp_path):
 
 def test_white_balance_takes_the_whole_image_and_keeps_its_transparency(tiny, tmp_path):
     studio = studio_of(tiny, "white_balance", tmp_path)
-    assert studio.about()["task"]["edit"] == {"name": "", "mask": "none", "object": False, "method": "trained"}
+    edit = {"name": "", "picture": "photo", "mask": "none", "object": False, "method": "trained"}
+    assert studio.about()["task"]["edit"] == edit
     alpha = np.full((40, 60, 1), 200, np.uint8)
     done = work(studio, ImageRecipe(png(np.concatenate([IMAGE, alpha], 2)), settings=Settings(steps=2)))
     assert done["event"] == "done", done
@@ -91,7 +92,8 @@ def test_a_run_of_several_tasks_takes_the_task_and_its_pictures(tiny, tmp_path):
 
 def test_a_painting_becomes_an_image_of_the_size_of_the_run(tiny, tmp_path):
     studio = studio_of(tiny, "paint", tmp_path)
-    assert studio.about()["task"]["edit"]["mask"] == "none"
+    edit = studio.about()["task"]["edit"]
+    assert (edit["mask"], edit["picture"]) == ("none", "painting")
     painting = np.full((64, 64, 3), 255, np.uint8)
     painting[10:54, [10, 53]] = painting[[10, 53], 10:54] = 0
     painting[25:35, 25:35] = (220, 30, 30)

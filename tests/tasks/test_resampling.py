@@ -53,7 +53,7 @@ def test_figures_by_width_with_calls_and_paired_differences(trained, tmp_path, c
 
 
 @pytest.mark.parametrize("word, reason", [
-    ("widths=[wide]", "mask_width=wide: must be one of"), ("drop=[sound]", "drop=sound"), ("items=1", "items=1"),
+    ("widths=[wide]", "widths=wide: must be one of"), ("drop=[sound]", "drop=sound"), ("items=1", "items=1"),
     ("resamplings=[a]", "resamplings=.a.: must be whole numbers"),
 ])  # fmt: skip
 def test_wrong_values_are_refused(trained, cli, word, reason):

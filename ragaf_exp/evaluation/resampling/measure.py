@@ -15,7 +15,7 @@ from ragaf_exp.core.files import write_json
 from ragaf_exp.core.types import Example
 from ragaf_exp.data.buckets import batches_of
 from ragaf_exp.data.loader import Examples
-from ragaf_exp.data.masks.generate import Masks
+from ragaf_exp.data.masks.generate import WIDTHS, Masks
 from ragaf_exp.evaluation.editing.study import Images, Study, Values, markdown
 from ragaf_exp.evaluation.readers import readers
 from ragaf_exp.inference.load import load_run
@@ -63,6 +63,8 @@ def measure_run(run: Path, out: Path, plan: Plan, followed: dict[str, str]) -> s
     names = [condition.name for condition in parts.task.conditions if condition.name != "image"]
     if unknown := set(plan.drop) - set(names):
         raise UserError(f"drop={sorted(unknown)[0]}: must be one of {', '.join(names)}")
+    if wrong := set(plan.widths) - WIDTHS.keys():
+        raise UserError(f"widths={sorted(wrong)[0]}: must be one of {', '.join(WIDTHS)}")
     generators = {width: Masks(plan.masks, width) for width in plan.widths}
     data_record.check(folder.path, parts.source)
     items = Examples(parts.source.split("test"), parts.prepare).first(plan.items)

@@ -84,5 +84,5 @@ def after_image(text: Text) -> tuple[Tensor, Tensor]:
     """Return the tokens (B,M+T,D) of the edited image, if there are any, and of the caption, and their mask (B,M+T)."""
     if text.image is None:
         return text.tokens, text.mask
-    seen = torch.ones(text.image.shape[:2], dtype=torch.bool, device=text.mask.device)
-    return torch.cat([text.image.to(text.tokens.dtype), text.tokens], dim=1), torch.cat([seen, text.mask], dim=1)
+    shown = torch.ones(text.image.shape[:2], dtype=torch.bool, device=text.mask.device)
+    return torch.cat([text.image.to(text.tokens.dtype), text.tokens], dim=1), torch.cat([shown, text.mask], dim=1)

@@ -63,14 +63,16 @@ def merge_lora(backbone: Backbone, file: str, scale: float) -> None:
         raise UserError(f"{key}: changes weights, and memory.base={backbone.base} stores them in fewer bits; set "
                         "memory.base=float32")  # fmt: skip
     network = getattr(backbone, "unet", getattr(backbone, "net", backbone))
-    modules = _by_name(network)
+    modules = layers_by_name(network)
     layers = read_layers(read_file(path, key), key)
     if unknown := [name for name in layers if name not in modules]:
         raise UserError(f"{key}: its layer {unknown[0]} is not in this backbone; use a LoRA made for it")
     changed = set()
     for name, layer in layers.items():
         inner: Any = getattr(modules[name], "base_layer", modules[name])
-        changed.add(_merge(inner.weight, layer.change(scale), f"{key}: {name}"))
+        change = layer.change(scale)
+        _check_shape(inner.weight, change, f"{key}: {name}")
+        changed.add(merge_into(inner.weight, change))
     names = {id(parameter): name for name, parameter in backbone.named_parameters()}
     backbone.changed = backbone.changed | {names[parameter] for parameter in changed}
     log.info("%s: merged %d layers at scale %g", file, len(layers), scale)
@@ -110,7 +112,7 @@ def flat(name: str) -> str:
     return re.sub(r"(_to_out)$", r"\1_0", name.replace(".", "_"))
 
 
-def _by_name(network: nn.Module) -> dict[str, nn.Module]:
+def layers_by_name(network: nn.Module) -> dict[str, nn.Module]:
     """Map flat names to the layers that have a weight of at least two axes."""
     layers = (nn.Linear, nn.Conv2d)
     return {
@@ -120,11 +122,15 @@ def _by_name(network: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _merge(weight: nn.Parameter, change: Tensor, where: str) -> int:
-    """Add a change to a weight; returns the weight's id. On the meta device only shapes are checked."""
+def _check_shape(weight: nn.Parameter, change: Tensor, where: str) -> None:
+    """UserError where a change has another shape than the weight."""
     if change.numel() != weight.numel() or len(change) != len(weight):
         raise UserError(f"{where}: has the shape {tuple(change.shape)}, and this backbone's layer has "
                         f"{tuple(weight.shape)}; use a LoRA made for it")  # fmt: skip
+
+
+def merge_into(weight: nn.Parameter, change: Tensor) -> int:
+    """Add a change to a weight of as many values; returns the weight's id. On the meta device nothing is added."""
     if not weight.is_meta:
         with torch.no_grad():
             weight.add_(change.reshape(weight.shape).to(weight))

@@ -27,7 +27,7 @@ class Transfer:
     def __str__(self) -> str:
         total = len(self.whole) + len(self.part) + len(self.new)
         lists = {"in part": self.part, "not in it": self.new, "not used": self.unused}
-        more = [f"{title}: {_some(names)}" for title, names in lists.items() if names]
+        more = [f"{title}: {some(names)}" for title, names in lists.items() if names]
         return "; ".join([f"{len(self.whole)} of {total} tensors taken", *more])
 
 
@@ -86,6 +86,7 @@ def _mark_changed(model: nn.Module, names: list[str]) -> None:
             part.changed = part.changed | {name[len(start) :] for name in names if name.startswith(start)}
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """List the first names, and count the rest."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

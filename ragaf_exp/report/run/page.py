@@ -44,6 +44,7 @@ def _content(run: RunData) -> dict[str, Any]:
         "difficulty": tables.difficulty(run),
         "counted": tables.counted(run),
         "measured_with": tables.measured_with(run.metrics),
+        "judged": run.judged,
         "losses": [Markup(svg) for svg in curves.loss_charts(run)],
         "usages": [Markup(svg) for svg in curves.usage_charts(run)],
         "ratios": curves.usage_ratios(run),

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from ragaf_exp.core.safe_files import is_regular, names_in, read_bounded
 from ragaf_exp.report.run import parse
+from ragaf_exp.report.run.judged import Judgement, read_judged
 from ragaf_exp.report.run.parse import Scene
 from ragaf_exp.runs import metrics_jsonl
 from ragaf_exp.runs.folder import RunFolder
@@ -41,6 +42,7 @@ class RunData:
     scenes: list[Scene] = field(default_factory=list)
     fusion: dict[str, list[float]] | None = None
     grids: dict[str, Path] = field(default_factory=dict)  # the last validation grid of each stage
+    judged: list[Judgement] = field(default_factory=list)  # by the models of other benchmarks
     notes: list[str] = field(default_factory=list)  # parts that are left out, and the reasons
 
     @property
@@ -65,6 +67,7 @@ def read_run(run_dir: Path) -> RunData:
     run.scenes = _optional(run, folder.samples / "test" / "index.json", parse.scenes) or []
     run.fusion = _optional(run, folder.samples / "fusion.json", parse.fusion)
     run.grids = _grids(folder.samples)
+    run.judged = read_judged(folder.path / "judged.json")
     return run
 
 

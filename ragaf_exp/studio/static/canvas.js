@@ -1,6 +1,6 @@
 // The drawing surface: three canvases (areas or picture, ink, marks) and the tools that work on them.
 import { about } from './api.js';
-import { doc, onchange, select, selected, update } from './state.js';
+import { doc, inked, onchange, select, selected, update } from './state.js';
 import { indexAt, outlines, regionAt, tinted } from './labels.js';
 import { drawAll, drawStroke, point, shape } from './strokes.js';
 import { paint, size, split } from './finding.js';
@@ -9,8 +9,8 @@ import { $, $$, decoded, press } from './dom.js';
 const layers = Object.fromEntries(['under', 'ink', 'over'].map(id => [id, $('#' + id)]));
 const { ink, over } = layers, stage = $('#stage'), sheet = $('#sheet');
 const MASK = '#e0245e';
-export const surface = { tool: 'pen', width: 0.016, show: 'regions', picture: null, map: null, hover: null };
-let stroke = null, corner = null, decodedPhoto = [null, null], scheduled = 0;
+export const surface = { tool: 'pen', width: 0.016, colour: '#e02020', show: 'regions', picture: null, map: null, hover: null };
+let stroke = null, corner = null, decodedPhoto = [null, null], decodedMask = [null, null], scheduled = 0;
 
 const css = element => getComputedStyle(document.documentElement).getPropertyValue(element).trim();
 const ratio = () => about.width / about.height;
@@ -27,6 +27,7 @@ export function redraw() {
   scheduled = requestAnimationFrame(async () => {
     const source = doc.mode === 'edit' ? doc.image : doc.photo;
     if (decodedPhoto[0] !== source) decodedPhoto = [source, source && (await decoded(source))];
+    if (decodedMask[0] !== doc.maskBase) decodedMask = [doc.maskBase, doc.maskBase && tintedMask(await decoded(doc.maskBase))];
     drawUnder();
     drawInk();
     drawOver();
@@ -36,7 +37,7 @@ export function redraw() {
 function drawUnder() {
   const context = layers.under.getContext('2d'), { width, height } = layers.under;
   context.clearRect(0, 0, width, height);
-  if (doc.mode === 'edit') return decodedPhoto[1] && contain(context, decodedPhoto[1]);
+  if (doc.mode === 'edit') return inked() !== 'painting' && decodedPhoto[1] && contain(context, decodedPhoto[1]);
   const { show, picture, map } = surface;
   const shown = show === 'image' ? picture : show === 'word' ? map : doc.labels && doc.regions.length ? tinted() : null;
   if (!shown) return;
@@ -52,10 +53,22 @@ function contain(context, image) {
 }
 
 function drawInk() {
-  const context = ink.getContext('2d'), edit = doc.mode === 'edit';
-  ink.style.opacity = edit ? 0.55 : surface.show === 'image' ? 0 : surface.show === 'word' ? 0.55 : 1;
-  const strokes = edit ? doc.mask : doc.strokes;
-  drawAll(context, stroke && !stroke.line ? [...strokes, stroke] : strokes, edit ? null : decodedPhoto[1], edit ? MASK : undefined);
+  const context = ink.getContext('2d'), kind = inked(), mask = kind === 'mask';
+  ink.style.opacity = mask ? 0.55 : kind !== 'strokes' ? 1 : surface.show === 'image' ? 0 : surface.show === 'word' ? 0.55 : 1;
+  const strokes = kind ? doc[kind] : [], all = stroke && !stroke.line ? [...strokes, stroke] : strokes;
+  drawAll(context, all, mask ? decodedMask[1] : kind && decodedPhoto[1], mask ? MASK : undefined);
+}
+
+// A mask that came with a recipe, as areas of the brush's colour where it is white, laid out as the photo is.
+function tintedMask(image) {
+  const { width, height } = image, own = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+  own.drawImage(image, 0, 0);
+  const pixels = own.getImageData(0, 0, width, height);
+  for (let i = 0; i < pixels.data.length; i += 4) pixels.data.set([224, 36, 94, pixels.data[i] > 127 ? 255 : 0], i);
+  own.putImageData(pixels, 0, 0);
+  const laid = new OffscreenCanvas(ink.width, ink.height).getContext('2d');
+  contain(laid, own.canvas);
+  return laid.canvas;
 }
 
 function drawOver() {
@@ -131,10 +144,11 @@ ink.addEventListener('pointerdown', event => {
     fingers.set(event.pointerId, [event.clientX, event.clientY]);
     if (fingers.size > 1 || penSeen) return cancel();
   }
-  if (surface.tool === 'select') return; // on click: focus set in a press would return to the canvas
+  if (surface.tool === 'select' || !inked()) return; // on click: focus set in a press would return to the canvas
   corner = at(event);
-  const { tool } = surface, width = surface.width * (doc.mode === 'edit' || tool === 'paint' ? 4 : tool === 'eraser' ? 3 : 1);
+  const { tool } = surface, wide = inked() === 'mask' || tool === 'paint' || tool === 'hint', width = surface.width * (wide ? 4 : tool === 'eraser' ? 3 : 1);
   stroke = { points: [corner], width, erase: tool === 'eraser' };
+  if (tool === 'hint') stroke.colour = surface.colour;
   if (tool === 'split' || tool === 'paint') stroke.line = true;
   redraw();
 });
@@ -150,7 +164,7 @@ ink.addEventListener('pointermove', event => {
     const events = event.getCoalescedEvents?.() ?? [];
     const first = stroke.points.length;
     stroke.points.push(...(events.length ? events : [event]).map(at));
-    if (!stroke.line) return drawStroke(ink.getContext('2d'), stroke, first, doc.mode === 'edit' ? MASK : undefined);
+    if (!stroke.line) return drawStroke(ink.getContext('2d'), stroke, first, inked() === 'mask' ? MASK : undefined);
   }
   redraw();
 });
@@ -181,7 +195,8 @@ ink.addEventListener('click', event => {
 });
 
 export function draw(done) {
-  update(doc.mode === 'edit' ? { mask: [...doc.mask, done] } : { strokes: [...doc.strokes, done] });
+  const kind = inked();
+  if (kind) update({ [kind]: [...doc[kind], done] });
 }
 
 function hover(position) {
@@ -216,8 +231,10 @@ stage.addEventListener('wheel', event => {
 
 // ---- tools and layers
 export function useTool(name) {
+  const button = $(`#tools [data-tool=${name}]`);
+  if (button.hidden) return;
   surface.tool = ink.dataset.cursor = name;
-  press($$('#tools [data-tool]'), $(`#tools [data-tool=${name}]`));
+  press($$('#tools [data-tool]'), button);
 }
 
 export function show(name) {

@@ -1,15 +1,19 @@
 // Runs and studies: pictures, figures and curves, live while a run trains.
-import { blob, get } from './api.js';
-import { $, h, picture, svg } from './dom.js';
+import { about, blob, get, postJson } from './api.js';
+import { $, $$, h, picture, say, svg } from './dom.js';
 
-const root = $('[data-view=gallery]'), urls = new Map();
+const root = $('[data-view=gallery]'), urls = new Map(); // of pictures by path: [when the run was updated, URL]
+const EVERY = 3000; // ms between two looks at runs that train
 let timer, open = null;
 
 // A picture of a run; of a run that trains, the newest.
 async function image({ id, updated }, name, alt) {
-  const path = `gallery/${id}/${name.split('/').map(encodeURIComponent).join('/')}`, key = `${path} ${updated}`;
-  if (!urls.has(key)) urls.set(key, URL.createObjectURL(await blob(path)));
-  const shown = picture(urls.get(key), alt);
+  const path = `gallery/${id}/${name.split('/').map(encodeURIComponent).join('/')}`, before = urls.get(path);
+  if (before?.[0] !== updated) {
+    urls.set(path, [updated, URL.createObjectURL(await blob(path))]);
+    if (before) URL.revokeObjectURL(before[1]);
+  }
+  const shown = picture(urls.get(path)[1], alt);
   shown.onload = () => shown.closest('figure')?.classList.toggle('wide', shown.naturalWidth > 1.8 * shown.naturalHeight);
   return shown;
 }
@@ -19,16 +23,28 @@ export function closeGallery() {
   open = null;
 }
 
-export async function openGallery(id = null) {
+export async function openGallery(id = 'list') {
   closeGallery();
-  open = id ?? 'list';
-  const shown = open, content = id ? await one(id) : await list();
+  open = id;
+  const shown = open, content = id === 'list' ? await list() : await one(id);
   if (open !== shown) return;
+  const buttons = () => $$('button', root), focused = buttons().indexOf(document.activeElement), { scrollY } = window;
   root.replaceChildren(...content.elements);
-  if (content.running) timer = setTimeout(() => refresh(id), 5000);
+  if (id === root.dataset.shown) {
+    buttons()[focused]?.focus({ preventScroll: true });
+    scrollTo({ top: scrollY });
+  }
+  root.dataset.shown = id;
+  if (content.running) wait(id);
 }
 
-const refresh = id => (document.hidden ? (timer = setTimeout(() => refresh(id), 5000)) : openGallery(id));
+function wait(id) {
+  timer = setTimeout(async () => {
+    if (document.hidden) return wait(id);
+    await openGallery(id).catch(error => (say(error.message, true), open === id && wait(id)));
+  }, EVERY);
+}
+
 const figure = value => (Number.isInteger(value) ? String(value) : value.toPrecision(3));
 const badge = state => h('span', { className: 'badge ' + state, textContent: state });
 const when = seconds => new Date(1000 * seconds).toLocaleString();
@@ -44,7 +60,7 @@ async function list() {
     opener(item))));
   const heading = h('h2', { textContent: runs.length ? `Runs (${runs.length})` : 'There are no runs in this folder yet.' });
   const compared = studies.map(item => h('article', { className: 'card' }, h('h2', { textContent: item.name }), h('p', { className: 'note', textContent: `${item.runs.length} runs` }), opener(item)));
-  return { running: runs.some(item => item.state === 'running'), elements: [
+  return { running: runs.some(item => item.state === 'running'), elements: [used(),
     ...(compared.length ? [h('h2', { textContent: 'Studies' }), h('div', { className: 'runs' }, ...compared)] : []), heading, h('div', { className: 'runs' }, ...cards)] };
 }
 
@@ -53,19 +69,24 @@ const steps = all => Object.entries(all).map(([stage, [done, planned]]) => `${st
 const figures = pairs => h('dl', { className: 'figures' }, ...pairs.flatMap(([name, value]) => [h('dt', { textContent: name }), h('dd', { textContent: value })]));
 const head = (item, note, ...more) => h('div', { className: 'row wrap' }, h('button', { textContent: '\u2190 All runs', onclick: () => openGallery() }), h('h2', { textContent: item.name }), ...more, h('span', { className: 'note', textContent: note }));
 
+// Another run for the studio, of every open page; the page starts again with it.
+const chooser = (id, name) => h('button', { textContent: `Use ${name} in the studio`, onclick: () => postJson('run', { run: id }).then(() => location.reload(), error => say(error.message, true)) });
+const used = () => h('div', { className: 'row wrap' }, h('p', { className: 'note', textContent: `The studio uses ${about.run?.name}.` }), about.first ? null : chooser(null, 'the run of the command line'));
+
 async function one(id) {
   const item = await get('gallery/' + id);
   return item.members ? study(item) : run(item);
 }
 
-function study(item) {
+async function study(item) {
   const names = [...new Set(item.members.rows.flatMap(row => row.headline.map(({ name }) => name)))];
   const rows = item.members.rows.map(row => h('tr', {}, h('th', { scope: 'row' }, h('button', { textContent: row.name, onclick: () => openGallery(row.id) })), ...names.map(name => {
     const value = row.headline.find(entry => entry.name === name)?.value;
     return h('td', { textContent: value == null ? '' : figure(value) });
-  })));
-  const table = h('table', {}, h('thead', {}, h('tr', {}, h('td'), ...names.map(name => h('th', { scope: 'col', textContent: name })))), h('tbody', {}, ...rows));
-  return { running: false, elements: [head(item, `${item.runs.length} runs`), h('section', { className: 'card scroll' }, table), h('div', { className: 'runs' }, ...item.members.curves.map(curve))] };
+  }), h('td', {}, badge(row.state))));
+  const table = h('table', {}, h('thead', {}, h('tr', {}, h('td'), ...names.map(name => h('th', { scope: 'col', textContent: name })), h('th', { scope: 'col', textContent: 'State' }))), h('tbody', {}, ...rows));
+  const grids = await Promise.all(item.members.rows.filter(row => row.picture).map(async row => h('figure', {}, await image(row, row.picture, `Pictures of ${row.name}`), h('figcaption', { textContent: row.name }))));
+  return { running: item.members.rows.some(row => row.state === 'running'), elements: [head(item, `${item.runs.length} runs`), h('section', { className: 'card scroll' }, table), h('div', { className: 'runs' }, ...item.members.curves.map(curve)), h('div', { className: 'pictures' }, ...grids)] };
 }
 
 async function run(item) {
@@ -73,7 +94,7 @@ async function run(item) {
   const interval = ({ value, low, high, n }) => figure(value) + (low == null ? '' : ` [${figure(low)}, ${figure(high)}]`) + (n ? `, n = ${n}` : '');
   const metrics = item.metrics.map(metric => [metric.name + (metric.of && ` (${metric.of})`), interval(metric)]);
   return { running: item.state === 'running', elements: [
-    head(item, `${item.overrides.join(' ')} \u00B7 ${when(item.updated)}`, badge(item.state)),
+    head(item, `${item.overrides.join(' ')} \u00B7 ${when(item.updated)}`, badge(item.state), item.trained ? chooser(item.id, 'this run') : null),
     ...item.notes.map(note => h('p', { className: 'note', textContent: note })),
     h('div', { className: 'columns' }, metrics.length ? h('section', { className: 'card' }, h('h2', { textContent: 'Figures' }), figures(metrics)) : null, ...item.curves.map(curve)),
     h('div', { className: 'pictures' }, ...pictures),

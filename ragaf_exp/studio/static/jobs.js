@@ -2,13 +2,14 @@
 import { about, events, postJson, remove } from './api.js';
 import { doc, selected } from './state.js';
 import { recipeOf } from './recipe.js';
+import { ready as canEdit } from './edits.js';
 import { $, say } from './dom.js';
 
 export const job = { id: null, stopped: false };
 const buttons = ['go', 'redo', 'four'];
 
 export function refresh(hasResult) {
-  const ready = !!about.run && !job.busy && (doc.mode === 'edit' ? !!doc.image : !!doc.labels && doc.regions.length > 0);
+  const ready = !!about.run && !job.busy && (doc.mode === 'edit' ? canEdit() : !!doc.labels && doc.regions.length > 0);
   for (const id of buttons) $('#' + id).disabled = !ready;
   if (!hasResult || !selected.size || doc.mode === 'edit') $('#redo').disabled = true;
   $('#stop').disabled = !job.busy;

@@ -1,6 +1,7 @@
 // Opening a file: a recipe, a drawing, or a photo whose lines an extractor finds.
 import { about } from './api.js';
-import { EMPTY, doc, replace } from './state.js';
+import { doc, editKind, replace } from './state.js';
+import { wanted } from './edits.js';
 import { size } from './finding.js';
 import { openDrawing, openLabels, openRecipe, recipeIn } from './recipe.js';
 import { $, dataBlob, say, toDataURL } from './dom.js';
@@ -8,15 +9,16 @@ import { $, dataBlob, say, toDataURL } from './dom.js';
 let original = null; // the photo as it was opened, for another extractor
 
 export async function openFile(file) {
-  if (doc.mode === 'edit' && file.type !== 'application/json') {
-    replace({ ...EMPTY, mode: 'edit', image: await toDataURL(file), caption: doc.caption });
-    return say('Paint over what is to change.');
+  const recipe = await recipeIn(file);
+  if (doc.mode === 'edit' && recipe?.kind !== 'edit' && file.type !== 'application/json') {
+    const paper = editKind().picture === 'painting', { caption, task, seed, object, objectStrokes } = doc;
+    replace({ mode: 'edit', image: paper ? await fitted(file) : await toDataURL(file), caption, task, seed, object, objectStrokes });
+    return say(wanted());
   }
   if (/labels\.png$/i.test(file.name)) {
     await openLabels(file);
     return say('Regions of the label map opened');
   }
-  const recipe = await recipeIn(file);
   if (recipe) {
     await openRecipe(recipe);
     return say('Recipe opened');

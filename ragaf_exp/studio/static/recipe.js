@@ -1,6 +1,6 @@
 // Recipes: all that makes a picture, as JSON, in a PNG, and in a link's fragment.
 import { about, post, postJson } from './api.js';
-import { came, doc, replace, selected, update } from './state.js';
+import { came, doc, editKind, replace, selected, update } from './state.js';
 import { decode, encode, indexAt } from './labels.js';
 import { drawing, report } from './finding.js';
 import { $, dataBlob, toBase64, toBytes } from './dom.js';
@@ -12,8 +12,8 @@ const plain = strokes => strokes.map(({ points, width, erase }) => ({ points, wi
 export function recipeOf(now, { seed = now.seed, redo = false, keep = null } = {}) {
   const recipe = { schema: 1, kind: now.mode, width: about.width, height: about.height, caption: now.caption, seed, ...settings() };
   if (now.mode === 'edit') {
-    const { width, height, ...rest } = recipe;
-    return { ...rest, image: now.image, mask: now.maskImage ?? null };
+    const { width, height, ...rest } = recipe, keys = ['context', 'feather', ...(editKind().method === 'repaint' ? ['resamplings'] : [])];
+    return { ...rest, ...Object.fromEntries(keys.map(key => [key, +$('#' + key).value])), ...now.given, task: editKind().name };
   }
   Object.assign(recipe, {
     strokes: now.photo ? null : plain(now.strokes), sketch: now.sketch, labels: encode(now.labels),
@@ -23,15 +23,6 @@ export function recipeOf(now, { seed = now.seed, redo = false, keep = null } = {
   const chosen = now.regions.flatMap((region, index) => ((redo ? selected.has(region.id) : true) && !region.locked ? [index] : []));
   if (keep && (redo || chosen.length < now.regions.length)) Object.assign(recipe, { keep, redo: chosen });
   return recipe;
-}
-
-// The mask of the whole picture, of the picture's own size: white is painted.
-export async function maskOf(now) {
-  const image = await createImageBitmap(dataBlob(now.image));
-  const box = about.width / about.height, own = image.width / image.height;
-  const [sx, sy] = own > box ? [1, own / box] : [box / own, 1]; // strokes are in shares of the stage, the picture is inside
-  const inside = now.mask.map(stroke => ({ ...stroke, width: stroke.width * Math.max(sx, sy), points: stroke.points.map(([x, y, p]) => [(x - 0.5) * sx + 0.5, (y - 0.5) * sy + 0.5, p]) }));
-  return png(canvasOf(image.width, image.height, inside, null, '#000', '#fff'));
 }
 
 let opening = 0;
@@ -55,12 +46,14 @@ function texts(regions) {
 }
 
 export function restoreSettings(recipe) {
-  for (const key of ['steps', 'guidance', 'scheduler', 'strength', 'redo_strength']) $('#' + key).value = recipe[key] ?? about.defaults[key];
+  for (const key of ['steps', 'guidance', 'scheduler', 'strength', 'redo_strength', 'context', 'feather', 'resamplings']) $('#' + key).value = recipe[key] ?? about.defaults[key];
 }
+
+const asURL = text => (!text || text.startsWith('data:') ? (text ?? null) : 'data:image/png;base64,' + text); // browsers look at the content for the format
 
 export async function openRecipe(recipe) {
   restoreSettings(recipe);
-  if (recipe.kind === 'edit') return replace({ mode: 'edit', image: recipe.image, caption: recipe.caption, seed: recipe.seed ?? 0 });
+  if (recipe.kind === 'edit') return replace({ mode: 'edit', image: asURL(recipe.image), maskBase: asURL(recipe.mask), object: asURL(recipe.object), task: recipe.task ?? '', caption: recipe.caption ?? '', seed: recipe.seed ?? 0 });
   if (!recipe.labels || recipe.width !== about.width || recipe.height !== about.height) return openDrawing(recipe);
   const { width, height, labels } = recipe, answer = await postJson('edit', { op: 'rebuild', width, height, labels });
   const strokes = recipe.strokes ?? [];

@@ -7,7 +7,8 @@ import { $, $$, decoded, h, icon, picture, press, say } from './dom.js';
 
 const MOST = 50; // finished pictures in the history
 export const view = { current: null, tab: 'stage2', frame: null, four: [] };
-let history = [], number = 0, other = null, playing = null;
+export let history = [];
+let number = 0, other = null, playing = null;
 const area = $('#view'), range = $('#frame');
 
 export function describe(result) {

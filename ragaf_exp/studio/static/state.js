@@ -5,11 +5,16 @@ import { about } from './api.js';
 export const EMPTY = {
   mode: 'sketch', strokes: [], photo: null, caption: '', seed: 0,
   regions: [], labels: null, sketch: null, edits: [], leaks: [], of: null, // of: the strokes that the labels are of
-  image: null, mask: [],
+  image: null, mask: [], maskBase: null, painting: [], // of edits: the photo or paper, and what is drawn on it
+  task: '', object: null, objectStrokes: [],
 };
 const REGION = { prompt: '', importance: 1, outline: 1, locked: false };
 
 export let doc = EMPTY;
+// The kind of edit that is chosen, as the server describes it.
+export const editKind = () => about.task?.edits.find(kind => kind.name === doc.task) ?? about.task?.edit;
+// The strokes that the tools work on; null where there is nothing to draw on.
+export const inked = () => (doc.mode === 'sketch' ? 'strokes' : editKind()?.picture === 'painting' ? 'painting' : editKind()?.mask === 'required' ? 'mask' : null);
 export const selected = new Set(); // ids of regions
 const past = [], future = [], listeners = [];
 let merging = null;

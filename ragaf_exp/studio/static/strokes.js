@@ -1,4 +1,4 @@
-// Strokes are vectors in shares of width and height: {points: [[x, y, pressure]], width, erase}.
+// Strokes are vectors in shares of width and height: {points: [[x, y, pressure]], width, erase, colour}.
 const round = value => Math.round(value * 1e4) / 1e4;
 export const point = (x, y, pressure = 0.5) => [round(x), round(y), round(pressure)];
 const thickness = (stroke, at, side) => stroke.width * side * (0.4 + 1.2 * (at[2] ?? 0.5));
@@ -12,7 +12,7 @@ function smooth(before, a, b) {
 }
 
 // Draws a stroke from its point `first` on.
-export function drawStroke(context, stroke, first = 1, colour = '#15171a') {
+export function drawStroke(context, stroke, first = 1, colour = stroke.colour ?? '#15171a') {
   const { width: w, height: h } = context.canvas, side = Math.min(w, h), all = stroke.points;
   context.globalCompositeOperation = stroke.erase ? 'destination-out' : 'source-over';
   context.strokeStyle = context.fillStyle = colour;

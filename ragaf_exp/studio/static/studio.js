@@ -1,6 +1,7 @@
 // The page: brings the parts together. No build step, no dependency.
 import { about, get, linked, poll, blob } from './api.js';
 import { EMPTY, doc, load, onchange, replace, selected, update } from './state.js';
+import { given, tasks, wanted } from './edits.js';
 import { fit, show, surface, useTool } from './canvas.js';
 import * as jobs from './jobs.js';
 import * as result from './result.js';
@@ -8,10 +9,11 @@ import * as why from './why.js';
 import { keyboard, toolbar } from './tools.js';
 import { chooseExtractor, openFile, openPicture } from './opening.js';
 import { render } from './regions.js';
-import { maskOf, openDrawing, openRecipe, pack, recipeOf, unpack } from './recipe.js';
+import { openDrawing, openRecipe, pack, recipeOf, unpack } from './recipe.js';
 import { drawAll } from './strokes.js';
+import { session } from './zip.js';
 import { openGallery, closeGallery } from './gallery.js';
-import { $, $$, dataBlob, download, h, picture, roving, say, toDataURL } from './dom.js';
+import { $, $$, dataBlob, download, h, picture, roving, say } from './dom.js';
 
 const fields = ['caption', 'seed', 'steps', 'guidance'].map(id => $('#' + id));
 const [caption, seed] = fields;
@@ -20,10 +22,7 @@ const [caption, seed] = fields;
 async function generate(redo = false, seeds = [doc.seed]) {
   if ($('#go').disabled || (redo && $('#redo').disabled)) return;
   const keep = result.view.current?.doc.mode === doc.mode ? (result.view.current?.image ?? null) : null;
-  if (doc.mode === 'edit' && about.task.edit.mask === 'required') {
-    if (!doc.mask.length) return say('Paint with the brush over what is to change first.', true);
-    update({ maskImage: await toDataURL(await maskOf(doc)) }, { undo: false });
-  }
+  if (doc.mode === 'edit') update({ given: await given(doc) }, { undo: false });
   result.play(false);
   result.view.four = [];
   result.tab(seeds.length > 1 ? 'four' : 'stage2');
@@ -111,8 +110,10 @@ async function share(what) {
     return say('Link copied. It holds the drawing, the texts and the settings.');
   }
   if (!current?.image) throw new Error('There is no picture yet; press Generate first.');
+  if (what === 'zip') return download('ragaf-session.zip', await session(result.history));
   if (what === 'png') return download(name + '.png', dataBlob(current.image));
   if (what === 'labels') return download(name + '-labels.png', await blob(`jobs/${current.job}/labels.png`));
+  if (what === 'recipe' && current.doc.mode === 'edit') return download(name + '.json', await blob(`jobs/${current.job}/recipe.json`));
   if (what === 'recipe') return download(name + '.json', new Blob([JSON.stringify(current.used, null, 1)], { type: 'application/json' }));
   download(`${name}.${what}`, await blob(`jobs/${current.job}/evolution.${what}`));
 }
@@ -164,7 +165,7 @@ for (const button of $$('#modes button')) button.onclick = () => switchMode(butt
 function switchMode(mode) {
   const image = mode === 'edit' ? (doc.image ?? result.view.current?.image ?? null) : doc.image;
   update({ mode, image });
-  if (mode === 'edit') say(image ? 'Paint over what is to change.' : 'Open a picture, then paint over what is to change.');
+  if (mode === 'edit') say(wanted());
 }
 
 // ---- start
@@ -184,7 +185,10 @@ function aboutChanged() {
   for (const id of ['strength', 'redo_strength']) Object.assign($('#' + id), { value: about.defaults[id], min: about.limits.strength[0], max: about.limits.strength[1] });
   Object.assign($('#guidance'), { value: about.defaults.guidance, min: about.limits.guidance[0], max: about.limits.guidance[1] });
   $('#extractor').replaceChildren(new Option('Lines as drawn', ''), ...about.extractors.map(name => new Option(`Lines by ${name}`, name)));
+  for (const key of ['context', 'feather', 'resamplings']) [$('#' + key).min, $('#' + key).max] = about.limits[key];
+  Object.assign($('#resamplings'), { value: about.defaults.resamplings });
   $('#modes').hidden = about.task.jobs.length < 2;
+  tasks();
   document.body.classList.toggle('plain', !about.region_edits);
   fit();
   first().catch(error => say(error.message, true));
@@ -195,8 +199,8 @@ async function first() {
   await result.restoreHistory();
   const work = await load('doc'), list = await examples();
   if (linked) await openRecipe(await unpack(linked));
+  else if (about.task.jobs[0] === 'edit') replace({ ...(work?.mode === 'edit' ? work : EMPTY), mode: 'edit' });
   else if (work?.strokes.length || work?.photo || work?.image) replace(work);
-  else if (about.task.jobs[0] === 'edit') replace({ ...EMPTY, mode: 'edit' });
   else if (list.length) {
     await openExample(list[0]);
     await generate();
@@ -213,5 +217,6 @@ render();
 refresh();
 poll(aboutChanged).then(() => {
   $('#progress').value = 0;
-  if (about.lacks.length && !jobs.job.busy) say(about.lacks.join(' '));
+  if (about.notice) say(about.notice, true);
+  else if (about.lacks.length && !jobs.job.busy) say(about.lacks.join(' '));
 }).catch(error => say(error.message, true));

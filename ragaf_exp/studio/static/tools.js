@@ -1,6 +1,6 @@
 // The toolbar and the keyboard.
 import { about } from './api.js';
-import { canRedo, canUndo, doc, onchange, redo, select, selected, undo, update } from './state.js';
+import { canRedo, canUndo, doc, inked, onchange, redo, select, selected, undo, update } from './state.js';
 import { draw, fit, magnify, surface, useTool } from './canvas.js';
 import { merge, remove } from './finding.js';
 import { stop } from './jobs.js';
@@ -9,14 +9,14 @@ import { shape } from './strokes.js';
 import { $, $$, h, icon, roving } from './dom.js';
 
 const TOOLS = [['pen', 'Pen', 'b'], ['eraser', 'Eraser', 'e'], ['rect', 'Rectangle', 'r'], ['ellipse', 'Ellipse', 'o'],
-  ['select', 'Select a region', 'v'], ['split', 'Split a region by a line', 'k'], ['paint', 'Paint a region', 'p']];
+  ['select', 'Select a region', 'v'], ['split', 'Split a region by a line', 'k'], ['paint', 'Paint a region', 'p'], ['hint', 'Colour hint', 'c']];
 const REGIONS = ['select', 'split', 'paint'];
 let clear;
 
 export function toolbar() {
   const buttons = TOOLS.map(([name, label, key]) => h('button', { className: 'icon', 'data-tool': name, 'aria-label': label, 'aria-pressed': String(name === 'pen'), title: `${label} (${key.toUpperCase()})`, onclick: () => useTool(name) }, icon(name)));
   const act = (name, label, onclick) => h('button', { className: 'icon quiet', 'data-act': name, 'aria-label': label, title: label, onclick }, icon(name));
-  clear = act('trash', 'Clear', () => update(doc.mode === 'edit' ? { mask: [] } : { strokes: [], photo: null, edits: [] }));
+  clear = act('trash', 'Clear', () => update({ mask: { mask: [], maskBase: null }, painting: { painting: [], image: null }, strokes: { strokes: [], photo: null, edits: [] } }[inked()] ?? {}));
   const width = h('input', { type: 'range', id: 'width', min: 4, max: 60, value: 16, 'aria-label': 'Width of the pen', oninput: () => (surface.width = width.value / 1000) });
   const line = () => h('span', { className: 'sep' });
   $('#tools').append(...buttons.slice(0, 4), line(), ...buttons.slice(4), line(), act('back', 'Undo (Ctrl+Z)', undo), act('forth', 'Redo (Ctrl+Shift+Z)', redo), clear, h('span', { className: 'width', title: 'Width of the pen ( [ and ] )' }, width));
@@ -28,9 +28,12 @@ export function toolbar() {
 function refresh() {
   $('[data-act=back]').disabled = !canUndo();
   $('[data-act=forth]').disabled = !canRedo();
-  clear.disabled = doc.mode === 'edit' ? !doc.mask.length : !doc.strokes.length && !doc.photo;
+  const kind = inked();
+  clear.disabled = !kind || !doc[kind].length && !{ strokes: doc.photo, mask: doc.maskBase, painting: doc.image }[kind];
   for (const name of REGIONS) $(`[data-tool=${name}]`).hidden = doc.mode === 'edit' || !about.region_edits && name !== 'select';
-  if (doc.mode === 'edit' && REGIONS.includes(surface.tool)) useTool('pen');
+  $('[data-tool=hint]').hidden = kind !== 'painting';
+  for (const name of ['pen', 'eraser', 'rect', 'ellipse']) $(`[data-tool=${name}]`).disabled = !kind;
+  if ($(`[data-tool=${surface.tool}]`).hidden) useTool('pen');
 }
 
 // Shapes without dragging: by numbers, in percent.

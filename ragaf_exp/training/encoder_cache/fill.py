@@ -68,7 +68,8 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
         text = _frozen(build(cfg.text, "text", tokenizer=parts.tokenizer), "text", cfg.text._target_)
         with text.on(device):
             if text.reads_image:
-                texts = _with_images(cfg, parts, Texts(folder, text, on_write, _sample(cfg)), once)
+                texts = Texts(folder, text, on_write, _sample(cfg, parts))
+                _fill_with_images(cfg, parts, texts, once)
             else:
                 texts = Texts(folder, text, on_write)
                 once(texts.records.folder, fill=lambda: _read(texts, items))
@@ -79,8 +80,8 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
     return Featured(latents, texts, parts.task)
 
 
-def _sample(cfg: DictConfig) -> torch.Tensor:
-    """An image (1,3,H,W) of the training size.
+def _sample(cfg: DictConfig, parts: Parts) -> torch.Tensor:
+    """An image (1,3,H,W) of the size of all edited images.
 
     Raises:
         UserError: Images have several sizes, and the number of an image's tokens depends on its size.
@@ -88,15 +89,14 @@ def _sample(cfg: DictConfig) -> torch.Tensor:
     if cfg.data.get("buckets"):
         raise UserError("memory.features=all: stores the tokens of edited images of one size, and data.buckets gives "
                         "several; set memory.features=latents, or leave data.buckets out")  # fmt: skip
-    return torch.zeros(1, 3, cfg.data.size, cfg.data.get("width") or cfg.data.size)
+    return _source(parts.task, parts.examples("train")[0])
 
 
-def _with_images(cfg: DictConfig, parts: Parts, texts: Texts, once: Callable[..., None]) -> Texts:
+def _fill_with_images(cfg: DictConfig, parts: Parts, texts: Texts, once: Callable[..., None]) -> None:
     """Fill the features of captions that an encoder reads together with the edited image."""
     examples = parts.examples("train")
     reads = {key: OmegaConf.to_container(cfg[key]) for key in ("task", "sketch")}  # which decide the edited images
     once(texts.records.folder, fill=lambda: _read_images(texts, examples, parts.task), further=json_digest(reads))
-    return texts
 
 
 def _read_images(texts: Texts, examples: Examples, task: Task) -> None:

@@ -1,0 +1,112 @@
+"""Whole images as ONNX: the fixed steps are the scheduler's own, and the loop in onnxruntime gives the sampler's latent."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ragaf_exp.diffusion.flow import Flow
+from ragaf_exp.diffusion.process import Diffusion
+from ragaf_exp.diffusion.sampler import Sampler
+from ragaf_exp.export.onnx_image import GIVEN, Steps, export_image, is_single_pass, steps_of
+from ragaf_exp.export.onnx_image import sampled as sampled_by
+from ragaf_exp.models.model import Prediction
+
+SHAPE = (1, 2, 4, 4)
+WEIGHT = torch.randn((2, 2), generator=torch.Generator().manual_seed(0)) / 2
+CASES = [(process, scheduler, strength) for process in (Diffusion, Flow)
+         for scheduler in sorted(process().schedulers) for strength in (None, 0.6)]  # fmt: skip
+
+
+class Toy:
+    """A network that is not linear: tanh of mixed channels, and of the condition times the timestep."""
+
+    def denoise(self, x_t: Tensor, t: Tensor, c: Tensor) -> Prediction:
+        mixed = torch.einsum("ij,bjhw->bihw", WEIGHT, x_t)
+        return Prediction(torch.tanh(mixed + c * t[:, None, None, None] / 1000))
+
+
+def latents() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    noise, start, c = (torch.randn(SHAPE, generator=generator) for _ in range(3))
+    return noise, start, c
+
+
+def sampled(sampler: Sampler, strength: float | None) -> Tensor:
+    noise, start, c = latents()
+    return sampled_by(sampler, Toy(), c, noise, None if strength is None else start, strength or 1.0)  # type: ignore[arg-type]
+
+
+def looped(steps: Steps) -> Tensor:
+    """Sample by the steps alone."""
+    noise, start, c = latents()
+    held = [start, noise]
+    for t, row in zip(steps.times, steps.inputs, strict=True):
+        x = sum(weight * x for weight, x in zip(row, held, strict=False))
+        value = Toy().denoise(x.float(), torch.tensor([float(t)]), c).value
+        assert value is not None
+        held.append(value)
+    return sum(weight * x for weight, x in zip(steps.result, held, strict=True)).float()
+
+
+def fixed(sampler: Sampler, strength: float | None) -> Steps:
+    return steps_of(sampler, SHAPE[2:], strength is not None, strength or 1.0)
+
+
+@pytest.mark.parametrize(("process", "scheduler", "strength"), CASES)
+def test_the_steps_are_the_schedulers(process: Any, scheduler: str, strength: float | None) -> None:
+    sampler = Sampler(process(), scheduler, 9)
+    steps = fixed(sampler, strength)
+    assert steps.inputs.shape == (len(steps.times), GIVEN + len(steps.times))
+    assert not np.triu(steps.inputs[:, GIVEN:]).any(), "no step depends on a later prediction"
+    expected = sampled(sampler, strength)
+    assert float((looped(steps) - expected).abs().max()) <= steps.tolerance(expected)
+    loud = process is Diffusion and scheduler == "euler" and strength is None
+    assert (steps.noise > 100) == loud, "all others are held to 1e-5"
+
+
+def toy_step(path: Any) -> None:
+    """The toy network as a graph of one step, with its weight as an initializer."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    node, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("Conv", ["x_t", "weight"], ["mixed"]), node("Div", ["t", "thousand"], ["share"]),
+        node("Reshape", ["share", "four"], ["scale"]), node("Mul", ["c", "scale"], ["given"]),
+        node("Add", ["mixed", "given"], ["sum"]), node("Tanh", ["sum"], ["prediction"]),
+    ]  # fmt: skip
+    shapes = {"x_t": SHAPE, "t": [1], "c": SHAPE}
+    inputs = [value(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    weights = [numpy_helper.from_array(WEIGHT.numpy()[:, :, None, None], "weight"),
+               numpy_helper.from_array(np.array([1000], np.float32), "thousand"),
+               numpy_helper.from_array(np.array([1, 1, 1, 1]), "four")]  # fmt: skip
+    graph = helper.make_graph(nodes, "toy", inputs, [value("prediction", TensorProto.FLOAT, SHAPE)], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 10
+    save(model, path)
+
+
+@pytest.mark.parametrize(("process", "scheduler", "strength"), CASES)
+def test_onnxruntime_samples_the_same_latent(process: Any, scheduler: str, strength: float | None, tmp_path: Any) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason='onnxruntime is not installed: pip install "ragaf_exp[onnx]"')
+    sampler = Sampler(process(), scheduler, 9)
+    toy_step(tmp_path / "step.onnx")
+    steps = fixed(sampler, strength)
+    export_image(tmp_path / "step.onnx", tmp_path / "image.onnx", steps, SHAPE)
+    noise, start, c = (x.numpy() for x in latents())
+    session = runtime.InferenceSession(str(tmp_path / "image.onnx"), providers=["CPUExecutionProvider"])
+    assert [given.name for given in session.get_inputs()] == ["start", "noise", "c"]
+    (latent,) = session.run(None, {"start": start, "noise": noise, "c": c})
+    expected = sampled(sampler, strength)
+    assert float((torch.from_numpy(latent) - expected).abs().max()) <= steps.tolerance(expected)
+
+
+def test_guidance_takes_several_passes() -> None:
+    assert is_single_pass(Sampler(Diffusion(), "ddim", 4))
+    assert not is_single_pass(Sampler(Diffusion(), "ddim", 4, guidance=3.0))
+    assert not is_single_pass(SimpleNamespace(guidance=1.0, sketch_guidance=2.0))  # type: ignore[arg-type]
