@@ -54,11 +54,11 @@ def test_its_size_and_card():
 
 
 def test_it_paints_what_captions_say(figures):
-    assert figures["binding_accuracy"] >= 0.75 and figures["sketch_f1"] >= 0.9  # 0.81 and 0.94 on 200 items
+    assert figures["binding_accuracy"] >= 0.85 and figures["sketch_f1"] >= 0.9  # 0.89 and 0.94 on 200 items
 
 
 def test_a_prompted_region_follows_and_the_others_stay(edits):
-    assert edits["prompt_followed"] >= 0.97 and edits["prompt_others_changed"] <= 0.05  # 1.0 and 0.036
+    assert edits["prompt_followed"] >= 0.97 and edits["prompt_others_changed"] <= 0.05  # 1.0 and 0.029
 
 
 def test_real_drawings_take_the_colours_of_their_prompts(shared_data, tmp_path):
@@ -66,7 +66,7 @@ def test_real_drawings_take_the_colours_of_their_prompts(shared_data, tmp_path):
         for path in sorted((shared_data / folder).glob(pattern))[:: _every(shared_data / folder, pattern, count)][:count]:
             shutil.copy(path, tmp_path / f"{folder.replace('/', '_')}_{path.name}")
     right = prompted_colours(tmp_path, 40)
-    assert len(right) >= 50 and np.mean(right) >= 0.9  # 60 of 65 by source, in docs/demo.md
+    assert len(right) >= 50 and np.mean(right) >= 0.9  # 62 of 65 by source, in docs/demo.md
 
 
 def _every(folder: Path, pattern: str, count: int) -> int:
