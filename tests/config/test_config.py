@@ -92,11 +92,12 @@ OUT_OF_RANGE = {
     "diffusion.patch_size": "0", "diffusion.density": "normal", "diffusion.shift_by": "size", "diffusion.weighting": "snr",
     "injection.share": "0 1.1 nan", "injection.strength": "-1 nan",
     "memory.base": "int3", "backbone.every": "0 97", "backbone.guidance": "-1 101 nan", "sampler.norm_patch": "-1 33",
+    "backbone.window": "1 65", "task.dream": "-1 nan", "text.image_side": "-1",
 }  # fmt: skip
 AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")
 CASTS = ("low", "high", "tint", "exposure", "gamma", "photo_share")
 FOLDER = ("data.cache_mb", "data.val_share", "data.test_share")
-TRANSFORMER = tuple(f"backbone.{key}" for key in ("width", "depth", "patch_size", "positions"))
+TRANSFORMER = tuple(f"backbone.{key}" for key in ("width", "depth", "patch_size", "positions", "window"))
 FLOW = tuple(f"diffusion.{key}" for key in ("shift", "mean", "deviation", "patch_size", "density", "shift_by", "weighting"))
 OPTIONS = {
     "fusion.low": {"fusion": "heuristic"}, "fusion.high": {"fusion": "cosine"}, "fusion.sketch": {"fusion": "fixed"},
@@ -120,7 +121,8 @@ OPTIONS = {
     "codec.tiling": {"codec": "taesd"}, "backbone.weights": {"backbone": "sd15"},
     **dict.fromkeys(TRANSFORMER, {"backbone": "dit", "injection": "tokens"}), **dict.fromkeys(FLOW, {"diffusion": "flow"}),
     **dict.fromkeys(("injection.share", "injection.strength"), {"injection": "mask"}),
-    **dict.fromkeys(("backbone.every", "backbone.guidance"), {"backbone": "flux"}),
+    **dict.fromkeys(("backbone.every", "backbone.guidance"), {"backbone": "flux"}), "task.dream": {"task": "insert"},
+    "text.image_side": {"text": "qwen_image_edit"},
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragaf_exp.assembly.assemble import preparer
@@ -39,6 +39,7 @@ def spans_hold(item) -> bool:
     return all(f"{o.colour} {o.shape}" in item.caption[slice(*o.span)] for o in item.objects)
 
 
+@settings(deadline=None)
 @given(indices)
 def test_a_swap_exchanges_two_colours_and_nothing_else(index):
     item = TEST[index]

@@ -54,21 +54,27 @@ class Words(nn.Module):
 
     width = 32
     fingerprint = "words"
+    reads_image = False
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(1)
         self.net = nn.Embedding(256, self.width).requires_grad_(False)
-        self.read = 0
+        self.encoded = 0
 
     def on(self, device: torch.device):
         """It stays where it is."""
         return nullcontext()
 
+    def read(self, captions: list[str], keep: Tensor | None, image: Tensor | None) -> Text:
+        """Encode captions alone: this encoder reads no image."""
+        assert image is None
+        return self(captions, keep)
+
     def forward(self, captions: list[str], keep: Tensor | None = None) -> Text:
         if keep is not None:
             captions = [c if k else "" for c, k in zip(captions, keep.tolist(), strict=True)]
-        self.read += len(captions)
+        self.encoded += len(captions)
         ids = [[1, *c.encode()][:24] for c in captions]
         tokens = self.net(torch.tensor([row + [0] * (24 - len(row)) for row in ids]))
         return Text(tokens, torch.tensor([[i < len(row) for i in range(24)] for row in ids]))
@@ -184,9 +190,9 @@ def test_losses_with_features_are_those_without(experiment, prepare):
         before = {name: p.detach().clone() for name, p in trainer.bare.named_parameters()}
         for make in (collate, featured):
             trainer.bare.load_state_dict(before, strict=False)
-            read, encoded = words.read, experiment.parts.codec.encoded
+            texts, images = words.encoded, experiment.parts.codec.encoded
             trainer.step(trainer.plan.steps - 1, make(chosen))
-            used = (words.read - read, experiment.parts.codec.encoded - encoded)
+            used = (words.encoded - texts, experiment.parts.codec.encoded - images)
             assert used == ((4, 4) if make is collate else (0, 0)), "no encoder runs in a step that has features"
         plain, cached = trainer.metrics_logger.recent
         assert plain.keys() == cached.keys() and all(torch.equal(plain[name], cached[name]) for name in plain)
@@ -209,9 +215,9 @@ def test_a_second_pass_computes_nothing_and_a_killed_one_goes_on(experiment, pre
         prepare()
     prepare()
     assert codec.encoded - before == len(items) == 64
-    counted = codec.encoded, words.read
+    counted = codec.encoded, words.encoded
     prepare()
-    assert (codec.encoded, words.read - 1) == counted, "but for the empty caption, which gives the size"
+    assert (codec.encoded, words.encoded - 1) == counted, "but for the empty caption, which gives the size"
 
 
 def test_mirrored_and_cropped_pictures_have_latents_of_their_own(experiment, prepare):
