@@ -32,7 +32,9 @@ from ragaf_exp.core.printable import printable
 from ragaf_exp.core.writable import check_folder
 from ragaf_exp.runs.followed import split_followed
 
-ARGUMENTS = {"run": str, "out": str, "kinds": list, "half": str, "stage": str, "weights": str, "license": str}
+ARGUMENTS: dict[str, type] = {
+    "run": str, "out": str, "kinds": list, "half": str, "stage": str, "weights": str, "license": str,
+}  # fmt: skip
 KINDS = ("diffusers", "controlnet", "adapter", "lora", "checkpoint", "onnx", "run")
 CHOICES = {"half": ("false", "true"), "stage": ("", COARSE, REFINE), "weights": ("own", "all")}
 MEGABYTE = 1e6

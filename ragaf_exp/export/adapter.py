@@ -50,11 +50,11 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
     texts = modelspec(trained, stage, "t2iadapter", CONVENTION, DIFFUSERS)
     write_tensors(out / file, tensors, texts, options.half)
     write_preview(trained, out / file)
-    check = {"tensors": tensors, "half": options.half}
     return [
-        Entry(KIND, FOLDER, "stage 1's structure control, no regions; diffusers", partial(_check_folder, **check)),
-        Entry(KIND, file, _readers(network), partial(check_file, **check)),
-    ]
+        Entry(KIND, FOLDER, "stage 1's structure control, no regions; diffusers",
+              partial(_check_folder, tensors=tensors, half=options.half)),
+        Entry(KIND, file, _readers(network), partial(check_file, tensors=tensors, half=options.half)),
+    ]  # fmt: skip
 
 
 def _readers(network: T2IAdapter) -> str:

@@ -45,11 +45,11 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
     stage = chosen(trained, options, first_stage(trained))
     require_pretrained_unet(trained, stage)
     _require_changed(stage)
-    unet = stage.part(PREFIX, trained.unchanged("backbone", stage.model.backbone.unet, "unet"))
+    unet = stage.part(PREFIX, trained.unchanged("backbone", stage.unet, "unet"))
     whole = _in_original(unet, ldm.unet_names(unet.keys()), ldm.UNET)
     whole |= _text(trained, stage) | _autoencoder(trained)
     file = f"{trained.name}.safetensors"
-    write_network(out / FOLDER, stage.model.backbone.unet, unet, options.half)
+    write_network(out / FOLDER, stage.unet, unet, options.half)
     write_tensors(out / file, whole, modelspec(trained, stage, "", USAGE), options.half)
     write_preview(trained, out / file)
     return [

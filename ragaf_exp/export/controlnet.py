@@ -51,10 +51,9 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
     original = {f"{ldm.CONTROLNET}{names[name]}": tensor for name, tensor in tensors.items()}
     write_tensors(out / file, original, modelspec(trained, stage, "controlnet", CONVENTION), options.half)
     write_preview(trained, out / file)
-    check = {"tensors": tensors, "half": options.half}
     return [
-        Entry(KIND, FOLDER, f"{NOTE}; diffusers, InvokeAI", partial(_check_folder, **check)),
-        Entry(KIND, file, f"{NOTE}; ComfyUI, A1111, Forge", partial(_check_file, **check)),
+        Entry(KIND, FOLDER, f"{NOTE}; diffusers, InvokeAI", partial(_check_folder, tensors=tensors, half=options.half)),
+        Entry(KIND, file, f"{NOTE}; ComfyUI, A1111, Forge", partial(_check_file, tensors=tensors, half=options.half)),
     ]
 
 

@@ -111,7 +111,7 @@ def in_kohya(layers: dict[str, Tensor]) -> dict[str, Tensor]:
 def network_texts(layers: dict[str, Tensor], stage: TrainedStage) -> dict[str, str]:
     """Return the metadata by which UIs of LoRA list a file."""
     rank = _rank(layers)
-    base = ARCHITECTURES.get(stage.model.backbone.unet.config.cross_attention_dim, "")
+    base = ARCHITECTURES.get(stage.unet.config.cross_attention_dim, "")
     return {
         "ss_network_dim": rank, "ss_network_alpha": rank, "ss_network_module": "networks.lora",
         "ss_base_model_version": BASES.get(base, base or "unknown"),

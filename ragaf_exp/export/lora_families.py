@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,8 +106,8 @@ def _rows(part: str, before: int, down: Tensor, layers: Mapping[str, Tensor], ne
     own = layers.get(f"{part}.lora_B.weight")
     if own is None:
         module = net.get_submodule(part)
-        weight = getattr(module, "base_layer", module).weight
-        return down.new_zeros(len(weight), len(down))
+        layer: Any = getattr(module, "base_layer", module)
+        return down.new_zeros(len(layer.weight), len(down))
     rows = own.new_zeros(len(own), len(down))
     rows[:, before : before + own.shape[1]] = own
     return rows

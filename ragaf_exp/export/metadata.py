@@ -67,7 +67,7 @@ def _texts(
 
 def architecture(stage: TrainedStage) -> str:
     """The name of a UNet's architecture in modelspec."""
-    config = stage.model.backbone.unet.config
+    config = stage.unet.config
     name = ARCHITECTURES.get(config.cross_attention_dim, f"unet-{config.cross_attention_dim}")
     return f"{name}-inpainting" if config.in_channels > config.out_channels else name
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.core.files import write_json
+from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.sampler import Sampler
 from ragaf_exp.export.kinds import CheckFailed
 from ragaf_exp.export.onnx_step import TOLERANCE, conditioning, noised, tensors_of
@@ -243,7 +244,7 @@ def sampled(sampler: Sampler, model: Model, c: Any, noise: Tensor, start: Tensor
         start: The latent that sampling starts from; None = from noise.
         strength: Share of the steps that are run then.
     """
-    return sampler.sample(_Encoded(model, c), _NoBatch(), noise, start, strength)[0]
+    return sampler.sample(_Encoded(model, c), cast(Batch, _NoBatch()), noise, start, strength)[0]
 
 
 class _NoBatch:
@@ -261,7 +262,7 @@ class _Encoded:
     def __init__(self, model: Model, c: Any):
         self.c, self.denoise = c, model.denoise
 
-    def condition(self, batch: Any, keep: Any) -> Any:
+    def condition(self, batch: Any, keep: Any = None, /) -> Any:
         return self.c
 
     def with_coarse(self, c: Any, coarse: Tensor | None) -> Any:

@@ -41,7 +41,7 @@ def export_step(model: Model, parts: Parts, path: Path) -> None:
     one, other = (conditioning(model, parts, i) for i in range(2))
     names, values = zip(*tensors_of(one), strict=True)
     shapes = [value.shape for _, value in tensors_of(other)]
-    auto = torch.export.Dim.AUTO  # type: ignore[attr-defined]
+    auto = torch.export.Dim.AUTO
     dynamic = tuple({d: auto for d in range(v.ndim) if v.shape[d] != s[d]} for v, s in zip(values, shapes, strict=True))
     with torch.no_grad():
         program = torch.onnx.export(
@@ -67,7 +67,7 @@ class Step(nn.Module):
         super().__init__()
         inner = _Denoise(model, template)
         self._inner = [inner]  # in a list: its weights must not be registered under their own names
-        self._names = []
+        self._names: list[str] = []
         for name, value in (*inner.named_parameters(), *inner.named_buffers()):
             self.register_buffer(f"w{len(self._names)}", value.detach())
             self._names.append(name)

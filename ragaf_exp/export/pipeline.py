@@ -68,7 +68,7 @@ class RagafPipeline(DiffusionPipeline):
             share_identical_weights(coarse.model, refine.model)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, sources: Mapping[str, str] | None = None,
         torch_dtype: torch.dtype | None = None, revision: str | None = None, local_files_only: bool = False,
         **unused: Any,

@@ -37,6 +37,11 @@ class TrainedStage:
     own: Tensors  # the averaged weights in its checkpoint, by their names in the model
     sources: Mapping[str, dict[str, str]]  # part -> origin of the weights that the checkpoint does not hold
 
+    @property
+    def unet(self) -> Any:
+        """The UNet of diffusers inside the backbone; only UNet backbones have one."""
+        return self.model.backbone.unet
+
     def part(self, prefix: str, unchanged: Tensors) -> dict[str, Any]:
         """Collect the weights of a network inside the model.
 

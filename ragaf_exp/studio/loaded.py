@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.assembly.parts import Parts
@@ -29,7 +31,9 @@ from ragaf_exp.studio.edit_kinds import REPAINT, EditKind, edit_kinds
 
 WIDER = (2.0, 4.0, 6.0)  # times the run's gap: how wide an opening may be to be reported as a leak
 WIDEST = 0.2  # share of the shorter side
-SKETCHES = {"canny": Canny(), "xdog": XDoG(), "dog": DoG(), "scharr": Scharr()}  # the first is the usual choice
+SKETCHES: dict[str, Callable[..., np.ndarray]] = {  # the first is the usual choice
+    "canny": Canny(), "xdog": XDoG(), "dog": DoG(), "scharr": Scharr(),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Loaded:
         prepare = self.parts.prepare
         gap = self.cfg.regions.get("gap", 0.0)
         wider = [min(WIDEST, factor * gap) for factor in WIDER if gap]
-        extractors = [build(OmegaConf.merge(self.cfg.regions, {"gap": one}), "regions") for one in wider]
+        extractors = [build(cast(DictConfig, OmegaConf.merge(self.cfg.regions, {"gap": one})), "regions") for one in wider]
         return Drawings(self.size, prepare.regions, extractors, prepare.graph, SKETCHES)
 
     def with_settings(self, settings: Settings) -> tuple[Parts, Pipeline]:
@@ -94,7 +98,7 @@ class Loaded:
             UserError: A setting is not possible for this run.
         """
         parts, pipeline = copy.copy(self.parts), copy.copy(self.pipeline)
-        parts.cfg = OmegaConf.merge(self.cfg, {"seed": settings.seed, "sampler": settings.overrides()})
+        parts.cfg = cast(DictConfig, OmegaConf.merge(self.cfg, {"seed": settings.seed, "sampler": settings.overrides()}))
         if settings.strength is not None:
             parts.cfg.stage[LAST.name].strength = settings.strength
         parts.sampler = build(parts.cfg.sampler, "sampler", diffusion=parts.diffusion)
