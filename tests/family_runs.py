@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 from tiny_families import SAVED
+from torch import Tensor
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
@@ -14,6 +17,7 @@ from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.types import Batch
 from ragaf_exp.data.loader import collate
+from ragaf_exp.experiments.training import Training
 from ragaf_exp.runs.folder import RunFolder
 
 CAPTIONS = ["a red circle left of a blue star", "a green moon"]
@@ -53,6 +57,44 @@ def pipeline_of(folder: Path) -> Any:
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def velocity_at(pipeline: Any, t: Tensor, call: Callable[[], object]) -> Tensor:
+    """The velocity that a call of a pipeline computes at timestep t, from the step that its scheduler then takes."""
+    scheduler, recorded = pipeline.scheduler, []
+
+    class Stop(Exception):
+        pass
+
+    def step(velocity, *args, **kwargs):
+        recorded.append(velocity)
+        raise Stop
+
+    def times(num_inference_steps=None, device=None, sigmas=None, mu=None, timesteps=None):
+        scheduler.timesteps, scheduler.sigmas = t[None], torch.stack([t / 1000, t * 0])
+
+    scheduler.step, scheduler.set_timesteps = step, times
+    try:
+        call()
+    except Stop:
+        pass
+    finally:
+        del vars(scheduler)["step"], vars(scheduler)["set_timesteps"]
+    return recorded[0]
+
+
+def training_of(cfg: Any) -> tuple[Training, Batch]:
+    """A training, and a batch of its first two items."""
+    training = Training(cfg, RunFolder.create(cfg))
+    return training, collate([training.train_examples[i] for i in range(2)])
+
+
+def trained_twice(trainer: Any, batch: Batch) -> tuple[dict[str, Tensor], set[str]]:
+    """Take the last two steps of a plan: the parameters before, and the names of those that changed."""
+    before = {name: p.detach().clone() for name, p in trainer.bare.named_parameters()}
+    for step in (trainer.plan.steps - 2, trainer.plan.steps - 1):  # outputs start at zero: inputs move at the second
+        trainer.step(step, batch)
+    return before, {name for name, p in trainer.bare.named_parameters() if not torch.equal(p, before[name])}
 
 
 def save_all(root: Path) -> dict[str, Path]:

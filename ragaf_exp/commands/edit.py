@@ -26,14 +26,13 @@ from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, read_picture
 from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
 from ragaf_exp.inference.pipeline import Pipeline, StageWatch, stage_images
-from ragaf_exp.inference.repainting import make_repaint
+from ragaf_exp.inference.repainting import IMAGE, MASK, make_repaint
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.viz.grids import comparison
 from ragaf_exp.viz.panels import save_png
 
 log = logging.getLogger(__name__)
-IMAGE, MASK = "image", "mask"
 PAINTED = "painted"
 OUTLINE = (255, 0, 200)
 

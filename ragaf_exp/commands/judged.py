@@ -35,8 +35,7 @@ from ragaf_exp.runs.followed import split_followed
 
 log = logging.getLogger(__name__)
 ARGUMENTS = {"run": str, "out": str, "format": str, "items": int, "images": str, "read": str}
-SCHEMA = 1
-MANIFEST, JUDGED = "export.json", "judged.json"
+MANIFEST, SCHEMA = "export.json", 1
 GENERATED, TRUTH = "generated", "truth"
 
 
@@ -129,6 +128,7 @@ def _read(args: dict[str, Any]) -> None:
     with stub_optional_imports():
         from ragaf_exp.config.compose import config_hash
         from ragaf_exp.report import write_report
+        from ragaf_exp.report.run import judged
         from ragaf_exp.runs.folder import RunFolder
 
     folder, cfg = RunFolder.read(args["run"])
@@ -141,8 +141,8 @@ def _read(args: dict[str, Any]) -> None:
         raise UserError(f"out={args['out']}: was written for another run than {args['run']}")
     benchmark = BENCHMARKS[name]
     figures = benchmark.read(Path(args["read"]), len(manifest["keys"]))
-    path = folder.path / JUDGED
-    content = read_mapping(path, SCHEMA) if is_regular(path) else {"schema": SCHEMA, "judges": {}}
+    path, schema = folder.path / judged.FILE, judged.SCHEMA
+    content = read_mapping(path, schema) if is_regular(path) else {"schema": schema, "judges": {}}
     content["judges"][f"{name}/{manifest['images']}"] = {
         "title": benchmark.title, "images": manifest["images"], "scenes": len(manifest["keys"]),
         "differs": benchmark.differs(), "figures": [asdict(figure) for figure in figures],

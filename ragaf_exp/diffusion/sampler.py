@@ -72,7 +72,7 @@ class Sampler:
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
         scheduler = self.diffusion.at(noise.shape[2], noise.shape[3]).scheduler(self.scheduler)
         scheduler.set_timesteps(self.steps, device=noise.device)
-        timesteps, x = self._start(scheduler, noise, coarse, strength)
+        timesteps, x = self.begin(scheduler, noise, coarse, strength)
         for number, t in enumerate(timesteps, 1):
             x_t = scheduler.scale_model_input(x, t)
             prediction = self._guided(model, x_t, t, conditions)
@@ -100,7 +100,18 @@ class Sampler:
         needed = [first, *(w for w in rest if w[0] != 0)]
         return [(w, model.condition(batch, keep)) for w, keep in needed]
 
-    def _start(self, scheduler, noise: Tensor, coarse: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
+    def begin(self, scheduler: Any, noise: Tensor, coarse: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
+        """Return the timesteps that are run, and the latent at the first of them.
+
+        Args:
+            scheduler: The scheduler, with its timesteps set.
+            noise: Standard normal, (B,C,h,w).
+            coarse: The latent that sampling starts from, (B,C,h,w); None = from noise.
+            strength: Share of the timesteps that are run from there, in (0,1].
+
+        Raises:
+            UserError: `strength` is out of range.
+        """
         if not 0 < strength <= 1:
             raise UserError(f"stage.strength={strength}: must be above 0 and at most 1")
         if coarse is None or strength == 1:

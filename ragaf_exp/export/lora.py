@@ -14,11 +14,11 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 from torch import Tensor
 
-from ragaf_exp.core.tensor_files import lazy, read_lazily, write_tensors
+from ragaf_exp.core.tensor_files import lazy, write_tensors
 from ragaf_exp.export.kinds import CheckFailed, Entry, Options, Unsuitable
 from ragaf_exp.export.lora_families import in_sd_scripts
 from ragaf_exp.export.metadata import ARCHITECTURES, DIFFUSERS, family_texts, modelspec
-from ragaf_exp.export.networks import chosen, require_pretrained_unet, write_preview
+from ragaf_exp.export.networks import check_file, chosen, require_pretrained_unet, write_preview
 from ragaf_exp.export.trained import Trained, TrainedStage
 from ragaf_exp.models.backbones.pretrained_transformer import PretrainedTransformer
 
@@ -82,10 +82,10 @@ def _of_transformer(
     check = partial(_check, layers=layers, pipeline=pipeline, prefix="transformer.")
     further = []
     if (theirs := in_sd_scripts(layers, backbone.net)) is not None:
-        scripts = f"{trained.name}_lora_kohya.safetensors"
-        write_tensors(out / scripts, {name: lazy(value) for name, value in theirs.items()}, texts)
+        scripts, joined = f"{trained.name}_lora_kohya.safetensors", {name: lazy(value) for name, value in theirs.items()}
+        write_tensors(out / scripts, joined, texts)
         used = f"{note}, in the names of sd-scripts; ComfyUI, sd-scripts, musubi-tuner"
-        further.append(Entry(KIND, scripts, used, partial(_check_joined, layers=layers, backbone=backbone)))
+        further.append(Entry(KIND, scripts, used, partial(check_file, tensors=joined, half=False)))
     return [
         Entry(KIND, file, f"{note}, in the names of diffusers; ComfyUI, diffusers", check),
         Entry(KIND, FOLDER, f"{note}; diffusers' load_lora_weights", check),
@@ -134,17 +134,6 @@ def _check(path: Path, layers: dict[str, Tensor], pipeline: Any = StableDiffusio
         if not torch.equal(state[key].reshape(value.shape).float(), value.float()):
             raise CheckFailed(f"{path}: {key} differs from the run's")
     return "weights as diffusers loads them, bit by bit"
-
-
-def _check_joined(path: Path, layers: dict[str, Tensor], backbone: PretrainedTransformer) -> str:
-    expected = in_sd_scripts(layers, backbone.net)
-    read = {name: tensor.load() for name, tensor in read_lazily(path).items()}
-    if expected is None or read.keys() != expected.keys():
-        raise CheckFailed(f"{path}: has other layers than the run")
-    for name, value in expected.items():
-        if not torch.equal(read[name].float(), value.float()):
-            raise CheckFailed(f"{path}: {name} differs from the run's")
-    return "weights as joined from the run's, bit by bit"
 
 
 def _in_peft(name: str) -> str:

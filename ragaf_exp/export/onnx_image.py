@@ -69,7 +69,7 @@ def steps_of(sampler: Sampler, side: tuple[int, int], from_start: bool, strength
     scheduler.set_timesteps(sampler.steps)
     count = GIVEN + len(scheduler.timesteps)
     unit = torch.eye(count, dtype=torch.float64)[:, :, None, None]  # one unit vector of (count,1,1) each
-    timesteps, x = sampler._start(scheduler, unit[1:2], unit[:1] if from_start else None, strength)
+    timesteps, x = sampler.begin(scheduler, unit[1:2], unit[:1] if from_start else None, strength)
     times, inputs, out = [], [], None
     for number, t in enumerate(timesteps):
         times.append(float(t))

@@ -16,7 +16,7 @@ Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]  # size, stride, dtype
 FIRST_ARGUMENT = object()  # the output of an in-place operation
 SCALARS = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, type(None))
 _empty = torch.ops.aten.empty_strided.default
-_seen: dict[Hashable, Any] = {}  # operation and arguments -> layouts of its outputs, FIRST_ARGUMENT, or None: call it
+_outputs: dict[Hashable, Any] = {}  # operation and arguments -> layouts of its outputs, FIRST_ARGUMENT, or None: call it
 
 
 class _NotKnown(Exception):
@@ -40,11 +40,11 @@ def call(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         key = (func, _key(args), *((name, _key(value)) for name, value in kwargs.items()))
     except _NotKnown:
         return func(*args, **kwargs)
-    if key not in _seen:
+    if key not in _outputs:
         out = func(*args, **kwargs)
-        _seen[key] = _remembered(func, out, args, kwargs)
+        _outputs[key] = _remembered(func, out, args, kwargs)
         return out
-    layouts = _seen[key]
+    layouts = _outputs[key]
     if layouts is None:
         return func(*args, **kwargs)
     if layouts is FIRST_ARGUMENT:

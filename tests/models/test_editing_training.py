@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from editing_runs import CAPTIONS, EDITORS, built, config, edits, save_all
-from family_runs import pipeline_of
+from family_runs import pipeline_of, trained_twice, training_of
 
 from ragaf_exp import run
 from ragaf_exp.config.schema import COARSE, REFINE
-from ragaf_exp.data.loader import collate
-from ragaf_exp.experiments.training import Training
 from ragaf_exp.models.inputs import ALL
 from ragaf_exp.models.loading.tuning import save_lora
-from ragaf_exp.runs.folder import RunFolder
 
 DATA = {"inpaint": "scenes", "remove": "removal", "insert": "insertion", "white_balance": "casts", "paint": "scenes"}
 LAST = "backbone.net.transformer_blocks.2.attn"
@@ -39,22 +35,13 @@ def test_a_step_changes_what_is_trained_and_nothing_else(family, tiny, folders, 
     training, batch = training_of(config(tiny, family, folders[family], tmp_path, *of_task("remove"), *more))
     coarse = training.trainer(COARSE, None)
     for stage in (COARSE, REFINE):
-        trainer = coarse if stage == COARSE else training.trainer(REFINE, coarse.ema.model)
-        before = {name: p.detach().clone() for name, p in trainer.bare.named_parameters()}
-        for step in (trainer.plan.steps - 2, trainer.plan.steps - 1):  # outputs start at zero: inputs move at the second
-            trainer.step(step, batch)
-        changed = {name for name, p in trainer.bare.named_parameters() if not torch.equal(p, before[name])}
+        before, changed = trained_twice(coarse if stage == COARSE else training.trainer(REFINE, coarse.ema.model), batch)
         lora = {name for name in before if ".lora_" in name}
         backbone = {name for name in changed if name.startswith("backbone.")}
         assert lora and backbone <= lora
         assert {name for name in lora if ".lora_B." in name} - backbone <= UNREAD
         assert any(name.startswith("ragaf.") for name in changed) == (stage == REFINE)
         assert any(name.startswith(("hint.", "extra_in.")) for name in changed) == (stage == COARSE)
-
-
-def training_of(cfg: Any) -> tuple[Training, Any]:
-    training = Training(cfg, RunFolder.create(cfg))
-    return training, collate([training.train_examples[i] for i in range(2)])
 
 
 SHOWN = [(family, task) for family in ("flux_kontext", "flux_fill") for task in DATA] + [("qwen_image_edit", "insert")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from diffusers.pipelines.flux import pipeline_flux_fill
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
 from editing_runs import CAPTIONS, EDITORS, SIZE, built, config, save_all
-from family_runs import pipeline_of
+from family_runs import pipeline_of, velocity_at
 from PIL import Image
 
 from ragaf_exp.config.schema import COARSE, REFINE
@@ -81,26 +82,8 @@ def changed(batch: Any, model: Any) -> Any:
 
 def velocity_of(pipeline: Any, call: dict[str, Any], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """The velocity (1,C,h,w) that the pipeline computes at timestep t, from the step that its scheduler then takes."""
-    scheduler, recorded = pipeline.scheduler, []
-
-    class Stop(Exception):
-        pass
-
-    def step(velocity, *args, **kwargs):
-        recorded.append(velocity)
-        raise Stop
-
-    def times(num_inference_steps=None, device=None, sigmas=None, mu=None, timesteps=None):
-        scheduler.timesteps, scheduler.sigmas = t[None], torch.stack([t / 1000, t * 0])
-
-    scheduler.step, scheduler.set_timesteps = step, times
-    try:
-        pipeline(latents=pack(x_t, 2), num_inference_steps=1, **call)
-    except Stop:
-        pass
-    finally:
-        del vars(scheduler)["step"], vars(scheduler)["set_timesteps"]
-    maps = pipeline._unpack_latents(recorded[0], SIZE, SIZE, 8)
+    velocity = velocity_at(pipeline, t, partial(pipeline, latents=pack(x_t, 2), num_inference_steps=1, **call))
+    maps = pipeline._unpack_latents(velocity, SIZE, SIZE, 8)
     return maps[:, :, 0] if maps.ndim == 5 else maps
 
 

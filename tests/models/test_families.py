@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from family_runs import CAPTIONS, EXTRA, FAMILIES, SHORT, built, config, pipeline_of, save_all
+from family_runs import CAPTIONS, EXTRA, FAMILIES, SHORT, built, config, pipeline_of, save_all, velocity_at
 
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.models.backbones.pretrained_transformer import pack, unpack
@@ -39,26 +40,8 @@ def test_a_denoiser_call_equals_the_pipelines(family, tiny, folders, tmp_path):
 
 def by_pipeline(family: str, pipeline: Any, caption: str, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """The velocity that the pipeline computes at timestep t, from the step that its scheduler then takes."""
-    scheduler, recorded = pipeline.scheduler, []
-
-    class Stop(Exception):
-        pass
-
-    def step(velocity, *args, **kwargs):
-        recorded.append(velocity)
-        raise Stop
-
-    def times(num_inference_steps=None, device=None, sigmas=None, mu=None, timesteps=None):
-        scheduler.timesteps, scheduler.sigmas = t[None], torch.stack([t / 1000, t * 0])
-
-    scheduler.step, scheduler.set_timesteps = step, times
-    try:
-        pipeline(caption, latents=arranged(family, x_t), **call_of(family))
-    except Stop:
-        pass
-    finally:
-        del vars(scheduler)["step"], vars(scheduler)["set_timesteps"]
-    return unarranged(family, pipeline, recorded[0], x_t)
+    call = partial(pipeline, caption, latents=arranged(family, x_t), **call_of(family))
+    return unarranged(family, pipeline, velocity_at(pipeline, t, call), x_t)
 
 
 def arranged(family: str, latents: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from family_runs import CAPTIONS, FAMILIES, config, pipeline_of, save_all
+from family_runs import CAPTIONS, FAMILIES, config, pipeline_of, save_all, trained_twice, training_of
 
 from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.data.loader import collate
@@ -26,15 +26,10 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_step_changes_what_is_trained_and_nothing_else(family, tune, tiny, folders, tmp_path):
     cfg = config(tiny, family, folders[family], tmp_path, f"memory.tune={tune}", "memory.lora_rank=2", "optim.warmup=0")
-    training = Training(cfg, RunFolder.create(cfg))
-    batch = collate([training.train_examples[i] for i in range(2)])
+    training, batch = training_of(cfg)
     coarse = training.trainer(COARSE, None)
     for stage in (COARSE, REFINE):
-        trainer = coarse if stage == COARSE else training.trainer(REFINE, coarse.ema.model)
-        before = {name: p.detach().clone() for name, p in trainer.bare.named_parameters()}
-        for step in (trainer.plan.steps - 2, trainer.plan.steps - 1):  # outputs start at zero: inputs move at the second
-            trainer.step(step, batch)
-        changed = {name for name, p in trainer.bare.named_parameters() if not torch.equal(p, before[name])}
+        before, changed = trained_twice(coarse if stage == COARSE else training.trainer(REFINE, coarse.ema.model), batch)
         backbone = {name for name in changed if name.startswith("backbone.")}
         lora = {name for name in before if ".lora_" in name}
         assert bool(lora) == (tune == "lora") and backbone <= lora

@@ -12,32 +12,18 @@ from torch import Tensor
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.backbones.flux import Flux
-from ragaf_exp.models.backbones.pretrained_transformer import pack, positions, unpack
+from ragaf_exp.models.backbones.pretrained_transformer import SeesImageTokens, pack, positions, unpack
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.loading.hub import PRETRAINED
 
 
-class FluxKontext(Flux):
+class FluxKontext(SeesImageTokens, Flux):
     """The transformer of Flux.1 Kontext, which sees the tokens of the edited image behind those of x_t.
 
     Arguments as in `Flux`. Without an edited image it is called as `Flux`, like the pipeline.
     """
 
-    reads_source = True
     pipeline = "FluxKontextPipeline"
-
-    def encode_source(self, image: Tensor, hole: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """Encode the edited image as latents.
-
-        Args:
-            image: (B,3,H,W) in [-1,1].
-            hole: Not used: the network has no input for it.
-            encode: Images (B,3,H,W) in [-1,1] -> latents (B,C,h,w), without gradients.
-
-        Returns:
-            (B,C,h,w).
-        """
-        return encode(image)
 
     def predict(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
         """Call the network as the pipeline does.

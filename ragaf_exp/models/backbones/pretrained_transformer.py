@@ -253,6 +253,25 @@ def change_first(tokens: Tensor, count: int, change: Callable[[Tensor], Tensor])
     return torch.cat([change(tokens[:, :count]), tokens[:, count:]], dim=1)
 
 
+class SeesImageTokens(Backbone):
+    """An editing transformer that sees the tokens of the edited image behind those of x_t."""
+
+    reads_source = True
+
+    def encode_source(self, image: Tensor, hole: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Encode the edited image as latents.
+
+        Args:
+            image: (B,3,H,W) in [-1,1].
+            hole: Not used: the network has no input for it.
+            encode: Images (B,3,H,W) in [-1,1] -> latents (B,C,h,w), without gradients.
+
+        Returns:
+            (B,C,h,w).
+        """
+        return encode(image)
+
+
 def pack(latents: Tensor, patch: int) -> Tensor:
     """Arrange latents (B,C,h,w) as tokens (B,h w / patch^2, C patch^2), in the order of diffusers' pipelines."""
     return F.pixel_unshuffle(latents, patch).flatten(2).transpose(1, 2)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
 
-from ragaf_exp.models.backbones.pretrained_transformer import TIMESTEPS, PretrainedTransformer, pack, unpack
+from ragaf_exp.models.backbones.pretrained_transformer import (
+    TIMESTEPS,
+    PretrainedTransformer,
+    SeesImageTokens,
+    pack,
+    unpack,
+)
 from ragaf_exp.models.conditioning import Text
 
 
@@ -51,27 +55,14 @@ class QwenImage(PretrainedTransformer):
         return unpack(velocity[:, : size[0] * size[1]], size, self.stride)
 
 
-class QwenImageEdit(QwenImage):
+class QwenImageEdit(SeesImageTokens, QwenImage):
     """The transformer of Qwen-Image-Edit, which sees the tokens of the edited image behind those of x_t.
 
     Arguments as in `PretrainedTransformer`.
     """
 
-    reads_source = needs_source = True
+    needs_source = True
     pipeline = "QwenImageEditPipeline"
-
-    def encode_source(self, image: Tensor, hole: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """Encode the edited image as latents.
-
-        Args:
-            image: (B,3,H,W) in [-1,1].
-            hole: Not used: the network has no input for it.
-            encode: Images (B,3,H,W) in [-1,1] -> latents (B,C,h,w), without gradients.
-
-        Returns:
-            (B,C,h,w).
-        """
-        return encode(image)
 
 
 class QwenImageEditPlus(QwenImageEdit):

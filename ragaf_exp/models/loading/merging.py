@@ -62,8 +62,7 @@ def merge_lora(backbone: Backbone, file: str, scale: float) -> None:
     if backbone.base != FLOAT32:
         raise UserError(f"{key}: changes weights, and memory.base={backbone.base} stores them in fewer bits; set "
                         "memory.base=float32")  # fmt: skip
-    network = getattr(backbone, "unet", getattr(backbone, "net", backbone))
-    modules = layers_by_name(network)
+    modules = layers_by_name(backbone)
     layers = read_layers(read_file(path, key), key)
     if unknown := [name for name in layers if name not in modules]:
         raise UserError(f"{key}: its layer {unknown[0]} is not in this backbone; use a LoRA made for it")
@@ -73,8 +72,7 @@ def merge_lora(backbone: Backbone, file: str, scale: float) -> None:
         change = layer.change(scale)
         _check_shape(inner.weight, change, f"{key}: {name}")
         changed.add(merge_into(inner.weight, change))
-    names = {id(parameter): name for name, parameter in backbone.named_parameters()}
-    backbone.changed = backbone.changed | {names[parameter] for parameter in changed}
+    mark_changed(backbone, changed)
     log.info("%s: merged %d layers at scale %g", file, len(layers), scale)
 
 
@@ -112,8 +110,15 @@ def flat(name: str) -> str:
     return re.sub(r"(_to_out)$", r"\1_0", name.replace(".", "_"))
 
 
-def layers_by_name(network: nn.Module) -> dict[str, nn.Module]:
-    """Map flat names to the layers that have a weight of at least two axes."""
+def mark_changed(backbone: Backbone, merged: set[int]) -> None:
+    """Record the weights, by their ids, that are no longer those of the backbone's source."""
+    names = {id(parameter): name for name, parameter in backbone.named_parameters()}
+    backbone.changed = backbone.changed | {names[parameter] for parameter in merged}
+
+
+def layers_by_name(backbone: Backbone) -> dict[str, nn.Module]:
+    """Map flat names, as LoRA files have them, to the layers that have a weight of at least two axes."""
+    network = getattr(backbone, "unet", getattr(backbone, "net", backbone))
     layers = (nn.Linear, nn.Conv2d)
     return {
         flat(name): module

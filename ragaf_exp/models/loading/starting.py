@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.tensor_files import LazyTensor
-from ragaf_exp.models.loading.merging import DOWN, Layer, layers_by_name, merge_into, read_layers
+from ragaf_exp.models.loading.merging import DOWN, Layer, layers_by_name, mark_changed, merge_into, read_layers
 from ragaf_exp.models.loading.single_file import LAYOUTS, Layout, read_file
 from ragaf_exp.models.loading.transfer import some, transfer
 from ragaf_exp.models.loading.tuning import BASE, LORA
@@ -126,7 +126,7 @@ class _Renamed(Mapping[str, Tensor]):
 def _start_lora(model: Model, content: Mapping[str, LazyTensor], key: str) -> str:
     """Copy a LoRA file's layers into the model's own adapters of the same rank, and merge all others."""
     backbone = model.backbone
-    modules = layers_by_name(getattr(backbone, "unet", getattr(backbone, "net", backbone)))
+    modules = layers_by_name(backbone)
     layers, own, merged, left = read_layers(content, key), 0, set[int](), []
     for name, layer in layers.items():
         module: Any = modules.get(name)
@@ -140,8 +140,7 @@ def _start_lora(model: Model, content: Mapping[str, LazyTensor], key: str) -> st
             merged.add(merge_into(getattr(module, "base_layer", module).weight, layer.change(1.0)))
     if not own and not merged:
         raise UserError(f"{key}: none of its {len(layers)} layers fits this backbone; use a LoRA made for it")
-    names = {id(parameter): name for name, parameter in backbone.named_parameters()}
-    backbone.changed = backbone.changed | {names[parameter] for parameter in merged}
+    mark_changed(backbone, merged)
     more = f"; not used: {some(sorted(left))}" if left else ""
     return f"{own + len(merged)} of {len(layers)} LoRA layers taken, {own} as adapters and {len(merged)} merged{more}"
 

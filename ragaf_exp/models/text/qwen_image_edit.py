@@ -178,30 +178,13 @@ class QwenImageEditText(QwenImageText):
 
 
 class QwenImageEditPlusText(QwenImageEditText):
-    """Text of Qwen-Image-Edit-2509 and 2511 with one edited image.
+    """Text of Qwen-Image-Edit-2509 and 2511 with one edited image; arguments as in `QwenImageEditText`.
 
-    Args:
-        tokenizer: Tokenizer of the run folder (wiring).
-        source: A folder or hub id in diffusers' layout.
-        revision: Branch, tag or commit of a hub id; "" = main.
-        offline: Never access the network.
-        variant: Variant of the weight files, such as fp16; "" = the default files.
-        weights: pretrained; none plans without a source, and encodes nothing.
-        max_tokens: Number of the caption's tokens, padding included; longer captions are truncated.
-        image_side: Side in pixels of a square with about the area of the image that the encoder reads; 0 = the given size.
-
-    Raises:
-        UserError: The source is missing or damaged, or lacks the encoder or its processor.
+    The pipeline's image_side is 384.
     """
 
     editor = "QwenImageEditPlusPipeline"
     introduction = f"Picture 1: {VISION}"
-
-    def __init__(
-        self, tokenizer: Tokenizer, source: str = "", revision: str = "", offline: bool = False, variant: str = "",
-        weights: str = PRETRAINED, max_tokens: limits.Tokens = 256, image_side: limits.Resolution = 384,
-    ):  # fmt: skip
-        super().__init__(tokenizer, source, revision, offline, variant, weights, max_tokens, image_side)
 
 
 @cache

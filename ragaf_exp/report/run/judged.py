@@ -11,7 +11,7 @@ from ragaf_exp.core.files import read_mapping
 from ragaf_exp.core.safe_files import is_regular
 from ragaf_exp.report.run.parse import is_number
 
-SCHEMA = 1
+FILE, SCHEMA = "judged.json", 1
 IMAGES = {"generated": "images of the run", "truth": "images of the data"}
 
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from ragaf_exp.core.safe_files import is_regular, names_in, read_bounded
 from ragaf_exp.report.run import parse
+from ragaf_exp.report.run.judged import FILE as JUDGED
 from ragaf_exp.report.run.judged import Judgement, read_judged
 from ragaf_exp.report.run.parse import Scene
 from ragaf_exp.runs import metrics_jsonl
@@ -67,7 +68,7 @@ def read_run(run_dir: Path) -> RunData:
     run.scenes = _optional(run, folder.samples / "test" / "index.json", parse.scenes) or []
     run.fusion = _optional(run, folder.samples / "fusion.json", parse.fusion)
     run.grids = _grids(folder.samples)
-    run.judged = read_judged(folder.path / "judged.json")
+    run.judged = read_judged(folder.path / JUDGED)
     return run
 
 
