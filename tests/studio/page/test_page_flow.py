@@ -99,15 +99,15 @@ def test_split_merge_and_undo(studio):
     assert studio.state()["regions"] == split["regions"]
 
 
-def test_edits_survive_later_strokes(studio):
+def test_edits_survive_later_strokes(demo_studio):
     """A split is repeated after a further stroke, with the same ids."""
-    studio.two_shapes()
-    studio.stroke([(0.05, 0.5), (0.28, 0.51), (0.52, 0.5)], tool="split")
-    studio.regions(4)
-    before = studio.region_at(0.28, 0.4)["id"], studio.region_at(0.28, 0.6)["id"]
-    studio.draw(circle(0.5, 0.15, 0.1))
-    studio.regions(5)
-    assert (studio.region_at(0.28, 0.4)["id"], studio.region_at(0.28, 0.6)["id"]) == before
+    demo_studio.two_shapes()
+    demo_studio.stroke([(0.05, 0.5), (0.28, 0.51), (0.52, 0.5)], tool="split")
+    demo_studio.regions(4)
+    before = demo_studio.region_at(0.28, 0.4)["id"], demo_studio.region_at(0.28, 0.6)["id"]
+    demo_studio.draw(circle(0.5, 0.15, 0.1))
+    demo_studio.regions(5)
+    assert (demo_studio.region_at(0.28, 0.4)["id"], demo_studio.region_at(0.28, 0.6)["id"]) == before
 
 
 def test_paint_and_delete(studio):
