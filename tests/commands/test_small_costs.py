@@ -14,6 +14,7 @@ from ragaf_exp.commands import region_survey
 from ragaf_exp.config import build as building
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.resources import CONF
 from ragaf_exp.runs import environment
 from ragaf_exp.sweep import snapshot
 
@@ -26,6 +27,11 @@ def test_the_smoke_preset_goes_with_any_data():
         assert cfg.data.root == "photos" and cfg.stage.coarse.steps == 12
     with pytest.raises(UserError, match=r"data\.train: unknown key"):
         compose_config(["+experiment=smoke", "data=folder", "data.train=3"])
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_a_preset_has_no_key_that_another_source_refuses(preset):
+    assert compose_config([f"+experiment={preset}", "data=folder", "data.root=photos"]).data.root == "photos"
 
 
 @pytest.mark.long

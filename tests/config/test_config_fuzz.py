@@ -1,14 +1,15 @@
 """Odd values of every key: refused in one line that names the key, or built; no traceback, no hang.
 
 A sample is tested each time (RAGAF_FUZZ=SEED for another). `make test ARGS='-m slow'` tests all of them, and trains with
-those that nothing refuses: most of an hour.
+those that nothing refuses, several keys in one run: most of an hour.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ SAMPLE = 120
 BUILT = 10  # of those that pass the check: so many are built, too
 TRAINED = ("seed", "loss", "optim", "task", "stage", "eval", "sampler", "diffusion", "fusion", "injection", "ragaf")
 LARGE = 100  # numbers beyond it are not trained with: they are steps, batches, widths
+TOGETHER = 8  # so many keys have an odd value in one run
 KEY = {folder: key for key, folder in NESTED.items()}
 
 
@@ -40,15 +42,15 @@ def small(tiny) -> dict:
     return OmegaConf.to_container(compose_config(tiny))
 
 
-def changed(small: dict, odd: Odd) -> DictConfig:
-    """The tiny config with the odd value, and with the option that has its key."""
+def changed(small: dict, *odds: Odd) -> DictConfig:
+    """The tiny config with odd values, and with the options that have their keys."""
     cfg = OmegaConf.create(small)
-    if odd.option:
+    for odd in odds:
         group, _, name = odd.option.partition("=")
-        option, key = OmegaConf.load(CONF / group / f"{name}.yaml"), KEY.get(group, group)
-        if option._target_ != small[key]["_target_"]:
+        option, key = OmegaConf.load(CONF / group / f"{name}.yaml") if group else None, KEY.get(group, group)
+        if option is not None and option._target_ != cfg[key]._target_:
             cfg[key] = {k: v for k, v in OmegaConf.to_container(option).items() if "${" not in str(v)}
-    OmegaConf.update(cfg, odd.key, odd.value, merge=False)
+        OmegaConf.update(cfg, odd.key, odd.value, merge=False)
     return cfg
 
 
@@ -80,6 +82,36 @@ def trained(cfg: DictConfig, folder: Path) -> None:
     run(cfg)
 
 
+def groups() -> list[tuple[tuple[str, str], ...]]:
+    """(option, key) of all fields, in groups of one option whose odd values are trained with together."""
+    by_option: dict[str, list[tuple[str, str]]] = {}
+    for option, key in fields():
+        by_option.setdefault(option, []).append((option, key))
+    return [tuple(keys[i : i + TOGETHER]) for keys in by_option.values() for i in range(0, len(keys), TOGETHER)]
+
+
+def is_trained(odd: Odd) -> bool:
+    """Whether a value that the check of the config accepts is trained with, rather than built."""
+    large = isinstance(odd.value, int | float) and odd.value > LARGE
+    return odd.key.split(".")[0] in TRAINED and not large
+
+
+def train_together(small: dict, odds: Sequence[Odd], folder: Path) -> None:
+    """A whole run with several odd values. Where it is refused or fails, each half is trained with by itself."""
+    folder.mkdir()
+    try:
+        line = refusal(lambda: trained(validate(changed(small, *odds)), folder))
+        failure = None
+    except Exception as error:
+        failure = AssertionError(f"{', '.join(map(str, odds))}: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+    if len(odds) > 1 and (failure or line):
+        for half in (0, 1):
+            train_together(small, odds[half * len(odds) // 2 : (half + 1) * len(odds) // 2], folder / f"half{half}")
+    if failure:
+        raise failure
+
+
 def test_every_number_has_a_lower_and_an_upper_bound_with_a_reason():
     without = [f"{option} {key}" for (option, key), kind in fields().items()
                if is_number(kind) and not isinstance(limit_of(kind), Range)]  # fmt: skip
@@ -97,15 +129,14 @@ def test_a_sample_of_odd_values_is_refused_or_built(small, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("option", "key"), fields())
-def test_all_odd_values_are_refused_or_trained_with(option, key, small, tmp_path):
-    for index, value in enumerate(odd_values(fields()[option, key])):
-        odd, folder = Odd(option, key, value), tmp_path / str(index)
-        if not checked(small, odd):
-            continue
-        large = isinstance(value, int | float) and value > LARGE
-        attempt(trained if key.split(".")[0] in TRAINED and not large else built, small, odd, folder)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("keys", groups(), ids=lambda keys: " ".join(keys[0]))
+def test_all_odd_values_are_refused_or_trained_with(keys, small, tmp_path):
+    taken = [[odd for value in odd_values(fields()[key]) if checked(small, odd := Odd(*key, value))] for key in keys]
+    for index, odd in enumerate(odd for odds in taken for odd in odds if not is_trained(odd)):
+        attempt(built, small, odd, tmp_path / f"built{index}")
+    for index, row in enumerate(zip_longest(*([odd for odd in odds if is_trained(odd)] for odds in taken))):
+        train_together(small, [odd for odd in row if odd], tmp_path / f"trained{index}")
 
 
 def checked(small: dict, odd: Odd) -> bool:
