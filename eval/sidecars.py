@@ -18,6 +18,7 @@ from ragaf_exp.core.types import Item, SceneObject
 from ragaf_exp.data.decode import read_labels
 from ragaf_exp.data.fit import resize_strokes
 from ragaf_exp.data.images import read_drawing
+from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.sources.metadata import numbered_records
 from ragaf_exp.data.sources.names import normal
 from ragaf_exp.data.sources.palette import OBJECT_COLOURS
@@ -36,12 +37,15 @@ class Caption:
 def read_captions(path: Path, skipped: list[str] | None = None) -> dict[str, Caption]:
     """Captions by key from a .csv or .jsonl file with file_name and text.
 
-    In .jsonl `phrases` may be a list, and `text_before` is the caption of the image before an edit. If `skipped` is
-    given, unusable rows are left out and the reasons appended to it. Raises UserError for an invalid file or row.
+    In .jsonl `phrases` may be a list, and `text_before` is the caption of the image before an edit. Texts are cut after
+    10,000 characters, with a warning. If `skipped` is given, unusable rows are left out and the reasons appended to it.
+    Raises UserError for an invalid file or row.
     """
     captions: dict[str, Caption] = {}
-    for number, record in numbered_records(path, ("file_name", "text"), skipped):
-        key, text = Path(normal(record["file_name"])).with_suffix("").as_posix(), record["text"]
+    records = list(numbered_records(path, ("file_name", "text"), skipped))
+    texts = shortened([record["text"] for _, record in records], path)
+    for (number, record), text in zip(records, texts, strict=True):
+        key = Path(normal(record["file_name"])).with_suffix("").as_posix()
         phrases, before = record.get("phrases") or [], record.get("text_before") or ""
         if not isinstance(phrases, list) or not all(isinstance(p, str) and p in text for p in phrases):
             raise UserError(f"{path}: row {number}: phrases must be a list of pieces of its text")

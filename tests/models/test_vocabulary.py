@@ -11,7 +11,9 @@ import torch
 from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from eval.sidecars import read_captions
 from ragaf_exp.data.lengths import LONGEST
+from ragaf_exp.data.sources.emoji import _read_entries
 from ragaf_exp.data.sources.metadata import read_rows
 from ragaf_exp.models.text.tiny import TinyText
 from ragaf_exp.models.text.vocabulary import MOST, NAMED, fitting, unknown_words
@@ -114,6 +116,24 @@ def test_captions_are_cut_at_10000_characters_with_one_warning(caplog, tmp_path)
         assert [len(text) for row in read_rows(tmp_path) for text in row.texts] == [5, LONGEST, LONGEST, LONGEST]
     (line,) = warnings(caplog)
     assert "2 of 4 captions" in line and "number 3" in line and "metadata.jsonl" in line
+
+
+def test_captions_of_an_evaluation_are_cut_too(caplog, tmp_path):
+    rows = [{"file_name": "0.png", "text": "a red circle " + "x" * 10**6, "phrases": ["a red circle"]},
+            {"file_name": "1.png", "text": "blue"}]  # fmt: skip
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with caplog.at_level(logging.WARNING):
+        assert [len(caption.text) for caption in read_captions(tmp_path / "captions.jsonl").values()] == [LONGEST, 4]
+    (line,) = warnings(caplog)
+    assert "1 of 2 captions" in line and "captions.jsonl" in line
+
+
+def test_names_of_emoji_are_cut_too(caplog, tmp_path):
+    entry = {"hexcode": "1F34E", "annotation": "apple " * 10**5, "group": "food-drink", "subgroups": "food-fruit"}
+    (tmp_path / "openmoji.json").write_text(json.dumps([entry]))
+    with caplog.at_level(logging.WARNING):
+        assert len(_read_entries(str(tmp_path))[0][1]) == LONGEST
+    assert "openmoji.json" in warnings(caplog)[0]
 
 
 def test_a_prompt_is_cut_too(caplog, tmp_path):

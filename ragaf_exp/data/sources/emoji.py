@@ -17,6 +17,7 @@ import numpy as np
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.images import read_rgba
+from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.listing import by_stem
 from ragaf_exp.data.sources.palette import OBJECT_LAB, OBJECT_NAMES, delta_e, from_lab, to_lab
 from ragaf_exp.data.sources.svg import read_svg
@@ -138,14 +139,15 @@ def read_catalogue(root: str, groups: Sequence[str] | None = None, form: Form = 
 
 
 def _read_entries(root: str) -> list[tuple[str, str, str, str]]:
-    """Read hexcode, annotation, group and subgroup of each emoji in openmoji.json. Raises UserError."""
+    """Read hexcode, annotation (cut when too long), group and subgroup of each emoji in openmoji.json. Raises UserError."""
     if not root:
         raise UserError(f"data.root: no folder is given; set data.root=DIR, the OpenMoji folder ({LAYOUT})")
     path = next((p for name in CATALOGUES if (p := Path(root) / name).is_file()), Path(root) / CATALOGUES[0])
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-        keys = ("hexcode", "annotation", "group")
-        return [(*(str(record[key]) for key in keys), str(record.get("subgroups", ""))) for record in records]
+        names = shortened([str(record["annotation"]) for record in records], path)
+        return [(str(record["hexcode"]), name, str(record["group"]), str(record.get("subgroups", "")))
+                for name, record in zip(names, records, strict=True)]  # fmt: skip
     except OSError:
         raise UserError(f"data.root={root}: no openmoji.json can be read there; {LAYOUT}") from None
     except (ValueError, TypeError, KeyError, AttributeError):

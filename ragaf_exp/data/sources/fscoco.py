@@ -17,6 +17,7 @@ from ragaf_exp.data.audit.findings import ERROR, NOTE, WARNING, Finding
 from ragaf_exp.data.decode import check_header
 from ragaf_exp.data.fit import fit_drawing, fit_image
 from ragaf_exp.data.images import read_image
+from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.listing import by_stem, folders_in
 from ragaf_exp.data.sources.coco_captions import coco_id, part_ids
 from ragaf_exp.data.sources.names import normal
@@ -145,7 +146,7 @@ def _listed(root: Path, user: str, vector: bool, by_user: bool, test: frozenset[
     for stem, name in images.items():
         drawing = f"{folder}/{user}/{drawings[stem]}" if stem in drawings else ""
         path = root / "text" / user / f"{stem}.txt"
-        texts = (" ".join(path.read_text("utf-8", "replace").split()),) if path.is_file() else ()
+        texts = tuple(shortened([" ".join(path.read_text("utf-8", "replace").split())], path)) if path.is_file() else ()
         problem = "" if drawing and texts else "it has no sketch" if texts else f"{path}: no such file"
         group = f"user {normal(user)}" if by_user else stem
         split = "test" if stem in test else ""
