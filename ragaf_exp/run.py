@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from ragaf_exp.config.command_line import explain, guarded
 from ragaf_exp.config.compose import AUTO, as_hydra_override, compose_config, with_choices
 from ragaf_exp.config.grammar import check_flags
+from ragaf_exp.config.hydra_versions import VERSION_BASE, is_study
 from ragaf_exp.config.paths import expanded as expanded_path
 from ragaf_exp.config.paths import unquoted
 from ragaf_exp.config.validate import validate
@@ -34,7 +35,7 @@ from ragaf_exp.experiments.start import start
 from ragaf_exp.runs.signals import Interrupted
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         member(cfg)
@@ -82,11 +83,14 @@ def command_line() -> None:
     main()
 
 
-MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
+STUDY = "hydra.mode=MULTIRUN"
+MULTIRUN = {"-m", "--multirun", STUDY}
 
 
 def expanded(overrides: list[str]) -> list[str]:
     """Replace +sweep=NAME by the overrides of that sweep's file; other given overrides win over them.
+
+    Presets that are studies are given their hydra.mode.
 
     Raises UserError if there is no such sweep.
     """
@@ -97,7 +101,9 @@ def expanded(overrides: list[str]) -> list[str]:
     keys = {o.partition("=")[0].lstrip("+") for o in given}
     of_sweeps = [o for name in names for o in read_sweep(name).all_overrides]
     swept = [o for o in of_sweeps if o.partition("=")[0].lstrip("+") not in keys]
-    return [*(["-m"] if names else []), *swept, *given]
+    presets = [o.partition("=")[2] for o in given if o.startswith("+experiment=")]
+    studies = not names and not MULTIRUN & set(given) and "hydra.mode" not in keys and any(map(is_study, presets))
+    return [*(["-m"] if names else []), *([STUDY] if studies else []), *swept, *given]
 
 
 def _restart_from_snapshot(overrides: list[str]) -> None:

@@ -6,7 +6,6 @@ import importlib
 import inspect
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.core.errors import UserError
@@ -40,10 +39,13 @@ def build(node: DictConfig, key: str, **wiring: Any) -> Any:
     Raises:
         UserError: The target is not allowed, or there is another `_target_` further down.
     """
-    parameters = inspect.signature(locate(node.get("_target_"), key).__init__).parameters
+    constructor = locate(node.get("_target_"), key)
+    parameters = inspect.signature(constructor.__init__).parameters
     for path in _nested_targets(node, key):
         raise UserError(f"{path}: no _target_ is resolved below a group's own")
-    return instantiate(node, _partial_=True, _convert_="all")(**{k: v for k, v in wiring.items() if k in parameters})
+    arguments = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    arguments.pop("_target_")
+    return constructor(**arguments, **{k: v for k, v in wiring.items() if k in parameters})
 
 
 def _nested_targets(node: DictConfig, key: str) -> list[str]:

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from ragaf_exp.config.hydra_versions import VERSION_BASE, register_resolver
 from ragaf_exp.config.moved import current, original
 from ragaf_exp.config.paths import quoted
 from ragaf_exp.config.plain import as_config, read_plain
@@ -20,7 +21,7 @@ from ragaf_exp.core.resources import CONF
 
 # our launcher presets have the names of their plugins' own schemas, which Hydra warns about
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema with the same name")
-OmegaConf.register_new_resolver("or_null", lambda value: value or None, replace=True)  # for conf/hydra/launcher
+register_resolver("or_null", lambda value: value or None)  # for conf/hydra/launcher
 AUTO = "memory=auto"
 LIMITS = ("budget", "enforce", "force", "shard")  # keys of group memory that do not affect results
 # keys that say where runs are stored and logged, which study they belong to and what they continue: no effect on results
@@ -35,7 +36,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
     hydra_overrides = [as_hydra_override(override) for override in with_choices(overrides)]
     if GlobalHydra.instance().is_initialized():  # inside a Hydra job
         return validate(compose("config", hydra_overrides))
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         return validate(compose("config", hydra_overrides))
 
 

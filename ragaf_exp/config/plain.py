@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader
+from omegaconf.errors import OmegaConfBaseException
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.safe_files import read_bounded
@@ -27,15 +28,24 @@ def read_plain(path: Path) -> dict[str, Any]:
     try:
         text = read_bounded(path, BYTES).decode()
         _check_events(text, path)
-        content = yaml.load(text, Loader=get_yaml_loader()) if text.strip() else None  # noqa: S506 - plain values only
+        content = _parsed(text)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path}: missing; is {path.parent} a run folder?") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}); restore it or train again") from error
-    if not isinstance(content, dict):
+    if not content:
         raise UserError(f"{path}: empty or not a mapping; restore it or train again")
     _check_values(content, path)
     return content
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Parse a mapping as OmegaConf reads numbers and double keys, with interpolations as text; {} for other content."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    except OSError:  # OmegaConf's error for a scalar
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _check_events(text: str, path: Path) -> None:

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.compose import config_hash
+from ragaf_exp.config.hydra_versions import VERSION_BASE
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
@@ -40,7 +41,7 @@ class Member:
 def compose_members(overrides: Iterable[str]) -> list[Member]:
     """Compose the distinct members that these overrides give. Raises UserError if they belong to more than one folder."""
     overrides = list(overrides)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         combined = combinations([*_preset(overrides), *overrides])
         swept = {key for key in combined[0] if len({member[key] for member in combined}) > 1 and _is_value(key)}
         composer = Composer(swept)

@@ -97,7 +97,7 @@ def is_trained(odd: Odd) -> bool:
 
 
 def train_together(small: dict, odds: Sequence[Odd], folder: Path) -> None:
-    """A whole run with several odd values. Where it is refused or fails, each half is trained with by itself."""
+    """A whole run with several odd values. Where it is refused or fails, each half is trained with separately."""
     folder.mkdir()
     try:
         line = refusal(lambda: trained(validate(changed(small, *odds)), folder))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ragaf_exp.config.compose import compose_config, config_hash
+from ragaf_exp.config.hydra_versions import VERSION_BASE
 from ragaf_exp.config.validate import validate
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.plan import auto, available
@@ -97,7 +98,7 @@ def test_sweeps_and_several_processes_must_name_a_profile(refused, tiny, monkeyp
 
     from ragaf_exp.core.resources import CONF
 
-    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(UserError, match="name a profile"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE), pytest.raises(UserError, match="name a profile"):
         validate(compose("config", [AUTO]))  # as a sweep's members are composed, on whatever machine
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused(command_line, *tiny, AUTO, f"runs={tmp_path}", says=("each of several processes",))

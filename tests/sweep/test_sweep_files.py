@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ragaf_exp.config.compose import compose_config
+from ragaf_exp.config.hydra_versions import VERSION_BASE
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.resources import CONF
@@ -82,7 +83,7 @@ def test_a_named_sweep_on_hydras_command_line():
 def test_launchers_take_what_the_cluster_group_says(name):
     pytest.importorskip(f"hydra_plugins.hydra_{name.partition('_')[0]}_launcher")
     words = [f"hydra/launcher={name}", "++cluster.partition=gpu", "++cluster.minutes=77"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         cfg = compose("config", words, return_hydra_config=True)
     launcher = cfg.hydra.launcher
     if name != "joblib":

@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from ragaf_exp.config.compose import CONF, compose_config
+from ragaf_exp.config.hydra_versions import VERSION_BASE
 from ragaf_exp.config.schema import Cluster
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.runs import slurm as this_job
@@ -204,7 +205,7 @@ def test_no_memory_is_requested_where_memory_gb_is_0():
 @pytest.mark.parametrize("name", ["submitit_local", "submitit_slurm"])
 def test_nor_by_the_launchers_of_submitit(name):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         configs = [compose("config", [f"hydra/launcher={name}", f"++cluster.memory_gb={size}"], return_hydra_config=True)
                    for size in (0, 7)]  # fmt: skip
     assert [cfg.hydra.launcher.mem_gb for cfg in configs] == [None, 7]
