@@ -103,6 +103,8 @@ def check_value(kind: Any, value: Any, key: str) -> None:
         return
     if plain(kind) in (int, float, str) and not isinstance(value, int | float | str):  # OmegaConf lets [[1]] pass
         raise UserError(f"{key}={value}: must be of type {plain(kind).__name__}")
+    if isinstance(value, str) and "\0" in value:  # no file may have such a name
+        raise UserError(f"{key}: holds a NUL character; remove it")
     inner = plain(kind)
     if dataclasses.is_dataclass(inner):
         check(inner, value, key)

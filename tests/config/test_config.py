@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,16 @@ def test_a_wrong_key_or_type_is_one_line_with_the_known_ones(override, says):
         compose_config([override])
     line = str(refusal.value)
     assert "\n" not in line and all(text in line for text in says), line
+
+
+@pytest.mark.parametrize("override", ["name=a\0b", "data=folder data.root=photos data.text_column=a\0b", "eval.resize=\0"])
+def test_a_nul_character_is_refused(override, small):
+    *options, last = override.split()
+    key, _, value = last.partition("=")
+    cfg = compose_config([*options]) if options else OmegaConf.create(small)
+    OmegaConf.update(cfg, key, value)
+    with pytest.raises(UserError, match=f"{re.escape(key)}: holds a NUL character; remove it"):
+        validate(cfg)
 
 
 def test_keys_that_no_yaml_states_can_be_set():

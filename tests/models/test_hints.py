@@ -169,3 +169,8 @@ def test_stable_diffusions_controlnet_by_its_numbers():
     with torch.device("meta"):
         net = ControlNetHint(StableUNet(4, 768, weights="none"), 64, 8).net
     assert sum(p.numel() for p in net.parameters()) == 361_279_120, "361 M, as the published one's"
+
+
+def test_more_heads_than_channels_are_refused():
+    with pytest.raises(UserError, match=r"backbone\.heads=128: must be at most the attention layers' channels, \[64\]"):
+        TinyUNet(4, WIDTH, 8, widths=[32, 64], heads=128, head_width=0)

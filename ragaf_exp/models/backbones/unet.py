@@ -90,6 +90,8 @@ class TinyUNet(UNetBackbone):
         if any(w % 32 or w < 32 for w in widths):
             raise UserError(f"backbone.widths={list(widths)}: each must be a multiple of 32 (group normalisation)")
         at_least("backbone", 1, layers=layers, heads=heads)
+        if heads > min(widths[1:]):
+            raise UserError(f"backbone.heads={heads}: must be at most the attention layers' channels, {list(widths[1:])}")
         at_least("backbone", 0, head_width=head_width)
         if head_width and channels != 3 * patch**2:
             raise UserError(f"backbone.head_width={head_width}: the head works on pixels, and this codec's latents have "
