@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
 from matplotlib.transforms import ScaledTranslation
 
 from ragaf_exp.viz.fonts import lettering
@@ -41,36 +44,74 @@ def attention_figure(
     Raises:
         ValueError: If the number of words differs from T.
     """
-    count, width = attention.shape
+    return next(attention_frames(words, [(title, attention)], overlay, labels, top))
+
+
+def attention_frames(
+    words: Sequence[str],
+    frames: Sequence[tuple[str, np.ndarray]],
+    overlay: np.ndarray,
+    labels: np.ndarray | None = None,
+    top: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Draw `attention_figure` for several attentions of one image. The layout, the slowest part, is that of the first.
+
+    Args:
+        words: The T words of the caption, with sub-tokens merged.
+        frames: Title and attention (N,T) of each, in [0,1].
+        overlay: As for `attention_figure`.
+        labels: As for `attention_figure`.
+        top: The attention at which the colour scale ends, by default the largest value of all.
+
+    Yields:
+        (h,w,3) uint8 images.
+
+    Raises:
+        ValueError: If the number of words differs from T.
+    """
+    count, width = frames[0][1].shape
     if len(words) != width:
-        raise ValueError(f"{len(words)} words for attention {attention.shape}: merge sub-tokens first")
+        raise ValueError(f"{len(words)} words for attention {(count, width)}: merge sub-tokens first")
     inches = (3.2 + max(2.4, min(0.42, 9.5 / max(width, 1)) * width), max(3.3, 0.27 * count + 1.3))
     figure = Figure(figsize=inches, dpi=110, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    shares = [3.0, inches[0] - 3.0]
-    picture, chart = figure.subplots(1, 2, width_ratios=shares)
+    canvas = FigureCanvasAgg(figure)
+    picture, chart = figure.subplots(1, 2, width_ratios=[3.0, inches[0] - 3.0])
     picture.imshow(overlay, interpolation="nearest")
     picture.set_axis_off()
-    if title:
-        path, title = lettering(title)
-        lines = textwrap.wrap(title, int(inches[0] * 13))
-        figure.suptitle("\n".join(lines), font=FontProperties(fname=path, size=10), parse_math=False)
-    if count and width:
-        _heatmap(chart, words, attention, None if labels is None else _swatches(overlay, labels, count), top)
-    else:
-        chart.set_axis_off()
-        chart.text(0.5, 0.5, "no regions" if width else "empty caption", ha="center", color="grey")
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    top = max(max(float(attention.max(initial=0.0)) for _, attention in frames) if top is None else top, 1e-6)
+    swatches = None if labels is None else _swatches(overlay, labels, count)
+    heat = _heatmap(chart, words, count, swatches, top) if count and width else _no_heatmap(chart, width)
+    line = None
+    for title, attention in frames:
+        line = _titled(figure, line, title, int(inches[0] * 13))
+        values = _set_values(chart, heat, attention, top) if heat is not None else []
+        canvas.draw()
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        figure.set_layout_engine("none")
+        for value in values:
+            value.remove()
 
 
-def _heatmap(
-    chart, words: Sequence[str], attention: np.ndarray, swatches: np.ndarray | None, top: float | None
-) -> None:  # fmt: skip
-    """Heat map with regions as rows and words as columns; the colour scale ends at `top`, by default the largest value."""
-    count, width = attention.shape
-    top = max(float(attention.max()) if top is None else top, 1e-6)
-    chart.imshow(attention, cmap="Blues", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
+def _titled(figure: Figure, shown: Text | None, title: str, width: int) -> Text | None:
+    """Write the line above a figure, wrapped at `width` characters, over the one that is shown; None without a title."""
+    path, title = lettering(title)
+    text = "\n".join(textwrap.wrap(title, width))
+    if shown is not None:
+        shown.set_text(text)
+        return shown
+    return figure.suptitle(text, font=FontProperties(fname=path, size=10), parse_math=False) if text else None
+
+
+def _no_heatmap(chart: Axes, width: int) -> None:
+    chart.set_axis_off()
+    chart.text(0.5, 0.5, "no regions" if width else "empty caption", ha="center", color="grey")
+
+
+def _heatmap(chart: Axes, words: Sequence[str], count: int, swatches: np.ndarray | None, top: float) -> AxesImage:
+    """Lay out a heat map with `count` regions as rows and words as columns; the colour scale ends at `top`."""
+    width = len(words)
+    empty = np.zeros((count, width))
+    heat = chart.imshow(empty, cmap="Blues", vmin=0.0, vmax=top, aspect="auto", interpolation="nearest")
     slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor", "parse_math": False}
     path, printable = lettering("\n".join(word.replace("\n", " ") for word in words))
     chart.set_xticks(range(width), printable.split("\n"), font=FontProperties(fname=path, size=8), **slanted)
@@ -83,18 +124,25 @@ def _heatmap(
     chart.grid(which="minor", color="white", linewidth=1)
     chart.tick_params(which="minor", length=0)
     chart.spines[:].set_visible(False)
-    for row, column in zip(*np.nonzero(attention >= max(0.15, 0.3 * top)), strict=True):
-        share = attention[row, column]
-        chart.text(
-            column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6.5,
-            color="white" if share > 0.6 * top else "#20242c",
-        )  # fmt: skip
     if swatches is not None:
         left_of_axis = chart.get_yaxis_transform() + ScaledTranslation(-8 / 72, 0, chart.figure.dpi_scale_trans)
         chart.scatter(
             np.zeros(count), np.arange(count), 45, swatches / 255.0, marker="s", transform=left_of_axis,
             clip_on=False, edgecolors="#888888", linewidths=0.5,
         )  # fmt: skip
+    return heat
+
+
+def _set_values(chart: Axes, heat: AxesImage, attention: np.ndarray, top: float) -> list[Text]:
+    """Show an attention (N,T) in a heat map; returns the numbers in its larger cells."""
+    heat.set_data(attention)
+    return [
+        chart.text(
+            column, row, f"{100 * attention[row, column]:.0f}", ha="center", va="center", fontsize=6.5,
+            color="white" if attention[row, column] > 0.6 * top else "#20242c",
+        )
+        for row, column in zip(*np.nonzero(attention >= max(0.15, 0.3 * top)), strict=True)
+    ]  # fmt: skip
 
 
 def _swatches(overlay: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

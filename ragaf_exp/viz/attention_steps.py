@@ -18,7 +18,7 @@ from ragaf_exp.inference.attention_recorder import AttentionFrame
 from ragaf_exp.inference.pipeline import to_uint8
 from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.text.tiny import TinyText
-from ragaf_exp.viz.attention import attention_figure
+from ragaf_exp.viz.attention import attention_frames
 from ragaf_exp.viz.grids import PAPER, captioned, grid
 from ragaf_exp.viz.panels import by_word, save_png
 from ragaf_exp.viz.regions import region_overlay
@@ -113,12 +113,11 @@ def animation(example: Example, words: Sequence[str], steps: Sequence[AttentionS
     """
     shown, overlay = select_words(words, steps), region_overlay(example.sketch, example.regions, example.graph)
     top = max(float(s.regions.max(initial=0.0)) for s in steps)
+    chosen = subsample(steps, FRAMES)
+    regions = [(f"timestep {step.t}: {example.item.caption}", step.regions) for step in chosen]
     frames = []
-    for step in subsample(steps, FRAMES):
+    for step, below in zip(chosen, attention_frames(words, regions, overlay, example.regions.labels, top), strict=True):
         above = grid([_cells(step, shown, _peaks(steps))], ["image so far", *(words[i] for i in shown)], cell=CELL)
-        below = attention_figure(
-            words, step.regions, overlay, example.regions.labels, f"timestep {step.t}: {example.item.caption}", top
-        )
         frames.append(_stacked(above, below))
     return frames
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from ragaf_exp.viz.attention import attention_figure
+from ragaf_exp.viz.attention import attention_figure, attention_frames
 from ragaf_exp.viz.grids import comparison, grid
 
 RED = np.full((16, 16, 3), (255, 0, 0), np.uint8)
@@ -55,3 +55,13 @@ def test_words_must_fit_the_attention():
 def test_pyplot_stays_out():
     code = "import sys, ragaf_exp.viz.grids; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_frames_of_an_animation_are_the_figures_of_each_attention():
+    rng, words = np.random.default_rng(0), ["red", "circle", "left", "of", "blue"]
+    overlay, labels = rng.integers(0, 256, (96, 96, 3), np.uint8), rng.integers(-1, 4, (48, 48))
+    frames = [(f"timestep {t}: a caption", rng.dirichlet(np.full(len(words), 0.5), 4)) for t in (999, 500, 1)]
+    drawn = list(attention_frames(words, frames, overlay, labels, top=0.9))
+    assert all(np.array_equal(image, attention_figure(words, attention, overlay, labels, title, 0.9))
+               for image, (title, attention) in zip(drawn, frames, strict=True))  # fmt: skip
+    assert not np.array_equal(drawn[0], drawn[1])
