@@ -11,6 +11,8 @@ from typing import Any
 
 from ragaf_exp.core.errors import UserError
 
+SHOWN = 200  # characters of a refused value
+
 
 @dataclass(frozen=True)
 class Range:
@@ -43,7 +45,7 @@ class OneOf:
     def check(self, key: str, value: str) -> None:
         """Raise UserError unless the value is one of the names."""
         if value not in self.names:
-            raise UserError(f"{key}={value}: must be one of {', '.join(self.names)}")
+            raise UserError(f"{key}={_start(value)}: must be one of {', '.join(self.names)}")
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,15 @@ class Length:
         """Raise UserError unless the list has an allowed length, and distinct values where required."""
         if not self.low <= len(value) <= self.high:
             count = f"{self.low}" if self.low == self.high else f"{self.low} to {self.high}"
-            raise UserError(f"{key}={list(value)}: must hold {count} values, as {self.example}")
+            raise UserError(f"{key}={_start(list(value))}: must hold {count} values, as {self.example}")
         if self.distinct and len(set(value)) < len(value):
-            raise UserError(f"{key}={list(value)}: holds a value twice; take {self.example}")
+            raise UserError(f"{key}={_start(list(value))}: holds a value twice; take {self.example}")
+
+
+def _start(value: object) -> str:
+    """Return the start of a value that may be long, for messages."""
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _number(value: float) -> str:
@@ -102,7 +110,7 @@ def check_value(kind: Any, value: Any, key: str) -> None:
     if value is None:
         return
     if plain(kind) in (int, float, str) and not isinstance(value, int | float | str):  # OmegaConf lets [[1]] pass
-        raise UserError(f"{key}={value}: must be of type {plain(kind).__name__}")
+        raise UserError(f"{key}={_start(value)}: must be of type {plain(kind).__name__}")
     if isinstance(value, str) and "\0" in value:  # no file may have such a name
         raise UserError(f"{key}: holds a NUL character; remove it")
     inner = plain(kind)

@@ -229,6 +229,15 @@ def test_a_nul_character_is_refused(override, small):
         validate(cfg)
 
 
+@pytest.mark.parametrize(("key", "value"), [("eval.lpips_net", "x" * 10_000), ("data.kinds", ["x" * 3_000] * 100)])
+def test_a_long_value_is_shortened_in_its_refusal(key, value):
+    cfg = compose_config(["data=relations"])
+    OmegaConf.update(cfg, key, value)
+    with pytest.raises(UserError, match=rf"{re.escape(key)}=.*x\.\.\.") as refusal:
+        validate(cfg)
+    assert len(str(refusal.value)) < 1_000
+
+
 def test_keys_that_no_yaml_states_can_be_set():
     cfg = compose_config(["stage.coarse.steps=7", "optim.final_lr=0.5", "text.vocabulary=99", "+eval.bootstrap=12"])
     assert (cfg.stage.coarse.steps, cfg.optim.final_lr, cfg.text.vocabulary, cfg.eval.bootstrap) == (7, 0.5, 99, 12)
