@@ -11,6 +11,7 @@ ADDED: dict[str, dict[str, Any]] = {  # group -> key -> default
     "sampler": {"norm_patch": 0},
     "ragaf": {"edges": "all"},
     "backbone": {"attention": "full", "window": 4},
+    "hint": {"layers": 0, "single_layers": 0},
     "eval": {"prompted_items": 64},
 }
 
