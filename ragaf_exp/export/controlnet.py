@@ -19,7 +19,7 @@ from ragaf_exp.export.networks import (
     write_network,
     write_preview,
 )
-from ragaf_exp.export.trained import Trained
+from ragaf_exp.export.trained import Trained, TrainedStage
 from ragaf_exp.models.backbones.pretrained_transformer import PretrainedTransformer
 from ragaf_exp.models.control.controlnet import ControlNetHint
 from ragaf_exp.models.loading import ldm
@@ -55,15 +55,17 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
     check = partial(_check_folder, kind=type(network), tensors=tensors, half=options.half)
     if of_transformer:
         return [Entry(KIND, FOLDER, f"{NOTE}; {type(network).__name__} of diffusers", check)]
+    return [Entry(KIND, FOLDER, f"{NOTE}; diffusers, InvokeAI", check), _write_file(trained, stage, tensors, out, options)]
+
+
+def _write_file(trained: Trained, stage: TrainedStage, tensors: Tensors, out: Path, options: Options) -> Entry:
+    """Write a UNet's ControlNet in the original layout, and its preview."""
     file = f"control_{trained.name}.safetensors"
     names = ldm.controlnet_names(tensors.keys())
     original = {f"{ldm.CONTROLNET}{names[name]}": tensor for name, tensor in tensors.items()}
     write_tensors(out / file, original, modelspec(trained, stage, "controlnet", CONVENTION), options.half)
     write_preview(trained, out / file)
-    return [
-        Entry(KIND, FOLDER, f"{NOTE}; diffusers, InvokeAI", check),
-        Entry(KIND, file, f"{NOTE}; ComfyUI, A1111, Forge", partial(_check_file, tensors=tensors, half=options.half)),
-    ]
+    return Entry(KIND, file, f"{NOTE}; ComfyUI, A1111, Forge", partial(_check_file, tensors=tensors, half=options.half))
 
 
 def _check_folder(path: Path, kind: Any, tensors: Tensors, half: bool) -> str:

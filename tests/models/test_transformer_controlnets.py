@@ -29,7 +29,7 @@ PIPELINES: dict[str, Any] = {
     "flux": FluxControlNetPipeline, "sd3": StableDiffusion3ControlNetPipeline, "qwen_image": QwenImageControlNetPipeline,
     "z_image": ZImageControlNetPipeline,
 }  # fmt: skip
-CONTROL = "hint=controlnet"
+CONTROL, TWO_STEPS = "hint=controlnet", ["sampler.steps=2", "sampler.scheduler=euler"]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_forms_of_the_controlnet_of_sd3(form, tiny, folders, tmp_path, monkeypat
              "caption_projection_dim", "pos_embed_max_size", "sample_size")  # fmt: skip
     settings = {name: transformer.config[name] for name in names} | {"num_layers": 2} | SD3_FORMS[form]
     opened(SD3ControlNetModel(**settings)).save_pretrained(tmp_path / "control")
-    more = [CONTROL, f"hint.source={tmp_path / 'control'}", "sampler.guidance=2", "sampler.steps=2", "sampler.scheduler=euler"]
+    more = [CONTROL, f"hint.source={tmp_path / 'control'}", "sampler.guidance=2", *TWO_STEPS]
     parts, model, batch = built(config(tiny, "sd3", folders["sd3"], tmp_path, *more), COARSE, tmp_path)
     noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(2))
     ours = (parts.codec.decode(parts.sampler.sample(model, batch, noise)[0]) + 1) / 2
@@ -146,7 +146,7 @@ def test_a_controlnet_of_z_image_with_channels_for_inpainting(tiny, folders, tmp
         add_control_noise_refiner="control_noise_refiner", **shared,
     ))  # fmt: skip
     net.save_pretrained(tmp_path / "control")
-    more = [CONTROL, f"hint.source={tmp_path / 'control'}", "sampler.guidance=1", "sampler.steps=2", "sampler.scheduler=euler"]
+    more = [CONTROL, f"hint.source={tmp_path / 'control'}", "sampler.guidance=1", *TWO_STEPS]
     parts, model, batch = built(config(tiny, "z_image", folders["z_image"], tmp_path, *more), COARSE, tmp_path)
     noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(2))
     ours = (parts.codec.decode(parts.sampler.sample(model, batch, noise)[0]) + 1) / 2
