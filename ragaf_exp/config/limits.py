@@ -63,6 +63,7 @@ Width = Annotated[int, Range(1, 8_192, "channels; the largest language models ha
 Channels = Annotated[int, Range(0, 1_024, "channels at full resolution; 0 leaves the layer out")]
 UNetWidth = Annotated[int, Range(32, 8_192, "channels; groups of 32 are normalised, and Stable Diffusion XL has 1280")]
 Layers = Annotated[int, Range(1, 96, "deeper networks do not train without changes")]
+SwappedBlocks = Annotated[int, Range(0, 96, "more than any backbone has; 0 leaves all on the device")]
 CopiedLayers = Annotated[int, Range(0, 96, "deeper networks do not train without changes; 0 copies a quarter")]
 Blocks = Annotated[int, Range(1, 16, "residual blocks per resolution; Stable Diffusion has 2")]
 Heads = Annotated[int, Range(1, 128, "heads of an attention layer; each needs channels")]

@@ -18,6 +18,7 @@ from ragaf_exp.models.stored import FLOAT32
 
 if TYPE_CHECKING:
     from ragaf_exp.models.backbones.controlnets.base import Control
+    from ragaf_exp.models.swapping import SwappedBlocks
 
 NO_MODULATIONS: Mapping[str, Modulation] = {}
 
@@ -36,6 +37,7 @@ class Backbone(PretrainedModule, ABC):
         base: Storage of its frozen linear layers.
         control: The ControlNet that hint=controlnet trains; None if diffusers has none.
         schedule: Settings of the diffusion process that the network was pretrained with; None if there are none.
+        swapped: The blocks whose weights are in main memory until their turn; None = none.
         cross_layers: Number of layers with image-to-text attention.
         attention_layers: Kind of attention (all, self, cross) -> substrings of the parameter names of these layers.
         projections: Suffixes of the names of the linear layers, within attention layers, that LoRA adapts.
@@ -51,6 +53,7 @@ class Backbone(PretrainedModule, ABC):
     base: str = FLOAT32
     control: ClassVar[type[Control] | None] = None
     schedule: dict[str, Any] | None = None
+    swapped: SwappedBlocks | None = None
     cross_layers: int
     attention_layers: ClassVar[Mapping[str, tuple[str, ...]]]
     projections: ClassVar[tuple[str, ...]]
