@@ -83,12 +83,14 @@ class SwappedBlocks:
         """Start to copy a block's weights to the device."""
         if i in self.home:
             return
-        self.home[i] = [parameter.data for parameter in self.weights[i]]
-        with _aside(device) as stream:
-            for parameter in self.weights[i]:
-                parameter.data = _copied(parameter.data, device)
+        homes = [_pinned(parameter.data, device) for parameter in self.weights[i]]
+        with _aside(device) as stream:  # if memory runs out here, nothing has changed
+            copies = [torch.empty_like(home, device=device).copy_(home, non_blocking=True) for home in homes]
             if stream is not None:
                 self.arrived[i] = stream.record_event()
+        self.home[i] = homes
+        for parameter, copy in zip(self.weights[i], copies, strict=True):
+            parameter.data = copy
 
     def _wait(self, i: int) -> None:
         """Let the device's current stream wait for the copies of a block."""
@@ -154,11 +156,9 @@ def _apply_to_others(
     return nn.Module._apply(block, lambda x: x if id(x) in held else function(x), recurse)
 
 
-def _copied(home: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda" and not home.is_pinned():  # pinned in place: models may share it
-        storage = home.untyped_storage()
-        torch.cuda.cudart().cudaHostRegister(storage.data_ptr(), storage.nbytes(), 0)  # where refused, copies wait
-    return torch.empty_like(home, device=device).copy_(home, non_blocking=True)
+def _pinned(home: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor in main memory from which copies to the device overlap with its work."""
+    return home.pin_memory() if device.type == "cuda" and not home.is_pinned() else home
 
 
 @contextmanager

@@ -105,6 +105,25 @@ def test_a_move_of_the_model_leaves_the_blocks_in_main_memory(tiny, folders, tmp
     assert others == {"meta"}, "adapters and all other blocks have moved"
 
 
+def test_a_copy_for_which_memory_runs_out_changes_nothing(tiny, folders, tmp_path, monkeypatch):
+    cfg = config(tiny, "flux", folders["flux"], tmp_path, *TUNED["lora"], SAVER, SWAP)
+    _, model, _ = built(cfg, COARSE, tmp_path)
+    swap, homes = model.backbone.swapped, [p.data for p in swapped_weights(model)]
+    made, empty_like = [], torch.empty_like
+
+    def limited(*args, **settings):
+        made.append(empty_like(*args, **settings))
+        if len(made) == 3:
+            raise torch.OutOfMemoryError("no room")
+        return made[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(torch, "empty_like", limited)
+        swap.run(0, lambda x: x, torch.zeros(1))
+    assert same(swapped_weights(model), homes) and not swap.home
+    assert swap.run(0, lambda x: x, torch.zeros(1)).shape == (1,) and sorted(swap.home) == [0, 1]
+
+
 @pytest.mark.parametrize("phase", [COARSE, VALIDATION, SAMPLING])
 def test_a_plan_saves_the_blocks_but_for_two(phase, tiny, folders, tmp_path):
     peaks, size = [], 0
