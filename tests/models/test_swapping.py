@@ -124,6 +124,7 @@ def test_a_copy_for_which_memory_runs_out_changes_nothing(tiny, folders, tmp_pat
     assert swap.run(0, lambda x: x, torch.zeros(1)).shape == (1,) and sorted(swap.home) == [0, 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phase", [COARSE, VALIDATION, SAMPLING])
 def test_a_plan_saves_the_blocks_but_for_two(phase, tiny, folders, tmp_path):
     peaks, size = [], 0
@@ -136,6 +137,7 @@ def test_a_plan_saves_the_blocks_but_for_two(phase, tiny, folders, tmp_path):
     assert peaks[0] - peaks[1] == pytest.approx(size, rel=0.1), "resident ones count as activations"
 
 
+@pytest.mark.long
 def test_the_whole_peak_of_a_plan_shrinks_by_all_but_two_blocks_at_most(tiny, folders, tmp_path):
     more = [*TUNED["lora"], SAVER, "stage=coarse", "stage.batch=1"]
     cfgs = [config(tiny, "flux", folders["flux"], tmp_path, *more, f"memory.swap={n}") for n in (0, 4)]

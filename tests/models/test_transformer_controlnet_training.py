@@ -56,6 +56,7 @@ def test_a_step_changes_the_controlnet_alone(family, tiny, folders, tmp_path):
 LAST_TEXT = {"sd3": "transformer_blocks.0.", "qwen_image": "transformer_blocks.0."}  # the text's update in the last block
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_first_loss_is_that_without_a_sketch_to_the_bit_and_falls(family, tiny, folders, tmp_path):
     more = ["optim.warmup=0", "stage.coarse.steps=30", "stage.coarse.lr=0.003", "memory.tune=frozen"]
@@ -149,6 +150,7 @@ def weights_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for path in newest for p in path.glob("*.safetensors")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_plan_counts_the_copied_blocks(family, tiny, folders, tmp_path):
     peaks, sizes = [], []
