@@ -35,7 +35,8 @@ def overrides(tiny: list[str], family: str, folder: Path, runs: Path, *more: str
     words: dict[str, str] = {}  # the last value of each key
     for word in [*mine, *given, *more]:
         words[word.partition("=")[0]] = word
-    for option, key in {"text=tiny": "text.max_tokens", "hint=tokens": "hint.width"}.items():
+    dropped = {"text=tiny": "text.max_tokens", "hint=tokens": "hint.width", "hint=controlnet": "hint.width"}
+    for option, key in dropped.items():
         if option in more:
             del words[key]
     return list(words.values())

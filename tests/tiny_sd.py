@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel
+
+from ragaf_exp.models.codecs.autoencoder import Taesd
+from ragaf_exp.models.control.controlnet import ControlNetHint
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = """a red blue green yellow purple cyan pink orange lavender circle star square cross moon heart triangle ring
@@ -91,3 +95,9 @@ def save_taesd(folder: Path, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         AutoencoderTiny().save_pretrained(folder)
     return folder
+
+
+def controlnet(backbone: Any, *args: Any, **options: Any) -> ControlNetHint:
+    """hint=controlnet for latents of 4 channels. args: side, downscale and perhaps the source."""
+    side, downscale, *source = args
+    return ControlNetHint(backbone, side, downscale, Taesd(weights="none"), *source, **options)

@@ -17,6 +17,7 @@ from ragaf_exp.models.inputs import BoundInputs
 from ragaf_exp.models.loading.tuning import LORA, add_lora, map_lora_name, set_trainable
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.regions.targets import target_sizes
+from ragaf_exp.models.swapping import swap_blocks
 
 
 def unit_of(cfg: DictConfig, model: Model) -> int:
@@ -55,6 +56,7 @@ def make_model(parts: Parts, stage: str) -> Model:
     inputs = BoundInputs(parts.task, codec, side)
     torch.manual_seed(derive(cfg.seed, "init", "lora"))
     add_lora(backbone, stage, memory_of(cfg))
+    swap_blocks(backbone, memory_of(cfg))
     further = {"inputs": inputs, "downscale": codec.downscale, "crop_input": bool(cfg.data.get("crop_input"))}
     if not kind.has_region_path:
         return Model(*common, **further)

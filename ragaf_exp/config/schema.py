@@ -118,6 +118,7 @@ class Memory:
     ema: EmaDevice = "device"  # where the averaged weights are stored; off: none
     channels_last: bool = False  # memory format of images: faster kernels on many devices
     offload: bool = False  # keep networks that no training step uses in main memory, except for validation
+    swap: limits.SwappedBlocks = 0  # last blocks of the backbone whose frozen weights are in main memory until their turn
     compile: bool = False  # torch.compile for the denoiser's blocks
     shard: bool = False  # shard trained parameters over processes (FSDP2); with tune=full only
     features: Features = "none"  # encoder outputs computed before training and cached on disk; all: text too

@@ -50,8 +50,10 @@ def _run(trained: Trained, entries: Sequence[Entry]) -> list[Example]:
 
 
 def _controlnet(trained: Trained, entries: Sequence[Entry]) -> list[Example]:
-    code = f'from diffusers import ControlNetModel\n\ncontrolnet = ControlNetModel.from_pretrained("{controlnet.FOLDER}")'
-    return [("The ControlNet in diffusers; other UIs take the single file", "python", code)]
+    kind = type(next(iter(trained.stages.values())).model.hint.net).__name__
+    code = f'from diffusers import {kind}\n\ncontrolnet = {kind}.from_pretrained("{controlnet.FOLDER}")'
+    more = "; other UIs take the single file" if len(entries) > 1 else ""
+    return [(f"The ControlNet in diffusers{more}", "python", code)]
 
 
 def _adapter(trained: Trained, entries: Sequence[Entry]) -> list[Example]:

@@ -55,6 +55,13 @@ class Text:
         attended = None if self.attended is None else self.attended[:, :length]
         return Text(self.tokens[:, :length], self.mask[:, :length], attended, self.pooled, self.image)
 
+    def after_image(self) -> tuple[Tensor, Tensor]:
+        """Return the tokens (B,M+T,D) of the edited image, if there are any, and of the caption, and their mask (B,M+T)."""
+        if self.image is None:
+            return self.tokens, self.mask
+        shown = torch.ones(self.image.shape[:2], dtype=torch.bool, device=self.mask.device)
+        return torch.cat([self.image.to(self.tokens.dtype), self.tokens], dim=1), torch.cat([shown, self.mask], dim=1)
+
     def each(self, change: Callable[[Tensor], Tensor]) -> Text:
         """Apply a function to every tensor."""
         further = (None if x is None else change(x) for x in (self.attended, self.pooled, self.image))

@@ -91,8 +91,12 @@ def outline_map(outline: Tensor, masks: Tensor) -> Tensor:
 
 
 def scaled(residuals: dict[str, Tensor], outline: Tensor | None) -> dict[str, Tensor]:
-    """Multiply the sketch's residuals (B,C,h,w) by the map of `outline_map`, (B,1,H,W); None leaves them unchanged."""
+    """Multiply the sketch's residuals by the map of `outline_map`, (B,1,H,W); None leaves them unchanged.
+
+    Residuals of the image are maps (B,C,h,w). Those of tokens outside of it, (B,L,C), have no factor.
+    """
     if outline is None:
         return residuals
-    pooled = {point: F.adaptive_avg_pool2d(outline, (x.shape[2], x.shape[3])) for point, x in residuals.items()}
-    return {point: x * pooled[point].to(x.dtype) for point, x in residuals.items()}
+    maps = {point: x for point, x in residuals.items() if x.ndim == 4}
+    pooled = {point: F.adaptive_avg_pool2d(outline, (x.shape[2], x.shape[3])) for point, x in maps.items()}
+    return residuals | {point: x * pooled[point].to(x.dtype) for point, x in maps.items()}

@@ -44,6 +44,13 @@ class StoredLinear(nn.Linear):
         out = _Product.apply(x.to(dtype), self.weight, self._restored)
         return out if self.bias is None else out + self.bias.to(out.dtype)
 
+    def plain_weight(self) -> Tensor:
+        """Return the weight (out,in) in float32, on the layer's device."""
+        if self.base != NF4 or self.weight.is_meta or self.scale is None:
+            return self._restored(self.weight, torch.float32)
+        shape = (self.out_features, self.in_features)  # the kernels for nf4 are CUDA's
+        return _from_nf4(self.weight.cuda(), self.scale.cuda(), shape, torch.float32).to(self.weight.device)
+
     def _restored(self, data: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the weight (out,in) in a dtype."""
         return RESTORE[self.base](data, self.scale, (self.out_features, self.in_features), dtype)

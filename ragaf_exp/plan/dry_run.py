@@ -18,6 +18,7 @@ from ragaf_exp.config.stages import LAST, STAGES
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.inputs import ALL
 from ragaf_exp.models.model import Model
+from ragaf_exp.models.swapping import swapped_weights
 from ragaf_exp.plan.dummies import DummyTokenizer, NullRunFolder, largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
@@ -87,6 +88,8 @@ class TrainingFixture:
             self.batch = dry_run.batch(items, self.trainer.bare)
         self.number = 0 if phase == REGIONS else self.trainer.plan.steps - 1
         _label_all(tracker, self.trainer, self.codec, cfg.memory.ema)
+        for model in filter(None, (self.trainer.bare, self.coarse)):
+            tracker.exclude(swapped_weights(model))
 
     def step(self, tracker: Tracker) -> None:
         """Run the first step, which allocates the optimizer's state."""

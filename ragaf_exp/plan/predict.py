@@ -14,6 +14,7 @@ from ragaf_exp.config.build import locate
 from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain, last_stage
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.model import Model
+from ragaf_exp.models.swapping import swapped_weights
 from ragaf_exp.plan.dry_run import REGIONS, DryRun, TrainingFixture, track_allocations, wrapped
 from ragaf_exp.plan.dummies import largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute, meta_device
@@ -160,6 +161,7 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
                 init_refine_from_coarse(models[name], models[kind.starts_from].state_dict(), memory_of(cfg))
         for model in filter(None, models.values()):
             model.requires_grad_(False).eval()
+            tracker.exclude(swapped_weights(model))
         with tracker.labelling("batch"):
             height, width = planned_size(cfg, next(filter(None, models.values())))
             batch = largest_batch(cfg.eval.batch, height, cfg.regions.max_regions, dry_run.parts.task.maps, width)

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.resources import CONF
 
-PROFILES = (["memory=16gb", "hint=controlnet", "data=folder"], ["memory=4gb", "diffusion=eps"])
+PROFILES = (["memory=16gb", "hint=controlnet", "data=folder"], ["memory=4gb", "diffusion=eps"],
+            ["backbone=flux", "hint=controlnet", "diffusion=flow"])  # fmt: skip
 
 
 def test_all_keys_and_options_of_the_right_column_exist():

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_sd import WIDTH, save_sd
+from tiny_sd import WIDTH, controlnet, save_sd
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
@@ -24,7 +24,6 @@ from ragaf_exp.models.backbones.unet import TinyUNet
 from ragaf_exp.models.codecs.autoencoder import KL, Taesd
 from ragaf_exp.models.codecs.pixel import Pixel
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.control.controlnet import ControlNetHint
 from ragaf_exp.models.control.lite import LiteHint
 from ragaf_exp.models.control.t2i_adapter import T2IHint
 from ragaf_exp.plan.dummies import largest_batch
@@ -169,7 +168,7 @@ def sd(tmp_path_factory):
     return StableUNet(4, WIDTH, str(save_sd(tmp_path_factory.mktemp("sd") / "sd"))).eval()
 
 
-@pytest.mark.parametrize("kind", [LiteHint, ControlNetHint, T2IHint])
+@pytest.mark.parametrize("kind", [LiteHint, controlnet, T2IHint])
 @pytest.mark.parametrize("size", [(64, 128), (128, 64), (64, 16)])
 @torch.no_grad()
 def test_hints_give_residuals_of_the_networks_shapes(sd, kind, size):

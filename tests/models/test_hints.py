@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
-from tiny_sd import WIDTH, save_sd, unet
+from tiny_sd import WIDTH, controlnet, save_sd, unet
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.backbones.stable_diffusion import StableUNet
 from ragaf_exp.models.backbones.unet import TinyUNet
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.control.controlnet import ControlNetHint
 from ragaf_exp.models.control.t2i_adapter import T2IHint
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -57,7 +56,7 @@ def residuals(hint, x, t, text, sketch, keep):
 
 @torch.no_grad()
 def test_a_controlnet_lands_where_diffusers_puts_it(backbone, plain, given, tmp_path):
-    hint = open_gates(ControlNetHint(backbone, 8, 8))
+    hint = open_gates(controlnet(backbone, 8, 8))
     x, t, text, sketch, keep = given
     hint.net.save_pretrained(tmp_path)  # in diffusers' layout
     theirs = ControlNetModel.from_pretrained(tmp_path).eval()
@@ -69,14 +68,14 @@ def test_a_controlnet_lands_where_diffusers_puts_it(backbone, plain, given, tmp_
     torch.testing.assert_close(prediction, wanted, **CLOSE)
     assert not torch.allclose(prediction, plain(x, t, text.tokens).sample, **CLOSE)
     assert hint.features(sketch)[8, 8].shape == (2, hint.width, 8, 8) and hint.features(sketch)[8, 8].any()
-    again = ControlNetHint(backbone, 8, 8, str(tmp_path))
+    again = controlnet(backbone, 8, 8, str(tmp_path))
     assert again.source is not None
     torch.testing.assert_close(backbone(x, t, text, residuals(again.eval(), *given)), wanted, **CLOSE)
 
 
 @torch.no_grad()
 def test_a_fresh_controlnet_adds_nothing_and_copies_the_unet(backbone, plain, given):
-    hint = ControlNetHint(backbone, 8, 8).eval()
+    hint = controlnet(backbone, 8, 8).eval()
     x, t, text, *_ = given
     assert torch.equal(hint.net.conv_in.weight, backbone.unet.conv_in.weight)
     torch.testing.assert_close(backbone(x, t, text, residuals(hint, *given)), plain(x, t, text.tokens).sample, **CLOSE)
@@ -117,7 +116,7 @@ def test_the_adapter_for_a_first_level_without_attention(given):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", [ControlNetHint, T2IHint])
+@pytest.mark.parametrize("kind", [controlnet, T2IHint])
 def test_a_dropped_sketch_leaves_the_unet_alone(kind, backbone, given):
     hint = open_gates(kind(backbone, 8, 8))
     x, t, text, sketch, _ = given
@@ -130,7 +129,7 @@ def test_a_dropped_sketch_leaves_the_unet_alone(kind, backbone, given):
 
 @torch.no_grad()
 def test_a_controlnet_does_not_read_padding(backbone, given):
-    hint = open_gates(ControlNetHint(backbone, 8, 8))
+    hint = open_gates(controlnet(backbone, 8, 8))
     x, t, text, sketch, keep = given
     mask = text.mask.clone()
     mask[:, 3:] = False
@@ -144,7 +143,7 @@ def test_a_controlnet_does_not_read_padding(backbone, given):
 
 
 @pytest.mark.parametrize("side", [9, 13])
-@pytest.mark.parametrize("kind", [ControlNetHint, T2IHint])
+@pytest.mark.parametrize("kind", [controlnet, T2IHint])
 def test_any_size(kind, side, backbone):
     hint = kind(backbone, side, 8)
     text = Text(torch.randn(1, 3, WIDTH), torch.ones(1, 3, dtype=torch.bool))
@@ -157,17 +156,17 @@ def test_what_does_not_fit_is_refused_with_the_shapes(backbone, tmp_path):
     wider = UNet2DConditionModel.from_config({**unet().config, "block_out_channels": (64, 64)})
     ControlNetModel.from_unet(wider).save_pretrained(tmp_path / "control")
     T2IAdapter(in_channels=1, channels=[64, 64], num_res_blocks=1, downscale_factor=8).save_pretrained(tmp_path / "t2i")
-    for call in (lambda: ControlNetHint(backbone, 8, 8, str(tmp_path / "control")),
+    for call in (lambda: controlnet(backbone, 8, 8, str(tmp_path / "control")),
                  lambda: T2IHint(backbone, 8, 8, str(tmp_path / "t2i"))):  # fmt: skip
         with pytest.raises(UserError, match=r"hint\.source=.*\(64, 8, 8\).*\(32, 8, 8\)"), torch.device("meta"):
             call()
     with pytest.raises(UserError, match=r"hint\.channels"):
-        ControlNetHint(backbone, 16, 4)
+        controlnet(backbone, 16, 4)
 
 
 def test_stable_diffusions_controlnet_by_its_numbers():
     with torch.device("meta"):
-        net = ControlNetHint(StableUNet(4, 768, weights="none"), 64, 8).net
+        net = controlnet(StableUNet(4, 768, weights="none"), 64, 8).net
     assert sum(p.numel() for p in net.parameters()) == 361_279_120, "361 M, as the published one's"
 
 

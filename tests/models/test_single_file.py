@@ -10,13 +10,12 @@ from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, U
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_sd import real_merges, save_sd, save_tokenizer
+from tiny_sd import controlnet, real_merges, save_sd, save_tokenizer
 from transformers import AutoTokenizer, CLIPTextModel
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.tensor_files import lazy
 from ragaf_exp.models.backbones.stable_diffusion import StableUNet
-from ragaf_exp.models.control.controlnet import ControlNetHint
 from ragaf_exp.models.loading import ldm, merging, single_file
 from ragaf_exp.models.loading.hub import Origin, network
 from ragaf_exp.models.loading.schedule import FolderDiffusion
@@ -129,11 +128,11 @@ def test_a_controlnet_starts_from_a_file(layout, known, file, tmp_path, nets):
     prefix = ldm.CONTROLNET if layout == "original" else ""
     save_file({f"{prefix}{names[k]}": v.contiguous() for k, v in state.items()}, tmp_path / "control.safetensors")
     options = {"source": str(tmp_path / "control.safetensors"), "channels": (4, 8, 8, 8)}
-    hint = ControlNetHint(backbone, 8, 8, **options)
+    hint = controlnet(backbone, 8, 8, **options)
     assert all(torch.equal(value, state[name]) for name, value in hint.net.state_dict().items())
     assert hint.source is not None and len(hint.source.sha256) == 64
     with pytest.raises(UserError, match="do not fit a ControlNetModel of this backbone"):
-        ControlNetHint(backbone, 8, 8, **{**options, "channels": (4, 8, 8, 16)})
+        controlnet(backbone, 8, 8, **{**options, "channels": (4, 8, 8, 16)})
 
 
 # --- memory.merge

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
-from tiny_sd import save_sd
+from tiny_sd import controlnet, save_sd
 from torch import nn
 
 from ragaf_exp.config.compose import compose_config
@@ -18,7 +18,6 @@ from ragaf_exp.experiments.experiment import run
 from ragaf_exp.experiments.training import Training
 from ragaf_exp.export.lora import in_kohya
 from ragaf_exp.models.backbones.stable_diffusion import StableUNet
-from ragaf_exp.models.control.controlnet import ControlNetHint
 from ragaf_exp.models.loading import ldm
 from ragaf_exp.models.loading.starting import start_from_file
 from ragaf_exp.runs.checkpoints import load_newest
@@ -34,7 +33,7 @@ class Networks(nn.Module):
         super().__init__()
         self.backbone = backbone
         if control:
-            self.hint = ControlNetHint(backbone, 8, 8, channels=CHANNELS)
+            self.hint = controlnet(backbone, 8, 8, channels=CHANNELS)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +15,10 @@ from ragaf_exp.models.backbones.points import Modulation, Shape
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.part import PretrainedModule
 from ragaf_exp.models.stored import FLOAT32
+
+if TYPE_CHECKING:
+    from ragaf_exp.models.backbones.controlnets.base import Control
+    from ragaf_exp.models.swapping import SwappedBlocks
 
 NO_MODULATIONS: Mapping[str, Modulation] = {}
 
@@ -31,7 +35,9 @@ class Backbone(PretrainedModule, ABC):
         takes_valid: Whether `forward` takes `valid`, the cells of its input that a task's hole does not hide.
         in_patch: Side in latent cells of the patches over which the features at `in` are laid out; 1 = a map.
         base: Storage of its frozen linear layers.
+        control: The ControlNet that hint=controlnet trains; None if diffusers has none.
         schedule: Settings of the diffusion process that the network was pretrained with; None if there are none.
+        swapped: The blocks whose weights are in main memory until their turn; None = none.
         cross_layers: Number of layers with image-to-text attention.
         attention_layers: Kind of attention (all, self, cross) -> substrings of the parameter names of these layers.
         projections: Suffixes of the names of the linear layers, within attention layers, that LoRA adapts.
@@ -45,7 +51,9 @@ class Backbone(PretrainedModule, ABC):
     takes_valid: bool = False
     in_patch: int = 1
     base: str = FLOAT32
+    control: ClassVar[type[Control] | None] = None
     schedule: dict[str, Any] | None = None
+    swapped: SwappedBlocks | None = None
     cross_layers: int
     attention_layers: ClassVar[Mapping[str, tuple[str, ...]]]
     projections: ClassVar[tuple[str, ...]]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.models.backbones.controlnets.flux import FluxControl
 from ragaf_exp.models.backbones.pretrained_transformer import TIMESTEPS, PretrainedTransformer, pack, positions, unpack
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.loading.hub import PRETRAINED
@@ -39,6 +40,7 @@ class Flux(PretrainedTransformer):
 
     kind = FluxTransformer2DModel
     pipeline = "FluxPipeline"
+    control = FluxControl
     builtin = {"guidance_embeds": True}  # of Flux.1 dev; the other defaults of the class are its values
 
     def __init__(
@@ -74,21 +76,23 @@ class Flux(PretrainedTransformer):
     def blocks(self) -> list[nn.Module]:
         return [*self.net.transformer_blocks, *self.net.single_transformer_blocks]
 
-    def predict(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor]) -> Tensor:
         """Call the network as the pipeline does.
 
         Args:
             x_t: Noised latents, (B,C,h,w).
             t: Timesteps in [0, 1000], (B,).
             text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), of which those of a ControlNet are used.
 
         Returns:
             The velocity, (B,C,h,w).
         """
         size = (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride)
-        return unpack(self.velocity(pack(x_t, self.stride), positions(size, x_t.device), t, text), size, self.stride)
+        tokens, at = pack(x_t, self.stride), positions(size, x_t.device)
+        return unpack(self.velocity(tokens, at, t, text, residuals), size, self.stride)
 
-    def velocity(self, tokens: Tensor, at: Tensor, t: Tensor, text: Text) -> Tensor:
+    def velocity(self, tokens: Tensor, at: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor]) -> Tensor:
         """Call the network on packed latents.
 
         Args:
@@ -96,10 +100,14 @@ class Flux(PretrainedTransformer):
             at: Image, row and column of each token, (L,3).
             t: Timesteps in [0, 1000], (B,).
             text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), of which those of a ControlNet are used.
 
         Returns:
             The velocity of each token, (B,L,C stride^2).
         """
         scale = torch.full_like(t, self.guidance) if self.net.config.guidance_embeds else None
         words = torch.zeros(text.tokens.shape[1], 3, device=tokens.device)
-        return self.net(tokens, text.tokens, text.pooled, t / TIMESTEPS, at, words, scale, return_dict=False)[0]
+        control = self.control.arguments(residuals, tokens.shape[1])
+        return self.net(
+            tokens, text.tokens, text.pooled, t / TIMESTEPS, at, words, scale, **control, return_dict=False
+        )[0]  # fmt: skip

@@ -25,13 +25,14 @@ class FluxKontext(SeesImageTokens, Flux):
 
     pipeline = "FluxKontextPipeline"
 
-    def predict(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor]) -> Tensor:
         """Call the network as the pipeline does.
 
         Args:
             x_t: Noised latents, followed by those of the edited image if there is one, (B,C,h,w) or (B,2C,h,w).
             t: Timesteps in [0, 1000], (B,).
             text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), of which those of a ControlNet are used.
 
         Returns:
             The velocity, (B,C,h,w).
@@ -40,7 +41,8 @@ class FluxKontext(SeesImageTokens, Flux):
         images = x_t.split(self.channels, dim=1)
         tokens = torch.cat([pack(image, self.stride) for image in images], dim=1)
         at = [positions(size, x_t.device, frame) for frame in range(len(images))]
-        return unpack(self.velocity(tokens, torch.cat(at), t, text)[:, : len(at[0])], size, self.stride)
+        velocity = self.velocity(tokens, torch.cat(at), t, text, residuals)
+        return unpack(velocity[:, : len(at[0])], size, self.stride)
 
 
 class FluxFill(Flux):

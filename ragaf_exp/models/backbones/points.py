@@ -8,6 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ragaf_exp.core.errors import UserError
+
 Shape = tuple[int, int, int]  # channels, height, width
 OUT = "out"  # the injection point at full resolution, in backbones with a pixel head
 
@@ -52,3 +54,28 @@ class Injected:
             return tokens
         features = tokens.transpose(1, 2).unflatten(2, size)  # (B,C,h,w)
         return self.on_map(point, features).flatten(2).transpose(1, 2)
+
+
+def check_residual_shapes(key: str, what: str, given: dict[str, Shape], taken: dict[str, Shape]) -> list[str]:
+    """Check that an encoder's outputs fit the UNet.
+
+    Args:
+        key: Config key of the encoder, for messages.
+        what: Kind of output, for messages.
+        given: Injection point -> (C,h,w) of the encoder's output.
+        taken: Injection point -> (C,h,w) of the UNet.
+
+    Returns:
+        The injection points.
+
+    Raises:
+        UserError: A shape disagrees.
+    """
+    if len(given) != len(taken):
+        raise UserError(f"{key}: has {len(given)} {what} outputs, but the backbone takes {len(taken)}; use a hint encoder "
+                        "made for this backbone")  # fmt: skip
+    for point, shape in given.items():
+        if shape != taken.get(point):
+            raise UserError(f"{key}: its output at {point} has the shape {shape} (channels, height, width), but the "
+                            f"backbone takes {taken.get(point)}; use a hint encoder made for this backbone")  # fmt: skip
+    return list(given)

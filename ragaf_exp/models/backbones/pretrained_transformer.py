@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,9 @@ from ragaf_exp.models.backbones.points import Injected, Modulation, Shape
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.loading.hub import PRETRAINED, Origin, network, read_config
 from ragaf_exp.models.stored import store_linears
+
+if TYPE_CHECKING:
+    from ragaf_exp.models.backbones.controlnets.transformer import TransformerControl
 
 FIRST, BLOCK = "in", "block."
 OPTIONS = {  # class of diffusers -> the option of this group
@@ -62,6 +65,7 @@ class PretrainedTransformer(Backbone):
                         "cross": (".add_", ".to_add_")}  # fmt: skip
     kind: ClassVar[Any]  # class of diffusers
     pipeline: ClassVar[str]  # class of diffusers that loads the LoRA
+    control: ClassVar[type[TransformerControl]]
     builtin: ClassVar[dict[str, Any]]  # the published model's config
 
     def __init__(
@@ -103,13 +107,14 @@ class PretrainedTransformer(Backbone):
         return self.blocks()
 
     @abstractmethod
-    def predict(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor]) -> Tensor:
         """Call the network as the family's pipeline does.
 
         Args:
             x_t: Noised latents, (B,C,h,w).
             t: Timesteps in [0, 1000], (B,).
             text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), of which those of a ControlNet are used.
 
         Returns:
             The velocity, (B,C,h,w).
@@ -149,7 +154,7 @@ class PretrainedTransformer(Backbone):
             x_t: Noised latents, (B,C,h,w).
             t: Timesteps in [0, 1000], (B,).
             text: Encoded captions.
-            residuals: Injection point -> (B,C',h',w'), added to the features there.
+            residuals: Injection point -> (B,C',h',w'), added to the features there. diffusers adds those of a ControlNet.
             words: Not used: the attention of these networks takes no bias.
             modulations: Injection point -> modulation of the features there, applied after the residual.
 
@@ -158,7 +163,7 @@ class PretrainedTransformer(Backbone):
         """
         size = (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride)
         with self._injecting(Injected(residuals, modulations), size):
-            return self.predict(x_t, t, text)
+            return self.predict(x_t, t, text, residuals)
 
     def add_lora(self, rank: int, kind: str) -> None:
         from peft import LoraConfig  # takes seconds to import, and few runs need it

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
 
+from ragaf_exp.models.backbones.controlnets.qwen_image import QwenImageControl
 from ragaf_exp.models.backbones.pretrained_transformer import (
     TIMESTEPS,
     PretrainedTransformer,
@@ -21,6 +24,7 @@ class QwenImage(PretrainedTransformer):
 
     kind = QwenImageTransformer2DModel
     pipeline = "QwenImagePipeline"
+    control = QwenImageControl
     builtin = {}  # the defaults of the class are the published model's
 
     @property
@@ -37,21 +41,23 @@ class QwenImage(PretrainedTransformer):
     def blocks(self) -> list[nn.Module]:
         return list(self.net.transformer_blocks)
 
-    def predict(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor]) -> Tensor:
         """Call the network as the pipeline does.
 
         Args:
             x_t: Noised latents, followed by those of the edited image if there is one, (B,C,h,w) or (B,2C,h,w).
             t: Timesteps in [0, 1000], (B,).
             text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), of which those of a ControlNet are used.
 
         Returns:
             The velocity, (B,C,h,w).
         """
         size, images = (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride), x_t.split(self.channels, dim=1)
         tokens = torch.cat([pack(image, self.stride) for image in images], dim=1)
-        sizes, (words, mask) = [[(1, *size)] * len(images)] * len(x_t), after_image(text.trimmed())
-        velocity = self.net(tokens, words, mask, t / TIMESTEPS, sizes, return_dict=False)[0]
+        sizes, (words, mask) = [[(1, *size)] * len(images)] * len(x_t), text.trimmed().after_image()
+        control = self.control.arguments(residuals, tokens.shape[1])
+        velocity = self.net(tokens, words, mask, t / TIMESTEPS, sizes, **control, return_dict=False)[0]
         return unpack(velocity[:, : size[0] * size[1]], size, self.stride)
 
 
@@ -69,11 +75,3 @@ class QwenImageEditPlus(QwenImageEdit):
     """The transformer of Qwen-Image-Edit-2509 and 2511 with one edited image; arguments as in `PretrainedTransformer`."""
 
     pipeline = "QwenImageEditPlusPipeline"
-
-
-def after_image(text: Text) -> tuple[Tensor, Tensor]:
-    """Return the tokens (B,M+T,D) of the edited image, if there are any, and of the caption, and their mask (B,M+T)."""
-    if text.image is None:
-        return text.tokens, text.mask
-    shown = torch.ones(text.image.shape[:2], dtype=torch.bool, device=text.mask.device)
-    return torch.cat([text.image.to(text.tokens.dtype), text.tokens], dim=1), torch.cat([shown, text.mask], dim=1)

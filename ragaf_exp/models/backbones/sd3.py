@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.models.backbones.controlnets.sd3 import SD3Control
 from ragaf_exp.models.backbones.pretrained_transformer import PretrainedTransformer
 from ragaf_exp.models.conditioning import Text
 
@@ -15,6 +18,7 @@ class SD3(PretrainedTransformer):
 
     kind = SD3Transformer2DModel
     pipeline = "StableDiffusion3Pipeline"
+    control = SD3Control
     builtin = {  # of Stable Diffusion 3 medium
         "sample_size": 128, "num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536,
         "pos_embed_max_size": 192,
@@ -41,15 +45,18 @@ class SD3(PretrainedTransformer):
             raise UserError(f"data.size: latents of {height}x{width} exceed the {largest} rows and columns that this "
                             f"transformer has positions for; set data.size to at most {largest} latent cells")  # fmt: skip
 
-    def predict(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor]) -> Tensor:
         """Call the network as the pipeline does.
 
         Args:
             x_t: Noised latents, (B,C,h,w).
             t: Timesteps in [0, 1000], (B,).
             text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), of which those of a ControlNet are used.
 
         Returns:
             The velocity, (B,C,h,w).
         """
-        return self.net(x_t, text.tokens, text.pooled, t, return_dict=False)[0]
+        size = (x_t.shape[2] // self.stride, x_t.shape[3] // self.stride)
+        control = self.control.arguments(residuals, size[0] * size[1])
+        return self.net(x_t, text.tokens, text.pooled, t, **control, return_dict=False)[0]

@@ -6,22 +6,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ragaf_exp.models.backbones import taps
 from ragaf_exp.models.backbones.attention import BiasedAttention, WordBias
 from ragaf_exp.models.backbones.base import NO_MODULATIONS, Backbone
 from ragaf_exp.models.backbones.blocks import COMPILED
+from ragaf_exp.models.backbones.controlnets.unet import UNetControl
 from ragaf_exp.models.backbones.points import Injected, Modulation, Shape
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.loading.hub import on_meta
 
 
 class UNetBackbone(Backbone):
     """A denoiser that wraps diffusers' UNet, for latents of any size. Subclasses build it as `unet`."""
 
     unet: UNet2DConditionModel
+    control = UNetControl
     attention_layers = {"all": (".attn1.", ".attn2."), "self": (".attn1.",), "cross": (".attn2.",)}
     projections = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -41,12 +42,6 @@ class UNetBackbone(Backbone):
     def level_widths(self) -> list[int]:
         """Channels of the UNet's levels, from fine to coarse."""
         return list(self.unet.config.block_out_channels)
-
-    def controlnet(self, channels: tuple[int, ...]) -> ControlNetModel:
-        """Build a ControlNet as a copy of the UNet's encoder. channels: widths of its embedding of the sketch."""
-        return ControlNetModel.from_unet(
-            self.unet, conditioning_embedding_out_channels=channels, load_weights_from_unet=not on_meta()
-        )
 
     def blocks(self) -> list[nn.Module]:
         return [module for module in self.unet.modules() if isinstance(module, COMPILED)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from diffusers import ZImageTransformer2DModel
 from torch import Tensor, nn
 
+from ragaf_exp.models.backbones.controlnets.z_image import ZImageControl, own_tokens
 from ragaf_exp.models.backbones.points import Injected
 from ragaf_exp.models.backbones.pretrained_transformer import TIMESTEPS, PretrainedTransformer, change_first
 from ragaf_exp.models.conditioning import Text
@@ -26,6 +27,7 @@ class ZImage(PretrainedTransformer):
 
     kind = ZImageTransformer2DModel
     pipeline = "ZImagePipeline"
+    control = ZImageControl
     builtin = {}  # the defaults of the class are the published model's
     attention_layers = {"all": ALL, "self": ALL, "cross": ALL}
 
@@ -64,23 +66,19 @@ class ZImage(PretrainedTransformer):
         items = output.unflatten(0, (-1, count))  # (B,count,width)
         return super()._after_embedding(at, size, module, args, items).flatten(0, 1)
 
-    def predict(self, x_t: Tensor, t: Tensor, text: Text) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, text: Text, residuals: Mapping[str, Tensor]) -> Tensor:
         """Call the network as the pipeline does.
 
         Args:
             x_t: Noised latents, (B,C,h,w).
             t: Timesteps in [0, 1000], (B,).
             text: Encoded captions.
+            residuals: Injection point -> (B,C',h',w'), of which those of a ControlNet are used.
 
         Returns:
             The velocity, (B,C,h,w).
         """
-        captions = list(text.tokens) if text.mask.is_meta else own_tokens(text)
         images = list(x_t[:, :, None])  # of a single frame each, (C,1,h,w)
-        out = self.net(images, 1 - t / TIMESTEPS, captions, return_dict=False)[0]
+        control = self.control.arguments(residuals, 0)
+        out = self.net(images, 1 - t / TIMESTEPS, own_tokens(text), **control, return_dict=False)[0]
         return -torch.stack(out)[:, :, 0]
-
-
-def own_tokens(text: Text) -> list[Tensor]:
-    """Return the tokens of each caption without padding, B times (T',D)."""
-    return [tokens[real] for tokens, real in zip(text.tokens, text.mask, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,14 @@ class Codec(nn.Module, ABC):
     Attributes:
         channels: C, latent channels.
         downscale: Image pixels per latent pixel, along each side.
+        shift: Latents are (z - shift) scale of the network's output z, in codecs with one number for all channels.
+        scale: See `shift`.
     """
 
     channels: int
     downscale: int
+    shift: float = 0.0
+    scale: float = 1.0
 
     @abstractmethod
     def encode(self, image: Tensor) -> Tensor:
@@ -44,3 +49,18 @@ class Codec(nn.Module, ABC):
     def fingerprint(self) -> str:
         """sha256 of everything that determines latents."""
         return fingerprint(self, type(self).__name__, self.channels, self.downscale)
+
+
+class SharedCodec:
+    """A reference to the codec that copies of a model share, and that is no part of it."""
+
+    def __init__(self, codec: Codec):
+        self.codec = codec
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedCodec:
+        return self
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode images (B,3,H,W) in [-1,1] as latents (B,C,h,w), without gradients and without autocast."""
+        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+            return self.codec.encode(image)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.backbones.base import Backbone
-from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.backbones.unet_backbone import UNetBackbone
 from ragaf_exp.models.conditioning import Text
 from ragaf_exp.models.part import PretrainedModule
@@ -43,6 +42,10 @@ class Hint(PretrainedModule):
         """
         return [(height, width)]
 
+    def blocks(self) -> list[nn.Module]:
+        """Return the repeated blocks that are compiled and sharded one by one, but for those of `COMPILED`."""
+        return []
+
     def widen(self, channels: int) -> None:
         """Accept images of this many channels instead of sketches.
 
@@ -62,7 +65,7 @@ class Hint(PretrainedModule):
             text: Encoded captions.
 
         Returns:
-            Injection point -> residual (B,C',h',w').
+            Injection point -> residual: (B,C',h',w'), or (B,L,C') of tokens outside of the image.
         """
         return given
 
@@ -76,28 +79,3 @@ def require_unet(backbone: Backbone, hint: str) -> UNetBackbone:
     if not isinstance(backbone, UNetBackbone):
         raise UserError(f"hint={hint}: needs a UNet, but the backbone is a {type(backbone).__name__}; set hint=lite")
     return backbone
-
-
-def check_residual_shapes(key: str, what: str, given: dict[str, Shape], taken: dict[str, Shape]) -> list[str]:
-    """Check that an encoder's outputs fit the UNet.
-
-    Args:
-        key: Config key of the encoder, for messages.
-        what: Kind of output, for messages.
-        given: Injection point -> (C,h,w) of the encoder's output.
-        taken: Injection point -> (C,h,w) of the UNet.
-
-    Returns:
-        The injection points.
-
-    Raises:
-        UserError: A shape disagrees.
-    """
-    if len(given) != len(taken):
-        raise UserError(f"{key}: has {len(given)} {what} outputs, but the backbone takes {len(taken)}; use a hint encoder "
-                        "made for this backbone")  # fmt: skip
-    for point, shape in given.items():
-        if shape != taken.get(point):
-            raise UserError(f"{key}: its output at {point} has the shape {shape} (channels, height, width), but the "
-                            f"backbone takes {taken.get(point)}; use a hint encoder made for this backbone")  # fmt: skip
-    return list(given)

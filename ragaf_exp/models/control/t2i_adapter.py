@@ -13,8 +13,8 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.models.backbones import taps
 from ragaf_exp.models.backbones.base import Backbone
-from ragaf_exp.models.backbones.points import Shape
-from ragaf_exp.models.control.base import Hint, check_residual_shapes, require_unet
+from ragaf_exp.models.backbones.points import Shape, check_residual_shapes
+from ragaf_exp.models.control.base import Hint, require_unet
 from ragaf_exp.models.loading.hub import Origin, file_source, network
 from ragaf_exp.models.loading.single_file import is_single_file, load_into
 

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
-from ragaf_exp.models.codecs.base import Codec
+from ragaf_exp.models.codecs.base import Codec, SharedCodec
 from ragaf_exp.models.control.base import Hint
 from ragaf_exp.models.layers import zero_module
 
 FIRST = "in"
-
-
-class SharedCodec:
-    """A reference to the codec that copies of a model share, and that is no part of it."""
-
-    def __init__(self, codec: Codec):
-        self.codec = codec
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SharedCodec:
-        return self
-
-    def encode(self, image: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-            return self.codec.encode(image)
 
 
 class TokensHint(Hint):

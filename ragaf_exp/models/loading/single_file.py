@@ -59,6 +59,7 @@ LAYOUTS: dict[type, tuple[Layout, ...]] = {
     ControlNetModel: (Layout((ldm.CONTROLNET, ""), ldm.controlnet_names), Layout(("",), _same)),
     T2IAdapter: (Layout(("",), _same),),
 }
+PLAIN = (Layout(("",), _same),)  # of all other networks
 
 
 def is_single_file(source: str) -> bool:
@@ -116,8 +117,8 @@ def stated_prediction(path: Path) -> str:
 
 
 def network_kind(network: nn.Module) -> type:
-    """The class of LAYOUTS that a network is of."""
-    return next(kind for kind in LAYOUTS if isinstance(network, kind))
+    """The class of LAYOUTS that a network is of, or else its own."""
+    return next((kind for kind in LAYOUTS if isinstance(network, kind)), type(network))
 
 
 def select(kind: type, network: nn.Module, content: Tensors) -> dict[str, LazyTensor] | None:
@@ -132,7 +133,7 @@ def select(kind: type, network: nn.Module, content: Tensors) -> dict[str, LazyTe
         Name in the network -> tensor of the network's shape; None if the file's names or shapes do not fit.
     """
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    for layout in LAYOUTS[kind]:
+    for layout in LAYOUTS.get(kind, PLAIN):
         names = layout.names(shapes.keys())
         for prefix in layout.prefixes:
             complete = all(f"{prefix}{names[name]}" in content for name in shapes)

@@ -23,7 +23,9 @@ from ragaf_exp.models.stored import FLOAT32
 
 OWN = Layout(("", "transformer.", "model.diffusion_model."), lambda names: {name: name for name in names})
 ADAPTER = "default"  # the name of a model's own LoRA in peft
-CONTROL = ("controlnet_cond_embedding.", "input_hint_block.", "control_model.")  # only ControlNet files have these names
+CLASS = "ControlNetModel"  # ends the names of their classes
+# the names that only ControlNet files have
+CONTROL = ("controlnet_cond_embedding.", "input_hint_block.", "control_model.", "controlnet_blocks.", "control_layers.")
 
 
 def start_from_file(model: Model, path: Path, key: str) -> str:
@@ -63,7 +65,7 @@ def matched(model: Model, content: Collection[str]) -> dict[str, str]:
         Name in the model -> name in the file.
     """
     has_control = any(name.startswith(CONTROL) for name in content)
-    candidates = [pairs for prefix, kind, part in _parts(model) if not has_control or kind in ("ControlNetModel", "")
+    candidates = [pairs for prefix, kind, part in _parts(model) if not has_control or kind == "" or kind.endswith(CLASS)
                   for pairs in _candidates(prefix, part, content)]  # fmt: skip
     names: dict[str, str] = {}
     used: set[str] = set()
@@ -80,8 +82,10 @@ def _parts(model: Model) -> Iterator[tuple[str, str, tuple[nn.Module, tuple[Layo
     for name, module in model.named_modules():
         if known := next((kind for kind in LAYOUTS if isinstance(module, kind)), None):
             yield f"{name}.", known.__name__, (module, LAYOUTS[known])
-    if isinstance(net := getattr(model.backbone, "net", None), nn.Module):  # a transformer, in files by diffusers' names
-        yield "backbone.net.", "", (net, (OWN,))
+    for name in ("backbone", "hint"):  # a transformer or its ControlNet, in files by diffusers' names
+        net = getattr(getattr(model, name, None), "net", None)
+        if isinstance(net, nn.Module) and not isinstance(net, tuple(LAYOUTS)):
+            yield f"{name}.net.", type(net).__name__, (net, (OWN,))
 
 
 def _candidates(
