@@ -15,7 +15,7 @@ from ragaf_exp.models.backbones.base import NO_MODULATIONS, Backbone
 from ragaf_exp.models.backbones.blocks import COMPILED
 from ragaf_exp.models.backbones.points import Injected, Modulation, Shape
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.loading.hub import on_meta
+from ragaf_exp.models.loading.empty import on_meta
 
 
 class UNetBackbone(Backbone):
