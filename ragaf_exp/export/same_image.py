@@ -16,7 +16,7 @@ from ragaf_exp.config.stages import FIRST, LAST
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.export.kinds import CheckFailed
 from ragaf_exp.export.pipeline import RagafPipeline
-from ragaf_exp.export.sampling import IMAGE, MASK, Call, Progress
+from ragaf_exp.export.sampling import IMAGE, MASK, SKETCH, Call, Progress
 from ragaf_exp.export.stage import RagafStage
 from ragaf_exp.export.streamed import Reading, streamed_model
 from ragaf_exp.export.trained import Trained, TrainedStage
@@ -92,10 +92,12 @@ def _sample(parts: Parts, sampler: Callable[[Call], Pipeline], precision: str, s
     pictures: dict[str, Any] = dict(pictures_for(parts, side))
     if MASK in pictures:
         pictures[MASK] = (pictures[MASK] * 255).astype(np.uint8)
-    call = Call(parts, {"steps": STEPS}, None, SEED, precision, DEVICE)
+    task = next(iter(parts.task.choices), "")
+    call = Call(parts, {"steps": STEPS}, None, SEED, precision, DEVICE, task)
     bar = SimpleNamespace(n=0, total=0, update=lambda: None)
     progress = Progress(SimpleNamespace(_interrupt=False), None, bar)
-    final, _ = call.run(sampler, PROMPT, drawing_of_boxes(side, 1), None, pictures, (side, side), "light", progress)
+    sketch = drawing_of_boxes(side, 1) if SKETCH in parts.task.columns else None
+    final, _ = call.run(sampler, PROMPT, sketch, None, pictures, (side, side), "light", progress)
     return final[0]
 
 
