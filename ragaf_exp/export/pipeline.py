@@ -122,8 +122,8 @@ class RagafPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[[RagafPipeline, int, int, dict[str, Any]], Any] | None = None,
         output_type: str = "pil", *, seed: int | None = None, image: Picture | None = None,
         mask_image: Picture | None = None, strength: float | None = None, sketch_guidance_scale: float | None = None,
-        height: int | None = None, width: int | None = None, polarity: str = "auto", task: str = "", return_dict: bool = True,
-        **columns: Picture,
+        height: int | None = None, width: int | None = None, polarity: str = "auto", task: str = "",
+        return_dict: bool = True, **columns: Picture,
     ) -> Any:  # fmt: skip
         """Sample images.
 
