@@ -117,29 +117,37 @@ def transformer_inputs(net) -> dict[str, torch.Tensor]:
             "pooled_projections": noise(1, net.config.pooled_projection_dim)}  # fmt: skip
 
 
-def flux_lora(base: str, folder: str, name: str) -> dict[str, torch.Tensor]:
-    net = FluxTransformer2DModel.from_pretrained(base, subfolder="transformer").eval()
+def of_flux(net) -> torch.Tensor:
     rows = torch.stack([torch.zeros(16), torch.arange(16) // 4, torch.arange(16) % 4], dim=1).float()
     further = {"img_ids": rows[None], "txt_ids": torch.zeros(1, 20, 3), "guidance": torch.tensor([3.5])}
-    return _adapted(FluxPipeline, net, folder, name, lambda: net(**transformer_inputs(net), **further).sample)
+    return net(**transformer_inputs(net), **further).sample
+
+
+def of_sd3(net) -> torch.Tensor:
+    inputs = transformer_inputs(net) | {"hidden_states": noise(1, net.config.in_channels, 8, 8)}
+    return net(**inputs).sample
+
+
+def flux_lora(base: str, folder: str, name: str) -> dict[str, torch.Tensor]:
+    net = FluxTransformer2DModel.from_pretrained(base, subfolder="transformer").eval()
+    return _adapted(FluxPipeline, net, folder, name, of_flux)
 
 
 def sd3_lora(base: str, folder: str, name: str) -> dict[str, torch.Tensor]:
     net = SD3Transformer2DModel.from_pretrained(base, subfolder="transformer").eval()
-    inputs = transformer_inputs(net) | {"hidden_states": noise(1, net.config.in_channels, 8, 8)}
-    return _adapted(StableDiffusion3Pipeline, net, folder, name, lambda: net(**inputs).sample)
+    return _adapted(StableDiffusion3Pipeline, net, folder, name, of_sd3)
 
 
 def _adapted(pipeline, net, folder: str, name: str, output) -> dict[str, torch.Tensor]:
     """As `lora`, for a transformer."""
-    before = output()
+    before = output(net)
     state = pipeline.lora_state_dict(folder, weight_name=name, local_files_only=True)
     state = state[0] if isinstance(state, tuple) else state
     if pipeline is FluxPipeline:
         pipeline.load_lora_into_transformer(state, network_alphas=None, transformer=net)
     else:
         pipeline.load_lora_into_transformer(state, transformer=net)
-    after = output()
+    after = output(net)
     assert not torch.equal(before, after), "it changes nothing"
     return {"output": after}
 
