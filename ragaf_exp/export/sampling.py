@@ -143,8 +143,8 @@ class Call:
         task = self.parts.task
         task.select(self.task, pictures)
         columns = ", ".join(task.columns)
-        kept = {IMAGE} if edits is not None else set()
-        if unknown := sorted(pictures.keys() - task.columns.keys() - kept):
+        base = {IMAGE} if edits is not None else set()  # the image of which the edits change regions
+        if unknown := sorted(pictures.keys() - task.columns.keys() - base):
             raise UserError(f"{unknown[0]}: this run's task takes {columns}; an image to keep needs edits")
         if SKETCH in task.columns and SKETCH not in task.optional and any(drawing is None for drawing in drawings):
             raise UserError("sketch: missing; give a drawing")

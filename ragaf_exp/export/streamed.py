@@ -31,9 +31,9 @@ Origins = Mapping[str, Mapping[str, str]]  # part -> recorded origin of the weig
 class Reading:
     """How the weights of some models are read.
 
-    copied: layers get copies of their weights instead of pages of files. That takes longer, and puts them at addresses of
-    the same alignment whatever the file, on which the last bits of a product may depend. held: the weights that models
-    hold, by the part of a file that they are; these models share them.
+    copied: copies of weights are taken instead of pages of files. That takes longer, and puts them at addresses of the
+    same alignment whatever the file, on which the last bits of a product depend. held: the weights that models hold, by
+    the part of a file that they are; these models share them.
     """
 
     copied: bool
@@ -43,7 +43,7 @@ class Reading:
         """Return a weight that a model holds. kind: its type there."""
         key = (weight.load, weight.shape, kind)
         if key not in self.held:
-            self.held[key] = weight.load().to(kind, copy=True)
+            self.held[key] = weight.load().to(kind, copy=self.copied)
         return self.held[key]
 
 

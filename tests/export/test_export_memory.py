@@ -22,7 +22,7 @@ from ragaf_exp.runs.folder import RunFolder
 
 pytestmark = [
     pytest.mark.process,
-    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc, which tells a process's peak"),
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc, which has the peak of a process"),
 ]
 
 CHANNELS = (384, 768)  # of the UNet: a ControlNet of some 250 MB
