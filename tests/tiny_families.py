@@ -87,8 +87,9 @@ def save_flux(folder: Path, guidance: bool = True, seed: int = 0) -> Path:
     return folder
 
 
-def save_sd3(folder: Path, with_t5: bool = True, seed: int = 0) -> Path:
-    """A folder of Stable Diffusion 3; with_t5: whether it has the optional encoder."""
+def save_sd3(folder: Path, with_t5: bool = True, seed: int = 0, medium35: bool = True) -> Path:
+    """A folder of Stable Diffusion 3. with_t5: with the optional encoder; medium35: with 3.5 medium's further layers."""
+    further = {"dual_attention_layers": (0,), "qk_norm": "rms_norm"} if medium35 else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         first, second = clip_tokenizer(folder / "made"), clip_tokenizer(folder / "made2")
@@ -96,7 +97,7 @@ def save_sd3(folder: Path, with_t5: bool = True, seed: int = 0) -> Path:
         transformer = SD3Transformer2DModel(
             sample_size=8, in_channels=4, out_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
             joint_attention_dim=WIDTH, caption_projection_dim=32, pooled_projection_dim=24, pos_embed_max_size=12,
-            dual_attention_layers=(0,), qk_norm="rms_norm",
+            **further,
         )  # fmt: skip
         StableDiffusion3Pipeline(
             transformer, FlowMatchEulerDiscreteScheduler(shift=3.0), vae(1.5, 0.06), clip(len(first), True), first,

@@ -58,9 +58,9 @@ def save_tokenizer(folder: Path, merges: list[tuple[str, str]] | None = None) ->
     return len(vocabulary)
 
 
-def unet(width: int = WIDTH, inpaint: bool = False) -> UNet2DConditionModel:
+def unet(width: int = WIDTH, inpaint: bool = False, channels: tuple[int, int] = (32, 64)) -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=8, in_channels=9 if inpaint else 4, block_out_channels=(32, 64), layers_per_block=1,
+        sample_size=8, in_channels=9 if inpaint else 4, block_out_channels=channels, layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=width, attention_head_dim=2, norm_num_groups=8,
     )  # fmt: skip
@@ -69,12 +69,13 @@ def unet(width: int = WIDTH, inpaint: bool = False) -> UNet2DConditionModel:
 def save_sd(
     folder: Path, width: int = WIDTH, prediction: str = "epsilon", inpaint: bool = False,
     merges: list[tuple[str, str]] | None = None, seed: int = 0, variant: str | None = None,
+    channels: tuple[int, int] = (32, 64),
 ) -> Path:  # fmt: skip
     """unet, vae, text_encoder, tokenizer and scheduler. width: of the text, as 1024 makes Stable Diffusion 2.1's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vocabulary = save_tokenizer(folder / "tokenizer", merges)
-        unet(width, inpaint).save_pretrained(folder / "unet", variant=variant)
+        unet(width, inpaint, channels).save_pretrained(folder / "unet", variant=variant)
         vae = AutoencoderKL(
             block_out_channels=(16, 16, 16, 16), down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=4,

@@ -23,17 +23,17 @@ from ragaf_exp.data.loader import collate
 from ragaf_exp.data.masks.read import read_mask
 from ragaf_exp.diffusion.repaint import Calls, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
-from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, read_picture
+from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, painted_pixels, read_picture
 from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
 from ragaf_exp.inference.pipeline import Pipeline, StageWatch, stage_images
 from ragaf_exp.inference.repainting import IMAGE, MASK, make_repaint
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.tasks.remove import PAINTED
 from ragaf_exp.viz.grids import comparison
 from ragaf_exp.viz.panels import save_png
 
 log = logging.getLogger(__name__)
-PAINTED = "painted"
 OUTLINE = (255, 0, 200)
 
 
@@ -131,7 +131,7 @@ def edited(
     result, picture = sampled.to_images().final[0], job.picture.rgb
     if job.mask is None:
         return parts.task.full_resolution(picture, job.crop.image(picture), result)
-    painted = _painted(job, example)
+    painted = painted_pixels(job.mask, example.conditions.get(PAINTED), job.crop)
     return job.crop.paste(picture, result, painted, args.get("feather", 0.0))
 
 
@@ -144,17 +144,6 @@ def _example(job: Job, args: dict[str, Any], parts: Parts) -> Example:
     if drawing is None and request.sketch is not None:
         drawing = read_inputs(Request(request.sketch, "", request.out), args.get("polarity", "auto"))[SKETCH]
     return as_example(drawing, request.prompt, parts, (job.crop.size, job.crop.size), inputs)
-
-
-def _painted(job: Job, example: Example) -> np.ndarray:
-    """(H,W) bool: pixels that the result replaces, the hole and what the task may change around it."""
-    assert job.mask is not None, "only for tasks with a hole"
-    around, crop = example.conditions.get(PAINTED), job.crop
-    if around is None:
-        return job.mask
-    full = np.zeros((*job.mask.shape, 3), np.uint8)
-    reach = np.repeat(np.rint(around * 255).astype(np.uint8)[..., None], 3, axis=2)
-    return job.mask | (crop.paste(full, reach, np.ones_like(job.mask))[..., 0] > 127)
 
 
 def write_edit(job: Job, result: np.ndarray, facts: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -55,20 +56,30 @@ def lazy(tensor: Tensor) -> LazyTensor:
     return LazyTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 
-def read_lazily(path: Path) -> dict[str, LazyTensor]:
+def read_lazily(path: Path, mapped: bool = False) -> dict[str, LazyTensor]:
     """Read the names, shapes and types of a safetensors file, and each tensor when it is needed.
 
-    Raises UserError if the file is damaged or no safetensors file.
+    Args:
+        path: The file.
+        mapped: Tensors are pages of the file instead of copies, for those that are used at once: the file must not
+            change meanwhile.
+
+    Raises:
+        UserError: The file is damaged or no safetensors file.
     """
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt") as file:  # checks the header against the file's length
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             facts = {name: (tuple(s.get_shape()), DTYPES[s.get_dtype()]) for name, s in slices.items()}
     except KeyError as error:
         raise UserError(f"{path}: holds numbers of type {error}, which are not supported; convert it to float16") from error
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path}: damaged, or no safetensors file ({brief(error)}); fetch it again") from error
-    return {name: LazyTensor(shape, dtype, _Reader(path, name)) for name, (shape, dtype) in facts.items()}
+    begins = _begins(path) if mapped else {}
+    return {
+        name: LazyTensor(shape, dtype, _Pages(path, begins[name], shape, dtype) if mapped else _Reader(path, name))
+        for name, (shape, dtype) in facts.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,31 @@ class _Reader:
     def __call__(self) -> Tensor:
         with safe_open(self.path, "pt") as file:
             return file.get_tensor(self.name).clone()
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """Maps one tensor's part of a file into memory as long as the tensor lives, without reading the header again."""
+
+    path: Path
+    begin: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __call__(self) -> Tensor:
+        count = prod(self.shape) * self.dtype.itemsize
+        if not count:
+            return torch.empty(self.shape, dtype=self.dtype)
+        pages = np.memmap(self.path, np.uint8, "c", self.begin, (count,))  # "c": writing would change no file
+        return torch.from_numpy(pages).view(self.dtype).reshape(self.shape)
+
+
+def _begins(path: Path) -> dict[str, int]:
+    """Read where each tensor begins in a file whose header is valid."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {name: 8 + length + facts["data_offsets"][0] for name, facts in header.items() if name != "__metadata__"}
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str], half: bool = False) -> None:

@@ -58,6 +58,6 @@ def given_sources(trained: Trained, out: Path) -> dict[str, str]:
 
 def _check_weights(path: Path, weights: Tensors, half: bool) -> str:
     expected = {name: tensor.halved() for name, tensor in weights.items()} if half else weights
-    for name in differing(expected, read_lazily(path / WEIGHTS)):
+    for name in differing(expected, read_lazily(path / WEIGHTS, mapped=True)):
         raise CheckFailed(f"{path}: {name} differs from the run's")
     return "weights, bit by bit"

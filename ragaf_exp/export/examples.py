@@ -30,7 +30,8 @@ def _pipeline(trained: Trained, entries: Sequence[Entry]) -> list[Example]:
              for name in entry.note.removeprefix("needs ").partition(" (")[0].split(",")]  # fmt: skip
     given = f", sources={json.dumps({name: name for name in named})}" if named else ""
     call = 'image = pipeline("a red circle", sketch, edits={"regions": []}, seed=0).images[0]\nimage.save("image.png")'
-    if "image" in trained.parts.task.columns or len(trained.stages) == 1:
+    columns = trained.parts.task.columns
+    if "image" in columns or "sketch" not in columns or len(trained.stages) == 1:
         call = "print(pipeline.last.parts.task.columns)  # what pipeline(...) takes"
     first = f'from ragaf_exp.export.pipeline import RagafPipeline\n\n{SOURCES if named else ""}' \
             f'pipeline = RagafPipeline.from_pretrained("."{given})\n'  # fmt: skip

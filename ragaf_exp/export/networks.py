@@ -94,7 +94,7 @@ def check_file(path: Path, tensors: Tensors, half: bool) -> str:
         CheckFailed: A weight is missing or differs in any bit.
     """
     expected = {name: tensor.halved() for name, tensor in tensors.items()} if half else tensors
-    for name in differing(expected, read_lazily(path)):
+    for name in differing(expected, read_lazily(path, mapped=True)):
         raise CheckFailed(f"{path}: {name} differs from the run's")
     return "weights, bit by bit"
 

@@ -122,8 +122,8 @@ class RagafPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[[RagafPipeline, int, int, dict[str, Any]], Any] | None = None,
         output_type: str = "pil", *, seed: int | None = None, image: Picture | None = None,
         mask_image: Picture | None = None, strength: float | None = None, sketch_guidance_scale: float | None = None,
-        height: int | None = None, width: int | None = None, polarity: str = "auto", return_dict: bool = True,
-        **columns: Picture,
+        height: int | None = None, width: int | None = None, polarity: str = "auto", task: str = "",
+        return_dict: bool = True, **columns: Picture,
     ) -> Any:  # fmt: skip
         """Sample images.
 
@@ -145,6 +145,7 @@ class RagafPipeline(DiffusionPipeline):
             height: Of the image in pixels, by default the training images'.
             width: Likewise.
             polarity: Of the sketch: dark, light or auto.
+            task: Which one, of a run of several tasks.
             return_dict: Whether to return an RagafPipelineOutput instead of a tuple with the images.
             **columns: Further pictures of the run's task, by its column names.
 
@@ -159,7 +160,7 @@ class RagafPipeline(DiffusionPipeline):
         self._interrupt = False
         seed = seed_of(seed, generator)
         settings = {"steps": num_inference_steps, "guidance": guidance_scale, "sketch_guidance": sketch_guidance_scale}
-        call = Call(self.last.parts, settings, strength, seed, self.last.precision, str(self.device))
+        call = Call(self.last.parts, settings, strength, seed, self.last.precision, str(self.device), task)
         pictures = {name: value for name, value in {"image": image, "mask": mask_image, **columns}.items()
                     if value is not None}  # fmt: skip
         with self.progress_bar(total=1) as bar:  # the steps of a stage are known once it starts

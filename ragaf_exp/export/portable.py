@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from torch import nn
+from transformers import CLIPTextModel
 
 from ragaf_exp.config.schema import PLAIN
 from ragaf_exp.core.errors import UserError
@@ -17,6 +18,7 @@ from ragaf_exp.core.tensor_files import Tensors, lazy, write_tensors
 from ragaf_exp.export.kinds import Options
 from ragaf_exp.export.networks import WEIGHTS
 from ragaf_exp.export.trained import Trained
+from ragaf_exp.models.loading import ldm
 from ragaf_exp.models.loading.hub import PRETRAINED, RANDOM
 from ragaf_exp.runs.followed import HUB, PATHS
 
@@ -126,7 +128,10 @@ def _place(
         return
     settings |= {"weights": PRETRAINED} if "weights" in settings else {}
     file = out / network.target / _file_name(network)
-    write_tensors(file, _weights(network, trained), {"format": "pt"}, options.half)
+    weights = _weights(network, trained)
+    if isinstance(network.net, CLIPTextModel):  # transformers before 5 reads no other names, and 5 these too
+        weights = {name: weights[plain] for plain, name in ldm.text_names(weights).items()}
+    write_tensors(file, weights, {"format": "pt"}, options.half)
     sources[group]["sha256"] = checksum(file)
 
 

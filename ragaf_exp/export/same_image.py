@@ -8,15 +8,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.config.stages import FIRST, LAST
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.export.kinds import CheckFailed
 from ragaf_exp.export.pipeline import RagafPipeline
-from ragaf_exp.export.sampling import IMAGE, MASK, Call, Progress
-from ragaf_exp.export.trained import Trained
-from ragaf_exp.inference.load import load_run, make_pipeline
+from ragaf_exp.export.sampling import IMAGE, MASK, SKETCH, Call, Progress
+from ragaf_exp.export.stage import RagafStage
+from ragaf_exp.export.streamed import Reading, streamed_model
+from ragaf_exp.export.trained import Trained, TrainedStage
+from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.inference.pipeline import Pipeline
+from ragaf_exp.models.loading.sources import share_identical_weights
+from ragaf_exp.models.model import Model
 
 SIDE, STEPS, SEED = 64, 2, 0  # pixels at least, so that networks for large images are checked in seconds
 PROMPT = "a red circle"
@@ -39,26 +46,45 @@ def check_image(folder: Path, trained: Trained, precision: str, half: bool, sour
     Raises:
         CheckFailed: The images differ.
     """
-    ours, side = _of_run(trained, precision)
-    pipeline = RagafPipeline.from_pretrained(folder, sources=sources)
-    theirs = _sample(pipeline.last.parts, pipeline._sampler, precision, side)
+    ours, theirs, side = _images(folder, trained, precision, sources, Reading(copied=False))
+    if not half and not np.array_equal(ours, theirs):  # files may lie differently in memory, which copies do not
+        ours, theirs, side = _images(folder, trained, precision, sources, Reading(copied=True))
     difference = int(np.abs(ours.astype(int) - theirs.astype(int)).max())
     if difference and not half:
         raise CheckFailed(f"{folder}: an image differs from the run's by {difference} of 255")
     return f"an image of {side}x{side} pixels differs from the run's by at most {difference} of 255"
 
 
-def _of_run(trained: Trained, precision: str) -> tuple[np.ndarray, int]:
-    cfg = trained.cfg.copy()
-    cfg.memory.device = DEVICE
-    parts, pipeline = load_run(trained.folder, cfg)
-    unit = unit_of(parts.cfg, pipeline.last)
-    side = min(parts.cfg.data.size, -(-SIDE // unit) * unit)
+def _images(
+    folder: Path, trained: Trained, precision: str, sources: Mapping[str, str], reading: Reading
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the run's image, the export's, and their side in pixels; memory holds one model at a time."""
+    ours, side = _of_run(trained, precision, reading)
+    stages = {name: RagafStage.streamed(folder / name, sources, reading) for name in trained.stages}
+    pipeline = RagafPipeline(**stages)
+    return ours, _sample(pipeline.last.parts, pipeline._sampler, precision, side), side
+
+
+def _of_run(trained: Trained, precision: str, reading: Reading) -> tuple[np.ndarray, int]:
+    models = {name: _model(trained, stage, reading) for name, stage in trained.stages.items()}
+    if len(models) > 1:
+        share_identical_weights(*models.values())
+    unit = unit_of(trained.cfg, models[trained.last.name])
+    side = min(trained.cfg.data.size, -(-SIDE // unit) * unit)
 
     def sampler(call: Call) -> Pipeline:
-        return make_pipeline(call.parts.cfg, call.parts, pipeline.coarse, pipeline.refine, call.compute)
+        return make_pipeline(call.parts.cfg, call.parts, models.get(FIRST.name), models.get(LAST.name), call.compute)
 
-    return _sample(parts, sampler, precision, side), side
+    return _sample(trained.parts, sampler, precision, side), side
+
+
+def _model(trained: Trained, stage: TrainedStage, reading: Reading) -> Model:
+    for name, tensor in stage.own.items():
+        values = tensor.load() if tensor.dtype.is_floating_point and tensor.size else torch.zeros(1)
+        if not all(bound.isfinite() for bound in torch.aminmax(values)):
+            raise UserError(f"{trained.folder.checkpoints / stage.name}: its weights are NaN or infinite ({name}); train "
+                            "this stage again")  # fmt: skip
+    return streamed_model(stage.own, reading, trained.parts, stage.name, stage.sources)
 
 
 def _sample(parts: Parts, sampler: Callable[[Call], Pipeline], precision: str, side: int) -> np.ndarray:
@@ -66,10 +92,12 @@ def _sample(parts: Parts, sampler: Callable[[Call], Pipeline], precision: str, s
     pictures: dict[str, Any] = dict(pictures_for(parts, side))
     if MASK in pictures:
         pictures[MASK] = (pictures[MASK] * 255).astype(np.uint8)
-    call = Call(parts, {"steps": STEPS}, None, SEED, precision, DEVICE)
+    task = next(iter(parts.task.choices), "")
+    call = Call(parts, {"steps": STEPS}, None, SEED, precision, DEVICE, task)
     bar = SimpleNamespace(n=0, total=0, update=lambda: None)
     progress = Progress(SimpleNamespace(_interrupt=False), None, bar)
-    final, _ = call.run(sampler, PROMPT, drawing_of_boxes(side, 1), None, pictures, (side, side), "light", progress)
+    sketch = drawing_of_boxes(side, 1) if SKETCH in parts.task.columns else None
+    final, _ = call.run(sampler, PROMPT, sketch, None, pictures, (side, side), "light", progress)
     return final[0]
 
 

@@ -18,14 +18,14 @@ from ragaf_exp.config.build import build
 from ragaf_exp.config.stages import LAST
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Example
-from ragaf_exp.data.fit import fit_drawing
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.sizes import check_multiple
 from ragaf_exp.diffusion.keeping import Step, Stopped
 from ragaf_exp.export.inputs import Edits, Picture, drawing_of, edits_of, hole_of, image_of
-from ragaf_exp.inference.composite import Crop, crop_around
+from ragaf_exp.inference.composite import Crop, crop_around, painted_pixels
 from ragaf_exp.inference.examples import as_example
 from ragaf_exp.inference.pipeline import Pipeline, to_uint8
+from ragaf_exp.tasks.remove import PAINTED
 
 IMAGE, MASK, SKETCH = "image", "mask", "sketch"
 SEEDS = 2**62
@@ -78,7 +78,7 @@ class Progress:
 class Call:
     """The settings of one call.
 
-    settings: of the sampler; None = the run's. device, precision: the network's.
+    settings: of the sampler; None = the run's. device, precision: the network's. task: of a run of several tasks.
     """
 
     given: Parts
@@ -87,6 +87,7 @@ class Call:
     seed: int
     precision: str
     device: str
+    task: str = ""
 
     @cached_property
     def parts(self) -> Parts:
@@ -128,44 +129,52 @@ class Call:
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         drawings = [None if s is None else drawing_of(s, polarity) for s in _several(sketch, len(prompts))]
+        self._check(pictures, drawings, edits)
         pipeline = sampler(self)
         if IMAGE in self.parts.task.columns:
             return self._edit(pipeline, prompts, drawings, pictures, progress)
-        if unknown := sorted(pictures.keys() - ({IMAGE} if edits is not None else set())):
-            raise UserError(f"{unknown[0]}: this run's task takes {', '.join(self.parts.task.columns)}; "
-                            "an image to keep needs edits")  # fmt: skip
-        if any(drawing is None for drawing in drawings):
-            raise UserError("sketch: missing; give a drawing")
         height, width = (side or self.parts.cfg.data.size for side in size)
         check_multiple(height, width, unit_of(self.parts.cfg, pipeline.last))
         examples = [self._example(p, d, edits, pictures, (height, width)) for p, d in zip(prompts, drawings, strict=True)]
         return sampled(pipeline, examples, progress)
 
+    def _check(self, pictures: Mapping[str, Picture], drawings: list[np.ndarray | None], edits: Edits | None) -> None:
+        """Raise UserError where the run's task takes other pictures than these."""
+        task = self.parts.task
+        task.select(self.task, pictures)
+        columns = ", ".join(task.columns)
+        base = {IMAGE} if edits is not None else set()  # the image of which the edits change regions
+        if unknown := sorted(pictures.keys() - task.columns.keys() - base):
+            raise UserError(f"{unknown[0]}: this run's task takes {columns}; an image to keep needs edits")
+        if SKETCH in task.columns and SKETCH not in task.optional and any(drawing is None for drawing in drawings):
+            raise UserError("sketch: missing; give a drawing")
+        if absent := [name for name in task.columns if name not in {"prompt", SKETCH, *task.optional, *pictures}]:
+            raise UserError(f"{absent[0]}: missing; this run's task takes {columns}")
+
     def _example(
         self, prompt: str, drawing: np.ndarray | None, edits: Edits | None, pictures: Mapping[str, Picture],
         size: tuple[int, int],
     ) -> Example:  # fmt: skip
-        example = as_example(drawing, prompt, self.parts, size)
-        if edits is None or drawing is None:
+        inputs = {name: image_of(value) for name, value in pictures.items() if name != IMAGE}
+        example = as_example(drawing, prompt, self.parts, size, inputs)
+        if edits is None:
             return example
-        regions = self.parts.prepare.regions(fit_drawing(drawing, size))
-        return replace(example, edits=edits_of(edits, regions, pictures.get(IMAGE), size))
+        return replace(example, edits=edits_of(edits, example.regions, pictures.get(IMAGE), size))
 
     def _edit(
         self, pipeline: Pipeline, prompts: list[str], drawings: list[np.ndarray | None], pictures: Mapping[str, Picture],
         progress: Progress,
     ) -> Results:  # fmt: skip
         """Edit one image: sample a square around the hole, or the whole image, and put the result back."""
-        columns = self.parts.task.columns
-        absent = [name for name in columns if name not in {"prompt", SKETCH, *pictures}]
-        if absent or len(prompts) > 1:
-            raise UserError(f"{absent[0]}: missing; this run's task takes {', '.join(columns)}" if absent else
-                            "prompt: this run's task edits one image at a time")  # fmt: skip
+        if len(prompts) > 1:
+            raise UserError("prompt: this run's task edits one image at a time")
         picture = image_of(pictures[IMAGE])
-        hole = hole_of(pictures[MASK]) if MASK in columns else None
+        hole = hole_of(pictures[MASK]) if MASK in pictures else None
         if hole is not None and hole.shape != picture.shape[:2]:
             raise UserError(f"mask_image: is {hole.shape[1]}x{hole.shape[0]}, and the image "
                             f"{picture.shape[1]}x{picture.shape[0]}; give both at one size")  # fmt: skip
+        if hole is not None and not hole.any():
+            return [picture], None
         where = np.ones(picture.shape[:2], bool) if hole is None else hole
         crop = crop_around(where, self.parts.cfg.data.size, whole=hole is None)
         inputs = _columns(pictures, crop, hole)
@@ -173,7 +182,7 @@ class Call:
         (result,), _ = sampled(pipeline, [example], progress)
         if hole is None:
             return [self.parts.task.full_resolution(picture, inputs[IMAGE], result)], None
-        return [crop.paste(picture, result, hole)], None
+        return [crop.paste(picture, result, painted_pixels(hole, example.conditions.get(PAINTED), crop))], None
 
 
 def sampled(pipeline: Pipeline, examples: list[Example], progress: Progress) -> Results:

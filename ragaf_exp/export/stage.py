@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from ragaf_exp.config.stages import STAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import read_json, write_json, write_text
 from ragaf_exp.core.safe_files import is_regular
-from ragaf_exp.core.tensor_files import Tensors, lazy, read_lazily, write_tensors
+from ragaf_exp.core.tensor_files import LazyTensor, Tensors, lazy, read_lazily, write_tensors
 from ragaf_exp.export.networks import WEIGHTS
+from ragaf_exp.export.streamed import Reading, streamed_model
 from ragaf_exp.models.loading.sources import load_own, own_state
+from ragaf_exp.models.model import Model
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.runs.followed import HUB, NETWORKS, PATHS
 
@@ -36,6 +39,7 @@ CONFIG, FORMAT = "config.json", 1
 PREFIX = "model."  # of the network's weights within this module
 KEYS = ("stage", "run_config", "tokenizer", "precision", "sources")
 Sources = Mapping[str, Mapping[str, str]]  # config group -> where its unchanged weights are, and their checksum
+Builder = Callable[[Parts, str, Sources], Model]  # parts, name of the stage, sources
 
 
 class RagafStage(ModelMixin, ConfigMixin):
@@ -50,13 +54,14 @@ class RagafStage(ModelMixin, ConfigMixin):
             that the stage's own file does not hold.
         folder: The export's folder, which the subfolders are in.
         given: Name of a source -> folder or hub id to load it from.
+        build: Builds the model; by default with initial weights, which those of the stage's file then replace.
     """
 
     config_name = CONFIG
 
     def __init__(
         self, stage: str, run_config: dict[str, Any], tokenizer: str, precision: str = "no", sources: Sources | None = None,
-        *, folder: Path | None = None, given: Mapping[str, str] | None = None,
+        *, folder: Path | None = None, given: Mapping[str, str] | None = None, build: Builder | None = None,
     ):  # fmt: skip
         super().__init__()
         sources = sources or {}
@@ -70,7 +75,7 @@ class RagafStage(ModelMixin, ConfigMixin):
         self.stage, self.precision, self.folder = stage, precision, folder
         with torch.random.fork_rng(devices=[]):  # the initial weights are replaced, and the caller's noise stays the same
             self.parts = _parts(run_config, tokenizer, _located(sources, folder, given or {}))
-            self.model = make_model(self.parts, stage)
+            self.model = make_model(self.parts, stage) if build is None else build(self.parts, stage, sources)
         self.eval().requires_grad_(False)
 
     @classmethod
@@ -97,11 +102,24 @@ class RagafStage(ModelMixin, ConfigMixin):
         stage.load_weights(path / WEIGHTS)
         return stage
 
+    @classmethod
+    def streamed(cls, path: Path, sources: Mapping[str, str], reading: Reading) -> RagafStage:
+        """Load a stage whose large networks are read while they run, for a few images in little memory.
+
+        Args:
+            path: The subfolder of the export.
+            sources: Name of a source that the export names instead of holding it -> folder or hub id to load it from.
+            reading: How weights are read.
+
+        Raises:
+            UserError: A file is missing, damaged, or from a newer version, or a source is needed.
+        """
+        build = partial(streamed_model, _own(path / WEIGHTS), reading)
+        return cls(**read_stage_config(path), folder=path.parent, given=sources, build=build)
+
     def load_weights(self, path: Path) -> None:
         """Load the stage's own weights. Raises UserError if the file is missing, damaged or does not fit."""
-        if not is_regular(path):
-            raise UserError(f"{path}: missing; the export is incomplete, fetch it again")
-        own = {name.removeprefix(PREFIX): value.load() for name, value in read_lazily(path).items()}
+        own = {name: value.load() for name, value in _own(path).items()}
         recorded = {group: dict(source) for group, source in dict(self.config.sources).items()}
         try:
             load_own(self.model, own, recorded)
@@ -115,6 +133,13 @@ class RagafStage(ModelMixin, ConfigMixin):
         config = {key: _plain(self.config[key]) for key in KEYS}
         own = {f"{PREFIX}{name}": lazy(value) for name, value in own_state(self.model).items()}
         write_stage(folder, config, own, half=False)
+
+
+def _own(path: Path) -> dict[str, LazyTensor]:
+    """Read the weights of a stage's file by their names in the model."""
+    if not is_regular(path):
+        raise UserError(f"{path}: missing; the export is incomplete, fetch it again")
+    return {name.removeprefix(PREFIX): value for name, value in read_lazily(path, mapped=True).items()}
 
 
 def write_stage(folder: Path, config: dict[str, Any], weights: Tensors, half: bool) -> None:

@@ -118,7 +118,7 @@ class Trained:
         group_cfg = self.cfg[group]
         if not group_cfg.get("source") or group_cfg.get("weights", "pretrained") != "pretrained":
             return {}
-        return pretrained_tensors(group, group_cfg, network, subfolder)
+        return pretrained_tensors(group, group_cfg, network, subfolder, mapped=True)
 
 
 def open_run(path: str, followed: Mapping[str, str]) -> Trained:
@@ -147,7 +147,7 @@ def _stage(folder: RunFolder, parts: Parts, name: str) -> TrainedStage:
         raise UserError(f"{folder.checkpoints / name}: no intact checkpoint; train this stage again")
     with torch.device("meta"):
         model = make_model(parts, name)
-    own = read_lazily(Path(path) / EMA_FILE)
+    own = read_lazily(Path(path) / EMA_FILE, mapped=True)
     if unknown := sorted(own.keys() - model.state_dict().keys()):
         raise UserError(f"{path}: does not fit this config's model ({unknown[0]}); was config.yaml changed?")
     state = read_json(path / "state.json")

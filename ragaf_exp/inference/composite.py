@@ -111,6 +111,24 @@ class Crop:
         return paste(picture, placed, mask, feather)
 
 
+def painted_pixels(hole: np.ndarray, reach: np.ndarray | None, crop: Crop) -> np.ndarray:
+    """Return the pixels that a result replaces: the hole and what the task may change around it.
+
+    Args:
+        hole: (H,W) bool.
+        reach: (size,size) float, 1 where the task may change the model's image; None = in the hole alone.
+        crop: The window that the model sees.
+
+    Returns:
+        (H,W) bool.
+    """
+    if reach is None:
+        return hole
+    full = np.zeros((*hole.shape, 3), np.uint8)
+    levels = np.repeat(np.rint(reach * 255).astype(np.uint8)[..., None], 3, axis=2)
+    return hole | (crop.paste(full, levels, np.ones_like(hole))[..., 0] > 127)
+
+
 def crop_around(mask: np.ndarray, size: int, context: float = CONTEXT, whole: bool = False) -> Crop:
     """Choose the window in which a model of side `size` works.
 

@@ -42,13 +42,26 @@ def test_the_library_reads_what_was_written(shapes, dtypes, tmp_path):
     assert loaded.keys() == tensors.keys()
     assert all(loaded[k].dtype == v.dtype and torch.equal(bits(loaded[k]), bits(v)) for k, v in tensors.items())
     assert read_metadata(tmp_path / "a.safetensors") == {"title": "ä\n"}
-    assert not list(differing(read_lazily(tmp_path / "a.safetensors"), {k: lazy(v) for k, v in tensors.items()}))
+    written = {k: lazy(v) for k, v in tensors.items()}
+    for mapped in (False, True):
+        assert not list(differing(read_lazily(tmp_path / "a.safetensors", mapped), written))
 
 
 def test_strided_tensors_and_special_values_keep_their_bits(tmp_path):
     values = torch.tensor([[float("nan"), -0.0, float("inf")], [1e-45, 3.0, 0.0]]).T
     write_tensors(tmp_path / "a.safetensors", {"a": lazy(values)}, {})
     assert torch.equal(bits(load_file(tmp_path / "a.safetensors")["a"]), bits(values))
+
+
+def test_pages_of_a_file_outlive_it_and_change_it_not(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.arange(3.0), "b": torch.arange(6).reshape(2, 3)}, path, {"text": "of any length"})
+    before = path.read_bytes()
+    tensors = {name: tensor.load() for name, tensor in read_lazily(path, mapped=True).items()}
+    tensors["a"].add_(1)
+    assert path.read_bytes() == before and torch.equal(tensors["a"], torch.arange(1.0, 4.0))
+    path.unlink()
+    assert torch.equal(tensors["b"], torch.arange(6).reshape(2, 3))
 
 
 def test_any_difference_is_noticed():

@@ -12,7 +12,7 @@ from torch import Tensor
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.backbones import attention
 from ragaf_exp.models.backbones.unet_backbone import UNetBackbone
-from ragaf_exp.models.loading.hub import PRETRAINED, Origin, network, on_meta
+from ragaf_exp.models.loading.hub import PRETRAINED, Origin, network
 from ragaf_exp.models.loading.schedule import schedule_of
 
 SD15 = {
@@ -66,7 +66,7 @@ class StableUNet(UNetBackbone):
             height: Height of the training images in pixels.
             width: Width of the training images in pixels.
         """
-        if self.inpaint and not on_meta():
+        if self.inpaint and torch.get_default_device().type != "meta":  # there the codec has no values
             self.masked_latent = blank(height, width)
             scale = height // self.masked_latent.shape[2]
             self.blank = lambda h, w: blank(h * scale, w * scale)  # copies of the network share the codec

@@ -13,7 +13,8 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.tensors import read_tensors
 from ragaf_exp.models.codecs.base import Codec
-from ragaf_exp.models.loading.hub import PRETRAINED, RANDOM, Origin, fingerprint, network, on_meta
+from ragaf_exp.models.loading.empty import on_meta
+from ragaf_exp.models.loading.hub import PRETRAINED, RANDOM, Origin, fingerprint, network
 
 PARTS = ("encoder", "decoder")
 SD_VAE = {

@@ -1,6 +1,6 @@
 """Loading of networks in the folder layout of diffusers and transformers, from disk or from the hub.
 
-On the meta device, or with weights=none, at most a config is read and no weights are loaded.
+On the meta device, in `without_weights()`, or with weights=none, at most a config is read and no weights are loaded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import checksum
 from ragaf_exp.core.tensors import brief
 from ragaf_exp.models.loading import single_file
+from ragaf_exp.models.loading.empty import on_meta
 from ragaf_exp.models.part import Source
 
 PRETRAINED = "pretrained"
@@ -60,11 +61,6 @@ class Origin:
     def key(self) -> str:
         """Config key and value of the source, for messages."""
         return f"{self.group}.source={self.source}"
-
-
-def on_meta() -> bool:
-    """Return whether `with torch.device("meta")` is active, under which networks get shapes but no weights."""
-    return torch.get_default_device().type == "meta"
 
 
 def network(kind: type, origin: Origin, subfolder: str, builtin: dict[str, Any]) -> tuple[nn.Module, Source | None]:
@@ -245,7 +241,8 @@ def fingerprint(module: nn.Module, *settings: object) -> str:
 
 def checksum_of(origin: Origin, subfolder: str) -> str:
     """Return the sha256 of a network's weight files."""
-    folder = fetch(origin, [f"{subfolder}/*.{end}" for end in ("json", "safetensors", "bin")])
+    inner = f"{subfolder}/*" if subfolder else "*"
+    folder = fetch(origin, [f"{inner}.{end}" for end in ("json", "safetensors", "bin")])
     return _checksum(weight_files(folder / subfolder, origin))
 
 

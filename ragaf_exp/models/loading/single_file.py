@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, ControlNetModel, T2IAdapter, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
@@ -19,6 +18,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.tensor_files import LazyTensor, Tensors, lazy, read_lazily, read_metadata
 from ragaf_exp.core.tensors import read_tensors, state_of
 from ragaf_exp.models.loading import ldm
+from ragaf_exp.models.loading.empty import on_meta
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 WIDTHS = (320, 640, 1280, 1280)
@@ -87,7 +87,7 @@ def read_network(kind: Any, path: Path, key: str) -> nn.Module:
         network = _without_weights(kind, config)
         tensors = select(kind, network, content)
         if tensors is not None:
-            return network if torch.get_default_device().type == "meta" else filled(network, tensors)
+            return network if on_meta() else filled(network, tensors)
     raise UserError(f"{key}: holds no {kind.__name__} of Stable Diffusion 1.x or 2.x; give a folder in diffusers' layout")
 
 
@@ -106,7 +106,7 @@ def load_into(network: nn.Module, path: Path, key: str) -> None:
     tensors = select(kind, network, read_file(path, key))
     if tensors is None:
         raise UserError(f"{key}: its weights do not fit a {kind.__name__} of this backbone; use a file made for it")
-    if torch.get_default_device().type != "meta":
+    if not on_meta():
         filled(network, tensors)
 
 
@@ -148,10 +148,19 @@ def filled(network: nn.Module, tensors: Tensors) -> nn.Module:
     return network
 
 
-def read_file(path: Path, key: str) -> Mapping[str, LazyTensor]:
-    """Read a file of weights, safetensors or PyTorch's own format without code. Raises UserError."""
+def read_file(path: Path, key: str, mapped: bool = False) -> Mapping[str, LazyTensor]:
+    """Read a file of weights, safetensors or PyTorch's own format without code.
+
+    Args:
+        path: The file.
+        key: Config key and value that name it, for messages.
+        mapped: As in `read_lazily`.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     if path.suffix == ".safetensors":
-        return read_lazily(path)
+        return read_lazily(path, mapped)
     content = read_tensors(path, key)
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     return {name: lazy(value) for name, value in state_of(content, path, key, "checkpoint of one file").items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ def load_own(model: nn.Module, state: dict[str, Tensor], sources: dict[str, dict
     """
     for name, part in _sourced(model):
         if part.source is not None:
-            _check(name, part.source, sources.get(name))
+            check_source(name, part.source, sources.get(name))
     missing, unexpected = model.load_state_dict(state, strict=False)
     roots = tuple(f"{name}." for name, _ in _sourced(model))
     absent = [key for key in missing if not key.startswith(roots)] if roots else missing
@@ -41,13 +43,15 @@ def load_own(model: nn.Module, state: dict[str, Tensor], sources: dict[str, dict
 
 
 def share_identical_weights(one: nn.Module, two: nn.Module) -> None:
-    """Share the memory of weights that are equal in both models, on the device of `one`."""
+    """Share the memory of weights that are equal in both models, on the device of `one`; those without values are not."""
     known = dict(two.named_parameters())
     names = set(known)
     held = {map_lora_name(name, names): parameter for name, parameter in one.named_parameters()}
     for name, parameter in known.items():
         other = held.get(name)
-        if other is not None and other.shape == parameter.shape and torch.equal(other, parameter.to(other.device)):
+        if other is None or other.is_meta or parameter.is_meta or other.shape != parameter.shape:
+            continue
+        if torch.equal(other, parameter.to(other.device)):
             parameter.data = other.data
 
 
@@ -64,7 +68,14 @@ def _sourced(model: nn.Module) -> list[tuple[str, PretrainedModule]]:
     ]
 
 
-def _check(name: str, source: Source, recorded: dict[str, str] | None) -> None:
+def check_source(name: str, source: Source, recorded: Mapping[str, str] | None) -> None:
+    """Raise UserError unless a source has the weights that a run was trained with.
+
+    Args:
+        name: The config group.
+        source: The source as it is now.
+        recorded: Its facts at the time; None if there are none.
+    """
     if recorded is not None and recorded["sha256"] != source.sha256:
         raise UserError(f"{name}.source={source.source}: its weights are not those that this run was trained with "
                         f"(sha256 {recorded['sha256'][:12]}, now {source.sha256[:12]}); restore them")  # fmt: skip

@@ -14,7 +14,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.backbones.controlnets.base import Control, Copied
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.codecs.base import SharedCodec
-from ragaf_exp.models.loading.hub import on_meta
+from ragaf_exp.models.loading.empty import on_meta
 from ragaf_exp.models.stored import StoredLinear
 
 POINT, SINGLE = "control.", "control.single."  # prefixes of injection points; a number follows

@@ -18,7 +18,7 @@ from ragaf_exp.models.backbones.controlnets.base import Control, Copied
 from ragaf_exp.models.backbones.points import Shape, check_residual_shapes
 from ragaf_exp.models.codecs.base import SharedCodec
 from ragaf_exp.models.conditioning import Text
-from ragaf_exp.models.loading.hub import on_meta
+from ragaf_exp.models.loading.empty import on_meta
 
 
 class Embedding(ControlNetConditioningEmbedding):
