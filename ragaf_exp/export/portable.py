@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from ragaf_exp.config.schema import PLAIN
-from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import checksum, write_json
 from ragaf_exp.core.tensor_files import Tensors, lazy, write_tensors
 from ragaf_exp.export.kinds import Options
@@ -20,6 +20,8 @@ from ragaf_exp.export.networks import WEIGHTS
 from ragaf_exp.export.trained import Trained
 from ragaf_exp.models.loading import ldm
 from ragaf_exp.models.loading.hub import PRETRAINED, RANDOM
+from ragaf_exp.models.text.base import TextEncoder
+from ragaf_exp.models.text.pipeline_text import PipelineText
 from ragaf_exp.runs.followed import HUB, PATHS
 
 HERE = "."  # the export's folder, which has the layout of diffusers
@@ -32,7 +34,7 @@ class Network:
     """A network of a run that may come from a source."""
 
     group: str
-    net: nn.Module | None  # None: several networks, which can only be named
+    net: nn.Module | None  # None: the several text encoders of a transformer family
     subfolder: str  # in its source
     target: str  # subfolder of the export
     prefix: str = ""  # of its weights in a stage's model
@@ -113,10 +115,12 @@ def _place(
     """
     group, settings = network.group, config[network.group]
     held = _is_held(network, trained)
-    if options.copies and network.net is None:
-        raise UserError(f"weights=all: the networks of group {group} are not copied; leave it out, and they are named")
     if not held and not options.copies:
         sources[group] = _named(network, trained)
+        return
+    if network.net is None:
+        sources[group] = {"inside": HERE, "sha256": _copy_encoders(trained.last.model.text, out)}
+        settings |= {"revision": "", "offline": True}
         return
     _save_config(network, out / network.target)
     inside = HERE if "subfolder" in settings or network.subfolder == network.target else network.target
@@ -133,6 +137,16 @@ def _place(
         weights = {name: weights[plain] for plain, name in ldm.text_names(weights).items()}
     write_tensors(file, weights, {"format": "pt"}, options.half)
     sources[group]["sha256"] = checksum(file)
+
+
+def _copy_encoders(text: TextEncoder, out: Path) -> str:
+    """Copy a family's text encoders and tokenizers, file by file, to the same subfolders; returns their sha256."""
+    assert isinstance(text, PipelineText), "other text encoders are one network"
+    for file in text.files():
+        target = out / file.parent.name / file.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
+    return text.encoders.checksum()
 
 
 def _is_held(network: Network, trained: Trained) -> bool:

@@ -28,6 +28,7 @@ from ragaf_exp.models.text.clip import TOKENIZER_FILES
 from ragaf_exp.models.text.tiny import encoded, read_tokenizer
 from ragaf_exp.models.text.vocabulary import unknown_words
 
+DESCRIBING = (".json", ".txt", ".model", ".jinja")  # suffixes of configs, vocabularies and templates
 CAPTIONS = 128  # encoded captions that are held in memory, of up to 8 MB each
 Span = tuple[int, int]
 Encoded = tuple[Tensor, Tensor | None]  # tokens (T,D), and the pooled vector (P,) if there is one
@@ -207,6 +208,27 @@ class PipelineText(TextEncoder):
     def part_config(self, folder: str) -> dict[str, Any]:
         """Return the config of an encoder; {} without a source."""
         return read_config(self.origin, folder) if self.origin.source else {}
+
+    def folders(self) -> list[str]:
+        """Return the subfolders of the source that are read."""
+        return [folder for part in self.parts() for folder in (part.folder, part.tokenizer)]
+
+    def files(self) -> list[Path]:
+        """Return the source's files of encoders and tokenizers, as they lie in `folders`.
+
+        Raises:
+            UserError: The source is missing or incomplete, or its weights are pickled.
+        """
+        names, encoders = self.folders(), {part.folder for part in self.parts()}
+        root = fetch(self.origin, [f"{name}/*" for name in names])
+        files: list[Path] = []
+        for name in names:
+            weights = weight_files(root / name, self.origin) if name in encoders else []
+            if pickled := [path for path in weights if path.suffix != ".safetensors"]:
+                raise UserError(f"{pickled[0]}: is pickled; save it as safetensors, or leave the weights out")
+            described = [path for path in sorted((root / name).iterdir()) if path.suffix in DESCRIBING and path.is_file()]
+            files += [*weights, *described]
+        return files
 
     def check(self) -> None:
         """Raise UserError if the source lacks an encoder."""

@@ -29,6 +29,7 @@ from ragaf_exp.models.text.pipeline_text import Segment
 from ragaf_exp.models.text.qwen_image import QwenImageText
 
 VISION = "<|vision_start|><|image_pad|><|vision_end|>"  # shows where the template has the image
+PROCESSOR = "processor"  # subfolder of the source with the settings of images
 TOKEN = 28  # side in pixels of the part of an image that is one token
 MARKS = 8  # tokens of the template around those of an image, at most
 IMAGES = 16  # encoded pairs of caption and image that are held in memory, of up to 25 MB each
@@ -71,6 +72,10 @@ class QwenImageEditText(QwenImageText):
 
         processor = read_processor(origin) if origin.source else None
         return getattr(diffusers, cls.editor)(scheduler=None, vae=None, transformer=None, processor=processor, **named)
+
+    def folders(self) -> list[str]:
+        """Return the subfolders of the source that are read."""
+        return [*super().folders(), PROCESSOR]
 
     def check(self) -> None:
         """Raise UserError if the source lacks the encoder or its processor."""
@@ -199,7 +204,7 @@ def read_processor(origin: Origin) -> Qwen2VLProcessor:
     Raises:
         UserError: There is none, or it is damaged.
     """
-    folder = fetch(origin, ["processor/*"]) / "processor"
+    folder = fetch(origin, [f"{PROCESSOR}/*"]) / PROCESSOR
     if not folder.is_dir():
         raise UserError(f"{origin.key}: has no folder processor, as Qwen-Image-Edit has; take backbone=qwen_image, or "
                         "fetch the whole folder again")  # fmt: skip
