@@ -47,6 +47,7 @@ def make_model(parts: Parts, stage: str) -> Model:
     for key, pixels in {"size": cfg.data.size, "width": cfg.data.get("width", 0)}.items():
         if pixels % unit:
             raise UserError(f"data.{key}={pixels}: must be a multiple of {unit} for this backbone, codec and stage")
+    parts.sampler.check(side, (cfg.data.get("width") or cfg.data.size) // kind.scale(cfg) // codec.downscale)
     backbone.set_full_inpaint_mask(codec.blank, size, size)
     shapes = backbone.shapes(side, side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side, codec=codec)

@@ -68,7 +68,11 @@ class Sampler:
 
         Returns:
             The latents, (B,C,h,w), and their conditioning.
+
+        Raises:
+            UserError: `norm_patch` does not divide the latents' sides, or `strength` is out of range.
         """
+        self.check(noise.shape[2], noise.shape[3])
         conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
         scheduler = self.diffusion.at(noise.shape[2], noise.shape[3]).scheduler(self.scheduler)
         scheduler.set_timesteps(self.steps, device=noise.device)
@@ -85,6 +89,12 @@ class Sampler:
                 watch(Step(number, len(timesteps), int(t), self.diffusion.to_x0(prediction, x_t, times)))
         # if `steps` does not divide the schedule, DDIM in diffusers leaves some noise in prev_sample
         return out.get("pred_original_sample", x), conditions[0][1]
+
+    def check(self, height: int, width: int) -> None:
+        """Raise UserError if latents of this height and width, in cells, can't be sampled."""
+        if self.norm_patch and (height % self.norm_patch or width % self.norm_patch):
+            raise UserError(f"sampler.norm_patch={self.norm_patch}: must divide the latents' sides, {height} x {width}; "
+                            "set a divisor, or 0")  # fmt: skip
 
     def _conditions(self, model: Denoiser, batch: Batch) -> list[tuple[float, Any]]:
         """Weighted conditions whose predictions add up to the guided one. The first has both text and sketch."""

@@ -10,6 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragaf_exp.assembly.assemble import assemble
+from ragaf_exp.assembly.model import make_model
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive, item_noise
 from ragaf_exp.core.types import Batch
@@ -161,6 +164,15 @@ def test_noise_belongs_to_the_item():
     assert all(not torch.equal(whole, other) for other in others)
     large = item_noise(0, "x", [str(i) for i in range(200)], SHAPE)
     assert abs(float(large.mean())) < 0.03 and abs(float(large.std()) - 1) < 0.03
+
+
+def test_norm_patches_must_divide_the_latents(tiny, tmp_path):
+    whole = seeded(1, 0)[..., :4]
+    Sampler(Diffusion(), steps=1, guidance=2.0, norm_patch=2).sample(Conditional(), batch_of(1), whole)
+    with pytest.raises(UserError, match=r"sampler\.norm_patch=3: must divide the latents' sides, \d+ x \d+"):
+        Sampler(Diffusion(), steps=1, guidance=2.0, norm_patch=3).sample(Conditional(), batch_of(1), whole)
+    with pytest.raises(UserError, match=r"sampler\.norm_patch=3"):  # before the first step
+        make_model(assemble(compose_config([*tiny, "sampler.norm_patch=3"]), RunFolder(tmp_path)), "coarse")
 
 
 @pytest.mark.parametrize("strength", [0.0, -0.5, 1.01, float("nan")])
