@@ -96,19 +96,21 @@ class Sampler:
             raise UserError(f"sampler.norm_patch={self.norm_patch}: must divide the latents' sides, {height} x {width}; "
                             "set a divisor, or 0")  # fmt: skip
 
-    def _conditions(self, model: Denoiser, batch: Batch) -> list[tuple[float, Any]]:
-        """Weighted conditions whose predictions add up to the guided one. The first has both text and sketch."""
-        given = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
+    def passes(self) -> list[tuple[float, bool, bool]]:
+        """Return the passes of the network in a step: weight of the prediction, whether it has the text, and the sketch.
+
+        The weighted predictions add up to the guided one, e(0,0) + sketch (e(s,0) - e(0,0)) + text (e(s,c) - e(s,0)). The
+        first pass has both conditions.
+        """
         text, sketch = self.guidance, self.sketch_guidance
-        # e(0,0) + sketch (e(s,0) - e(0,0)) + text (e(s,c) - e(s,0))
-        weighted = [
-            (text, {"text": given, "sketch": given}),
-            (sketch - text, {"text": ~given, "sketch": given}),
-            (1 - sketch, {"text": ~given, "sketch": ~given}),
-        ]
-        first, *rest = weighted
-        needed = [first, *(w for w in rest if w[0] != 0)]
-        return [(w, model.condition(batch, keep)) for w, keep in needed]
+        further = [(sketch - text, False, True), (1 - sketch, False, False)]
+        return [(text, True, True), *(one for one in further if one[0] != 0)]
+
+    def _conditions(self, model: Denoiser, batch: Batch) -> list[tuple[float, Any]]:
+        """Return the weight and the conditions of each pass."""
+        given = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
+        return [(weight, model.condition(batch, {"text": given & text, "sketch": given & sketch}))
+                for weight, text, sketch in self.passes()]  # fmt: skip
 
     def begin(self, scheduler: Any, noise: Tensor, coarse: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
         """Return the timesteps that are run, and the latent at the first of them.

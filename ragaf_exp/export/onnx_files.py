@@ -1,4 +1,4 @@
-"""Kind `onnx`: for each stage one denoising step, and where there is no guidance a whole image at the run's steps."""
+"""Kind `onnx`: for each stage one denoising step, and a whole image at the run's steps and guidance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.stages import FIRST
 from ragaf_exp.export.kinds import Entry, Options, Unsuitable
-from ragaf_exp.export.onnx_image import check_image, export_image, is_single_pass, steps_of
+from ragaf_exp.export.onnx_image import check_image, export_image, steps_of
 from ragaf_exp.export.onnx_step import check_step, export_step, noised
 from ragaf_exp.export.trained import Trained
 from ragaf_exp.inference.load import load_run
@@ -48,15 +48,15 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
 
 
 def _image(stage: str, parts: Parts, pipeline: Pipeline, out: Path) -> list[Entry]:
-    """Write the graph of a whole image; nothing where the run's sampler takes several passes per step."""
+    """Write the graph of a whole image; nothing where guidance is normalised, or stage 1 samples smaller images."""
     sampler, model = parts.sampler, getattr(pipeline, stage)
-    if not is_single_pass(sampler) or (stage == FIRST.name and pipeline.scale > 1):
+    if sampler.norm_patch or (stage == FIRST.name and pipeline.scale > 1):
         return []
     from_start = stage != FIRST.name and pipeline.coarse is not None
     shape = tuple(noised(parts)[0].shape)
     steps = steps_of(sampler, (shape[2], shape[3]), from_start, pipeline.strength)
     file = f"{FOLDER}/{stage}_image.onnx"
-    export_image(out / FOLDER / f"{stage}.onnx", out / file, steps, shape)
+    export_image(out / FOLDER / f"{stage}.onnx", out / file, steps, shape, [weight for weight, *_ in sampler.passes()])
     strength = pipeline.strength if from_start else None
     check = partial(check_image, model=model, parts=parts, steps=steps, strength=strength)
     return [Entry(KIND, file, f"a whole image of stage {stage} in {len(steps.times)} steps, float32", check)]

@@ -2,12 +2,13 @@
 
 Every scheduler here is linear in noise, start and predictions. So the network's input at each step, and the result, are
 weighted sums of those, with weights that depend on the settings alone. `steps_of` reads them off the scheduler itself.
+With guidance, the step has several passes, whose conditions are separate inputs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from ragaf_exp.core.files import write_json
 from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.sampler import Sampler
 from ragaf_exp.export.kinds import CheckFailed
+from ragaf_exp.export.onnx_passes import another_pass
 from ragaf_exp.export.onnx_step import TOLERANCE, conditioning, noised, tensors_of
 from ragaf_exp.models.model import Model
 
@@ -47,16 +49,11 @@ class Steps:
         return precise * max(1.0, float(expected.abs().max()))
 
 
-def is_single_pass(sampler: Sampler) -> bool:
-    """Whether each step is one pass of the network, as without guidance."""
-    return sampler.guidance == 1 and sampler.sketch_guidance == 1
-
-
 def steps_of(sampler: Sampler, side: tuple[int, int], from_start: bool, strength: float) -> Steps:
     """Read the weights off a scheduler, by sampling with unit vectors in place of latents and predictions.
 
     Args:
-        sampler: The run's sampler, without guidance.
+        sampler: The run's sampler.
         side: Height and width of the latent.
         from_start: Sampling starts from a latent, noised to `strength`.
         strength: Share of the steps that are run then, in (0,1].
@@ -64,7 +61,6 @@ def steps_of(sampler: Sampler, side: tuple[int, int], from_start: bool, strength
     Returns:
         The steps.
     """
-    assert is_single_pass(sampler), "guidance takes several passes"
     scheduler = sampler.diffusion.at(*side).scheduler(sampler.scheduler)
     scheduler.set_timesteps(sampler.steps)
     count = GIVEN + len(scheduler.timesteps)
@@ -83,23 +79,26 @@ def steps_of(sampler: Sampler, side: tuple[int, int], from_start: bool, strength
     return Steps(np.array(times), np.stack(inputs)[:, :used], result[:used], noise)
 
 
-def export_image(step: Path, path: Path, steps: Steps, shape: tuple[int, ...]) -> None:
-    """Write the graph. Inputs: start and noise, of `shape`, and the conditions of the step's graph; output: the latent.
+def export_image(step: Path, path: Path, steps: Steps, shape: tuple[int, ...], weights: Sequence[float] = (1.0,)) -> None:
+    """Write the graph. Inputs: start and noise, of `shape`, and the conditions of each pass; output: the latent.
 
-    Sums over latents are in float64: where the noise level is high, large terms cancel.
+    The conditions of the first pass have the names of the step's graph, those of pass k the prefix passk_. Sums over
+    latents are in float64: where the noise level is high, large terms cancel.
 
     Args:
         step: The graph of the denoising step, whose weights are used by all steps.
         path: The file.
         steps: The fixed steps.
         shape: (1,C,h,w) of the latent.
+        weights: Of the predictions of the passes, as `Sampler.passes` gives them.
     """
     import onnx
     from onnx import TensorProto, helper
 
     model = onnx.load(step)
-    _, _, *conditions = model.graph.input
-    body, node = _body(model.graph, len(steps.times), shape), helper.make_node
+    passes = [model.graph, *(another_pass(model.graph, f"pass{number}_") for number in range(1, len(weights)))]
+    conditions = [given for one in passes for given in one.input[2:]]
+    body, node = _body(passes, len(steps.times), shape), helper.make_node
     nodes = [
         node("Concat", ["start", "noise"], ["loop_given"], axis=0),
         node("Cast", ["loop_given"], ["loop_exact"], to=TensorProto.DOUBLE),
@@ -110,7 +109,8 @@ def export_image(step: Path, path: Path, steps: Steps, shape: tuple[int, ...]) -
         node("Cast", ["loop_total"], ["latent"], to=TensorProto.FLOAT),
     ]
     inputs, output = [_floats("start", shape), _floats("noise", shape), *conditions], [_floats("latent", shape)]
-    graph = helper.make_graph(nodes, "image", inputs, output, [*model.graph.initializer, *_constants(steps, shape)])
+    constants = [*model.graph.initializer, *_constants(steps, shape, weights)]
+    graph = helper.make_graph(nodes, "image", inputs, output, constants)
     whole = helper.make_model(graph, opset_imports=list(model.opset_import), functions=list(model.functions))
     whole.ir_version = model.ir_version
     onnx.save(whole, path)
@@ -118,17 +118,17 @@ def export_image(step: Path, path: Path, steps: Steps, shape: tuple[int, ...]) -
     write_json(path.with_suffix(".json"), facts)
 
 
-def _body(step: Any, count: int, shape: tuple[int, ...]) -> Any:
-    """The loop's body: from all latents so far, (2+K,C,h,w) float64, the step's input, the step, its prediction added.
+def _body(passes: Sequence[Any], count: int, shape: tuple[int, ...]) -> Any:
+    """The loop's body: from all latents so far, (2+K,C,h,w) float64, the step's input, its passes, their sum added.
 
     Args:
-        step: The graph of the denoising step.
+        passes: The graphs of the step's passes, which have the same input.
         count: K, the number of steps.
         shape: (1,C,h,w) of the latent.
     """
     from onnx import TensorProto, helper
 
-    (x_t, t, *_), node = step.input, helper.make_node
+    (x_t, t, *_), node = passes[0].input, helper.make_node
     nodes = [
         node("Gather", ["loop_weights", "loop_i"], ["loop_row"]),  # (2+K,1,1,1)
         node("Mul", ["loop_row", "loop_in"], ["loop_parts"]),
@@ -136,8 +136,10 @@ def _body(step: Any, count: int, shape: tuple[int, ...]) -> Any:
         node("Cast", ["loop_x"], [x_t.name], to=TensorProto.FLOAT),
         node("Gather", ["loop_times", "loop_i"], ["loop_time"]),
         node("Reshape", ["loop_time", "loop_one"], [t.name]),
-        *step.node,
-        node("Cast", [step.output[0].name], ["loop_new"], to=TensorProto.DOUBLE),
+        *(inner for one in passes for inner in one.node),
+        *(node("Mul", [f"loop_weight{k}", one.output[0].name], [f"loop_part{k}"]) for k, one in enumerate(passes)),
+        node("Sum", [f"loop_part{k}" for k in range(len(passes))], ["loop_guided"]),
+        node("Cast", ["loop_guided"], ["loop_new"], to=TensorProto.DOUBLE),
         node("Add", ["loop_i", "loop_offset"], ["loop_at"]),
         node("Reshape", ["loop_at", "loop_place"], ["loop_index"]),
         node("ScatterND", ["loop_in", "loop_index", "loop_new"], ["loop_out"]),
@@ -150,7 +152,7 @@ def _body(step: Any, count: int, shape: tuple[int, ...]) -> Any:
     return helper.make_graph(nodes, "step", inputs, outputs)
 
 
-def _constants(steps: Steps, shape: tuple[int, ...]) -> list[Any]:
+def _constants(steps: Steps, shape: tuple[int, ...], weights: Sequence[float]) -> list[Any]:
     """The loop's weights and indices."""
     from onnx import numpy_helper
 
@@ -159,6 +161,7 @@ def _constants(steps: Steps, shape: tuple[int, ...]) -> list[Any]:
         "loop_times": steps.times.astype(np.float32), "loop_zeros": np.zeros((len(steps.times), *shape[1:])),
         "loop_zero": np.array([0]), "loop_one": np.array([1]), "loop_place": np.array([1, 1]),
         "loop_offset": np.array(GIVEN), "loop_count": np.array(len(steps.times)), "loop_true": np.array(True),
+        **{f"loop_weight{k}": np.array(weight, np.float32) for k, weight in enumerate(weights)},
     }  # fmt: skip
     return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
 
@@ -185,18 +188,19 @@ class OnnxImage:
         self.model = model
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, c: Any, noise: Tensor, start: Tensor) -> Tensor:
+    def __call__(self, conditions: Sequence[Any], noise: Tensor, start: Tensor) -> Tensor:
         """Sample.
 
         Args:
-            c: The conditioning, as `Model.condition` and `Model.with_coarse` give it.
+            conditions: The conditioning of each pass of `Sampler.passes`, as `Model.condition` and `Model.with_coarse`
+                give it.
             noise: Standard normal, (1,C,h,w).
             start: The latent that sampling starts from, of that shape; zeros where it starts from noise.
 
         Returns:
             The latent, (1,C,h,w).
         """
-        values = (start, noise, *(value for _, value in tensors_of(c)))
+        values = (start, noise, *(value for c in conditions for _, value in tensors_of(c)))
         names = [given.name for given in self.session.get_inputs()]
         inputs = {name: value.numpy() for name, value in zip(names, values, strict=True)}
         return torch.from_numpy(self.session.run(None, inputs)[0])
@@ -220,10 +224,11 @@ def check_image(path: Path, model: Model, parts: Parts, steps: Steps, strength: 
         CheckFailed: The latents differ by more than the tolerance.
     """
     onnx = OnnxImage(model, path)
-    (noise, _), c = noised(parts), conditioning(model, parts, 0)
+    noise, _ = noised(parts)
+    conditions = [conditioning(model, parts, 0, text, sketch) for _, text, sketch in parts.sampler.passes()]
     start = torch.zeros_like(noise) if strength is None else noise.flip(-1)
-    ours = partial(sampled, parts.sampler, model, c, noise, None if strength is None else start, strength or 1.0)
-    theirs = partial(onnx, c, noise, start)
+    ours = partial(sampled, parts.sampler, model, conditions, noise, None if strength is None else start, strength or 1.0)
+    theirs = partial(onnx, conditions, noise, start)
     expected, latent = ours(), theirs()
     worst = float((expected - latent).abs().max())
     if not worst <= steps.tolerance(expected):
@@ -233,18 +238,20 @@ def check_image(path: Path, model: Model, parts: Parts, steps: Steps, strength: 
             f"PyTorch, {onnx_work / work:.2f} times the processor time")  # fmt: skip
 
 
-def sampled(sampler: Sampler, model: Model, c: Any, noise: Tensor, start: Tensor | None, strength: float) -> Tensor:
+def sampled(
+    sampler: Sampler, model: Model, conditions: Sequence[Any], noise: Tensor, start: Tensor | None, strength: float
+) -> Tensor:
     """Sample by the run's sampler, with conditions that are encoded already.
 
     Args:
         sampler: The sampler.
         model: The model.
-        c: Its conditioning.
+        conditions: The conditioning of each pass of the sampler.
         noise: Standard normal, (1,C,h,w).
         start: The latent that sampling starts from; None = from noise.
         strength: Share of the steps that are run then.
     """
-    return sampler.sample(_Encoded(model, c), cast(Batch, _NoBatch()), noise, start, strength)[0]
+    return sampler.sample(_Encoded(model, conditions), cast(Batch, _NoBatch()), noise, start, strength)[0]
 
 
 class _NoBatch:
@@ -257,13 +264,13 @@ class _NoBatch:
 
 
 class _Encoded:
-    """Stands for a model in the sampler, with given conditions."""
+    """Stands for a model in the sampler, with given conditions for each pass, in their order."""
 
-    def __init__(self, model: Model, c: Any):
-        self.c, self.denoise = c, model.denoise
+    def __init__(self, model: Model, conditions: Sequence[Any]):
+        self.conditions, self.denoise = iter(conditions), model.denoise
 
     def condition(self, batch: Any, keep: Any = None, /) -> Any:
-        return self.c
+        return next(self.conditions)
 
     def with_coarse(self, c: Any, coarse: Tensor | None) -> Any:
         return c

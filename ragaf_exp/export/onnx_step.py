@@ -154,19 +154,22 @@ def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
 
 
 @torch.no_grad()
-def conditioning(model: Model, parts: Parts, index: int) -> Any:
+def conditioning(model: Model, parts: Parts, index: int, text: bool = True, sketch: bool = True) -> Any:
     """Encode one of two drawings, which differ in the numbers of regions and tokens.
 
     Args:
         model: The model.
         parts: The run's parts.
         index: 0 or 1, the drawing.
+        text: False drops the caption, as for guidance.
+        sketch: False drops the sketch.
     """
     size = (parts.cfg.data.size,) * 2
     drawing = drawing_of_boxes(size[0], 2 - index)
     example = as_example(drawing, CAPTIONS[index], parts, size, pictures_for(parts, size[0]))
     coarse, _ = noised(parts)
-    return model.with_coarse(model.condition(collate([example])), coarse)
+    keep = {"text": torch.tensor([text]), "sketch": torch.tensor([sketch])}
+    return model.with_coarse(model.condition(collate([example]), keep), coarse)
 
 
 def noised(parts: Parts) -> tuple[Tensor, Tensor]:

@@ -132,7 +132,7 @@ def test_guidance_is_the_two_condition_formula_and_its_weights_sum_to_one(text, 
     wanted = none + sketch * (drawn - none) + text * (both - drawn)
     torch.testing.assert_close(sampled, torch.full_like(sampled, wanted), atol=1e-4, rtol=1e-4)
     assert first == (True, True), "the conditioning handed on is the one with both"
-    assert sum(weight for weight, _ in sampler._conditions(model, batch_of(2))) == pytest.approx(1)
+    assert sum(weight for weight, *_ in sampler.passes()) == pytest.approx(1)
 
 
 def test_guidance_of_one_is_the_plain_conditional_prediction():

@@ -10,12 +10,15 @@ import torch
 from exporting import write
 from images import PROMPT
 
+from ragaf_exp.config.compose import compose_config
 from ragaf_exp.data.loader import collate
+from ragaf_exp.experiments.experiment import run as train
 from ragaf_exp.inference.examples import as_example
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.runs.folder import RunFolder
 
-for name in ("onnx", "onnxscript", "onnxruntime"):
+onnx = pytest.importorskip("onnx", reason='onnx is not installed: pip install "ragaf_exp[onnx]"')
+for name in ("onnxscript", "onnxruntime"):
     pytest.importorskip(name, reason=f'{name} is not installed: pip install "ragaf_exp[onnx]"')
 
 from ragaf_exp.export import onnx_step  # noqa: E402
@@ -65,6 +68,16 @@ def test_a_whole_image_sampled_by_onnxruntime(graphs, run, strokes):
         pipeline.coarse, pipeline.refine = before
     assert float((ours.stage2 - theirs.stage2).abs().max()) <= 1e-4, "steps add up"
     assert np.abs(ours.to_images().final.astype(int) - theirs.to_images().final.astype(int)).max() <= 1
+
+
+def test_a_guided_image_is_one_graph(tiny, tmp_path):
+    """The export compares its latent with the sampler's; captions, sketches and neither are separate inputs."""
+    guided = [*tiny, "sampler.guidance=2", "sampler.sketch_guidance=1.5", "stage.run=[coarse]", f"runs={tmp_path / 'runs'}"]
+    folder = train(compose_config(guided)).path
+    out = write(folder, tmp_path / "out", "onnx")
+    names = [given.name for given in onnx.load(out / "onnx" / "coarse_image.onnx", load_external_data=False).graph.input]
+    conditions = [name for name in names[2:] if not name.startswith("pass")]
+    assert names == ["start", "noise", *conditions, *(f"pass{k}_{name}" for k in (1, 2) for name in conditions)]
 
 
 def test_the_inputs_are_named_and_another_graph_is_noticed(graphs, run):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from ragaf_exp.diffusion.flow import Flow
 from ragaf_exp.diffusion.process import Diffusion
 from ragaf_exp.diffusion.sampler import Sampler
-from ragaf_exp.export.onnx_image import GIVEN, Steps, export_image, is_single_pass, steps_of
+from ragaf_exp.export.onnx_image import GIVEN, Steps, export_image, steps_of
 from ragaf_exp.export.onnx_image import sampled as sampled_by
 from ragaf_exp.models.model import Prediction
 
@@ -39,7 +38,7 @@ def latents() -> tuple[Tensor, Tensor, Tensor]:
 
 def sampled(sampler: Sampler, strength: float | None) -> Tensor:
     noise, start, c = latents()
-    return sampled_by(sampler, Toy(), c, noise, None if strength is None else start, strength or 1.0)  # type: ignore[arg-type]
+    return sampled_by(sampler, Toy(), [c, c / 2, -c], noise, None if strength is None else start, strength or 1.0)  # type: ignore[arg-type]
 
 
 def looped(steps: Steps) -> Tensor:
@@ -106,7 +105,20 @@ def test_onnxruntime_samples_the_same_latent(process: Any, scheduler: str, stren
     assert float((torch.from_numpy(latent) - expected).abs().max()) <= steps.tolerance(expected)
 
 
-def test_guidance_takes_several_passes() -> None:
-    assert is_single_pass(Sampler(Diffusion(), "ddim", 4))
-    assert not is_single_pass(Sampler(Diffusion(), "ddim", 4, guidance=3.0))
-    assert not is_single_pass(SimpleNamespace(guidance=1.0, sketch_guidance=2.0))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("text", "sketch", "count"), [(3.0, 1.0, 2), (3.0, 2.0, 3), (2.0, 2.0, 2)])
+def test_guidance_has_a_pass_for_each_of_its_conditions(text: float, sketch: float, count: int, tmp_path: Any) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason='onnxruntime is not installed: pip install "ragaf_exp[onnx]"')
+    sampler = Sampler(Diffusion(), "ddim", 9, guidance=text, sketch_guidance=sketch)
+    toy_step(tmp_path / "step.onnx")
+    weights = [weight for weight, *_ in sampler.passes()]
+    steps = fixed(sampler, None)
+    export_image(tmp_path / "step.onnx", tmp_path / "image.onnx", steps, SHAPE, weights)
+    noise, start, c = (x.numpy() for x in latents())
+    session = runtime.InferenceSession(str(tmp_path / "image.onnx"), providers=["CPUExecutionProvider"])
+    names = ["c", "pass1_c", "pass2_c"][:count]
+    assert [given.name for given in session.get_inputs()] == ["start", "noise", *names]
+    given = dict(zip(names, (c, c / 2, -c), strict=False))
+    (latent,) = session.run(None, {"start": start * 0, "noise": noise, **given})
+    expected = sampled(sampler, None)
+    assert float((torch.from_numpy(latent) - expected).abs().max()) <= steps.tolerance(expected)
+    assert float((expected - sampled(Sampler(Diffusion(), "ddim", 9), None)).abs().max()) > 0.01
