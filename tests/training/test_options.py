@@ -40,7 +40,8 @@ MORE = ["memory.precision=bf16 memory.checkpointing=true memory.ema=cpu", "memor
         "stage.accumulate=2 task.mirror=0.5 task.crops=1", "stage.refine.coarse_input=true memory.offload=true",
         "data.scenes=true data.recolour=true data=openmoji", "data.drawings=drawn data=folder",
         "task.caption_dropout=1 task.sketch_dropout=1", "regions.max_regions=1"]  # fmt: skip
-COUNTED = ("data=openmoji", "data=lineart", "data=quickdraw")  # sources of files that have data.train, data.val, data.test
+# sources of files that have data.train, data.val, data.test
+COUNTED = ("data=openmoji", "data=openmoji_scenes", "data=lineart", "data=quickdraw")
 DIT = "backbone.width=32 backbone.depth=1 backbone.heads=2"
 PROFILE = ["memory.budget=0", "stage.accumulate=2"]  # whether full-size ones fit, tests/training/test_profiles.py asks
 
@@ -135,7 +136,7 @@ def weights(option: str, folder: Path) -> Path:
 def overrides(option: str, tiny: list[str], tmp_path: Path) -> list[str]:
     """tiny with an option; the data sources that need files get some."""
     words = option.split()
-    layouts = {"data=folder": photos, "data=openmoji": emoji, **LAYOUTS}
+    layouts = {"data=folder": photos, "data=openmoji": emoji, "data=openmoji_scenes": emoji, **LAYOUTS}
     source = next((word for word in words if word in layouts), "")
     words += [f"sketch.weights={weights(option, tmp_path)}"] if option.removeprefix("sketch=") in NEURAL else []
     words += networks(option, tmp_path)
@@ -200,7 +201,7 @@ def test_every_evaluation(option, tiny, run_copy):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment(name, tiny, tmp_path):
     tiny = [word for word in tiny if not (name == "dit" and word.startswith("backbone.widths"))]  # the UNet's
-    words = overrides({"openmoji": "data=openmoji", "dit": DIT}.get(name, ""), tiny, tmp_path)
+    words = overrides({"openmoji": "data=openmoji_scenes", "dit": DIT}.get(name, ""), tiny, tmp_path)
     through_both_stages(compose_config([f"+experiment={name}", *words]))
 
 
