@@ -50,13 +50,14 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
 def _image(stage: str, parts: Parts, pipeline: Pipeline, out: Path) -> list[Entry]:
     """Write the graph of a whole image; nothing where guidance is normalised, or stage 1 samples smaller images."""
     sampler, model = parts.sampler, getattr(pipeline, stage)
-    if sampler.norm_patch or (stage == FIRST.name and pipeline.scale > 1):
+    weights = [weight for weight, *_ in sampler.passes()]
+    if (sampler.norm_patch and len(weights) > 1) or (stage == FIRST.name and pipeline.scale > 1):
         return []
     from_start = stage != FIRST.name and pipeline.coarse is not None
     shape = tuple(noised(parts)[0].shape)
     steps = steps_of(sampler, (shape[2], shape[3]), from_start, pipeline.strength)
     file = f"{FOLDER}/{stage}_image.onnx"
-    export_image(out / FOLDER / f"{stage}.onnx", out / file, steps, shape, [weight for weight, *_ in sampler.passes()])
+    export_image(out / FOLDER / f"{stage}.onnx", out / file, steps, shape, weights)
     strength = pipeline.strength if from_start else None
     check = partial(check_image, model=model, parts=parts, steps=steps, strength=strength)
     return [Entry(KIND, file, f"a whole image of stage {stage} in {len(steps.times)} steps, float32", check)]

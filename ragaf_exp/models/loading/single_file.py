@@ -18,7 +18,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.tensor_files import LazyTensor, Tensors, lazy, read_lazily, read_metadata
 from ragaf_exp.core.tensors import read_tensors, state_of
 from ragaf_exp.models.loading import ldm
-from ragaf_exp.models.loading.empty import on_meta
+from ragaf_exp.models.loading.empty import on_meta, without_weights
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 WIDTHS = (320, 640, 1280, 1280)
@@ -84,7 +84,7 @@ def read_network(kind: Any, path: Path, key: str) -> nn.Module:
     """
     content = read_file(path, key)
     for config in KNOWN[kind]:
-        network = _without_weights(kind, config)
+        network = _empty(kind, config)
         tensors = select(kind, network, content)
         if tensors is not None:
             return network if on_meta() else filled(network, tensors)
@@ -179,11 +179,9 @@ def _fitted(shapes: Mapping[str, tuple[int, ...]], tensors: Tensors) -> dict[str
     return fitted
 
 
-def _without_weights(kind: Any, config: dict[str, Any]) -> nn.Module:
+def _empty(kind: Any, config: dict[str, Any]) -> nn.Module:
     """Build a network whose parameters have no memory yet; buffers do."""
-    from accelerate import init_empty_weights
-
-    with init_empty_weights(include_buffers=False):
+    with without_weights():
         if hasattr(kind, "from_config"):
             return kind.from_config(config)
         return kind(kind.config_class.from_dict(config))

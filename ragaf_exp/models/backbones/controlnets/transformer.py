@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -84,9 +85,9 @@ class TransformerControl(Control):
             if copied is not None:
                 value.copy_(copied if copied.shape == value.shape else copied[:, : value.shape[1]])
 
+    @abstractmethod
     def needs(self, net: Any) -> dict[str, Any]:
         """Return the settings that a ControlNet must have to fit the transformer."""
-        raise NotImplementedError
 
     def check(self, net: Any, key: str, shape: Shape, downscale: int) -> None:
         """Check that a ControlNet has the transformer's widths.
