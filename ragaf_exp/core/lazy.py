@@ -34,7 +34,10 @@ class LazyItems(Sequence[Made]):
             raise IndexError(f"index {index} outside a split of {self._length}")
         return self._make(position)
 
+    def caption(self, index: int) -> str:
+        """Return an item's caption, without making the item where its source knows it."""
+        return self._caption(index) if self._caption else self[index].caption
+
     def captions(self, count: int) -> list[str]:
         """Return the captions of the first `count` items, or of all where there are fewer."""
-        caption = self._caption or (lambda index: self[index].caption)
-        return [caption(index) for index in range(min(count, self._length))]
+        return [self.caption(index) for index in range(min(count, self._length))]

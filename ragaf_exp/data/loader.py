@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Batch, Crop, Example, Graph, Item, Regions
 from ragaf_exp.data.edits import edit_tensors
+
+SIGNAL_WAIT = 2.0  # s, within which the signal of a worker's end arrives
 
 # the number of workers is the user's choice: as they also wait for files, more than one per core can be right
 warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -292,10 +295,24 @@ def ignore_signals(worker: int) -> None:
 def workers_watched() -> Iterator[None]:
     """A killed loader worker, which PyTorch may notice anywhere in here, is a UserError of one line."""
     try:
-        yield
+        with _signal_of_its_end_awaited():
+            yield
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
         reason = str(error).partition(". ")[0].rstrip(". ")
         raise UserError(f"{reason}; where memory (or /dev/shm) ran out, take fewer stage.workers; the same command "
                         "continues from the last checkpoint") from error  # fmt: skip
+
+
+@contextmanager
+def _signal_of_its_end_awaited() -> Iterator[None]:
+    """A worker's closed socket can be noticed before SIGCHLD, whose handler raises PyTorch's error: wait for it here.
+
+    It would be raised anywhere later, such as while the run's status is written.
+    """
+    try:
+        yield
+    except (ConnectionError, EOFError, FileNotFoundError):
+        time.sleep(SIGNAL_WAIT)
+        raise

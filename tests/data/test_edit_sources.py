@@ -11,9 +11,12 @@ import pytest
 from PIL import Image
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.data.sources import render
 from ragaf_exp.data.sources.casts import PHOTOS, Casts
 from ragaf_exp.data.sources.edits import Edits
 from ragaf_exp.data.sources.grounds import WAVES, ground
+from ragaf_exp.data.sources.insertion import Insertion
+from ragaf_exp.data.sources.mixture import Mixture
 from ragaf_exp.data.sources.removal import Removal, grown
 from ragaf_exp.tasks.white_balance import apply_powers, fit_powers
 
@@ -25,6 +28,14 @@ def test_items_are_functions_of_seed_split_and_index():
         assert (one[3].image == again[3].image).all() and one[3].caption == again[3].caption
         assert (one[3].conditions["given"] == again[3].conditions["given"]).all()
         assert (one[3].image != other[3].image).any() and (one[3].image != train[3].image).any()
+
+
+@pytest.mark.parametrize("kind", [Casts, Insertion, Removal, Mixture])
+def test_captions_are_those_of_the_items_and_need_no_rendering(kind, monkeypatch):
+    captions = kind(train=20).split("train").captions(99)
+    assert captions == [item.caption for item in kind(train=20).split("train")] and len(set(captions)) > 10
+    monkeypatch.setattr(render, "coverage", lambda *args: pytest.fail("rendered"))
+    assert kind(size=2048, train=20).split("train").captions(99) == captions
 
 
 def test_removal_differs_only_where_the_object_and_its_shadow_are():

@@ -12,7 +12,9 @@ from eval.scoring import bindings
 from ragaf_exp.assembly.assemble import preparer
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.loader import region_objects
+from ragaf_exp.data.sources import lineart
 from ragaf_exp.data.sources.flatting import place_name
 from ragaf_exp.data.sources.lineart import LineArt
 
@@ -57,6 +59,15 @@ def test_items_are_a_function_of_seed_split_and_index(folder):
     first, again, other = (LineArt(str(folder), seed=seed).split("train")[5] for seed in (0, 0, 1))
     assert np.array_equal(first.image, again.image) and first.caption == again.caption and first.key == again.key
     assert first.key != other.key and not np.array_equal(first.image, other.image)
+
+
+def test_captions_colour_no_drawing_and_read_each_once(folder, monkeypatch):
+    wanted = [item.caption for item in LineArt(str(folder), train=60).split("train")]
+    reads = []
+    monkeypatch.setattr(lineart, "colour_areas", lambda *args: pytest.fail("coloured"))
+    monkeypatch.setattr(lineart, "read_drawing", lambda *args: reads.append(args) or read_drawing(*args))
+    source = LineArt(str(folder), train=60, cache_mb=0)
+    assert source.split("train").captions(60) == wanted and len(reads) == len(source.names["train"])
 
 
 def test_a_drawing_is_in_one_split_only_and_comes_again_in_other_colours(folder):

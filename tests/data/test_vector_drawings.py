@@ -106,6 +106,7 @@ def test_scenes_name_their_drawings_from_left_to_right(root: Path):
         assert (item.drawing[item.object_map == 0] > 0.5).mean() < 0.02, "strokes belong to masks"
     again = pickle.loads(pickle.dumps(source.split("train")))  # noqa: S301 - our own
     assert np.array_equal(again[3].image, items[3].image)
+    assert source.split("train").captions(99) == [item.caption for item in items]
 
 
 def test_damaged_lines(root: Path):

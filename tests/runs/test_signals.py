@@ -119,6 +119,22 @@ def test_a_killed_loader_worker(words, monkeypatch):
     assert folder.state["state"] == "done"
 
 
+def test_a_worker_whose_socket_closes_before_the_signal_of_its_end():
+    """A timer stands for PyTorch's handler of SIGCHLD, which raises wherever the process is."""
+
+    def handler(number, frame):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    previous = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(UserError, match="worker .pid 7. is killed.*fewer stage.workers"), workers_watched():
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            raise ConnectionResetError(104, "Connection reset by peer")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
 def test_signals_to_the_whole_group_leave_the_workers_at_work(words, monkeypatch):
     """scancel and a closed terminal send such signals: the run saves a checkpoint at the step's end."""
     step = Trainer.step

@@ -14,7 +14,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
-from ragaf_exp.data.light import sample_light
+from ragaf_exp.data.light import Light, sample_light
 from ragaf_exp.data.sources.layered import LayeredScenes
 from ragaf_exp.data.sources.scenes import Scenes
 from ragaf_exp.data.split import SPLITS, split_id
@@ -66,19 +66,27 @@ class Casts:
     def split(self, name: str) -> Sequence[Item]:
         """Return the items of "train", "val" or "test". Raises UserError for another name."""
         split_id(name)
-        return LazyItems(partial(self._make, name), self.lengths[name])
+        return LazyItems(partial(self._make, name), self.lengths[name], partial(self._caption, name))
 
     def _make(self, split: str, index: int) -> Item:
-        rng = np.random.default_rng([self.seed, split_id(split), index, 2])
-        light = sample_light(rng, **self._light)
+        rng, light, is_photo = self._start(split, index)
         key = f"casts{self.seed}-{split}-{index}"
-        if rng.random() < self.photo_share:
+        if is_photo:
             item = self._photo(rng, split, key)
         else:
             scene = self._scenes.sample(rng)
             item = Item(key, scene.image(), scene.annotation()[0], scene.drawing(), *scene.annotation()[1:])
         conditions = {"given": light.render(item.image), "light": light.parameters()}
         return replace(item, conditions=conditions)
+
+    def _caption(self, split: str, index: int) -> str:
+        rng, _, is_photo = self._start(split, index)
+        return "" if is_photo else self._scenes.layout(rng).caption()[0]
+
+    def _start(self, split: str, index: int) -> tuple[np.random.Generator, Light, bool]:
+        """Generator of an item, its light, and whether it is a photo."""
+        rng = np.random.default_rng([self.seed, split_id(split), index, 2])
+        return rng, sample_light(rng, **self._light), rng.random() < self.photo_share
 
     def _photo(self, rng: np.random.Generator, split: str, key: str) -> Item:
         """Crop a photo at random, mirrored half the time."""

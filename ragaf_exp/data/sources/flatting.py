@@ -21,19 +21,12 @@ class Area:
     mask: np.ndarray  # (H,W) bool
     colour: str  # a name of OBJECT_COLOURS
     fill: str  # plain, striped, dotted, shaded
-    place: str  # as of `place_name`
 
-    @property
-    def phrase(self) -> str:
-        """Describe the area, as 'striped blue area at the top left'."""
-        fill = "" if self.fill == "plain" else f"{self.fill} "
-        return f"{fill}{self.colour} area {self.place}"
 
-    @property
-    def centre(self) -> tuple[int, int]:
-        """Column and row of the centre, by which a caption orders areas."""
-        row, column = (int(values.mean()) for values in np.nonzero(self.mask))
-        return column, row
+def centre(mask: np.ndarray) -> tuple[int, int]:
+    """Column and row of a mask's (H,W) centre."""
+    row, column = (int(values.mean()) for values in np.nonzero(mask))
+    return column, row
 
 
 def place_name(mask: np.ndarray) -> str:

@@ -13,7 +13,7 @@ from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.light import sample_light
 from ragaf_exp.data.sources import render
-from ragaf_exp.data.sources.layered import Layer, LayeredScenes
+from ragaf_exp.data.sources.layered import Layer, LayeredScenes, Layout
 from ragaf_exp.data.sources.palette import OBJECT_NAMES
 from ragaf_exp.data.sources.removal import SHADOW_LEVEL
 from ragaf_exp.data.sources.scenes import FILLS, Scenes
@@ -59,12 +59,11 @@ class Insertion:
     def split(self, name: str) -> Sequence[Item]:
         """Return the items of "train", "val" or "test". Raises UserError for another name."""
         split_id(name)
-        return LazyItems(partial(self._make, name), self.lengths[name])
+        return LazyItems(partial(self._make, name), self.lengths[name], partial(self._caption, name))
 
     def _make(self, split: str, index: int) -> Item:
-        rng = np.random.default_rng([self.seed, split_id(split), index, 3])
-        scene = self._scenes.sample(rng)
-        chosen = int(rng.integers(len(scene.layers)))
+        rng, layout, chosen = self._start(split, index)
+        scene = self._scenes.render(layout, rng)
         layer = scene.layers[chosen]
         inserted = layer.mask(self.size)
         hole = _box_around(inserted | (layer.shadow > SHADOW_LEVEL), rng)
@@ -77,6 +76,16 @@ class Insertion:
         }  # fmt: skip
         key = f"insertion{self.seed}-{split}-{index}"
         return Item(key, scene.image(), caption, scene.drawing([chosen]), objects, object_map, conditions=conditions)
+
+    def _caption(self, split: str, index: int) -> str:
+        _, layout, chosen = self._start(split, index)
+        return layout.caption([chosen])[0]
+
+    def _start(self, split: str, index: int) -> tuple[np.random.Generator, Layout, int]:
+        """Generator of an item, its scene before it is rendered, and the object that is inserted."""
+        rng = np.random.default_rng([self.seed, split_id(split), index, 3])
+        layout = self._scenes.layout(rng)
+        return rng, layout, int(rng.integers(len(layout.specs)))
 
     def _picture(self, layer: Layer, rng: np.random.Generator) -> np.ndarray:
         """Render the object on a plain canvas: (size,size,3) uint8."""

@@ -43,11 +43,25 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Objects and background of a scene before it is rendered, in the order of the caption, from left to right."""
+
+    specs: tuple[Spec, ...]
+    centres: np.ndarray  # (N,2) in units
+    background: str
+
+    def caption(self, without: Collection[int] = ()) -> tuple[str, list[tuple[int, int]]]:
+        """Caption of the objects shown, and the span of each."""
+        shown = [spec for i, spec in enumerate(self.specs) if i not in without]
+        return list_caption([object_phrase(spec.shape, spec.colour, spec.fill) for spec in shown], self.background)
+
+
+@dataclass(frozen=True)
 class LayeredScene:
     """A ground and its layers, in the order of the caption."""
 
+    layout: Layout
     ground: np.ndarray  # (H,W,3) float32 in [0,255]
-    background: str
     layers: tuple[Layer, ...]
 
     @property
@@ -72,13 +86,12 @@ class LayeredScene:
     def annotation(self, without: Collection[int] = ()) -> tuple[str, tuple[SceneObject, ...], np.ndarray]:
         """Caption, objects and object map (H,W) uint8 of the layers shown."""
         shown = [layer for i, layer in enumerate(self.layers) if i not in without]
-        specs = [layer.spec for layer in shown]
-        phrases = [object_phrase(spec.shape, spec.colour, spec.fill) for spec in specs]
         object_map = np.zeros((self.size, self.size), np.uint8)
         for label, layer in enumerate(shown, 1):
             object_map[layer.mask(self.size)] = label
-        caption, spans = list_caption(phrases, self.background)
-        return caption, annotate([(s.shape, s.colour, s.fill) for s in specs], spans, HELDOUT), object_map
+        caption, spans = self.layout.caption(without)
+        kinds = [(layer.spec.shape, layer.spec.colour, layer.spec.fill) for layer in shown]
+        return caption, annotate(kinds, spans, HELDOUT), object_map
 
 
 class LayeredScenes:
@@ -99,17 +112,24 @@ class LayeredScenes:
 
     def sample(self, rng: np.random.Generator, heldout: float = 0.0) -> LayeredScene:
         """Sample a scene. heldout: probability that an object is one of the held-out colour-shape pairs."""
-        source = self.scenes
-        count = int(rng.integers(source.min_objects, source.max_objects + 1))
-        specs = source.specs(rng, count, heldout, 0.0)
+        return self.render(self.layout(rng, heldout), rng)
+
+    def layout(self, rng: np.random.Generator, heldout: float = 0.0) -> Layout:
+        """Sample objects and background without rendering them; equal at every size of the image."""
+        count = int(rng.integers(self.scenes.min_objects, self.scenes.max_objects + 1))
+        specs = self.scenes.specs(rng, count, heldout, 0.0)
         centres = place(rng, np.array([spec.radius for spec in specs]))
-        order = np.argsort(centres[:, 0])  # captions list the objects from left to right
+        order = np.argsort(centres[:, 0])
         background = BACKGROUND_NAMES[int(rng.integers(len(BACKGROUND_NAMES)))]
+        return Layout(tuple(specs[i] for i in order), centres[order], background)
+
+    def render(self, layout: Layout, rng: np.random.Generator) -> LayeredScene:
+        """Sample ground, light and outlines, and render them."""
         kind = self.grounds[int(rng.integers(len(self.grounds)))]
-        base = ground(rng, kind, background, source.size)
+        base = ground(rng, kind, layout.background, self.scenes.size)
         light = _Light.sample(rng) if rng.random() < self.shadow_share else None
-        layers = tuple(self._layer(rng, specs[i], centres[i], light) for i in order)
-        return LayeredScene(base, background, layers)
+        layers = tuple(self._layer(rng, *thing, light) for thing in zip(layout.specs, layout.centres, strict=True))
+        return LayeredScene(layout, base, layers)
 
     def _layer(self, rng: np.random.Generator, spec: Spec, centre: np.ndarray, light: _Light | None) -> Layer:
         grid, size = self._grid, self.scenes.size

@@ -23,7 +23,7 @@ from ragaf_exp.data.images import read_drawing
 from ragaf_exp.data.listing import listed
 from ragaf_exp.data.manifest import Manifest, manifest
 from ragaf_exp.data.sources.captions import annotate, article, list_caption
-from ragaf_exp.data.sources.flatting import Area, colour_areas, place_name
+from ragaf_exp.data.sources.flatting import Area, centre, colour_areas, place_name
 from ragaf_exp.data.sources.palette import BACKGROUND_NAMES, OBJECT_NAMES
 from ragaf_exp.data.split import SPLITS, check_counts, check_shares, check_size, split_id, split_lists
 from ragaf_exp.regions.enclosed import Enclosed
@@ -36,12 +36,35 @@ LARGEST = 64  # areas of a drawing that are looked at
 
 
 @dataclass(frozen=True)
+class Spot:
+    """An area that can be coloured, as a caption needs it."""
+
+    label: int  # region index
+    place: str  # as of `place_name`
+    centre: tuple[int, int]  # column and row, by which a caption orders areas
+
+
+@dataclass(frozen=True)
+class Coloured:
+    """An area with its colour."""
+
+    spot: Spot
+    colour: str  # a name of OBJECT_COLOURS
+    fill: str  # of FILLS
+
+    @property
+    def phrase(self) -> str:
+        """Describe the area, as 'striped blue area at the top left'."""
+        fill = "" if self.fill == "plain" else f"{self.fill} "
+        return f"{fill}{self.colour} area {self.spot.place}"
+
+
+@dataclass(frozen=True)
 class Drawing:
-    """A drawing with the areas that can be coloured, the largest first."""
+    """A drawing and its areas."""
 
     strokes: np.ndarray  # (H,W) float32 in [0,1], 1 = stroke
-    regions: Regions
-    areas: tuple[int, ...]  # region indices, without the background
+    labels: np.ndarray  # (H,W), region indices
 
 
 class LineArt:
@@ -88,13 +111,15 @@ class LineArt:
         self.names, _ = split_lists(names, val_share, test_share)
         self._find = Enclosed(max_regions=LARGEST)
         self._drawings: dict[str, Drawing] = {}
+        self._spots: dict[str, tuple[Spot, ...]] = {}  # of each drawing that was read
         self._room = int(cache_mb * 2**20 / (6 * size * size))
         self._sums: dict[Path, str] = {}  # sha256 of the files that were read
 
     def split(self, name: str) -> Sequence[Item]:
         """Return the items of "train", "val" or "test". Raises UserError for another name."""
         split_id(name)
-        return LazyItems(partial(self._item, name), self.lengths[name] if self.names[name] else 0)
+        length = self.lengths[name] if self.names[name] else 0
+        return LazyItems(partial(self._item, name), length, partial(self._caption, name))
 
     def manifest(self) -> Manifest:
         """Return the manifest of the drawings, with checksums of those that were read."""
@@ -102,29 +127,41 @@ class LineArt:
         return manifest([[name] for name in names], {name: self.root / name for name in names}, self._sums)
 
     def _item(self, split: str, index: int) -> Item:
-        rng = np.random.default_rng([self.seed, split_id(split), index])
-        drawing = self._usable(split, index)
-        count = int(rng.integers(1, min(self.max_areas, len(drawing.areas)) + 1))
-        background = BACKGROUND_NAMES[int(rng.integers(len(BACKGROUND_NAMES)))]
-        areas = [_area(rng, drawing.regions.labels, label) for label in drawing.areas[:count]]
-        areas.sort(key=lambda area: area.centre)
+        rng, name, background, coloured = self._layout(split, index)
+        drawing = self._drawing(name)
+        areas = [Area(drawing.labels == one.spot.label, one.colour, one.fill) for one in coloured]
         image = colour_areas(drawing.strokes, areas, background, rng)
-        caption, spans = list_caption([article(area.phrase) for area in areas], background)
+        caption, spans = _caption_of(coloured, background)
         object_map = np.zeros((self.size, self.size), np.uint8)
         for label, area in enumerate(areas, 1):
             object_map[area.mask & (drawing.strokes < 0.5)] = label
-        fills = ["" if area.fill == "shaded" else area.fill for area in areas]
-        things = [(area.place, area.colour, fill) for area, fill in zip(areas, fills, strict=True)]
+        things = [(one.spot.place, one.colour, "" if one.fill == "shaded" else one.fill) for one in coloured]
         key = f"lineart{self.seed}-{split}-{index}"
         return Item(key, image, caption, drawing.strokes, annotate(things, spans), object_map)
 
-    def _usable(self, split: str, index: int) -> Drawing:
-        """The drawing of this index, or the next one with an enclosed area."""
+    def _caption(self, split: str, index: int) -> str:
+        _, _, background, coloured = self._layout(split, index)
+        return _caption_of(coloured, background)[0]
+
+    def _layout(self, split: str, index: int) -> tuple[np.random.Generator, str, str, list[Coloured]]:
+        """Sample an item without colouring it: generator, the drawing's name, background, areas in the caption's order."""
+        rng = np.random.default_rng([self.seed, split_id(split), index])
+        name = self._usable(split, index)
+        spots = self._spots[name]
+        count = int(rng.integers(1, min(self.max_areas, len(spots)) + 1))
+        background = BACKGROUND_NAMES[int(rng.integers(len(BACKGROUND_NAMES)))]
+        coloured = [_coloured(rng, spot) for spot in spots[:count]]
+        return rng, name, background, sorted(coloured, key=lambda one: one.spot.centre)
+
+    def _usable(self, split: str, index: int) -> str:
+        """Name of the drawing of this index, or of the next one with an enclosed area."""
         names = self.names[split]
         for step in range(len(names)):
-            drawing = self._drawing(names[(index + step) % len(names)])
-            if drawing.areas:
-                return drawing
+            name = names[(index + step) % len(names)]
+            if name not in self._spots:
+                self._drawing(name)
+            if self._spots[name]:
+                return name
         raise UserError(f"data.root={self.root}: no drawing of the {split} split encloses an area; give drawings with "
                         "closed outlines")  # fmt: skip
 
@@ -135,23 +172,28 @@ class LineArt:
         strokes = fit_drawing(read_drawing(path, self.polarity), self.size, self.fit)
         self._sums.setdefault(path, checksum(path))
         regions = self._find(strokes)
-        drawing = Drawing(strokes, regions, _colourable(strokes, regions))
+        self._spots.setdefault(name, _spots(strokes, regions))
+        drawing = Drawing(strokes, regions.labels)
         if len(self._drawings) < self._room:
             self._drawings[name] = drawing
         return drawing
 
 
-def _colourable(strokes: np.ndarray, regions: Regions) -> tuple[int, ...]:
-    """The regions that show a colour between their strokes, the largest first."""
-    free = strokes < 0.5
-    shown = [np.count_nonzero(free & (regions.labels == i)) for i in range(regions.count)]
-    total = [np.count_nonzero(regions.labels == i) for i in range(regions.count)]
-    return tuple(i for i in range(regions.count)
-                 if i != regions.background and shown[i] >= max(LEAST, OPEN * total[i]))  # fmt: skip
+def _spots(strokes: np.ndarray, regions: Regions) -> tuple[Spot, ...]:
+    """The regions that show a colour between their strokes, the largest first, without the background."""
+    free, spots = strokes < 0.5, []
+    for label in range(regions.count):
+        mask = regions.labels == label
+        if label != regions.background and np.count_nonzero(free & mask) >= max(LEAST, OPEN * np.count_nonzero(mask)):
+            spots.append(Spot(label, place_name(mask), centre(mask)))
+    return tuple(spots)
 
 
-def _area(rng: np.random.Generator, labels: np.ndarray, label: int) -> Area:
-    """An area with a random colour and fill."""
-    mask = labels == label
+def _coloured(rng: np.random.Generator, spot: Spot) -> Coloured:
+    """An area in a random fill and colour."""
     fill = str(rng.choice(FILLS, p=FILL_SHARES))
-    return Area(mask, OBJECT_NAMES[int(rng.integers(len(OBJECT_NAMES)))], fill, place_name(mask))
+    return Coloured(spot, OBJECT_NAMES[int(rng.integers(len(OBJECT_NAMES)))], fill)
+
+
+def _caption_of(coloured: Sequence[Coloured], background: str) -> tuple[str, list[tuple[int, int]]]:
+    return list_caption([article(one.phrase) for one in coloured], background)

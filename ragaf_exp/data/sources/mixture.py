@@ -12,6 +12,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.config.build import build, locate
 from ragaf_exp.config.options import option
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.split import SPLITS, split_id
 
@@ -62,7 +63,7 @@ class Mixture:
 class MixtureItems(Sequence[Item]):
     """The items of a split. tasks: the index of each item's source, which is that of its task."""
 
-    def __init__(self, parts: Sequence[Sequence[Item]], tasks: Sequence[int]):
+    def __init__(self, parts: Sequence[LazyItems[Item]], tasks: Sequence[int]):
         self.parts, self.tasks = parts, list(tasks)
         counts = [0] * len(parts)
         self.rows: list[int] = []  # of each item, in its source
@@ -78,7 +79,7 @@ class MixtureItems(Sequence[Item]):
 
     def captions(self, count: int) -> list[str]:
         """Return the captions of the first `count` items, or of all where there are fewer."""
-        return [self[index].caption for index in range(min(count, len(self)))]
+        return [self.parts[self.tasks[i]].caption(self.rows[i]) for i in range(min(count, len(self)))]
 
 
 def _interleaved(shares: np.ndarray, length: int) -> list[int]:

@@ -97,7 +97,7 @@ class QuickDraw(RecordSource):
         if self.lengths[name] and len(self.records_of(name)) < self.max_objects:
             raise UserError(f"data.root={self.root}: {len(self.records_of(name))} drawings in {name}; "
                             f"raise data.{name}_share or data.per_category")  # fmt: skip
-        return LazyItems(partial(self._scene, name), self.lengths[name])
+        return LazyItems(partial(self._scene, name), self.lengths[name], partial(self._caption, name))
 
     def read(self, record: Record) -> tuple[np.ndarray, np.ndarray]:
         """Draw a record: image (size, size, 3) uint8 and drawing (size, size) float32. Raises UserError."""
@@ -111,25 +111,41 @@ class QuickDraw(RecordSource):
         return normalised([np.stack(stroke[:2], -1) for stroke in json.loads(line)["drawing"] if stroke[0]])
 
     def _scene(self, split: str, index: int) -> Item:
+        drawing = np.zeros((self.size, self.size), np.float32)
+        object_map = np.zeros((self.size, self.size), np.uint8)
+        things = self._layout(split, index)
+        for label, (_, strokes, box) in enumerate(things, 1):
+            top, left, height, breadth = box.tolist()
+            scale = min(height / _extent(strokes)[0], breadth / _extent(strokes)[1])
+            part = draw_strokes(strokes, self.size, scale, (left, top), self.width)
+            object_map[silhouette(part)] = label
+            drawing = np.maximum(drawing, part)
+        names = [_category(record) for record, *_ in things]
+        caption, spans = _scene_caption(names)
+        objects = annotate([(name, "", "") for name in names], spans)
+        return Item(f"quickdraw{self.seed}-{split}-{index}", _on_white(drawing), caption, drawing, objects, object_map)
+
+    def _caption(self, split: str, index: int) -> str:
+        return _scene_caption([_category(record) for record, *_ in self._layout(split, index)])[0]
+
+    def _layout(self, split: str, index: int) -> list[tuple[Record, list[np.ndarray], np.ndarray]]:
+        """Records of a scene from left to right, each with its strokes and its box (4,)."""
         rng = np.random.default_rng([self.seed, split_id(split), index])
         records = self.records_of(split)
         picks = rng.choice(len(records), int(rng.integers(1, self.max_objects + 1)), replace=False)
         things = [(records[i], self._strokes(records[i])) for i in picks]
-        extents = np.maximum([extent(strokes) for _, strokes in things], 0.2)
-        boxes = place_boxes(rng, extents, self.size)
+        boxes = place_boxes(rng, np.array([_extent(strokes) for _, strokes in things]), self.size)
         order = np.argsort(boxes[:, 1] + boxes[:, 3] / 2)
-        drawing = np.zeros((self.size, self.size), np.float32)
-        object_map = np.zeros((self.size, self.size), np.uint8)
-        for label, i in enumerate(order, 1):
-            top, left, height, breadth = boxes[i].tolist()
-            scale = min(height / extents[i][0], breadth / extents[i][1])
-            part = draw_strokes(things[i][1], self.size, scale, (left, top), self.width)
-            object_map[silhouette(part)] = label
-            drawing = np.maximum(drawing, part)
-        names = [_category(things[i][0]) for i in order]
-        caption, spans = join_phrases([counted(name) for name in names], _links(len(names)), "a drawing of ")
-        objects = annotate([(name, "", "") for name in names], spans)
-        return Item(f"quickdraw{self.seed}-{split}-{index}", _on_white(drawing), caption, drawing, objects, object_map)
+        return [(*things[i], boxes[i]) for i in order]
+
+
+def _extent(strokes: list[np.ndarray]) -> np.ndarray:
+    """Height and width (2,) of a drawing as a share of its larger side; a straight line counts as 0.2 wide."""
+    return np.maximum(extent(strokes), 0.2)
+
+
+def _scene_caption(names: list[str]) -> tuple[str, list[tuple[int, int]]]:
+    return join_phrases([counted(name) for name in names], _links(len(names)), "a drawing of ")
 
 
 def _links(count: int) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from ragaf_exp.config import limits
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
-from ragaf_exp.data.sources.layered import LayeredScenes
+from ragaf_exp.data.sources.layered import LayeredScenes, Layout
 from ragaf_exp.data.sources.palette import OBJECT_COLOURS
 from ragaf_exp.data.sources.scenes import Scenes
 from ragaf_exp.data.split import SPLITS, split_id
@@ -50,12 +50,11 @@ class Removal:
     def split(self, name: str) -> Sequence[Item]:
         """Return the items of "train", "val" or "test". Raises UserError for another name."""
         split_id(name)
-        return LazyItems(partial(self._make, name), self.lengths[name])
+        return LazyItems(partial(self._make, name), self.lengths[name], partial(self._caption, name))
 
     def _make(self, split: str, index: int) -> Item:
-        rng = np.random.default_rng([self.seed, split_id(split), index, 1])
-        scene = self._scenes.sample(rng)
-        gone = int(rng.integers(len(scene.layers)))
+        rng, layout, gone = self._start(split, index)
+        scene = self._scenes.render(layout, rng)
         layer = scene.layers[gone]
         removed = layer.mask(self.size)
         margin = MARGIN[0] + rng.random() * (MARGIN[1] - MARGIN[0])
@@ -68,6 +67,16 @@ class Removal:
         }  # fmt: skip
         key, image = f"removal{self.seed}-{split}-{index}", scene.image([gone])
         return Item(key, image, caption, scene.drawing([gone]), objects, object_map, conditions=conditions)
+
+    def _caption(self, split: str, index: int) -> str:
+        _, layout, gone = self._start(split, index)
+        return layout.caption([gone])[0]
+
+    def _start(self, split: str, index: int) -> tuple[np.random.Generator, Layout, int]:
+        """Generator of an item, its scene before it is rendered, and the object that is removed."""
+        rng = np.random.default_rng([self.seed, split_id(split), index, 1])
+        layout = self._scenes.layout(rng)
+        return rng, layout, int(rng.integers(len(layout.specs)))
 
 
 def grown(mask: np.ndarray, radius: float) -> np.ndarray:

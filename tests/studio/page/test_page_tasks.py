@@ -56,8 +56,13 @@ def use(studio: StudioPage, experiment: str) -> None:
     studio.page.click("[data-page=gallery]")
     studio.page.locator(f"[aria-label^='Open {experiment}/']").click()
     studio.page.get_by_role("button", name="Use this run in the studio").click()
+    reloaded(studio, experiment)
+
+
+def reloaded(studio: StudioPage, name: str) -> None:
+    """Wait for the page that loads again with the chosen run."""
     until(lambda: studio.page.locator("[data-view=studio]").is_visible(), "reloaded page")
-    until(lambda: (now := about(studio))["run"] and now["run"]["name"].startswith(experiment), f"run of {experiment}")
+    until(lambda: (now := about(studio))["run"] and now["run"]["name"].startswith(name), f"run {name}")
     until(lambda: about(studio)["state"] == "ready", "ready run")
 
 
@@ -179,7 +184,7 @@ def test_a_run_of_drawings_inpaints_by_repaint_and_can_be_chosen_again(studio: S
     use(studio, "paint")
     studio.page.click("[data-page=gallery]")
     studio.page.get_by_role("button", name="Use the run of the command line in the studio").click()
-    until(lambda: (now := about(studio))["run"] and now["run"]["name"].startswith("tiny"), "first run")
+    reloaded(studio, "tiny")
     studio.first_picture()
     studio.page.click("[data-mode=edit]")
     assert "RePaint" in studio.page.locator("#method").inner_text()
