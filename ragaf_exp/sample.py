@@ -11,9 +11,10 @@ batch: a CSV or JSONL file with the columns sketch and prompt, and perhaps edits
 out. A run of another task takes that task's columns instead, such as image= and mask=. edits: prompts of single
 regions, as {"regions": [{"at": [0.3, 0.5], "prompt": "green"}]}; a region is named by a point in it (shares of width and
 height) or by its "index", which result.json lists with a point of each. Such a region reads its prompt alone, the
-others the caption. Further keys of a region: importance (0 to 2; 1 is as trained), outline
-(0 to 2, of the sketch there), locked. keep: an image, as an earlier stage2.png, of which only the regions in edits that
-are not locked are sampled again; the keys strength (0.7) and grow (0.03 of the side) stand next to "regions".
+others the caption. Further keys of a region: importance (0 to 2; 1 is as trained), start and end (shares of the noise
+schedule between which it reads its text), outline (0 to 2, of the sketch there), locked. keep: an image, as an earlier
+stage2.png, of which only the regions in edits that are not locked are sampled again; the keys strength (0.7) and grow
+(0.03 of the side) stand next to "regions".
 RECIPE: a PNG that the studio saved, or its recipe.json. Without sketch= it is made again: its drawing, regions and edits,
 and its prompt, seed, steps, guidance, scheduler and strength where these arguments don't say otherwise.
 strength: share of the noise schedule that stage 2 runs, in (0,1]. size: width x height in pixels, or one number for a

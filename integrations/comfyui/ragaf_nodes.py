@@ -86,16 +86,19 @@ class RagafRegionPrompt:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
         strength = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05}
+        share = {"min": 0.0, "max": 1.0, "step": 0.05}
         return {
             "required": {
                 "regions": ("RAGAF_REGIONS",), "region": ("INT", {"default": 0, "min": 0, "max": 999}),
                 "prompt": ("STRING", {"multiline": True, "default": ""}),
             },
-            "optional": {"importance": ("FLOAT", dict(strength)), "outline": ("FLOAT", dict(strength))},
+            "optional": {"importance": ("FLOAT", dict(strength)), "outline": ("FLOAT", dict(strength)),
+                         "start": ("FLOAT", {**share, "default": 0.0}), "end": ("FLOAT", {**share, "default": 1.0})},
         }  # fmt: skip
 
     def add(
-        self, regions: dict[str, Any], region: int, prompt: str, importance: float = 1.0, outline: float = 1.0
+        self, regions: dict[str, Any], region: int, prompt: str, importance: float = 1.0, outline: float = 1.0,
+        start: float = 0.0, end: float = 1.0,
     ) -> tuple[dict[str, Any]]:
         """Add an edit; the input is not changed, as ComfyUI caches it.
 
@@ -105,13 +108,15 @@ class RagafRegionPrompt:
             prompt: The only text that the region reads; "" = it reads the caption.
             importance: Of that text, 0 to 2; 1 = as trained.
             outline: Of the sketch there, 0 to 2; 1 = as trained.
+            start: Share of the noise schedule at which the region begins to read its text; 0 = pure noise.
+            end: Share at which it stops; 1 = the finished image.
 
         Returns:
             The regions with the edit.
         """
         if region >= len(regions["points"]):
             raise ValueError(f"region {region}: this sketch has regions 0 to {len(regions['points']) - 1}")
-        edit = {"index": region, "prompt": prompt, "importance": importance, "outline": outline}
+        edit = {"index": region, "prompt": prompt, "importance": importance, "outline": outline, "start": start, "end": end}
         return ({**regions, "edits": {**regions["edits"], region: edit}},)
 
 

@@ -24,11 +24,16 @@ class RegionEdit:
     importance: float = 1.0  # of what the region reads: 0 = it reads nothing, 1 = as trained, at most 2
     outline: float = 1.0  # of the sketch there, 0 to 2
     locked: bool = False  # with RegionEdits.keep: its pixels stay
+    start: float = 0.0  # share of the noise schedule, from pure noise, at which the region begins to read its text
+    end: float = 1.0  # share at which it stops; 1 = the finished image
 
     def __post_init__(self) -> None:
         for name in ("importance", "outline"):
             if not 0 <= (value := getattr(self, name)) <= STRONGEST:
                 raise UserError(f"edits: {name}={value}: must be between 0 and {STRONGEST:g}; 1 is as trained")
+        if not 0 <= self.start < self.end <= 1:
+            raise UserError(f"edits: start={self.start}, end={self.end}: must be increasing shares of the noise schedule, "
+                            "between 0 and 1")  # fmt: skip
 
 
 @dataclass(frozen=True)

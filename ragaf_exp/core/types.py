@@ -127,6 +127,8 @@ class EditTensors:
     prompts: list[list[str]]  # of each item's regions; "" = the region reads the caption
     importance: torch.Tensor | None = None  # (B,N); None where all are 1, as is `outline`
     outline: torch.Tensor | None = None  # (B,N)
+    # (B,N,2) start and end of RegionEdit; None where all regions read their text at every timestep
+    period: torch.Tensor | None = None
     keep: KeptImages | None = None  # of all items or of none
 
     def __getitem__(self, index: slice) -> EditTensors:
@@ -135,8 +137,8 @@ class EditTensors:
 
     def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> EditTensors:
         """Apply a function to every tensor."""
-        importance, outline = (None if x is None else change(x) for x in (self.importance, self.outline))
-        return EditTensors(self.prompts, importance, outline, None if self.keep is None else self.keep.each(change))
+        numbers = (None if x is None else change(x) for x in (self.importance, self.outline, self.period))
+        return EditTensors(self.prompts, *numbers, None if self.keep is None else self.keep.each(change))
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ragaf_exp.core.edits import RegionEdits
+from ragaf_exp.core.edits import RegionEdit, RegionEdits
 from ragaf_exp.core.types import EditTensors, Example, KeptImages
 from ragaf_exp.regions.redo import redo_area
 
-NO_EDITS = RegionEdits(())
+NO_EDIT, NO_EDITS = RegionEdit(), RegionEdits(())
 
 
 def edit_tensors(examples: Sequence[Example], count: int) -> EditTensors | None:
@@ -29,17 +29,20 @@ def edit_tensors(examples: Sequence[Example], count: int) -> EditTensors | None:
     edits = [example.edits or NO_EDITS for example in examples]
     prompts = [[edit.prompt for edit in one.regions[:count]] for one in edits]
     prompts = [row + [""] * (count - len(row)) for row in prompts]
-    importance, outline = (_column(edits, name, count) for name in ("importance", "outline"))
-    return EditTensors(prompts, importance, outline, _keep(examples, edits))
+    columns = ["importance"], ["outline"], ["start", "end"]
+    importance, outline, period = (_columns(edits, names, count) for names in columns)
+    importance, outline = (None if x is None else x[..., 0] for x in (importance, outline))
+    return EditTensors(prompts, importance, outline, period, _keep(examples, edits))
 
 
-def _column(edits: Sequence[RegionEdits], name: str, count: int) -> torch.Tensor | None:
-    """One number per region (B,N); None where all are 1, as without edits."""
-    values = torch.ones(len(edits), count)
+def _columns(edits: Sequence[RegionEdits], names: Sequence[str], count: int) -> torch.Tensor | None:
+    """Numbers of each region (B,N,len(names)); None where all are as without edits."""
+    default = torch.tensor([getattr(NO_EDIT, name) for name in names])
+    values = default.repeat(len(edits), count, 1)
     for row, one in zip(values, edits, strict=True):
-        given = [getattr(edit, name) for edit in one.regions[:count]]
-        row[: len(given)] = torch.tensor(given)
-    return values if (values != 1).any() else None
+        for region, edit in zip(row, one.regions[:count], strict=False):
+            region[:] = torch.tensor([getattr(edit, name) for name in names])
+    return values if (values != default).any() else None
 
 
 def _keep(examples: Sequence[Example], edits: Sequence[RegionEdits]) -> KeptImages | None:

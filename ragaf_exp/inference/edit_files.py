@@ -24,7 +24,7 @@ from ragaf_exp.inference.recipes.types import SketchRecipe
 from ragaf_exp.regions.points import nearest_region, region_at, region_points
 
 KINDS = {"prompt": (str, "a text"), "importance": (float, "a number"), "outline": (float, "a number"),
-         "locked": (bool, "true or false")}  # fmt: skip
+         "locked": (bool, "true or false"), "start": (float, "a number"), "end": (float, "a number")}  # fmt: skip
 
 
 @dataclass(frozen=True)

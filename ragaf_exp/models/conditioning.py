@@ -78,9 +78,19 @@ class RegionState:
     region_mask: Tensor  # (B,N) bool, True = a region, False = padding
     soft_masks: dict[tuple[int, int], Tensor]  # (h,w) -> (B,N,h,w), the region's share of each pixel
     importance: Tensor | None = None  # (B,N) guidance scale of each region's text; None = 1 for all
-    silent: Tensor | None = None  # (B,N,R) semantics without any text, if importance is given
+    period: Tensor | None = None  # (B,N,2) shares of the noise schedule between which a region reads text; None = always
+    silent: Tensor | None = None  # (B,N,R) semantics without any text, if importance or period is given
     # injection point -> (h,w), for image sizes other than the one that the networks were traced for
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def importance_at(self, t: Tensor) -> Tensor:
+        """Guidance scale of each region's text (B,N) at timesteps t (B,) in [0,1], 1 = pure noise."""
+        scale = torch.ones_like(self.structure[..., 0]) if self.importance is None else self.importance
+        if self.period is None:
+            return scale
+        start, end = self.period.unbind(-1)
+        passed = 1 - t[:, None]  # share of the noise schedule
+        return scale * ((start <= passed) & (passed <= end))
 
 
 @dataclass(frozen=True)

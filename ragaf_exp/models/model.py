@@ -258,13 +258,13 @@ class Model(nn.Module):
         self, state: RegionState, batch: Batch, edits: EditTensors, features: dict, keep_sketch: Tensor, text: Text,
         source: Source | None,
     ) -> RegionState:  # fmt: skip
-        """Add the regions' importance to the state, and limit the attention map to the caption."""
+        """Add the regions' importance and periods to the state, and limit the attention map to the caption."""
         state = replace(state, region_text=state.region_text[..., : text.mask.shape[1]])
-        if edits.importance is None:
+        if edits.importance is None and edits.period is None:
             return state
         nothing = self._read(batch, torch.zeros(len(batch), dtype=torch.bool, device=text.mask.device), source)
         silent = self._regions(self._region_path()[0], batch, RegionReading(nothing), features, keep_sketch).semantics
-        return replace(state, importance=edits.importance, silent=silent)
+        return replace(state, importance=edits.importance, period=edits.period, silent=silent)
 
     def _regions(
         self, ragaf: Ragaf, batch: Batch, reading: RegionReading, features: dict, keep_sketch: Tensor

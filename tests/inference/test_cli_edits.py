@@ -82,6 +82,7 @@ WRONG = [
     ([{"index": 0, "at": MIDDLE}], "either"),
     ([{"at": MIDDLE, "colour": "red"}], "unknown key 'colour'"),
     ([{"at": MIDDLE, "importance": 3}], "entry 0: importance=3.0: must be between 0 and 2"),
+    ([{"at": MIDDLE, "start": 0.5, "end": 0.2}], "entry 0: start=0.5, end=0.2: must be increasing shares"),
     ([{"at": MIDDLE, "locked": 1}], "locked=1: must be true or false"),
     ([{"at": MIDDLE}, {"at": [0.5, 0.45]}], "two entries name region 1"),
 ]

@@ -24,6 +24,7 @@ from ragaf_exp.diffusion.process import SCHEDULERS, Diffusion
 from ragaf_exp.inference.pipeline import Pipeline
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.prompts import with_prompts
+from ragaf_exp.models.regions.encoder import Ragaf
 from ragaf_exp.models.text.clip import ClipText
 from ragaf_exp.regions.redo import redo_area
 from ragaf_exp.runs.folder import RunFolder
@@ -69,10 +70,10 @@ def edited(examples, **edit) -> list:
 
 
 @torch.no_grad()
-def tokens(model, examples, keep_text=None):
+def tokens(model, examples, keep_text=None, t=0.5):
     batch = collate(examples)
     state = model.condition(batch, {} if keep_text is None else {"text": keep_text}).region_state
-    return state, model.ragaf.fuse(state, torch.full((len(batch),), 0.5))[0]
+    return state, model.ragaf.fuse(state, torch.full((len(batch),), t))[0]
 
 
 def test_edits_that_change_nothing_change_no_bit(pipeline, examples):
@@ -155,6 +156,29 @@ def test_importance_interpolates_between_silence_and_the_trained_token(model, ex
         assert torch.equal(new[:, 0], old[:, 0])
 
 
+@pytest.mark.parametrize("t, reads", [(0.95, False), (0.8, True), (0.5, True), (0.2, False)])
+def test_a_region_reads_its_text_between_start_and_end_alone(model, examples, t, reads):
+    always, silent = (tokens(model, edited(examples, prompt="green", importance=scale), t=t)[1] for scale in (1.0, 0.0))
+    some = tokens(model, edited(examples, prompt="green", start=0.1, end=0.6), t=t)[1]
+    assert not torch.allclose(always[:, 1], silent[:, 1], atol=1e-4)
+    assert torch.allclose(some, always if reads else silent, atol=1e-6)
+
+
+def test_start_and_end_count_the_timesteps_of_the_sampler(world, pipeline, examples, monkeypatch):
+    def stage2(**edit):
+        return pipeline(collate(edited(examples, prompt="green", **edit))).stage2
+
+    fuse, passed = Ragaf.fuse, []
+    monkeypatch.setattr(Ragaf, "fuse", lambda self, state, t: passed.append(1 - float(t[0])) or fuse(self, state, t))
+    always, never = stage2(), stage2(importance=0.0)
+    first, second = sorted(set(passed))[:2]
+    between = first + (second - first) / 3, second - (second - first) / 3
+    assert torch.equal(stage2(start=between[0], end=between[1]), never)
+    some = stage2(end=between[0])
+    if world.cfg.injection.points:  # the bias on attention alone does not read the prompt
+        assert not torch.equal(some, never) and not torch.equal(some, always)
+
+
 def test_an_outline_scales_the_hint_in_its_region(world, model, examples):
     batch = collate(edited(examples, outline=0.0))
     map_ = model.condition(batch).outline
@@ -221,6 +245,12 @@ def test_edits_need_stage_2(world, pipeline, examples):
 @pytest.mark.parametrize("wrong", [{"importance": 2.5}, {"importance": float("nan")}, {"outline": -1}])
 def test_an_edit_out_of_range_is_refused(wrong):
     with pytest.raises(UserError, match=f"{next(iter(wrong))}=.*between 0 and 2"):
+        RegionEdit(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"start": -0.1}, {"end": 1.5}, {"start": 0.5, "end": 0.5}, {"start": float("nan")}])
+def test_a_period_that_is_none_is_refused(wrong):
+    with pytest.raises(UserError, match="start=.*end=.*increasing shares"):
         RegionEdit(**wrong)
 
 

@@ -18,15 +18,15 @@ MAX_SIDE = 2048  # pixels of a sketch
 MAX_STROKES, MAX_POINTS = 2000, 20_000
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**53 - 1), "steps": (1, 200), "guidance": (0, 30), "strength": (0.05, 1), "redo_strength": (0.05, 1),
-    "grow": (0, 0.5), "importance": (0, STRONGEST), "outline": (0, STRONGEST), "resamplings": (1, 20), "context": (0, 4),
-    "feather": (0, 100),
+    "grow": (0, 0.5), "importance": (0, STRONGEST), "outline": (0, STRONGEST), "start": (0, 1), "end": (0, 1),
+    "resamplings": (1, 20), "context": (0, 4), "feather": (0, 100),
 }  # fmt: skip
 SETTINGS = ("seed", "steps", "guidance", "scheduler", "strength")
 WHOLE = ("seed", "steps", "resamplings")  # integers
 COMMON = {"schema", "kind", "caption", "run", *SETTINGS}
 SKETCH = {*COMMON, "width", "height", "strokes", "sketch", "labels", "regions", "keep", "redo", "redo_strength", "grow"}
 IMAGE = {*COMMON, "image", "mask", "sketch", "object", "task", "resamplings", "context", "feather"}
-REGION = {"at", "prompt", "importance", "outline", "locked"}
+REGION = {"at", "prompt", "importance", "outline", "locked", "start", "end"}
 
 
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
@@ -133,7 +133,7 @@ def _region(entry: Any) -> RegionEdit:
     if type(locked) is not bool:
         raise UserError(f"recipe: locked={_shown(locked)}: must be true or false")
     return RegionEdit(text(entry, "prompt", MAX_PROMPT), number(entry, "importance", 1.0), number(entry, "outline", 1.0),
-                      locked)  # fmt: skip
+                      locked, number(entry, "start", 0.0), number(entry, "end", 1.0))  # fmt: skip
 
 
 def _redo(content: Mapping[str, Any], count: int) -> frozenset[int]:

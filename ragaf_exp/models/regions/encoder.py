@@ -273,9 +273,9 @@ class Ragaf(nn.Module):
             Region tokens (B,N,R), and fusion weights (B,N,2), the mean over channels.
         """
         tokens, weights = self._fuse(state, t)
-        if state.importance is not None and state.silent is not None:
+        if state.silent is not None:
             silent, _ = self._fuse(replace(state, semantics=state.silent), t)
-            scale = state.importance[..., None].to(tokens.dtype)
+            scale = state.importance_at(t)[..., None].to(tokens.dtype)
             tokens = torch.where(scale == 1, tokens, silent + scale * (tokens - silent))
         return tokens, weights
 

@@ -18,7 +18,7 @@ export function recipeOf(now, { seed = now.seed, redo = false, keep = null } = {
   Object.assign(recipe, {
     strokes: now.photo ? null : plain(now.strokes), sketch: now.sketch, labels: encode(now.labels),
     strength: +$('#strength').value, redo_strength: +$('#redo_strength').value,
-    regions: now.regions.map(({ at, prompt, importance, outline, locked }) => ({ at, prompt, importance, outline, locked })),
+    regions: now.regions.map(({ at, prompt, importance, outline, locked, start, end }) => ({ at, prompt, importance, outline, locked, start, end })),
   });
   const chosen = now.regions.flatMap((region, index) => ((redo ? selected.has(region.id) : true) && !region.locked ? [index] : []));
   if (keep && (redo || chosen.length < now.regions.length)) Object.assign(recipe, { keep, redo: chosen });

@@ -8,6 +8,7 @@ import { $, $$, h, icon } from './dom.js';
 
 const list = $('#regions');
 const name = region => `region ${region.id}${region.background ? ', background' : ''}`;
+const STEP = 0.1, round = value => Math.round(value * 10) / 10;
 let active = null, rows = new Map(), order = '';
 
 export function render() {
@@ -25,6 +26,20 @@ export function render() {
   $('#merge').disabled = selected.size < 2;
 }
 
+const STRENGTH = { min: 0, max: 2, step: 0.1, title: 'from 0 to 2; 1 is as trained, and more is stronger, not better' };
+const PERIOD = { step: STEP, title: 'share of the noise schedule, from 0 (pure noise) to 1 (finished image), in which the region reads its text' };
+const DIALS = {
+  importance: { text: 'Importance', ...STRENGTH }, outline: { text: 'Outline', ...STRENGTH },
+  start: { text: 'Text from', min: 0, max: 1 - STEP, ...PERIOD }, end: { text: 'Text until', min: STEP, max: 1, ...PERIOD },
+};
+
+// The other end of a region's period, moved where the changed one would pass it.
+function ordered(region, key, value) {
+  if (key === 'start' && value >= region.end) return { end: round(value + STEP) };
+  if (key === 'end' && value <= region.start) return { start: round(value - STEP) };
+  return {};
+}
+
 function row(id) {
   const now = () => doc.regions.find(region => region.id === id);
   const act = (label, onclick) => h('button', { textContent: label, onclick });
@@ -36,10 +51,10 @@ function row(id) {
   };
   const lock = h('button', { className: 'icon', title: 'Keep this region as it is (L)', onclick: () => updateRegion(id, { locked: !now().locked }) });
   const dials = h('div', { className: 'dials' });
-  const inputs = ['importance', 'outline'].map(key => {
-    const value = h('output', {}), input = h('input', { type: 'range', min: 0, max: 2, step: 0.1, title: 'from 0 to 2; 1 is as trained, and more is stronger, not better' });
-    input.oninput = () => updateRegion(id, { [key]: +input.value }, key);
-    dials.append(key === 'outline' ? 'Outline' : 'Importance', input, value);
+  const inputs = Object.entries(DIALS).map(([key, { text, ...range }]) => {
+    const value = h('output', {}), input = h('input', { type: 'range', ...range });
+    input.oninput = () => updateRegion(id, { [key]: +input.value, ...ordered(now(), key, +input.value) }, key);
+    dials.append(text, input, value);
     return { key, input, value };
   });
   const acts = h('div', { className: 'acts' }, act('Split left | right', () => halve(now(), 'left-right')), act('Split top | bottom', () => halve(now(), 'top-bottom')), act('Delete', () => remove([now().at])));
@@ -85,7 +100,7 @@ function refresh(region, { item, chip, prompt, lock, inputs, more, toggle, words
   for (const { key, input, value } of inputs) {
     input.value = region[key];
     value.textContent = region[key].toFixed(1);
-    input.setAttribute('aria-label', `${key[0].toUpperCase() + key.slice(1)} of ${label}`);
+    input.setAttribute('aria-label', `${DIALS[key].text} of ${label}`);
   }
   words.textContent = note(region.prompt);
   words.hidden = !words.textContent;

@@ -8,7 +8,7 @@ export const EMPTY = {
   image: null, mask: [], maskBase: null, painting: [], // of edits: the photo or paper, and what is drawn on it
   task: '', object: null, objectStrokes: [],
 };
-const REGION = { prompt: '', importance: 1, outline: 1, locked: false };
+const REGION = { prompt: '', importance: 1, outline: 1, locked: false, start: 0, end: 1 };
 
 export let doc = EMPTY;
 // The kind of edit that is chosen, as the server describes it.
@@ -90,9 +90,9 @@ function numbered(fresh, origin) {
     const { keep, copy } = origins[index];
     while (!keep && used.has(next)) next++;
     if (!keep) used.add(next);
-    const { prompt, importance, outline, locked } = { ...REGION, ...(keep ?? copy) };
+    const { prompt, importance, outline, locked, start, end } = { ...REGION, ...(keep ?? copy) };
     return {
-      id: keep ? keep.id : next, prompt, importance, outline, locked: keep ? locked : false,
+      id: keep ? keep.id : next, prompt, importance, outline, start, end, locked: keep ? locked : false,
       at: region.at, area: region.area, parent: region.parent, background: index === fresh.background,
     };
   });

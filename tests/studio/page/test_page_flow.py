@@ -283,11 +283,11 @@ def test_a_click_explains_a_region(studio):
 
 
 def test_settings_reach_the_recipe(studio):
-    """Scheduler, strength, importance, outline and steps are those of the recipe that made the picture."""
+    """Scheduler, strength, importance, outline, period and steps are those of the recipe that made the picture."""
     studio.two_shapes()
     studio.choose(0.28, 0.5)
     studio.page.locator(".region.on [aria-expanded]").click()
-    for slider, value in (("Importance", "0.5"), ("Outline", "1.5")):
+    for slider, value in (("Importance", "0.5"), ("Outline", "1.5"), ("'Text until'", "0.3"), ("'Text from'", "0.6")):
         studio.page.locator(f".region.on input[aria-label^={slider}]").fill(value)
     studio.page.get_by_text("More settings").click()
     studio.page.select_option("#scheduler", "ddim")
@@ -297,7 +297,9 @@ def test_settings_reach_the_recipe(studio):
     studio.generate()
     recipe = studio.page.evaluate("import('/static/result.js').then(({ view }) => view.current.used)")
     assert (recipe["scheduler"], recipe["strength"], recipe["steps"]) == ("ddim", 0.5, 3)
-    assert (recipe["regions"][index]["importance"], recipe["regions"][index]["outline"]) == (0.5, 1.5)
+    region = recipe["regions"][index]
+    assert (region["importance"], region["outline"]) == (0.5, 1.5)
+    assert (region["start"], region["end"]) == (0.6, 0.7), "the end moves on with the start"
 
 
 def test_label_map_opens_again(studio, tmp_path):
