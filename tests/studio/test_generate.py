@@ -99,7 +99,11 @@ def test_a_plain_drawing_gives_the_image_of_the_command_line(cli, client, finish
 
 def duration_of(moving: Image.Image) -> int:
     """Milliseconds of an animation."""
-    return sum(frame.info["duration"] for frame in ImageSequence.Iterator(moving))
+    durations = []
+    for frame in ImageSequence.Iterator(moving):
+        frame.load()
+        durations.append(frame.info["duration"])
+    return sum(durations)
 
 
 def test_files_of_a_job(client, finish, recipe):
