@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import cv2
 import numpy as np
 
 from ragaf_exp.config import limits
-from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.light import sample_light
 from ragaf_exp.data.sources import render
-from ragaf_exp.data.sources.layered import Layer, LayeredScenes, Layout
+from ragaf_exp.data.sources.layered import Layer, ObjectScenes
 from ragaf_exp.data.sources.palette import OBJECT_NAMES
 from ragaf_exp.data.sources.removal import SHADOW_LEVEL
 from ragaf_exp.data.sources.scenes import FILLS, Scenes
 from ragaf_exp.data.sources.shapes import SHAPE_NAMES
-from ragaf_exp.data.split import SPLITS, split_id
 
 MARGIN = (1.0, 3.5)  # between the object and each side of the hole, in 64ths of the side
 RADIUS = (14.0, 26.0)  # of the object in its own picture, likewise
@@ -28,7 +25,7 @@ KIND = ("shape", "colour", "fill")
 NAMES = (SHAPE_NAMES, OBJECT_NAMES, FILLS)  # the values that the entries of an item's `kind` count
 
 
-class Insertion:
+class Insertion(ObjectScenes):
     """Scenes into which one object goes; every item is a pure function of (seed, split, index).
 
     An item's image is the scene with the object. Its conditions: `hole`, a box around the object and its shadow (H,W)
@@ -52,14 +49,7 @@ class Insertion:
         test: limits.Items = 256, min_objects: limits.Objects = 2, max_objects: limits.Objects = 4,
         shadow_share: limits.Share = 0.5,
     ) -> None:  # fmt: skip
-        scenes = Scenes(size, seed, train, val, test, min_objects, max_objects)
-        self.size, self.seed, self.lengths = size, seed, dict(zip(SPLITS, (train, val, test), strict=True))
-        self._scenes = LayeredScenes(scenes, shadow_share=shadow_share)
-
-    def split(self, name: str) -> Sequence[Item]:
-        """Return the items of "train", "val" or "test". Raises UserError for another name."""
-        split_id(name)
-        return LazyItems(partial(self._make, name), self.lengths[name], partial(self._caption, name))
+        super().__init__(Scenes(size, seed, train, val, test, min_objects, max_objects), shadow_share, 3)
 
     def _make(self, split: str, index: int) -> Item:
         rng, layout, chosen = self._start(split, index)
@@ -76,16 +66,6 @@ class Insertion:
         }  # fmt: skip
         key = f"insertion{self.seed}-{split}-{index}"
         return Item(key, scene.image(), caption, scene.drawing([chosen]), objects, object_map, conditions=conditions)
-
-    def _caption(self, split: str, index: int) -> str:
-        _, layout, chosen = self._start(split, index)
-        return layout.caption([chosen])[0]
-
-    def _start(self, split: str, index: int) -> tuple[np.random.Generator, Layout, int]:
-        """Generator of an item, its scene before it is rendered, and the object that is inserted."""
-        rng = np.random.default_rng([self.seed, split_id(split), index, 3])
-        layout = self._scenes.layout(rng)
-        return rng, layout, int(rng.integers(len(layout.specs)))
 
     def _picture(self, layer: Layer, rng: np.random.Generator) -> np.ndarray:
         """Render the object on a plain canvas: (size,size,3) uint8."""

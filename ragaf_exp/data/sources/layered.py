@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import cv2
 import numpy as np
 
-from ragaf_exp.core.types import SceneObject
+from ragaf_exp.core.lazy import LazyItems
+from ragaf_exp.core.types import Item, SceneObject
 from ragaf_exp.data.sources import render
 from ragaf_exp.data.sources.captions import annotate, list_caption, object_phrase
 from ragaf_exp.data.sources.grounds import WAVES, ground
 from ragaf_exp.data.sources.palette import BACKGROUND_NAMES
 from ragaf_exp.data.sources.scenes import HELDOUT, Scenes, Spec, place
 from ragaf_exp.data.sources.shapes import SHAPES, pose
+from ragaf_exp.data.split import split_id
 
 OFFSET = (1.5, 4.0)  # of a shadow, in 64ths of the side
 BLUR = (0.8, 2.0)
@@ -144,6 +147,38 @@ class LayeredScenes:
         full[box] = alpha
         shadow = np.zeros_like(full) if light is None else light.cast(full)
         return Layer(spec, box, alpha, colour, grid.average(lines), shadow, tuple(contours))
+
+
+class ObjectScenes(ABC):
+    """A source of scenes of which one object is chosen; every item is a pure function of (seed, split, index).
+
+    Args:
+        scenes: The source of objects, which has the seed and the lengths of the splits.
+        shadow_share: Share of scenes whose objects cast shadows.
+        stream: Number of the source's random generators, so that those of another source differ.
+    """
+
+    def __init__(self, scenes: Scenes, shadow_share: float, stream: int):
+        self.size, self.seed, self.lengths, self._stream = scenes.size, scenes.seed, scenes.lengths, stream
+        self._scenes = LayeredScenes(scenes, shadow_share=shadow_share)
+
+    def split(self, name: str) -> LazyItems[Item]:
+        """Return the items of "train", "val" or "test". Raises UserError for another name."""
+        split_id(name)
+        return LazyItems(partial(self._make, name), self.lengths[name], partial(self._caption, name))
+
+    @abstractmethod
+    def _make(self, split: str, index: int) -> Item: ...
+
+    def _caption(self, split: str, index: int) -> str:
+        _, layout, chosen = self._start(split, index)
+        return layout.caption([chosen])[0]
+
+    def _start(self, split: str, index: int) -> tuple[np.random.Generator, Layout, int]:
+        """Generator of an item, its scene before it is rendered, and the object that is chosen."""
+        rng = np.random.default_rng([self.seed, split_id(split), index, self._stream])
+        layout = self._scenes.layout(rng)
+        return rng, layout, int(rng.integers(len(layout.specs)))
 
 
 @dataclass(frozen=True)

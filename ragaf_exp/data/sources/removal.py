@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
 import cv2
 import numpy as np
 
 from ragaf_exp.config import limits
-from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
-from ragaf_exp.data.sources.layered import LayeredScenes, Layout
+from ragaf_exp.data.sources.layered import ObjectScenes
 from ragaf_exp.data.sources.palette import OBJECT_COLOURS
 from ragaf_exp.data.sources.scenes import Scenes
-from ragaf_exp.data.split import SPLITS, split_id
 
 SHADOW_LEVEL = 0.04  # share of the light from which on a shadow is visible
 MARGIN = (1.0, 5.0)  # around the object, in 64ths of the side
 
 
-class Removal:
+class Removal(ObjectScenes):
     """Scenes of which one object goes; every item is a pure function of (seed, split, index).
 
     An item's image is the scene without the object. Its conditions: `given`, the scene with it (H,W,3) uint8; `hole`,
@@ -43,14 +38,7 @@ class Removal:
         test: limits.Items = 256, min_objects: limits.Objects = 2, max_objects: limits.Objects = 4,
         shadow_share: limits.Share = 0.7,
     ) -> None:  # fmt: skip
-        scenes = Scenes(size, seed, train, val, test, min_objects, max_objects)
-        self.size, self.seed, self.lengths = size, seed, dict(zip(SPLITS, (train, val, test), strict=True))
-        self._scenes = LayeredScenes(scenes, shadow_share=shadow_share)
-
-    def split(self, name: str) -> Sequence[Item]:
-        """Return the items of "train", "val" or "test". Raises UserError for another name."""
-        split_id(name)
-        return LazyItems(partial(self._make, name), self.lengths[name], partial(self._caption, name))
+        super().__init__(Scenes(size, seed, train, val, test, min_objects, max_objects), shadow_share, 1)
 
     def _make(self, split: str, index: int) -> Item:
         rng, layout, gone = self._start(split, index)
@@ -67,16 +55,6 @@ class Removal:
         }  # fmt: skip
         key, image = f"removal{self.seed}-{split}-{index}", scene.image([gone])
         return Item(key, image, caption, scene.drawing([gone]), objects, object_map, conditions=conditions)
-
-    def _caption(self, split: str, index: int) -> str:
-        _, layout, gone = self._start(split, index)
-        return layout.caption([gone])[0]
-
-    def _start(self, split: str, index: int) -> tuple[np.random.Generator, Layout, int]:
-        """Generator of an item, its scene before it is rendered, and the object that is removed."""
-        rng = np.random.default_rng([self.seed, split_id(split), index, 1])
-        layout = self._scenes.layout(rng)
-        return rng, layout, int(rng.integers(len(layout.specs)))
 
 
 def grown(mask: np.ndarray, radius: float) -> np.ndarray:
