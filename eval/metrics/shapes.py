@@ -11,7 +11,8 @@ from scipy.ndimage import binary_fill_holes, label
 from ragaf_exp.data.sources.shapes import SHAPE_NAMES, SHAPES
 
 SIDE, SPREAD = 48, 11.0  # pixels of a normalised mask, and the root mean square distance of its pixels from their centre
-TURNS = 15  # templates of each shape and reflection
+TURNS = 15  # templates of each shape, reflection and growth
+GROWTHS = (0, 6)  # in hundredths of the radius: the pixels of a small shape reach half a pixel beyond its outline
 
 
 def shape_of(mask: np.ndarray) -> str:
@@ -43,7 +44,7 @@ def _normalised(mask: np.ndarray) -> np.ndarray:
 
 @cache
 def _templates() -> tuple[list[str], np.ndarray]:
-    """Names and normalised masks (K,SIDE,SIDE) bool of all shapes, turned as far as scenes turn them, and mirrored."""
+    """Names and normalised masks (K,SIDE,SIDE) bool of all shapes: turned as far as scenes turn them, mirrored, grown."""
     names, masks = [], []
     for name in SHAPE_NAMES:
         for turn in np.linspace(-SHAPES[name].turn, SHAPES[name].turn, TURNS):
@@ -51,6 +52,7 @@ def _templates() -> tuple[list[str], np.ndarray]:
                 matrix = np.array([[np.cos(turn) * flip, np.sin(turn) * flip], [-np.sin(turn), np.cos(turn)]])
                 canvas = np.zeros((256, 256), np.uint8)
                 cv2.fillPoly(canvas, [np.rint(SHAPES[name].outline @ matrix * 100 + 128).astype(np.int32)], 1)
-                names.append(name)
-                masks.append(_normalised(canvas > 0))
+                for growth in GROWTHS:
+                    names.append(name)
+                    masks.append(_normalised(cv2.dilate(canvas, np.ones((2 * growth + 1,) * 2, np.uint8)) > 0))
     return names, np.stack(masks)
