@@ -25,7 +25,9 @@ SHORT = ["stage.batch=2", "stage.refine.region_batch=2", "stage.coarse.steps=2",
          "stage.refine.region_steps=1", "data.train=4", "data.val=2", "data.test=2", "eval.test_items=2", "eval.batch=2",
          "eval.validation_items=2", "backbone.every=1", "text.max_tokens=20"]  # fmt: skip
 FAMILIES = list(SAVED)
-EXTRA = {"qwen_image": ["text.max_tokens=400"], "z_image": ["text.max_tokens=60"]}  # the templates spelled letter by letter
+CONTROLLED = [family for family in FAMILIES if family != "flux2"]  # diffusers has ControlNets of these
+EXTRA = {"qwen_image": ["text.max_tokens=400"], "z_image": ["text.max_tokens=60"],
+         "flux2": ["text.max_tokens=60"]}  # the templates spelled letter by letter  # fmt: skip
 
 
 def overrides(tiny: list[str], family: str, folder: Path, runs: Path, *more: str) -> list[str]:

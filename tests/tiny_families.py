@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     QwenImagePipeline,
@@ -31,6 +34,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -160,14 +164,39 @@ def save_qwen_image(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def qwen3(tokens: int, layers: int) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=tokens, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=layers, head_dim=8,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+
+
+def save_flux2(folder: Path, guidance: bool = False, seed: int = 0) -> Path:
+    """A folder of Flux.2 klein; guidance: with the guidance embedding of Flux.2 dev."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = qwen_tokenizer()
+        encoder = Qwen3ForCausalLM(qwen3(len(tokenizer), 28))  # the pipeline reads layers 9, 18 and 27
+        codec = AutoencoderKLFlux2(
+            block_out_channels=(16, 16, 16), down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1, latent_channels=1, norm_num_groups=4,
+        )  # fmt: skip
+        codec.bn.running_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]))
+        codec.bn.running_var.copy_(torch.tensor([1.5, 0.8, 1.1, 0.6]))
+        transformer = Flux2Transformer2DModel(
+            in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=8, num_attention_heads=4,
+            joint_attention_dim=3 * WIDTH, axes_dims_rope=(2, 2, 2, 2), guidance_embeds=guidance,
+        )  # fmt: skip
+        scheduler = FlowMatchEulerDiscreteScheduler(**DYNAMIC)
+        Flux2KleinPipeline(scheduler, codec, encoder, tokenizer, transformer).save_pretrained(folder)
+    return folder
+
+
 def save_z_image(folder: Path, seed: int = 0) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = qwen_tokenizer()
-        encoder = Qwen3Model(Qwen3Config(
-            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=3, head_dim=8,
-            num_attention_heads=4, num_key_value_heads=2,
-        ))  # fmt: skip
+        encoder = Qwen3Model(qwen3(len(tokenizer), 3))
         transformer = ZImageTransformer2DModel(
             in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=4, n_kv_heads=4, cap_feat_dim=WIDTH,
             axes_dims=[2, 2, 4], axes_lens=[512, 64, 64],
@@ -179,4 +208,5 @@ def save_z_image(folder: Path, seed: int = 0) -> Path:
 
 SAVED: dict[str, Callable[[Path], Path]] = {  # option of group backbone -> its folder
     "flux": save_flux, "sd3": save_sd3, "qwen_image": save_qwen_image, "z_image": save_z_image,
+    "flux2": save_flux2,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.models.backbones.pretrained_transformer import pack, unpack
 
 MAPS = ("sd3", "z_image")  # families whose pipelines take latents as maps; others take them as tokens
+UNPACKED = ("flux2",)  # families whose pipelines take maps and compute on tokens of one cell
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +41,21 @@ def test_a_denoiser_call_equals_the_pipelines(family, tiny, folders, tmp_path):
 
 def by_pipeline(family: str, pipeline: Any, caption: str, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """The velocity that the pipeline computes at timestep t, from the step that its scheduler then takes."""
-    call = partial(pipeline, caption, latents=arranged(family, x_t), **call_of(family))
+    call = partial(pipeline, prompt=caption, latents=arranged(family, x_t), **call_of(family))
     return unarranged(family, pipeline, velocity_at(pipeline, t, call), x_t)
 
 
 def arranged(family: str, latents: torch.Tensor) -> torch.Tensor:
     """Latents (B,C,h,w) as the pipeline takes them."""
-    return latents if family in MAPS else pack(latents, 2)
+    return latents if family in (*MAPS, *UNPACKED) else pack(latents, 2)
 
 
 def unarranged(family: str, pipeline: Any, velocity: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """The pipeline's velocity as (B,C,h,w), by its own method."""
     if family in MAPS:
         return velocity
+    if family in UNPACKED:
+        return unpack(velocity, (like.shape[2], like.shape[3]), 1)
     maps = pipeline._unpack_latents(velocity, 8 * like.shape[2], 8 * like.shape[3], 8)
     return maps[:, :, 0] if maps.ndim == 5 else maps
 
@@ -65,6 +68,7 @@ def call_of(family: str, steps: int = 1, guidance: float = 1.0) -> dict[str, Any
     return common | {
         "flux": {"guidance_scale": 3.5, **true}, "sd3": {"guidance_scale": guidance},
         "qwen_image": true, "z_image": {"guidance_scale": guidance - 1},  # its scale counts from 0
+        "flux2": {"guidance_scale": guidance},
     }[family]  # fmt: skip
 
 
@@ -78,7 +82,7 @@ def test_our_sampling_loop_draws_the_pipelines_image(family, guidance, tiny, fol
     latent, _ = parts.sampler.sample(model, batch, noise)
     ours = (parts.codec.decode(latent) + 1) / 2
     call = call_of(family, 4, guidance) | {"output_type": "pt"}
-    theirs = pipeline_of(folders[family])(list(CAPTIONS), latents=arranged(family, noise), **call).images
+    theirs = pipeline_of(folders[family])(prompt=list(CAPTIONS), latents=arranged(family, noise), **call).images
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert ours.std() > 0.01
 
@@ -93,7 +97,11 @@ def test_latents_are_those_of_the_pipelines_autoencoder(family, tiny, folders, t
         again = vae.decode(mode).sample.clamp(-1, 1)
     mode, again = (mode[:, :, 0], again[:, :, 0]) if video else (mode, again)
     latent, c = parts.codec.encode(image), vae.config
-    shift, scale = (c.latents_mean, c.latents_std) if video else (c.shift_factor, 1 / c.scaling_factor)
+    if family == "flux2":
+        mode = pipeline_of(folders[family])._patchify_latents(mode)
+        shift, scale = vae.bn.running_mean, (vae.bn.running_var + c.batch_norm_eps).sqrt()
+    else:
+        shift, scale = (c.latents_mean, c.latents_std) if video else (c.shift_factor, 1 / c.scaling_factor)
     shift, scale = (torch.as_tensor(x).reshape(-1, 1, 1) for x in (shift, scale))
     torch.testing.assert_close(latent, (mode - shift) / scale)
     torch.testing.assert_close(parts.codec.decode(latent), again, rtol=1e-4, atol=1e-5)
@@ -116,7 +124,7 @@ def embedded(backbone: Any, x_t: torch.Tensor, text: Any) -> torch.Tensor:
     handle = backbone.embedder().register_forward_hook(lambda module, args, output: outputs.append(output))
     backbone(x_t, torch.full((2,), 500.0), text, {})
     handle.remove()
-    count = x_t.shape[2] * x_t.shape[3] // 4
+    count = x_t.shape[2] * x_t.shape[3] // backbone.stride**2
     return outputs[0].reshape(2, -1, backbone.width)[:, :count]
 
 
@@ -125,10 +133,11 @@ def embedded(backbone: Any, x_t: torch.Tensor, text: Any) -> torch.Tensor:
 def test_residuals_act_where_their_names_say(family, tiny, folders, tmp_path):
     _, model, batch = built(config(tiny, family, folders[family], tmp_path), COARSE, tmp_path)
     backbone, text, t = model.backbone, model.text(CAPTIONS), torch.full((2,), 500.0)
+    side = backbone.stride
     x, z = torch.randn(2, 2, 4, 4, 6, generator=torch.Generator().manual_seed(3)).unbind()
     plain, shapes = backbone(x, t, text, {}), backbone.shapes(4, 6)
     added = embedded(backbone, z, text) - embedded(backbone, 0 * z, text)
-    through = backbone(x, t, text, {"in": unpack(added, (2, 3), 2)})
+    through = backbone(x, t, text, {"in": unpack(added, (4 // side, 6 // side), side)})
     torch.testing.assert_close(through, backbone(x + z, t, text, {}), rtol=1e-4, atol=1e-5)
     outputs = [plain]
     for point, shape in shapes.items():
@@ -140,7 +149,8 @@ def test_residuals_act_where_their_names_say(family, tiny, folders, tmp_path):
     assert len(shapes) == 1 + len(backbone.tapped())
     assert all((a - b).abs().max() > 1e-4 for i, a in enumerate(outputs) for b in outputs[:i]), "each point differs"
     last = outputs[-1][0] - plain[0]  # after the last block, tokens no longer meet
-    assert last[:, :2, :2].abs().max() > 1e-3 and last[:, 2:].abs().max() < 1e-6 and last[:, :, 2:].abs().max() < 1e-6
+    assert last[:, :side, :side].abs().max() > 1e-3
+    assert last[:, side:].abs().max() < 1e-6 and last[:, :, side:].abs().max() < 1e-6
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from family_runs import FAMILIES, overrides, save_all
 from safetensors.torch import load_file
-from tiny_families import save_sd3
+from tiny_families import save_flux2, save_sd3
 from tiny_sd import save_sd
 
 from ragaf_exp import run
@@ -50,10 +50,18 @@ def test_t5_is_optional(tiny, tmp_path, cli, refused):
         ("flux", "sd3", ("backbone.source=", "SD3Transformer2DModel", "take backbone=sd3")),
         ("sd3", "z_image", ("ZImageTransformer2DModel", "take backbone=z_image")),
         ("qwen_image", "flux", ("FluxTransformer2DModel", "take backbone=flux")),
+        ("flux", "flux2", ("Flux2Transformer2DModel", "take backbone=flux2")),
     ],
 )
 def test_a_folder_of_another_family(option, of, says, tiny, folders, tmp_path, refused):
     refused(run.command_line, *overrides(tiny, option, folders[of], tmp_path), says=says)
+
+
+def test_flux2_dev_and_a_controlnet_of_flux2_are_refused(tiny, folders, tmp_path, refused):
+    folder = save_flux2(tmp_path / "dev", guidance=True)
+    refused(run.command_line, *overrides(tiny, "flux2", folder, tmp_path), says=("guidance scale", "Flux.2 klein"))
+    words = overrides(tiny, "flux2", folders["flux2"], tmp_path, "hint=controlnet")
+    refused(run.command_line, *words, says=("hint=controlnet", "Flux2", "set hint=lite"))
 
 
 def test_a_folder_of_a_unet(tiny, tmp_path, refused):

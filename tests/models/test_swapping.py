@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,7 @@ def both_stages(cfg: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor, Any]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("tune", TUNED)
-@pytest.mark.parametrize("family", ["flux", "z_image"])
+@pytest.mark.parametrize(("family", "tune"), [*itertools.product(["flux", "z_image"], TUNED), ("flux2", "lora")])
 def test_both_stages_and_images_have_the_same_bits(family, tune, tiny, folders, tmp_path, monkeypatch):
     words = [*TUNED[tune], SAVER, "optim.warmup=0", "memory.precision=bf16"]
     plain = both_stages(config(tiny, family, folders[family], tmp_path / "plain", *words))

@@ -11,7 +11,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import ControlNetModel, FluxTransformer2DModel, SD3ControlNetModel, SD3Transformer2DModel
-from family_runs import CAPTIONS, FAMILIES, built, config, overrides, save_all, trained_twice, training_of
+from family_runs import CAPTIONS, CONTROLLED, built, config, overrides, save_all, trained_twice, training_of
 from safetensors.torch import load_file, save_file
 from test_transformer_controlnets import CONTROL, noised, opened
 from tiny_sd import save_sd, unet
@@ -38,7 +38,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     return save_all(tmp_path_factory.mktemp("families"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTROLLED)
 def test_a_step_changes_the_controlnet_alone(family, tiny, folders, tmp_path):
     training, batch = training_of(config(tiny, family, folders[family], tmp_path, *FROZEN))
     coarse = training.trainer(COARSE, None)
@@ -57,7 +57,7 @@ LAST_TEXT = {"sd3": "transformer_blocks.0.", "qwen_image": "transformer_blocks.0
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTROLLED)
 def test_the_first_loss_is_that_without_a_sketch_to_the_bit_and_falls(family, tiny, folders, tmp_path):
     more = ["optim.warmup=0", "stage.coarse.steps=30", "stage.coarse.lr=0.003", "memory.tune=frozen"]
     more += ["task.sketch_dropout=0"]
@@ -73,7 +73,7 @@ def test_the_first_loss_is_that_without_a_sketch_to_the_bit_and_falls(family, ti
     assert sum(last) < 0.95 * sum(first), (first, last)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTROLLED)
 def test_checkpointing_leaves_the_weights(family, tiny, folders, tmp_path):
     weights = []
     for on in (False, True):
@@ -90,7 +90,7 @@ def test_checkpointing_leaves_the_weights(family, tiny, folders, tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTROLLED)
 def test_both_stages_resume_export_and_start_again(family, tiny, folders, tmp_path, cli, monkeypatch):
     """An interrupted run ends with the undisturbed one's bytes; diffusers loads the export, and hint.source= too."""
     more = [*FROZEN, "data.size=32", "sampler.steps=2", "eval.pictures=0", "memory.checkpointing=true"]
@@ -151,7 +151,7 @@ def weights_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTROLLED)
 def test_a_plan_counts_the_copied_blocks(family, tiny, folders, tmp_path):
     peaks, sizes = [], []
     for layers in (1, 2):

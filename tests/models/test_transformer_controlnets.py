@@ -16,7 +16,7 @@ from diffusers import (
     ZImageControlNetPipeline,
 )
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from family_runs import CAPTIONS, FAMILIES, built, config, pipeline_of, save_all
+from family_runs import CAPTIONS, CONTROLLED, built, config, pipeline_of, save_all
 from test_families import arranged, call_of
 from tiny_editing import EDITING
 
@@ -56,7 +56,7 @@ def control_image(batch: Any) -> torch.Tensor:
     return 2 * batch.sketch.expand(-1, 3, -1, -1) - 1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTROLLED)
 @torch.no_grad()
 def test_a_fresh_controlnet_adds_nothing_to_the_bit_and_copies_the_transformer(family, tiny, folders, tmp_path):
     _, model, batch = built(config(tiny, family, folders[family], tmp_path, CONTROL), COARSE, tmp_path)
@@ -83,7 +83,9 @@ def origin(name: str) -> str:
     return name.replace("control_layers.", "layers.").removeprefix("control_")
 
 
-@pytest.mark.parametrize(("family", "guidance"), [(family, 1.0) for family in FAMILIES] + [("sd3", 4.0), ("z_image", 4.0)])
+@pytest.mark.parametrize(
+    ("family", "guidance"), [(family, 1.0) for family in CONTROLLED] + [("sd3", 4.0), ("z_image", 4.0)]
+)
 def test_our_sampling_loop_gives_the_image_of_the_controlnet_pipeline(
     family, guidance, tiny, folders, tmp_path, monkeypatch
 ):
@@ -156,7 +158,7 @@ def test_a_controlnet_of_z_image_with_channels_for_inpainting(tiny, folders, tmp
     torch.testing.assert_close(ours, images, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTROLLED)
 def test_a_copy_has_a_quarter_of_the_blocks_or_as_many_as_given(family, tiny, folders, tmp_path):
     present = {"flux": [2, 2], "sd3": [3], "qwen_image": [3], "z_image": [2]}[family]
     for more, counts in (((), [1] * len(present)), (("hint.layers=2",), [2, *[1] * (len(present) - 1)])):
@@ -167,7 +169,7 @@ def test_a_copy_has_a_quarter_of_the_blocks_or_as_many_as_given(family, tiny, fo
         assert {id(b) for b in model.hint.blocks()} <= {id(b) for b in repeated_blocks(model)}, "compiled and sharded"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONTROLLED)
 @torch.no_grad()
 def test_a_copy_of_a_stored_base_has_its_restored_weights(family, tiny, folders, tmp_path):
     more = [CONTROL, "memory.tune=frozen"]

@@ -23,7 +23,7 @@ def test_a_profile_chooses_a_transformer_whose_base_it_stores(profile, backbone,
     assert [cfg[group]._target_ for group in GROUPS] == [own[group]._target_ for group in GROUPS]
 
 
-@pytest.mark.parametrize("family", ["sd3", "z_image", "qwen_image", "flux"])
+@pytest.mark.parametrize("family", ["sd3", "z_image", "qwen_image", "flux", "flux2"])
 def test_another_family_brings_its_own_groups(family):
     own, cfg = compose_config([f"backbone={family}"]), compose_config([f"backbone={family}", "memory=24gb"])
     assert [cfg[group]._target_ for group in GROUPS] == [own[group]._target_ for group in GROUPS]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FIRST, BLOCK = "in", "block."
 OPTIONS = {  # class of diffusers -> the option of this group
     "SD3Transformer2DModel": "sd3", "FluxTransformer2DModel": "flux", "QwenImageTransformer2DModel": "qwen_image",
-    "ZImageTransformer2DModel": "z_image",
+    "ZImageTransformer2DModel": "z_image", "Flux2Transformer2DModel": "flux2",
 }  # fmt: skip
 TIMESTEPS = 1000  # of the flows that these transformers were trained with
 
@@ -60,7 +60,8 @@ class PretrainedTransformer(Backbone):
     pretrained = True
     stride = in_patch = 2
     cross_layers = 0  # attention takes no bias
-    projections = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+    projections = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
+                   "to_qkv_mlp_proj")  # fmt: skip
     attention_layers = {"all": (".attn.", ".attn2."), "self": (".to_q", ".to_k", ".to_v", ".to_out"),
                         "cross": (".add_", ".to_add_")}  # fmt: skip
     kind: ClassVar[Any]  # class of diffusers

@@ -39,6 +39,7 @@ class PretrainedAutoencoder(Codec):
     """
 
     net: Any
+    patch: ClassVar[int] = 1  # side in cells of the network of what is one cell of a latent
 
     def __init__(self, net: Any, slicing: bool, tiling: int):
         super().__init__()
@@ -46,16 +47,16 @@ class PretrainedAutoencoder(Codec):
         self.net = net.requires_grad_(False).eval()
         self.training = False
         c = net.config
-        self.channels = int(c.latent_channels)
-        self.downscale = 2 ** (len(c.get("encoder_block_out_channels", c.block_out_channels)) - 1)
+        scale = 2 ** (len(c.get("encoder_block_out_channels", c.block_out_channels)) - 1)
+        self.channels, self.downscale = int(c.latent_channels) * self.patch**2, scale * self.patch
         if tiling % self.downscale:
             raise UserError(f"codec.tiling={tiling}: must be 0 or a multiple of {self.downscale}")
-        self.scale, self.shift = float(c.scaling_factor), float(c.get("shift_factor") or 0.0)
+        self.scale, self.shift = float(c.get("scaling_factor", 1.0)), float(c.get("shift_factor") or 0.0)
         if slicing:
             net.enable_slicing()
         if tiling:
             net.enable_tiling()
-            net.tile_sample_min_size, net.tile_latent_min_size = tiling, tiling // self.downscale
+            net.tile_sample_min_size, net.tile_latent_min_size = tiling, tiling // scale
 
     @property
     def fingerprint(self) -> str:
@@ -162,6 +163,7 @@ class KL(PretrainedAutoencoder):
         UserError: The source is missing or damaged, or tiling does not fit.
     """
 
+    kind: ClassVar[Any] = AutoencoderKL
     builtin: ClassVar[dict[str, Any]] = SD_VAE
 
     def __init__(
@@ -169,7 +171,7 @@ class KL(PretrainedAutoencoder):
         weights: str = PRETRAINED, subfolder: str = "vae", slicing: bool = False, tiling: limits.Tile = 0,
     ):  # fmt: skip
         origin = Origin("codec", source, revision, offline, variant, weights)
-        net, _ = network(AutoencoderKL, origin, subfolder, self.builtin)
+        net, _ = network(self.kind, origin, subfolder, self.builtin)
         super().__init__(net, slicing, tiling)
 
     def _encode(self, image: Tensor) -> Tensor:

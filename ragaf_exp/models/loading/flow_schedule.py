@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from ragaf_exp.diffusion.flow import Flow
 from ragaf_exp.diffusion.flow_schedulers import FlowScheduler
 from ragaf_exp.models.loading.hub import Origin, read_config
 from ragaf_exp.models.loading.schedule import FILE, FOLDER
+
+STEPS = 50  # of Flux.2's pipeline
 
 
 class FolderFlow(Flow):
@@ -73,23 +77,53 @@ class FolderFlow(Flow):
         if name != "euler":
             return super().scheduler(name)
         scheduler = FolderEuler.from_config(self.config)
-        scheduler.mu, scheduler.even = self.mu, self.spacing == "even"
+        scheduler.mu_at, scheduler.even = lambda steps: self.mu, self.spacing == "even"
         return scheduler
+
+
+class Flux2Flow(FolderFlow):
+    """The flow of Flux.2, whose shift depends on the number of steps too; arguments as in `FolderFlow`.
+
+    Training shifts its timesteps as STEPS steps of sampling do.
+    """
+
+    tokens = 1  # of an image
+
+    def at(self, height: int, width: int) -> Flux2Flow:
+        """This flow with its shift for latents of height x width."""
+        flow = copy(self)
+        flow.tokens = height * width // self.patch_size**2
+        flow.shift = math.exp(flux2_mu(flow.tokens, STEPS))
+        return flow
+
+    def scheduler(self, name: str) -> Any:
+        """Create a scheduler of diffusers. name: euler, heun or dpm."""
+        scheduler = super().scheduler(name)
+        if isinstance(scheduler, FolderEuler):
+            scheduler.mu_at = partial(flux2_mu, self.tokens)
+        return scheduler
+
+
+def flux2_mu(tokens: int, steps: int) -> float:
+    """Logarithm of the shift for a number of image tokens and of steps, as Flux.2's pipeline computes it."""
+    from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu  # takes seconds to import
+
+    return compute_empirical_mu(tokens, steps)
 
 
 class FolderEuler(FlowScheduler, FlowMatchEulerDiscreteScheduler):
     """Euler steps at the times of the family's pipeline.
 
     Attributes:
-        mu: Shift for the resolution, if the config has use_dynamic_shifting.
+        mu_at: Number of steps -> logarithm of the shift for the resolution, if the config has use_dynamic_shifting.
         even: Whether times are 1, ..., 1/steps before the shift; otherwise those of diffusers' scheduler.
     """
 
     order = 1
-    mu = 0.0
+    mu_at: Callable[[int], float]
     even = True
 
     def set_timesteps(self, steps: int, device: Any = None) -> None:
         sigmas = np.linspace(1.0, 1 / steps, steps) if self.even else None
-        FlowMatchEulerDiscreteScheduler.set_timesteps(self, steps, device, sigmas, self.mu)
+        FlowMatchEulerDiscreteScheduler.set_timesteps(self, steps, device, sigmas, self.mu_at(steps))
         self.set_begin_index(0)

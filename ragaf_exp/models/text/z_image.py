@@ -9,29 +9,19 @@ from torch import Tensor
 from transformers import Qwen3Model
 
 from ragaf_exp.models.loading.hub import Origin
-from ragaf_exp.models.text.pipeline_text import Part, PipelineText, Segment
+from ragaf_exp.models.text.chat import ChatText
+from ragaf_exp.models.text.pipeline_text import Part
 
 QWEN3 = 2560  # channels of the published encoder
-MARK = "CAPTION"  # shows where the chat template puts the message
 
 
-class ZImageText(PipelineText):
+class ZImageText(ChatText):
     """Text of Z-Image; arguments as in `PipelineText`. The transformer attends to the caption's own tokens."""
 
-    main = "tokenizer"
+    thinking = True
 
     def parts(self) -> tuple[Part, ...]:
         return (Part("text_encoder", Qwen3Model, "tokenizer"),)
-
-    def segments(self) -> tuple[Segment, ...]:
-        if not self.origin.source:
-            return (Segment("tokenizer", self.max_tokens),)
-        chat = [{"role": "user", "content": MARK}]
-        tokenizer = self.encoders.tokenizer("tokenizer")
-        before, after = tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True, enable_thinking=True
-        ).split(MARK)
-        return (Segment("tokenizer", self.max_tokens, before, after),)
 
     def widths(self) -> tuple[int, int]:
         return self.part_config("text_encoder").get("hidden_size", QWEN3), 0
