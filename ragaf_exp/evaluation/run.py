@@ -112,7 +112,8 @@ class _Head:
     def __init__(self, items, count: int):
         self.items = items
         self.count = min(len(items), count) if count else len(items)
-        self.sizes, self.tasks = (some and some[: self.count] for some in (getattr(items, name, None) for name in KINDS))
+        kinds = (getattr(items, name, None) for name in KINDS)
+        self.sizes, self.tasks = (None if each is None else each[: self.count] for each in kinds)
 
     def __len__(self) -> int:
         return self.count

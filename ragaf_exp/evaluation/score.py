@@ -70,7 +70,8 @@ def evaluate(
     Returns:
         The content of metrics.json.
     """
-    batches = batches_of(kinds_of(examples.items) or [None] * len(examples), batch)
+    kinds = kinds_of(examples.items)
+    batches = batches_of([None] * len(examples) if kinds is None else kinds, batch)
     examples = LazyItems(examples.__getitem__, len(examples))
     sampled, rows = _sample(pipeline, examples, batches, cache, show)
     result = Result(rows)

@@ -12,6 +12,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.config.build import build, locate
 from ragaf_exp.config.options import option
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.jit import compiled
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.split import SPLITS, split_id
@@ -56,38 +57,39 @@ class Mixture:
         parameters = inspect.signature(locate(node.get("_target_"), "data.sources").__init__).parameters
         if not set(COUNTS) <= set(parameters) or "root" in parameters:
             raise UserError(f"data.sources: {name} needs files; take embedded sources, as scenes or removal")
-        counts = {split: max(1, self.tasks[split].count(task)) for split in SPLITS}
+        counts = {split: max(1, int((self.tasks[split] == task).sum())) for split in SPLITS}
         return build(option("data", name, "data.sources", size=size, seed=seed, **counts), "data")
 
 
 class MixtureItems(Sequence[Item]):
-    """The items of a split. tasks: the index of each item's source, which is that of its task."""
+    """The items of a split. tasks: (L,) the index of each item's source, which is that of its task."""
 
-    def __init__(self, parts: Sequence[LazyItems[Item]], tasks: Sequence[int]):
-        self.parts, self.tasks = parts, list(tasks)
-        counts = [0] * len(parts)
-        self.rows: list[int] = []  # of each item, in its source
-        for task in self.tasks:
-            self.rows.append(counts[task])
-            counts[task] += 1
+    def __init__(self, parts: Sequence[LazyItems[Item]], tasks: np.ndarray):
+        self.parts, self.tasks = parts, tasks
+        self.rows = np.empty(len(tasks), np.int32)  # of each item, in its source
+        for source in range(len(parts)):
+            own = np.flatnonzero(tasks == source)
+            self.rows[own] = np.arange(len(own))
 
     def __len__(self) -> int:
         return len(self.tasks)
 
     def __getitem__(self, index: int) -> Item:
-        return replace(self.parts[self.tasks[index]][self.rows[index]], task=self.tasks[index])
+        task = int(self.tasks[index])
+        return replace(self.parts[task][int(self.rows[index])], task=task)
 
     def captions(self, count: int) -> list[str]:
         """Return the captions of the first `count` items, or of all where there are fewer."""
-        return [self.parts[self.tasks[i]].caption(self.rows[i]) for i in range(min(count, len(self)))]
+        return [self.parts[self.tasks[i]].caption(int(self.rows[i])) for i in range(min(count, len(self)))]
 
 
-def _interleaved(shares: np.ndarray, length: int) -> list[int]:
-    """The source of each of `length` items, so that any first part of them has the shares nearly exactly."""
+@compiled
+def _interleaved(shares: np.ndarray, length: int) -> np.ndarray:
+    """The source (L,) of each of `length` items, so that any first part of them has the shares nearly exactly."""
     ideal = shares / shares.sum()
-    taken, order = np.zeros(len(shares)), []
+    taken, order = np.zeros(len(shares)), np.empty(length, np.int8)
     for number in range(length):
-        source = int(np.argmax(ideal * (number + 1) - taken))
+        source = np.argmax(ideal * (number + 1) - taken)
         taken[source] += 1
-        order.append(source)
+        order[number] = source
     return order
