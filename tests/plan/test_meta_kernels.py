@@ -103,3 +103,8 @@ def test_the_peak_of_a_later_step_is_that_of_a_second_one(overrides, tiny, monke
         patched.setattr(TrainingFixture, "later_step", second_step)
         patched.setattr("ragaf_exp.plan.predict.one_micro_batch", lambda cfg: cfg)
         assert predict(cfg, "bf16") == planned
+
+
+def test_training_does_not_depend_on_the_items_that_are_evaluated_at_once(tiny):
+    one, many = (predict(compose_config([*tiny, f"eval.batch={count}"]), "bf16", ("coarse", REFINE)) for count in (1, 8))
+    assert one == many
