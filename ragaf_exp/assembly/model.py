@@ -114,5 +114,8 @@ def _region_path(cfg: DictConfig, text: nn.Module, hint: nn.Module, backbone: nn
         hint_width=hint.width, hint_sizes=hint.resolutions(*shapes["in"][1:]), text_width=text.width,
         fusion=fusion, backend=backend,
     )  # fmt: skip
-    injection = build(cfg.injection, "injection", shapes=shapes, width=ragaf.width, cross_layers=backbone.cross_layers)
+    injection = build(
+        cfg.injection, "injection", shapes=shapes, width=ragaf.width, text_width=text.width,
+        cross_layers=backbone.cross_layers,
+    )  # fmt: skip
     return ragaf, injection

@@ -6,10 +6,30 @@ Shapes: B batch, T text tokens, D text width, N regions, R region width, h w lat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+from ragaf_exp.core.tensors import MASK_VALUE
+
+
+@dataclass(frozen=True)
+class Appended:
+    """Region tokens behind those of the text, for all layers that attend to the text, or for one of them."""
+
+    tokens: Tensor  # (B,N,D)
+    mask: Tensor  # (B,N) bool, True = a region
+    gates: Tensor  # (layers,), of one layer (); 0 = the layer reads the text alone, 1 = text and regions in one softmax
+
+    def at(self, layer: int) -> Appended:
+        """Return the tokens with the gate of one layer."""
+        return replace(self, gates=self.gates[layer])
+
+    @property
+    def bias(self) -> Tensor:
+        """The padding mask as an additive bias, (B,1,1,N) float32."""
+        return torch.zeros_like(self.mask, dtype=torch.float32).masked_fill(~self.mask, MASK_VALUE)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -22,6 +42,7 @@ class Text:
     pooled: Tensor | None = None  # (B,P) a vector of the whole caption, from encoders that have one
     # (B,M,D) tokens of an edited image, in front of the caption's, from encoders that read it; they have no words
     image: Tensor | None = None
+    appended: Appended | None = None  # region tokens, in the denoiser's text alone (injection=appended)
 
     def dropped(self, keep: Tensor | None, empty: Text) -> Text:
         """Replace captions by the empty one, `empty` (1,T,D) or (B,T,D), where keep (B,) is False.
@@ -64,8 +85,8 @@ class Text:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Text:
         """Apply a function to every tensor."""
-        further = (None if x is None else change(x) for x in (self.attended, self.pooled, self.image))
-        return Text(change(self.tokens), change(self.mask), *further)
+        attended, pooled, image = (None if x is None else change(x) for x in (self.attended, self.pooled, self.image))
+        return Text(change(self.tokens), change(self.mask), attended, pooled, image)
 
 
 @dataclass(frozen=True)

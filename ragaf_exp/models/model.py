@@ -165,6 +165,7 @@ class Model(nn.Module):
         words = injection.words(c.regions)
         if words is not None and c.task_token is not None:
             words = words.padded(c.task_token.shape[1])
+        text = replace(text, appended=injection.appended(tokens, c.regions))
         value = self.backbone(x, t, text, injected.residuals, words, injected.modulations, **valid)
         return Prediction(self.inputs.from_denoiser(value, x_t), self._region_prediction(tokens), fusion)
 

@@ -82,8 +82,10 @@ def precision_of(cfg: DictConfig) -> str:
 
 def needs(cfg: DictConfig, phases: tuple[str, ...] | None = None) -> list[Need]:
     """The CUDA memory needed by every phase of the config's run, or by the named phases."""
-    content = OmegaConf.to_yaml(cfg)
-    return [_need(content, precision_of(cfg), phase) for phase in sorted(phases or phases_of(cfg), key=PHASES.index)]
+    evaluating, training = OmegaConf.to_yaml(cfg), OmegaConf.to_yaml(OmegaConf.merge(cfg, {"eval": {"batch": 1}}))
+    content = dict.fromkeys(TRAINING, training)  # which eval.batch does not affect, so that it need not be planned again
+    return [_need(content.get(phase, evaluating), precision_of(cfg), phase)
+            for phase in sorted(phases or phases_of(cfg), key=PHASES.index)]  # fmt: skip
 
 
 @lru_cache(maxsize=256)  # seconds each; a launch repeats the queries of memory=auto and of the advice

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 from omegaconf import DictConfig
@@ -83,18 +84,46 @@ class TrainingFixture:
                 self.coarse = make_model(self.parts, stage.starts_from).requires_grad_(False).eval()
         with tracker.labelling("weights"):
             self.trainer = dry_run.trainer(stage.name, self.coarse)
-        with tracker.labelling("batch"):
-            items = stage.setting(cfg, "region_batch") if phase == REGIONS else cfg.stage.batch
-            self.batch = dry_run.batch(items, self.trainer.bare)
+        items = stage.setting(cfg, "region_batch") if phase == REGIONS else cfg.stage.batch
+        self.make_batch = tracker.labelled("batch", partial(dry_run.batch, model=self.trainer.bare))
+        self.batch = self.make_batch(items)
+        # no time lies between gradients and update, or a step leaves copies of weights behind that the next one frees
+        self.steps_twice = cfg.memory.step_in_backward or cfg.memory.swap > 0
         self.number = 0 if phase == REGIONS else self.trainer.plan.steps - 1
         _label_all(tracker, self.trainer, self.codec, cfg.memory.ema)
         for model in filter(None, (self.trainer.bare, self.coarse)):
             tracker.exclude(swapped_weights(model))
 
-    def step(self, tracker: Tracker) -> None:
+    def first_step(self, tracker: Tracker) -> None:
         """Run the first step, which allocates the optimizer's state."""
         self.trainer.step(self.number, self.batch)
         self.trainer.metrics_logger.recent.clear()
+        self._label_state(tracker)
+
+    def later_step(self, tracker: Tracker) -> None:
+        """Run a step after the first, and record its peak.
+
+        It is computed from the first step, before whose update the optimizer's state is allocated: the second has the same
+        operations, and all that the first leaves behind is live from its start.
+        """
+        update = self.trainer.update
+
+        def apply() -> bool:
+            with tracker.unrecorded():
+                inner(update.optimizer).step()
+                self._label_state(tracker)
+            return type(update).apply(update)
+
+        tracker.start()
+        with nullcontext() if self.steps_twice else wrapped(update, apply=apply):
+            self.first_step(tracker)
+        if self.steps_twice:
+            tracker.start()
+            self.trainer.step(self.number, self.batch)
+        else:
+            tracker.repeat()
+
+    def _label_state(self, tracker: Tracker) -> None:
         states = inner(self.trainer.update.optimizer).state.values()
         tracker.label("optimizer", [v for state in states for v in state.values() if isinstance(v, torch.Tensor)])
 

@@ -125,7 +125,7 @@ class FakeAdamW8bit(torch.optim.Optimizer):
 
     def step(self, closure: None = None) -> None:
         for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
-            if p in self.state:
+            if self.state[p]:  # it may be there and empty
                 continue
             small = p.numel() < 4096
             kind = torch.float32 if small else torch.uint8

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]  # size, stride, dtype
 FIRST_ARGUMENT = object()  # the output of an in-place operation
-SCALARS = (bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, type(None))
+SCALARS = {bool, int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format, type(None)}
 _empty = torch.ops.aten.empty_strided.default
 _outputs: dict[Hashable, Any] = {}  # operation and arguments -> layouts of its outputs, FIRST_ARGUMENT, or None: call it
 
@@ -37,14 +37,15 @@ def call(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         Its output.
     """
     try:
-        key = (func, _key(args), *((name, _key(value)) for name, value in kwargs.items()))
+        # operations are never freed, and the hash of their id is that of an int
+        key = (id(func), _key(args), *((name, _key(value)) for name, value in kwargs.items()))
     except _NotKnown:
         return func(*args, **kwargs)
-    if key not in _outputs:
+    layouts = _outputs.get(key, _NotKnown)
+    if layouts is _NotKnown:
         out = func(*args, **kwargs)
         _outputs[key] = _remembered(func, out, args, kwargs)
         return out
-    layouts = _outputs[key]
     if layouts is None:
         return func(*args, **kwargs)
     if layouts is FIRST_ARGUMENT:
@@ -53,14 +54,15 @@ def call(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 
 def _key(value: Any) -> Hashable:
+    kind = type(value)
+    if kind in SCALARS:
+        return kind, value  # 1, 1.0 and True are equal, but promote differently
     if isinstance(value, Tensor):
-        if value.device.type != "meta" or value.layout != torch.strided:
+        if not value.is_meta or value.layout != torch.strided:
             raise _NotKnown
         return value.shape, value.stride(), value.dtype
     if isinstance(value, (list, tuple)):
-        return tuple(map(_key, value))
-    if isinstance(value, SCALARS):
-        return type(value), value  # 1, 1.0 and True are equal, but promote differently
+        return tuple([_key(inner) for inner in value])
     raise _NotKnown
 
 

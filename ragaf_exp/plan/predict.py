@@ -94,12 +94,17 @@ def planned_config(cfg: DictConfig) -> DictConfig:
     return short
 
 
+def one_micro_batch(cfg: DictConfig) -> DictConfig:
+    """The config with one micro-batch per step, which leaves the same behind as several."""
+    return OmegaConf.merge(cfg, {"stage": {"accumulate": 1, "batch": micro_batch(cfg)}})
+
+
 def _is_local(source: str) -> bool:
     return source != "" and Path(source).expanduser().is_dir()
 
 
 def training_peak(cfg: DictConfig, phase: str, compute: FakeCudaCompute) -> Peak:
-    """The peak of a stage's second optimizer step: the first allocates the optimizer's state.
+    """The peak of a stage's optimizer step after the first, which allocates the optimizer's state.
 
     Args:
         cfg: A config from `planned_config`.
@@ -113,9 +118,7 @@ def training_peak(cfg: DictConfig, phase: str, compute: FakeCudaCompute) -> Peak
     with tracker:
         fixture = TrainingFixture(cfg, phase, compute, tracker)
         with track_allocations(tracker, fixture.trainer, fixture.codec):
-            fixture.step(tracker)
-            tracker.start()
-            fixture.trainer.step(fixture.number, fixture.batch)
+            fixture.later_step(tracker)
     return Peak(phase, micro_batch(cfg, phase), _parts(tracker))
 
 
@@ -125,9 +128,10 @@ def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
     tracker, stage = Tracker(compute.device.type), last_stage(cfg)
     items = min(cfg.eval.batch, max(cfg.eval.grid, cfg.eval.validation_drawn))
     with tracker:
-        fixture = TrainingFixture(cfg, stage.name, compute, tracker)
+        fixture = TrainingFixture(one_micro_batch(cfg), stage.name, compute, tracker)
         with track_allocations(tracker, fixture.trainer, fixture.codec):
-            fixture.step(tracker)
+            fixture.first_step(tracker)
+        fixture.batch = fixture.make_batch(cfg.stage.batch)
         model = fixture.trainer.bare if cfg.memory.ema == "cpu" else fixture.trainer.ema.model  # see Ema.serving
         stages = (fixture.coarse, model) if stage.starts_from else (model, None)
         pipeline = make_pipeline(cfg, fixture.parts, *stages, compute)

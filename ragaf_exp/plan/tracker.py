@@ -22,6 +22,8 @@ LENGTHS = {  # the largest shape of data-dependent outputs, or the requested min
     aten.bincount.default: lambda values, weights=None, minlength=0: (minlength,),
     aten.nonzero.default: lambda values: (values.numel(), values.ndim),
 }
+SPECIAL = {id(func) for func in (aten._to_copy.default, *READS)}
+UNKNOWN = {id(func) for func in LENGTHS}
 WORKSPACE = "workspace"
 
 
@@ -38,15 +40,17 @@ class Tracker(TorchDispatchMode):
         self.live: Counter[str] = Counter()
         self.total = 0  # of `live`
         self.peak, self.at_peak = 0, Counter()
-        self._known: dict[int, list] = {}  # id of a storage -> [weak reference, kind, bytes]
+        self._records, self._starts = True, 0  # whether peaks are recorded, and how often they were reset
+        # id of a storage, in order of creation -> [weak reference, kind, bytes, (resets, peak and bytes by kind) before it]
+        self._known: dict[int, list] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func is aten._to_copy.default and args[0].device.type == "meta" and _copies_off_meta(kwargs):
-            return torch.ones_like(args[0], device="cpu", dtype=kwargs.get("dtype"))
-        unknown = func in READS or func in LENGTHS
-        if unknown and args[0].device.type == "meta":
+        if id(func) in SPECIAL and args[0].is_meta:  # ids, as the hash of an operation is computed in Python
+            if func is aten._to_copy.default and _copies_off_meta(kwargs):
+                return torch.ones_like(args[0], device="cpu", dtype=kwargs.get("dtype"))
             if func in READS:
                 return True if func is aten.is_nonzero.default or args[0].dtype == torch.bool else 1
+        if id(func) in UNKNOWN and args[0].is_meta:
             out = torch.empty(LENGTHS[func](*args, **(kwargs or {})), dtype=torch.int64, device="meta")
         else:
             out = meta_kernels.call(func, args, kwargs or {})
@@ -64,7 +68,7 @@ class Tracker(TorchDispatchMode):
             return
         size = -(-storage.nbytes() // BLOCK) * BLOCK
         reference = weakref.ref(storage, self._forget(id(storage)))
-        self._known[id(storage)] = [reference, self.kind, size]
+        self._known[id(storage)] = [reference, self.kind, size, (self._starts, self.peak, self.at_peak)]
         self._add(self.kind, size)
 
     def label(self, kind: str, tensors: Iterable[Tensor]) -> None:
@@ -106,16 +110,39 @@ class Tracker(TorchDispatchMode):
     def start(self) -> None:
         """Reset the peak to the live memory."""
         self.peak, self.at_peak = self.total, self.live.copy()
+        self._starts += 1
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """Leave the peak as it is in the block, whatever is live there."""
+        self._records = False
+        try:
+            yield
+        finally:
+            self._records = True
+
+    def repeat(self) -> None:
+        """Raise the peak to that of a repetition of all operations since `start`.
+
+        What they left behind is live from the start of the repetition, and the peak may lie before any of it is allocated.
+        """
+        later: Counter[str] = Counter()
+        for _, kind, size, (start, peak, at_peak) in reversed([*self._known.values()]):
+            if start < self._starts:
+                return
+            later[kind] += size
+            if peak + later.total() >= self.peak:
+                self.peak, self.at_peak = peak + later.total(), at_peak + later
 
     def _add(self, kind: str, size: int) -> None:
         self.live[kind] += size
         self.total += size
-        if self.total > self.peak:
+        if self.total > self.peak and self._records:
             self.peak, self.at_peak = self.total, self.live.copy()
 
     def _forget(self, key: int) -> Callable[[weakref.ref], None]:
         def forget(_: weakref.ref) -> None:
-            _, kind, size = self._known.pop(key)
+            _, kind, size, _ = self._known.pop(key)
             self.live[kind] -= size
             self.total -= size
 

@@ -29,7 +29,8 @@ ALONE = ("baseline", "controlnet", "t2i")  # stage 1 is all that they have
 OWN_STAGE_1 = (*ALONE, "with_curriculum")  # which stage 1 follows too
 OWN = {"assigned": {"task"}, "baseline": {"text"}}  # the latter wider, so that it has as many parameters
 ABOUT = {"graph": "graph", "fusion": "fusion", "with_words": "injection", "bottleneck": "injection",
-         "film": "injection", "cross": "injection", "multilevel": "ragaf", "with_attention": "loss",
+         "film": "injection", "cross": "injection", "appended": "injection", "mask": "injection",
+         "multilevel": "ragaf", "with_attention": "loss",
          "with_texture": "loss", "with_spans": "loss", "no_region": "loss", "with_curriculum": "stage",
          "coarse_input": "stage", "from_noise": "stage", "assigned": "task"}  # fmt: skip
 

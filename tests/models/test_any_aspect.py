@@ -36,7 +36,7 @@ from ragaf_exp.viz.attention_steps import save_attention
 from ragaf_exp.viz.panels import panels, validation_grid
 
 SIZES = [(64, 96), (96, 64), (64, 16)]  # the last is one token wide at the coarsest level
-INJECTIONS = ("film", "cross", "words")  # and `multiscale`, which the tests below take
+INJECTIONS = ("film", "cross", "words", "appended")  # and `multiscale`, which the tests below take
 
 
 def open_gates(model: torch.nn.Module) -> torch.nn.Module:

@@ -97,6 +97,7 @@ def test_an_incomplete_folder(missing, says, tiny, folders, tmp_path, refused):
         ("flux", ["codec=pixel"], ("latent channels", "codec gives 48")),
         ("flux", ["diffusion=eps", "sampler=ddim"], ("trained as a flow", "diffusion=folder_flow")),
         ("flux", ["injection=mask"], ("injection", "injection=tokens")),
+        ("flux", ["injection=appended"], ("injection", "injection=tokens")),
         ("flux", ["backbone.source="], ("backbone.source", "hub id")),
         ("flux", ["diffusion.spacing=odd"], ("diffusion.spacing=odd", "even or scheduler")),
     ],

@@ -120,8 +120,9 @@ def model_of(world, tiny: list[str], *words: str) -> torch.nn.Module:
     return make_model(replace(world, cfg=compose_config([*tiny, *words])), "refine")
 
 
-OPTIONS = ["injection=film", "injection=cross injection.slots=2", "ragaf.pooled_levels=0", "ragaf.timestep=true",
-           "ragaf.learn_temperature=true", "fusion=hybrid", "fusion=gated", "injection.words=true"]  # fmt: skip
+OPTIONS = ["injection=film", "injection=cross injection.slots=2", "injection=appended", "ragaf.pooled_levels=0",
+           "ragaf.timestep=true", "ragaf.learn_temperature=true", "fusion=hybrid", "fusion=gated",
+           "injection.words=true"]  # fmt: skip
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -217,9 +217,10 @@ def config_of(tokens: list[str], name: str, *more: str):
     return compose_config([*tokens, *sizes, *more])
 
 
+@pytest.mark.parametrize("injection", ["tokens", "appended"])
 @pytest.mark.parametrize("name", ["dit", "mmdit"])
-def test_a_fresh_stage_2_equals_stage_1_to_the_bit(tokens, tmp_path, name):
-    cfg = config_of(tokens, name, "injection.words=true")
+def test_a_fresh_stage_2_equals_stage_1_to_the_bit(tokens, tmp_path, name, injection):
+    cfg = config_of(tokens, name, f"injection={injection}", "injection.words=true")
     parts = assemble(cfg, RunFolder(tmp_path))
     coarse = make_model(parts, "coarse")
     with torch.no_grad():

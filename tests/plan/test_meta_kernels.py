@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import REFINE
 from ragaf_exp.models.backbones.flux import Flux
+from ragaf_exp.models.backbones.qwen_image import QwenImage
 from ragaf_exp.plan import meta_kernels
+from ragaf_exp.plan.dry_run import TrainingFixture
 from ragaf_exp.plan.predict import VALIDATION, predict
 from ragaf_exp.plan.tracker import Tracker
 
@@ -73,3 +75,36 @@ def test_plans_are_the_same_to_the_byte(tiny, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(meta_kernels, "call", lambda func, args, kwargs: func(*args, **kwargs))
             assert predict(cfg, "bf16", (REFINE, VALIDATION)) == remembered
+
+
+def second_step(fixture, tracker):
+    """The peak of a second step, which is run."""
+    fixture.first_step(tracker)
+    tracker.start()
+    fixture.trainer.step(fixture.number, fixture.batch)
+
+
+SAVING = ["memory.checkpointing=true", "memory.optimizer=adamw8bit", "memory.ema=cpu", "memory.offload=true"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("overrides", [
+    ["backbone=tiny"], ["task=inpaint", "stage.accumulate=2"], SAVING, ["memory.step_in_backward=true", "optim.clip=0"],
+    ["optim=adamw"], ["backbone=flux", "memory=16gb"], ["backbone=qwen_image", "memory=16gb"],
+    ["backbone=qwen_image", "memory=24gb"], ["memory=24gb", "memory.base=bfloat16", "memory.swap=2"], ["memory=80gb"],
+])  # fmt: skip
+def test_the_peak_of_a_later_step_is_that_of_a_second_one(overrides, tiny, monkeypatch):
+    monkeypatch.setattr(Flux, "builtin", {"guidance_embeds": True, "num_layers": 1, "num_single_layers": 2})
+    monkeypatch.setattr(QwenImage, "builtin", {"num_layers": 2})
+    large = any(word.startswith("memory=") for word in overrides)
+    cfg = compose_config([*([] if large else tiny), *overrides])
+    planned = predict(cfg, "bf16")
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingFixture, "later_step", second_step)
+        patched.setattr("ragaf_exp.plan.predict.one_micro_batch", lambda cfg: cfg)
+        assert predict(cfg, "bf16") == planned
+
+
+def test_training_does_not_depend_on_the_items_that_are_evaluated_at_once(tiny):
+    one, many = (predict(compose_config([*tiny, f"eval.batch={count}"]), "bf16", ("coarse", REFINE)) for count in (1, 8))
+    assert one == many

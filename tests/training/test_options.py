@@ -89,7 +89,7 @@ def networks(option: str, tmp_path: Path) -> list[str]:
     if option == "memory=4gb":
         small = ["backbone.base=32", "backbone.multipliers=[1,2]", "backbone.heads=2"]
         return ["backbone=unet160", *small, "codec=taesd", "codec.weights=none", "text=tiny", *PROFILE]
-    if (family := {"memory=12gb": "sd3", "memory=24gb": "flux"}.get(option, "")) in SAVED:
+    if (family := {"memory=12gb": "sd3", "memory=24gb": "flux", "memory=80gb": "flux"}.get(option, "")) in SAVED:
         source = f"backbone.source={SAVED[family](tmp_path / family)}"
         groups = [f"backbone={family}", f"text={family}", "hint=lite_zero", "codec=kl16"]
         return [*groups, source, "memory.base=bfloat16", "text.max_tokens=20", *PROFILE]  # nf4 needs a CUDA device

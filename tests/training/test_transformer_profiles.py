@@ -9,7 +9,7 @@ from ragaf_exp.config.schema import REFINE
 from ragaf_exp.plan.budget import GIB, needs
 from ragaf_exp.plan.predict import VALIDATION
 
-PROFILES = [("12gb", "SD3", "nf4", 11.5, 1), ("24gb", "Flux", "nf4", 23, 2)]
+PROFILES = [("12gb", "SD3", "nf4", 11.5, 1), ("24gb", "Flux", "nf4", 23, 2), ("80gb", "Flux", "bfloat16", 78, 4)]
 GROUPS = ("text", "codec", "diffusion", "injection", "hint", "sampler")
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
+
+from ragaf_exp.models.conditioning import Appended
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,25 @@ class WordBias:
         return WordBias({pixels: F.pad(log_map, (0, tokens)) for pixels, log_map in self.log_map.items()}, self.gates)
 
 
+def gated(read: Tensor, wider: Tensor, gate: Tensor) -> Tensor:
+    """Mix two outputs of attention.
+
+    Args:
+        read: Output of attention to the text.
+        wider: Output of attention to the text and to the region tokens behind it.
+        gate: Share of the latter, (); at 0 the result equals `read` to the bit.
+
+    Returns:
+        read + gate (wider - read).
+    """
+    return read + gate * (wider - read)
+
+
+def followed_by(bias: Tensor, further: Tensor) -> Tensor:
+    """Append the bias of further keys (B,1,1,N) to a bias (B,1,1 or L,T)."""
+    return torch.cat([bias, further.to(bias.dtype).expand(-1, -1, bias.shape[2], -1)], dim=-1)
+
+
 class BiasedAttention:
     """An attention processor for diffusers.
 
@@ -45,7 +67,7 @@ class BiasedAttention:
 
     def __call__(
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None, word_bias: WordBias | None = None,
+        attention_mask: Tensor | None = None, word_bias: WordBias | None = None, appended: Appended | None = None,
     ) -> Tensor:  # fmt: skip
         """Compute the layer's output (B,h w,C).
 
@@ -55,27 +77,40 @@ class BiasedAttention:
             encoder_hidden_states: Text tokens, (B,T,D); None for self-attention.
             attention_mask: Additive mask of the text, (B,1,T): 0 or very negative.
             word_bias: Per-pixel bias of the logits.
+            appended: Region tokens behind those of the text, (B,N,D), and a gate per layer.
         """
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states  # (B,T,D)
-        q, k, v = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
-        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B,heads,tokens,d)
-        bias = self._bias(attention_mask, word_bias, q)
+        q, k, v = _heads(attn, attn.to_q(hidden_states)), *_keys(attn, context)
+        thin = self._bias(attention_mask, word_bias, q)  # (B,1,1 or h w,T)
+        # expanded in both stages, so that the same kernel runs with and without a word bias
+        bias = None if thin is None else thin.expand(-1, -1, q.shape[2], -1).contiguous()
         if self.watch is not None and self.layer is not None:
             logits = (q @ k.transpose(-1, -2)).float() * attn.scale
             self.watch((logits if bias is None else logits + bias).softmax(-1).mean(1))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=attn.scale)
+        if appended is not None and self.layer is not None and thin is not None:
+            k, v = (torch.cat(pair, dim=2) for pair in zip((k, v), _keys(attn, appended.tokens), strict=True))
+            wider = F.scaled_dot_product_attention(q, k, v, attn_mask=followed_by(thin, appended.bias), scale=attn.scale)
+            out = gated(out, wider, appended.gates[self.layer])
         out = out.transpose(1, 2).flatten(-2)  # (B,h w,C)
         return attn.to_out[1](attn.to_out[0](out))
 
     def _bias(self, mask: Tensor | None, words: WordBias | None, q: Tensor) -> Tensor | None:
-        """Return (B,1,h w,T), expanded in both stages, so that the same kernel runs with and without a word bias."""
+        """Return (B,1,1,T) without `words`, else (B,1,h w,T); None for self-attention."""
         if self.layer is None or mask is None:
             return None
-        pixels = q.shape[2]
-        bias = mask[:, None].expand(-1, -1, pixels, -1)  # mask (B,1,T): 0 or very negative
-        if words is not None:
-            bias = bias + words.at(self.layer, pixels)[:, None]
-        return bias.to(q.dtype).contiguous()
+        bias = mask if words is None else mask + words.at(self.layer, q.shape[2])  # mask (B,1,T): 0 or very negative
+        return bias[:, None].to(q.dtype)
+
+
+def _heads(attn: Attention, x: Tensor) -> Tensor:
+    """Reshape (B,L,C) to (B,heads,L,d)."""
+    return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+
+def _keys(attn: Attention, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the keys and values (B,heads,T,d) of tokens (B,T,D)."""
+    return _heads(attn, attn.to_k(context)), _heads(attn, attn.to_v(context))
 
 
 def install(unet: UNet2DConditionModel) -> int:

@@ -15,7 +15,7 @@ from ragaf_exp.models.backbones.positions import Rotation
 from ragaf_exp.models.backbones.token_attention import CrossAttention, SelfAttention, text_bias
 from ragaf_exp.models.backbones.token_backbone import TokenBackbone
 from ragaf_exp.models.backbones.windows import WindowBias, contextual
-from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.conditioning import Appended, Text
 from ragaf_exp.models.layers import zero_module
 
 FULL, CONTEXTUAL = "full", "contextual"
@@ -49,7 +49,7 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, c: Tensor, tokens: Tensor, bias: Tensor, rotation: Rotation | None,
-        within: WindowBias | None = None,
+        within: WindowBias | None = None, appended: Appended | None = None,
     ) -> Tensor:  # fmt: skip
         """Apply the block.
 
@@ -60,13 +60,14 @@ class Block(nn.Module):
             bias: Bias of the cross-attention logits, (B,1,1 or L,T).
             rotation: Rotary embedding of the image tokens' positions.
             within: Windows of the self-attention; None = all tokens in one.
+            appended: Region tokens of this layer, (B,N,D).
 
         Returns:
             Updated image tokens, (B,L,C).
         """
         scale, shift, gate, scale_2, shift_2, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)  # (B,1,C) each
         x = x + gate * self.own(self.norms[0](x) * (1 + scale) + shift, rotation, within)  # (B,L,C)
-        x = x + self.cross(self.cross_norm(x), tokens, bias)
+        x = x + self.cross(self.cross_norm(x), tokens, bias, appended)
         return x + gate_2 * self.feed(self.norms[1](x) * (1 + scale_2) + shift_2)
 
 
@@ -123,7 +124,9 @@ class DiT(TokenBackbone):
         """
         within = repeat(None) if valid is None else contextual(valid, self.window)
         for i, (layer, windows) in enumerate(zip(self.layers, within, strict=False)):
-            x = change(i, layer(x, c, text.tokens, text_bias(text, i, x.shape[1], words), rotation, windows))
+            appended = None if text.appended is None else text.appended.at(i)
+            bias = text_bias(text, i, x.shape[1], words)
+            x = change(i, layer(x, c, text.tokens, bias, rotation, windows, appended))
         return x
 
     def attending(self) -> list[nn.Module]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from ragaf_exp.config import limits
 from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.backbones.dit import feed_forward
+from ragaf_exp.models.backbones.joint_attention import JointAttention
 from ragaf_exp.models.backbones.positions import Rotation
-from ragaf_exp.models.backbones.token_attention import JointAttention, text_bias
+from ragaf_exp.models.backbones.token_attention import text_bias
 from ragaf_exp.models.backbones.token_backbone import TokenBackbone
-from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.conditioning import Appended, Text
 from ragaf_exp.models.layers import zero_module
 
 
@@ -93,8 +95,9 @@ class JointBlock(nn.Module):
         self.text = LastText(width) if last else Branch(width)
 
     def forward(
-        self, x: Tensor, text: Tensor, c: Tensor, bias: Tensor, padding: Tensor, rotation: Rotation | None
-    ) -> tuple[Tensor, Tensor]:
+        self, x: Tensor, text: Tensor, c: Tensor, bias: Tensor, padding: Tensor, rotation: Rotation | None,
+        appended: Appended | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Apply the block.
 
         Args:
@@ -104,14 +107,18 @@ class JointBlock(nn.Module):
             bias: Bias of the image-to-text attention logits, (B,1,1 or L,T).
             padding: Padding mask of the text as an additive bias, (B,1,1,T).
             rotation: Rotary embedding of the image tokens' positions.
+            appended: Region tokens of this layer, (B,N,C), to which the layers of the text apply.
 
         Returns:
-            Updated image tokens (B,L,C) and text tokens (B,T,C).
+            Updated image tokens (B,L,C), text tokens (B,T,C), and region tokens (B,N,C) if there are any.
         """
         image_in, image_modulation = self.image.before(x, c)
         text_in, text_modulation = self.text.before(text, c)
-        read, text_out = self.joint(image_in, text_in, bias, padding, rotation)
-        return self.image.after(x, image_modulation, read), self.text.after(text, text_modulation, text_out)
+        regions_in = None if appended is None else replace(appended, tokens=self.text.before(appended.tokens, c)[0])
+        read, text_read, regions_read = self.joint(image_in, text_in, bias, padding, rotation, regions_in)
+        regions = None if appended is None else self.text.after(appended.tokens, text_modulation, regions_read)
+        x, text = self.image.after(x, image_modulation, read), self.text.after(text, text_modulation, text_read)
+        return x, text, regions
 
 
 class MMDiT(TokenBackbone):
@@ -169,9 +176,12 @@ class MMDiT(TokenBackbone):
             Image tokens, (B,L,C).
         """
         tokens, padding = self.text_in(text.tokens), text_bias(text, 0, x.shape[1], None)  # (B,T,C), (B,1,1,T)
+        appended = text.appended
+        regions = None if appended is None else self.text_in(appended.tokens)  # (B,N,C)
         for i, layer in enumerate(self.layers):
             bias = padding if words is None else text_bias(text, i, x.shape[1], words)
-            x, tokens = layer(x, tokens, c, bias, padding, rotation)
+            here = None if appended is None or regions is None else replace(appended.at(i), tokens=regions)
+            x, tokens, regions = layer(x, tokens, c, bias, padding, rotation, here)
             x = change(i, x)
         return x
 

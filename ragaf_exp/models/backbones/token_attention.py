@@ -1,4 +1,4 @@
-"""Attention layers of transformers over image tokens: self-attention, cross-attention to the text, and joint attention.
+"""Attention layers of transformers over image tokens: self-attention, and cross-attention to the text.
 
 Queries and keys are normalised per head (Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv 2302.05442), and
 PyTorch's fused kernels compute the rest. Shapes: B batch, L image tokens, T text tokens, d channels of a head.
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.core.tensors import MASK_VALUE
-from ragaf_exp.models.backbones.attention import WordBias
+from ragaf_exp.models.backbones.attention import WordBias, followed_by, gated
 from ragaf_exp.models.backbones.positions import Rotation, rotate
 from ragaf_exp.models.backbones.windows import WindowBias
-from ragaf_exp.models.conditioning import Text
+from ragaf_exp.models.conditioning import Appended, Text
 from ragaf_exp.models.layers import zero_module
 
 Watch = Callable[[Tensor], object]
@@ -126,70 +126,25 @@ class CrossAttention(nn.Module):
         self.to_k, self.to_v = nn.Linear(text_width, width), nn.Linear(text_width, width)
         self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
 
-    def forward(self, x: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Attend to the text.
+    def forward(self, x: Tensor, tokens: Tensor, bias: Tensor, appended: Appended | None = None) -> Tensor:
+        """Attend to the text, and to region tokens behind it.
 
         Args:
             x: Image tokens, (B,L,C).
             tokens: Text tokens, (B,T,D).
             bias: Bias of the logits, (B,1,1 or L,T).
+            appended: Region tokens of this layer, (B,N,D).
 
         Returns:
             (B,L,C).
         """
-        q, k = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(tokens))  # (B,heads,L,d), (B,heads,T,d)
-        v = split_heads(self.to_v(tokens), self.heads)  # (B,heads,T,d)
-        return self.to_out(attend(q, k, v, bias, self.watch, tokens.shape[1]))
+        q, (k, v) = self.norm_q(self.to_q(x)), self._keys(tokens)
+        read = attend(q, k, v, bias, self.watch, tokens.shape[1])
+        if appended is not None:
+            k, v = (torch.cat(pair, dim=2) for pair in zip((k, v), self._keys(appended.tokens), strict=True))
+            read = gated(read, attend(q, k, v, followed_by(bias, appended.bias)), appended.gates)
+        return self.to_out(read)
 
-
-class JointAttention(nn.Module):
-    """Text and image tokens attend to each other in one softmax (Esser et al. 2024, arXiv 2403.03206).
-
-    Each modality has its own projections: `to_*` for the image, `add_*` for the text.
-
-    Args:
-        width: C, channels of a token.
-        heads: Number of attention heads.
-        updates_text: Whether text tokens are updated too. The last layer of a network does not update them.
-
-    Attributes:
-        watch: If set, it is called with the image-to-text attention (B,L,T), the mean over heads.
-    """
-
-    watch: Watch | None = None
-
-    def __init__(self, width: int, heads: int, updates_text: bool):
-        super().__init__()
-        self.heads = heads
-        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
-        self.add_k, self.add_v = nn.Linear(width, width), nn.Linear(width, width)
-        self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
-        self.add_norm_k = HeadNorm(width, heads)
-        if updates_text:
-            self.add_q, self.add_out = nn.Linear(width, width), nn.Linear(width, width)
-            self.add_norm_q = HeadNorm(width, heads)
-
-    def forward(
-        self, x: Tensor, text: Tensor, bias: Tensor, padding: Tensor, rotation: Rotation | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attend to the concatenation of text and image tokens.
-
-        Args:
-            x: Image tokens, (B,L,C).
-            text: Text tokens, (B,T,C).
-            bias: Bias of the image-to-text attention logits, (B,1,1 or L,T).
-            padding: Padding mask of the text as an additive bias, (B,1,1,T).
-            rotation: Rotary embedding of the image tokens' positions; text tokens have none.
-
-        Returns:
-            Outputs for the image, (B,L,C), and for the text, (B,T,C), or None if the text is not updated.
-        """
-        length, image = text.shape[1], x.shape[1]
-        q, k = (rotate(y, rotation) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))
-        keys = torch.cat([self.add_norm_k(self.add_k(text)), k], dim=2)  # (B,heads,T+L,d)
-        values = torch.cat([split_heads(self.add_v(text), self.heads), split_heads(self.to_v(x), self.heads)], dim=2)
-        read = self.to_out(attend(q, keys, values, F.pad(bias, (0, image)), self.watch, length))
-        if not hasattr(self, "add_q"):
-            return read, None
-        text_out = attend(self.add_norm_q(self.add_q(text)), keys, values, F.pad(padding, (0, image)))
-        return read, self.add_out(text_out)
+    def _keys(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values (B,heads,T,d) of tokens (B,T,D)."""
+        return self.norm_k(self.to_k(tokens)), split_heads(self.to_v(tokens), self.heads)

@@ -106,6 +106,6 @@ class UNetBackbone(Backbone):
             return self.unet(
                 self.inputs(x_t), t, text.tokens,
                 encoder_attention_mask=text.mask if text.attended is None else text.attended,
-                cross_attention_kwargs={"word_bias": words}, down_block_additional_residuals=skips or None,
-                mid_block_additional_residual=residuals.get(taps.SKIP_MID),
+                cross_attention_kwargs={"word_bias": words, "appended": text.appended},
+                down_block_additional_residuals=skips or None, mid_block_additional_residual=residuals.get(taps.SKIP_MID),
             ).sample  # fmt: skip

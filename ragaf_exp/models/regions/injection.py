@@ -15,7 +15,7 @@ from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.backbones.points import OUT, Injected, Modulation, Shape
-from ragaf_exp.models.conditioning import RegionState
+from ragaf_exp.models.conditioning import Appended, RegionState
 from ragaf_exp.models.layers import zero_module
 
 FLOOR = 1e-3  # added to p(token | pixel): bounds the bias, so that training can correct a wrong region map
@@ -38,6 +38,7 @@ class Injection(nn.Module):
     """
 
     outputs = 1  # values per channel that are computed from a token
+    pointless = False  # whether tokens have an effect without a point
 
     def __init__(
         self, shapes: dict[str, Shape], width: int, cross_layers: int, points: limits.Points = POINTS, words: bool = False
@@ -47,7 +48,7 @@ class Injection(nn.Module):
         unknown = [p for p in points if p not in (*known, OUT, ALL)]  # out is optional: only some backbones have it
         if unknown:
             raise UserError(f"injection.points={list(points)}: unknown {unknown}; known are {known}")
-        if not points and not words:
+        if not points and not words and not self.pointless:
             raise UserError("injection.points=[]: region tokens have no effect; name some of "
                             f"{', '.join(known)}, or set injection.words=true")  # fmt: skip
         if words and not cross_layers:
@@ -82,6 +83,10 @@ class Injection(nn.Module):
         attended = {state.sizes.get(p, size) for p, size in self.attended.items()}
         maps = {h * w: self._log_map(state.soft_masks[h, w], state) for h, w in attended}
         return WordBias(maps, self.gates)
+
+    def appended(self, tokens: Tensor, state: RegionState) -> Appended | None:
+        """Return the tokens that follow those of the text, for tokens (B,N,R) of these regions; None if there are none."""
+        return None
 
     def _output(self, point: str, width: int, channels: int) -> nn.Module:
         return zero_module(nn.Linear(width, self.outputs * channels))

@@ -112,7 +112,8 @@ class Texts:
         """Stored features of captions. images: the images (B,3,H,W) that they edit, for encoders that read them."""
         pictures = [None] * len(captions) if images is None else list(to_uint8(images))
         rows = [self.records.read(_key(caption, one)) for caption, one in zip(captions, pictures, strict=True)]
-        return Text(**{name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]})
+        tensors: dict[str, Any] = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+        return Text(**tensors)
 
 
 @dataclass(frozen=True)

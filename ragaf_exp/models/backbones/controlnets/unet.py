@@ -42,7 +42,9 @@ class Embedding(ControlNetConditioningEmbedding):
 class TextMasked(BiasedAttention):
     """Takes the text mask as a separate argument, because the ControlNet of diffusers does not pass its own on."""
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, text_bias=None) -> Tensor:
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, text_bias=None, appended=None
+    ) -> Tensor:
         return super().__call__(attn, hidden_states, encoder_hidden_states, text_bias)
 
 
