@@ -16,7 +16,7 @@ from ragaf_exp.config.command_line import guarded
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.imports import stub_optional_imports
 
-FAMILIES = ("sd3", "z_image", "flux", "qwen_image")
+FAMILIES = ("sd3", "z_image", "flux2", "flux", "qwen_image")
 PROFILES = ("12gb", "24gb", "80gb")
 
 
