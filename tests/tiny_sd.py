@@ -69,7 +69,7 @@ def unet(width: int = WIDTH, inpaint: bool = False, channels: tuple[int, int] = 
 def save_sd(
     folder: Path, width: int = WIDTH, prediction: str = "epsilon", inpaint: bool = False,
     merges: list[tuple[str, str]] | None = None, seed: int = 0, variant: str | None = None,
-    channels: tuple[int, int] = (32, 64),
+    channels: tuple[int, int] = (32, 64), vae_channels: tuple[int, int, int, int] = (16, 16, 16, 16),
 ) -> Path:  # fmt: skip
     """unet, vae, text_encoder, tokenizer and scheduler. width: of the text, as 1024 makes Stable Diffusion 2.1's."""
     with torch.random.fork_rng(devices=[]):
@@ -77,7 +77,7 @@ def save_sd(
         vocabulary = save_tokenizer(folder / "tokenizer", merges)
         unet(width, inpaint, channels).save_pretrained(folder / "unet", variant=variant)
         vae = AutoencoderKL(
-            block_out_channels=(16, 16, 16, 16), down_block_types=("DownEncoderBlock2D",) * 4,
+            block_out_channels=vae_channels, down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=4,
             scaling_factor=0.5, shift_factor=0.1,
         )  # fmt: skip

@@ -65,5 +65,6 @@ def _readers(network: T2IAdapter) -> str:
 
 
 def _check_folder(path: Path, tensors: Tensors, half: bool) -> str:
-    check_loaded(lambda: T2IAdapter.from_pretrained(path, local_files_only=True), tensors, str(path), half)
+    load = partial(T2IAdapter.from_pretrained, path, local_files_only=True)
+    check_loaded(lambda dtype: load(torch_dtype=dtype), tensors, str(path), half)
     return "weights as diffusers loads them, bit by bit"

@@ -92,5 +92,6 @@ def _in_original(tensors: Tensors, names: dict[str, str], prefix: str) -> dict[s
 
 
 def _check_unet(path: Path, tensors: Tensors, half: bool) -> str:
-    check_loaded(lambda: UNet2DConditionModel.from_pretrained(path, local_files_only=True), tensors, str(path), half)
+    load = partial(UNet2DConditionModel.from_pretrained, path, local_files_only=True)
+    check_loaded(lambda dtype: load(torch_dtype=dtype), tensors, str(path), half)
     return "weights as diffusers loads them, bit by bit"

@@ -69,11 +69,13 @@ def _write_file(trained: Trained, stage: TrainedStage, tensors: Tensors, out: Pa
 
 
 def _check_folder(path: Path, kind: Any, tensors: Tensors, half: bool) -> str:
-    check_loaded(lambda: kind.from_pretrained(path, local_files_only=True), tensors, str(path), half)
+    load = partial(kind.from_pretrained, path, local_files_only=True)
+    check_loaded(lambda dtype: load(torch_dtype=dtype), tensors, str(path), half)
     return "weights as diffusers loads them, bit by bit"
 
 
 def _check_file(path: Path, tensors: Tensors, half: bool) -> str:
-    config = {"config": str(path.parent / FOLDER), "local_files_only": True}
-    check_loaded(lambda: ControlNetModel.from_single_file(str(path), **config), tensors, str(path), half)
+    config = str(path.parent / FOLDER)
+    load = partial(ControlNetModel.from_single_file, str(path), config=config, local_files_only=True)
+    check_loaded(lambda dtype: load(torch_dtype=dtype), tensors, str(path), half)
     return "weights as diffusers loads them, bit by bit"

@@ -99,11 +99,11 @@ def check_file(path: Path, tensors: Tensors, half: bool) -> str:
     return "weights, bit by bit"
 
 
-def check_loaded(load: Callable[[], Any], tensors: Tensors, what: str, half: bool) -> None:
+def check_loaded(load: Callable[[torch.dtype], Any], tensors: Tensors, what: str, half: bool) -> None:
     """Compare a network that diffusers has loaded with the run's weights.
 
     Args:
-        load: Loads the network.
+        load: Loads the network in the type that it was stored in, so that its weights are pages of the file.
         tensors: The run's weights.
         what: The file, for the message.
         half: It was stored as float16.
@@ -112,12 +112,12 @@ def check_loaded(load: Callable[[], Any], tensors: Tensors, what: str, half: boo
         CheckFailed: It does not load, or a weight differs in any bit.
     """
     try:
-        state: Mapping[str, torch.Tensor] = load().state_dict()
+        state: Mapping[str, torch.Tensor] = load(torch.float16 if half else torch.float32).state_dict()
     except Exception as error:  # loaders raise errors of many types
         raise CheckFailed(f"{what}: diffusers can't load it ({error})") from error
     if unmatched := sorted(state.keys() ^ tensors.keys()):
         raise CheckFailed(f"{what}: {unmatched[0]} is not on both sides")
     for name, tensor in tensors.items():
-        expected = (tensor.halved() if half else tensor).load().float()
-        if not torch.equal(state[name].float(), expected):
+        expected = (tensor.halved() if half else tensor).load()
+        if not torch.equal(state[name].to(expected.dtype), expected):
             raise CheckFailed(f"{what}: {name} differs from the run's")

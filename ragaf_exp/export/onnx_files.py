@@ -9,7 +9,8 @@ from pathlib import Path
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.stages import FIRST
 from ragaf_exp.export.kinds import Entry, Options, Unsuitable
-from ragaf_exp.export.onnx_image import check_image, export_image, steps_of
+from ragaf_exp.export.onnx_compare import check_image
+from ragaf_exp.export.onnx_image import export_image, steps_of
 from ragaf_exp.export.onnx_step import check_step, export_step, noised
 from ragaf_exp.export.trained import Trained
 from ragaf_exp.inference.load import load_run

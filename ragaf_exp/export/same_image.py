@@ -14,6 +14,7 @@ from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.stages import FIRST, LAST
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.resident import release
 from ragaf_exp.export.kinds import CheckFailed
 from ragaf_exp.export.pipeline import RagafPipeline
 from ragaf_exp.export.sampling import IMAGE, MASK, SKETCH, Call, Progress
@@ -60,6 +61,7 @@ def _images(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Return the run's image, the export's, and their side in pixels; memory holds one model at a time."""
     ours, side = _of_run(trained, precision, reading)
+    release()
     stages = {name: RagafStage.streamed(folder / name, sources, reading) for name in trained.stages}
     pipeline = RagafPipeline(**stages)
     return ours, _sample(pipeline.last.parts, pipeline._sampler, precision, side), side

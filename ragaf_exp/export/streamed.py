@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
+from ragaf_exp.core.resident import drop_pages, trim_heap
 from ragaf_exp.core.tensor_files import LazyTensor, Tensors
 from ragaf_exp.models.loading.empty import without_weights
 from ragaf_exp.models.loading.hub import PRETRAINED
@@ -103,6 +104,7 @@ def _weights(model: Model, own: Tensors, cfg: DictConfig, sources: Origins) -> d
 
 def _stream(net: nn.Module, prefix: str, weights: Tensors, copied: bool) -> None:
     """Let each layer of a network read its weights while it runs. prefix: of the network's names in `weights`."""
+    _release(net)
     for name, module in net.named_modules():
         inner = f"{prefix}{name}." if name else prefix
         own = {key: weights[f"{inner}{key}"] for key, _ in module.named_parameters(recurse=False)}
@@ -110,6 +112,17 @@ def _stream(net: nn.Module, prefix: str, weights: Tensors, copied: bool) -> None
             layer = _Layer(own, {key: value.dtype for key, value in module.named_parameters(recurse=False)}, copied)
             module.register_forward_pre_hook(layer.load)
             module.register_forward_hook(layer.drop, always_call=True)
+
+
+def _release(net: nn.Module) -> None:
+    """Give back weights that encoders have read, before a network's first pass, and after each what its layers freed."""
+
+    def before_first(*_: Any) -> None:
+        handle.remove()
+        drop_pages()
+
+    handle = net.register_forward_pre_hook(before_first)
+    net.register_forward_hook(lambda *_: trim_heap())
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import sync, write_folder
+from ragaf_exp.core.resident import release
 from ragaf_exp.export import adapter, checkpoint, controlnet, diffusers_folder, lora, onnx_files, run_folder
 from ragaf_exp.export.card import write_card
 from ragaf_exp.export.kinds import CheckFailed, Entry, Kind, Options, Unsuitable, size_of
@@ -80,6 +81,7 @@ def _fill(folder: Path, trained: Trained, kinds: Sequence[str], options: Options
 
 def _checked(folder: Path, entry: Entry) -> Row:
     path = folder / entry.path
+    release()
     try:
         compared = entry.check(path)
     except CheckFailed as error:

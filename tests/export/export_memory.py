@@ -1,6 +1,6 @@
 """Exports a run and prints, as JSON, by how many bytes the peak of memory exceeded that before.
 
-    python export_memory.py RUN OUT KIND
+    python export_memory.py RUN OUT KIND...
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def resident(key: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def main(run: str, out: Path, kind: str) -> None:
+def main(run: str, out: Path, kinds: list[str]) -> None:
     trained = open_run(run, {})  # imports the libraries' parts that this run needs
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    rows = export(trained, out, [kind], Options(), "")
+    rows = export(trained, out, kinds, Options(), "")
     print(json.dumps({"peak": resident("VmHWM") - before, "checked": [row.checked for row in rows]}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

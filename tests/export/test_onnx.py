@@ -70,9 +70,12 @@ def test_a_whole_image_sampled_by_onnxruntime(graphs, run, strokes):
     assert np.abs(ours.to_images().final.astype(int) - theirs.to_images().final.astype(int)).max() <= 1
 
 
-def test_a_guided_image_is_one_graph(tiny, tmp_path):
+@pytest.mark.parametrize("scheduler", ["ddim", "euler"])
+def test_a_guided_image_is_one_graph(scheduler, tiny, tmp_path):
     """The export compares its latent with the sampler's; captions, sketches and neither are separate inputs."""
-    guided = [*tiny, "sampler.guidance=2", "sampler.sketch_guidance=1.5", "stage.run=[coarse]", f"runs={tmp_path / 'runs'}"]
+    guided = [*(given for given in tiny if not given.startswith("sampler.")), f"sampler.scheduler={scheduler}",
+              "sampler.steps=20", "sampler.guidance=2", "sampler.sketch_guidance=1.5", "stage.run=[coarse]",
+              f"runs={tmp_path / 'runs'}"]  # fmt: skip
     folder = train(compose_config(guided)).path
     out = write(folder, tmp_path / "out", "onnx")
     names = [given.name for given in onnx.load(out / "onnx" / "coarse_image.onnx", load_external_data=False).graph.input]

@@ -1,0 +1,49 @@
+"""Memory that is given back: pages of weight files leave memory, and every tensor keeps its values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ragaf_exp.core.resident import drop_pages, release, unchanged_mappings
+from ragaf_exp.core.tensor_files import read_lazily
+
+COUNT = 8 * 2**20  # numbers of 4 bytes
+MAPS = """7f0000000000-7f0000002000 rw-p 00001000 fe:00 12 /a folder/one.safetensors
+Size:                  8 kB
+Anonymous:             0 kB
+7f0000002000-7f0000003000 rw-p 00000000 fe:00 13 /folder/changed.safetensors
+Anonymous:             4 kB
+7f0000003000-7f0000004000 rw-p 00000000 fe:00 14 /lib/libtorch.so
+Anonymous:             0 kB
+7f0000004000-7f0000005000 rw-p 00000000 00:00 0
+Anonymous:             0 kB
+"""
+
+
+def of_files() -> int:
+    """Bytes of mapped files that are in memory."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile"))
+    return 1024 * int(line.split()[1])
+
+
+def test_only_weight_files_without_changed_pages_are_chosen() -> None:
+    assert list(unchanged_mappings(MAPS)) == [(0x7F0000000000, 0x7F0000002000)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc/self/smaps")
+def test_pages_of_weights_leave_memory_and_tensors_keep_their_values(tmp_path: Path) -> None:
+    numbers = torch.arange(COUNT, dtype=torch.float32)
+    save_file({"read": numbers, "written": numbers.clone()}, tmp_path / "weights.safetensors")
+    tensors = read_lazily(tmp_path / "weights.safetensors", mapped=True)
+    read, written = tensors["read"].load(), tensors["written"].load()
+    written[-1] = -1
+    assert torch.equal(read, numbers)
+    before = of_files()
+    drop_pages()
+    assert before - of_files() > 0.9 * 4 * COUNT
+    release()
+    assert torch.equal(read, numbers) and written[-1] == -1 and torch.equal(written[:-1], numbers[:-1])
