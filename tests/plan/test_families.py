@@ -18,4 +18,5 @@ def test_a_plan_above_its_budget_has_a_star(monkeypatch):
     lines = list(families.rows(["data.size=256"]))
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| `{name}`" for name in families.FAMILIES]
     assert all(line.endswith("| 20.00, 12.25* | 20.00, 12.25 | 20.00, 12.25 |") for line in lines[2:])
-    assert planned[:3] == [(limit, 256, ("refine", "validation")) for limit in (11.5, 23, 78)] and len(planned) == 3 * len(families.FAMILIES)
+    assert planned[:3] == [(limit, 256, ("refine", "validation")) for limit in (11.5, 23, 78)]
+    assert len(planned) == 3 * len(families.FAMILIES)
