@@ -11,6 +11,7 @@ import torch
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_bytes
+from ragaf_exp.core.resident import drop_pages
 from ragaf_exp.core.tensor_files import Tensors, differing, read_lazily, write_tensors
 from ragaf_exp.export.kinds import CheckFailed, Options, Unsuitable
 from ragaf_exp.export.metadata import sample
@@ -19,6 +20,7 @@ from ragaf_exp.models.backbones.unet_backbone import UNetBackbone
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREVIEW = 512  # pixels of its longer side
+COMPARED = 512 * 2**20  # bytes of weights that are compared before the pages that were read for it are dropped
 
 
 def chosen(trained: Trained, options: Options, usual: TrainedStage) -> TrainedStage:
@@ -117,7 +119,12 @@ def check_loaded(load: Callable[[torch.dtype], Any], tensors: Tensors, what: str
         raise CheckFailed(f"{what}: diffusers can't load it ({error})") from error
     if unmatched := sorted(state.keys() ^ tensors.keys()):
         raise CheckFailed(f"{what}: {unmatched[0]} is not on both sides")
+    read = 0
     for name, tensor in tensors.items():
         expected = (tensor.halved() if half else tensor).load()
         if not torch.equal(state[name].to(expected.dtype), expected):
             raise CheckFailed(f"{what}: {name} differs from the run's")
+        read += expected.nbytes
+        if read > COMPARED:
+            drop_pages()
+            read = 0
