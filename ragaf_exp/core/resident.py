@@ -5,13 +5,18 @@ from __future__ import annotations
 import ctypes
 import gc
 import mmap
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 WEIGHTS = ".safetensors"
-MAPS = Path("/proc/self/smaps")  # only Linux has it
+MAPS, PAGES = Path("/proc/self/maps"), Path("/proc/self/pagemap")  # only Linux has them
+ENTRY = 8  # bytes of a page in PAGES
+OF_FILE, PRESENT, SWAPPED = (np.uint64(1 << bit) for bit in (61, 63, 62))
 
 
 def release() -> None:
@@ -32,29 +37,34 @@ def drop_pages() -> None:
 
     Tensors keep their values: pages are read again from the file when they are used.
     """
-    if not MAPS.exists():
+    if not PAGES.exists():
         return
-    for begin, end in unchanged_mappings(MAPS.read_text()):
-        _library().madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+    with PAGES.open("rb") as pages:
+        for begin, end in weight_mappings(MAPS.read_text()):
+            if not _is_written(pages.fileno(), begin, end):
+                _library().madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
-def unchanged_mappings(maps: str) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of mapped weight files in which no page was written to.
+def weight_mappings(maps: str) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of mapped weight files. maps: content of /proc/self/maps."""
+    for line in maps.splitlines():
+        if line.endswith(WEIGHTS):
+            begin, end = line.split(maxsplit=1)[0].split("-")
+            yield int(begin, 16), int(end, 16)
 
-    A page that was written to is the process's own copy, and would lose its values.
+
+def _is_written(pages: int, begin: int, end: int) -> bool:
+    """Whether a page of a mapping was written to: it is the process's own copy, and would lose its values.
 
     Args:
-        maps: Content of /proc/self/smaps: for each mapping a line of its addresses and its file, and lines such as
-            "Anonymous: 0 kB", the memory of pages that were written to.
+        pages: Descriptor of /proc/self/pagemap.
+        begin: First address.
+        end: Address behind the last.
     """
-    span: tuple[int, int] | None = None
-    for line in maps.splitlines():
-        first, *rest = line.split(maxsplit=5)
-        if not first.endswith(":"):
-            begin, end = (int(address, 16) for address in first.split("-"))
-            span = (begin, end) if line.endswith(WEIGHTS) else None
-        elif first == "Anonymous:" and span and rest[0] == "0":
-            yield span
+    first, last = begin // mmap.PAGESIZE, end // mmap.PAGESIZE
+    entries = np.frombuffer(os.pread(pages, ENTRY * (last - first), ENTRY * first), np.uint64)
+    copied = (entries & PRESENT != 0) & (entries & OF_FILE == 0) | (entries & SWAPPED != 0)
+    return bool(copied.any())
 
 
 @cache

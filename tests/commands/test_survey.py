@@ -23,6 +23,7 @@ def drawings(tmp_path):
     return folder
 
 
+@pytest.mark.long
 def test_counts_and_figures(drawings):
     result, pictures = region_survey.survey_folder(drawings, 64, [])
     assert result.counts == [1, 2, 3] and result.objects == [False, True, True] and result.milliseconds > 0

@@ -8,19 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ragaf_exp.core.resident import drop_pages, release, unchanged_mappings
+from ragaf_exp.core.resident import drop_pages, release, weight_mappings
 from ragaf_exp.core.tensor_files import read_lazily
 
 COUNT = 8 * 2**20  # numbers of 4 bytes
 MAPS = """7f0000000000-7f0000002000 rw-p 00001000 fe:00 12 /a folder/one.safetensors
-Size:                  8 kB
-Anonymous:             0 kB
-7f0000002000-7f0000003000 rw-p 00000000 fe:00 13 /folder/changed.safetensors
-Anonymous:             4 kB
 7f0000003000-7f0000004000 rw-p 00000000 fe:00 14 /lib/libtorch.so
-Anonymous:             0 kB
 7f0000004000-7f0000005000 rw-p 00000000 00:00 0
-Anonymous:             0 kB
+7f0000005000-7f0000006000 r--s 00000000 fe:00 13 /folder/two.safetensors
 """
 
 
@@ -30,11 +25,11 @@ def of_files() -> int:
     return 1024 * int(line.split()[1])
 
 
-def test_only_weight_files_without_changed_pages_are_chosen() -> None:
-    assert list(unchanged_mappings(MAPS)) == [(0x7F0000000000, 0x7F0000002000)]
+def test_only_weight_files_are_chosen() -> None:
+    assert list(weight_mappings(MAPS)) == [(0x7F0000000000, 0x7F0000002000), (0x7F0000005000, 0x7F0000006000)]
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc/self/smaps")
+@pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="no /proc/self/pagemap")
 def test_pages_of_weights_leave_memory_and_tensors_keep_their_values(tmp_path: Path) -> None:
     numbers = torch.arange(COUNT, dtype=torch.float32)
     save_file({"read": numbers, "written": numbers.clone()}, tmp_path / "weights.safetensors")

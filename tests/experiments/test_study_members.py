@@ -40,6 +40,7 @@ def configs() -> dict[tuple[str, str], object]:
     return {(study, m): compose_config([f"+experiment={study}", f"member={m}"]) for study in STUDIES for m in MEMBERS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("study", STUDIES)
 def test_no_two_members_are_the_same_run(study, configs):
     hashes = {config_hash(configs[study, m]): m for m in MEMBERS}

@@ -72,6 +72,7 @@ def picture(strokes: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(1 - strokes)[None, ..., None].repeat(1, 1, 1, 3)
 
 
+@pytest.mark.long
 def test_the_example_graph_runs(nodes, exported, strokes):
     graph = json.loads((FOLDER / "example.json").read_text())
     graph["1"]["inputs"]["folder"] = str(exported)

@@ -106,6 +106,7 @@ def test_no_bias_of_the_wider_attention_is_stored_per_pixel(kind, monkeypatch):
     assert sum(stored <= row for stored, row in sizes) >= len(sizes) - base > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_learns_to_read_what_a_region_token_says(kind):
     """From closed gates: the colour of the image is that of a token, and the text says nothing."""

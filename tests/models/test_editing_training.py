@@ -83,6 +83,7 @@ def test_the_familys_pipeline_loads_the_lora(family, tiny, folders, tmp_path):
     assert (before - after).abs().max() > 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", EDITORS)
 def test_both_stages_from_the_command_line(family, tiny, folders, tmp_path, cli):
     """64x64 scenes with text from the feature cache, LoRA, both stages, evaluation and report."""

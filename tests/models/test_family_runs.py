@@ -20,6 +20,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     return save_all(tmp_path_factory.mktemp("families"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_stages_from_the_command_line(family, tiny, folders, tmp_path, cli):
     """64x64 scenes, text from the feature cache, LoRA, both stages, evaluation and report."""

@@ -81,6 +81,7 @@ def test_tests_and_scripts_are_checked_by_default(words):
     assert not names & set(words.QUOTING)
 
 
+@pytest.mark.long
 def test_no_tracked_file_has_a_finding(words, capsys):
     assert words.main([]) == 0, capsys.readouterr().out
     assert words.main([str(PATH)]) == 1  # the list of banned words itself

@@ -121,6 +121,7 @@ def test_one_refused_option_among_several():
     )
 
 
+@pytest.mark.long
 def test_a_sweep_of_any_name_for_hydras_own_multirun(checkout):
     (checkout / "sweeps" / "odd.yaml").write_text("name: größe, 50% it's\ngrid: {seed: [0, 4]}\n")
     assert any("größe" in given for given in expanded([f"+sweep={checkout}/sweeps/odd.yaml"]))

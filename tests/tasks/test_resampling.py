@@ -30,6 +30,7 @@ def trained(tiny, tmp_path_factory) -> Path:
     return run(compose_config([*member, *words, *SHORT, f"runs={folder}"])).path
 
 
+@pytest.mark.long
 def test_a_transformer_with_contextual_attention_learns_to_inpaint(trained):
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss_diffusion"] for row in rows if "loss_diffusion" in row]
