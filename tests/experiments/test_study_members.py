@@ -19,6 +19,8 @@ from ragaf_exp.experiments import shared_stage
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.step_noise import sample_step_noise
 
+pytestmark = pytest.mark.long
+
 MEMBERS = sorted(path.stem for path in (CONF / "member").glob("*.yaml"))
 STUDIES = ("ablation", "ablation_quick")
 # what decides data, its order, noise, optimiser, test items and sampler: the same for every member
@@ -40,7 +42,6 @@ def configs() -> dict[tuple[str, str], object]:
     return {(study, m): compose_config([f"+experiment={study}", f"member={m}"]) for study in STUDIES for m in MEMBERS}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("study", STUDIES)
 def test_no_two_members_are_the_same_run(study, configs):
     hashes = {config_hash(configs[study, m]): m for m in MEMBERS}

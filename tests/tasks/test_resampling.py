@@ -16,6 +16,8 @@ from ragaf_exp.evaluation.resampling.__main__ import main
 from ragaf_exp.evaluation.resampling.measure import with_hole
 from ragaf_exp.experiments.experiment import run
 
+pytestmark = pytest.mark.long
+
 MEASURED = ["items=4", "widths=[thin,thick]", "resamplings=[1,2]", "steps=4", "jump=1"]
 SHORT = """stage=coarse stage.coarse.steps=40 stage.batch=8 stage.validate_every=40 stage.checkpoint_every=40
     stage.log_every=10 eval.validation_items=4 backbone.width=48 backbone.depth=3 backbone.patch_size=1""".split()
@@ -30,7 +32,6 @@ def trained(tiny, tmp_path_factory) -> Path:
     return run(compose_config([*member, *words, *SHORT, f"runs={folder}"])).path
 
 
-@pytest.mark.long
 def test_a_transformer_with_contextual_attention_learns_to_inpaint(trained):
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss_diffusion"] for row in rows if "loss_diffusion" in row]
