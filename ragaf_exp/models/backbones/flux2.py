@@ -78,7 +78,7 @@ class Flux2(PretrainedTransformer):
             The velocity, (B,C,h,w).
         """
         size, count = (x_t.shape[2], x_t.shape[3]), text.tokens.shape[1]
-        image = F.pad(positions(size, x_t.device), (0, 1))  # (L,4): frame, row, column, place in the text
+        image = F.pad(positions(size, x_t.device), (0, 1))  # (L,4): frame, row, column, position in the text
         words = F.pad(torch.arange(count, device=x_t.device, dtype=torch.float32)[:, None], (3, 0))
         velocity = self.net(pack(x_t, 1), text.tokens, t / TIMESTEPS, image, words, return_dict=False)[0]
         return unpack(velocity, size, 1)
