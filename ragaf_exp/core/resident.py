@@ -7,6 +7,7 @@ import gc
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,17 @@ WEIGHTS = ".safetensors"
 MAPS, PAGES = Path("/proc/self/maps"), Path("/proc/self/pagemap")  # only Linux has them
 ENTRY = 8  # bytes of a page in PAGES
 OF_FILE, PRESENT, SWAPPED = (np.uint64(1 << bit) for bit in (61, 63, 62))
+
+
+@contextmanager
+def new_objects_only() -> Iterator[None]:
+    """Let garbage collections in here pass over the objects of now: those of modules are most of a collection's time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def release() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import sync, write_folder
-from ragaf_exp.core.resident import release
+from ragaf_exp.core.resident import new_objects_only, release
 from ragaf_exp.export import adapter, checkpoint, controlnet, diffusers_folder, lora, onnx_files, run_folder
 from ragaf_exp.export.card import write_card
 from ragaf_exp.export.kinds import CheckFailed, Entry, Kind, Options, Unsuitable, size_of
@@ -56,7 +56,8 @@ def export(trained: Trained, out: Path, kinds: Sequence[str], options: Options, 
     if out.exists():
         raise UserError(f"out={out}: exists; choose another folder or remove it")
     rows: list[Row] = []
-    write_folder(out, lambda folder: rows.extend(_fill(folder, trained, kinds, options, licence)))
+    with new_objects_only():
+        write_folder(out, lambda folder: rows.extend(_fill(folder, trained, kinds, options, licence)))
     return rows
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from ragaf_exp.core.resident import drop_pages, release, weight_mappings
+from ragaf_exp.core.resident import drop_pages, new_objects_only, release, weight_mappings
 from ragaf_exp.core.tensor_files import read_lazily
 
 COUNT = 8 * 2**20  # numbers of 4 bytes
@@ -17,6 +19,20 @@ MAPS = """7f0000000000-7f0000002000 rw-p 00001000 fe:00 12 /a folder/one.safeten
 7f0000004000-7f0000005000 rw-p 00000000 00:00 0
 7f0000005000-7f0000006000 r--s 00000000 fe:00 13 /folder/two.safetensors
 """
+
+
+def test_objects_are_collected_while_older_ones_are_passed_over() -> None:
+    class Cycle:
+        pass
+
+    with new_objects_only():
+        older, cycle = gc.get_freeze_count(), Cycle()
+        cycle.itself = cycle
+        gone = weakref.ref(cycle)
+        del cycle
+        release()
+        assert gone() is None and older > 1000
+    assert gc.get_freeze_count() == 0
 
 
 def of_files() -> int:
