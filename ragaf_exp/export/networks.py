@@ -20,7 +20,7 @@ from ragaf_exp.models.backbones.unet_backbone import UNetBackbone
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREVIEW = 512  # pixels of its longer side
-COMPARED = 512 * 2**20  # bytes of weights that are compared before the pages that were read for it are dropped
+COMPARED = 64 * 2**20  # bytes of weights that are compared before the pages that were read for it are dropped
 
 
 def chosen(trained: Trained, options: Options, usual: TrainedStage) -> TrainedStage:

@@ -17,6 +17,7 @@ from ragaf_exp.diffusion.process import PREDICTIONS
 from ragaf_exp.diffusion.sampler import Sampler
 from ragaf_exp.export.onnx_steps import Steps
 
+NUMBERS = ("sigma", "change", "scale", "predicted", "divisor")  # of each step, which the graph looks up
 LATENT, ESTIMATE = [0], [1]  # the state: x, and the estimate of x_0 after the last step
 # Where sigma falls by more than this in one step, PyTorch's sampler on one thread and on two differed by up to 2.7e-5 from
 # itself: last bits of the first latents are a large part of the next ones.
@@ -53,9 +54,8 @@ class Euler(Steps):
     def scaled(self, x_t: str) -> list[Any]:
         from onnx.helper import make_node as node
 
-        numbers = ("sigma", "change", "scale", "predicted", "divisor")
         return [
-            *(node("Gather", [f"loop_{name}s", "loop_i"], [f"loop_{name}"]) for name in numbers),
+            *(node("Gather", [f"loop_{name}s", "loop_i"], [f"loop_{name}"]) for name in NUMBERS),
             node("Gather", ["loop_in", "loop_latent"], ["loop_x"]),
             node("Div", ["loop_x", "loop_scale"], [x_t]),
         ]
@@ -94,10 +94,8 @@ class Euler(Steps):
         return np.zeros((2, *shape[1:]), np.float32)
 
     def constants(self, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-        numbers = {"sigma": self.sigma, "change": self.change, "scale": self.scale, "predicted": self.predicted,
-                   "divisor": self.divisor}  # fmt: skip
         return {
-            **{f"loop_{name}s": values for name, values in numbers.items()},
+            **{f"loop_{name}s": getattr(self, name) for name in NUMBERS},
             "loop_start": self.first[0], "loop_noise": self.first[1],
             "loop_latent": np.array(LATENT), "loop_result": np.array(ESTIMATE),
         }  # fmt: skip

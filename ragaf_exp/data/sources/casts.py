@@ -75,7 +75,8 @@ class Casts:
             item = self._photo(rng, split, key)
         else:
             scene = self._scenes.sample(rng)
-            item = Item(key, scene.image(), scene.annotation()[0], scene.drawing(), *scene.annotation()[1:])
+            caption, objects, object_map = scene.annotation()
+            item = Item(key, scene.image(), caption, scene.drawing(), objects, object_map)
         conditions = {"given": light.render(item.image), "light": light.parameters()}
         return replace(item, conditions=conditions)
 

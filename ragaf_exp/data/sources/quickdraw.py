@@ -116,7 +116,8 @@ class QuickDraw(RecordSource):
         things = self._layout(split, index)
         for label, (_, strokes, box) in enumerate(things, 1):
             top, left, height, breadth = box.tolist()
-            scale = min(height / _extent(strokes)[0], breadth / _extent(strokes)[1])
+            tall, wide = _extent(strokes)
+            scale = min(height / tall, breadth / wide)
             part = draw_strokes(strokes, self.size, scale, (left, top), self.width)
             object_map[silhouette(part)] = label
             drawing = np.maximum(drawing, part)

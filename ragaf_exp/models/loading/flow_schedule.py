@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import copy
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,8 +76,12 @@ class FolderFlow(Flow):
         if name != "euler":
             return super().scheduler(name)
         scheduler = FolderEuler.from_config(self.config)
-        scheduler.mu_at, scheduler.even = lambda steps: self.mu, self.spacing == "even"
+        scheduler.mu_at, scheduler.even = self.mu_at, self.spacing == "even"
         return scheduler
+
+    def mu_at(self, steps: int) -> float:
+        """Return the logarithm of the shift for sampling in this number of steps."""
+        return self.mu
 
 
 class Flux2Flow(FolderFlow):
@@ -93,22 +96,13 @@ class Flux2Flow(FolderFlow):
         """This flow with its shift for latents of height x width."""
         flow = copy(self)
         flow.tokens = height * width // self.patch_size**2
-        flow.shift = math.exp(flux2_mu(flow.tokens, STEPS))
+        flow.shift = math.exp(flow.mu_at(STEPS))
         return flow
 
-    def scheduler(self, name: str) -> Any:
-        """Create a scheduler of diffusers. name: euler, heun or dpm."""
-        scheduler = super().scheduler(name)
-        if isinstance(scheduler, FolderEuler):
-            scheduler.mu_at = partial(flux2_mu, self.tokens)
-        return scheduler
+    def mu_at(self, steps: int) -> float:
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu  # takes seconds to import
 
-
-def flux2_mu(tokens: int, steps: int) -> float:
-    """Logarithm of the shift for a number of image tokens and of steps, as Flux.2's pipeline computes it."""
-    from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu  # takes seconds to import
-
-    return compute_empirical_mu(tokens, steps)
+        return compute_empirical_mu(self.tokens, steps)
 
 
 class FolderEuler(FlowScheduler, FlowMatchEulerDiscreteScheduler):
