@@ -268,11 +268,9 @@ def saved(studio: StudioPage) -> list:
 
 def test_a_lost_server_is_reported(studio):
     """Without an answer the page says what to do, and works again once there is one."""
-    studio.context.set_offline(True)
-    studio.page.keyboard.press("Control+Enter")
-    until(lambda: "does not answer" in studio.status, "report")
-    studio.errors.clear()  # the browser's own report of the failed request
-    studio.context.set_offline(False)
+    with studio.offline():
+        studio.page.keyboard.press("Control+Enter")
+        until(lambda: "does not answer" in studio.status, "report")
     studio.generate()
 
 
