@@ -22,7 +22,7 @@ from ragaf_exp.models.swapping import swap_blocks
 
 def unit_of(cfg: DictConfig, model: Model) -> int:
     """Number of pixels that must divide the height and width of a run's images."""
-    return model.downscale * model.backbone.stride * max(STAGES[stage].scale(cfg) for stage in chain(cfg))
+    return model.token_side * max(STAGES[stage].scale(cfg) for stage in chain(cfg))
 
 
 def make_model(parts: Parts, stage: str) -> Model:

@@ -59,6 +59,7 @@ class Stage:
 
     run: Stages = field(default_factory=lambda: [COARSE, REFINE])
     batch: limits.Batch = 16  # items per optimizer step, over all processes
+    tokens: limits.StepTokens = 0  # image tokens per optimizer step, in place of `batch`: small images, larger batches
     accumulate: limits.Batch = 1  # micro-batches per optimizer step
     workers: limits.Workers = 0  # loader processes; 0 = in the training process, which then caches examples in memory
     cache_mb: limits.Megabytes = 1024  # size of that cache

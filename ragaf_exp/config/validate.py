@@ -135,7 +135,7 @@ def _name(name: str) -> None:
 
 def _check_combinations(cfg: DictConfig) -> None:
     """Refuse values that can't be combined."""
-    if cfg.stage.batch % cfg.stage.accumulate:
+    if cfg.stage.batch % cfg.stage.accumulate and not cfg.stage.tokens:
         raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
     if cfg.data.get("buckets") and cfg.stage.curriculum > 0:
         raise UserError("data.buckets=true: not with stage.curriculum, which mixes sizes; set stage.curriculum=0")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.core.types import Example
 
@@ -98,8 +99,30 @@ def kinds_of(items: Sequence[Any]) -> Sequence[Any] | None:
     return getattr(items, "sizes", None) if tasks is None else tasks
 
 
+def items_of(tokens: int, size: Size, side: int, ranks: int = 1) -> int:
+    """Number of images of one size in an optimizer step of at most `tokens` image tokens.
+
+    Args:
+        tokens: Image tokens per step over all ranks.
+        size: Height and width of the images in pixels.
+        side: Side of a token in pixels.
+        ranks: Number of processes, which get equally many images each.
+
+    Returns:
+        A multiple of `ranks`.
+
+    Raises:
+        UserError: One image per process has more tokens.
+    """
+    each = (size[0] // side) * (size[1] // side)
+    if tokens < ranks * each:
+        raise UserError(f"stage.tokens={tokens}: an image of {size[0]}x{size[1]} pixels has {each} tokens; set at least "
+                        f"{ranks * each}, or a smaller data.size")  # fmt: skip
+    return tokens // (ranks * each) * ranks
+
+
 def bucket_order(
-    groups: Sequence[np.ndarray], batch: int, seed: int, steps: range, rank: int = 0, ranks: int = 1
+    groups: Sequence[np.ndarray], batches: Sequence[int], seed: int, steps: range, rank: int = 0, ranks: int = 1
 ) -> Iterator[list[int]]:
     """Yield the item indices of each step's batch for one rank, all of one group: a function of (seed, step, rank).
 
@@ -109,33 +132,38 @@ def bucket_order(
 
     Args:
         groups: Item indices by group.
-        batch: Items per step over all ranks.
+        batches: Items per step over all ranks, by group.
         seed: The run's seed.
         steps: The steps to yield.
         rank: This process's rank.
         ranks: Number of processes.
     """
-    counts = tuple(len(group) for group in groups)
-    epoch = steps.start * batch // max(1, sum(counts)) if len(steps) else 0  # at most the step's own
+    parts = tuple((len(group), batch) for group, batch in zip(groups, batches, strict=True))
+    epoch = int(steps.start / sum(count / batch for count, batch in parts))
+    epoch = max(0, epoch - 1)  # at most the epoch of the first step
     for step in steps:
-        while _batches_before(counts, batch, epoch + 1) <= step:
+        while _batches_before(parts, epoch + 1) <= step:
             epoch += 1
-        group, number = _epoch(counts, batch, seed, epoch)[step - _batches_before(counts, batch, epoch)]
+        group, number = _epoch(parts, seed, epoch)[step - _batches_before(parts, epoch)]
+        count, batch = parts[group]
         positions = np.arange(number * batch, (number + 1) * batch)[rank::ranks]
-        passes, places = np.divmod(positions, counts[group])
-        yield [int(groups[group][_permutation(counts[group], seed, group, int(p))[i]])
+        passes, places = np.divmod(positions, count)
+        yield [int(groups[group][_permutation(count, seed, group, int(p))[i]])
                for p, i in zip(passes, places, strict=True)]  # fmt: skip
 
 
-def _batches_before(counts: tuple[int, ...], batch: int, epoch: int) -> int:
+Parts = tuple[tuple[int, int], ...]  # number of items and batch size of each group
+
+
+def _batches_before(parts: Parts, epoch: int) -> int:
     """Count the batches of all epochs before this one."""
-    return sum(epoch * count // batch for count in counts)
+    return sum(epoch * count // batch for count, batch in parts)
 
 
 @lru_cache(maxsize=4)
-def _epoch(counts: tuple[int, ...], batch: int, seed: int, epoch: int) -> list[tuple[int, int]]:
+def _epoch(parts: Parts, seed: int, epoch: int) -> list[tuple[int, int]]:
     """List the batches of an epoch in their order: group, and number of the batch in the group's stream."""
-    batches = [(group, number) for group, count in enumerate(counts)
+    batches = [(group, number) for group, (count, batch) in enumerate(parts)
              for number in range(epoch * count // batch, (epoch + 1) * count // batch)]  # fmt: skip
     order = np.random.default_rng(derive(seed, "buckets", epoch)).permutation(len(batches))
     return [batches[i] for i in order]

@@ -284,6 +284,11 @@ class Model(nn.Module):
         state = ragaf(batch.nodes, nodes, batch.edges, edge_mask, masks, hint, text, readable)
         return state if sizes is self.sizes else replace(state, sizes=sizes)
 
+    @property
+    def token_side(self) -> int:
+        """Side of an image token in pixels; of a UNet, of a cell of its lowest resolution."""
+        return self.downscale * self.backbone.stride
+
     def _latent_size(self, labels: Tensor) -> tuple[int, int]:
         """Return (h,w) of the latents of images with these labels (B,H,W)."""
         return labels.shape[1] // self.downscale, labels.shape[2] // self.downscale

@@ -16,6 +16,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.plan.available import AvailableMemory, query_available_memory
 from ragaf_exp.plan.budget import GIB, needs
 from ragaf_exp.plan.predict import micro_batch, phases_of
+from ragaf_exp.plan.unloaded import step_items
 
 log = logging.getLogger(__name__)
 PROFILES = ("32gb", "16gb", "8gb", "4gb")  # for a GPU, the largest first
@@ -62,7 +63,7 @@ def _candidates(rest: list[str], memory: AvailableMemory) -> Iterator[Candidate]
     for name in (*PROFILES, CPU) if memory.cuda else (CPU,):
         device = [f"memory.device={CPU}"] if name == CPU and "memory.device" not in given else []
         cfg = compose_config([*rest, f"memory={name}", *device])
-        own, batch = cfg.stage.accumulate, cfg.stage.batch
+        own, batch = cfg.stage.accumulate, step_items(cfg)
         largest = batch if name in (PROFILES[-1], CPU) else own
         adjustable = ACCUMULATE not in given and not cfg.memory.step_in_backward
         yield name, cfg, [n for n in range(1, largest + 1) if batch % n == 0] if adjustable else [own]

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ragaf_exp.config.stages import LAST, STAGES
 from ragaf_exp.plan.dry_run import REGIONS
 from ragaf_exp.plan.predict import PHASES, SAMPLING, VALIDATION, Peak, micro_batch, phases_of, predict
+from ragaf_exp.plan.unloaded import step_items
 
 GIB = 2**30
 SEGMENT = 2 * 2**20  # CUDA's allocator requests multiples of it from the device
@@ -181,7 +182,7 @@ def _with(cfg: DictConfig, settings: dict[str, Any]) -> tuple[DictConfig, str] |
 def _scaled(cfg: DictConfig, key: str, value: Any) -> Any:
     if value == "twice":
         more = 2 * cfg.stage.accumulate
-        return more if micro_batch(cfg) > 1 and cfg.stage.batch % more == 0 else None
+        return more if micro_batch(cfg) > 1 and step_items(cfg) % more == 0 else None
     if value == "half":
         return cfg.eval.batch // 2 or None
     if key == "memory.features":  # the outputs of frozen encoders

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.assembly.model import init_refine_from_coarse, make_model, memory_of
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.build import locate
 from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain, last_stage
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.model import Model
@@ -19,6 +17,7 @@ from ragaf_exp.plan.dry_run import REGIONS, DryRun, TrainingFixture, track_alloc
 from ragaf_exp.plan.dummies import largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute, meta_device
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
+from ragaf_exp.plan.unloaded import step_items, unloaded
 from ragaf_exp.training.condition_usage import condition_usage
 from ragaf_exp.training.losses.region_targets import train_regions
 
@@ -42,7 +41,7 @@ class Peak:
 
 def micro_batch(cfg: DictConfig, phase: str = LAST.name) -> int:
     """Items in one micro-batch of a training step."""
-    batch = LAST.setting(cfg, "region_batch") if phase == REGIONS else cfg.stage.batch
+    batch = LAST.setting(cfg, "region_batch") if phase == REGIONS else step_items(cfg)
     return -(-batch // cfg.stage.accumulate)
 
 
@@ -78,29 +77,18 @@ def phases_of(cfg: DictConfig) -> tuple[str, ...]:
 
 def planned_config(cfg: DictConfig) -> DictConfig:
     """The config with two micro-batches and two denoising steps: further ones do not change the peak."""
-    short = OmegaConf.create(OmegaConf.to_container(cfg))
+    short = unloaded(cfg)
     short.stage.accumulate = min(2, cfg.stage.accumulate)
-    short.stage.batch = micro_batch(cfg) * short.stage.accumulate
+    short.stage.batch, short.stage.tokens = micro_batch(cfg) * short.stage.accumulate, 0
     short.stage[LAST.name].region_batch = micro_batch(cfg, REGIONS) * short.stage.accumulate
     short.memory.compile = False  # not planned
     short.sampler.steps = min(2, cfg.sampler.steps)
-    for group in ("backbone", "codec", "text", "hint"):  # without its folder, a network is planned from the config
-        part = short[group]
-        if "weights" in part:
-            part.weights, part.source = "none", part.source if _is_local(part.get("source", "")) else ""
-    if "source" in short.diffusion and not _is_local(short.diffusion.source):
-        short.diffusion = {"_target_": "ragaf_exp.diffusion.process.Diffusion"}
-    short.sampler.scheduler = locate(short.diffusion._target_, "diffusion").schedulers[0]
     return short
 
 
 def one_micro_batch(cfg: DictConfig) -> DictConfig:
     """The config with one micro-batch per step, which leaves the same behind as several."""
     return OmegaConf.merge(cfg, {"stage": {"accumulate": 1, "batch": micro_batch(cfg)}})
-
-
-def _is_local(source: str) -> bool:
-    return source != "" and Path(source).expanduser().is_dir()
 
 
 def training_peak(cfg: DictConfig, phase: str, compute: FakeCudaCompute) -> Peak:

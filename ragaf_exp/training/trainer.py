@@ -41,6 +41,7 @@ from ragaf_exp.training.oom_retry import OomRetry
 from ragaf_exp.training.schedule import StageSchedule
 from ragaf_exp.training.sharding import Sharded, finite, parts_of, shard, shards, whole
 from ragaf_exp.training.step_noise import StepNoise, sample_step_noise
+from ragaf_exp.training.step_size import batch_sizes
 from ragaf_exp.training.update import Update
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 
 def check_shares(region_steps: int, stage_cfg: Stage) -> None:
     """Raise UserError unless the items of a step can be divided equally among the processes."""
-    items = {"batch": stage_cfg.batch}
+    items = {} if stage_cfg.tokens else {"batch": stage_cfg.batch}
     if region_steps:
         items["refine.region_batch"] = stage_cfg.refine.region_batch
     for key, number in items.items():
@@ -75,12 +76,14 @@ class Networks:
         model: The model; parameters that require a gradient are trained.
         objective: The training objective.
         codec: Encodes images to latents.
+        token_side: Side of an image token in pixels, for stage.tokens.
         idle: Networks that no training step runs, which may be offloaded to main memory.
     """
 
     model: nn.Module
     objective: Objective
     codec: Codec
+    token_side: int
     idle: Sequence[nn.Module] = ()
 
 
@@ -115,7 +118,7 @@ class Trainer:
         optim, memory, model = settings.optim, settings.memory, networks.model
         self.plan, self.objective, self.codec, self.folder = plan, networks.objective, networks.codec, folder
         self.compute, self.stage_cfg, self.optim, self.task = compute, settings.stage, optim, settings.task
-        self.seed, self.validate = settings.seed, hooks.validate
+        self.seed, self.validate, self.token_side = settings.seed, hooks.validate, networks.token_side
         # runs of a sweep, or a run and its memory plan, may differ in precision and device within one process
         AcceleratorState._reset_state(reset_partial_state=True)
         # accelerate scales losses on some devices only, so `Update` does it for float16 on all devices
@@ -183,12 +186,14 @@ class Trainer:
     def _order(self, examples: Examples, start: int) -> Iterator[list[int]]:
         """Yield the indices of this process's share of every batch from step `start` on."""
         middle, end = self.plan.region_steps, self.plan.steps
-        parts = ((self.plan.region_batch, range(start, middle)), (self.stage_cfg.batch, range(max(start, middle), end)))
         easy = easy_first(examples) if self.stage_cfg.curriculum else None
         groups = groups_of(examples.items)
-        for batch, steps in parts:
-            share = (batch, self.seed, steps, collectives.rank(), collectives.count())
-            order = bucket_order(groups, *share) if len(groups) > 1 else batch_order(len(examples), *share)
+        whole = batch_sizes(examples, groups, self.stage_cfg, self.token_side)
+        regions = [self.plan.region_batch] * len(groups)
+        for batches, steps in ((regions, range(start, middle)), (whole, range(max(start, middle), end))):
+            share = (self.seed, steps, collectives.rank(), collectives.count())
+            one_group = len(groups) == 1
+            order = batch_order(len(examples), batches[0], *share) if one_group else bucket_order(groups, batches, *share)
             yield from order if easy is None else eased(order, steps, easy, self.stage_cfg.curriculum * end)
 
     def step(self, step: int, batch: Batch) -> None:

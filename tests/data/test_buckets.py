@@ -21,7 +21,7 @@ from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Crop, Item
-from ragaf_exp.data.buckets import Buckets, batches_of, bucket_order, bucket_sizes, groups_of
+from ragaf_exp.data.buckets import Buckets, batches_of, bucket_order, bucket_sizes, groups_of, items_of
 from ragaf_exp.data.loader import collate
 from ragaf_exp.data.sources.folder import Folder
 from ragaf_exp.data.variants import CroppedItems, MirroredItems
@@ -78,8 +78,8 @@ GROUPS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
 @given(counts=GROUPS, batch=st.integers(1, 12), seed=st.integers(0, 9), start=st.integers(0, 200))
 def test_the_order_is_a_function_of_the_step(counts, batch, seed, start):
     groups = np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
-    everything = list(bucket_order(groups, batch, seed, range(start + 4)))
-    assert list(bucket_order(groups, batch, seed, range(start, start + 4))) == everything[start:]
+    everything = list(bucket_order(groups, [batch] * len(groups), seed, range(start + 4)))
+    assert list(bucket_order(groups, [batch] * len(groups), seed, range(start, start + 4))) == everything[start:]
     for rows in everything:
         assert len(rows) == batch
         assert len({next(g for g, members in enumerate(groups) if row in members) for row in rows}) == 1
@@ -89,8 +89,8 @@ def test_the_order_is_a_function_of_the_step(counts, batch, seed, start):
 @given(counts=GROUPS, batch=st.sampled_from([2, 4, 6]), ranks=st.sampled_from([1, 2]), step=st.integers(0, 50))
 def test_processes_share_each_batch(counts, batch, ranks, step):
     groups = np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
-    (whole,) = bucket_order(groups, batch, 3, range(step, step + 1))
-    parts = [next(bucket_order(groups, batch, 3, range(step, step + 1), rank, ranks)) for rank in range(ranks)]
+    (whole,) = bucket_order(groups, [batch] * len(groups), 3, range(step, step + 1))
+    parts = [next(bucket_order(groups, [batch] * len(groups), 3, range(step, step + 1), rank, ranks)) for rank in range(ranks)]
     assert [parts[i % ranks][i // ranks] for i in range(batch)] == whole
 
 
@@ -98,10 +98,40 @@ def test_every_item_comes_equally_often():
     groups = [np.arange(7), np.arange(7, 10), np.arange(10, 33)]
     batch, epochs = 4, 40
     steps = sum(epochs * len(group) // batch for group in groups)
-    counts = Counter(row for rows in bucket_order(groups, batch, 0, range(steps)) for row in rows)
+    counts = Counter(row for rows in bucket_order(groups, [batch] * len(groups), 0, range(steps)) for row in rows)
     assert set(counts) == set(range(33)) and epochs - 1 <= min(counts.values()) and max(counts.values()) <= epochs
-    first = [rows[0] for rows in islice(bucket_order(groups, batch, 0, range(steps)), 30)]
+    first = [rows[0] for rows in islice(bucket_order(groups, [batch] * len(groups), 0, range(steps)), 30)]
     assert len({next(g for g, members in enumerate(groups) if row in members) for row in first}) == 3, "they are mixed"
+
+
+@settings(deadline=None)
+@given(counts=GROUPS, seed=st.integers(0, 9), start=st.integers(0, 100), data=st.data())
+def test_groups_may_differ_in_their_batch_size(counts, seed, start, data):
+    groups = np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
+    batches = data.draw(st.lists(st.integers(1, 12), min_size=len(counts), max_size=len(counts)))
+    everything = list(bucket_order(groups, batches, seed, range(start + 4)))
+    assert list(bucket_order(groups, batches, seed, range(start, start + 4))) == everything[start:]
+    for rows in everything:
+        (group,) = {next(g for g, members in enumerate(groups) if row in members) for row in rows}
+        assert len(rows) == batches[group]
+
+
+def test_items_come_equally_often_whatever_the_batch_of_their_size():
+    groups, batches, epochs = [np.arange(7), np.arange(7, 10), np.arange(10, 33)], [2, 5, 3], 40
+    steps = sum(epochs * len(group) // batch for group, batch in zip(groups, batches, strict=True))
+    counts = Counter(row for rows in bucket_order(groups, batches, 0, range(steps)) for row in rows)
+    assert set(counts) == set(range(33)) and epochs - 1 <= min(counts.values()) and max(counts.values()) <= epochs
+
+
+@given(tokens=st.integers(1, 9999), rows=st.integers(1, 40), columns=st.integers(1, 40), ranks=st.integers(1, 4))
+def test_a_step_has_at_most_its_tokens(tokens, rows, columns, ranks):
+    size, each = (16 * rows, 16 * columns), rows * columns
+    if tokens < ranks * each:
+        with pytest.raises(UserError, match=f"stage.tokens={tokens}: .* set at least {ranks * each},"):
+            items_of(tokens, size, 16, ranks)
+        return
+    items = items_of(tokens, size, 16, ranks)
+    assert items % ranks == 0 and items * each <= tokens < (items + ranks) * each
 
 
 def test_batches_of_one_size_come_in_order():
@@ -208,6 +238,40 @@ def test_a_run_on_buckets_is_trained_and_evaluated_and_resumes_to_the_byte(tiny,
     assert all(weights(again)[name] == content for name, content in weights(whole).items() if "optimizer" not in name)
 
 
+TOKENS = 36  # of 8x8 pixels: a square of 32x32 has 16, a small image 6
+
+
+def test_a_run_counts_the_tokens_of_its_steps(tiny, root, tmp_path, monkeypatch):
+    """Small images come in larger batches, in one and in two micro-batches alike."""
+    sizes, step = [], Trainer.step
+
+    def recording(self, number, batch):
+        if number >= self.plan.region_steps:
+            sizes.append((len(batch), batch.image.shape[2] // 8 * (batch.image.shape[3] // 8)))
+        step(self, number, batch)
+
+    monkeypatch.setattr(Trainer, "step", recording)
+    more = [f"stage.tokens={TOKENS}", "stage.coarse.steps=12", "stage.accumulate=2", "stage.batch=3", "eval.test_items=2"]
+    run(compose_config(options(tiny, root, tmp_path, *more)))
+    assert all(items * each <= TOKENS < (items + 1) * each for items, each in sizes)
+    assert len({items for items, _ in sizes}) > 1
+
+
+def test_fewer_tokens_than_an_image_has_are_refused(tiny, root, tmp_path):
+    cfg = compose_config(options(tiny, root, tmp_path, "stage.tokens=15"))
+    with pytest.raises(UserError, match="stage.tokens=15: an image of .* pixels has 16 tokens; set at least 16, or"):
+        run(cfg)
+
+
+def test_tokens_count_without_buckets_too(tiny, tmp_path, monkeypatch):
+    counts, step = set(), Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self, number, batch: (counts.add(len(batch)), step(self, number, batch)))
+    with_tokens = compose_config([*tiny, "stage=coarse", "stage.tokens=48", f"runs={tmp_path}"])
+    run(with_tokens)
+    assert counts == {3}
+    assert config_hash(with_tokens) != config_hash(compose_config([*tiny, "stage=coarse"]))
+
+
 def test_the_crop_is_an_input_that_starts_without_effect(tiny, root, tmp_path):
     parts = assemble(compose_config(options(tiny, root, tmp_path, "data.crop_input=true")), RunFolder(tmp_path))
     plain = assemble(compose_config(options(tiny, root, tmp_path)), RunFolder(tmp_path))
@@ -262,8 +326,8 @@ def test_the_encoder_cache_is_filled_with_all_sizes(tiny, root, tmp_path):
     parts = assemble(cfg, RunFolder(tmp_path))
     featured = fill.prepare(cfg, parts, torch.device("cpu"))
     examples = parts.examples("train")
-    shapes = set()
-    for rows in islice(bucket_order(groups_of(examples.items), 2, 0, range(20)), 20):
+    shapes, groups = set(), groups_of(examples.items)
+    for rows in islice(bucket_order(groups, [2] * len(groups), 0, range(20)), 20):
         batch = featured([examples[i] for i in rows])
         torch.testing.assert_close(batch.latent, parts.codec.encode(batch.image), rtol=0, atol=1e-5)
         shapes.add(tuple(batch.latent.shape[2:]))

@@ -227,3 +227,11 @@ def test_missing_weights_are_reported_before_a_plan_is_made(refused, tiny, tmp_p
     refused(command_line, *profile, f"backbone.source={folder}", says=("backbone.source=", "unet holds no weights"))
     cfg = compose_config([*profile, f"backbone.source={folder}", "memory.device=cpu"])
     assert predict(cfg, "no", (SAMPLING,))[0].bytes > 0, "a plan needs a config.json alone"
+
+
+def test_tokens_are_planned_as_the_batch_that_they_allow(tiny):
+    """The square of 32x32 pixels has 16 tokens of 8x8; the steps of the region path keep their batch."""
+    cfg, tokens = compose_config([*tiny, "stage.batch=6"]), compose_config([*tiny, "stage.tokens=100"])
+    assert predict(tokens, "no", (COARSE, REGIONS)) == predict(cfg, "no", (COARSE, REGIONS))
+    half = compose_config([*tiny, "stage.tokens=100", "stage.accumulate=2"])
+    assert predict(half, "no", (COARSE,))[0].micro_batch == 3

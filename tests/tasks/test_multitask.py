@@ -63,7 +63,7 @@ def test_items_know_their_task_and_batches_are_of_one():
     items = source.split("train")
     assert [items[i].task for i in range(60)] == items.tasks.tolist() and (items.tasks == 0).sum() == 40
     assert len({items[i].key for i in range(60)}) == 60
-    batches = list(islice(bucket_order(groups_of(items), 10, 0, range(60)), 60))
+    batches = list(islice(bucket_order(groups_of(items), [10, 10], 0, range(60)), 60))
     assert all(len({items.tasks[i] for i in batch}) == 1 for batch in batches)
     shares = [items.tasks[batch[0]] for batch in batches]
     assert shares.count(0) == 40, "a task has as many batches as its weight says"
