@@ -1,4 +1,4 @@
-"""Configs whose networks are built without their files, and the number of items of a step, which depends on the networks."""
+"""Networks that are built without their files, and the number of items of a step, which depends on the networks."""
 
 from __future__ import annotations
 

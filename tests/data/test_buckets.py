@@ -89,8 +89,9 @@ def test_the_order_is_a_function_of_the_step(counts, batch, seed, start):
 @given(counts=GROUPS, batch=st.sampled_from([2, 4, 6]), ranks=st.sampled_from([1, 2]), step=st.integers(0, 50))
 def test_processes_share_each_batch(counts, batch, ranks, step):
     groups = np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
-    (whole,) = bucket_order(groups, [batch] * len(groups), 3, range(step, step + 1))
-    parts = [next(bucket_order(groups, [batch] * len(groups), 3, range(step, step + 1), rank, ranks)) for rank in range(ranks)]
+    batches, steps = [batch] * len(groups), range(step, step + 1)
+    (whole,) = bucket_order(groups, batches, 3, steps)
+    parts = [next(bucket_order(groups, batches, 3, steps, rank, ranks)) for rank in range(ranks)]
     assert [parts[i % ranks][i // ranks] for i in range(batch)] == whole
 
 
