@@ -12,6 +12,7 @@ ADDED: dict[str, dict[str, Any]] = {  # group -> key -> default
     "sampler": {"norm_patch": 0},
     "ragaf": {"edges": "all"},
     "backbone": {"attention": "full", "window": 4},
+    "injection": {"annotated": False},
     "hint": {"layers": 0, "single_layers": 0},
     "eval": {"prompted_items": 64},
 }

@@ -54,7 +54,7 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     cache.run_once(f"attention-{shown}", lambda: _save_attention(folder, parts, pipeline, examples.first(shown), last))
     if last.ragaf is not None:
         first = examples.first(cfg.eval.batch)
-        batch = collate([first[i] for i in same_size(first, len(first))[0]]).to(pipeline.compute.device)
+        batch = collate([first[i] for i in same_size(first, len(first))[0]], last.needs_spans).to(pipeline.compute.device)
         with torch.no_grad():
             regions = last.condition(batch).regions
         write_json(folder.samples / "fusion.json", fusion_curve(last, regions), own=True)
@@ -67,7 +67,7 @@ def _save_attention(folder: RunFolder, parts: Parts, pipeline: Pipeline, example
         return
     for rows in same_size(examples, len(examples)):
         with record_attention(model, parts.diffusion) as recorder:
-            pipeline(collate([examples[i] for i in rows]))
+            pipeline(collate([examples[i] for i in rows], model.needs_spans))
         for row, i in enumerate(rows):
             target = folder.samples / "test" / f"{i:04d}"
             save_attention(target, examples[i], recorder.frames(), row, model.text, parts.codec, own=True)

@@ -152,7 +152,7 @@ def _sample(
 
 
 def _images(pipeline: Pipeline, rows: Sequence[Example]) -> SampledImages:
-    return _finite(pipeline(collate(list(rows))), rows).to_images()
+    return _finite(pipeline(collate(list(rows), pipeline.last.needs_spans)), rows).to_images()
 
 
 def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensors:

@@ -71,7 +71,7 @@ class Validation:
         """Denoising loss with the correct and with shuffled conditions; in stage 2 also the fusion weights."""
         rows, size = self.examples.first(self.cfg.eval.validation_items), self.cfg.eval.batch
         schedule = plan(self.cfg, stage, self.parts)
-        batches = [collate([rows[i] for i in some]).to(compute.device) for some in same_size(rows, size)]
+        batches = [collate([rows[i] for i in some], ema.needs_spans).to(compute.device) for some in same_size(rows, size)]
         batches = [batch.smaller(schedule.scale) for batch in batches]
         args = (batches, schedule.last, self.cfg.seed, self.parts.task.conditions, self.parts.chunks)
         losses = condition_usage(ema, objective, self.parts.codec, *args)

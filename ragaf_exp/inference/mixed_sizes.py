@@ -26,7 +26,7 @@ def sample_images(pipeline: Pipeline, examples: Sequence[Example]) -> SampledIma
         items' arrays.
     """
     batches = same_size(examples, len(examples))
-    sampled = [pipeline(collate([examples[i] for i in rows])).to_images() for rows in batches]
+    sampled = [pipeline(collate([examples[i] for i in rows], pipeline.last.needs_spans)).to_images() for rows in batches]
     return sampled[0] if len(sampled) == 1 else in_order(sampled, batches)
 
 

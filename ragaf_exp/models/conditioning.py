@@ -101,6 +101,7 @@ class RegionState:
     importance: Tensor | None = None  # (B,N) guidance scale of each region's text; None = 1 for all
     period: Tensor | None = None  # (B,N,2) shares of the noise schedule between which a region reads text; None = always
     silent: Tensor | None = None  # (B,N,R) semantics without any text, if importance or period is given
+    phrase_tokens: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, if the batch has spans
     # injection point -> (h,w), for image sizes other than the one that the networks were traced for
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -126,7 +127,6 @@ class Conditioning:
     extra: Tensor | None = None  # (B,E,h,w) a task's channels next to x_t
     source: Tensor | None = None  # (B,E',h,w) the edited image, as an editing backbone encodes it, next to x_t
     task_token: Tensor | None = None  # (B,1,D) appended to the caption, if one network is trained on several tasks
-    phrase_tokens: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, if the batch has spans
     outline: Tensor | None = None  # (B,1,H,W) factor of the hint at each pixel; None = 1 everywhere
 
     @property

@@ -131,15 +131,15 @@ class Model(nn.Module):
             regions = self._regions(self.ragaf, batch, reading, features, keep_sketch)
             if batch.edits is not None:
                 regions = self._edited(regions, batch, batch.edits, features, keep_sketch, text, source)
+            regions = replace(regions, phrase_tokens=self._phrase_tokens(batch, text))
         hint = self.hint(features, everything if keep_hint is None else keep_hint) if denoises else {}
         extra = self.bound.extra(batch, keep) if self.bound is not None and denoises else None
         shown = self._encode_source(source) if denoises else None
         token = None if self.task_tokens is None or batch.task is None else self.task_tokens(batch.task)[:, None]
-        phrases, crops = self._phrase_tokens(batch, text), None if self.crop_in is None else batch.crops
+        crops, outline = None if self.crop_in is None else batch.crops, _outline(batch)
         return Conditioning(
-            text, hint, regions, crops=crops, phrase_tokens=phrases, extra=extra, source=shown, task_token=token,
-            outline=_outline(batch),
-        )  # fmt: skip
+            text, hint, regions, crops=crops, extra=extra, source=shown, task_token=token, outline=outline
+        )
 
     def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
         """Add stage 1's latent (B,C,h,w) to the conditioning if this stage takes it as an input."""
@@ -283,6 +283,11 @@ class Model(nn.Module):
         nodes, text, readable = batch.node_mask & has_sketch, reading.text, reading.readable
         state = ragaf(batch.nodes, nodes, batch.edges, edge_mask, masks, hint, text, readable)
         return state if sizes is self.sizes else replace(state, sizes=sizes)
+
+    @property
+    def needs_spans(self) -> bool:
+        """Whether batches need the regions' spans of the caption, which only annotated items have."""
+        return self.injection is not None and self.injection.needs_spans
 
     @property
     def token_side(self) -> int:

@@ -80,7 +80,7 @@ class TrainerSetup:
         schedule = plan(self.cfg, stage, self.parts)
         compute = self.settle(model, objective, schedule, folder) if self.settle else self.compute
         idle = self._idle(model, None if start else coarse)
-        networks = Networks(model, objective, self.parts.codec, model.token_side, idle)
+        networks = Networks(model, objective, self.parts.codec, idle)
         settings = Settings(s["stage"], s["optim"], s["task"], s["memory"], self.cfg.seed)
         hooks = Hooks(lambda ema, step: self.validate(stage, ema, coarse, objective, compute, step), self.on_log)
         return Trainer(schedule, networks, folder, compute, settings, hooks)

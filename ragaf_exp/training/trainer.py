@@ -26,6 +26,7 @@ from ragaf_exp.data.loader import Examples, batch_order, collate, step_loader, w
 from ragaf_exp.distributed import collectives, launch
 from ragaf_exp.models.codecs.base import Codec
 from ragaf_exp.models.loading.sources import load_own, own_state, sources_of
+from ragaf_exp.models.model import Model
 from ragaf_exp.runs import checkpoints, metrics_jsonl
 from ragaf_exp.runs.checkpoints import Checkpoint
 from ragaf_exp.runs.folder import RunFolder
@@ -76,14 +77,12 @@ class Networks:
         model: The model; parameters that require a gradient are trained.
         objective: The training objective.
         codec: Encodes images to latents.
-        token_side: Side of an image token in pixels, for stage.tokens.
         idle: Networks that no training step runs, which may be offloaded to main memory.
     """
 
-    model: nn.Module
+    model: Model
     objective: Objective
     codec: Codec
-    token_side: int
     idle: Sequence[nn.Module] = ()
 
 
@@ -118,7 +117,8 @@ class Trainer:
         optim, memory, model = settings.optim, settings.memory, networks.model
         self.plan, self.objective, self.codec, self.folder = plan, networks.objective, networks.codec, folder
         self.compute, self.stage_cfg, self.optim, self.task = compute, settings.stage, optim, settings.task
-        self.seed, self.validate, self.token_side = settings.seed, hooks.validate, networks.token_side
+        self.seed, self.validate, self.token_side = settings.seed, hooks.validate, model.token_side
+        self.spans = model.needs_spans or self.objective.weights["spans"] > 0
         # runs of a sweep, or a run and its memory plan, may differ in precision and device within one process
         AcceleratorState._reset_state(reset_partial_state=True)
         # accelerate scales losses on some devices only, so `Update` does it for float16 on all devices
@@ -160,9 +160,8 @@ class Trainer:
         if start == self.plan.steps:
             return self.ema.finish(self.compute.device)
         self.folder.rewind(self.plan.stage, start)
-        order, spans = self._order(examples, start), self.objective.weights["spans"] > 0
-        pin = self.compute.device.type == "cuda"
-        loader = step_loader(examples, order, self.stage_cfg.workers, start, spans, pin, to_batch)
+        order, pin = self._order(examples, start), self.compute.device.type == "cuda"
+        loader = step_loader(examples, order, self.stage_cfg.workers, start, self.spans, pin, to_batch)
         bar = tqdm(loader, desc=f"stage {self.plan.stage}", initial=start, total=self.plan.steps, mininterval=1.0,
                    disable=not self.folder.is_main, unit="step")  # fmt: skip
         if self.folder.is_main:

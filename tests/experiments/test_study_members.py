@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
+from ragaf_exp.config.build import build
 from ragaf_exp.config.compose import compose_config, config_hash
 from ragaf_exp.core.randomness import generator, item_noise
 from ragaf_exp.core.resources import CONF
@@ -129,3 +130,22 @@ def test_with_time_all_members_have_six_times_the_steps():
     for member in ("full", "baseline"):
         short, long = (counts(study, member) for study in ("ablation_quick", "convergence"))
         assert long == tuple(6 * steps for steps in short), member
+
+
+def test_members_of_transformers_differ_in_network_injection_and_process_alone(tmp_path):
+    """Networks with region tokens have as many parameters within 3 %; masks and appended tokens have no more."""
+    names = sorted(path.stem for path in (CONF / "member/transformers").glob("*.yaml"))
+    every = {m: compose_config(["+experiment=transformers", f"member=transformers/{m}", "data.train=64"]) for m in names}
+    assert len({config_hash(cfg) for cfg in every.values()}) == len(names) == 15
+    parts, sizes = assemble(every["unet"], RunFolder(tmp_path)), {}
+    for name, cfg in every.items():
+        assert cfg.study.member == name
+        alike = [key for key in ALIKE if key != "diffusion" or name.split("_")[-1] not in ("v", "eps", "flow")]
+        assert all(OmegaConf.select(cfg, key) == OmegaConf.select(every["unet"], key) for key in alike), name
+        parts.cfg = cfg
+        parts.diffusion = build(cfg.diffusion, "diffusion")
+        with torch.device("meta"):
+            sizes[name] = sum(p.numel() for p in make_model(parts, "refine").parameters())
+    for name, size in sizes.items():
+        tokens = not name.endswith(("mask", "spans", "appended"))
+        assert 0.8 * sizes["unet"] < size < 1.03 * sizes["unet"] and (not tokens or size > 0.97 * sizes["unet"]), name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,9 +13,11 @@ from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import collate
+from ragaf_exp.experiments.experiment import run
 from ragaf_exp.models.conditioning import RegionState
 from ragaf_exp.models.regions.word_mask import WordMask
 from ragaf_exp.runs.folder import RunFolder
+from ragaf_exp.sample import main as sample
 
 SHAPES = {"in": (4, 2, 4), "block.0": (4, 1, 2)}
 
@@ -47,6 +52,28 @@ def test_only_the_first_share_of_the_layers_is_masked():
     assert not any(learned.words(state()).at(layer, 8).any() for layer in range(4)), "it starts at no mask"
     learned.words(state()).at(0, 8).sum().backward()
     assert learned.gates.grad[0] < 0 and not learned.gates.grad[2:].any()
+
+
+def test_an_oracle_reads_annotated_phrases():
+    """The right region's phrase is token 3; the left one has none, so it has the tokens of no phrase."""
+    phrases = torch.tensor([[[False] * 5, [False, False, False, True, False]]])
+    mask = WordMask(SHAPES, 8, 2, strength=10, annotated=True)
+    bias = mask.words(replace(state(), phrase_tokens=phrases)).at(0, 8).view(2, 4, 5)
+    left, right = [True, True, True, False, True], [True, False, False, True, False]
+    assert (bias[0] > -1).tolist() == [left, left, [True] * 5, right]
+    with pytest.raises(UserError, match="injection.annotated=true: reads the phrases of annotated items"):
+        mask.words(state())
+
+
+@pytest.mark.long
+def test_a_run_with_annotated_phrases_is_trained_and_evaluated(tiny, cli, tmp_path):
+    """Training, validation and evaluation give the phrases; the oracle differs from the mask by attention."""
+    path = run(compose_config([*tiny, "injection=mask", "injection.annotated=true", f"runs={tmp_path}"])).path
+    assert json.loads((path / "metrics.json").read_text())["metrics"]["binding_accuracy"]["n"] > 0
+    (tmp_path / "sketch.png").write_bytes(next(path.glob("samples/test/*/sketch.png")).read_bytes())
+    drawing = [f"run={path}", f"sketch={tmp_path / 'sketch.png'}", 'prompt="a red circle"', f"out={tmp_path / 'out'}"]
+    status, _, err = cli(sample, *drawing)
+    assert status == 2 and "drawings have none; evaluate this run" in err
 
 
 def test_shares_and_strengths_out_of_range_are_refused():

@@ -61,7 +61,7 @@ def trainer(experiment: Training, tmp_path: Path) -> Callable[..., Trainer]:
         optim, saving = replace(s["optim"], clip=clip), replace(s["memory"], **memory)
         settings = Settings(s["stage"], optim, s["task"], saving, 0)
         hooks = Hooks(lambda model, step: {"right": 0.5}, lambda stage, step, figures: None)
-        networks = Networks(model, objective, parts.codec, model.token_side)
+        networks = Networks(model, objective, parts.codec)
         made = Trainer(requested, networks, folder, Compute("cpu", precision), settings, hooks)
         made.examples = experiment.train_examples
         return made

@@ -112,7 +112,7 @@ def sample(pipeline: Pipeline, changed: list[Changed | None], batch: int, name: 
     batches = batches_of([changed[i].example.sketch.shape for i in rows_changed], batch)
     for indices in tqdm(batches, desc=f"sampling {name}", unit="batch"):
         rows = [rows_changed[i] for i in indices]
-        images = pipeline(collate([changed[i].example for i in rows])).to_images().final
+        images = pipeline(collate([changed[i].example for i in rows], pipeline.last.needs_spans)).to_images().final
         for i, image in zip(rows, images, strict=True):
             images_of[i] = image
     return images_of

@@ -44,7 +44,7 @@ class Study:
         images: dict[int, np.ndarray] = {}
         batches = batches_of([example.item.image.shape for example in examples], self.parts.cfg.eval.batch)
         for indices in tqdm(batches, desc=f"sampling {what}", unit="batch"):
-            sampled = self.pipeline(collate([examples[i] for i in indices])).to_images()
+            sampled = self.pipeline(collate([examples[i] for i in indices], self.pipeline.last.needs_spans)).to_images()
             images |= zip(indices, sampled.final, strict=True)
         return [images[i] for i in range(len(examples))]
 

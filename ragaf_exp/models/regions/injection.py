@@ -39,6 +39,7 @@ class Injection(nn.Module):
 
     outputs = 1  # values per channel that are computed from a token
     pointless = False  # whether tokens have an effect without a point
+    needs_spans = False  # whether it reads the annotated phrases of regions
 
     def __init__(
         self, shapes: dict[str, Shape], width: int, cross_layers: int, points: limits.Points = POINTS, words: bool = False

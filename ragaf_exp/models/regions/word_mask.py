@@ -31,6 +31,8 @@ class WordMask(Injection):
         hard: Whether to mask by each pixel's largest region only; otherwise by all of its regions, by their shares.
         share: Share of the layers that is masked, from the first, in (0,1].
         strength: Strength of the mask, which lowers logits by 6.9 times this; 0 = learned per layer, starting at zero.
+        annotated: Whether the words of a region are those of its annotated phrase, in place of those that it attends to:
+            an oracle, for data with annotation alone. A region without a phrase has the words of no phrase.
 
     Raises:
         UserError: strength or share is out of range.
@@ -40,7 +42,7 @@ class WordMask(Injection):
 
     def __init__(
         self, shapes: dict[str, Shape], width: int, cross_layers: int, points: limits.Points = (), hard: bool = True,
-        share: limits.Part = 1.0, strength: limits.MaskStrength = 0.0,
+        share: limits.Part = 1.0, strength: limits.MaskStrength = 0.0, annotated: bool = False,
     ):  # fmt: skip
         at_least("injection", 0, strength=strength)
         if not 0 < share <= 1:
@@ -48,7 +50,7 @@ class WordMask(Injection):
         super().__init__(shapes, width, cross_layers, points, words=True)
         masked = torch.arange(cross_layers) < max(1, round(share * cross_layers))
         self.register_buffer("layers", masked.float(), persistent=False)
-        self.hard, self.strength = hard, strength
+        self.hard, self.strength, self.needs_spans = hard, strength, annotated
         if strength > 0:
             self.gates = None
 
@@ -69,7 +71,19 @@ class WordMask(Injection):
 
     def _own_words(self, state: RegionState) -> Tensor:
         """Return (B,N,T): 1 for the words of each region and for the start token."""
-        attention = state.region_text.float().detach()
-        own = attention >= OWN * attention.amax(-1, keepdim=True)
+        own = self._phrases(state) if self.needs_spans else self._attended(state)
         own[..., 0] = True
         return own.float()
+
+    def _attended(self, state: RegionState) -> Tensor:
+        """Return (B,N,T) bool: the words that each region attends to at least half as much as to its first."""
+        attention = state.region_text.float().detach()
+        return attention >= OWN * attention.amax(-1, keepdim=True)
+
+    def _phrases(self, state: RegionState) -> Tensor:
+        """Return (B,N,T) bool: the words of each region's phrase; without one, those of no phrase."""
+        if state.phrase_tokens is None:
+            raise UserError("injection.annotated=true: reads the phrases of annotated items, and drawings have none; "
+                            "evaluate this run, or sample from one without it")
+        phrases = state.phrase_tokens
+        return torch.where(phrases.any(-1, keepdim=True), phrases, ~phrases.any(1, keepdim=True))

@@ -39,9 +39,10 @@ def entropy(c: Conditioning) -> Tensor:
 
 def spans(c: Conditioning) -> Tensor:
     """-log of the attention of an annotated region to the words of its phrase; mean over annotated regions."""
-    assert c.phrase_tokens is not None, "this loss needs a batch with spans"
-    own = (c.region_state.region_text.float() * c.phrase_tokens).sum(-1)  # (B,N)
-    return over_regions(-own.clamp(min=LEAST).log(), c.phrase_tokens.any(-1) & c.region_state.region_mask)
+    state = c.region_state
+    assert state.phrase_tokens is not None, "this loss needs a batch with spans"
+    own = (state.region_text.float() * state.phrase_tokens).sum(-1)  # (B,N)
+    return over_regions(-own.clamp(min=LEAST).log(), state.phrase_tokens.any(-1) & state.region_mask)
 
 
 def contrastive(alike: tuple[Tensor, Tensor], c: Conditioning) -> Tensor:

@@ -77,6 +77,6 @@ def _region_text(
         losses["coverage"] = coverage(c) * share.items
     if weights["entropy"] > 0:
         losses["entropy"] = entropy(c) * share.regions
-    if weights["spans"] > 0 and c.phrase_tokens is not None:
+    if weights["spans"] > 0 and c.region_state.phrase_tokens is not None:
         losses["spans"] = spans(c) * share.regions
     return losses
