@@ -56,7 +56,7 @@ class TokenBackbone(Backbone):
         at_least("backbone", 1, depth=depth, patch_size=patch_size)
         self.embedding = PatchEmbedding(channels, width, patch_size)
         self.time = TimestepEmbedding(WAVES, width)
-        self.output = PatchOutput(channels, width, self.embedding)
+        self.output = PatchOutput(channels, width, self.embedding, patch if channels == 3 * patch**2 else 0)
         self.head = PixelHead(patch, head_width) if head_width else None
         self.positions, self.width, self.heads = POSITIONS[positions](), width, heads
         self.stride, self.patch, self.head_width, self.cross_layers = patch_size, patch, head_width, depth
