@@ -20,10 +20,10 @@ run: $(READY) ## train both stages on the embedded scenes, evaluate, report (abo
 	$(BIN)/python -m ragaf_exp.run $(ARGS)
 
 test: $(READY) ## run the tests of the fast tier; ARGS='-m slow': only those that take an hour
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-long: $(READY) ## run the tests that start processes, interrupt runs or take seconds each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "process or long" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "process or long" $(ARGS)
 
 slurm-test: $(READY) ## install a one-node SLURM and run a fault matrix on it: needs root on Debian
 	tests/slurm/install.sh
