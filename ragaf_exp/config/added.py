@@ -7,7 +7,8 @@ from typing import Any
 ADDED: dict[str, dict[str, Any]] = {  # group -> key -> default
     "data": {"width": 0, "buckets": False, "upscale": False, "crop_input": False, "art": "auto", "scale": []},
     "task": {"_target_": "ragaf_exp.tasks.sketch_text.SketchText", "assign": 0.0, "dream": 0.0},
-    "memory": {"base": "float32", "merge": "", "merge_scale": 1.0, "swap": 0},
+    "memory": {"base": "float32", "merge": "", "merge_scale": 1.0, "swap": 0,
+               "offload_checkpoints": False},
     "stage": {"tokens": 0},
     "sampler": {"norm_patch": 0},
     "ragaf": {"edges": "all"},

@@ -20,7 +20,7 @@ Tune = Annotated[str, OneOf(("full", "frozen", "attention", "lora"))]
 AttentionLayers = Annotated[str, OneOf(("all", "self", "cross"))]
 Optimizer = Annotated[str, OneOf(("adamw", "adamw8bit"))]
 EmaDevice = Annotated[str, OneOf(("device", "cpu", "off"))]
-Base = Annotated[str, OneOf(("float32", "bfloat16", "float8", "nf4"))]
+Base = Annotated[str, OneOf(("float32", "bfloat16", "float8", "int8", "nf4"))]
 Features = Annotated[str, OneOf(("none", "latents", "all"))]
 Metrics = Annotated[list[Annotated[str, OneOf(METRICS)]], Length(0, len(METRICS), "[fid,kid]", distinct=True)]
 Edges = Annotated[str, OneOf(("canny", "pidinet"))]
@@ -114,6 +114,7 @@ class Memory:
     merge_scale: limits.MergeScale = 1.0
     base: Base = "float32"  # storage of the frozen linear layers of a pretrained transformer
     checkpointing: bool = False  # gradient checkpointing: recompute activations in the backward pass
+    offload_checkpoints: bool = False  # with checkpointing: the blocks' inputs wait in main memory for the backward pass
     optimizer: Optimizer = "adamw"  # adamw8bit: moments of one byte each (bitsandbytes)
     step_in_backward: bool = False  # update each weight and free its gradient as soon as the gradient is computed
     ema: EmaDevice = "device"  # where the averaged weights are stored; off: none

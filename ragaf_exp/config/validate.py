@@ -143,6 +143,7 @@ def _check_combinations(cfg: DictConfig) -> None:
     _check_base(cfg)
     _check_sharded(cfg)
     _check_in_backward(cfg)
+    _check_checkpoints(cfg)
 
 
 def _check_progressive(cfg: DictConfig) -> None:
@@ -182,6 +183,15 @@ def _check_sharded(cfg: DictConfig) -> None:
             raise UserError(f"memory.shard=true: not with memory.{key}={memory[key]} ({why}); take memory.{key}={remedy}")
     if cfg.optim.muon > 0:
         raise UserError("memory.shard=true: not with optim.muon (which needs whole matrices); take optim=adamw")
+
+
+def _check_checkpoints(cfg: DictConfig) -> None:
+    """Refuse to offload checkpoints that there are none of, or that a compiled block would hold."""
+    if cfg.memory.offload_checkpoints and not cfg.memory.checkpointing:
+        raise UserError("memory.offload_checkpoints=true: there are none to offload; set memory.checkpointing=true")
+    if cfg.memory.offload_checkpoints and cfg.memory.compile:
+        raise UserError("memory.offload_checkpoints=true: not with memory.compile (the combination is untested); set "
+                        "memory.compile=false")  # fmt: skip
 
 
 def _check_in_backward(cfg: DictConfig) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ragaf_exp.core.errors import UserError
 
-FLOAT32, BFLOAT16, FLOAT8, NF4 = "float32", "bfloat16", "float8", "nf4"
+FLOAT32, BFLOAT16, FLOAT8, INT8, NF4 = "float32", "bfloat16", "float8", "int8", "nf4"
 LARGEST8 = 448.0  # of float8_e4m3fn
+LARGEST_INT8 = 127.0
 BLOCK = 64  # values that share a scale in nf4
 Restore = Callable[[Tensor, torch.dtype], Tensor]
 
@@ -25,7 +26,8 @@ class StoredLinear(nn.Linear):
 
     Args:
         layer: The layer whose weights are stored.
-        base: bfloat16, float8 (e4m3, one scale per output channel) or nf4 (bitsandbytes, one scale per 64 values).
+        base: bfloat16, float8 (e4m3) or int8 (one scale per output channel), or nf4 (bitsandbytes, one scale per 64
+            values).
     """
 
     scale: Tensor | None
@@ -104,6 +106,15 @@ def _float8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight.float() / scale).to(torch.float8_e4m3fn), scale
 
 
+def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    scale = weight.float().abs().amax(1, keepdim=True).clamp(min=1e-12) / LARGEST_INT8  # (out,1)
+    return (weight.float() / scale).round().to(torch.int8), scale
+
+
+def _scaled(data: Tensor, scale: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    return data.to(dtype) * scale.to(dtype)
+
+
 def _nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     if weight.is_meta:  # sizes for the planner: 4 bits per value, and a float32 scale per block
         count = weight.numel()
@@ -129,10 +140,12 @@ def _from_nf4(data: Tensor, scale: Tensor, shape: tuple[int, int], dtype: torch.
 
 
 STORE: dict[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
-    BFLOAT16: lambda weight: (weight.to(torch.bfloat16), None), FLOAT8: _float8, NF4: _nf4,
+    BFLOAT16: lambda weight: (weight.to(torch.bfloat16), None), FLOAT8: _float8, INT8: _int8,
+    NF4: _nf4,
 }  # fmt: skip
 RESTORE: dict[str, Callable[..., Tensor]] = {
     BFLOAT16: lambda data, scale, shape, dtype: data.to(dtype),
-    FLOAT8: lambda data, scale, shape, dtype: data.to(dtype) * scale.to(dtype),
+    FLOAT8: _scaled,
+    INT8: _scaled,
     NF4: _from_nf4,
 }

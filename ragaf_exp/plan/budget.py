@@ -37,6 +37,8 @@ SAVERS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"memory.ema": "cpu"}, WITH_OPTIMIZER, "a copy of the trained weights to main memory per step"),
     ({"memory.step_in_backward": True, "optim.clip": 0.0}, TRAINING, "none in speed, but no gradient clipping"),
     ({"memory.checkpointing": True}, TRAINING, "about a third more time per step"),
+    ({"memory.checkpointing": True, "memory.offload_checkpoints": True}, TRAINING,
+     "about a third more time per step, and copies of the blocks' inputs"),
     ({"eval.batch": "half"}, (VALIDATION, SAMPLING), "smaller kernels while sampling"),
     ({"memory.tune": "frozen"}, PHASES, "none in speed, but fewer weights are trained"),
 ]

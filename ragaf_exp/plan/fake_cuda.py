@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils import checkpoint as checkpointing
 
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.training import memory, optimizer
+from ragaf_exp.training import optimizer
 
 # https://docs.pytorch.org/docs/stable/amp.html, "CUDA Ops that can autocast to float32", those that affect memory
 FLOAT32 = {
@@ -143,7 +143,7 @@ def meta_device() -> Iterator[None]:
         _autocast(**kwargs) if kind == "meta" else autocast(kind, *args, **kwargs)
     )
     optimizer._adamw8bit = FakeAdamW8bit
-    checkpointing.checkpoint = memory.checkpoint = partial(_recomputed, checkpoint)
+    checkpointing.checkpoint = partial(_recomputed, checkpoint)
     nn.Module.to = _reformatted
     adam._device_dtype_check_for_fused = lambda *args, **kwargs: None  # it rejects devices without the fused kernel
     try:
@@ -152,7 +152,7 @@ def meta_device() -> Iterator[None]:
     finally:
         nn.Module.to, adam._device_dtype_check_for_fused, torch.autocast = to, check, autocast
         optimizer._adamw8bit = adamw8bit
-        checkpointing.checkpoint = memory.checkpoint = checkpoint
+        checkpointing.checkpoint = checkpoint
 
 
 def _recomputed(checkpoint: Any, function: Any, *args: Any, **settings: Any) -> Any:

@@ -21,7 +21,7 @@ from ragaf_exp.runs.folder import RunFolder
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 999), st.integers(1, 9), st.integers(1, 40), st.sampled_from(["bfloat16", "float8"]))
+@given(st.integers(0, 999), st.integers(1, 9), st.integers(1, 40), st.sampled_from(["bfloat16", "float8", "int8"]))
 def test_outputs_and_gradients_are_those_of_the_rounded_weight(seed, rows, width, base):
     torch.manual_seed(seed)
     layer = nn.Linear(width, 7)
@@ -29,7 +29,7 @@ def test_outputs_and_gradients_are_those_of_the_rounded_weight(seed, rows, width
     stored = StoredLinear(layer, base)
     weight = stored._restored(stored.weight, torch.float32)
     error = (weight - layer.weight).abs() / layer.weight.abs().amax(1, keepdim=True)
-    assert error.max() <= {"bfloat16": 2**-8, "float8": 2**-4}[base] and stored.weight.element_size() <= 2
+    assert error.max() <= {"bfloat16": 2**-8, "float8": 2**-4, "int8": 1 / 253}[base] and stored.weight.element_size() <= 2
     wanted = torch.nn.functional.linear(x, weight, layer.bias)
     torch.testing.assert_close(stored(x), wanted)
     direction = torch.randn_like(wanted)
@@ -60,9 +60,10 @@ def test_sizes_of_nf4_on_the_meta_device():
     assert net(x).shape == (3, 64) and torch.autograd.grad(net(x).sum(), x)[0].shape == (3, 256)
 
 
-def test_lora_trains_on_a_base_in_bfloat16(tiny, tmp_path):
+@pytest.mark.parametrize(("base", "dtype"), [("bfloat16", torch.bfloat16), ("int8", torch.int8)])
+def test_lora_trains_on_a_base_in_fewer_bits(tiny, tmp_path, base, dtype):
     folder = save_flux(tmp_path / "flux")
-    more = ["memory.base=bfloat16", "memory.tune=lora", "memory.lora_rank=2", "optim.warmup=0"]
+    more = [f"memory.base={base}", "memory.tune=lora", "memory.lora_rank=2", "optim.warmup=0"]
     cfg = config(tiny, "flux", folder, tmp_path, *more)
     training = Training(cfg, RunFolder.create(cfg))
     batch = collate([training.train_examples[i] for i in range(2)])
@@ -74,7 +75,7 @@ def test_lora_trains_on_a_base_in_bfloat16(tiny, tmp_path):
             trainer.step(step, batch)
         changed = {n for n, p in trainer.bare.backbone.named_parameters() if not torch.equal(p, before[n])}
         assert changed and all(".lora_" in name for name in changed)
-        stored = [p for p in trainer.bare.backbone.parameters() if p.dtype == torch.bfloat16]
+        stored = [p for p in trainer.bare.backbone.parameters() if p.dtype == dtype]
         assert sum(p.numel() for p in stored) > 0.5 * sum(p.numel() for p in before.values())
 
 

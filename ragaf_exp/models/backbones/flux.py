@@ -24,7 +24,7 @@ class Flux(PretrainedTransformer):
         channels: C, latent channels (wiring).
         text_width: D, channels of the text tokens (wiring).
         pooled_width: P, channels of the pooled text (wiring).
-        base_storage: Storage of the linear layers of the blocks: float32, bfloat16, float8 or nf4 (wiring).
+        base_storage: Storage of the linear layers of the blocks: float32, bfloat16, float8, int8 or nf4 (wiring).
         source: A folder or hub id with a subfolder transformer/.
         revision: Branch, tag or commit of a hub id; "" = main.
         offline: Never access the network.
