@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ragaf_exp.commands.benches.cache import cache
 from ragaf_exp.commands.benches.evaluation import frechet_distance, sketch_fidelity
+from ragaf_exp.commands.benches.gpu import gpu
 from ragaf_exp.commands.benches.graph_attention import graph_attention
 from ragaf_exp.commands.benches.photos import photos
 from ragaf_exp.commands.benches.regions import regions_graph, soft_masks
@@ -49,7 +50,7 @@ def main() -> None:
 BENCHES = {
     "training_step": training_step, "scenes": scenes, "regions_graph": regions_graph, "soft_masks": soft_masks,
     "graph_attention": graph_attention, "cache": cache, "frechet": frechet_distance,
-    "sketch_fidelity": sketch_fidelity, "savers": savers, "photos": photos,
+    "sketch_fidelity": sketch_fidelity, "savers": savers, "photos": photos, "gpu": gpu,
 }  # fmt: skip
 
 
