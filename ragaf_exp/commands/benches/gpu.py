@@ -19,7 +19,7 @@ GIB = 2**30
 
 
 def gpu() -> list[dict[str, Any]]:
-    """Training steps of stage 2 by profile, and of ControlNet in stage 1 beside diffusers' own."""
+    """Training steps of stage 2 by profile, and of ControlNet in stage 1 next to diffusers' own."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
