@@ -93,7 +93,7 @@ OUT_OF_RANGE = {
     "diffusion.patch_size": "0", "diffusion.density": "normal", "diffusion.shift_by": "size", "diffusion.weighting": "snr",
     "injection.share": "0 1.1 nan", "injection.strength": "-1 nan",
     "memory.base": "int3", "backbone.every": "0 97", "backbone.guidance": "-1 101 nan", "sampler.norm_patch": "-1 33",
-    "backbone.window": "1 65", "task.dream": "-1 nan", "text.image_side": "-1",
+    "backbone.window": "1 65", "stage.tokens": "-1", "task.dream": "-1 nan", "text.image_side": "-1",
 }  # fmt: skip
 AUGMENTATIONS = ("affine", "jitter", "width", "gaps", "dropout", "specks", "grain")
 CASTS = ("low", "high", "tint", "exposure", "gamma", "photo_share")
