@@ -25,7 +25,7 @@ from ragaf_exp.diffusion.repaint import Calls, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, painted_pixels, read_picture
 from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
-from ragaf_exp.inference.pipeline import Pipeline, StageWatch, stage_images
+from ragaf_exp.inference.pipeline import Pipeline, StageWatch
 from ragaf_exp.inference.repainting import IMAGE, MASK, make_repaint
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
@@ -109,9 +109,7 @@ def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
     return Job(request, picture, mask, assumed, crop, others)
 
 
-def edited(
-    job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline, watch: StageWatch | None = None
-) -> np.ndarray:
+def edited(job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline, watch: StageWatch | None = None) -> np.ndarray:
     """Sample the window of a job and put the result back.
 
     Args:
@@ -126,7 +124,7 @@ def edited(
     """
     example = _example(job, args, parts)
     sampled = pipeline(collate([example]), watch)
-    for images in stage_images(sampled).values():
+    for images in sampled.images.values():
         check_finite(images.float().cpu().numpy(), [job.request.name])
     result, picture = sampled.to_images().final[0], job.picture.rgb
     if job.mask is None:

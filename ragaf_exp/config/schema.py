@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Annotated, Any
 
 from ragaf_exp.config import limits
 from ragaf_exp.config.ranges import Length, OneOf
+from ragaf_exp.core.errors import UserError
 
 COARSE, REFINE = "coarse", "refine"
 METRICS = (  # those that need a network
     "fd_embedded", "fd_squeezenet", "fid", "kid", "lpips", "clip", "region_clip", "u_ids", "p_ids", "u_ids_embedded",
     "p_ids_embedded",
 )  # fmt: skip
-Stages = Annotated[list[Annotated[str, OneOf((COARSE, REFINE))]], Length(1, 2, "[coarse,refine]", distinct=True)]
+MOST_STAGES = 9
+Stages = Annotated[list[str], Length(1, MOST_STAGES, f"[{COARSE},{REFINE}]", distinct=True)]
 Device = Annotated[str, OneOf(("auto", "cpu", "cuda"))]
 Precision = Annotated[str, OneOf(("auto", "no", "bf16", "fp16"))]
 Tune = Annotated[str, OneOf(("full", "frozen", "attention", "lora"))]
@@ -30,34 +33,48 @@ ClipPrecision = Annotated[str, OneOf(("fp32", "bf16", "fp16"))]
 
 
 @dataclass
-class Coarse:
-    """Stage 1: sketch-guided diffusion."""
+class StageSettings:
+    """Keys `stage.NAME`: one stage of training and sampling. Further stages are further names that state `starts_from`."""
 
+    starts_from: str | None = None  # the stage whose weights and samples it starts from; null: new weights, and noise
+    regions: bool = False  # it has and trains the region path
     steps: limits.Steps = 100
-    lr: limits.LearningRate = 3e-3
-    scale: limits.Scale = 1  # downsampling factor of its images relative to stage 2's: progressive resolution
+    lr: limits.LearningRate = 1e-3
+    scale: limits.Scale = 1  # downsampling factor of its images relative to those of the data: progressive resolution
+    # of a stage that starts from another:
+    strength: limits.Strength = 0.9  # (0,1]: share of the noise schedule that it samples over and is trained on
+    recolour: limits.Share = 0.0  # share of training starts with wrong colours in their regions, as in coarse latents
+    coarse_input: bool = False  # it also gets the other stage's latent as input, at every step
+    coarse_steps: limits.SamplingSteps = 1  # sampling steps of that latent in training; inference samples it in full
+    # of a stage with regions:
+    region_steps: limits.StepsOrNone = 0  # earlier steps that train only the region path, by region-latent prediction
+    region_batch: limits.Batch = 48  # items per such step
+    region_lr: limits.LearningRate = 1.5e-3  # learning rate of such steps
 
 
 @dataclass
-class Refine:
-    """Stage 2: semantic refinement, from stage 1's output noised to `strength`."""
+class Coarse(StageSettings):
+    """Sketch-guided diffusion."""
 
+    lr: limits.LearningRate = 3e-3
+
+
+@dataclass
+class Refine(StageSettings):
+    """Semantic refinement by the region path, from the output of `coarse` noised to `strength`."""
+
+    starts_from: str | None = COARSE
+    regions: bool = True
     steps: limits.Steps = 320
-    lr: limits.LearningRate = 1e-3
-    strength: limits.Strength = 0.9  # (0,1]: share of the noise schedule that stage 2 samples over and is trained on
-    recolour: limits.Share = 0.5  # share of training starts with wrong colours in their regions, as in coarse latents
-    region_steps: limits.StepsOrNone = 500  # earlier steps that train only the region path, by region-latent prediction
-    region_batch: limits.Batch = 48  # items per such step
-    region_lr: limits.LearningRate = 1.5e-3  # learning rate of such steps
-    coarse_input: bool = False  # stage 2 also gets stage 1's latent as input, at every step
-    coarse_steps: limits.SamplingSteps = 1  # sampling steps of that latent in training; inference samples it in full
+    recolour: limits.Share = 0.5
+    region_steps: limits.StepsOrNone = 500
 
 
 @dataclass
 class Stage:
     """Group `stage`: the stages that run, and their training schedule. Steps are optimizer steps."""
 
-    run: Stages = field(default_factory=lambda: [COARSE, REFINE])
+    run: Stages = field(default_factory=lambda: [COARSE, REFINE])  # a chain: each starts from another, the first from none
     batch: limits.Batch = 16  # items per optimizer step, over all processes
     accumulate: limits.Batch = 1  # micro-batches per optimizer step
     workers: limits.Workers = 0  # loader processes; 0 = in the training process, which then caches examples in memory
@@ -208,6 +225,27 @@ PLAIN = {
     "stage": Stage, "loss": Loss, "optim": Optim, "memory": Memory, "eval": Eval, "cache": Cache,
     "cluster": Cluster, "study": Study,
 }  # fmt: skip
+
+
+def plain_schema(key: str, content: Mapping[str, Any]) -> type:
+    """Return the schema of a plain group, with a field for each further stage in the content of the group `stage`.
+
+    A further stage states `starts_from`, so that a misspelt name of a stage stays an unknown key.
+    """
+    known = {field.name for field in fields(PLAIN[key])}
+    names = [str(name) for name, value in content.items() if name not in known and isinstance(value, Mapping)]
+    if PLAIN[key] is not Stage or not names:
+        return PLAIN[key]
+    for name in names:
+        if "starts_from" not in content[name]:
+            raise UserError(f"stage.{name}: unknown stage; known are {COARSE}, {REFINE}, and a further one states "
+                            f"stage.{name}.starts_from (null: noise)")  # fmt: skip
+        if not name.isidentifier():
+            raise UserError(f"stage.{name}: no name of a stage; take small letters, digits and _")
+    further = [(name, StageSettings, field(default_factory=StageSettings)) for name in names]
+    return make_dataclass(Stage.__name__, further, bases=(Stage,))
+
+
 BUILT = (
     "task", "data", "sketch", "augment", "regions", "graph", "graph_backend", "text", "codec", "backbone", "hint", "ragaf",
     "fusion", "injection", "diffusion", "sampler", "logger",

@@ -50,7 +50,7 @@ class Oracle:
     def condition(self, batch, keep):
         return "conditions"
 
-    def with_coarse(self, conditions, coarse):
+    def with_start(self, conditions, coarse):
         return conditions
 
     def denoise(self, x_t, t, conditions):
@@ -114,7 +114,7 @@ class Conditional:
         assert keep["text"].unique().numel() == keep["sketch"].unique().numel() == 1
         return bool(keep["text"][0]), bool(keep["sketch"][0])
 
-    def with_coarse(self, conditions, coarse):
+    def with_start(self, conditions, coarse):
         return conditions
 
     def denoise(self, x_t, t, conditions):
