@@ -165,7 +165,9 @@ def _check_columns(args: dict[str, Any], columns: Columns) -> None:
         raise UserError(f"{absent[0]}=: missing; the task of this run needs {', '.join(columns.required)}")
 
 
-def single_request(args: dict[str, Any], columns: Columns = SKETCH_TEXT, recipe: SketchRecipe | None = None) -> Request:
+def single_request(
+    args: dict[str, Any], columns: Columns = SKETCH_TEXT, recipe: SketchRecipe | None = None
+) -> Request:
     """The request of the command line.
 
     Args:

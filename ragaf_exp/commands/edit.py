@@ -109,7 +109,9 @@ def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
     return Job(request, picture, mask, assumed, crop, others)
 
 
-def edited(job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline, watch: StageWatch | None = None) -> np.ndarray:
+def edited(
+    job: Job, args: dict[str, Any], parts: Parts, pipeline: Pipeline, watch: StageWatch | None = None
+) -> np.ndarray:
     """Sample the window of a job and put the result back.
 
     Args:

@@ -24,13 +24,13 @@ def _pace(cfg: DictConfig) -> list[str]:
     """Per stage: a warm-up as long as the stage, or a weight decay that outweighs the gradient."""
     lines = []
     for stage in trained(cfg):
-        steps, rate = stage.settings["steps"] + stage.region_steps, stage.settings["lr"]
+        key, steps, rate = f"stage.{stage.name}", stage.settings["steps"] + stage.region_steps, stage.settings["lr"]
         if cfg.optim.warmup >= steps > 1:
             lines.append(f"optim.warmup={cfg.optim.warmup}: stage {stage.name} has {steps} steps and never reaches "
                          f"its learning rate; set optim.warmup={steps // 10}")  # fmt: skip
         if rate * cfg.optim.weight_decay > 0.1:
-            lines.append(f"optim.weight_decay={cfg.optim.weight_decay:g}: with stage.{stage.name}.lr={rate:g}, weights "
-                         f"shrink by {rate * cfg.optim.weight_decay:.0%} per step; set optim.weight_decay=0.0001")  # fmt: skip
+            lines.append(f"optim.weight_decay={cfg.optim.weight_decay:g}: with {key}.lr={rate:g}, weights shrink by "
+                         f"{rate * cfg.optim.weight_decay:.0%} per step; set optim.weight_decay=0.0001")  # fmt: skip
     return lines
 
 

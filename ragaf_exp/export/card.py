@@ -87,7 +87,8 @@ def _summary(trained: Trained) -> str:
     size, regional = trained.cfg.data.size, [s.name for s in trained.stages.values() if s.model.ragaf is not None]
     regions = f" Stages that read the sketch as a graph of regions (RAGAF), each with a prompt: {', '.join(regional)}."
     return (f"A diffusion model that paints a sketch from a sentence, trained by ragaf_exp {__version__} at {size}x{size}: "
-            f"stages {stages}.{regions if regional else ''}\n\n{CONVENTION} The pipeline itself takes drawings of either polarity.")  # fmt: skip
+            f"stages {stages}.{regions if regional else ''}\n\n{CONVENTION} The pipeline itself takes drawings of either "
+            "polarity.")  # fmt: skip
 
 
 def _contents(entries: Sequence[Entry]) -> str:

@@ -73,9 +73,7 @@ def check(args: dict[str, Any]) -> None:
 
 def _check_origin(origin: str) -> None:
     parts = urlsplit(origin)
-    if origin and (
-        parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}"
-    ):
+    if origin and (parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}"):
         raise UserError(f"origin={origin}: must be as https://studio.example, without a path")
 
 

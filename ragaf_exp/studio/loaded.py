@@ -126,15 +126,8 @@ class Loaded:
     def _defaults(self) -> dict[str, Any]:
         sampler = self.parts.sampler
         own = {"steps": sampler.steps, "guidance": sampler.guidance, "scheduler": sampler.scheduler}
-        return {
-            **own,
-            "strength": trained(self.cfg)[-1].settings["strength"],
-            "redo_strength": STRENGTH,
-            "grow": GROWTH,
-            "resamplings": 5,
-            "context": 0.5,
-            "feather": 0.0,
-        }
+        return {**own, "strength": trained(self.cfg)[-1].settings["strength"], "redo_strength": STRENGTH, "grow": GROWTH,
+                "resamplings": 5, "context": 0.5, "feather": 0.0}  # fmt: skip
 
     def _trained(self) -> dict[str, int]:
         paths = {s.name: newest_whole(self.folder.checkpoints, s.name) for s in chain(self.cfg)}
@@ -144,9 +137,8 @@ class Loaded:
         """Describe what this run can't do, one line each."""
         lacks = []
         if not self.pipeline.has_regions:
-            lacks.append(
-                "This run has no stage with regions, so prompts of regions have no effect; train one with stage=both"
-            )
+            lacks.append("This run has no stage with regions, so that prompts of regions have no effect; train one with "
+                         "stage=both")  # fmt: skip
         if not self.folder.state.get("trained"):
             lacks.append("This run is not trained to the end")
         return lacks

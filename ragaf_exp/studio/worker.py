@@ -105,7 +105,6 @@ class Worker:
         self.show(0.05, "Importing PyTorch")
         with stub_optional_imports():
             from ragaf_exp.studio.engine import Studio
-
             if self.runs is not None:
                 from ragaf_exp.studio.gallery import Gallery
 

@@ -70,7 +70,9 @@ def sample_step_noise(
     )
 
 
-def x_start(x_0: Tensor, batch: Batch, noise: StepNoise, previous: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def x_start(
+    x_0: Tensor, batch: Batch, noise: StepNoise, previous: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """The latents that noise is added to: x_0, or x_0 with the mean of each region shifted to that of the previous item.
 
     Stage 2 starts from stage 1's output, which has the right strokes but often the wrong colours. It must learn to take

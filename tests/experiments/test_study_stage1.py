@@ -40,7 +40,7 @@ def two_steps(words: list[str], place: Path) -> dict[str, bytes]:
     """Stage 1's weights after its first two steps."""
     cfg = compose_config([*words, f"runs={place}"])
     experiment = Training(cfg, RunFolder.create(cfg))
-    trainer = experiment.trainer(COARSE, None)
+    trainer = experiment.trainer(COARSE, {})
     for step, indices in zip(range(2), trainer._order(experiment.train_examples, 0), strict=False):
         trainer.step(step, collate([experiment.train_examples.at(step, i) for i in indices]))
     return {name: value.numpy().tobytes() for name, value in trainer.bare.state_dict().items()}

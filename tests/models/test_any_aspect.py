@@ -137,7 +137,7 @@ def test_both_stages_sample_and_show_any_size(world, size, scale, tmp_path):
     rows = [example(world, *size, key) for key in ("one", "two")]
     with record_attention(models[1], world.diffusion) as recorder:
         sampled = pipeline(collate(rows)).to_images()
-    assert sampled.stage1.shape == sampled.stage2.shape == (2, *size, 3)
+    assert sampled.images["stage1"].shape == sampled.images["stage2"].shape == (2, *size, 3)
     shown = panels(rows[0], sampled, 0, models[1].text, world.task.panels)
     assert shown["regions"].shape[0] * size[1] == shown["regions"].shape[1] * size[0]
     assert validation_grid(rows, sampled, world.task.panels).ndim == 3

@@ -23,7 +23,9 @@ COMMANDS = ("show", "warm", "prune")
 def main() -> None:
     command, *arguments = sys.argv[1:] or [""]
     if command not in COMMANDS:
-        raise UserError(f"{command or 'no command'}: give one of {', '.join(COMMANDS)}, e.g. ragaf_exp.commands.cache show")
+        raise UserError(
+            f"{command or 'no command'}: give one of {', '.join(COMMANDS)}, e.g. ragaf_exp.commands.cache show"
+        )
     if command == "warm":
         from ragaf_exp.commands.cache.warm import warm  # heavy
 

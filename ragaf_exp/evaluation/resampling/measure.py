@@ -103,7 +103,9 @@ def measure_width(study: Study, plan: Plan, width: str, examples: Sequence[Examp
         before = values if before is None else before
 
 
-def repainted(study: Study, plan: Plan, width: str, examples: Sequence[Example]) -> Iterator[tuple[int, Images, float]]:
+def repainted(
+    study: Study, plan: Plan, width: str, examples: Sequence[Example]
+) -> Iterator[tuple[int, Images, float]]:
     """Sample by RePaint with each number of resamplings.
 
     Args:

@@ -59,7 +59,9 @@ def _not_compared(comparison: Comparison) -> list[str]:
     first, *others = comparison.members
     if changed := [m.letter for m in others if sketches_differ(first, m)]:
         letters = ", ".join(changed)
-        sentences.append(f"{letters} used other sketches than {first.letter}: figures against the sketch are not compared.")
+        sentences.append(
+            f"{letters} used other sketches than {first.letter}: figures against the sketch are not compared."
+        )
     whole = [row.name for row in comparison.rows if any(cell and cell.gap is not None for cell in row.cells)]
     if whole and all(m.rows is not None for m in comparison.members):
         sentences.append(f"Figures of a whole set of images, whose items can't be paired: {_titles(whole)}.")

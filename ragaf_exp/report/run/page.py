@@ -54,7 +54,7 @@ def _content(run: RunData) -> dict[str, Any]:
         "maps": pictures.attention_maps(run),
         "steps": pictures.attention_steps(run),
         "grids": pictures.validation_grids(run),
-        "stage_names": curves.STAGE_NAMES,
+        "stage_names": {name: curves.title_of(run, name) for name in run.titles},
         "commands": _commands(run),
         "config": run.config,
         "environment": json.dumps(run.environment, indent=2),
