@@ -10,18 +10,9 @@ from ragaf_exp.config.schema import COARSE, REFINE, Coarse, Refine
 # keys that the stages had from the start; they had no others
 STAGE_KEYS = {
     COARSE: ("steps", "lr", "scale"),
-    REFINE: (
-        "steps",
-        "lr",
-        "strength",
-        "recolour",
-        "region_steps",
-        "region_batch",
-        "region_lr",
-        "coarse_input",
-        "coarse_steps",
-    ),
-}
+    REFINE: ("steps", "lr", "strength", "recolour", "region_steps", "region_batch", "region_lr", "coarse_input",
+             "coarse_steps"),
+}  # fmt: skip
 
 
 def _added_to(stage: Coarse | Refine, name: str) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
 from ragaf_exp.config import limits
 from ragaf_exp.config.ranges import Length, OneOf
-from ragaf_exp.core.errors import UserError
 
 COARSE, REFINE = "coarse", "refine"
 METRICS = (  # those that need a network
@@ -98,7 +96,7 @@ class Loss:
     region_moments: limits.LossWeight = 0.0  # its low frequencies,
     region_texture: limits.LossWeight = 0.0  # its deviation and differences. See training/losses/region_targets.py
     contrastive: limits.LossWeight = 0.0  # matching of regions and captions within a batch
-    contrastive_until: limits.Share = 0.0  # share of stage 2's steps over which that weight decays to 0; 0 = no decay
+    contrastive_until: limits.Share = 0.0  # share of a stage's steps over which that weight decays to 0; 0 = no decay
     coverage: limits.LossWeight = 0.0  # every token is attended to by some region
     entropy: limits.LossWeight = 0.0  # of each region's attention over the tokens
     spans: limits.LossWeight = 0.0  # each region attends to its phrase: the only loss that needs annotation
@@ -119,11 +117,11 @@ class Optim:
 
 @dataclass
 class Memory:
-    """Group `memory`: device, precision, the parameters trained in stage 2 besides the region path, memory savers."""
+    """Group `memory`: device, precision, the parameters trained besides the region path, memory savers."""
 
     device: Device = "auto"
     precision: Precision = "auto"  # auto: timed on a processor; no: float32; fp16: with loss scaling
-    tune: Tune = "full"  # which weights of a pretrained backbone, and of stage 1's modules in stage 2, are trained
+    tune: Tune = "full"  # which weights of a pretrained backbone, and of earlier stages' modules in later ones, are trained
     attention: AttentionLayers = "all"  # the layers that tune=attention and tune=lora train
     lora_rank: limits.Rank = 16
     merge: str = ""  # a LoRA file that is merged into the backbone before stage 1; kohya's, diffusers' or peft's names
@@ -225,27 +223,6 @@ PLAIN = {
     "stage": Stage, "loss": Loss, "optim": Optim, "memory": Memory, "eval": Eval, "cache": Cache,
     "cluster": Cluster, "study": Study,
 }  # fmt: skip
-
-
-def plain_schema(key: str, content: Mapping[str, Any]) -> type:
-    """Return the schema of a plain group, with a field for each further stage in the content of the group `stage`.
-
-    A further stage states `starts_from`, so that a misspelt name of a stage stays an unknown key.
-    """
-    known = {field.name for field in fields(PLAIN[key])}
-    names = [str(name) for name, value in content.items() if name not in known and isinstance(value, Mapping)]
-    if PLAIN[key] is not Stage or not names:
-        return PLAIN[key]
-    for name in names:
-        if "starts_from" not in content[name]:
-            raise UserError(f"stage.{name}: unknown stage; known are {COARSE}, {REFINE}, and a further one states "
-                            f"stage.{name}.starts_from (null: noise)")  # fmt: skip
-        if not name.isidentifier():
-            raise UserError(f"stage.{name}: no name of a stage; take small letters, digits and _")
-    further = [(name, StageSettings, field(default_factory=StageSettings)) for name in names]
-    return make_dataclass(Stage.__name__, further, bases=(Stage,))
-
-
 BUILT = (
     "task", "data", "sketch", "augment", "regions", "graph", "graph_backend", "text", "codec", "backbone", "hint", "ragaf",
     "fusion", "injection", "diffusion", "sampler", "logger",

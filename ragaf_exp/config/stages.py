@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
-from ragaf_exp.config.schema import MOST_STAGES
+from ragaf_exp.config.schema import COARSE, MOST_STAGES, PLAIN, REFINE, Stage, StageSettings
 from ragaf_exp.core.errors import UserError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")  # part of files' names
@@ -109,6 +109,26 @@ def stage_of(cfg: Mapping[str, Any], name: str) -> StageSpec:
     return StageSpec(name, len(ancestry), ancestry[0], cfg["stage"][name])
 
 
+def plain_schema(key: str, content: Mapping[str, Any]) -> type:
+    """Return the schema of a plain group, with a field for each further stage in the content of the group `stage`.
+
+    Raises UserError for a stage that no key `starts_from` defines, as of a misspelt name, and for one that has no name.
+    """
+    known = {one.name for one in fields(PLAIN[key])}
+    names = [str(name) for name, value in content.items() if name not in known and isinstance(value, Mapping)]
+    if PLAIN[key] is not Stage or not names:
+        return PLAIN[key]
+    for name in names:
+        if "starts_from" not in content[name]:
+            raise UserError(f"stage.{name}: unknown stage; known are {COARSE}, {REFINE}, and a further one states "
+                            f"stage.{name}.starts_from (null: noise)")  # fmt: skip
+        if not NAME.fullmatch(name) or name in RESERVED:
+            raise UserError(f"stage.{name}: no name of a stage; take small letters, digits and _, and none of "
+                            f"{', '.join(RESERVED)}")  # fmt: skip
+    further = [(name, StageSettings, field(default_factory=StageSettings)) for name in names]
+    return make_dataclass(Stage.__name__, further, bases=(Stage,))
+
+
 def check_stages(group: Mapping[str, Any]) -> None:
     """Raise UserError unless the stages of the group `stage` exist and those that run form a chain."""
     known = [name for name, value in group.items() if isinstance(value, Mapping)]
@@ -117,7 +137,6 @@ def check_stages(group: Mapping[str, Any]) -> None:
             raise UserError(f"stage.run[{index}]={name}: must be one of {', '.join(known)}; a further stage is "
                             f"stage.NAME={{starts_from: ...}}")  # fmt: skip
     for name in known:
-        _check_name(name)
         start = group[name]["starts_from"]
         if start is not None and start not in known:
             raise UserError(f"stage.{name}.starts_from={start}: must be one of {', '.join(known)}, or null for noise")
@@ -136,12 +155,6 @@ def _ancestry(group: Mapping[str, Any], name: str) -> list[str]:
         if start in names[1:]:
             break
     return names
-
-
-def _check_name(name: str) -> None:
-    if not NAME.fullmatch(name) or name in RESERVED:
-        raise UserError(f"stage.{name}: no name of a stage; take small letters, digits and _, and none of "
-                        f"{', '.join(RESERVED)}")  # fmt: skip
 
 
 def _check_chain(group: Mapping[str, Any]) -> None:

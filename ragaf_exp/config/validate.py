@@ -16,8 +16,8 @@ from ragaf_exp.config.build import ALLOWED, locate
 from ragaf_exp.config.constructors import Signature, Unreadable, read_constructor
 from ragaf_exp.config.paths import expand_all
 from ragaf_exp.config.ranges import check, check_value, plain
-from ragaf_exp.config.schema import BUILT, NESTED, PLAIN, SCALARS, plain_schema
-from ragaf_exp.config.stages import chain, check_stages
+from ragaf_exp.config.schema import BUILT, NESTED, PLAIN, SCALARS
+from ragaf_exp.config.stages import chain, check_stages, plain_schema
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.omegaconf_errors import one_line
 

@@ -53,7 +53,7 @@ class RagafPipelineOutput(BaseOutput):
     """Sampled images.
 
     images: the last stage's, as PIL images, or (B,H,W,3) float32 in [0,1] ("np"), or (B,3,H,W) ("pt").
-    coarse_images: stage 1's in the same form, None if it did not run. seed: reproduces them.
+    coarse_images: the first stage's in the same form, None if it is the last or did not run. seed: reproduces them.
     """
 
     images: Any
@@ -181,8 +181,8 @@ class RagafPipeline(DiffusionPipeline):
         with self.progress_bar(total=1) as bar:  # the steps of a stage are known once it starts
             progress = Progress(self, callback_on_step_end, bar)
             results = call.run(self._sampler, prompt, sketch, edits, pictures, (height, width), polarity, progress)
-        final, coarse = (None if images is None else _in_form(images, output_type) for images in results)
-        return RagafPipelineOutput(final, coarse, seed) if return_dict else (final,)
+        final, first = (None if images is None else _in_form(images, output_type) for images in results)
+        return RagafPipelineOutput(final, first, seed) if return_dict else (final,)
 
     def _sampler(self, call: Call) -> Pipeline:
         """Build the sampling pipeline of one call."""

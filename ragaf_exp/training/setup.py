@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ragaf_exp.assembly.model import init_from_start, make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.schema import PLAIN, plain_schema
-from ragaf_exp.config.stages import chain, stage_of
+from ragaf_exp.config.schema import PLAIN
+from ragaf_exp.config.stages import chain, plain_schema, stage_of
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.loading.merging import merge_lora
 from ragaf_exp.models.loading.tuning import copy_tuned_weights, set_trainable

@@ -99,8 +99,10 @@ def test_noise_timesteps_and_recolouring_stay_the_same(experiment):
 
 def test_stage_2_gets_stage_1s_sample_when_sampling(experiment, batch, models):
     coarse, refine = models
-    chains = [{"coarse": coarse, "refine": model} for model in (refine, opened(refine))]
-    drawn, other = (make_pipeline(experiment.cfg, experiment.parts, m, experiment.compute)(batch).images for m in chains)
+    pipeline = make_pipeline(experiment.cfg, experiment.parts, {"coarse": coarse, "refine": refine}, experiment.compute)
+    drawn = pipeline(batch).images
+    opened(refine)
+    other = pipeline(batch).images
     assert torch.equal(drawn["stage1"], other["stage1"]) and not torch.equal(drawn["stage2"], other["stage2"])
     alone = make_pipeline(experiment.cfg, experiment.parts, {"refine": refine}, experiment.compute)(batch)
     assert alone.images["stage2"].isfinite().all(), "without stage 1 there is nothing to see"
