@@ -43,7 +43,7 @@ def test_a_step_agrees_for_other_regions_tokens_and_timesteps(graphs, run):
     drawing[:, [8, 16, 24]] = drawing[[10, 20]] = 1  # twelve regions, more than either example of the export
     example = as_example(drawing, "a striped blue star above a green cross and a hollow red ring", parts, (32, 32))
     for stage in ("coarse", "refine"):
-        model = getattr(pipeline, stage)
+        model = pipeline.models[stage]
         denoiser = onnx_step.OnnxDenoiser(model, graphs / f"{stage}.onnx")
         with torch.no_grad():
             c = model.condition(collate([example]))

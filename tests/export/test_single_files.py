@@ -233,6 +233,6 @@ def test_the_stage_is_chosen(full_run, tmp_path):
         weights[stage] = load_file(out / "controlnet" / WEIGHTS)
     _, pipeline = load_run(*RunFolder.read(full_run))
     for stage, state in weights.items():
-        expected = getattr(pipeline, stage).hint.net.state_dict()
+        expected = pipeline.models[stage].hint.net.state_dict()
         assert all(torch.equal(state[name], value) for name, value in expected.items())
     assert any(not np.array_equal(weights["coarse"][k], weights["refine"][k]) for k in weights["coarse"])
