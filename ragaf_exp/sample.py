@@ -17,8 +17,8 @@ stage2.png, of which only the regions in edits that are not locked are sampled a
 (0.03 of the side) stand next to "regions".
 RECIPE: a PNG that the studio saved, or its recipe.json. Without sketch= it is made again: its drawing, regions and edits,
 and its prompt, seed, steps, guidance, scheduler and strength where these arguments don't say otherwise.
-strength: share of the noise schedule that stage 2 runs, in (0,1]. size: width x height in pixels, or one number for a
-square; by default the size that the run was trained at. The drawing is fitted into it. attention: whether to write
+strength: share of the noise schedule that the last stage runs, in (0,1]. size: width x height in pixels, or one number for
+a square; by default the size that the run was trained at. The drawing is fitted into it. attention: whether to write
 attention maps over the timesteps; by default for a single image only, as it takes seconds.
 
     python -m ragaf_exp.sample run=DIR image=FILE mask=FILE [object=FILE] 'prompt="..."' out=DIR

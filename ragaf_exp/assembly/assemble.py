@@ -14,7 +14,7 @@ from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import pick_device
 from ragaf_exp.compute.out_of_memory import Chunks
 from ragaf_exp.config.build import build, locate
-from ragaf_exp.config.stages import STAGES, chain, last_stage
+from ragaf_exp.config.stages import chain, trained
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_text
 from ragaf_exp.core.safe_files import is_regular
@@ -43,10 +43,9 @@ def assemble(cfg: DictConfig, folder: RunFolder) -> Parts:
     parts = Parts(cfg, prepare, diffusion, sampler, codec, augment, chunks=Chunks(cfg.eval.batch))
     parts.tokenizer = _tokenizer(parts, folder)
     with torch.device("meta"):  # checks that all parts fit together before any weight is read
-        whole = last_stage(cfg).name  # its model contains the modules of the earlier stages
-        scaled = any(STAGES[stage].scale(cfg) > 1 for stage in chain(cfg))
-        for stage in {whole, *cfg.stage.run} if scaled else {whole}:
-            model = make_model(parts, stage)
+        scaled = any(stage.scale > 1 for stage in chain(cfg))
+        for stage in trained(cfg) if scaled else trained(cfg)[-1:]:  # the last contains the modules of the earlier ones
+            model = make_model(parts, stage.name)
             _check_room(model, cfg)
     parts.set_unit(unit_of(cfg, model))
     parts.codec = build(cfg.codec, "codec")

@@ -1,4 +1,4 @@
-"""Builds the model of a stage. Stage 2 is initialised from stage 1."""
+"""Builds the model of a stage, and initialises it from the stage that it starts from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.build import build
 from ragaf_exp.config.schema import Memory
-from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain
+from ragaf_exp.config.stages import chain, stage_of
 from ragaf_exp.core.errors import UserError, at_least
 from ragaf_exp.core.randomness import derive
 from ragaf_exp.graph.features import EDGE_FEATURES, NODE_FEATURES
@@ -22,15 +22,15 @@ from ragaf_exp.models.swapping import swap_blocks
 
 def unit_of(cfg: DictConfig, model: Model) -> int:
     """Number of pixels that must divide the height and width of a run's images."""
-    return model.token_side * max(STAGES[stage].scale(cfg) for stage in chain(cfg))
+    return model.token_side * max(stage.scale for stage in chain(cfg))
 
 
 def make_model(parts: Parts, stage: str) -> Model:
-    """Build and initialise the model of a stage. A later stage adds the region path to the modules of the first."""
-    cfg, codec, kind = parts.cfg, parts.codec, STAGES[stage]
-    size = cfg.data.size // kind.scale(cfg)
+    """Build the model of a stage with initial weights; one with regions has the region path in addition."""
+    cfg, codec, spec = parts.cfg, parts.codec, stage_of(parts.cfg, stage)
+    size = cfg.data.size // spec.scale
     side = size // codec.downscale
-    torch.manual_seed(derive(cfg.seed, "init", FIRST.name))  # the same initial weights in every stage
+    torch.manual_seed(derive(cfg.seed, "init", spec.first))  # the same initial weights in every stage
     text = build(cfg.text, "text", tokenizer=parts.tokenizer)
     widths = {"text_width": text.width, "pooled_width": text.pooled_width}
     wiring = {"channels": codec.channels, "patch": codec.downscale, "base_storage": cfg.memory.base, **widths}
@@ -47,7 +47,7 @@ def make_model(parts: Parts, stage: str) -> Model:
     for key, pixels in {"size": cfg.data.size, "width": cfg.data.get("width", 0)}.items():
         if pixels % unit:
             raise UserError(f"data.{key}={pixels}: must be a multiple of {unit} for this backbone, codec and stage")
-    parts.sampler.check(side, (cfg.data.get("width") or cfg.data.size) // kind.scale(cfg) // codec.downscale)
+    parts.sampler.check(side, (cfg.data.get("width") or cfg.data.size) // spec.scale // codec.downscale)
     backbone.set_full_inpaint_mask(codec.blank, size, size)
     shapes = backbone.shapes(side, side)
     hint = build(cfg.hint, "hint", shapes=shapes, downscale=codec.downscale, backbone=backbone, side=side, codec=codec)
@@ -56,27 +56,29 @@ def make_model(parts: Parts, stage: str) -> Model:
     common = (text, hint, backbone, shapes, parts.diffusion.timesteps)
     inputs = BoundInputs(parts.task, codec, side)
     torch.manual_seed(derive(cfg.seed, "init", "lora"))
-    add_lora(backbone, stage, memory_of(cfg))
+    add_lora(backbone, spec.starts_from is not None, memory_of(cfg))
     swap_blocks(backbone, memory_of(cfg))
-    further = {"inputs": inputs, "downscale": codec.downscale, "crop_input": bool(cfg.data.get("crop_input"))}
-    if not kind.has_region_path:
+    further = {"inputs": inputs, "downscale": codec.downscale, "crop_input": bool(cfg.data.get("crop_input")),
+               "start_channels": codec.channels if spec.takes_start else 0}  # fmt: skip
+    if not spec.has_regions:
         return Model(*common, **further)
-    torch.manual_seed(derive(cfg.seed, "init", kind.name))
+    torch.manual_seed(derive(cfg.seed, "init", spec.name))
     values = sum(target_sizes(cfg.loss, codec.channels).values())
-    coarse_channels = codec.channels if kind.takes_start(cfg) else 0
     path = _region_path(cfg, text, hint, backbone, shapes)
-    return Model(*common, values, *path, cfg.loss.contrastive > 0, coarse_channels, **further)
+    return Model(*common, values, *path, cfg.loss.contrastive > 0, **further)
 
 
-STAGE_2 = ("ragaf.", "injection.", "region_latent.", "contrast.", "coarse_in.")  # parameters that stage 1 lacks
+START_INPUT = "coarse_in."
+ADDED = ("ragaf.", "injection.", "region_latent.", "contrast.", START_INPUT)  # parameters that a stage may have in addition
 
 
-def init_refine_from_coarse(model: Model, coarse: dict[str, torch.Tensor], memory: Memory | str) -> Model:
-    """Load stage 1's weights into a refine model and mark the parameters that memory.tune trains.
+def init_from_start(model: Model, start: dict[str, torch.Tensor], memory: Memory | str) -> Model:
+    """Load the weights of the stage that a model starts from, and mark the parameters that memory.tune trains.
 
     Args:
-        model: The refine model, changed in place.
-        coarse: State of stage 1's model. Frozen parameters of the refine model share its tensors.
+        model: The model, changed in place.
+        start: State of the other stage's model. Frozen parameters of the model share its tensors. The layer of
+            coarse_input is left out where the model has none.
         memory: Config group `memory`, or just its `tune`.
 
     Returns:
@@ -87,15 +89,16 @@ def init_refine_from_coarse(model: Model, coarse: dict[str, torch.Tensor], memor
     """
     memory = Memory(tune=memory) if isinstance(memory, str) else memory
     known = set(model.state_dict())
-    coarse = {map_lora_name(name, known): value for name, value in coarse.items()}
-    missing, unexpected = model.load_state_dict(coarse, strict=False)
-    unknown = [key for key in missing if not key.startswith(STAGE_2) and LORA not in key]
+    start = {map_lora_name(name, known): value for name, value in start.items()
+             if name in known or not name.startswith(START_INPUT)}  # fmt: skip
+    missing, unexpected = model.load_state_dict(start, strict=False)
+    unknown = [key for key in missing if not key.startswith(ADDED) and LORA not in key]
     if unknown or unexpected:
-        raise UserError(f"init: that run's stage 1 does not fit this config ({(unknown + unexpected)[0]})")
-    set_trainable(model, LAST.name, memory)
+        raise UserError(f"init: that run's stage does not fit this config ({(unknown + unexpected)[0]})")
+    set_trainable(model, True, memory)
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad and name in coarse and parameter.is_meta == coarse[name].is_meta:
-            parameter.data = coarse[name]
+        if not parameter.requires_grad and name in start and parameter.is_meta == start[name].is_meta:
+            parameter.data = start[name]
     return model
 
 

@@ -25,7 +25,7 @@ from ragaf_exp.diffusion.repaint import Calls, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, painted_pixels, read_picture
 from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
-from ragaf_exp.inference.pipeline import Pipeline, StageWatch, stage_images
+from ragaf_exp.inference.pipeline import Pipeline, StageWatch
 from ragaf_exp.inference.repainting import IMAGE, MASK, make_repaint
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.runs.folder import RunFolder
@@ -126,7 +126,7 @@ def edited(
     """
     example = _example(job, args, parts)
     sampled = pipeline(collate([example]), watch)
-    for images in stage_images(sampled).values():
+    for images in sampled.images.values():
         check_finite(images.float().cpu().numpy(), [job.request.name])
     result, picture = sampled.to_images().final[0], job.picture.rgb
     if job.mask is None:

@@ -3,7 +3,7 @@
     python -m ragaf_exp.commands.pace +experiment=ablation_quick [overrides]
 
 Steps of the full model and of the baseline alternate in one process. The cost is CPU time, or wall time on a GPU. Prints
-the number of steps of stage 1 that cost as much as both stages together: alone_steps in conf/study. Example:
+the number of steps of stage 1 that cost as much as all stages together: alone_steps in conf/study. Example:
 
     python -m ragaf_exp.commands.pace +experiment=ablation_quick stage.batch=8
 """
@@ -31,7 +31,7 @@ def main() -> None:
     for name, seconds in steps.items():
         print(f"{name:22}{1000 * seconds:8.0f} ms per step x {counts[name]:6}")
     full = sum(steps[name] * counts[name] for name in steps if name.startswith("full"))
-    print(f"{'full, both stages':22}{full:8.0f} s, {sizes['full']:,} parameters; baseline: {sizes['baseline']:,} "
+    print(f"{'full, all stages':22}{full:8.0f} s, {sizes['full']:,} parameters; baseline: {sizes['baseline']:,} "
           f"({sizes['baseline'] / sizes['full']:.3f} times)")  # fmt: skip
     print(f"same cost: study.alone_steps={round(full / steps['baseline, stage 1'])}")
 
@@ -50,25 +50,23 @@ def measure(members: list[list[str]]) -> tuple[dict[str, float], dict[str, int],
 
 def _steps(overrides: list[str]) -> tuple[dict[str, Callable[[], object]], int, dict[str, int]]:
     """(one training step of every kind on a fixed batch, parameters of the last stage, steps of each kind in a run)."""
-    from ragaf_exp.config.stages import FIRST, LAST
+    from ragaf_exp.config.stages import trained
     from ragaf_exp.data.loader import collate
     from ragaf_exp.experiments.training import Training
     from ragaf_exp.runs.folder import RunFolder
 
     cfg = compose_config(overrides)
     experiment = Training(cfg, RunFolder.create(cfg))
-    stages, examples = cfg.stage, experiment.train_examples
-    batch, regions = (collate([examples[i % len(examples)] for i in range(n)]).to(experiment.compute.device)
-                      for n in (stages.batch, LAST.setting(cfg, "region_batch")))  # fmt: skip
-    last = first = experiment.trainer(FIRST.name, None)
-    steps, counts = {"stage 1": partial(first.step, 0, batch)}, {"stage 1": FIRST.setting(cfg, "steps")}
-    if LAST.name in stages.run:
-        last = experiment.trainer(LAST.name, first.ema.model)
-        region_steps = last.plan.region_steps
-        steps["stage 2"], counts["stage 2"] = partial(last.step, region_steps, batch), last.plan.steps - region_steps
+    examples, steps, counts = experiment.train_examples, {}, {}
+    for stage, trainer in zip(trained(cfg), experiment.trainers(), strict=True):
+        batch, regions = (collate([examples[i % len(examples)] for i in range(n)]).to(experiment.compute.device)
+                          for n in (cfg.stage.batch, stage.settings["region_batch"]))  # fmt: skip
+        title, region_steps = stage.title.lower(), trainer.plan.region_steps
+        steps[title], counts[title] = partial(trainer.step, region_steps, batch), trainer.plan.steps - region_steps
         if region_steps:
-            steps["region path"], counts["region path"] = partial(last.step, 0, regions), region_steps
-    return steps, sum(p.numel() for p in last.bare.parameters()), counts
+            steps[f"{title}, region path"] = partial(trainer.step, 0, regions)
+            counts[f"{title}, region path"] = region_steps
+    return steps, sum(p.numel() for p in trainer.bare.parameters()), counts
 
 
 def _minimum_times(functions: list[Callable[[], object]]) -> list[float]:

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.commands.edit import IMAGE, edit_requests
-from ragaf_exp.config.stages import LAST
+from ragaf_exp.config.stages import trained
 from ragaf_exp.core.edits import RegionEdits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json, write_text
@@ -31,7 +31,7 @@ from ragaf_exp.inference.attention_recorder import record_attention
 from ragaf_exp.inference.edit_files import EditFile, read_edits
 from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
 from ragaf_exp.inference.load import load_run
-from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
+from ragaf_exp.inference.pipeline import Pipeline, SampledImages
 from ragaf_exp.inference.recipes.apply import apply
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.models.model import Model
@@ -60,7 +60,7 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
         if key in args:
             OmegaConf.update(cfg, f"sampler.{key}", args[key])
     if "strength" in args:
-        cfg.stage[LAST.name].strength = args["strength"]
+        cfg.stage[trained(cfg)[-1].name].strength = args["strength"]
     cfg.seed = args.get("seed", 0)
     if IMAGE in requests[0].files:
         return edit_requests(requests, args, folder, *load_run(folder, cfg))
@@ -68,8 +68,8 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     warn_of_odd({r.sketch: stroke_share(i[SKETCH]) for r, i in zip(requests, inputs, strict=True) if r.sketch})
     files = [None if r.edits is None or r.recipe is not None else read_edits(r.edits) for r in requests]
     parts, pipeline = load_run(folder, cfg)
-    if pipeline.refine is None and any(request.edits is not None for request in requests):
-        raise UserError(f"edits=: {folder.path} has no stage 2, which alone has regions; train one with stage=both")
+    if not pipeline.has_regions and any(request.edits is not None for request in requests):
+        raise UserError(f"edits=: {folder.path} has no stage with regions; train one with stage=both")
     size = args.get("size", (cfg.data.size, cfg.data.size))
     check_multiple(*size, unit_of(cfg, pipeline.last))
     rows = zip(requests, inputs, files, strict=True)
@@ -169,7 +169,7 @@ def _sample_batch(
     model = pipeline.last
     with record_attention(model, parts.diffusion) if attention else nullcontext() as recorder:
         generated = pipeline(collate(examples))
-    for images in stage_images(generated).values():
+    for images in generated.images.values():
         check_finite(images.float().cpu().numpy(), [request.name for request in requests])
     sampled = generated.to_images()
     done = time.monotonic()
@@ -206,7 +206,7 @@ def write_files(
     cfg = parts.cfg
     height, width = example.sketch.shape
     size = height if height == width else size_text(height, width)
-    settings = {"seed": cfg.seed, "strength": LAST.setting(cfg, "strength"), "size": size,
+    settings = {"seed": cfg.seed, "strength": trained(cfg)[-1].settings["strength"], "size": size,
                 **{k: v for k, v in cfg.sampler.items() if not k.startswith("_")}}  # fmt: skip
     files = {SKETCH: request.sketch, **request.files}
     named = {name: str(path) for name, path in files.items() if path is not None}

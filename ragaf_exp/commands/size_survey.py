@@ -3,7 +3,7 @@
     python -m ragaf_exp.commands.size_survey run=DIR [sizes=64,96,64x96,96x64] [items=200] [out=FILE.json] [picture=FILE]
 
 Samples test scenes at each size (width x height in pixels, or one number for a square), and prints the binding accuracy of
-both stages and the sketch fidelity, with 95 % intervals over the scenes. Scenes of one aspect are the same at every size.
+every stage and the sketch fidelity, with 95 % intervals over the scenes. Scenes of one aspect are the same at every size.
 items: test scenes per size. out: a JSON file of the figures. picture: a grid of the first scenes. Example:
 
     python -m ragaf_exp.commands.size_survey run=runs/latest items=20
@@ -99,11 +99,10 @@ def survey(run: Path, sizes: list[tuple[int, int]], items: int) -> tuple[list[di
 def _sampled(pipeline: Any, examples: list, name: str) -> Iterator[list[np.ndarray]]:
     """The images of each item by the stages that ran, in their order."""
     from ragaf_exp.data.loader import collate
-    from ragaf_exp.inference.pipeline import stage_images
 
     for start in tqdm(range(0, len(examples), BATCH), desc=name, unit="batch"):
         sampled = pipeline(collate(examples[start : start + BATCH])).to_images()
-        stages = list(stage_images(sampled).values())
+        stages = list(sampled.images.values())
         yield from (list(images) for images in zip(*stages, strict=True))
 
 
@@ -111,12 +110,13 @@ def _scores(examples: list, images: list[list[np.ndarray]]) -> dict[str, dict[st
     from eval import scoring
     from eval.edges import ColourCanny
     from eval.statistics.bootstrap import mean_interval
+    from ragaf_exp.config.stages import IMAGES
 
     scores = {}
     for stage, of_stage in enumerate(zip(*images, strict=True), 1):
         scenes = [scoring.bindings(image, e.item) or [] for image, e in zip(of_stage, examples, strict=True)]
         values = [(i, float(b.correct)) for i, scene in enumerate(scenes) for b in scene]
-        name = "binding_accuracy" if stage == len(images[0]) else f"stage{stage}/binding_accuracy"
+        name = "binding_accuracy" if stage == len(images[0]) else f"{IMAGES[stage - 1]}/binding_accuracy"
         scores[name] = _entry(*mean_interval([v for _, v in values], [i for i, _ in values]), len(values))
     f1 = scoring.sketch_values([e.sketch for e in examples], [final for *_, final in images], ColourCanny())["sketch_f1"]
     return scores | {"sketch_f1": _entry(*mean_interval(f1), len(f1))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from ragaf_exp.config.stages import STAGES, trained
+from ragaf_exp.config.stages import trained
 
 DROPOUT = "_dropout"  # how the settings of a task end that say how often a condition is dropped
 
@@ -24,14 +24,13 @@ def _pace(cfg: DictConfig) -> list[str]:
     """Per stage: a warm-up as long as the stage, or a weight decay that outweighs the gradient."""
     lines = []
     for stage in trained(cfg):
-        steps, rate = cfg.stage[stage].steps, cfg.stage[stage].lr
-        steps += STAGES[stage].setting(cfg, "region_steps", 0)
+        key, steps, rate = f"stage.{stage.name}", stage.settings["steps"] + stage.region_steps, stage.settings["lr"]
         if cfg.optim.warmup >= steps > 1:
-            lines.append(f"optim.warmup={cfg.optim.warmup}: stage {stage} has {steps} steps and never reaches "
+            lines.append(f"optim.warmup={cfg.optim.warmup}: stage {stage.name} has {steps} steps and never reaches "
                          f"its learning rate; set optim.warmup={steps // 10}")  # fmt: skip
         if rate * cfg.optim.weight_decay > 0.1:
-            lines.append(f"optim.weight_decay={cfg.optim.weight_decay:g}: with stage.{stage}.lr={rate:g}, weights shrink "
-                         f"by {rate * cfg.optim.weight_decay:.0%} per step; set optim.weight_decay=0.0001")  # fmt: skip
+            lines.append(f"optim.weight_decay={cfg.optim.weight_decay:g}: with {key}.lr={rate:g}, weights shrink by "
+                         f"{rate * cfg.optim.weight_decay:.0%} per step; set optim.weight_decay=0.0001")  # fmt: skip
     return lines
 
 

@@ -13,7 +13,8 @@ METRICS = (  # those that need a network
     "fd_embedded", "fd_squeezenet", "fid", "kid", "lpips", "clip", "region_clip", "u_ids", "p_ids", "u_ids_embedded",
     "p_ids_embedded",
 )  # fmt: skip
-Stages = Annotated[list[Annotated[str, OneOf((COARSE, REFINE))]], Length(1, 2, "[coarse,refine]", distinct=True)]
+MOST_STAGES = 9
+Stages = Annotated[list[str], Length(1, MOST_STAGES, f"[{COARSE},{REFINE}]", distinct=True)]
 Device = Annotated[str, OneOf(("auto", "cpu", "cuda"))]
 Precision = Annotated[str, OneOf(("auto", "no", "bf16", "fp16"))]
 Tune = Annotated[str, OneOf(("full", "frozen", "attention", "lora"))]
@@ -30,34 +31,48 @@ ClipPrecision = Annotated[str, OneOf(("fp32", "bf16", "fp16"))]
 
 
 @dataclass
-class Coarse:
-    """Stage 1: sketch-guided diffusion."""
+class StageSettings:
+    """Keys `stage.NAME`: one stage of training and sampling. Further stages are further names that state `starts_from`."""
 
+    starts_from: str | None = None  # the stage whose weights and samples it starts from; null: new weights, and noise
+    regions: bool = False  # it has and trains the region path
     steps: limits.Steps = 100
-    lr: limits.LearningRate = 3e-3
-    scale: limits.Scale = 1  # downsampling factor of its images relative to stage 2's: progressive resolution
+    lr: limits.LearningRate = 1e-3
+    scale: limits.Scale = 1  # downsampling factor of its images relative to those of the data: progressive resolution
+    # of a stage that starts from another:
+    strength: limits.Strength = 0.9  # (0,1]: share of the noise schedule that it samples over and is trained on
+    recolour: limits.Share = 0.0  # share of training starts with wrong colours in their regions, as in coarse latents
+    coarse_input: bool = False  # it also gets the other stage's latent as input, at every step
+    coarse_steps: limits.SamplingSteps = 1  # sampling steps of that latent in training; inference samples it in full
+    # of a stage with regions:
+    region_steps: limits.StepsOrNone = 0  # earlier steps that train only the region path, by region-latent prediction
+    region_batch: limits.Batch = 48  # items per such step
+    region_lr: limits.LearningRate = 1.5e-3  # learning rate of such steps
 
 
 @dataclass
-class Refine:
-    """Stage 2: semantic refinement, from stage 1's output noised to `strength`."""
+class Coarse(StageSettings):
+    """Sketch-guided diffusion."""
 
+    lr: limits.LearningRate = 3e-3
+
+
+@dataclass
+class Refine(StageSettings):
+    """Semantic refinement by the region path, from the output of `coarse` noised to `strength`."""
+
+    starts_from: str | None = COARSE
+    regions: bool = True
     steps: limits.Steps = 320
-    lr: limits.LearningRate = 1e-3
-    strength: limits.Strength = 0.9  # (0,1]: share of the noise schedule that stage 2 samples over and is trained on
-    recolour: limits.Share = 0.5  # share of training starts with wrong colours in their regions, as in coarse latents
-    region_steps: limits.StepsOrNone = 500  # earlier steps that train only the region path, by region-latent prediction
-    region_batch: limits.Batch = 48  # items per such step
-    region_lr: limits.LearningRate = 1.5e-3  # learning rate of such steps
-    coarse_input: bool = False  # stage 2 also gets stage 1's latent as input, at every step
-    coarse_steps: limits.SamplingSteps = 1  # sampling steps of that latent in training; inference samples it in full
+    recolour: limits.Share = 0.5
+    region_steps: limits.StepsOrNone = 500
 
 
 @dataclass
 class Stage:
     """Group `stage`: the stages that run, and their training schedule. Steps are optimizer steps."""
 
-    run: Stages = field(default_factory=lambda: [COARSE, REFINE])
+    run: Stages = field(default_factory=lambda: [COARSE, REFINE])  # a chain: each starts from another, the first from none
     batch: limits.Batch = 16  # items per optimizer step, over all processes
     tokens: limits.StepTokens = 0  # image tokens per optimizer step, in place of `batch`: small images, larger batches
     accumulate: limits.Batch = 1  # micro-batches per optimizer step
@@ -82,7 +97,7 @@ class Loss:
     region_moments: limits.LossWeight = 0.0  # its low frequencies,
     region_texture: limits.LossWeight = 0.0  # its deviation and differences. See training/losses/region_targets.py
     contrastive: limits.LossWeight = 0.0  # matching of regions and captions within a batch
-    contrastive_until: limits.Share = 0.0  # share of stage 2's steps over which that weight decays to 0; 0 = no decay
+    contrastive_until: limits.Share = 0.0  # share of a stage's steps over which that weight decays to 0; 0 = no decay
     coverage: limits.LossWeight = 0.0  # every token is attended to by some region
     entropy: limits.LossWeight = 0.0  # of each region's attention over the tokens
     spans: limits.LossWeight = 0.0  # each region attends to its phrase: the only loss that needs annotation
@@ -103,11 +118,11 @@ class Optim:
 
 @dataclass
 class Memory:
-    """Group `memory`: device, precision, the parameters trained in stage 2 besides the region path, memory savers."""
+    """Group `memory`: device, precision, the parameters trained besides the region path, memory savers."""
 
     device: Device = "auto"
     precision: Precision = "auto"  # auto: timed on a processor; no: float32; fp16: with loss scaling
-    tune: Tune = "full"  # which weights of a pretrained backbone, and of stage 1's modules in stage 2, are trained
+    tune: Tune = "full"  # which weights of a pretrained backbone, and of earlier stages' modules in later ones, are trained
     attention: AttentionLayers = "all"  # the layers that tune=attention and tune=lora train
     lora_rank: limits.Rank = 16
     merge: str = ""  # a LoRA file that is merged into the backbone before stage 1; kohya's, diffusers' or peft's names

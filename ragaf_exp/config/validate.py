@@ -17,6 +17,7 @@ from ragaf_exp.config.constructors import Signature, Unreadable, read_constructo
 from ragaf_exp.config.paths import expand_all
 from ragaf_exp.config.ranges import check, check_value, plain
 from ragaf_exp.config.schema import BUILT, NESTED, PLAIN, SCALARS
+from ragaf_exp.config.stages import chain, check_stages, plain_schema
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.omegaconf_errors import one_line
 
@@ -70,7 +71,7 @@ def _group(key: str, node: DictConfig) -> dict[str, Any]:
     """Check the content of a group, once per process."""
     given = key, repr(OmegaConf.to_container(node))
     if given not in CHECKED:
-        schema = PLAIN[key] if key in PLAIN else _schema(node.get("_target_"), key)
+        schema = plain_schema(key, node) if key in PLAIN else _schema(node.get("_target_"), key)
         if len(CHECKED) >= MAX_CHECKED:
             CHECKED.clear()
         checked = OmegaConf.to_container(_merge(schema, node, key))
@@ -135,6 +136,7 @@ def _name(name: str) -> None:
 
 def _check_combinations(cfg: DictConfig) -> None:
     """Refuse values that can't be combined."""
+    check_stages(cfg.stage)
     if cfg.stage.batch % cfg.stage.accumulate and not cfg.stage.tokens:
         raise UserError(f"stage.accumulate={cfg.stage.accumulate}: must divide stage.batch={cfg.stage.batch}")
     if cfg.data.get("buckets") and cfg.stage.curriculum > 0:
@@ -147,14 +149,11 @@ def _check_combinations(cfg: DictConfig) -> None:
 
 
 def _check_progressive(cfg: DictConfig) -> None:
-    """Refuse options that do not work with a stage 1 on smaller images."""
-    if cfg.stage.coarse.scale == 1:
-        return
-    if cfg.stage.refine.coarse_input:
-        raise UserError("stage.refine.coarse_input=true: stage 1's latent has another size; set stage.coarse.scale=1")
-    if cfg.memory.features != "none":
+    """Refuse options that do not work with a stage on smaller images."""
+    small = [stage.name for stage in chain(cfg) if stage.scale > 1]
+    if small and cfg.memory.features != "none":
         raise UserError(f"memory.features={cfg.memory.features}: latents are cached at one resolution; "
-                        "set stage.coarse.scale=1")  # fmt: skip
+                        f"set stage.{small[0]}.scale=1")  # fmt: skip
 
 
 def _check_base(cfg: DictConfig) -> None:

@@ -30,7 +30,7 @@ class Denoiser(Protocol):
     def condition(self, batch: Batch, keep: Mapping[str, Tensor] = ..., /) -> Any:
         """Encode the conditions of a batch. keep: condition -> (B,) bool, where False drops it for an item."""
 
-    def with_coarse(self, conditioning: Any, coarse: Tensor | None) -> Any:
+    def with_start(self, conditioning: Any, start: Tensor | None) -> Any:
         """Add stage 1's latent (B,C,h,w) to the conditioning, if the network takes it as an input."""
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Any) -> Output:

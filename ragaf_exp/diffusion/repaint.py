@@ -89,7 +89,7 @@ class RePaint(Sampler):
 
     @torch.no_grad()
     def sample(
-        self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0,
+        self, model: Denoiser, batch: Batch, noise: Tensor, start: Tensor | None = None, strength: float = 1.0,
         known: Known | None = None, watch: Watch | None = None,
     ) -> tuple[Tensor, Any]:  # fmt: skip
         """Sample latents that equal the given ones at the known pixels.
@@ -98,8 +98,8 @@ class RePaint(Sampler):
             model: The denoiser.
             batch: The conditions.
             noise: Standard normal, (B,C,h,w).
-            coarse: Latents that sampling starts from, noised to `strength`, (B,C,h,w).
-            strength: Share of the levels that are run if `coarse` is given, in (0,1].
+            start: Latents that sampling starts from, noised to `strength`, (B,C,h,w).
+            strength: Share of the levels that are run if `start` is given, in (0,1].
             known: Replaces the known latent of the batch.
             watch: Called after every denoising step; may raise Stopped.
 
@@ -107,12 +107,12 @@ class RePaint(Sampler):
             The latents, (B,C,h,w), and their conditioning.
         """
         known = known or self.known(batch)
-        conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
+        conditions = [(weight, model.with_start(c, start)) for weight, c in self._conditions(model, batch)]
         levels = _Levels(self.diffusion, self.steps, noise)
-        first = self.steps if coarse is None else max(1, round(self.steps * strength))
+        first = self.steps if start is None else max(1, round(self.steps * strength))
         fresh = _Noise(self.seed, batch.keys, noise)
         path = list(walk(first, min(self.jump, first), self.resamplings))
-        x = levels.noised(torch.zeros_like(noise) if coarse is None else coarse, noise, first)
+        x = levels.noised(torch.zeros_like(noise) if start is None else start, noise, first)
         for number, (level, following) in enumerate(zip(path, path[1:], strict=False), 1):
             if following > level:
                 x = levels.climb(x, level, following, fresh())

@@ -25,7 +25,7 @@ class Sampler:
     Args:
         diffusion: The process (wiring).
         scheduler: ddim, dpm (DPM-Solver++ 2M) or euler; euler, heun or dpm for a flow.
-        steps: Steps of the whole schedule. A stage that starts from a coarse latent runs the last `strength` share.
+        steps: Steps of the whole schedule. A stage that starts from a latent runs the last `strength` share.
         guidance: Text guidance scale, 1 = none.
         sketch_guidance: Sketch guidance scale, 1 = none.
         norm_patch: Side in latent cells of patches whose norm guidance leaves as it is without guidance, as in Qwen-Image's
@@ -51,7 +51,7 @@ class Sampler:
 
     @torch.no_grad()
     def sample(
-        self, model: Denoiser, batch: Batch, noise: Tensor, coarse: Tensor | None = None, strength: float = 1.0,
+        self, model: Denoiser, batch: Batch, noise: Tensor, start: Tensor | None = None, strength: float = 1.0,
         known: Known | None = None, watch: Watch | None = None,
     ) -> tuple[Tensor, Any]:  # fmt: skip
         """Sample latents.
@@ -60,9 +60,9 @@ class Sampler:
             model: The denoiser.
             batch: The conditions.
             noise: Standard normal, (B,C,h,w).
-            coarse: Latents that sampling starts from, noised to `strength`, (B,C,h,w). The model may also take them as
+            start: Latents that sampling starts from, noised to `strength`, (B,C,h,w). The model may also take them as
                 an input.
-            strength: Share of the steps that are run if `coarse` is given, in (0,1].
+            strength: Share of the steps that are run if `start` is given, in (0,1].
             known: A latent of which only a part is sampled.
             watch: Called after every step; may raise Stopped.
 
@@ -73,10 +73,10 @@ class Sampler:
             UserError: `norm_patch` does not divide the latents' sides, or `strength` is out of range.
         """
         self.check(noise.shape[2], noise.shape[3])
-        conditions = [(weight, model.with_coarse(c, coarse)) for weight, c in self._conditions(model, batch)]
+        conditions = [(weight, model.with_start(c, start)) for weight, c in self._conditions(model, batch)]
         scheduler = self.diffusion.at(noise.shape[2], noise.shape[3]).scheduler(self.scheduler)
         scheduler.set_timesteps(self.steps, device=noise.device)
-        timesteps, x = self.begin(scheduler, noise, coarse, strength)
+        timesteps, x = self.begin(scheduler, noise, start, strength)
         for number, t in enumerate(timesteps, 1):
             x_t = scheduler.scale_model_input(x, t)
             prediction = self._guided(model, x_t, t, conditions)
@@ -112,13 +112,13 @@ class Sampler:
         return [(weight, model.condition(batch, {"text": given & text, "sketch": given & sketch}))
                 for weight, text, sketch in self.passes()]  # fmt: skip
 
-    def begin(self, scheduler: Any, noise: Tensor, coarse: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
+    def begin(self, scheduler: Any, noise: Tensor, start: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
         """Return the timesteps that are run, and the latent at the first of them.
 
         Args:
             scheduler: The scheduler, with its timesteps set.
             noise: Standard normal, (B,C,h,w).
-            coarse: The latent that sampling starts from, (B,C,h,w); None = from noise.
+            start: The latent that sampling starts from, (B,C,h,w); None = from noise.
             strength: Share of the timesteps that are run from there, in (0,1].
 
         Raises:
@@ -126,14 +126,14 @@ class Sampler:
         """
         if not 0 < strength <= 1:
             raise UserError(f"stage.strength={strength}: must be above 0 and at most 1")
-        if coarse is None or strength == 1:
+        if start is None or strength == 1:
             return scheduler.timesteps, noise * scheduler.init_noise_sigma
         steps = -(-len(scheduler.timesteps) // scheduler.order)  # a scheduler of order 2 calls the network twice per step
         first = scheduler.order * (steps - max(1, round(steps * strength)))
         timesteps = scheduler.timesteps[first:]
         if hasattr(scheduler, "set_begin_index"):  # otherwise multistep solvers search for the timestep
             scheduler.set_begin_index(first)
-        return timesteps, scheduler.add_noise(coarse, noise, timesteps[:1].expand(len(noise)))
+        return timesteps, scheduler.add_noise(start, noise, timesteps[:1].expand(len(noise)))
 
     def _guided(self, model: Denoiser, x_t: Tensor, t: Tensor, conditions: list[tuple[float, Any]]) -> Tensor:
         times = torch.full((len(x_t),), float(t), device=x_t.device)

@@ -23,12 +23,12 @@ from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.safe_files import BINARY, make_folder, names_in, read_bounded, remove_named
 from ragaf_exp.core.types import Example
-from ragaf_exp.inference.pipeline import SampledImages
+from ragaf_exp.inference.pipeline import REGION_TEXT, SampledImages
 from ragaf_exp.runs.origin import seal
 from ragaf_exp.store.records import no_op
 
 log = logging.getLogger(__name__)
-FIELDS = (*IMAGES, "region_text")
+FIELDS = (*IMAGES, REGION_TEXT)
 HELD = 500_000_000  # bytes of images in memory: beyond that they are read again
 SEAL = "seal"  # an array beyond FIELDS: the seal of the others
 DIGEST = re.compile(r"[0-9a-f]{16}")  # a folder's name
@@ -59,8 +59,7 @@ class SampleCache:
         images = _read(path)
         if images is None:
             images = sample()
-            arrays = {field: getattr(images, field) for field in FIELDS}
-            write_bytes(path, _sealed({k: v for k, v in arrays.items() if v is not None}, path), own=True)
+            write_bytes(path, _sealed(images.arrays, path), own=True)
             self.on_write()
         return images
 
@@ -102,14 +101,14 @@ class CachedSamples:
 
     def has(self, field: str) -> bool:
         """Whether the samples have this array of FIELDS."""
-        return getattr(self._read(0), field) is not None
+        return field in self._read(0).arrays
 
     def of(self, field: str) -> Sequence[np.ndarray]:
         """This array of FIELDS, for each item."""
 
         def of_item(index: int) -> np.ndarray:
             number, row = self.rows[index]
-            return getattr(self._read(number), field)[row]
+            return self._read(number).arrays[field][row]
 
         return LazyItems(of_item, sum(map(len, self.keys)))
 
@@ -137,7 +136,7 @@ def _read(path: Path) -> SampledImages | None:
     if sealed is None or set(arrays) - set(FIELDS) or sealed.tobytes() != _seal_of(arrays, path):
         log.warning("%s: was made elsewhere, or has changed since; sampled again", path)
         return None
-    return SampledImages(*(arrays.get(field) for field in FIELDS))
+    return SampledImages.of_arrays(arrays)
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -31,7 +31,7 @@ from ragaf_exp.evaluation.overlap import check_finite, check_train_test_overlap
 from ragaf_exp.evaluation.prompted import prompted_values
 from ragaf_exp.evaluation.samples import CachedSamples, SampleCache
 from ragaf_exp.evaluation.shuffled import shuffled_images
-from ragaf_exp.inference.pipeline import Pipeline, SampledImages, SampledTensors, stage_images
+from ragaf_exp.inference.pipeline import REGION_TEXT, Pipeline, SampledImages, SampledTensors
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.tasks.base import Condition
 
@@ -65,7 +65,7 @@ def evaluate(
         cache: The samples' cache.
         show: Called with (index, example, its batch's images, row in the batch).
         training: The training split, to check for overlap with the test items.
-        prompted: Number of items that are also sampled with region prompts, where there is a stage 2.
+        prompted: Number of items that are also sampled with region prompts, where a stage has regions.
 
     Returns:
         The content of metrics.json.
@@ -79,9 +79,9 @@ def evaluate(
     truth = LazyItems(lambda i: examples[i].item.image, len(examples))
     warnings, overlap = check_train_test_overlap(stages, truth, [row.key for row in rows], training)
     for number, (stage, images) in enumerate(stages.items()):
-        maps = sampled.of("region_text") if number == 0 and sampled.has("region_text") else None
+        maps = sampled.of(REGION_TEXT) if number == 0 and sampled.has(REGION_TEXT) else None
         score_stage(result, examples, images, maps, context, prefix="" if number == 0 else f"{stage}/")
-    if pipeline.refine is not None and prompted:
+    if pipeline.has_regions and prompted:
         first = [[i for i in indices if i < prompted] for indices in batches]
         values = prompted_values(examples, rows, first, cache, partial(_images, pipeline))
         result.add(values, {}, context.measured_with, "")
@@ -107,7 +107,7 @@ def score_stage(
         images: The stage's images, (H,W,3) uint8 each; read one by one.
         maps: (N,T) attention of each item's regions to tokens; None if there is none.
         context: Everything that images are scored with.
-        prefix: Of the metrics' names, "" or "stage1/".
+        prefix: Of the metrics' names, "" for the last stage, or as "STAGE/".
     """
     items = LazyItems(lambda i: examples[i].item, len(examples))
     truth = LazyItems(lambda i: examples[i].item.image, len(examples))
@@ -156,7 +156,7 @@ def _images(pipeline: Pipeline, rows: Sequence[Example]) -> SampledImages:
 
 
 def _finite(generated: SampledTensors, rows: Sequence[Example]) -> SampledTensors:
-    for images in stage_images(generated).values():
+    for images in generated.images.values():
         check_finite(images.float().cpu().numpy(), [example.item.key for example in rows])
     return generated
 

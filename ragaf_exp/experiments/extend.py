@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from ragaf_exp.config.compose import LIMITS
-from ragaf_exp.config.stages import FIRST, LAST, STAGES
+from ragaf_exp.config.stages import chain
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import remove_folder, write_bytes, write_folder, write_text
 from ragaf_exp.core.safe_files import is_folder, is_regular, read_bounded
@@ -21,7 +22,7 @@ from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.optimizer import learning_rate
 
 log = logging.getLogger(__name__)
-STEPS = (f"stage.{FIRST.name}.steps", f"stage.{LAST.name}.steps", f"stage.{LAST.name}.region_steps")
+STEPS = re.compile(r"stage\.\w+\.(region_)?steps")
 NEWEST = 200  # the most run folders of the same name that are compared
 
 
@@ -33,7 +34,7 @@ def continue_sibling(cfg: DictConfig, folder: RunFolder) -> None:
     if not folder.is_main or not (folder.path / "status.json").exists() or folder.state.get("extended"):
         return
     resumes = "extends" in folder.state  # an earlier process was killed while it copied
-    if not resumes and any(newest_whole(folder.checkpoints, stage) for stage in STAGES):
+    if not resumes and any(newest_whole(folder.checkpoints, stage.name) for stage in chain(cfg)):
         if cfg.extend:
             raise UserError(f"extend=true: {folder.path} has begun from step 0; leave out extend, or remove that folder")
         return
@@ -47,7 +48,7 @@ def continue_sibling(cfg: DictConfig, folder: RunFolder) -> None:
         raise UserError(f"extend=true: no finished run in {folder.path.parent} differs from this one only in fewer steps; "
                         "leave out extend to train from step 0")  # fmt: skip
     if cfg.study.share:
-        raise UserError("extend=true: not with study.share=true, whose stage 1 several runs share; leave one out")
+        raise UserError("extend=true: not with study.share=true, whose first stage several runs share; leave one out")
     folder.status("running", extends=os.path.relpath(sibling, folder.path))
     _copy_from(RunFolder(sibling), folder, cfg)
     folder.status("running", extended=True)
@@ -59,10 +60,10 @@ def finished_sibling(path: Path) -> Path | None:
     others = (p for p in path.parent.iterdir() if HASH.fullmatch(p.name) and p != path and not p.is_symlink())
     for other in sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)[:NEWEST]:
         theirs = flat_config(other / "config.yaml")
-        if not set(STEPS) <= set(theirs) or _without_steps(theirs) != _without_steps(mine):
+        if _steps(theirs).keys() != _steps(mine).keys() or _without_steps(theirs) != _without_steps(mine):
             continue
-        fewer = all(int(theirs[key]) <= int(mine[key]) for key in STEPS)
-        total = sum(int(theirs[key]) for key in STEPS)
+        fewer = all(steps <= _steps(mine)[key] for key, steps in _steps(theirs).items())
+        total = sum(_steps(theirs).values())
         if fewer and total > most_steps and _trained(other):
             best, most_steps = other, total
     return best
@@ -76,30 +77,43 @@ def _trained(path: Path) -> bool:
 
 
 def _without_steps(flat: dict[str, str]) -> dict[str, str]:
-    ignored = {*STEPS, *(f"memory.{key}" for key in LIMITS)}
-    return {key: value for key, value in flat.items() if key not in ignored}
+    ignored = {f"memory.{key}" for key in LIMITS}
+    return {key: value for key, value in flat.items() if key not in ignored and not STEPS.fullmatch(key)}
+
+
+def _steps(flat: dict[str, str]) -> dict[str, int]:
+    return {key: int(value) for key, value in flat.items() if STEPS.fullmatch(key)}
 
 
 def _difference(sibling: Path, path: Path) -> str:
-    theirs, mine = flat_config(sibling / "config.yaml"), flat_config(path / "config.yaml")
-    return ", ".join(f"{key}={theirs[key]}, here {mine[key]}" for key in STEPS if theirs[key] != mine[key])
+    theirs, mine = (_steps(flat_config(folder / "config.yaml")) for folder in (sibling, path))
+    return ", ".join(f"{key}={steps}, here {mine[key]}" for key, steps in theirs.items() if steps != mine[key])
 
 
 def _copy_from(source: RunFolder, folder: RunFolder, cfg: DictConfig) -> None:
     """Link the checkpoints of the stages that can resume, and copy the tokenizer and the metrics of these stages."""
-    old = flat_config(source.path / "config.yaml")
-    stages = [FIRST.name] if old[STEPS[0]] != str(FIRST.setting(cfg, "steps")) else list(STAGES)
-    if old[STEPS[2]] != str(LAST.setting(cfg, "region_steps")):  # region steps come first, so none can be added later
-        stages = [FIRST.name]
-    stages = [stage for stage in stages if is_folder(source.checkpoints / stage)]
+    old = _steps(flat_config(source.path / "config.yaml"))
+    stages = [stage for stage in _resumable(old, cfg) if is_folder(source.checkpoints / stage)]
     for stage in stages:
         _link_newest(source, folder, stage)
     write_bytes(folder.tokenizer, read_bounded(source.tokenizer), own=True)
     write_text(folder.curves, "".join(_lines(source.curves, stages)), own=True)
     for stage in stages:
-        _log_resumption(stage, int(old[f"stage.{stage}.steps"]), cfg, source.path)
-    if LAST.name in cfg.stage.run and LAST.name not in stages:
-        log.info("stage %s: trains from step 0, since the steps before it have changed", LAST.name)
+        _log_resumption(stage, old[f"stage.{stage}.steps"], cfg, source.path)
+    for stage in (name for name in cfg.stage.run if name not in stages):
+        log.info("stage %s: trains from step 0, since the steps before it have changed", stage)
+
+
+def _resumable(old: dict[str, int], cfg: DictConfig) -> list[str]:
+    """The stages up to the first whose steps have changed, without it if its region steps have, as these come first."""
+    stages = []
+    for stage in chain(cfg):
+        if old[f"stage.{stage.name}.region_steps"] != stage.settings["region_steps"]:
+            break
+        stages.append(stage.name)
+        if old[f"stage.{stage.name}.steps"] != stage.settings["steps"]:
+            break
+    return stages
 
 
 def _link_newest(source: RunFolder, folder: RunFolder, stage: str) -> None:

@@ -17,7 +17,7 @@ def lacks(cfg: DictConfig, folder: RunFolder) -> str:
         folder.tokenizer.unlink(missing_ok=True)
         return f"{folder.tokenizer.name} is missing or empty"
     for stage in chain(cfg):
-        newest = checkpoints.newest_whole(folder.checkpoints, stage)
-        if newest is None or (stage in cfg.stage.run and int(newest.name) != steps_of(cfg, stage)):
-            return f"the last checkpoint of stage {stage} is missing or damaged"
+        newest = checkpoints.newest_whole(folder.checkpoints, stage.name)
+        if newest is None or (stage.name in cfg.stage.run and int(newest.name) != steps_of(cfg, stage.name)):
+            return f"the last checkpoint of stage {stage.name} is missing or damaged"
     return f"{folder.metrics.name} is missing or damaged" if is_damaged(folder.metrics) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +13,7 @@ from ragaf_exp.assembly.model import make_model
 from ragaf_exp.compute.device import Compute, pick_device
 from ragaf_exp.config.build import build
 from ragaf_exp.config.doubts import doubts
-from ragaf_exp.config.stages import FIRST, STAGES, chain, trained
+from ragaf_exp.config.stages import chain, trained
 from ragaf_exp.core.types import Batch
 from ragaf_exp.data.loader import collate
 from ragaf_exp.distributed import launch
@@ -35,7 +35,7 @@ from ragaf_exp.training.objective import Objective
 from ragaf_exp.training.precision_choice import settled
 from ragaf_exp.training.precision_trial import Trial
 from ragaf_exp.training.schedule import StageSchedule
-from ragaf_exp.training.setup import TrainerSetup, steps_of
+from ragaf_exp.training.setup import TrainerSetup, region_steps_of, steps_of
 from ragaf_exp.training.trainer import Trainer, check_shares
 
 log = logging.getLogger(__name__)
@@ -51,14 +51,15 @@ def check_memory(cfg: DictConfig) -> None:
 
 
 class Training:
-    """The training part of a run. stages: the names of the trained stages, in order."""
+    """The training part of a run. stages: the names of the stages that it trains, in order."""
 
     def __init__(self, cfg: DictConfig, folder: RunFolder):
         self.cfg, self.folder = cfg, folder
-        self.stages = trained(cfg)
+        self.stages = [stage.name for stage in trained(cfg)]
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
-        for stage in self.stages:  # before the folder is read: the process that writes may discard it at once
-            check_shares(steps_of(cfg, stage) - cfg.stage[stage].steps, cfg.stage)
+        for stage in trained(cfg):  # before the folder is read: the process that writes may discard it at once
+            batch = 0 if cfg.stage.tokens else cfg.stage.batch
+            check_shares(stage.name, batch, region_steps_of(cfg, stage.name), stage.settings["region_batch"])
         for doubt in doubts(cfg) if folder.is_main else ():
             log.warning("%s", doubt)
         with launch.main_process_first():
@@ -90,23 +91,29 @@ class Training:
 
     def inherited(self) -> dict[str, Model]:
         """The models that another run trained and this one starts from."""
-        earlier = [stage for stage in chain(self.cfg) if stage not in self.stages]
+        earlier = [stage.name for stage in chain(self.cfg) if stage.name not in self.stages]
         return {stage: load_stage(make_model(self.parts, stage), self.folder, stage).to(self.compute.device)
                 for stage in earlier}  # fmt: skip
 
     def train(self, stage: str, models: dict[str, Model]) -> Model:
         """Train a stage and return its EMA model. models: the models of earlier stages."""
-        start = STAGES[stage].starts_from
-        if start is None and self.cfg.study.share:
-            self._share()
-        model = self.trainer(stage, models[start] if start else None).fit(self.train_examples, self.to_batch)
+        if not models and self.cfg.study.share:
+            self._share(stage)
+        model = self.trainer(stage, models).fit(self.train_examples, self.to_batch)
         if self.folder.is_main:
             save_lora(model, self.folder.path / "lora" / stage)
         return model
 
-    def trainer(self, stage: str, coarse: Model | None) -> Trainer:
-        """The trainer of a stage; coarse: stage 1's trained model, from which stage 2 starts."""
-        return self.setup.trainer(stage, coarse, self.folder)
+    def trainer(self, stage: str, earlier: Mapping[str, Model]) -> Trainer:
+        """The trainer of a stage; earlier: the trained models of the stages before it, by name."""
+        return self.setup.trainer(stage, dict(earlier), self.folder)
+
+    def trainers(self) -> list[Trainer]:
+        """The trainers of all stages that a run trains, each from the initial weights of the one before; for benchmarks."""
+        trainers: dict[str, Trainer] = {}
+        for stage in self.stages:
+            trainers[stage] = self.trainer(stage, {name: trainer.ema.model for name, trainer in trainers.items()})
+        return list(trainers.values())
 
     @property
     def settings(self) -> dict:
@@ -148,14 +155,14 @@ class Training:
         if folder.is_main:
             data_record.record(folder.path, self.parts.source)
 
-    def _share(self) -> None:
-        """Train stage 1 once for all members of the study that share it, and link it into this run."""
-        newest = load_newest(self.folder.checkpoints, FIRST.name, parts=())
-        if newest is not None and newest.step == FIRST.setting(self.cfg, "steps"):
+    def _share(self, stage: str) -> None:
+        """Train the first stage once for all members of the study that share it, and link it into this run."""
+        newest = load_newest(self.folder.checkpoints, stage, parts=())
+        if newest is not None and newest.step == steps_of(self.cfg, stage):
             return
         with shared_stage.lock_shared(self.cfg) as shared:
             data_record.check(shared.path, self.parts.source)
             self._record_data(shared)
             setup = self._setup(self.setup.cached, shared)
-            setup.trainer(FIRST.name, None, shared).fit(self.train_examples, self.to_batch)
-            shared_stage.link_shared(shared, self.folder)
+            setup.trainer(stage, {}, shared).fit(self.train_examples, self.to_batch)
+            shared_stage.link_shared(stage, shared, self.folder)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ragaf_exp.config.build import locate
-from ragaf_exp.config.stages import FIRST
+from ragaf_exp.config.stages import chain
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.safe_files import is_regular
 from ragaf_exp.models.loading.single_file import SUFFIXES, read_file
@@ -40,17 +40,18 @@ class Initialiser:
     """Copies what fits of another run's stage into a new model; nothing where the run has a checkpoint of the stage.
 
     Args:
-        cfg: Config of the run; without `init`, or where `init` provides a whole stage 1, nothing is copied.
+        cfg: Config of the run; without `init`, or where `init` provides whole stages, nothing is copied.
         folder: The run folder.
     """
 
     def __init__(self, cfg: DictConfig, folder: RunFolder):
         self.cfg, self.folder = cfg, folder
-        self.active = cfg.init is not None and FIRST.name in cfg.stage.run
+        first = chain(cfg)[0].name
+        self.active = cfg.init is not None and first in cfg.stage.run
         if self.active and cfg.study.share:
-            raise UserError("init=: not with study.share=true, whose stage 1 several runs share; leave one out")
+            raise UserError("init=: not with study.share=true, whose first stage several runs share; leave one out")
         self.file = source_file(cfg.init) if self.active else None
-        if self.active and load_newest(folder.checkpoints, FIRST.name, parts=()) is None:
+        if self.active and load_newest(folder.checkpoints, first, parts=()) is None:
             read_file(self.file, f"init={cfg.init}") if self.file else self._other()  # reports a wrong one before any work
 
     def __call__(self, stage: str, model: Model, earlier: Mapping[str, Tensor] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -9,7 +10,6 @@ from torch import nn
 
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.stages import STAGES
 from ragaf_exp.core.safe_files import make_folder
 from ragaf_exp.data.buckets import same_size
 from ragaf_exp.data.loader import Examples, collate
@@ -31,7 +31,7 @@ class Validation:
         cfg: The config of the run.
         parts: Its components.
         examples: The validation split.
-        folder: The run folder, or that of a shared stage 1.
+        folder: The run folder, or that of a shared stage.
     """
 
     cfg: DictConfig
@@ -40,14 +40,14 @@ class Validation:
     folder: RunFolder
 
     def __call__(
-        self, stage: str, ema: nn.Module, coarse: Model | None, objective: Objective, compute: Compute, step: int
+        self, stage: str, ema: nn.Module, earlier: Mapping[str, Model], objective: Objective, compute: Compute, step: int
     ) -> dict[str, float]:
         """Validate a stage.
 
         Args:
             stage: Name of the stage.
             ema: The EMA model of this stage.
-            coarse: Stage 1's model, None in stage 1.
+            earlier: The models of the stages before it, by name.
             objective: The stage's training objective, whose denoising loss is also computed with shuffled conditions.
             compute: Device and precision of the stage's training.
             step: Number of optimizer steps so far, for the grid's file name.
@@ -57,8 +57,8 @@ class Validation:
         """
         later, shown = later_modules(), self.cfg.eval.grid
         rows = self.examples.first(max(shown, self.cfg.eval.validation_drawn))
-        models = (coarse, ema) if STAGES[stage].starts_from else (ema, None)
-        sampled = sample_images(make_pipeline(self.cfg, self.parts, *models, compute), rows)
+        pipeline = make_pipeline(self.cfg, self.parts, {**earlier, stage: ema}, compute)
+        sampled = sample_images(pipeline, rows)
         grid = later.panels.validation_grid(rows[:shown], sampled.first(shown), self.parts.task.panels)
         later.panels.save_png(make_folder(self.folder.samples) / f"{stage}-{step:06d}.png", grid, own=True)
         scores = {}
@@ -68,7 +68,7 @@ class Validation:
         return self._usage(stage, ema, objective, compute) | scores
 
     def _usage(self, stage: str, ema: nn.Module, objective: Objective, compute: Compute) -> dict[str, float]:
-        """Denoising loss with the correct and with shuffled conditions; in stage 2 also the fusion weights."""
+        """Denoising loss with the correct and with shuffled conditions; with regions also the fusion weights."""
         rows, size = self.examples.first(self.cfg.eval.validation_items), self.cfg.eval.batch
         schedule = plan(self.cfg, stage, self.parts)
         batches = [collate([rows[i] for i in some], ema.needs_spans).to(compute.device) for some in same_size(rows, size)]

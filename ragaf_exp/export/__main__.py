@@ -1,7 +1,7 @@
 """Exports a trained run as files that diffusers, ComfyUI, A1111, Forge and this suite load.
 
     python -m ragaf_exp.export run=DIR out=DIR [kinds='[diffusers,controlnet,adapter,lora,checkpoint,onnx,run]']
-        [half=true] [stage=coarse|refine] [weights=all] [license=ID]
+        [half=true] [stage=NAME] [weights=all] [license=ID]
 
 kinds: what is written; by default everything that the run can be, except onnx. diffusers: the pipeline with its regions.
 controlnet, adapter, lora: networks for other tools, as folders of diffusers and as single files. checkpoint: Stable
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from ragaf_exp.config.command_line import guarded, parse_args
-from ragaf_exp.config.schema import COARSE, REFINE
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.printable import printable
@@ -36,7 +35,7 @@ ARGUMENTS: dict[str, type] = {
     "run": str, "out": str, "kinds": list, "half": str, "stage": str, "weights": str, "license": str,
 }  # fmt: skip
 KINDS = ("diffusers", "controlnet", "adapter", "lora", "checkpoint", "onnx", "run")
-CHOICES = {"half": ("false", "true"), "stage": ("", COARSE, REFINE), "weights": ("own", "all")}
+CHOICES = {"half": ("false", "true"), "weights": ("own", "all")}
 MEGABYTE = 1e6
 
 
@@ -52,6 +51,8 @@ def main() -> None:
         from ragaf_exp.export.write import export
 
     trained = open_run(args["run"], followed)
+    if args["stage"] not in ("", *trained.stages):
+        raise UserError(f"stage={args['stage']}: must be one of {', '.join(trained.stages)}")
     options = Options(args["half"] == "true", args["stage"], args["weights"] == "all")
     rows = export(trained, out.parent.resolve() / out.name, args["kinds"], options, args["license"])
     print(table(rows))
@@ -64,7 +65,7 @@ def checked(args: dict[str, Any]) -> dict[str, Any]:
     for key in ("run", "out"):
         if not args.get(key):
             raise UserError(f"{key}=: missing; give run=DIR out=DIR")
-    args = {"kinds": [], "license": "", **{key: values[0] for key, values in CHOICES.items()}, **args}
+    args = {"kinds": [], "license": "", "stage": "", **{key: values[0] for key, values in CHOICES.items()}, **args}
     for key, values in CHOICES.items():
         if args[key] not in values:
             raise UserError(f"{key}={args[key]}: must be one of {', '.join(filter(None, values))}")

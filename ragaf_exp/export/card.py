@@ -84,10 +84,11 @@ def _front_matter(trained: Trained, licence: str) -> ModelCardData:
 
 def _summary(trained: Trained) -> str:
     stages = " and ".join(f"{stage.name} ({stage.step:,} steps)" for stage in trained.stages.values())
-    size = trained.cfg.data.size
+    size, regional = trained.cfg.data.size, [s.name for s in trained.stages.values() if s.model.ragaf is not None]
+    regions = f" Stages that read the sketch as a graph of regions (RAGAF), each with a prompt: {', '.join(regional)}."
     return (f"A diffusion model that paints a sketch from a sentence, trained by ragaf_exp {__version__} at {size}x{size}: "
-            f"stages {stages}. Stage refine reads the sketch as a graph of regions (RAGAF), so that each region can have "
-            f"its own prompt.\n\n{CONVENTION} The pipeline itself takes drawings of either polarity.")  # fmt: skip
+            f"stages {stages}.{regions if regional else ''}\n\n{CONVENTION} The pipeline itself takes drawings of either "
+            "polarity.")  # fmt: skip
 
 
 def _contents(entries: Sequence[Entry]) -> str:

@@ -17,8 +17,8 @@ class Unsuitable(Exception):
 class Options:
     """The options of an export.
 
-    half: store weights as float16. stage: the stage whose UNet, ControlNet, adapter and LoRA are exported; "" = refine
-    where a kind needs it, else coarse. copies: copy unchanged weights of sources instead of naming them.
+    half: store weights as float16. stage: the stage whose UNet, ControlNet, adapter and LoRA are exported; "" = the
+    last where a kind needs its LoRA, else the first. copies: copy unchanged weights of sources instead of naming them.
     """
 
     half: bool = False

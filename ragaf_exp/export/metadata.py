@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from PIL import Image
 
 from ragaf_exp.config.compose import config_hash
+from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.safe_files import is_regular, names_in, read_bounded
 from ragaf_exp.export.trained import Trained, TrainedStage
 
@@ -86,7 +87,7 @@ def sample(trained: Trained) -> Image.Image | None:
     """The first sampled test image of the last stage; None if the run has none."""
     folder = trained.folder.samples / "test"
     for item in names_in(folder):
-        for stage in ("stage2", "stage1"):
+        for stage in reversed(IMAGES):
             path = folder / item / f"{stage}.png"
             if is_regular(path):
                 return Image.open(io.BytesIO(read_bounded(path))).convert("RGB")

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.resident import drop_pages
 from ragaf_exp.core.tensor_files import Tensors, differing, read_lazily, write_tensors
@@ -30,15 +29,8 @@ def chosen(trained: Trained, options: Options, usual: TrainedStage) -> TrainedSt
         trained: The run.
         options: Its `stage` is used.
         usual: The stage where no option names one.
-
-    Raises:
-        UserError: The run has no such stage.
     """
-    if not options.stage:
-        return usual
-    if options.stage not in trained.stages:
-        raise UserError(f"stage={options.stage}: this run has {', '.join(trained.stages)}")
-    return trained.stages[options.stage]
+    return trained.stages[options.stage] if options.stage else usual
 
 
 def require_pretrained_unet(trained: Trained, stage: TrainedStage) -> None:

@@ -90,7 +90,7 @@ class _Encoded:
     def condition(self, batch: Any, keep: Any = None, /) -> Any:
         return next(self.conditions)
 
-    def with_coarse(self, c: Any, coarse: Tensor | None) -> Any:
+    def with_start(self, c: Any, start: Tensor | None) -> Any:
         return c
 
 

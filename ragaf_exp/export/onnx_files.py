@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ragaf_exp.assembly.parts import Parts
-from ragaf_exp.config.stages import FIRST
+from ragaf_exp.config.stages import stage_of
 from ragaf_exp.export.kinds import Entry, Options, Unsuitable
 from ragaf_exp.export.onnx_compare import check_image
 from ragaf_exp.export.onnx_image import export_image, steps_of
@@ -40,7 +40,7 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
     (out / FOLDER).mkdir()
     entries = []
     for name in [options.stage] if options.stage else list(trained.stages):
-        model = getattr(pipeline, name).cpu()
+        model = pipeline.models[name].cpu()
         export_step(model, parts, out / FOLDER / f"{name}.onnx")
         note = f"a denoising step of stage {name}, float32, any number of regions and tokens"
         entries.append(Entry(KIND, f"{FOLDER}/{name}.onnx", note, partial(check_step, model=model, parts=parts)))
@@ -49,16 +49,17 @@ def write(trained: Trained, out: Path, options: Options) -> list[Entry]:
 
 
 def _image(stage: str, parts: Parts, pipeline: Pipeline, out: Path) -> list[Entry]:
-    """Write the graph of a whole image; nothing where guidance is normalised, or stage 1 samples smaller images."""
-    sampler, model = parts.sampler, getattr(pipeline, stage)
+    """Write the graph of a whole image; nothing where guidance is normalised, or the stage samples smaller images."""
+    sampler, model = parts.sampler, pipeline.models[stage]
+    spec = stage_of(parts.cfg, stage)
     weights = [weight for weight, *_ in sampler.passes()]
-    if (sampler.norm_patch and len(weights) > 1) or (stage == FIRST.name and pipeline.scale > 1):
+    if (sampler.norm_patch and len(weights) > 1) or spec.scale > 1:
         return []
-    from_start = stage != FIRST.name and pipeline.coarse is not None
+    from_start = spec.starts_from in pipeline.models
     shape = tuple(noised(parts)[0].shape)
-    steps = steps_of(sampler, (shape[2], shape[3]), from_start, pipeline.strength)
+    steps = steps_of(sampler, (shape[2], shape[3]), from_start, spec.strength)
     file = f"{FOLDER}/{stage}_image.onnx"
     export_image(out / FOLDER / f"{stage}.onnx", out / file, steps, shape, weights)
-    strength = pipeline.strength if from_start else None
+    strength = spec.strength if from_start else None
     check = partial(check_image, model=model, parts=parts, steps=steps, strength=strength)
     return [Entry(KIND, file, f"a whole image of stage {stage} in {len(steps.times)} steps, float32", check)]

@@ -138,7 +138,7 @@ class OnnxImage:
         """Sample.
 
         Args:
-            conditions: The conditioning of each pass of `Sampler.passes`, as `Model.condition` and `Model.with_coarse`
+            conditions: The conditioning of each pass of `Sampler.passes`, as `Model.condition` and `Model.with_start`
                 give it.
             noise: Standard normal, (1,C,h,w).
             start: The latent that sampling starts from, of that shape; zeros where it starts from noise.

@@ -167,9 +167,9 @@ def conditioning(model: Model, parts: Parts, index: int, text: bool = True, sket
     size = (parts.cfg.data.size,) * 2
     drawing = drawing_of_boxes(size[0], 2 - index)
     example = as_example(drawing, CAPTIONS[index], parts, size, pictures_for(parts, size[0]))
-    coarse, _ = noised(parts)
+    start, _ = noised(parts)
     keep = {"text": torch.tensor([text]), "sketch": torch.tensor([sketch])}
-    return model.with_coarse(model.condition(collate([example]), keep), coarse)
+    return model.with_start(model.condition(collate([example]), keep), start)
 
 
 def noised(parts: Parts) -> tuple[Tensor, Tensor]:

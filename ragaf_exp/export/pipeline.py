@@ -6,8 +6,10 @@ trust_remote_code=True)` works too: the folder's pipeline.py imports this module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,14 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from PIL import Image
 
+from ragaf_exp.config.schema import COARSE, REFINE
+from ragaf_exp.config.stages import NAME
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import read_json, write_json, write_text
 from ragaf_exp.core.safe_files import is_regular
 from ragaf_exp.export.inputs import Edits, Picture
 from ragaf_exp.export.sampling import Call, Progress, seed_of
-from ragaf_exp.export.stage import RagafStage
+from ragaf_exp.export.stage import RagafStage, is_stage
 from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.inference.pipeline import Pipeline
 from ragaf_exp.models.loading.sources import share_identical_weights
@@ -33,7 +37,14 @@ SHIM_TEXT = '''"""Needs `pip install ragaf_exp`, which holds the code."""
 
 from ragaf_exp.export.pipeline import RagafPipeline  # noqa: F401
 '''
-STAGES = ("coarse", "refine")
+CHAIN_TEXT = '''"""Needs `pip install ragaf_exp`, which holds the code."""
+
+from ragaf_exp.export.pipeline import pipeline_class
+
+RagafPipeline = pipeline_class({names})
+'''
+NAMES = (COARSE, REFINE)  # components of RagafPipeline; `pipeline_class` makes one for other stages
+COMPONENT = [RagafStage.__module__, RagafStage.__name__]  # a stage in model_index.json
 OUTPUTS = ("pil", "np", "pt")
 
 
@@ -42,7 +53,7 @@ class RagafPipelineOutput(BaseOutput):
     """Sampled images.
 
     images: the last stage's, as PIL images, or (B,H,W,3) float32 in [0,1] ("np"), or (B,3,H,W) ("pt").
-    coarse_images: stage 1's in the same form, None if it did not run. seed: reproduces them.
+    coarse_images: the first stage's in the same form, None if it is the last or did not run. seed: reproduces them.
     """
 
     images: Any
@@ -54,18 +65,17 @@ class RagafPipeline(DiffusionPipeline):
     """Samples images from a sketch and a prompt, with prompts for single regions; or edits images, if so trained.
 
     Args:
-        coarse: Stage 1, or None.
-        refine: Stage 2, which has the region path, or None.
+        **stages: The stages of the run by name, None for one that it lacks.
     """
 
-    _optional_components = list(STAGES)  # noqa: RUF012 - read by diffusers
+    _optional_components = list(NAMES)  # noqa: RUF012 - read by diffusers
 
-    def __init__(self, coarse: RagafStage | None = None, refine: RagafStage | None = None):
+    def __init__(self, **stages: RagafStage | None):
         super().__init__()
-        self.register_modules(coarse=coarse, refine=refine)
+        self.register_modules(**{name: stages.get(name) for name in self._optional_components})
         self._interrupt = False
-        if coarse is not None and refine is not None:
-            share_identical_weights(coarse.model, refine.model)
+        for start, stage in pairwise(self.stages.values()):
+            share_identical_weights(start.model, stage.model)
 
     @classmethod
     def from_pretrained(
@@ -88,12 +98,11 @@ class RagafPipeline(DiffusionPipeline):
         """
         folder = _folder(str(pretrained_model_name_or_path), revision, local_files_only)
         index = _read_index(folder)
-        present = [name for name in STAGES if (index.get(name) or [None])[0]]
-        if not present:
+        stages = {name: RagafStage.from_pretrained(folder / name, sources=sources, torch_dtype=torch_dtype)
+                  for name in _stages_of(folder, index)}  # fmt: skip
+        if not stages:
             raise UserError(f"{folder / INDEX}: names no stage; fetch it again")
-        return cls(**{
-            name: RagafStage.from_pretrained(folder / name, sources=sources, torch_dtype=torch_dtype) for name in present
-        })  # fmt: skip
+        return pipeline_class(stages)(**stages)
 
     def save_pretrained(self, save_directory: str | Path, **unused: Any) -> None:
         """Write the pipeline's folder. **unused: options of diffusers, which do not apply here.
@@ -102,7 +111,7 @@ class RagafPipeline(DiffusionPipeline):
             UserError: The pipeline was loaded from a folder that also holds other networks; copy that folder.
         """
         folder = Path(save_directory)
-        stages = {name: stage for name in STAGES if (stage := getattr(self, name)) is not None}
+        stages = self.stages
         if any("inside" in source for stage in stages.values() for source in stage.config.sources.values()):
             raise UserError(f"{folder}: this pipeline's weights are in several folders; copy the folder it was loaded from")
         for name, stage in stages.items():
@@ -110,9 +119,15 @@ class RagafPipeline(DiffusionPipeline):
         write_index(folder, list(stages))
 
     @property
+    def stages(self) -> dict[str, RagafStage]:
+        """The stages by name, in order."""
+        names = self._optional_components
+        return {name: stage for name in names if (stage := getattr(self, name)) is not None}
+
+    @property
     def last(self) -> RagafStage:
         """The last stage."""
-        return self.coarse if self.refine is None else self.refine
+        return list(self.stages.values())[-1]
 
     @torch.no_grad()
     def __call__(
@@ -140,7 +155,7 @@ class RagafPipeline(DiffusionPipeline):
             seed: The seed of the noise, instead of a generator.
             image: The image to edit; with edits, the one of which only the edited regions are sampled again.
             mask_image: White where the image is painted, for tasks with a hole.
-            strength: Share of the noise schedule that stage 2 runs, in (0,1], by default the run's.
+            strength: Share of the noise schedule that the last stage runs, in (0,1], by default the run's.
             sketch_guidance_scale: Sketch guidance scale, 1 = none, by default the run's.
             height: Of the image in pixels, by default the training images'.
             width: Likewise.
@@ -166,13 +181,41 @@ class RagafPipeline(DiffusionPipeline):
         with self.progress_bar(total=1) as bar:  # the steps of a stage are known once it starts
             progress = Progress(self, callback_on_step_end, bar)
             results = call.run(self._sampler, prompt, sketch, edits, pictures, (height, width), polarity, progress)
-        final, coarse = (None if images is None else _in_form(images, output_type) for images in results)
-        return RagafPipelineOutput(final, coarse, seed) if return_dict else (final,)
+        final, first = (None if images is None else _in_form(images, output_type) for images in results)
+        return RagafPipelineOutput(final, first, seed) if return_dict else (final,)
 
     def _sampler(self, call: Call) -> Pipeline:
         """Build the sampling pipeline of one call."""
-        coarse, refine = (None if stage is None else stage.model for stage in (self.coarse, self.refine))
-        return make_pipeline(call.parts.cfg, call.parts, coarse, refine, call.compute)
+        models = {name: stage.model for name, stage in self.stages.items()}
+        return make_pipeline(call.parts.cfg, call.parts, models, call.compute)
+
+
+def _signature(names: Sequence[str]) -> inspect.Signature:
+    """The signature of a constructor, from which diffusers reads the components of a pipeline."""
+    stages = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+    return inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *stages])
+
+
+setattr(RagafPipeline.__init__, "__signature__", _signature(NAMES))  # noqa: B010 - an attribute of a function
+
+
+def pipeline_class(names: Iterable[str]) -> type[RagafPipeline]:
+    """Return the pipeline for stages of these names, in order: RagafPipeline, or a class like it for other ones."""
+    components = list(names)
+    if set(components) <= set(NAMES):
+        return RagafPipeline
+
+    def init(self: RagafPipeline, **stages: RagafStage | None) -> None:
+        RagafPipeline.__init__(self, **stages)
+
+    setattr(init, "__signature__", _signature(components))  # noqa: B010 - an attribute of a function
+    content = {
+        "__init__": init,
+        "_optional_components": components,
+        "__module__": __name__,
+        "__doc__": RagafPipeline.__doc__,
+    }
+    return type(RagafPipeline.__name__, (RagafPipeline,), content)
 
 
 def write_index(folder: Path, stages: Sequence[str]) -> None:
@@ -182,10 +225,11 @@ def write_index(folder: Path, stages: Sequence[str]) -> None:
         folder: The export's folder.
         stages: Names of the stages that it holds.
     """
-    components = {name: [RagafStage.__module__, RagafStage.__name__] if name in stages else [None, None] for name in STAGES}
+    usual = set(stages) <= set(NAMES)
+    components = {name: COMPONENT if name in stages else [None, None] for name in (NAMES if usual else stages)}
     index = {"_class_name": ["pipeline", RagafPipeline.__name__], "_diffusers_version": diffusers.__version__}
     write_json(folder / INDEX, {**index, **components})
-    write_text(folder / SHIM, SHIM_TEXT)
+    write_text(folder / SHIM, SHIM_TEXT if usual else CHAIN_TEXT.format(names=list(stages)))
 
 
 def _folder(source: str, revision: str | None, local_files_only: bool) -> Path:
@@ -209,9 +253,15 @@ def _read_index(folder: Path) -> dict[str, Any]:
     if not is_regular(folder / INDEX):
         raise UserError(f"{folder / INDEX}: missing; is it an export with kind diffusers?")
     content = read_json(folder / INDEX)
-    if not isinstance(content, dict) or not all(isinstance(content.get(name, []), list) for name in STAGES):
+    if not isinstance(content, dict) or not all(isinstance(content.get(name, []), list) for name in NAMES):
         raise UserError(f"{folder / INDEX}: damaged; fetch it again")
     return content
+
+
+def _stages_of(folder: Path, index: Mapping[str, Any]) -> list[str]:
+    """Return the names of the stages in an index, which another author may have written."""
+    named = [name for name, value in index.items() if NAME.fullmatch(name) and isinstance(value, list) and any(value)]
+    return [name for name in named if index[name] == COMPONENT or is_stage(folder / name)]
 
 
 def _in_form(images: list[np.ndarray], output_type: str) -> Any:

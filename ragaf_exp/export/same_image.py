@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,10 @@ import torch
 
 from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
-from ragaf_exp.config.stages import FIRST, LAST
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.resident import release
 from ragaf_exp.export.kinds import CheckFailed
-from ragaf_exp.export.pipeline import RagafPipeline
+from ragaf_exp.export.pipeline import pipeline_class
 from ragaf_exp.export.sampling import IMAGE, MASK, SKETCH, Call, Progress
 from ragaf_exp.export.stage import RagafStage
 from ragaf_exp.export.streamed import Reading, streamed_model
@@ -63,19 +63,19 @@ def _images(
     ours, side = _of_run(trained, precision, reading)
     release()
     stages = {name: RagafStage.streamed(folder / name, sources, reading) for name in trained.stages}
-    pipeline = RagafPipeline(**stages)
+    pipeline = pipeline_class(stages)(**stages)
     return ours, _sample(pipeline.last.parts, pipeline._sampler, precision, side), side
 
 
 def _of_run(trained: Trained, precision: str, reading: Reading) -> tuple[np.ndarray, int]:
     models = {name: _model(trained, stage, reading) for name, stage in trained.stages.items()}
-    if len(models) > 1:
-        share_identical_weights(*models.values())
+    for start, model in pairwise(models.values()):
+        share_identical_weights(start, model)
     unit = unit_of(trained.cfg, models[trained.last.name])
     side = min(trained.cfg.data.size, -(-SIDE // unit) * unit)
 
     def sampler(call: Call) -> Pipeline:
-        return make_pipeline(call.parts.cfg, call.parts, models.get(FIRST.name), models.get(LAST.name), call.compute)
+        return make_pipeline(call.parts.cfg, call.parts, models, call.compute)
 
     return _sample(trained.parts, sampler, precision, side), side
 

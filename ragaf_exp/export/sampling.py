@@ -15,7 +15,7 @@ from ragaf_exp.assembly.model import unit_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute, has_bf16
 from ragaf_exp.config.build import build
-from ragaf_exp.config.stages import LAST
+from ragaf_exp.config.stages import trained
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Example
 from ragaf_exp.data.loader import collate
@@ -97,7 +97,7 @@ class Call:
         if self.strength is not None:
             if not 0 < self.strength <= 1:
                 raise UserError(f"strength={self.strength}: must be above 0 and at most 1")
-            cfg.stage[LAST.name].strength = self.strength
+            cfg.stage[trained(cfg)[-1].name].strength = self.strength
         for key, value in self.settings.items():
             if value is not None:
                 cfg.sampler[key] = value
@@ -198,7 +198,8 @@ def sampled(pipeline: Pipeline, examples: list[Example], progress: Progress) -> 
     except Stopped:
         assert progress.estimate is not None, "it stops after a step"
         return list(to_uint8(pipeline.codec.decode(progress.estimate))), None
-    return list(images.final), None if images.stage2 is None or images.stage1 is None else list(images.stage1)
+    first, *later = images.images.values()
+    return list(images.final), list(first) if later else None
 
 
 def _columns(pictures: Mapping[str, Picture], crop: Crop, hole: np.ndarray | None) -> dict[str, np.ndarray]:

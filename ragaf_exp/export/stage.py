@@ -23,7 +23,7 @@ from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import NAMES
 from ragaf_exp.config.compose import load_config
-from ragaf_exp.config.stages import STAGES
+from ragaf_exp.config.stages import chain
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import read_json, write_json, write_text
 from ragaf_exp.core.safe_files import is_regular
@@ -65,8 +65,6 @@ class RagafStage(ModelMixin, ConfigMixin):
     ):  # fmt: skip
         super().__init__()
         sources = sources or {}
-        if stage not in STAGES:
-            raise UserError(f"stage={stage}: must be one of {', '.join(STAGES)}")
         if precision not in NAMES:
             raise UserError(f"precision={precision}: must be one of {', '.join(NAMES)}")
         self.register_to_config(
@@ -75,6 +73,9 @@ class RagafStage(ModelMixin, ConfigMixin):
         self.stage, self.precision, self.folder = stage, precision, folder
         with torch.random.fork_rng(devices=[]):  # the initial weights are replaced, and the caller's noise stays the same
             self.parts = _parts(run_config, tokenizer, _located(sources, folder, given or {}))
+            names = [spec.name for spec in chain(self.parts.cfg)]
+            if stage not in names:
+                raise UserError(f"stage={stage}: must be one of {', '.join(names)}")
             self.model = make_model(self.parts, stage) if build is None else build(self.parts, stage, sources)
         self.eval().requires_grad_(False)
 
@@ -133,6 +134,12 @@ class RagafStage(ModelMixin, ConfigMixin):
         config = {key: _plain(self.config[key]) for key in KEYS}
         own = {f"{PREFIX}{name}": lazy(value) for name, value in own_state(self.model).items()}
         write_stage(folder, config, own, half=False)
+
+
+def is_stage(folder: Path) -> bool:
+    """Whether a folder is one that `write_stage` wrote."""
+    content = read_json(folder / CONFIG) if is_regular(folder / CONFIG) else None
+    return isinstance(content, dict) and set(KEYS) <= content.keys()
 
 
 def _own(path: Path) -> dict[str, LazyTensor]:

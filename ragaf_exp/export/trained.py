@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
-from ragaf_exp.config.stages import STAGES, chain
+from ragaf_exp.config.stages import chain
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import read_json
 from ragaf_exp.core.safe_files import is_regular, read_bounded
@@ -137,8 +137,8 @@ def open_run(path: str, followed: Mapping[str, str]) -> Trained:
     if not is_regular(folder.tokenizer):
         raise UserError(f"{folder.tokenizer}: missing; restore it or train again")
     parts = assemble(cfg, folder)
-    names = [name for name in STAGES if name in chain(cfg)]
-    return Trained(folder, cfg, parts, {name: _stage(folder, parts, name) for name in names}, dict(followed))
+    stages = {stage.name: _stage(folder, parts, stage.name) for stage in chain(cfg)}
+    return Trained(folder, cfg, parts, stages, dict(followed))
 
 
 def _stage(folder: RunFolder, parts: Parts, name: str) -> TrainedStage:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from omegaconf import DictConfig
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.stages import FIRST, LAST, STAGES
+from ragaf_exp.config.stages import chain
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.safe_files import is_folder, is_regular
-from ragaf_exp.inference.pipeline import Pipeline
+from ragaf_exp.inference.pipeline import Pipeline, SampledStage
 from ragaf_exp.models.loading.sources import load_own, share_identical_weights
 from ragaf_exp.models.model import Model
 from ragaf_exp.runs.checkpoints import load_newest
@@ -20,21 +22,20 @@ from ragaf_exp.runs.followed import NETWORKS, check_followed
 from ragaf_exp.training import precision_choice
 
 
-def make_pipeline(cfg: DictConfig, parts: Parts, coarse: Model | None, refine: Model | None, compute: Compute) -> Pipeline:
+def make_pipeline(cfg: DictConfig, parts: Parts, models: Mapping[str, Model], compute: Compute) -> Pipeline:
     """The sampling pipeline of a run.
 
     Args:
         cfg: The config of the run.
         parts: Its codec, sampler and chunk size.
-        coarse: Stage 1's model; None samples with stage 2 alone.
-        refine: Stage 2's model; None samples with stage 1 alone.
+        models: The models of its stages by name. Without the first ones, sampling starts from noise in a later stage.
         compute: Device and precision.
 
     Returns:
         The pipeline.
     """
-    strength, scale = LAST.setting(cfg, "strength"), FIRST.scale(cfg)
-    return Pipeline(coarse, refine, parts.codec, parts.sampler, compute, strength, cfg.seed, parts.chunks, scale)
+    stages = [SampledStage(stage, models[stage.name]) for stage in chain(cfg) if stage.name in models]
+    return Pipeline(stages, parts.codec, parts.sampler, compute, cfg.seed, parts.chunks)
 
 
 def load_stage(model: Model, folder: RunFolder, stage: str) -> Model:
@@ -73,13 +74,13 @@ def load_run(folder: RunFolder, cfg: DictConfig) -> tuple[Parts, Pipeline]:
         raise UserError(f"{folder.tokenizer}: missing; restore it or train again")
     parts = assemble(cfg, folder)
     parts.codec.to(compute.device)
-    models: dict[str, Model | None] = dict.fromkeys(STAGES)
-    if not any((folder.checkpoints / stage).exists() for stage in models):
+    models: dict[str, Model] = {}
+    if not any((folder.checkpoints / stage.name).exists() for stage in chain(cfg)):
         raise UserError(f"{folder.checkpoints}: no checkpoint of any stage; run its training command again")
-    for stage in models:
-        if is_folder(folder.checkpoints / stage):
-            model = load_stage(make_model(parts, stage), folder, stage)
-            if (start := models.get(STAGES[stage].starts_from or stage)) is not None:
-                share_identical_weights(start, model)
-            models[stage] = model.to(compute.device)
-    return parts, make_pipeline(cfg, parts, models[FIRST.name], models[LAST.name], compute)
+    for stage in chain(cfg):
+        if is_folder(folder.checkpoints / stage.name):
+            model = load_stage(make_model(parts, stage.name), folder, stage.name)
+            if stage.starts_from in models:
+                share_identical_weights(models[stage.starts_from], model)
+            models[stage.name] = model.to(compute.device)
+    return parts, make_pipeline(cfg, parts, models, compute)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.types import Example
 from ragaf_exp.data.buckets import same_size
 from ragaf_exp.data.loader import collate
 from ragaf_exp.inference.pipeline import Pipeline, SampledImages
-
-FIELDS = (*IMAGES, "region_text")
 
 
 def sample_images(pipeline: Pipeline, examples: Sequence[Example]) -> SampledImages:
@@ -38,9 +35,10 @@ def in_order(sampled: Sequence[SampledImages], batches: Sequence[Sequence[int]])
         batches: The indices of its items.
     """
     fields: dict[str, Any] = {}
-    for name in FIELDS:
-        there = [(rows, values) for rows, images in zip(batches, sampled, strict=True)
-                 if (values := getattr(images, name)) is not None]  # fmt: skip
+    for name in dict.fromkeys(name for images in sampled for name in images.arrays):
+        there = [
+            (rows, images.arrays[name]) for rows, images in zip(batches, sampled, strict=True) if name in images.arrays
+        ]
         by_item = dict(pair for rows, values in there for pair in zip(rows, values, strict=True))
-        fields[name] = [by_item[i] for i in sorted(by_item)] or None
-    return SampledImages(**fields)
+        fields[name] = [by_item[i] for i in sorted(by_item)]
+    return SampledImages.of_arrays(fields)

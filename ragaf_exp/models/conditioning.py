@@ -122,7 +122,7 @@ class Conditioning:
     text: Text
     hint: dict[str, Tensor]  # injection point -> (B,C,h,w), added to the backbone's features there
     regions: RegionState | None = None  # None in stage 1
-    coarse: Tensor | None = None  # (B,C,h,w) stage 1's latent, for a stage 2 that takes it as an input
+    start: Tensor | None = None  # (B,C,h,w) the latent that the stage starts from, if it takes that as an input
     crops: Tensor | None = None  # (B,4) margins cropped from each image, for a model that takes them as an input
     extra: Tensor | None = None  # (B,E,h,w) a task's channels next to x_t
     source: Tensor | None = None  # (B,E',h,w) the edited image, as an editing backbone encodes it, next to x_t

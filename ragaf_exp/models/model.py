@@ -1,6 +1,7 @@
 """The whole model of a stage: encoders compute the conditioning, and the denoiser predicts from it and x_t.
 
-Stage 2 is stage 1 plus `ragaf` and `injection`. Their outputs start at zero, so it starts bit-identical to stage 1.
+A stage with regions has `ragaf` and `injection` in addition. Their outputs start at zero, so that it starts bit-identical
+to a stage without.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Prediction:
 class Model(nn.Module):
     """The model of one stage.
 
-    Channels next to x_t (`coarse`, and those of a task) go through a separate convolution. Its output is added to that of
+    Channels next to x_t (`start`, and those of a task) go through a separate convolution. Its output is added to that of
     the backbone's first layer. This equals a first layer with more input channels, and works for any backbone.
 
     Args:
@@ -51,10 +52,10 @@ class Model(nn.Module):
         shapes: Injection point -> (C,h,w) at the training images' size; other sizes are traced on demand.
         timesteps: Number of timesteps of the diffusion process.
         region_values: Number of values that each region token predicts about x_0 in its region, 0 = none.
-        ragaf: Region encoder of stage 2; None in stage 1.
-        injection: Injection of region tokens in stage 2; None in stage 1.
+        ragaf: Region encoder; None in a stage without regions.
+        injection: Injection of region tokens; None in a stage without regions.
         contrast: Whether to compare regions and captions across the batch.
-        coarse_channels: Channels of stage 1's latent if stage 2 takes it as an input, else 0.
+        start_channels: Channels of the latent that the stage starts from if it takes that as an input, else 0.
         inputs: A task's inputs besides caption and sketch.
         downscale: Image pixels per latent pixel.
         crop_input: Whether the margins cropped from the images are an input. Their embedding is added after the first
@@ -64,7 +65,7 @@ class Model(nn.Module):
     def __init__(
         self, text: TextEncoder, hint: Hint, backbone: Backbone, shapes: dict[str, Shape], timesteps: int,
         region_values: int = 0, ragaf: Ragaf | None = None, injection: Injection | None = None, contrast: bool = False,
-        coarse_channels: int = 0, inputs: BoundInputs | None = None, *, downscale: int, crop_input: bool = False,
+        start_channels: int = 0, inputs: BoundInputs | None = None, *, downscale: int, crop_input: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.text, self.hint, self.backbone = text, hint, backbone
@@ -76,15 +77,15 @@ class Model(nn.Module):
         self.region_latent = nn.Linear(ragaf.width, region_values) if ragaf is not None and region_values else None
         self.contrast = Contrast(ragaf.width, text.width) if ragaf is not None and contrast else None
         self.coarse_in = None
-        if coarse_channels:
-            self.coarse_in = zero_module(nn.Conv2d(coarse_channels, shapes[FIRST][0], 3, padding=1, bias=False))
+        if start_channels:
+            self.coarse_in = zero_module(nn.Conv2d(start_channels, shapes[FIRST][0], 3, padding=1, bias=False))
         self.bound = inputs
         self.inputs = Inputs() if inputs is None else inputs.inputs
         self.extra_in, self.task_tokens = self._task_modules(inputs, shapes)
         self.crop_in = zero_module(nn.Linear(4, shapes[FIRST][0], bias=False)) if crop_input else None
 
     def forward(
-        self, batch: Batch, x_t: Tensor | None, t: Tensor, keep: Keep = ALL, coarse: Tensor | None = None
+        self, batch: Batch, x_t: Tensor | None, t: Tensor, keep: Keep = ALL, start: Tensor | None = None
     ) -> tuple[Prediction, Conditioning]:
         """Run the forward pass of one training step.
 
@@ -93,12 +94,12 @@ class Model(nn.Module):
             x_t: Noised latents, (B,C,h,w); None runs the region path alone, at a small fraction of the cost.
             t: Timesteps, (B,).
             keep: The conditions that are dropped.
-            coarse: Stage 1's latent, (B,C,h,w).
+            start: The latent that the stage starts from, (B,C,h,w).
 
         Returns:
             The prediction, and the conditioning that it was computed from.
         """
-        conditioning = replace(self.condition(batch, keep, x_t is not None), coarse=coarse)
+        conditioning = replace(self.condition(batch, keep, x_t is not None), start=start)
         if x_t is None:
             ragaf, _ = self._region_path()
             tokens, fusion = ragaf.fuse(conditioning.region_state, t / self.timesteps)
@@ -141,9 +142,9 @@ class Model(nn.Module):
             text, hint, regions, crops=crops, extra=extra, source=shown, task_token=token, outline=outline
         )
 
-    def with_coarse(self, c: Conditioning, coarse: Tensor | None) -> Conditioning:
-        """Add stage 1's latent (B,C,h,w) to the conditioning if this stage takes it as an input."""
-        return c if self.coarse_in is None else replace(c, coarse=coarse)
+    def with_start(self, c: Conditioning, start: Tensor | None) -> Conditioning:
+        """Add the latent (B,C,h,w) that the stage starts from to the conditioning, if it takes that as an input."""
+        return c if self.coarse_in is None else replace(c, start=start)
 
     def denoise(self, x_t: Tensor, t: Tensor, c: Conditioning) -> Prediction:
         """Predict the diffusion target from noised latents.
@@ -155,13 +156,13 @@ class Model(nn.Module):
         """
         text, x = c.denoiser_text, self._denoiser_input(x_t, t, c)
         hint = scaled(self.hint.at(c.hint, self.backbone.inputs(x), t, text), c.outline)
-        hint = self._with_extra(c, self._with_crops(c, hint))
+        hint = self._with_start(c, self._with_extra(c, self._with_crops(c, hint)))
         valid = {"valid": self.inputs.valid(x_t, c.extra)} if self.backbone.takes_valid else {}
         if c.regions is None:
             return Prediction(self.inputs.from_denoiser(self.backbone(x, t, text, hint, **valid), x_t))
         ragaf, injection = self._region_path()
         tokens, fusion = ragaf.fuse(c.regions, t / self.timesteps)  # (B,N,R), (B,N,2)
-        injected = injection(tokens, c.regions, self._with_coarse(c, hint))
+        injected = injection(tokens, c.regions, hint)
         words = injection.words(c.regions)
         if words is not None and c.task_token is not None:
             words = words.padded(c.task_token.shape[1])
@@ -233,11 +234,11 @@ class Model(nn.Module):
         cut = self.crop_in(c.crops)[..., None, None]  # (B,C,1,1)
         return hint | {FIRST: hint[FIRST] + cut if FIRST in hint else cut}
 
-    def _with_coarse(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Add the embedding of stage 1's latent to the hint's residual at the first layer."""
-        if self.coarse_in is None or c.coarse is None:
+    def _with_start(self, c: Conditioning, hint: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add the embedding of the latent that the stage starts from to the hint's residual at the first layer."""
+        if self.coarse_in is None or c.start is None:
             return hint
-        added = self.coarse_in(c.coarse)
+        added = self.coarse_in(c.start)
         if FIRST in hint:  # which may be wider, where the task lays out more than x_t
             added = F.pad(added, (0, hint[FIRST].shape[3] - added.shape[3]))
         return hint | {FIRST: hint[FIRST] + added if FIRST in hint else added}
@@ -246,7 +247,7 @@ class Model(nn.Module):
         return None if self.region_latent is None else self.region_latent(tokens)
 
     def _region_path(self) -> tuple[Ragaf, Injection]:
-        assert self.ragaf is not None and self.injection is not None, "only stage 2 has a region path"
+        assert self.ragaf is not None and self.injection is not None, "of a stage with regions"
         return self.ragaf, self.injection
 
     def _reading(self, batch: Batch, text: Text, keep_text: Tensor | None) -> RegionReading:

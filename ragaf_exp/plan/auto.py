@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.compose import AUTO, compose_config, config_hash
-from ragaf_exp.config.stages import FIRST, last_stage
+from ragaf_exp.config.stages import trained
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.plan.available import AvailableMemory, query_available_memory
 from ragaf_exp.plan.budget import GIB, needs
@@ -48,7 +48,7 @@ def select_profile(overrides: list[str], available: AvailableMemory | None = Non
     candidates = list(_candidates(rest, memory))
     started = None if available else _started(candidates, memory)
     name, cfg, reason = started or _fitting(candidates, memory, BUDGET in given)
-    log.info("%s: %s, %d items at once: %s", AUTO, name, micro_batch(cfg, FIRST.name), reason)
+    log.info("%s: %s, %d items at once: %s", AUTO, name, micro_batch(cfg), reason)
     settings = {"memory": name, ACCUMULATE: cfg.stage.accumulate, BUDGET: cfg.memory.budget,
                 "memory.device": cfg.memory.device}  # fmt: skip
     return [*rest, *(f"{key}={value}" for key, value in settings.items() if key not in given)]
@@ -86,7 +86,7 @@ def _fitting(candidates: list[Candidate], memory: AvailableMemory, budget: bool)
     for name, cfg, accumulations in candidates:
         usable = query_available_memory(CPU) if memory.cuda and name == CPU else memory
         limit = min(usable.free, cfg.memory.budget) if budget else usable.free
-        largest = (last_stage(cfg).name,)
+        largest = (trained(cfg)[-1].name,)
         first = _peak(_with_accumulation(cfg, accumulations[-1]), largest)
         if first <= limit:
             start = bisect_left(accumulations, True, key=lambda n: _peak(_with_accumulation(cfg, n), largest) <= limit)

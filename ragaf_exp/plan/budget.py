@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ragaf_exp.config.stages import LAST, STAGES
+from ragaf_exp.config.stages import chain
 from ragaf_exp.plan.dry_run import REGIONS
-from ragaf_exp.plan.predict import PHASES, SAMPLING, VALIDATION, Peak, micro_batch, phases_of, predict
+from ragaf_exp.plan.predict import SAMPLING, VALIDATION, Peak, in_order, micro_batch, phases_of, predict
 from ragaf_exp.plan.unloaded import step_items
 
 GIB = 2**30
@@ -23,14 +23,16 @@ KERNELS = 0.25  # GiB: workspaces of cuDNN and cuBLAS; an assumption
 FRAGMENTS = 0.05  # share of activations and workspace lost to fragmentation; an assumption
 CHANGING = ("activations", "workspace", "batch")
 
-TRAINING = (*STAGES, REGIONS)
-WITH_OPTIMIZER = (*TRAINING, VALIDATION)  # phases in which optimizer state and EMA weights exist
+FIRST, LATER = "first stage", "later stage"  # kinds of phases; the others are their own kind
+TRAINING = (FIRST, LATER, REGIONS)
+WITH_OPTIMIZER = (*TRAINING, VALIDATION)  # in which optimizer state and EMA weights exist
+PHASES = (*WITH_OPTIMIZER, SAMPLING)
 
-# (settings, phases that they affect, cost), the smallest loss of speed first; costs are not measured here
+# (settings, kinds of phases that they affect, cost), the smallest loss of speed first; costs are not measured here
 SAVERS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"memory.precision": "bf16"}, PHASES, "none on devices with bf16: it is faster"),
     ({"stage.accumulate": "twice"}, TRAINING, "only smaller kernels: the same batch in twice as many micro-batches"),
-    ({"memory.offload": True}, (LAST.name, REGIONS), "validation waits for offloaded weights"),
+    ({"memory.offload": True}, (LATER, REGIONS), "validation waits for offloaded weights"),
     ({"memory.features": "frozen", "memory.offload": True}, TRAINING, "a pass over the data before training"),
     ({"memory.base": "nf4"}, PHASES, "quantised frozen weights, restored for each product"),
     ({"memory.optimizer": "adamw8bit"}, WITH_OPTIMIZER, "a few per cent of a step"),
@@ -86,9 +88,15 @@ def precision_of(cfg: DictConfig) -> str:
 def needs(cfg: DictConfig, phases: tuple[str, ...] | None = None) -> list[Need]:
     """The CUDA memory needed by every phase of the config's run, or by the named phases."""
     evaluating, training = OmegaConf.to_yaml(cfg), OmegaConf.to_yaml(OmegaConf.merge(cfg, {"eval": {"batch": 1}}))
-    content = dict.fromkeys(TRAINING, training)  # which eval.batch does not affect, so that it need not be planned again
-    return [_need(content.get(phase, evaluating), precision_of(cfg), phase)
-            for phase in sorted(phases or phases_of(cfg), key=PHASES.index)]  # fmt: skip
+    trains = {phase for phase, kind in kinds_of(cfg).items() if kind in TRAINING}  # eval.batch does not affect these
+    return [_need(training if phase in trains else evaluating, precision_of(cfg), phase)
+            for phase in in_order(cfg, phases or phases_of(cfg))]  # fmt: skip
+
+
+def kinds_of(cfg: DictConfig) -> dict[str, str]:
+    """The kind of each phase, of PHASES."""
+    stages = {stage.name: LATER if stage.starts_from else FIRST for stage in chain(cfg)}
+    return {**stages, **{kind: kind for kind in PHASES if kind not in (FIRST, LATER)}}
 
 
 @lru_cache(maxsize=256)  # seconds each; a launch repeats the queries of memory=auto and of the advice
@@ -110,9 +118,9 @@ def advice(cfg: DictConfig, budget: int, current: list[Need]) -> list[Advice]:
         do not, that entry has fits=False.
     """
     over = [need.peak.phase for need in sorted(current, key=lambda need: -need.total) if need.total > budget]
-    single = []
+    single, kinds = [], kinds_of(cfg)
     for changed, override, phases, cost in _variants(cfg):
-        if not set(over) <= set(phases):
+        if not {kinds[phase] for phase in over} <= set(phases):
             continue  # it does not affect a phase that exceeds the budget
         total = _largest(changed, over, current, budget)
         if total <= budget:
@@ -137,9 +145,10 @@ def _cumulated(cfg: DictConfig, over: list[str]) -> Iterator[tuple[DictConfig, s
     """Configs with the first saver, the first two, and so on; their overrides and costs."""
     overrides: list[str] = []
     costs: list[str] = []
+    kinds = {kinds_of(cfg)[phase] for phase in over}
     for settings, phases, cost in SAVERS:
         step = _with(cfg, settings)
-        if step is not None and set(over) & set(phases):
+        if step is not None and kinds & set(phases):
             cfg = step[0]
             overrides.append(step[1])
             costs.append(cost)

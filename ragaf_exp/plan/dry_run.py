@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -11,11 +11,11 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from ragaf_exp.assembly.model import make_model
+from ragaf_exp.assembly.model import init_from_start, make_model, memory_of
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.build import build
-from ragaf_exp.config.stages import LAST, STAGES
+from ragaf_exp.config.stages import StageSpec, chain, stage_of, trained
 from ragaf_exp.core.types import Batch
 from ragaf_exp.models.inputs import ALL
 from ragaf_exp.models.model import Model
@@ -28,7 +28,14 @@ from ragaf_exp.training.optimizer import inner
 from ragaf_exp.training.setup import TrainerSetup
 from ragaf_exp.training.trainer import Trainer
 
-REGIONS = "regions"  # the steps of stage 2 that train only the region path
+EARLIER = "earlier stages"  # label of the weights of earlier stages
+REGIONS = "regions"  # the steps that train only the region path
+
+
+def regional_stage(cfg: DictConfig) -> StageSpec:
+    """The stage whose steps of the region path alone are planned: of those that a run trains, that of the largest batch."""
+    with_steps = [stage for stage in trained(cfg) if stage.region_steps] or trained(cfg)[-1:]
+    return max(reversed(with_steps), key=lambda stage: stage.settings["region_batch"])
 
 
 class DryRun:
@@ -44,9 +51,17 @@ class DryRun:
         self.cached = CacheUse(cfg.memory.features != "none" and encodes, cfg.memory.features == "all")
         self.setup = TrainerSetup(cfg, self.parts, compute, self.cached)
 
-    def trainer(self, stage: str, coarse: Model | None) -> Trainer:
-        """The trainer of a stage, as a run builds it. coarse: stage 1's model, None in stage 1."""
-        return self.setup.trainer(stage, coarse, NullRunFolder())
+    def trainer(self, stage: str, earlier: Mapping[str, Model]) -> Trainer:
+        """The trainer of a stage, as a run builds it. earlier: the models of the stages before it, by name."""
+        return self.setup.trainer(stage, earlier, NullRunFolder())
+
+    def models(self, stages: Sequence[StageSpec]) -> dict[str, Model]:
+        """The trained models of the first stages of the chain; weights that a stage does not train are shared."""
+        models = {stage.name: make_model(self.parts, stage.name) for stage in stages}
+        for stage in stages:
+            if stage.starts_from:
+                init_from_start(models[stage.name], models[stage.starts_from].state_dict(), memory_of(self.cfg))
+        return {name: model.requires_grad_(False).eval() for name, model in models.items()}
 
     def batch(self, items: int, model: Model) -> Batch:
         """The largest batch that the config allows, with the encoder outputs that it caches. model: of the stage."""
@@ -69,7 +84,7 @@ class TrainingFixture:
 
     Args:
         cfg: The composed config.
-        phase: The phase of training: a stage, or REGIONS for stage 2's region-only steps.
+        phase: The phase of training: a stage, or REGIONS for the steps of the region path alone.
         compute: The device whose memory use is predicted.
         tracker: Labels the tensors.
     """
@@ -77,21 +92,20 @@ class TrainingFixture:
     def __init__(self, cfg: DictConfig, phase: str, compute: FakeCudaCompute, tracker: Tracker):
         with tracker.labelling("codec"):
             dry_run = DryRun(cfg, compute)
-        self.parts, self.codec, self.coarse = dry_run.parts, dry_run.parts.codec, None
-        stage = STAGES.get(phase, LAST)  # steps of the region path are the last stage's
-        if stage.starts_from:  # used by validation, and the initialisation of the stage
-            with tracker.labelling("stage 1"):
-                self.coarse = make_model(self.parts, stage.starts_from).requires_grad_(False).eval()
+        self.parts, self.codec = dry_run.parts, dry_run.parts.codec
+        stage = regional_stage(cfg) if phase == REGIONS else stage_of(cfg, phase)
+        with tracker.labelling(EARLIER):  # used by validation, and the initialisation of the stage
+            self.earlier = dry_run.models(chain(cfg)[: stage.number - 1])
         with tracker.labelling("weights"):
-            self.trainer = dry_run.trainer(stage.name, self.coarse)
-        items = stage.setting(cfg, "region_batch") if phase == REGIONS else cfg.stage.batch
+            self.trainer = dry_run.trainer(stage.name, self.earlier)
+        items = stage.settings["region_batch"] if phase == REGIONS else cfg.stage.batch
         self.make_batch = tracker.labelled("batch", partial(dry_run.batch, model=self.trainer.bare))
         self.batch = self.make_batch(items)
         # no time lies between gradients and update, or a step leaves copies of weights behind that the next one frees
         self.steps_twice = cfg.memory.step_in_backward or cfg.memory.swap > 0
         self.number = 0 if phase == REGIONS else self.trainer.plan.steps - 1
         _label_all(tracker, self.trainer, self.codec, cfg.memory.ema)
-        for model in filter(None, (self.trainer.bare, self.coarse)):
+        for model in (self.trainer.bare, *self.earlier.values()):
             tracker.exclude(swapped_weights(model))
 
     def first_step(self, tracker: Tracker) -> None:
@@ -131,7 +145,7 @@ class TrainingFixture:
 def _label_all(tracker: Tracker, trainer: Trainer, codec: nn.Module, ema: str) -> None:
     """Label trained weights, EMA weights and gradients; exclude what is offloaded to main memory."""
     trained = {id(t.untyped_storage()) for t in _tensors(trainer.bare)}
-    tracker.label("weights", _tensors(trainer.bare))  # including those shared with stage 1
+    tracker.label("weights", _tensors(trainer.bare))  # including those shared with earlier stages
     averaged = [t for t in _tensors(trainer.ema.model) if id(t.untyped_storage()) not in trained]
     tracker.exclude(averaged) if ema == "cpu" else tracker.label("average", averaged)
     offloaded = {id(t): t for network in trainer.offloaded.networks for t in _tensors(network)}

@@ -1,4 +1,4 @@
-"""Tables the predicted peaks of pretrained transformers by profile, in GiB: stage 2's training and validation.
+"""Tables the predicted peaks of pretrained transformers by profile, in GiB: the last stage's training and validation.
 
     python -m ragaf_exp.plan.families [overrides]
 
@@ -28,7 +28,7 @@ def main() -> None:
 def rows(overrides: list[str]) -> Iterator[str]:
     """Yield the lines of a Markdown table: the peaks of training and validation, with a star above the profile's budget."""
     with stub_optional_imports():
-        from ragaf_exp.config.stages import LAST
+        from ragaf_exp.config.stages import trained
         from ragaf_exp.plan.budget import GIB, needs
         from ragaf_exp.plan.predict import VALIDATION
 
@@ -38,7 +38,7 @@ def rows(overrides: list[str]) -> Iterator[str]:
         cells = []
         for profile in PROFILES:
             cfg = compose_config([f"memory={profile}", f"backbone={family}", *overrides])
-            totals = [need.total / GIB for need in needs(cfg, (LAST.name, VALIDATION))]
+            totals = [need.total / GIB for need in needs(cfg, (trained(cfg)[-1].name, VALIDATION))]
             over = "*" if max(totals) > cfg.memory.budget else ""
             cells.append(", ".join(f"{total:.2f}" for total in totals) + over)
         yield f"| `{family}` | {' | '.join(cells)} |"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ragaf_exp.assembly.model import init_refine_from_coarse, make_model, memory_of
 from ragaf_exp.compute.device import Compute
-from ragaf_exp.config.stages import FIRST, LAST, STAGES, chain, last_stage
+from ragaf_exp.config.stages import chain, trained
 from ragaf_exp.inference.load import make_pipeline
-from ragaf_exp.models.model import Model
 from ragaf_exp.models.swapping import swapped_weights
-from ragaf_exp.plan.dry_run import REGIONS, DryRun, TrainingFixture, track_allocations, wrapped
+from ragaf_exp.plan.dry_run import EARLIER, REGIONS, DryRun, TrainingFixture, regional_stage, track_allocations, wrapped
 from ragaf_exp.plan.dummies import largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute, meta_device
 from ragaf_exp.plan.tracker import WORKSPACE, Tracker
@@ -22,8 +21,7 @@ from ragaf_exp.training.condition_usage import condition_usage
 from ragaf_exp.training.losses.region_targets import train_regions
 
 VALIDATION, SAMPLING = "validation", "sampling"
-PHASES = (*STAGES, REGIONS, VALIDATION, SAMPLING)
-KINDS = ("weights", "stage 1", "codec", "gradients", "optimizer", "average", "batch", "activations", WORKSPACE)
+KINDS = ("weights", EARLIER, "codec", "gradients", "optimizer", "average", "batch", "activations", WORKSPACE)
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ class Peak:
         return sum(self.parts.values())
 
 
-def micro_batch(cfg: DictConfig, phase: str = LAST.name) -> int:
-    """Items in one micro-batch of a training step."""
-    batch = LAST.setting(cfg, "region_batch") if phase == REGIONS else step_items(cfg)
+def micro_batch(cfg: DictConfig, phase: str = "") -> int:
+    """Items in one micro-batch of a training step, of the whole model or in the phase REGIONS."""
+    batch = regional_stage(cfg).settings["region_batch"] if phase == REGIONS else step_items(cfg)
     return -(-batch // cfg.stage.accumulate)
 
 
@@ -54,10 +52,10 @@ def predict(cfg: DictConfig, precision: str, phases: tuple[str, ...] | None = No
         phases: The phases to predict, all of `phases_of` by default.
 
     Returns:
-        One peak per phase, in the order of PHASES.
+        One peak per phase, in the order of `phases_of`.
     """
-    wanted, peaks, short = phases or phases_of(cfg), [], planned_config(cfg)
-    for phase in (phase for phase in PHASES if phase in wanted):
+    peaks, short = [], planned_config(cfg)
+    for phase in in_order(cfg, phases or phases_of(cfg)):
         with meta_device():
             compute = FakeCudaCompute(precision)
             if phase == SAMPLING:
@@ -71,8 +69,14 @@ def predict(cfg: DictConfig, precision: str, phases: tuple[str, ...] | None = No
 
 def phases_of(cfg: DictConfig) -> tuple[str, ...]:
     """The phases of a config's run that differ in memory."""
-    regions = last_stage(cfg).setting(cfg, "region_steps", 0) > 0 and train_regions(cfg.loss)
-    return (*cfg.stage.run, *([REGIONS] if regions else []), VALIDATION, SAMPLING)
+    stages = trained(cfg)
+    regions = any(stage.region_steps > 0 for stage in stages) and train_regions(cfg.loss)
+    return (*(stage.name for stage in stages), *([REGIONS] if regions else []), VALIDATION, SAMPLING)
+
+
+def in_order(cfg: DictConfig, phases: Collection[str]) -> list[str]:
+    """Sort phases: the stages in their order, then the others."""
+    return [p for p in (*(stage.name for stage in chain(cfg)), REGIONS, VALIDATION, SAMPLING) if p in phases]
 
 
 def planned_config(cfg: DictConfig) -> DictConfig:
@@ -80,7 +84,7 @@ def planned_config(cfg: DictConfig) -> DictConfig:
     short = unloaded(cfg)
     short.stage.accumulate = min(2, cfg.stage.accumulate)
     short.stage.batch, short.stage.tokens = micro_batch(cfg) * short.stage.accumulate, 0
-    short.stage[LAST.name].region_batch = micro_batch(cfg, REGIONS) * short.stage.accumulate
+    short.stage[regional_stage(cfg).name].region_batch = micro_batch(cfg, REGIONS) * short.stage.accumulate
     short.memory.compile = False  # not planned
     short.sampler.steps = min(2, cfg.sampler.steps)
     return short
@@ -113,7 +117,7 @@ def training_peak(cfg: DictConfig, phase: str, compute: FakeCudaCompute) -> Peak
 def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
     """The peak of validation in the last trained stage, on top of the training memory, with all networks on the device."""
     cfg = OmegaConf.merge(cfg, {"memory": {"offload": False}})
-    tracker, stage = Tracker(compute.device.type), last_stage(cfg)
+    tracker, stage = Tracker(compute.device.type), trained(cfg)[-1]
     items = min(cfg.eval.batch, max(cfg.eval.grid, cfg.eval.validation_drawn))
     with tracker:
         fixture = TrainingFixture(one_micro_batch(cfg), stage.name, compute, tracker)
@@ -121,8 +125,7 @@ def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
             fixture.first_step(tracker)
         fixture.batch = fixture.make_batch(cfg.stage.batch)
         model = fixture.trainer.bare if cfg.memory.ema == "cpu" else fixture.trainer.ema.model  # see Ema.serving
-        stages = (fixture.coarse, model) if stage.starts_from else (model, None)
-        pipeline = make_pipeline(cfg, fixture.parts, *stages, compute)
+        pipeline = make_pipeline(cfg, fixture.parts, {**fixture.earlier, stage.name: model}, compute)
         with tracker.labelling("batch"):
             height, width = planned_size(cfg, model)
             task = fixture.parts.task
@@ -139,25 +142,19 @@ def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
 
 
 def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
-    """The peak of sampling eval.batch items with both stages."""
+    """The peak of sampling eval.batch items with all stages."""
     tracker = Tracker(compute.device.type)
     with tracker, torch.no_grad():
         with tracker.labelling("codec"):
             dry_run = DryRun(cfg, compute)
-        models: dict[str, Model | None] = dict.fromkeys(STAGES)
         with tracker.labelling("weights"):
-            for stage in chain(cfg):
-                models[stage] = make_model(dry_run.parts, stage)
-        for name, kind in STAGES.items():  # weights that a later stage does not train are shared
-            if models[name] is not None and kind.starts_from:
-                init_refine_from_coarse(models[name], models[kind.starts_from].state_dict(), memory_of(cfg))
-        for model in filter(None, models.values()):
-            model.requires_grad_(False).eval()
+            models = dry_run.models(chain(cfg))
+        for model in models.values():
             tracker.exclude(swapped_weights(model))
         with tracker.labelling("batch"):
-            height, width = planned_size(cfg, next(filter(None, models.values())))
+            height, width = planned_size(cfg, next(iter(models.values())))
             batch = largest_batch(cfg.eval.batch, height, cfg.regions.max_regions, dry_run.parts.task.maps, width)
-        pipeline = make_pipeline(cfg, dry_run.parts, models[FIRST.name], models[LAST.name], compute)
+        pipeline = make_pipeline(cfg, dry_run.parts, models, compute)
         codec = dry_run.parts.codec
         tracker.start()
         with wrapped(codec, decode=tracker.labelled("codec", codec.decode)), tracker.labelling("activations"):

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.build import locate
-from ragaf_exp.config.stages import FIRST
+from ragaf_exp.config.stages import chain
 from ragaf_exp.data.buckets import items_of
 from ragaf_exp.plan.dry_run import DryRun
 from ragaf_exp.plan.dummies import planned_size
@@ -42,7 +42,7 @@ def step_items(cfg: DictConfig) -> int:
 def _items_within(content: str) -> int:
     cfg = unloaded(OmegaConf.create(content))
     with meta_device():
-        model = make_model(DryRun(cfg, FakeCudaCompute("no")).parts, FIRST.name)
+        model = make_model(DryRun(cfg, FakeCudaCompute("no")).parts, chain(cfg)[0].name)
         return items_of(cfg.stage.tokens, planned_size(cfg, model), model.token_side)
 
 

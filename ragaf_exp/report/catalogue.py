@@ -7,16 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 from eval.registry import GROUPS, METRICS, Metric, metric_of
-from ragaf_exp.config.stages import FIRST_PREFIX
+from ragaf_exp.config.stages import IMAGES, title_of
 
-FIRST = FIRST_PREFIX  # of stage 1's figures if later stages have figures too
 # suffixes of chance levels
 BASELINES = {"_shuffled": ", chance", "_uniform": ", of a uniform map", "_chance": ", chance"}
 _UNKNOWN = Metric("", "", "", "Other", share=False)
 
 
+def stage_prefixes(names: Iterable[str]) -> dict[str, str]:
+    """The prefixes in names of figures that belong to stages before the last, each with its stage's title, in order."""
+    present = {name.rpartition("/")[0] for name in names}
+    return {f"{image}/": title_of(image) for image in IMAGES if image in present}
+
+
 def plain(name: str) -> str:
-    """The name without the prefix of stage 1 or of a rival."""
+    """The name without the prefix of a stage or of a rival."""
     return name.rpartition("/")[2]
 
 

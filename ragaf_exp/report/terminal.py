@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ragaf_exp.config.stages import IMAGES, title_of
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import read_mapping
-from ragaf_exp.report.catalogue import FIRST, ordered, plain
+from ragaf_exp.report.catalogue import ordered, plain, stage_prefixes
 from ragaf_exp.runs.folder import RunFolder
 
 WIDTH = 30  # of a column: a figure with its interval
 
 
 def summary_table(metrics: dict[str, dict]) -> str:
-    """Figures with their 95 % intervals, in two columns if both stages were measured."""
-    both = any(name.startswith(FIRST) for name in metrics)
-    titles = ("stage 1", "stage 2") if both else ("value",)
+    """Figures with their 95 % intervals, in a column for each stage if several were measured."""
+    earlier = stage_prefixes(metrics)
+    titles = [title.lower() for title in (*earlier.values(), title_of(IMAGES[len(earlier)]))] if earlier else ["value"]
     header = f"{'metric':28}" + "".join(f"{title:>{WIDTH}}" for title in titles) + f"{'n':>7}"
     lines = [header, "-" * len(header)]
     for name in ordered(map(plain, metrics)):
-        cells = [metrics.get(FIRST + name), metrics.get(name)] if both else [metrics.get(name)]
+        cells = [metrics.get(prefix + name) for prefix in (*earlier, "")]
         n = next(c for c in reversed(cells) if c)["n"]
         lines.append(f"{name:28}" + "".join(f"{_cell(c):>{WIDTH}}" for c in cells) + f"{n:>7}")
     return "\n".join(lines)

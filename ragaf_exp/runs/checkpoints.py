@@ -12,7 +12,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ragaf_exp.config.stages import STAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import checksum, read_json, remove_folder, write_folder, write_json
 from ragaf_exp.core.safe_files import is_regular, names_in
@@ -112,7 +111,7 @@ def newest_whole(folder: Path, stage: str, parts: tuple[str, ...] = PARTS) -> Pa
 def newest_checksums(folder: Path) -> dict[str, str]:
     """Return stage -> sha256 of the EMA weights of its newest valid checkpoint."""
     checksums = {}
-    for stage in STAGES:
+    for stage in names_in(folder):
         path = newest_whole(folder, stage, ("ema",))
         if path is not None:
             checksums[stage] = read_json(path / "state.json")["sha256"][EMA_FILE]

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.registry import CURVE, HEADLINE, shown
 from ragaf_exp.report.catalogue import head, ordered, plain
-from ragaf_exp.report.run.curves import POINTS, STAGE_NAMES, USAGE
+from ragaf_exp.report.run.curves import POINTS, USAGE, title_of
 from ragaf_exp.report.run.parse import is_number
 from ragaf_exp.report.run.read import RunData
 from ragaf_exp.report.study.members import training_steps
@@ -36,7 +36,7 @@ def curves_of(run: RunData) -> list[dict[str, Any]]:
     """The losses of each stage, its use of the conditions, and the figures of its validations."""
     charts = []
     for stage in run.stages:
-        title = STAGE_NAMES.get(stage, stage)
+        title = title_of(run, stage)
         rows = [row for row in run.log if row["stage"] == stage]
         losses = list(dict.fromkeys(key for row in rows for key in row if key.startswith("loss")))
         charts.append(_chart(f"{title}: loss", {key.removeprefix("loss_"): _points(rows, key) for key in losses}))

@@ -22,7 +22,7 @@ from ragaf_exp.data.uploads import read_rgb
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Picture, crop_around
 from ragaf_exp.inference.examples import as_example
-from ragaf_exp.inference.pipeline import Pipeline, stage_images
+from ragaf_exp.inference.pipeline import Pipeline
 from ragaf_exp.inference.recipes import ImageRecipe
 from ragaf_exp.inference.requests import Request
 from ragaf_exp.studio.edit_kinds import OBJECT, EditKind
@@ -101,7 +101,7 @@ def _sampled(
     """Sample an image at the size of the run, from a picture that is not itself edited, such as a painting."""
     example = as_example(None, recipe.caption, parts, run.size, pictures)
     sampled = pipeline(collate([example]), steps)
-    for images in stage_images(sampled).values():
+    for images in sampled.images.values():
         check_finite(images.float().cpu().numpy(), [KEY])
     return sampled.to_images().final[0]
 

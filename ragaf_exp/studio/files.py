@@ -37,10 +37,8 @@ def files_of(result: Result, recipe: dict[str, Any]) -> dict[str, Callable[[], b
         Name -> a function that makes its content.
     """
     sampled, files = result.sampled, dict[str, Callable[[], bytes]]()
-    if sampled.stage1 is not None:
-        files["stage1.png"] = partial(with_recipe, sampled.stage1[0], recipe)
-    if sampled.stage2 is not None:
-        files["stage2.png"] = partial(with_recipe, sampled.stage2[0], recipe)
+    for name, images in sampled.images.items():
+        files[f"{name}.png"] = partial(with_recipe, images[0], recipe)
     files |= evolution_files(result.frames)
     if result.words is not None and result.words.words:
         files["attention.png"] = partial(_attention, result)

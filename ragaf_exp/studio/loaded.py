@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.config.build import build
 from ragaf_exp.config.packaged import FOLDER
-from ragaf_exp.config.stages import FIRST, LAST, STAGES
+from ragaf_exp.config.stages import chain, trained
 from ragaf_exp.core.edits import GROWTH, STRENGTH
 from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.data.sources.palette import OBJECT_NAMES
-from ragaf_exp.inference.load import load_run
+from ragaf_exp.inference.load import load_run, make_pipeline
 from ragaf_exp.inference.pipeline import Pipeline
 from ragaf_exp.inference.recipes import Settings
 from ragaf_exp.models.text.base import TextEncoder
@@ -97,23 +97,20 @@ class Loaded:
         Raises:
             UserError: A setting is not possible for this run.
         """
-        parts, pipeline = copy.copy(self.parts), copy.copy(self.pipeline)
+        parts = copy.copy(self.parts)
         parts.cfg = cast(DictConfig, OmegaConf.merge(self.cfg, {"seed": settings.seed, "sampler": settings.overrides()}))
         if settings.strength is not None:
-            parts.cfg.stage[LAST.name].strength = settings.strength
+            parts.cfg.stage[trained(parts.cfg)[-1].name].strength = settings.strength
         parts.sampler = build(parts.cfg.sampler, "sampler", diffusion=parts.diffusion)
-        pipeline.sampler, pipeline.seed = parts.sampler, settings.seed
-        pipeline.strength = LAST.setting(parts.cfg, "strength")
-        return parts, pipeline
+        return parts, make_pipeline(parts.cfg, parts, self.pipeline.models, self.pipeline.compute)
 
     def described(self) -> dict[str, Any]:
         """Describe the run for the page."""
         height, width = self.size
-        models = {FIRST.number: self.pipeline.coarse, LAST.number: self.pipeline.refine}
         return {
             "run": {**self.name, "trained_steps": self._trained()}, "width": width, "height": height, "task": self._task(),
-            "stages": [number for number, model in models.items() if model is not None],
-            "region_edits": self.pipeline.refine is not None, "defaults": self._defaults(),
+            "stages": [stage.spec.number for stage in self.pipeline.stages],
+            "region_edits": self.pipeline.has_regions, "defaults": self._defaults(),
             "schedulers": sorted(self.parts.diffusion.schedulers), "words": self.text.words(),
             "colours": [name for name in OBJECT_NAMES if self.text.known_part(name)[0]],
             "extractors": list(SKETCHES), "lacks": self._lacks(),
@@ -129,18 +126,19 @@ class Loaded:
     def _defaults(self) -> dict[str, Any]:
         sampler = self.parts.sampler
         own = {"steps": sampler.steps, "guidance": sampler.guidance, "scheduler": sampler.scheduler}
-        return {**own, "strength": self.pipeline.strength, "redo_strength": STRENGTH, "grow": GROWTH, "resamplings": 5,
-                "context": 0.5, "feather": 0.0}
+        return {**own, "strength": trained(self.cfg)[-1].settings["strength"], "redo_strength": STRENGTH, "grow": GROWTH,
+                "resamplings": 5, "context": 0.5, "feather": 0.0}  # fmt: skip
 
     def _trained(self) -> dict[str, int]:
-        paths = {stage: newest_whole(self.folder.checkpoints, stage) for stage in STAGES}
+        paths = {s.name: newest_whole(self.folder.checkpoints, s.name) for s in chain(self.cfg)}
         return {stage: int(path.name) for stage, path in paths.items() if path is not None}
 
     def _lacks(self) -> list[str]:
         """Describe what this run can't do, one line each."""
         lacks = []
-        if self.pipeline.refine is None:
-            lacks.append("This run has no stage 2, so prompts of regions have no effect; train one with stage=both")
+        if not self.pipeline.has_regions:
+            lacks.append("This run has no stage with regions, so that prompts of regions have no effect; train one with "
+                         "stage=both")  # fmt: skip
         if not self.folder.state.get("trained"):
             lacks.append("This run is not trained to the end")
         return lacks

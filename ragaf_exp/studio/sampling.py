@@ -16,7 +16,7 @@ from ragaf_exp.data.sources.palette import BACKGROUND_COLOURS, OBJECT_COLOURS, n
 from ragaf_exp.data.uploads import png
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.attention_recorder import record_attention
-from ragaf_exp.inference.pipeline import Pipeline, SampledImages, stage_images
+from ragaf_exp.inference.pipeline import Pipeline, SampledImages
 from ragaf_exp.inference.recipes import SketchRecipe
 from ragaf_exp.inference.recipes.apply import Applied, apply, strokes_of
 from ragaf_exp.studio.attention import TimedAttention, Words, described, read_words, rounded
@@ -91,7 +91,7 @@ def sample(run: Loaded, recipe: SketchRecipe, report: Report, stopped: Callable[
         recorder = stack.enter_context(record_attention(model, parts.diffusion)) if details else None
         record = stack.enter_context(record_regions(model)) if details else None
         sampled = pipeline(collate([example]), steps)
-    for images in stage_images(sampled).values():
+    for images in sampled.images.values():
         check_finite(images.float().cpu().numpy(), [KEY])
     result = Result(recipe, applied, example, sampled.to_images(), 0.0, parts, pipeline, frames=steps.frames)
     _report_stages(result, report)
@@ -120,15 +120,14 @@ def _expected_steps(pipeline: Pipeline, recipe: SketchRecipe) -> int:
     scheduler = pipeline.sampler.diffusion.scheduler(pipeline.sampler.scheduler)
     scheduler.set_timesteps(pipeline.sampler.steps)
     whole = len(scheduler.timesteps)
-    if pipeline.refine is None:
-        return whole
     if recipe.keep is not None:
         return max(1, round(whole * recipe.redo_strength))
-    return whole if pipeline.coarse is None else whole + max(1, round(whole * pipeline.strength))
+    first, *later = pipeline.stages  # the first starts from noise, even one that was trained to start from another
+    return whole + sum(max(1, round(whole * stage.spec.strength)) for stage in later)
 
 
 def _report_stages(result: Result, report: Report) -> None:
-    for name, images in stage_images(result.sampled).items():
+    for name, images in result.sampled.images.items():
         report(name, image=Picture(png(images[0])))
 
 

@@ -87,7 +87,9 @@ def condition_usage(
     for i, batch in enumerate(batches):
         rng = generator(seed, "usage", i)
         shape = codec.latent_shape(batch)
-        noise = sample_step_noise(objective.process, shape, last, none_dropped, 0.0, rng, objective.coarse is not None)
+        noise = sample_step_noise(
+            objective.process, shape, last, none_dropped, 0.0, rng, objective.start_sampler is not None
+        )
         for name in totals:
             variant = shuffled(batch, known[name]) if name in known else batch
 

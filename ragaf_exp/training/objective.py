@@ -34,17 +34,17 @@ class Objective(nn.Module):
         process: The diffusion process.
         loss: Config group `loss`, the weights of the losses.
         earlier: The trained model of the previous stage, if this stage takes its latents as input.
-        coarse_steps: Sampling steps of `earlier`.
+        start_steps: Sampling steps of `earlier`.
         task: Provides the losses of the denoiser; None for the denoising loss alone.
         codec: Decodes predictions for losses on images.
     """
 
     def __init__(
-        self, process: Process, loss: Loss | None = None, earlier: Denoiser | None = None, coarse_steps: int = 1,
+        self, process: Process, loss: Loss | None = None, earlier: Denoiser | None = None, start_steps: int = 1,
         task: Task | None = None, codec: Codec | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.coarse = None if earlier is None else StartSampler(process, earlier, coarse_steps)
+        self.start_sampler = None if earlier is None else StartSampler(process, earlier, start_steps)
         self.process = process
         self.weights = LossWeights(loss or Loss(), task.loss_weights if task else None)
         self.task_losses, self.loss_network = (task.losses, task.loss_network) if task else (self._denoising, None)
@@ -74,7 +74,7 @@ class Objective(nn.Module):
         if not regions_only:
             latents = x_start(x_0, batch, noise) if start is None else start  # x_0, except for recoloured items
             x_t = self.process.add_noise(latents, added, timesteps)
-        earlier = None if self.coarse is None or regions_only else self.coarse(batch, noise.start_noise())
+        earlier = None if self.start_sampler is None or regions_only else self.start_sampler(batch, noise.start_noise())
         if self.dream and x_t is not None:
             with torch.no_grad():
                 first = model(batch, x_t, timesteps, noise.keep, earlier)[0].value

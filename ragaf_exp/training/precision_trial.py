@@ -71,6 +71,6 @@ class Trial:
         batch = self.to_batch(rows, spans=spans).smaller(self.plan.scale)
         x_0 = self.codec.encode(batch.image) if batch.latent is None else batch.latent
         rng, shape = generator(self.seed, "trial"), self.codec.latent_shape(batch)
-        coarse = self.objective.coarse is not None
-        noise = sample_step_noise(self.objective.process, shape, self.plan.last, {}, 0.0, rng, coarse)
+        starts = self.objective.start_sampler is not None
+        noise = sample_step_noise(self.objective.process, shape, self.plan.last, {}, 0.0, rng, starts)
         return MicroBatch(batch, x_0, noise, False, x_0)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
+from ragaf_exp.assembly.model import init_from_start, make_model
 from ragaf_exp.assembly.parts import Parts
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.schema import PLAIN
-from ragaf_exp.config.stages import FIRST, STAGES
+from ragaf_exp.config.stages import chain, plain_schema, stage_of
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.loading.merging import merge_lora
 from ragaf_exp.models.loading.tuning import copy_tuned_weights, set_trainable
@@ -34,9 +34,9 @@ class TrainerSetup:
         parts: Its components.
         compute: Device and precision.
         cached: The encoders whose outputs are read from the encoder cache, so that training steps do not run them.
-        validate: Called with (stage, EMA model, stage 1's model, objective, compute, step); returns metrics to log.
+        validate: Called with (stage, EMA model, earlier models, objective, compute, step); returns metrics to log.
         on_log: Called with (stage, step, metrics).
-        initialise: Called with (stage, new model, state of stage 1 or None), before the model is trained.
+        initialise: Called with (stage, new model, state of the stage it starts from or None), before the model is trained.
         settle: Selects device and precision from (model, objective, schedule, run folder); None for `compute`.
     """
 
@@ -44,7 +44,7 @@ class TrainerSetup:
     parts: Parts
     compute: Compute
     cached: CacheUse = CacheUse()
-    validate: Callable[[str, nn.Module, Model | None, Objective, Compute, int], dict[str, float]] = lambda *_: {}
+    validate: Callable[[str, nn.Module, Mapping[str, Model], Objective, Compute, int], dict[str, float]] = lambda *_: {}
     on_log: Callable[[str, int, dict[str, float]], None] = lambda *_: None
     initialise: Callable[[str, Model, Mapping[str, Tensor] | None], None] = lambda *_: None
     settle: Callable[[Model, Objective, StageSchedule, RunFolder], Compute] | None = None
@@ -53,61 +53,61 @@ class TrainerSetup:
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", settings_of(self.cfg) | {"task": self.parts.task})
 
-    def trainer(self, stage: str, coarse: Model | None, folder: RunFolder) -> Trainer:
+    def trainer(self, stage: str, earlier: Mapping[str, Model], folder: RunFolder) -> Trainer:
         """Build the trainer of a stage.
 
         Args:
             stage: Name of the stage.
-            coarse: The trained model of stage 1, required by stage 2.
+            earlier: The trained models of the stages before it, by name.
             folder: The run folder.
 
         Returns:
             The trainer.
         """
-        s, kind = self.settings, STAGES[stage]
-        model = make_model(self.parts, stage)
+        s, spec, parts = self.settings, stage_of(self.cfg, stage), self.parts
+        model = make_model(parts, stage)
         self._merge(model, stage)
-        if kind.starts_from:
-            assert coarse is not None, f"{kind.name} starts from {kind.starts_from}"
-            copy_tuned_weights(coarse, model)
-            model = init_refine_from_coarse(model, coarse.state_dict(), s["memory"])
-        self.initialise(stage, model, coarse.state_dict() if kind.starts_from and coarse is not None else None)
-        set_trainable(model, stage, s["memory"])
-        start, parts = coarse if kind.takes_start(self.cfg) else None, self.parts
-        start_steps = kind.setting(self.cfg, "coarse_steps", 1)
-        objective = Objective(parts.diffusion, s["loss"], start, start_steps, parts.task, parts.codec)
+        start = earlier[spec.starts_from] if spec.starts_from else None
+        if start is not None:
+            copy_tuned_weights(start, model)
+            model = init_from_start(model, start.state_dict(), s["memory"])
+        self.initialise(stage, model, None if start is None else start.state_dict())
+        set_trainable(model, start is not None, s["memory"])
+        sampled = start if spec.takes_start else None
+        idle = [other for other in earlier.values() if other is not sampled]
+        objective = Objective(parts.diffusion, s["loss"], sampled, spec.settings["coarse_steps"], parts.task, parts.codec)
         objective = objective.to(self.compute.device)
         schedule = plan(self.cfg, stage, self.parts)
         compute = self.settle(model, objective, schedule, folder) if self.settle else self.compute
-        idle = self._idle(model, None if start else coarse)
-        networks = Networks(model, objective, self.parts.codec, idle)
+        networks = Networks(model, objective, parts.codec, self._idle(model, idle))
         settings = Settings(s["stage"], s["optim"], s["task"], s["memory"], self.cfg.seed)
-        hooks = Hooks(lambda ema, step: self.validate(stage, ema, coarse, objective, compute, step), self.on_log)
+        hooks = Hooks(lambda ema, step: self.validate(stage, ema, earlier, objective, compute, step), self.on_log)
         return Trainer(schedule, networks, folder, compute, settings, hooks)
 
     def _merge(self, model: Model, stage: str) -> None:
-        """Merge memory.merge into the weights that stage 1 starts from; stage 2 takes them over."""
+        """Merge memory.merge into the weights that the first stage starts from; later stages take them over."""
         memory = self.settings["memory"]
         if not memory.merge:
             return
-        if FIRST.name not in self.cfg.stage.run:
-            raise UserError(f"memory.merge={memory.merge}: is merged before stage {FIRST.name}, which this run does not "
-                            "train; set stage=both")  # fmt: skip
-        if stage == FIRST.name:
+        first = chain(self.cfg)[0].name
+        if first not in self.cfg.stage.run:
+            raise UserError(f"memory.merge={memory.merge}: is merged before stage {first}, which this run does not "
+                            f"train; add {first} to stage.run")  # fmt: skip
+        if stage == first:
             merge_lora(model.backbone, memory.merge, memory.merge_scale)
 
-    def _idle(self, model: Model, coarse: Model | None) -> list[nn.Module]:
-        """Networks that no training step runs: stage 1's in stage 2, and encoders whose outputs are cached."""
+    def _idle(self, model: Model, earlier: Sequence[Model]) -> list[nn.Module]:
+        """Networks that no training step runs: those of earlier stages, and encoders whose outputs are cached."""
         edits = self.parts.task.has_source and model.backbone.reads_source
         encodes = self.parts.task.uses_codec or model.hint.uses_codec or edits
         codec = self.parts.codec if self.cached.latents and not encodes else None
         text = model.text if self.cached.texts else None
-        return [network for network in (coarse, codec, text) if network is not None]
+        return [network for network in (*earlier, codec, text) if network is not None]
 
 
 def settings_of(cfg: DictConfig) -> dict:
     """The config groups that have a dataclass, as objects by group."""
-    return {key: OmegaConf.to_object(OmegaConf.merge(schema, cfg[key])) for key, schema in PLAIN.items()}
+    return {key: OmegaConf.to_object(OmegaConf.merge(plain_schema(key, cfg[key]), cfg[key])) for key in PLAIN}
 
 
 def plan(cfg: DictConfig, stage: str, parts: Parts) -> StageSchedule:
@@ -123,14 +123,17 @@ def plan(cfg: DictConfig, stage: str, parts: Parts) -> StageSchedule:
     Returns:
         The schedule.
     """
-    kind, stage_cfg, steps = STAGES[stage], cfg.stage[stage], steps_of(cfg, stage)
-    last = max(1, round(parts.diffusion.timesteps * kind.setting(cfg, "strength", 1.0)))
-    regions = (kind.setting(cfg, "recolour", 0.0), steps - stage_cfg.steps, kind.setting(cfg, "region_batch", 1),
-               kind.setting(cfg, "region_lr", 0.0))  # fmt: skip
-    return StageSchedule(stage, steps, stage_cfg.lr, last, *regions, scale=kind.scale(cfg))
+    spec, steps = stage_of(cfg, stage), steps_of(cfg, stage)
+    settings, last = spec.settings, max(1, round(parts.diffusion.timesteps * spec.strength))
+    regions = (spec.recolour, steps - settings["steps"], settings["region_batch"], settings["region_lr"])
+    return StageSchedule(stage, steps, settings["lr"], last, *regions, scale=spec.scale)
 
 
 def steps_of(cfg: DictConfig, stage: str) -> int:
     """Number of optimizer steps of a stage, including those of the region path alone."""
-    region_steps = STAGES[stage].setting(cfg, "region_steps", 0)
-    return cfg.stage[stage].steps + (region_steps if train_regions(cfg.loss) else 0)  # else they have no loss
+    return cfg.stage[stage].steps + region_steps_of(cfg, stage)
+
+
+def region_steps_of(cfg: DictConfig, stage: str) -> int:
+    """Number of those that train the region path alone; none where no loss trains it."""
+    return stage_of(cfg, stage).region_steps if train_regions(cfg.loss) else 0

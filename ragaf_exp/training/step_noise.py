@@ -22,13 +22,13 @@ class StepNoise:
     noise: Tensor  # (B,C,h,w) standard normal
     timesteps: Tensor  # (B,) of the diffusion process
     keep: Keep  # condition -> (B,) bool, False drops it for an item
-    recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as in a coarse latent
-    coarse: Tensor | None = None  # (B,C,h,w) standard normal: stage 1's noise, if stage 2 takes its latent as input
+    recolour: Tensor | None = None  # (B,) bool: start from wrongly coloured regions, as in a sample
+    start: Tensor | None = None  # (B,C,h,w) standard normal: noise of the stage that it starts from, if that is an input
 
     def start_noise(self) -> Tensor:
-        """Noise (B,C,h,w) for stage 1's latent, if stage 2 takes that as input."""
-        assert self.coarse is not None, "sampled with coarse=True"
-        return self.coarse
+        """Noise (B,C,h,w) for the latent that the stage starts from, if it takes that as input."""
+        assert self.start is not None, "sampled with start=True"
+        return self.start
 
     def to(self, device: torch.device) -> StepNoise:
         return self._each(lambda x: x.to(device, non_blocking=True))
@@ -44,7 +44,7 @@ class StepNoise:
 
 def sample_step_noise(
     process: Process, shape: torch.Size, last: int, dropout: Mapping[str, float], recolour: float,
-    generator: Generator, coarse: bool = False,
+    generator: Generator, start: bool = False,
 ) -> StepNoise:  # fmt: skip
     """Sample everything random in a training step.
 
@@ -55,7 +55,7 @@ def sample_step_noise(
         dropout: Condition -> probability of dropping it for an item.
         recolour: Probability of a wrongly coloured start, see `x_start`.
         generator: A CPU generator.
-        coarse: Whether to sample stage 1's noise too.
+        start: Whether to sample the noise of the latent that the stage starts from, too.
 
     Returns:
         The noise, on the CPU.
@@ -66,7 +66,7 @@ def sample_step_noise(
         timesteps=process.at(shape[2], shape[3]).sample_timesteps(n, last, generator),
         keep={name: torch.rand(n, generator=generator) >= share for name, share in dropout.items()},
         recolour=torch.rand(n, generator=generator) < recolour if recolour else None,
-        coarse=torch.randn(shape, generator=generator) if coarse else None,
+        start=torch.randn(shape, generator=generator) if start else None,
     )
 
 

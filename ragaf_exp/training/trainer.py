@@ -48,11 +48,18 @@ from ragaf_exp.training.update import Update
 log = logging.getLogger(__name__)
 
 
-def check_shares(region_steps: int, stage_cfg: Stage) -> None:
-    """Raise UserError unless the items of a step can be divided equally among the processes."""
-    items = {} if stage_cfg.tokens else {"batch": stage_cfg.batch}
+def check_shares(stage: str, batch: int, region_steps: int, region_batch: int) -> None:
+    """Raise UserError unless the items of a step can be divided equally among the processes.
+
+    Args:
+        stage: Name of the stage.
+        batch: Items of a step; 0 = as many as stage.tokens allows, which are divided equally.
+        region_steps: Number of its steps of the region path alone.
+        region_batch: Items of such a step.
+    """
+    items = {"batch": batch}
     if region_steps:
-        items["refine.region_batch"] = stage_cfg.refine.region_batch
+        items[f"{stage}.region_batch"] = region_batch
     for key, number in items.items():
         if number % collectives.count():
             raise UserError(f"stage.{key}={number}: must be a multiple of the {collectives.count()} processes")
@@ -124,7 +131,7 @@ class Trainer:
         # accelerate scales losses on some devices only, so `Update` does it for float16 on all devices
         mixed = "no" if compute.precision == "fp16" else compute.precision
         self.accelerator = Accelerator(cpu=compute.device.type != "cuda", mixed_precision=mixed)
-        check_shares(plan.region_steps, self.stage_cfg)
+        check_shares(plan.stage, 0 if self.stage_cfg.tokens else self.stage_cfg.batch, plan.region_steps, plan.region_batch)
         self.bare = lay_out(model, memory)
         self.sharded: Sharded | None = None
         self.ema: Ema
@@ -214,9 +221,9 @@ class Trainer:
         """Sample noise for the batch of all processes and return the rows of this process."""
         full = torch.Size((shape[0] * collectives.count(), *shape[1:]))
         rng = generator(self.seed, "train", self.plan.stage, step)
-        coarse = self.objective.coarse is not None
+        starts = self.objective.start_sampler is not None
         process = self.objective.process
-        noise = sample_step_noise(process, full, self.plan.last, self.task.dropout, self.plan.recolour, rng, coarse)
+        noise = sample_step_noise(process, full, self.plan.last, self.task.dropout, self.plan.recolour, rng, starts)
         return noise.rows(slice(collectives.rank(), None, collectives.count()))
 
     def _after(self, done: int, bar: tqdm) -> None:

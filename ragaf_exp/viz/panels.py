@@ -10,7 +10,7 @@ import numpy as np
 from ragaf_exp.config.stages import IMAGES
 from ragaf_exp.core.files import write_bytes
 from ragaf_exp.core.types import Example
-from ragaf_exp.inference.pipeline import SampledImages, stage_images
+from ragaf_exp.inference.pipeline import SampledImages
 from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.tasks.base import Panel
 from ragaf_exp.viz.attention import attention_figure
@@ -54,7 +54,7 @@ def panels(
         Images by name: the task's panels, the samples of the stages that ran, attention.
     """
     images = {panel.name: panel.of(example) for panel in shown}
-    images |= {name: of_batch[row] for name, of_batch in stage_images(sampled).items()}
+    images |= {name: of_batch[row] for name, of_batch in sampled.images.items()}
     if sampled.region_text is not None:
         words, attention = by_word(example.item.caption, sampled.region_text[row], text)
         attention, overlay = attention[: example.regions.count], regions_of(example)
@@ -99,7 +99,7 @@ def validation_grid(rows: list[Example], sampled: SampledImages, shown: Sequence
     """
     cells = {
         **{panel.name: [panel.of(e) for e in rows] for panel in shown},
-        **stage_images(sampled),
+        **sampled.images,
         TRUTH: [e.item.image for e in rows],
     }
     return grid(list(zip(*cells.values(), strict=True)), list(cells), [e.item.caption for e in rows])

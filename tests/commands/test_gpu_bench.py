@@ -31,7 +31,7 @@ def test_a_profiles_step_is_timed_with_both_kinds_of_attention(profile):
 
 
 def test_a_step_trains_what_the_profile_says_and_is_planned(profile):
-    step = RandomStep(profile, "refine", "cpu")
+    step = RandomStep(profile, -1, "cpu")
     before = {name: value.clone() for name, value in step.trainer.bare.named_parameters()}
     step()
     changed = {name for name, value in step.trainer.bare.named_parameters() if not torch.equal(value, before[name])}
@@ -44,7 +44,7 @@ def test_diffusers_step_trains_the_same_network(profile):
     overrides = [*words, "hint=controlnet", "hint.channels=[4,8,8,8]"]
     (row,) = diffusers_rows(overrides, "cpu")
     assert row["name"] == "gpu/controlnet/step" and row["value"] > 0 and row["reference"] > 0
-    step, trained = RandomStep(overrides, "coarse", "cpu"), []
+    step, trained = RandomStep(overrides, 0, "cpu"), []
     own = torch.optim.AdamW
 
     class Recorded(own):

@@ -343,7 +343,7 @@ def test_an_init_that_cannot_be_started_from_is_refused(refused, tiny, run_copy,
     words = [*tiny, "stage=refine", f"runs={tmp_path / 'new'}", f"init={run_copy}"]
     refused(command_line, *words, "hint.width=24", says=("does not fit",))
     shutil.rmtree(run_copy / "checkpoints" / "coarse")
-    refused(command_line, *words, says=(str(run_copy), "stage 1", "stage=coarse"))
+    refused(command_line, *words, says=(str(run_copy), "stage coarse", "stage.run=[coarse]"))
 
 
 def test_a_kill_while_stage_1_is_copied_can_be_continued(tiny, finished, tmp_path, monkeypatch):

@@ -345,7 +345,7 @@ def test_samples_of_mixed_sizes_keep_the_order(tiny, root, tmp_path):
             return type("Tensors", (), {"to_images": lambda self: SampledImages(images, None, None)})()
 
     returned = sample_images(Echo(), examples)
-    assert returned.stage2 is None and len(returned.final) == 5
+    assert returned.images["stage2"] is None and len(returned.final) == 5
     assert all(np.array_equal(image, e.item.image) for image, e in zip(returned.final, examples, strict=True))
 
 

@@ -44,7 +44,7 @@ def test_training_starts_with_few_regions(tiny, tmp_path, monkeypatch):
     examples = experiment.train_examples
     counts = np.array([examples[i].regions.count for i in range(len(examples))])
     assert (np.diff(counts[easy_first(examples)]) >= 0).all()
-    trainer = experiment.trainer("coarse", None)
+    trainer = experiment.trainer("coarse", {})
     rows = list(trainer._order(examples, 0))
     means = [counts[row].mean() for row in rows]
     assert max(counts[i] for i in rows[0]) < counts.max() and np.mean(means[:10]) < np.mean(means[30:]) - 0.5

@@ -117,7 +117,7 @@ class Gaussian:
     def condition(self, batch, keep=None) -> None:
         return None
 
-    def with_coarse(self, conditioning, coarse):
+    def with_start(self, conditioning, coarse):
         return conditioning
 
     def denoise(self, x_t: Tensor, t: Tensor, c) -> Output:

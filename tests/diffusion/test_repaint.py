@@ -29,7 +29,7 @@ class Gaussian:
     def condition(self, batch, keep):
         return None
 
-    def with_coarse(self, conditions, coarse):
+    def with_start(self, conditions, coarse):
         return conditions
 
     def denoise(self, x_t, t, conditions):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.assembly.model import make_model
@@ -19,7 +20,7 @@ from ragaf_exp.core.types import Batch
 from ragaf_exp.data.loader import collate
 from ragaf_exp.diffusion.process import SCHEDULERS, Diffusion
 from ragaf_exp.diffusion.sampler import Sampler
-from ragaf_exp.inference.load import load_run
+from ragaf_exp.inference.load import load_run, make_pipeline
 from ragaf_exp.inference.pipeline import to_uint8
 from ragaf_exp.models.model import Prediction
 from ragaf_exp.runs.folder import RunFolder
@@ -50,7 +51,7 @@ class Oracle:
     def condition(self, batch, keep):
         return "conditions"
 
-    def with_coarse(self, conditions, coarse):
+    def with_start(self, conditions, coarse):
         return conditions
 
     def denoise(self, x_t, t, conditions):
@@ -114,7 +115,7 @@ class Conditional:
         assert keep["text"].unique().numel() == keep["sketch"].unique().numel() == 1
         return bool(keep["text"][0]), bool(keep["sketch"][0])
 
-    def with_coarse(self, conditions, coarse):
+    def with_start(self, conditions, coarse):
         return conditions
 
     def denoise(self, x_t, t, conditions):
@@ -196,10 +197,10 @@ def test_images_depend_on_no_batch_size_or_order(loaded):
     together = pipeline(collate(examples))
     backwards = pipeline(collate(examples[::-1]))
     for name in ("stage1", "stage2"):
-        images = getattr(together, name)
-        torch.testing.assert_close(getattr(backwards, name).flip(0), images, atol=1e-4, rtol=0)
+        images = together.images[name]
+        torch.testing.assert_close(backwards.images[name].flip(0), images, atol=1e-4, rtol=0)
         for i, example in enumerate(examples):
-            alone = getattr(pipeline(collate([example])), name)
+            alone = pipeline(collate([example])).images[name]
             torch.testing.assert_close(alone, images[i : i + 1], atol=1e-4, rtol=0)
 
 
@@ -207,16 +208,16 @@ def test_stages_seeds_and_strengths_differ(loaded):
     parts, pipeline = loaded
     batch = collate([parts.examples("test")[i] for i in range(2)])
     first, again = pipeline(batch), pipeline(batch)
-    assert torch.equal(first.stage1, again.stage1) and torch.equal(first.stage2, again.stage2)
-    assert not torch.equal(first.stage1, first.stage2) and (first.to_images().final == first.to_images().stage2).all()
+    one, two = first.images.values()
+    assert torch.equal(one, again.images["stage1"]) and torch.equal(two, again.images["stage2"])
+    assert not torch.equal(one, two) and (first.to_images().final == first.to_images().images["stage2"]).all()
     pipeline.seed += 1
     other = pipeline(batch)
     pipeline.seed -= 1
-    assert not torch.equal(other.stage1, first.stage1)
-    pipeline.strength, strength = 0.4, pipeline.strength
-    near = pipeline(batch)
-    pipeline.strength = strength
-    assert torch.equal(near.stage1, first.stage1) and not torch.equal(near.stage2, first.stage2)
+    assert not torch.equal(other.images["stage1"], one)
+    nearer = OmegaConf.merge(parts.cfg, {"stage": {"refine": {"strength": 0.4}}})
+    near = make_pipeline(nearer, parts, pipeline.models, pipeline.compute)(batch)
+    assert torch.equal(near.images["stage1"], one) and not torch.equal(near.images["stage2"], two)
 
 
 @pytest.mark.parametrize("drawing", ["blank", "black"])
@@ -228,7 +229,7 @@ def test_drawings_without_lines_are_sampled(drawing, loaded):
     example = replace(example, sketch=sketch, regions=regions, graph=parts.prepare.graph(regions))
     generated = pipeline(collate([example]))
     assert regions.count == (drawing == "blank")
-    assert generated.stage1.isfinite().all() and generated.stage2.isfinite().all()
+    assert generated.images["stage1"].isfinite().all() and generated.images["stage2"].isfinite().all()
 
 
 def test_pictures_are_rounded_and_clamped():

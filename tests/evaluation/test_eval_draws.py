@@ -13,8 +13,8 @@ def drawing(seed: int, stages: str = "both") -> SampledImages:
     rng = np.random.default_rng(seed)
     pictures = [rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8) for _ in range(2)]
     if stages == "coarse":
-        return SampledImages(pictures[0], None, None)
-    return SampledImages(*pictures, rng.random((2, 3, 5)).astype(np.float32))
+        return SampledImages({"stage1": pictures[0]})
+    return SampledImages(dict(zip(("stage1", "stage2"), pictures, strict=True)), rng.random((2, 3, 5)).astype(np.float32))
 
 
 def never() -> SampledImages:
@@ -25,19 +25,17 @@ def never() -> SampledImages:
 def test_a_batch_is_sampled_once(tmp_path, stages):
     first = SampleCache(tmp_path, "a").batch(["x", "y"], lambda: drawing(0, stages))
     again = SampleCache(tmp_path, "a").batch(["x", "y"], never)
-    for name in ("stage1", "stage2", "region_text"):
-        one, two = getattr(first, name), getattr(again, name)
-        assert (one is None) == (two is None)
-        if one is not None:
-            np.testing.assert_array_equal(one, two)
-            assert one.dtype == two.dtype
+    assert list(first.arrays) == list(again.arrays) == ["stage1", "stage2", "region_text"][: len(first.arrays)]
+    for name, one in first.arrays.items():
+        np.testing.assert_array_equal(one, again.arrays[name])
+        assert one.dtype == again.arrays[name].dtype
 
 
 def test_other_items_are_sampled(tmp_path):
     draws = SampleCache(tmp_path, "a")
     draws.batch(["x", "y"], lambda: drawing(0))
     other = draws.batch(["x", "z"], lambda: drawing(1))
-    np.testing.assert_array_equal(other.stage2, drawing(1).stage2)
+    np.testing.assert_array_equal(other.images["stage2"], drawing(1).images["stage2"])
 
 
 @pytest.mark.parametrize("length", [0, 7, 100, -1])
@@ -46,7 +44,7 @@ def test_a_damaged_file_is_sampled_again(tmp_path, length):
     (path,) = (tmp_path / "a").iterdir()
     path.write_bytes(path.read_bytes()[:length])
     sampled = SampleCache(tmp_path, "a").batch(["x"], lambda: drawing(2))
-    np.testing.assert_array_equal(sampled.stage1, drawing(2).stage1)
+    np.testing.assert_array_equal(sampled.images["stage1"], drawing(2).images["stage1"])
     SampleCache(tmp_path, "a").batch(["x"], never)
 
 
@@ -54,7 +52,7 @@ def test_images_of_other_weights_are_removed(tmp_path):
     first, second = fingerprint("a"), fingerprint("b")
     SampleCache(tmp_path, first).batch(["x"], lambda: drawing(0))
     sampled = SampleCache(tmp_path, second).batch(["x"], lambda: drawing(1))
-    np.testing.assert_array_equal(sampled.stage1, drawing(1).stage1)
+    np.testing.assert_array_equal(sampled.images["stage1"], drawing(1).images["stage1"])
     assert [path.name for path in tmp_path.iterdir()] == [second]
 
 

@@ -104,7 +104,7 @@ class Painter:
     """Paints each object, its mask known by the item's key, in the colour that `hears` finds for it."""
 
     def __init__(self, examples, hears):
-        self.items, self.hears, self.refine = {e.item.key: e.item for e in examples}, hears, object()
+        self.items, self.hears = {e.item.key: e.item for e in examples}, hears
 
     def __call__(self, batch):
         images = [self.paint(self.items[k], c) for k, c in zip(batch.keys, batch.captions, strict=True)]
@@ -188,8 +188,7 @@ def test_half_the_steps_takes_no_more_calls_than_stage_1_alone(finished, monkeyp
     folder, cfg = RunFolder.read(finished)
     parts, pipeline = load_run(folder, cfg)
     batch, calls = collate([parts.examples("test")[0]]), Counter()
-    for name in ("coarse", "refine"):
-        model = getattr(pipeline, name)
+    for name, model in pipeline.models.items():
         monkeypatch.setattr(model, "denoise", partial(counted, calls, name, model.denoise))
     pipeline(batch)
     whole = calls.copy()

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.process
 UNSEEN = ["regions.max_regions=2", "graph=none", "ragaf.layers=2", "fusion=cosine", "injection=bottleneck",
           "sampler.steps=3", "eval.grid=1", "stage.refine.steps=9", "memory.tune=frozen", "study.member=x",
           "memory.budget=99", "memory.force=true"]  # fmt: skip
-UNSEEN += [f"loss.{field.name}=0.37" for field in dataclasses.fields(Loss) if field.name not in shared_stage.STAGE1_LOSSES]
+UNSEEN += [f"loss.{field.name}=0.37" for field in dataclasses.fields(Loss) if field.name not in shared_stage.LOSSES]
 SEEN = ["seed=1", "data.train=63", "hint.width=8", "text.layers=2", "backbone.head_width=8",
         "diffusion=v", "task.caption_dropout=0.3", "optim.ema=0.9", "stage.batch=8", "stage.coarse.lr=0.001",
         "stage.coarse.steps=9", "loss.diffusion=0.5", "augment=drawing"]  # fmt: skip
@@ -40,7 +40,7 @@ def two_steps(words: list[str], place: Path) -> dict[str, bytes]:
     """Stage 1's weights after its first two steps."""
     cfg = compose_config([*words, f"runs={place}"])
     experiment = Training(cfg, RunFolder.create(cfg))
-    trainer = experiment.trainer(COARSE, None)
+    trainer = experiment.trainer(COARSE, {})
     for step, indices in zip(range(2), trainer._order(experiment.train_examples, 0), strict=False):
         trainer.step(step, collate([experiment.train_examples.at(step, i) for i in indices]))
     return {name: value.numpy().tobytes() for name, value in trainer.bare.state_dict().items()}

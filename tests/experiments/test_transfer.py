@@ -48,7 +48,7 @@ def test_insertion_starts_from_a_sketch_run(tiny, finished, tmp_path, caplog):
     cfg = compose_config([*overrides(tiny), f"init={finished}", f"runs={tmp_path}"])
     experiment = Training(cfg, RunFolder.create(cfg))
     with caplog.at_level(logging.INFO):
-        model = experiment.trainer("coarse", None).bare
+        model = experiment.trainer("coarse", {}).bare
     (line,) = [record.getMessage() for record in caplog.records if "tensors taken" in record.getMessage()]
     assert "in part: " in line and "not in it: extra_in" in line and "\n" not in line
     source = load_newest(RunFolder(finished).checkpoints, "coarse", parts=("ema",)).ema

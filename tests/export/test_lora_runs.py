@@ -44,7 +44,7 @@ def test_diffusers_computes_what_the_run_does(family, name, trained):
     where, file = (out / "lora", name) if name.startswith("pytorch") else (out, f"{family}_lora.safetensors")
     theirs = load(str(base), str(where), file)["output"]
     _, pipeline = load_run(*RunFolder.read(folder))
-    torch.testing.assert_close(theirs, output(pipeline.refine.backbone.net), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs, output(pipeline.models["refine"].backbone.net), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", BASES)

@@ -14,7 +14,7 @@ from ragaf_exp.config.compose import compose_config
 from ragaf_exp.data.loader import collate
 from ragaf_exp.experiments.experiment import run as train
 from ragaf_exp.inference.examples import as_example
-from ragaf_exp.inference.load import load_run
+from ragaf_exp.inference.load import load_run, make_pipeline
 from ragaf_exp.runs.folder import RunFolder
 
 onnx = pytest.importorskip("onnx", reason='onnx is not installed: pip install "ragaf_exp[onnx]"')
@@ -43,7 +43,7 @@ def test_a_step_agrees_for_other_regions_tokens_and_timesteps(graphs, run):
     drawing[:, [8, 16, 24]] = drawing[[10, 20]] = 1  # twelve regions, more than either example of the export
     example = as_example(drawing, "a striped blue star above a green cross and a hollow red ring", parts, (32, 32))
     for stage in ("coarse", "refine"):
-        model = getattr(pipeline, stage)
+        model = pipeline.models[stage]
         denoiser = onnx_step.OnnxDenoiser(model, graphs / f"{stage}.onnx")
         with torch.no_grad():
             c = model.condition(collate([example]))
@@ -57,16 +57,9 @@ def test_a_whole_image_sampled_by_onnxruntime(graphs, run, strokes):
     parts, pipeline = run
     batch = collate([as_example(strokes, PROMPT, parts, (32, 32))])
     ours = pipeline(batch)
-    before = pipeline.coarse, pipeline.refine
-    try:
-        pipeline.coarse, pipeline.refine = (
-            onnx_step.OnnxDenoiser(model, graphs / f"{stage}.onnx")
-            for stage, model in zip(("coarse", "refine"), before, strict=True)
-        )
-        theirs = pipeline(batch)
-    finally:
-        pipeline.coarse, pipeline.refine = before
-    assert float((ours.stage2 - theirs.stage2).abs().max()) <= 1e-4, "steps add up"
+    models = {name: onnx_step.OnnxDenoiser(model, graphs / f"{name}.onnx") for name, model in pipeline.models.items()}
+    theirs = make_pipeline(parts.cfg, parts, models, pipeline.compute)(batch)
+    assert float((ours.images["stage2"] - theirs.images["stage2"]).abs().max()) <= 1e-4, "steps add up"
     assert np.abs(ours.to_images().final.astype(int) - theirs.to_images().final.astype(int)).max() <= 1
 
 
@@ -88,7 +81,7 @@ def test_the_inputs_are_named_and_another_graph_is_noticed(graphs, run):
     assert names[:2] == ["x_t", "t"] and "text.tokens" in names and "regions.structure" in names
     parts, pipeline = run
     with torch.no_grad():
-        weight = pipeline.coarse.backbone.unet.conv_in.bias
+        weight = pipeline.models["coarse"].backbone.unet.conv_in.bias
         weight += 0.01
     with pytest.raises(CheckFailed, match="onnxruntime differs by"):
-        onnx_step.check_step(graphs / "coarse.onnx", pipeline.coarse, parts)
+        onnx_step.check_step(graphs / "coarse.onnx", pipeline.models["coarse"], parts)

@@ -72,7 +72,7 @@ def test_the_controlnet_as_other_tools_load_it(form, lora_export, lora_run, draw
         file = single(lora_export, "control_*.safetensors") if form == "original" else folder / WEIGHTS
         theirs = ControlNetModel.from_single_file(str(file), config=str(folder), local_files_only=True)
     _, pipeline = load_run(*RunFolder.read(lora_run))
-    hint = pipeline.coarse.hint
+    hint = pipeline.models["coarse"].hint
     state = hint.net.state_dict()
     assert theirs.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in theirs.state_dict().items())
@@ -156,7 +156,7 @@ def test_comfyui_finds_every_layer_of_the_kohya_file_and_its_alpha(lora_export, 
 
 def test_both_files_have_the_effect_of_the_trained_layers(lora_export, lora_run, sd):
     _, pipeline = load_run(*RunFolder.read(lora_run))
-    ours = pipeline.refine.backbone.unet
+    ours = pipeline.models["refine"].backbone.unet
     x = inputs(ours.config.cross_attention_dim)
     with torch.no_grad():
         wanted = ours(**x).sample
@@ -181,7 +181,7 @@ def test_both_files_have_the_effect_of_the_trained_layers(lora_export, lora_run,
 def test_a_whole_checkpoint_is_read_by_diffusers(full_export, full_run, sd):
     file = str(single(full_export, "controlnet_full.safetensors"))
     _, pipeline = load_run(*RunFolder.read(full_run))
-    ours = pipeline.coarse.backbone.unet
+    ours = pipeline.models["coarse"].backbone.unet
     unet = UNet2DConditionModel.from_single_file(file, config=str(sd), subfolder="unet", local_files_only=True)
     folder = UNet2DConditionModel.from_pretrained(full_export / "unet_tuned")
     base = UNet2DConditionModel.from_pretrained(sd, subfolder="unet").state_dict()
@@ -206,7 +206,7 @@ def test_the_t2i_adapter_as_diffusers_loads_it(tiny, sd, tmp_path, drawing):
     run = train(tiny, sd, tmp_path, "frozen", "t2i")
     out = write(run, tmp_path / "out", "adapter")
     _, pipeline = load_run(*RunFolder.read(run))
-    ours, theirs = pipeline.coarse.hint.net, T2IAdapter.from_pretrained(out / "t2iadapter").eval()
+    ours, theirs = pipeline.models["coarse"].hint.net, T2IAdapter.from_pretrained(out / "t2iadapter").eval()
     channels = ours.config.in_channels
     with torch.no_grad():
         for one, other in zip(ours(drawing[:, :channels]), theirs(drawing[:, :channels]), strict=True):
@@ -220,8 +220,8 @@ def test_half_files_hold_float16_of_the_same_values(full_run, tmp_path):
     out = write(full_run, tmp_path / "half", "controlnet", half=True)
     half = load_file(single(out, "control_*.safetensors"))
     _, pipeline = load_run(*RunFolder.read(full_run))
-    names = ldm.controlnet_names(pipeline.coarse.hint.net.state_dict().keys())
-    for name, value in pipeline.coarse.hint.net.state_dict().items():
+    names = ldm.controlnet_names(pipeline.models["coarse"].hint.net.state_dict().keys())
+    for name, value in pipeline.models["coarse"].hint.net.state_dict().items():
         assert torch.equal(half[f"control_model.{names[name]}"], value.half())
 
 
@@ -233,6 +233,6 @@ def test_the_stage_is_chosen(full_run, tmp_path):
         weights[stage] = load_file(out / "controlnet" / WEIGHTS)
     _, pipeline = load_run(*RunFolder.read(full_run))
     for stage, state in weights.items():
-        expected = getattr(pipeline, stage).hint.net.state_dict()
+        expected = pipeline.models[stage].hint.net.state_dict()
         assert all(torch.equal(state[name], value) for name, value in expected.items())
     assert any(not np.array_equal(weights["coarse"][k], weights["refine"][k]) for k in weights["coarse"])

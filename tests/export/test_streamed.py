@@ -48,7 +48,7 @@ def test_layers_have_their_weights_while_they_run_and_not_longer(copied, trained
     model = streamed(trained, "refine", copied)
     large = [*model.backbone.unet.parameters(), *model.hint.net.parameters()]
     assert all(p.is_meta for p in large)
-    torch.testing.assert_close(outputs(model), outputs(pipeline.refine), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outputs(model), outputs(pipeline.models["refine"]), rtol=1e-5, atol=1e-6)
     assert all(p.is_meta for p in (*model.backbone.unet.parameters(), *model.hint.net.parameters()))
     assert not any(p.is_meta for p in model.ragaf.parameters()) and not any(p.is_meta for p in model.text.parameters())
 

@@ -21,6 +21,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import collate
 from ragaf_exp.diffusion.keeping import Stopped
 from ragaf_exp.diffusion.process import SCHEDULERS, Diffusion
+from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.inference.pipeline import Pipeline
 from ragaf_exp.models.model import Model
 from ragaf_exp.models.prompts import with_prompts
@@ -60,8 +61,8 @@ def examples(world) -> list:
 
 @pytest.fixture(scope="module")
 def pipeline(world, model) -> Pipeline:
-    coarse = opened(make_model(world, "coarse"))
-    return Pipeline(coarse, model, world.codec, world.sampler, Compute("cpu", "no"), strength=0.9, seed=0)
+    models = {"coarse": opened(make_model(world, "coarse")), "refine": model}
+    return make_pipeline(world.cfg, world, models, Compute("cpu", "no"))
 
 
 def edited(examples, **edit) -> list:
@@ -78,8 +79,9 @@ def tokens(model, examples, keep_text=None, t=0.5):
 
 def test_edits_that_change_nothing_change_no_bit(pipeline, examples):
     plain, same = (pipeline(collate(some)) for some in (examples, edited(examples)))
-    for name in ("stage1", "stage2", "region_text"):
-        assert torch.equal(getattr(plain, name), getattr(same, name)), name
+    assert torch.equal(plain.region_text, same.region_text) and list(plain.images) == ["stage1", "stage2"]
+    for name, images in plain.images.items():
+        assert torch.equal(images, same.images[name]), name
 
 
 def test_a_prompt_changes_its_own_region_alone(model, examples):
@@ -166,7 +168,7 @@ def test_a_region_reads_its_text_between_start_and_end_alone(model, examples, t,
 
 def test_start_and_end_count_the_timesteps_of_the_sampler(world, pipeline, examples, monkeypatch):
     def stage2(**edit):
-        return pipeline(collate(edited(examples, prompt="green", **edit))).stage2
+        return pipeline(collate(edited(examples, prompt="green", **edit))).images["stage2"]
 
     fuse, passed = Ragaf.fuse, []
     monkeypatch.setattr(Ragaf, "fuse", lambda self, state, t: passed.append(1 - float(t[0])) or fuse(self, state, t))
@@ -193,11 +195,11 @@ def test_an_outline_scales_the_hint_in_its_region(world, model, examples):
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
 def test_pixels_that_stay_are_equal_to_the_bit(world, pipeline, examples, scheduler):
     sampler = type(world.sampler)(world.diffusion, scheduler, steps=4)
-    again = Pipeline(pipeline.coarse, pipeline.refine, world.codec, sampler, pipeline.compute, 0.9, seed=3)
+    again = Pipeline(pipeline.stages, world.codec, sampler, pipeline.compute, seed=3)
     image = np.random.default_rng(0).integers(0, 256, (world.cfg.data.size,) * 2 + (3,), dtype=np.uint8)
     edits = RegionEdits((RegionEdit(locked=True), RegionEdit(prompt="green")), image, frozenset({1}), grow=0.1)
     sampled = again(collate([replace(e, edits=edits) for e in examples])).to_images()
-    assert sampled.stage1 is None
+    assert list(sampled.images) == ["stage2"]
     for example, made in zip(examples, sampled.final, strict=True):
         area = redo_area(example.regions.labels, {1}, {0}, 0.1)
         assert area.any() and not area[example.regions.labels == 0].any()
@@ -236,9 +238,9 @@ def test_every_step_is_watched_and_may_stop_the_sampling(pipeline, examples):
         pipeline(collate(examples[:1]), watch=stop)
 
 
-def test_edits_need_stage_2(world, pipeline, examples):
-    alone = Pipeline(pipeline.coarse, None, world.codec, world.sampler, pipeline.compute, 0.9, 0)
-    with pytest.raises(UserError, match="no stage 2"):
+def test_edits_need_a_stage_with_regions(world, pipeline, examples):
+    alone = Pipeline(pipeline.stages[:1], world.codec, world.sampler, pipeline.compute, 0)
+    with pytest.raises(UserError, match="no stage with regions"):
         alone(collate(edited(examples, prompt="green")))
 
 

@@ -19,7 +19,7 @@ def run(finished):
     folder, cfg = RunFolder.read(finished)
     parts, pipeline = load_run(folder, cfg)
     examples = [parts.examples("test")[i] for i in range(3)]
-    with record_attention(pipeline.refine, parts.diffusion) as watch:
+    with record_attention(pipeline.models["refine"], parts.diffusion) as watch:
         drawn = pipeline(collate(examples)).to_images()
     return parts, pipeline, examples, watch.frames(), drawn
 
@@ -34,7 +34,7 @@ def test_a_frame_for_every_timestep_and_the_last_is_the_image(run):
 
 def test_shares_of_a_pixel_sum_to_one_and_padding_gets_none(run):
     _, pipeline, examples, frames, _ = run
-    text = pipeline.refine.text
+    text = pipeline.models["refine"].text
     for frame in frames:
         assert torch.allclose(frame.attention.sum(1), torch.ones(()), atol=1e-4)
         for row, example in enumerate(examples):
@@ -45,8 +45,10 @@ def test_watching_changes_nothing_and_ends(run):
     parts, pipeline, examples, frames, drawn = run
     again = pipeline(collate(examples)).to_images()
     assert (again.final == drawn.final).all()
-    assert all(p.watch is None for p in pipeline.refine.backbone.unet.attn_processors.values())
-    assert not pipeline.refine.backbone._forward_hooks and not pipeline.refine.backbone._forward_pre_hooks
+    assert all(p.watch is None for p in pipeline.models["refine"].backbone.unet.attn_processors.values())
+    assert (
+        not pipeline.models["refine"].backbone._forward_hooks and not pipeline.models["refine"].backbone._forward_pre_hooks
+    )
 
 
 def test_guidance_and_broken_chunks_leave_one_frame_a_timestep():
@@ -82,11 +84,11 @@ def test_first_and_last_are_kept():
 
 def test_files_are_a_grid_and_an_animation(run, tmp_path):
     parts, pipeline, examples, frames, _ = run
-    save_attention(tmp_path, examples[0], frames, 0, pipeline.refine.text, parts.codec)
+    save_attention(tmp_path, examples[0], frames, 0, pipeline.models["refine"].text, parts.codec)
     with Image.open(tmp_path / "attention.gif") as moving:
         assert moving.n_frames == len(frames) and moving.info["duration"] == 500
     assert Image.open(tmp_path / "attention_steps.png").height > len(frames) * 128
-    save_attention(tmp_path / "none", examples[0], [], 0, pipeline.refine.text, parts.codec)
+    save_attention(tmp_path / "none", examples[0], [], 0, pipeline.models["refine"].text, parts.codec)
     assert not (tmp_path / "none").exists()
 
 

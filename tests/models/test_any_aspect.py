@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tiny_sd import WIDTH, controlnet, save_sd
 
 from ragaf_exp.assembly.assemble import assemble
@@ -18,7 +19,7 @@ from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.data.fit import fit_drawing, fit_image
 from ragaf_exp.data.loader import collate
 from ragaf_exp.inference.attention_recorder import record_attention
-from ragaf_exp.inference.pipeline import Pipeline
+from ragaf_exp.inference.load import make_pipeline
 from ragaf_exp.models.backbones.stable_diffusion import StableUNet
 from ragaf_exp.models.backbones.unet import TinyUNet
 from ragaf_exp.models.codecs.autoencoder import KL, Taesd
@@ -133,11 +134,12 @@ def test_stage_2_with_closed_gates_is_stage_1_at_any_size(world):
 def test_both_stages_sample_and_show_any_size(world, size, scale, tmp_path):
     compute = Compute("cpu", "no")
     models = [open_gates(make_model(world, stage)) for stage in ("coarse", "refine")]
-    pipeline = Pipeline(*models, world.codec, world.sampler, compute, 0.9, 0, scale=scale)
+    cfg = OmegaConf.merge(world.cfg, {"stage": {"coarse": {"scale": scale}}})
+    pipeline = make_pipeline(cfg, world, dict(zip(("coarse", "refine"), models, strict=True)), compute)
     rows = [example(world, *size, key) for key in ("one", "two")]
     with record_attention(models[1], world.diffusion) as recorder:
         sampled = pipeline(collate(rows)).to_images()
-    assert sampled.stage1.shape == sampled.stage2.shape == (2, *size, 3)
+    assert sampled.images["stage1"].shape == sampled.images["stage2"].shape == (2, *size, 3)
     shown = panels(rows[0], sampled, 0, models[1].text, world.task.panels)
     assert shown["regions"].shape[0] * size[1] == shown["regions"].shape[1] * size[0]
     assert validation_grid(rows, sampled, world.task.panels).ndim == 3

@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ragaf_exp.assembly.assemble import assemble
-from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
+from ragaf_exp.assembly.model import init_from_start, make_model
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import collate
@@ -152,7 +152,7 @@ def test_a_step_changes_the_region_path_alone_and_opens_every_gate(tiny, tmp_pat
         for parameter in coarse.parameters():
             if not parameter.any():
                 parameter.normal_(0, 0.05)
-    model = init_refine_from_coarse(make_model(parts, "refine"), coarse.state_dict(), "frozen")
+    model = init_from_start(make_model(parts, "refine"), coarse.state_dict(), "frozen")
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     batch = collate([parts.examples("train")[i] for i in range(4)])
     x0 = parts.codec.encode(batch.image)

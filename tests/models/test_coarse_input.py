@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
+from ragaf_exp.assembly.model import init_from_start, make_model
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Loss
 from ragaf_exp.data.loader import collate
@@ -36,7 +36,7 @@ def models(experiment) -> tuple[torch.nn.Module, torch.nn.Module]:
     """Stage 1, and a fresh stage 2 on it."""
     coarse = make_model(experiment.parts, "coarse").eval()
     torch.nn.init.normal_(coarse.backbone.head.last.weight, std=0.1)
-    return coarse, init_refine_from_coarse(make_model(experiment.parts, "refine"), coarse.state_dict(), "full").eval()
+    return coarse, init_from_start(make_model(experiment.parts, "refine"), coarse.state_dict(), "full").eval()
 
 
 def opened(model: torch.nn.Module) -> torch.nn.Module:
@@ -50,9 +50,9 @@ def test_a_fresh_stage_2_does_not_see_it_and_an_open_one_does(experiment, batch,
     x, t = torch.randn(experiment.parts.codec.encode(batch.image).shape), torch.tensor([50, 500, 950])
     latent = torch.randn_like(x)
     one, _ = coarse(batch, x, t)
-    two, _ = refine(batch, x, t, coarse=latent)
+    two, _ = refine(batch, x, t, start=latent)
     assert torch.equal(one.value, two.value)
-    other = [opened(refine)(batch, x, t, coarse=c)[0].value for c in (latent, latent + 1, None)]
+    other = [opened(refine)(batch, x, t, start=c)[0].value for c in (latent, latent + 1, None)]
     assert not torch.allclose(other[0], other[1]) and torch.equal(other[2], one.value)
 
 
@@ -74,7 +74,7 @@ def test_the_gradient_reaches_what_sees_it_and_not_stage_1(experiment, batch, mo
     coarse, refine = models
     objective = Objective(experiment.parts.diffusion, Loss(), coarse)
     x0 = experiment.parts.codec.encode(batch.image)
-    drawn = sample_step_noise(Diffusion(), x0.shape, 900, {}, 0.0, torch.Generator().manual_seed(0), coarse=True)
+    drawn = sample_step_noise(Diffusion(), x0.shape, 900, {}, 0.0, torch.Generator().manual_seed(0), start=True)
     objective(refine, batch, x0, drawn)["loss"].backward()
     assert refine.coarse_in.weight.grad.any()
     assert all(p.grad is None for p in coarse.parameters())
@@ -88,19 +88,21 @@ def test_noise_timesteps_and_recolouring_stay_the_same(experiment):
     shape = torch.Size((4, 3, 2, 2))
     dropout = {"text": 0.1, "sketch": 0.1}
     plain, more = (
-        sample_step_noise(Diffusion(), shape, 900, dropout, 0.5, torch.Generator().manual_seed(0), coarse=c)
+        sample_step_noise(Diffusion(), shape, 900, dropout, 0.5, torch.Generator().manual_seed(0), start=c)
         for c in (False, True)
     )
-    assert plain.coarse is None and more.coarse.shape == shape and not torch.equal(more.coarse, more.noise)
+    assert plain.start is None and more.start.shape == shape and not torch.equal(more.start, more.noise)
     assert all(torch.equal(getattr(plain, k), getattr(more, k)) for k in ("noise", "timesteps", "recolour"))
     assert torch.equal(plain.keep["text"], more.keep["text"])
-    assert torch.equal(more.rows(slice(1, 3)).coarse, more.coarse[1:3])
+    assert torch.equal(more.rows(slice(1, 3)).start, more.start[1:3])
 
 
 def test_stage_2_gets_stage_1s_sample_when_sampling(experiment, batch, models):
     coarse, refine = models
-    drawn = [make_pipeline(experiment.cfg, experiment.parts, coarse, m, experiment.compute)(batch) for m in (refine,)]
-    drawn.append(make_pipeline(experiment.cfg, experiment.parts, coarse, opened(refine), experiment.compute)(batch))
-    assert torch.equal(drawn[0].stage1, drawn[1].stage1) and not torch.equal(drawn[0].stage2, drawn[1].stage2)
-    alone = make_pipeline(experiment.cfg, experiment.parts, None, refine, experiment.compute)(batch)
-    assert alone.stage2.isfinite().all(), "without stage 1 there is nothing to see"
+    pipeline = make_pipeline(experiment.cfg, experiment.parts, {"coarse": coarse, "refine": refine}, experiment.compute)
+    drawn = pipeline(batch).images
+    opened(refine)
+    other = pipeline(batch).images
+    assert torch.equal(drawn["stage1"], other["stage1"]) and not torch.equal(drawn["stage2"], other["stage2"])
+    alone = make_pipeline(experiment.cfg, experiment.parts, {"refine": refine}, experiment.compute)(batch)
+    assert alone.images["stage2"].isfinite().all(), "without stage 1 there is nothing to see"

@@ -33,9 +33,11 @@ def of_task(task: str) -> list[str]:
 def test_a_step_changes_what_is_trained_and_nothing_else(family, tiny, folders, tmp_path):
     more = ["memory.tune=lora", "memory.lora_rank=2", "optim.warmup=0", "task.caption_dropout=0.5"]
     training, batch = training_of(config(tiny, family, folders[family], tmp_path, *of_task("remove"), *more))
-    coarse = training.trainer(COARSE, None)
+    coarse = training.trainer(COARSE, {})
     for stage in (COARSE, REFINE):
-        before, changed = trained_twice(coarse if stage == COARSE else training.trainer(REFINE, coarse.ema.model), batch)
+        before, changed = trained_twice(
+            coarse if stage == COARSE else training.trainer(REFINE, {COARSE: coarse.ema.model}), batch
+        )
         lora = {name for name in before if ".lora_" in name}
         backbone = {name for name in changed if name.startswith("backbone.")}
         assert lora and backbone <= lora
@@ -67,7 +69,7 @@ def test_every_task_shows_its_image(family, task, tiny, folders, tmp_path):
 def test_the_familys_pipeline_loads_the_lora(family, tiny, folders, tmp_path):
     more = ["memory.tune=lora", "memory.lora_rank=2", "stage.coarse.lr=0.05", "optim.warmup=0", "hint.zero_init=true"]
     training, batch = training_of(config(tiny, family, folders[family], tmp_path, *of_task("remove"), *more))
-    trainer = training.trainer(COARSE, None)
+    trainer = training.trainer(COARSE, {})
     trainer.step(0, batch)
     model, theirs = trainer.bare.eval(), pipeline_of(folders[family])
     theirs.load_lora_weights(save_lora(model, tmp_path / "lora"))
@@ -107,7 +109,7 @@ def test_cached_text_equals_encoded_text(family, task, tiny, folders, tmp_path):
     training, batch = training_of(cfg)
     with training.started():
         cached = training.to_batch([training.train_examples[i] for i in range(2)])
-    model = training.trainer(COARSE, None).bare
+    model = training.trainer(COARSE, {}).bare
     keep = {"text": torch.tensor([True, False])}
     ours, theirs = (model.condition(given, keep).text for given in (cached, batch))
     assert cached.text is not None and batch.text is None and ours.image.shape[1] > 4

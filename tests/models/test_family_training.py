@@ -27,9 +27,11 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 def test_a_step_changes_what_is_trained_and_nothing_else(family, tune, tiny, folders, tmp_path):
     cfg = config(tiny, family, folders[family], tmp_path, f"memory.tune={tune}", "memory.lora_rank=2", "optim.warmup=0")
     training, batch = training_of(cfg)
-    coarse = training.trainer(COARSE, None)
+    coarse = training.trainer(COARSE, {})
     for stage in (COARSE, REFINE):
-        before, changed = trained_twice(coarse if stage == COARSE else training.trainer(REFINE, coarse.ema.model), batch)
+        before, changed = trained_twice(
+            coarse if stage == COARSE else training.trainer(REFINE, {COARSE: coarse.ema.model}), batch
+        )
         backbone = {name for name in changed if name.startswith("backbone.")}
         lora = {name for name in before if ".lora_" in name}
         assert bool(lora) == (tune == "lora") and backbone <= lora
@@ -62,7 +64,7 @@ def weights_after(cfg: Any) -> dict[str, torch.Tensor]:
     """The trained weights after two steps of stage 1."""
     training = Training(cfg, RunFolder.create(cfg))
     batch = collate([training.train_examples[i] for i in range(2)])
-    trainer = training.trainer(COARSE, None)
+    trainer = training.trainer(COARSE, {})
     for step in range(2):
         trainer.step(step, batch)
     return {name: p.detach().clone() for name, p in trainer.bare.named_parameters() if p.requires_grad}
@@ -73,7 +75,7 @@ def test_the_familys_pipeline_loads_the_lora(family, tiny, folders, tmp_path):
     more = ["memory.tune=lora", "memory.lora_rank=2", "stage.coarse.lr=0.05", "optim.warmup=0", "hint.zero_init=true"]
     cfg = config(tiny, family, folders[family], tmp_path, *more)
     training = Training(cfg, RunFolder.create(cfg))
-    trainer = training.trainer(COARSE, None)
+    trainer = training.trainer(COARSE, {})
     trainer.step(0, collate([training.train_examples[i] for i in range(2)]))
     model = trainer.bare.eval()
     theirs = pipeline_of(folders[family])

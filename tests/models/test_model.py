@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ragaf_exp.assembly.assemble import assemble
-from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
+from ragaf_exp.assembly.model import init_from_start, make_model
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.resources import CONF
@@ -112,7 +112,7 @@ def test_every_trained_parameter_gets_a_gradient(stage, world, batch):
 
 def test_frozen_stage_1_gets_no_gradient_and_the_region_path_does(world, batch):
     coarse = make_model(world, "coarse")
-    model = init_refine_from_coarse(make_model(world, "refine"), coarse.state_dict(), "frozen")
+    model = init_from_start(make_model(world, "refine"), coarse.state_dict(), "frozen")
     prediction, _ = model(batch, *noised(world, batch))
     prediction.value.square().mean().backward()
     for name, parameter in model.named_parameters():
@@ -131,7 +131,7 @@ def test_fresh_gates_leave_stage_1_as_it_is_to_the_bit(injection, precision, tin
     cfg = compose_config([*tiny, f"injection={injection}"])
     parts = replace(world, cfg=cfg)
     coarse = opened(make_model(parts, "coarse"))
-    refine = init_refine_from_coarse(make_model(parts, "refine"), coarse.state_dict(), "full").eval()
+    refine = init_from_start(make_model(parts, "refine"), coarse.state_dict(), "full").eval()
     x_t, t = noised(world, batch)
     for text, sketch in ((True, True), (False, True), (True, False), (False, False)):
         with Compute("cpu", precision):

@@ -163,7 +163,7 @@ def test_a_run_starts_from_a_file(tiny, finished, tmp_path, caplog):
     words += ["stage=coarse", "stage.coarse.steps=2", f"init={file}", f"runs={tmp_path}"]
     cfg = compose_config(words)
     with caplog.at_level(logging.INFO):
-        model = Training(cfg, RunFolder.create(cfg)).trainer("coarse", None).bare
+        model = Training(cfg, RunFolder.create(cfg)).trainer("coarse", {}).bare
     (line,) = [record.getMessage() for record in caplog.records if "tensors taken" in record.getMessage()]
     assert line.startswith(f"stage coarse: init={file}: {len(checkpoint.ema)} of ")
     assert all(torch.equal(value, checkpoint.ema[name]) for name, value in model.state_dict().items())

@@ -67,8 +67,8 @@ def test_lora_trains_on_a_base_in_fewer_bits(tiny, tmp_path, base, dtype):
     cfg = config(tiny, "flux", folder, tmp_path, *more)
     training = Training(cfg, RunFolder.create(cfg))
     batch = collate([training.train_examples[i] for i in range(2)])
-    coarse = training.trainer(COARSE, None)
-    refine = training.trainer(REFINE, coarse.ema.model)
+    coarse = training.trainer(COARSE, {})
+    refine = training.trainer(REFINE, {COARSE: coarse.ema.model})
     for trainer in (coarse, refine):
         before = {name: p.detach().clone() for name, p in trainer.bare.backbone.named_parameters()}
         for step in (trainer.plan.steps - 2, trainer.plan.steps - 1):

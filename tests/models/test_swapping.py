@@ -50,11 +50,11 @@ def both_stages(cfg: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor, Any]:
     training, batch = training_of(cfg)
     weights, models = {}, {}
     for stage in (COARSE, REFINE):
-        trainer = training.trainer(stage, models.get(COARSE))
+        trainer = training.trainer(stage, models)
         _, changed = trained_twice(trainer, batch)
         weights |= {f"{stage}.{name}": p.detach().clone() for name, p in trainer.bare.named_parameters() if name in changed}
         models[stage] = trainer.ema.model
-    images = make_pipeline(cfg, training.parts, models[COARSE], models[REFINE], training.compute)(batch).stage2
+    images = make_pipeline(cfg, training.parts, models, training.compute)(batch).images["stage2"]
     return weights, images, trainer.bare
 
 
@@ -75,7 +75,7 @@ def test_weights_come_for_their_turn_and_go_back_unchanged(tiny, folders, tmp_pa
     """Forward, recomputation from the last block to the first, and sampling, after which none is on the device."""
     cfg = config(tiny, "flux", folders["flux"], tmp_path, *TUNED["lora"], SAVER, SWAP)
     training, batch = training_of(cfg)
-    trainer = training.trainer(COARSE, None)
+    trainer = training.trainer(COARSE, {})
     model, swap = trainer.bare, trainer.bare.backbone.swapped
     homes, order = [p.data for p in swapped_weights(model)], []
     before = [home.clone() for home in homes]
@@ -158,7 +158,7 @@ def test_a_unet_is_swapped_too(tiny, tmp_path, monkeypatch):
     for swap in (0, 5):
         more = [*TUNED["lora"], SAVER, f"memory.swap={swap}", f"runs={tmp_path / str(swap)}"]
         training, batch = training_of(compose_config([*plain, *short, *groups, *more]))
-        trainer = training.trainer(COARSE, None)
+        trainer = training.trainer(COARSE, {})
         _, changed = trained_twice(trainer, batch)
         results.append({name: p.detach() for name, p in trainer.bare.named_parameters() if name in changed})
     assert results[0].keys() == results[1].keys() and len(results[0]) > 10

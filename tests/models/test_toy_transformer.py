@@ -128,7 +128,7 @@ def test_its_blocks_are_compiled_and_recomputed_and_its_attention_takes_lora(tmp
     toy, given = toy_and_inputs()
     assert repeated_blocks(toy) == recomputed_blocks(toy) == list(toy.layers)
     plain = toy(*given, {})
-    add_lora(toy, "refine", Memory(tune="lora", lora_rank=2, attention="cross"))
+    add_lora(toy, True, Memory(tune="lora", lora_rank=2, attention="cross"))
     adapted = {name for name, _ in toy.named_parameters() if ".lora_" in name}
     assert len(adapted) == 2 * 4 * 2 and all(".cross." in name for name in adapted)
     assert torch.equal(toy(*given, {}), plain), "adapters start at zero"

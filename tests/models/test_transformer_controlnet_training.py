@@ -41,7 +41,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize("family", CONTROLLED)
 def test_a_step_changes_the_controlnet_alone(family, tiny, folders, tmp_path):
     training, batch = training_of(config(tiny, family, folders[family], tmp_path, *FROZEN))
-    coarse = training.trainer(COARSE, None)
+    coarse = training.trainer(COARSE, {})
     before, _ = trained_twice(coarse, batch)
     trained_twice(coarse, batch)  # zeros follow one another: Z-Image's refiner moves at the third step
     changed = {name for name, p in coarse.bare.named_parameters() if not torch.equal(p, before[name])}
@@ -49,7 +49,7 @@ def test_a_step_changes_the_controlnet_alone(family, tiny, folders, tmp_path):
     moved = {name.removeprefix("hint.net.") for name in changed}
     unmoved = {name.removeprefix("hint.net.") for name in before if name.startswith("hint.")} - moved
     assert all(LAST_TEXT.get(family, "nothing") in name for name in unmoved), "only what nothing reads stays"
-    _, changed = trained_twice(training.trainer(REFINE, coarse.ema.model), batch)
+    _, changed = trained_twice(training.trainer(REFINE, {COARSE: coarse.ema.model}), batch)
     assert not any(name.startswith(("hint.", "backbone.")) for name in changed) and changed
 
 
@@ -64,7 +64,7 @@ def test_the_first_loss_is_that_without_a_sketch_to_the_bit_and_falls(family, ti
     losses = {}
     for hint in (CONTROL, "hint=lite_zero"):
         training, batch = training_of(config(tiny, family, folders[family], tmp_path / hint, *more, hint))
-        trainer = training.trainer(COARSE, None)
+        trainer = training.trainer(COARSE, {})
         for step in range(30 if hint == CONTROL else 1):
             trainer.step(step, batch)
         losses[hint] = [float(row["loss"]) for row in trainer.metrics_logger.recent]
@@ -79,7 +79,7 @@ def test_checkpointing_leaves_the_weights(family, tiny, folders, tmp_path):
     for on in (False, True):
         more = [*FROZEN, f"memory.checkpointing={on}"]
         training, batch = training_of(config(tiny, family, folders[family], tmp_path / str(on), *more))
-        trainer = training.trainer(COARSE, None)
+        trainer = training.trainer(COARSE, {})
         opened(trainer.bare.hint)
         assert trainer.bare.hint.net.is_gradient_checkpointing == on
         _, changed = trained_twice(trainer, batch)
@@ -107,7 +107,7 @@ def test_both_stages_resume_export_and_start_again(family, tiny, folders, tmp_pa
     out = tmp_path / "export"
     export(open_run(str(folder), {}), out, ["controlnet"], Options(), "")
     _, pipeline = load_run(*RunFolder.read(folder))
-    model = pipeline.coarse
+    model = pipeline.models["coarse"]
     theirs = type(model.hint.net).from_pretrained(out / "controlnet")
     state = model.hint.net.state_dict()
     assert theirs.state_dict().keys() == state.keys()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ragaf_exp.assembly.assemble import assemble
-from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
+from ragaf_exp.assembly.model import init_from_start, make_model
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.config.schema import Memory
 from ragaf_exp.core.errors import UserError
@@ -227,7 +227,7 @@ def test_a_fresh_stage_2_equals_stage_1_to_the_bit(tokens, tmp_path, name, injec
         for parameter in coarse.parameters():
             if not parameter.any():
                 parameter.normal_(0, 0.05)
-    refine = init_refine_from_coarse(make_model(parts, "refine"), coarse.state_dict(), "full").eval()
+    refine = init_from_start(make_model(parts, "refine"), coarse.state_dict(), "full").eval()
     batch = collate([parts.examples("train")[i] for i in range(3)])
     x_t, t = torch.randn(3, 48, 8, 8), torch.tensor([10, 500, 900])
     with torch.no_grad():

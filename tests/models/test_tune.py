@@ -56,8 +56,8 @@ def newest(folder: Path, stage: str) -> Path:
 def test_what_is_trained_in_each_stage(tune, tiny, sd, tmp_path):
     cfg = compose_config(words(tiny, sd, tmp_path, tune))
     experiment = Training(cfg, RunFolder.create(cfg))
-    coarse = experiment.trainer(COARSE, None)
-    refine = experiment.trainer(REFINE, coarse.ema.model).bare
+    coarse = experiment.trainer(COARSE, {})
+    refine = experiment.trainer(REFINE, {COARSE: coarse.ema.model}).bare
     for stage, model in ((COARSE, coarse.bare), (REFINE, refine)):
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         backbone = {name for name in trained if name.startswith("backbone.")}
@@ -76,7 +76,7 @@ def test_what_is_trained_in_each_stage(tune, tiny, sd, tmp_path):
 
 def test_self_attention_alone(tiny, sd, tmp_path):
     cfg = compose_config([*words(tiny, sd, tmp_path, "attention"), "memory.attention=self"])
-    model = Training(cfg, RunFolder.create(cfg)).trainer(COARSE, None).bare
+    model = Training(cfg, RunFolder.create(cfg)).trainer(COARSE, {}).bare
     trained = {name for name, p in model.backbone.named_parameters() if p.requires_grad}
     assert trained and all(".attn1." in name for name in trained)
 
@@ -117,7 +117,7 @@ def test_another_sources_weights_are_refused(runs, sd, tmp_path):
 def test_diffusers_loads_the_lora(runs, sd):
     folder, cfg = RunFolder.read(runs["lora"])
     _, pipeline = load_run(folder, cfg)
-    ours = pipeline.refine.backbone
+    ours = pipeline.models["refine"].backbone
     plain = UNet2DConditionModel.from_pretrained(sd, subfolder="unet").eval()
     x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([9]), torch.randn(1, 77, ours.unet.config.cross_attention_dim)
     with torch.no_grad():

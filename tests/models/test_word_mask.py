@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ragaf_exp.assembly.assemble import assemble
-from ragaf_exp.assembly.model import init_refine_from_coarse, make_model
+from ragaf_exp.assembly.model import init_from_start, make_model
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.loader import collate
@@ -96,7 +96,7 @@ def test_unets_and_transformers_are_masked_alike(tiny, tmp_path, backbone):
         for parameter in coarse.parameters():
             if not parameter.any():
                 parameter.normal_(0, 0.05)
-    refine = init_refine_from_coarse(make_model(parts, "refine"), coarse.state_dict(), "full").eval()
+    refine = init_from_start(make_model(parts, "refine"), coarse.state_dict(), "full").eval()
     batch = collate([parts.examples("train")[i] for i in range(2)])
     x_t, t = torch.randn(2, 48, 8, 8), torch.tensor([500, 900])
     maps: list[torch.Tensor] = []

@@ -18,7 +18,7 @@ from ragaf_exp.models.loading.sources import share_identical_weights
 from ragaf_exp.plan import budget, guard
 from ragaf_exp.plan.__main__ import left_out, main
 from ragaf_exp.plan.budget import GIB, Need
-from ragaf_exp.plan.dry_run import REGIONS, DryRun
+from ragaf_exp.plan.dry_run import EARLIER, REGIONS, DryRun
 from ragaf_exp.plan.dummies import largest_batch
 from ragaf_exp.plan.predict import SAMPLING, VALIDATION, Peak, phases_of, predict
 from ragaf_exp.plan.tracker import BLOCK, Tracker
@@ -36,7 +36,7 @@ def measured(cfg, stage: str) -> int:
     """Bytes at the peak of a real second step on this processor, as PyTorch's allocator reports them."""
     rehearsal = DryRun(cfg, Compute("cpu", "no"))
     coarse = make_model(rehearsal.parts, COARSE).requires_grad_(False).eval() if stage == REFINE else None
-    trainer = rehearsal.trainer(stage, coarse)
+    trainer = rehearsal.trainer(stage, {COARSE: coarse} if coarse else {})
     batch = largest_batch(cfg.stage.batch, cfg.data.size, cfg.regions.max_regions)
     last = trainer.plan.steps - 1
     trainer.step(last, batch)
@@ -124,7 +124,7 @@ def test_memory_options_reduce_the_predicted_peak(tiny):
     assert after["optimizer"] < 0.5 * before["optimizer"] and after["activations"] < 0.7 * before["activations"]
     before = parts(large, REFINE)
     after = parts([*large, "memory.ema=off", "memory.tune=frozen", "memory.offload=true"], REFINE)
-    assert "average" not in after and before["stage 1"] > 10 * after.get("stage 1", 0)
+    assert "average" not in after and before[EARLIER] > 10 * after.get(EARLIER, 0)
     assert after["optimizer"] < 0.7 * before["optimizer"]
 
 
@@ -141,7 +141,7 @@ def test_a_validation_needs_what_training_holds_and_what_sampling_takes(tiny):
     words = [*tiny, "eval.batch=3", "stage.refine.region_steps=0"]
     training, validation, sampling = predict(compose_config(words), "no", (REFINE, VALIDATION, SAMPLING))
     assert validation.phase == VALIDATION and validation.micro_batch == 3
-    for kind in ("optimizer", "average", "weights", "stage 1"):
+    for kind in ("optimizer", "average", "weights", EARLIER):
         assert validation.parts[kind] == training.parts[kind], kind
     assert validation.bytes > sampling.bytes and "gradients" not in validation.parts
     (rested,) = predict(compose_config([*words, "memory.offload=true"]), "no", (VALIDATION,))

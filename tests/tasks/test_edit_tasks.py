@@ -92,7 +92,7 @@ def test_the_network_uses_the_image_around_the_hole(runs):
     hidden = batch.conditions["given"][batch.conditions["hole"].expand(-1, 3, -1, -1) > 0]
     assert hidden.abs().max() < 0.004
     other = replace(batch, conditions={**batch.conditions, "given": -batch.conditions["given"]})
-    first, second = (pipeline.coarse.condition(each) for each in (batch, other))
+    first, second = (pipeline.models["coarse"].condition(each) for each in (batch, other))
     assert (first.extra != second.extra).any() and (first.hint["in"] != second.hint["in"]).any()
     assert (examples.at(0, 0).conditions["hole"] != examples.at(1, 0).conditions["hole"]).any(), "a mask for each step"
 
@@ -182,4 +182,4 @@ def test_repaint_of_known_pixels_alone_returns_them(finished):
     latent = parts.codec.encode(batch.image)
     redo = torch.zeros_like(latent[:, :1], dtype=torch.bool)
     pipeline.sampler = RePaint(parts.diffusion, lambda b: Known(latent, redo), 0, 3, 1, 1)
-    assert (to_uint8(pipeline(batch).stage1) == to_uint8(batch.image)).all()
+    assert (to_uint8(pipeline(batch).images["stage1"]) == to_uint8(batch.image)).all()

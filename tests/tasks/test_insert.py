@@ -159,7 +159,7 @@ def test_both_stages_have_regions_of_the_scene_alone(tiny, tmp_path):
     wide = regions.soft_masks[8, 16]
     assert not wide[..., 8:].any() and torch.equal(wide[..., :8], regions.soft_masks[8, 8])
     latent = torch.randn(experiment.parts.codec.latent_shape(batch))
-    assert model(batch, latent, torch.full((2,), 500), coarse=latent)[0].value.shape == latent.shape
+    assert model(batch, latent, torch.full((2,), 500), start=latent)[0].value.shape == latent.shape
 
 
 @settings(max_examples=30, deadline=None)
@@ -196,7 +196,7 @@ def test_shuffling_exchanges_one_condition():
 
     def sample(some):
         taken.extend(int(e.conditions["hole"][0, 0]) for e in some)
-        return SampledImages(np.stack([e.conditions["object"] for e in some]), None, None)
+        return SampledImages({"stage1": np.stack([e.conditions["object"] for e in some])})
 
     condition = Condition("object", 0.0, maps={"object": 3})
     images = shuffled_images(examples, [Row()] * 5, [[0, 2, 4], [1, 3]], condition, Cache(), sample)

@@ -111,9 +111,11 @@ def test_it_loads_and_samples_what_it_trained(trained):
     parts, pipeline = load_run(folder, load_config(trained / "config.yaml"))
     batch = collate(parts.examples("test").first(2))
     first, again = pipeline(batch), pipeline(batch)
-    assert torch.equal(first.stage1, again.stage1) and first.stage1.isfinite().all()
+    assert torch.equal(first.images["stage1"], again.images["stage1"]) and first.images["stage1"].isfinite().all()
     other = replace(batch, conditions={name: x.roll(1, 0) for name, x in batch.conditions.items()})
-    assert not torch.allclose(pipeline(other).stage1, first.stage1), "the known part reaches the denoiser"
+    assert not torch.allclose(pipeline(other).images["stage1"], first.images["stage1"]), (
+        "the known part reaches the denoiser"
+    )
 
 
 def test_a_request_has_the_columns_of_the_task(trained, cli, refused, tmp_path):
@@ -347,5 +349,5 @@ def test_runs_of_before_are_compared_without_the_difference(tiny, tmp_path):
 def test_the_layer_of_the_channels_is_trained_first_and_frozen_with_stage_1(experiment):
     for stage, trains in (("coarse", True), ("refine", False)):
         model = make_model(experiment.parts, stage)
-        set_trainable(model, stage, Memory(tune="frozen"))
+        set_trainable(model, stage == "refine", Memory(tune="frozen"))
         assert {p.requires_grad for p in model.extra_in.parameters()} == {trains}

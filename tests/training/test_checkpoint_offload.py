@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ragaf_exp.assembly.model import make_model
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.compose import compose_config
+from ragaf_exp.config.stages import chain
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.plan.dry_run import DryRun
 from ragaf_exp.plan.dummies import largest_batch
@@ -35,7 +35,7 @@ def gradients(tiny, backbone: list[str], *memory: str) -> dict[str, torch.Tensor
     options = [word for word in tiny if not (backbone and word.startswith("backbone."))]
     cfg = compose_config([*options, *backbone, *memory])
     run = DryRun(cfg, Compute("cpu", "no"))
-    trainer = run.trainer("refine", make_model(run.parts, "coarse").requires_grad_(False).eval())
+    trainer = run.trainer("refine", run.models(chain(cfg)[:1]))
     taken: dict[str, torch.Tensor] = {}
     hold = lambda: taken.update({n: p.grad.clone() for n, p in trainer.bare.named_parameters() if p.grad is not None})  # noqa: E731
     trainer.update.optimizer.step = lambda *args, **settings: hold()

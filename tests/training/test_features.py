@@ -182,8 +182,8 @@ def test_losses_with_features_are_those_without(experiment, prepare):
     featured, words = prepare(), prepare.words
     chosen = [experiment.train_examples[i] for i in range(4)]
     for stage in ("coarse", "refine"):
-        coarse = experiment.trainer("coarse", None)
-        trainer = coarse if stage == "coarse" else experiment.trainer("refine", coarse.bare)
+        coarse = experiment.trainer("coarse", {})
+        trainer = coarse if stage == "coarse" else experiment.trainer("refine", {"coarse": coarse.bare})
         trainer.bare.text = trainer.ema.model.text = words
         trainer.task = SketchText(caption_dropout=0.5)
         trainer.metrics_logger.recent.clear()

@@ -18,7 +18,7 @@ from tiny_sd import save_sd
 
 from ragaf_exp.assembly.model import make_model
 from ragaf_exp.config.compose import compose_config
-from ragaf_exp.config.schema import BUILT, COARSE, NESTED, PLAIN, REFINE
+from ragaf_exp.config.schema import BUILT, COARSE, NESTED, PLAIN
 from ragaf_exp.core.resources import CONF
 from ragaf_exp.data.loader import collate
 from ragaf_exp.evaluation.run import evaluate_run
@@ -163,21 +163,20 @@ def through_both_stages(cfg) -> None:
     """Loss, backward and step of every stage that the config runs, then a sample of them."""
     experiment = Training(cfg, RunFolder.create(cfg))
     batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)])
-    models = {COARSE: None, REFINE: None}
+    models = {}
     if COARSE not in cfg.stage.run:
         models[COARSE] = load_stage(make_model(experiment.parts, COARSE), experiment.folder, COARSE)
     for stage in cfg.stage.run:
-        trainer = experiment.trainer(stage, models[COARSE])
+        trainer = experiment.trainer(stage, models)
         step(trainer, batch)
         models[stage] = trainer.ema.model
     experiment.logger.open(experiment.folder.path, {})
     experiment.logger.log(COARSE, 1, {"loss": 0.5})
     experiment.logger.close()
-    generated = make_pipeline(cfg, experiment.parts, models[COARSE], models[REFINE], experiment.compute)(batch)
-    for model, images in zip(models.values(), (generated.stage1, generated.stage2), strict=True):
-        assert (images is None) == (model is None)
-        if images is not None:
-            assert images.shape == batch.image.shape and images.isfinite().all() and images.abs().max() <= 1
+    generated = make_pipeline(cfg, experiment.parts, models, experiment.compute)(batch)
+    assert len(generated.images) == len(models)
+    for images in generated.images.values():
+        assert images.shape == batch.image.shape and images.isfinite().all() and images.abs().max() <= 1
 
 
 @pytest.mark.parametrize("option", [o for o in [*OPTIONS, *MORE] if not o.startswith("eval=") and o != AUTO])

@@ -37,9 +37,9 @@ def test_stage_1_is_drawn_small_and_handed_on_enlarged(config, finished):
     recorded: dict[str, tuple] = {}
     sample = pipeline.sampler.sample
 
-    def recording(model, given, noise, coarse=None, strength=1.0, **options):
-        recorded["stage 1" if coarse is None else "stage 2"] = (given.image.shape, noise.shape, coarse, strength)
-        return sample(model, given, noise, coarse, strength, **options)
+    def recording(model, given, noise, start=None, strength=1.0, **options):
+        recorded["stage 1" if start is None else "stage 2"] = (given.image.shape, noise.shape, start, strength)
+        return sample(model, given, noise, start, strength, **options)
 
     pipeline.sampler.sample = recording
     made = pipeline(batch)
@@ -47,9 +47,9 @@ def test_stage_1_is_drawn_small_and_handed_on_enlarged(config, finished):
     assert recorded["stage 1"][0][-1] == side // 2 and recorded["stage 1"][1][-1] == side // 2 // cell
     assert recorded["stage 2"][0][-1] == side and recorded["stage 2"][1][-1] == side // cell
     assert recorded["stage 2"][3] == config.stage.refine.strength
-    assert made.stage1.shape == made.stage2.shape == batch.image.shape
-    torch.testing.assert_close(parts.codec.decode(recorded["stage 2"][2]), made.stage1)
-    steps = made.stage1.diff(dim=-1)  # enlarged twofold by straight lines: every other one lies halfway
+    assert made.images["stage1"].shape == made.images["stage2"].shape == batch.image.shape
+    torch.testing.assert_close(parts.codec.decode(recorded["stage 2"][2]), made.images["stage1"])
+    steps = made.images["stage1"].diff(dim=-1)  # enlarged twofold by straight lines: every other one lies halfway
     halfway = (steps[..., 1:-2:2] + steps[..., 3::2]) / 2
     torch.testing.assert_close(steps[..., 2:-1:2], halfway, atol=2e-2, rtol=0)
 

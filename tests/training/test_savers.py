@@ -208,12 +208,12 @@ def test_what_no_step_uses_is_on_the_device_for_validation_alone(trainer):
 
 
 def test_stage_1_is_offloaded_while_stage_2_trains(experiment):
-    coarse = experiment.trainer("coarse", None).bare
+    coarse = experiment.trainer("coarse", {}).bare
     on, off = (replace(experiment.settings["memory"], offload=offload) for offload in (True, False))
     remaining = {}
     for name, memory in (("on", on), ("off", off)):
         experiment.settings["memory"] = memory
-        remaining[name] = experiment.trainer("refine", coarse).offloaded.networks
+        remaining[name] = experiment.trainer("refine", {"coarse": coarse}).offloaded.networks
     assert remaining["off"] == () and len(remaining["on"]) == 1 and remaining["on"][0] is coarse
 
 

@@ -108,14 +108,14 @@ def test_a_run_records_its_choice_and_keeps_it_on_another_processor(auto, proces
     cfg, clock = compose_config(auto), processor(no=1.0, half=0.5)
     folder = RunFolder.create(cfg)
     with caplog.at_level("INFO"):
-        trainer = Training(cfg, folder).trainer(COARSE, None)
+        trainer = Training(cfg, folder).trainer(COARSE, {})
     assert trainer.compute.precision == "bf16" and len(clock.steps) == 4
     assert [line for line in caplog.messages if line.startswith("precision: bf16, as timed here: 0.50 s")]
     content = json.loads((folder.path / "environment.json").read_text())
     assert content["precision"] == {"precision": "bf16", "device": "cpu", "seconds": {"no": 1.0, "bf16": 0.5}}
     assert "packages" in content, "the rest is as it was"
     for other in (processor(no=0.1, half=1.0), processor(bf16=False)):
-        assert Training(cfg, folder).trainer(COARSE, None).compute.precision == "bf16"
+        assert Training(cfg, folder).trainer(COARSE, {}).compute.precision == "bf16"
         assert not other.steps
     folder.release()
 
@@ -148,7 +148,7 @@ def test_a_shared_stage_1_decides_for_the_members_that_start_from_it(tmp_path, p
 def test_a_given_format_is_not_timed(auto, processor):
     clock, cfg = processor(half=0.1), compose_config([*auto, "memory.precision=no"])
     folder = RunFolder.create(cfg)
-    assert Training(cfg, folder).trainer(COARSE, None).compute.precision == "no"
+    assert Training(cfg, folder).trainer(COARSE, {}).compute.precision == "no"
     assert not clock.steps and recorded(folder) is None
     folder.release()
 
@@ -156,7 +156,7 @@ def test_a_given_format_is_not_timed(auto, processor):
 def test_a_timed_step_changes_nothing(auto):
     cfg = compose_config([*auto, "memory.precision=no"])
     folder = RunFolder.create(cfg)
-    trainer = (experiment := Training(cfg, folder)).trainer(COARSE, None)
+    trainer = (experiment := Training(cfg, folder)).trainer(COARSE, {})
     before = {name: value.clone() for name, value in trainer.bare.state_dict().items()}
     random = torch.get_rng_state()
     step = precision_trial.Trial(trainer.bare, trainer.objective, trainer.codec, experiment.train_examples, trainer.plan,

@@ -167,7 +167,7 @@ def test_the_denoising_loss_is_weighted_item_by_item():
 
 
 def test_weights_of_losses(experiment, batch):
-    model = experiment.trainer("refine", experiment.trainer("coarse", None).bare).bare
+    model = experiment.trainer("refine", {"coarse": experiment.trainer("coarse", {}).bare}).bare
     process = experiment.parts.diffusion
     x0 = experiment.parts.codec.encode(batch.image)
     drawn = sample_step_noise(Diffusion(), x0.shape, 1000, {}, 0.0, generator(0, "x"))
@@ -196,8 +196,8 @@ def test_recoloured_starts_move_regions_of_their_items_alone(experiment, batch):
 
 def gradient(experiment: Training, stage: str, batch, accumulate: int) -> dict[str, torch.Tensor]:
     """AdamW's first moments after one step: a tenth of the clipped gradient."""
-    coarse = None if stage == "coarse" else experiment.trainer("coarse", None).bare
-    trainer = experiment.trainer(stage, coarse)
+    earlier = {} if stage == "coarse" else {"coarse": experiment.trainer("coarse", {}).bare}
+    trainer = experiment.trainer(stage, earlier)
     trainer.oom_retry.accumulate = accumulate
     trainer.step(trainer.plan.steps - 1, batch)
     state = optimizer_state(trainer.bare, trainer.update.optimizer)
@@ -215,7 +215,7 @@ def test_accumulation_is_one_big_batch(stage, experiment, batch):
 
 
 def test_the_gradient_is_clipped(experiment, batch):
-    trainer = experiment.trainer("coarse", None)
+    trainer = experiment.trainer("coarse", {})
     trainer.update.clip = 1e-3
     trainer.step(0, batch)
     state = optimizer_state(trainer.bare, trainer.update.optimizer)
@@ -225,7 +225,7 @@ def test_the_gradient_is_clipped(experiment, batch):
 
 
 def test_both_parts_of_a_plan_warm_up(experiment):
-    trainer = experiment.trainer("refine", experiment.trainer("coarse", None).bare)
+    trainer = experiment.trainer("refine", {"coarse": experiment.trainer("coarse", {}).bare})
     plan, optim = trainer.plan, trainer.optim
     assert plan.region_steps == 3 and plan.steps == 9
     rates = [plan.lr_at(step, optim) for step in range(plan.steps)]
@@ -244,8 +244,8 @@ def test_the_same_seed_is_the_same_run_and_another_is_not(tiny, finished, tmp_pa
     assert without_rate(lines(folder)) == without_rate(lines(finished))
     assert figures(folder) == pytest.approx(figures(finished), rel=1e-6)
     cfg = compose_config([*tiny, f"runs={tmp_path}", "seed=1"])
-    other = Training(cfg, RunFolder.create(cfg)).trainer("coarse", None)
-    same = Training(compose_config([*tiny, f"runs={tmp_path}"]), RunFolder(tmp_path)).trainer("coarse", None)
+    other = Training(cfg, RunFolder.create(cfg)).trainer("coarse", {})
+    same = Training(compose_config([*tiny, f"runs={tmp_path}"]), RunFolder(tmp_path)).trainer("coarse", {})
     first = load_newest(finished / "checkpoints", "coarse").model
     assert not any(torch.equal(p, q) for p, q in zip(other.bare.parameters(), same.bare.parameters(), strict=True)
                    if p.ndim > 1 and p.any())  # fmt: skip
@@ -315,8 +315,8 @@ def test_shuffling_takes_one_condition_of_the_item_before(batch):
 
 
 def test_usage_is_measured_with_one_and_the_same_noise(experiment, batch):
-    coarse = experiment.trainer("coarse", None).bare
-    refine = experiment.trainer("refine", coarse).bare
+    coarse = experiment.trainer("coarse", {}).bare
+    refine = experiment.trainer("refine", {"coarse": coarse}).bare
     objective = Objective(experiment.parts.diffusion)
     alike = collate([experiment.train_examples[0]] * 4)
     for model, names in ((coarse, 3), (refine, 4)):

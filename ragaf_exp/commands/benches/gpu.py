@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ragaf_exp.commands.benches.timing import medians, row
-from ragaf_exp.config.stages import FIRST, LAST
 from ragaf_exp.core.imports import stub_optional_imports
 
 PROFILES = ("8gb", "16gb", "24gb", "32gb")  # 24gb: Flux
@@ -43,7 +42,7 @@ def step_rows(name: str, overrides: list[str], device: str) -> Iterator[dict[str
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    step = RandomStep(overrides, LAST.name, device)
+    step = RandomStep(overrides, -1, device)
 
     def eager() -> None:
         with sdpa_kernel(SDPBackend.MATH):
@@ -69,7 +68,7 @@ def diffusers_rows(overrides: list[str], device: str) -> Iterator[dict[str, Any]
         overrides: Of the config, with hint=controlnet and a UNet.
         device: cuda or cpu.
     """
-    step = RandomStep(overrides, FIRST.name, device)
+    step = RandomStep(overrides, 0, device)
     own, reference = medians([step, diffusers_step(step)], TURNS)
     what = f"ControlNet, {step.items} items, outputs of the encoders cached; reference: the step of diffusers' script"
     yield row("gpu/controlnet/step", own, reference, "ms", what)
@@ -80,27 +79,27 @@ class RandomStep:
 
     Args:
         overrides: Of the config.
-        stage: Name of the stage.
+        number: Index of the stage in the chain: 0 for the first, -1 for the last.
         device: cuda or cpu.
     """
 
-    def __init__(self, overrides: list[str], stage: str, device: str):
+    def __init__(self, overrides: list[str], number: int, device: str):
         import torch
 
         from ragaf_exp.config.compose import compose_config
 
         with stub_optional_imports():
-            from ragaf_exp.assembly.model import make_model
             from ragaf_exp.compute.device import Compute
+            from ragaf_exp.config.stages import chain
             from ragaf_exp.plan.dry_run import DryRun
             from ragaf_exp.plan.unloaded import step_items, unloaded
 
-        self.cfg, self.stage = compose_config([*overrides, f"memory.device={device}"]), stage
-        cfg = unloaded(self.cfg)
+        self.cfg = compose_config([*overrides, f"memory.device={device}"])
+        cfg, self.stage = unloaded(self.cfg), chain(self.cfg)[number]
         with torch.device(device):
             run = DryRun(cfg, Compute(device, "auto"))
-            coarse = make_model(run.parts, FIRST.name).requires_grad_(False).eval() if stage != FIRST.name else None
-            self.trainer = run.trainer(stage, coarse)
+            earlier = run.models(chain(cfg)[: self.stage.number - 1])
+            self.trainer = run.trainer(self.stage.name, earlier)
             self.items = step_items(cfg)
             self.batch = run.batch(self.items, self.trainer.bare)
         run.parts.codec.to(device)
@@ -118,7 +117,7 @@ class RandomStep:
         """The predicted peak in GiB."""
         from ragaf_exp.plan.budget import needs
 
-        return needs(self.cfg, (self.stage,))[0].total / GIB
+        return needs(self.cfg, (self.stage.name,))[0].total / GIB
 
 
 def diffusers_step(step: RandomStep) -> Callable[[], None]:

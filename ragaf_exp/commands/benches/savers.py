@@ -47,7 +47,6 @@ class _Step:
 
     def __init__(self, overrides: list[str]):
         from ragaf_exp.config.compose import compose_config
-        from ragaf_exp.config.stages import FIRST, LAST
         from ragaf_exp.data.loader import collate
         from ragaf_exp.experiments.training import Training
         from ragaf_exp.runs.folder import RunFolder
@@ -56,7 +55,7 @@ class _Step:
         precision = [] if any("precision" in override for override in overrides) else ["memory.precision=no"]
         cfg = compose_config([*fixed, *precision, *overrides, f"runs={tempfile.mkdtemp()}"])
         experiment = Training(cfg, RunFolder.create(cfg))
-        self.trainer = experiment.trainer(LAST.name, experiment.trainer(FIRST.name, None).bare)
+        *_, self.trainer = experiment.trainers()
         self.batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)])
 
     def run(self) -> None:

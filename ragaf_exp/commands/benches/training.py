@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ragaf_exp.commands.benches.timing import medians, row
-from ragaf_exp.config.stages import FIRST, LAST
+from ragaf_exp.config.stages import IMAGES
 
 
 def training_step() -> list[dict[str, Any]]:
@@ -15,8 +15,8 @@ def training_step() -> list[dict[str, Any]]:
     first, last, regions = medians(steps)
     what = f"a training step at batch {batch}, embedded defaults"
     return [
-        {"name": f"training_step/{FIRST.image}", "value": first, "unit": "ms", "what": what},
-        row(f"training_step/{LAST.image}", last, first, "ms", f"{what}; reference: stage 1's"),
+        {"name": f"training_step/{IMAGES[0]}", "value": first, "unit": "ms", "what": what},
+        row(f"training_step/{IMAGES[1]}", last, first, "ms", f"{what}; reference: stage 1's"),
         row("training_step/regions_only", regions, first, "ms", f"{what}; reference: stage 1's"),
     ]
 
@@ -52,8 +52,7 @@ def stage_steps() -> tuple[list[Callable[[], object]], int]:
 
     cfg = compose_config([f"runs={tempfile.mkdtemp()}", "data.train=256", "data.val=8", "data.test=8", "logger=none"])
     experiment = Training(cfg, RunFolder.create(cfg))
-    first = experiment.trainer(FIRST.name, None)
-    last = experiment.trainer(LAST.name, first.ema.model)
+    first, last = experiment.trainers()
     batch = collate([experiment.train_examples[i] for i in range(cfg.stage.batch)]).to(experiment.compute.device)
     joint = last.plan.region_steps
     return [

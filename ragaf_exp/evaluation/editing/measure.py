@@ -50,14 +50,14 @@ def measure_run(run: Path, out: Path, items: int, only: Sequence[str], followed:
         The figures as a Markdown table.
 
     Raises:
-        UserError: The run has no stage 2, or its data names no colours of objects.
+        UserError: The run has no stage with regions, or its data names no colours of objects.
     """
     folder, cfg = RunFolder.read(run)
     cfg = follow(folder, cfg, followed or {})
     check_followed(folder, cfg, ("data",))
     parts, pipeline = load_run(folder, cfg)
-    if pipeline.refine is None:
-        raise UserError(f"{run}: has no stage 2, which alone has regions; train one with stage=both")
+    if not pipeline.has_regions:
+        raise UserError(f"{run}: has no stage with regions; train one with stage=both")
     examples = _examples(parts, {"test": items}, items)
     if len(examples) < 2 or not all(scoring.can_bind(e.item) for e in examples):
         raise UserError(f"{run}: its captions colour no known objects; train on data=scenes or recoloured openmoji")

@@ -110,11 +110,11 @@ class SDEdit(Pipeline):
         batch = batch.to(self.compute.device)
         dropped = {**batch.conditions, HINTED: torch.zeros_like(batch.conditions[HINTED])}
         with self.compute:
-            start, noise = self.codec.encode(batch.image), self._noise("refine", batch)
+            start, noise = self.codec.encode(batch.image), self._noise(self.stages[-1], batch)
             batch = replace(batch, conditions=dropped)
             latent, _ = self.sampler.sample(self.last, batch, noise, start, self.start)
             image = self.last.inputs.finish(self.codec.decode(latent), batch)
-        return SampledTensors(image, None, None)
+        return SampledTensors({self.stages[-1].spec.image: image})
 
 
 def _with_wrong_hints(example: Example) -> Example:

@@ -20,7 +20,7 @@ class Settings:
     steps: int | None = None
     guidance: float | None = None
     scheduler: str | None = None
-    strength: float | None = None  # share of the noise schedule that stage 2 runs
+    strength: float | None = None  # share of the noise schedule that the last stage runs
 
     def overrides(self) -> dict[str, Any]:
         """Return those of the config group `sampler` that are set."""

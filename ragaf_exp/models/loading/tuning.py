@@ -1,8 +1,8 @@
 """Selection of the trained weights (memory.tune), and LoRA in the format of diffusers.
 
 With memory.tune=frozen a pretrained backbone is not trained. attention trains its attention layers, lora low-rank adapters
-of these (Hu et al. 2021, arXiv 2106.09685), and full all weights. In stage 2 every mode but full also freezes the text
-and hint encoders, and applies to a backbone that stage 1 trained from scratch too.
+of these (Hu et al. 2021, arXiv 2106.09685), and full all weights. In a stage that starts from another, every mode but full
+also freezes the text and hint encoders, and applies to a backbone that was trained from scratch too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ragaf_exp.config.schema import Memory
-from ragaf_exp.config.stages import STAGES
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import remove_folder, write_folder
 from ragaf_exp.models.backbones.base import Backbone
@@ -21,38 +20,38 @@ from ragaf_exp.models.stored import FLOAT32
 BASE, LORA = ".base_layer.", ".lora_"
 
 
-def add_lora(backbone: Backbone, stage: str, memory: Memory) -> None:
+def add_lora(backbone: Backbone, later: bool, memory: Memory) -> None:
     """Add LoRA adapters to the backbone if this stage trains them. They change nothing until they are trained.
 
     Args:
         backbone: The backbone.
-        stage: Name of the stage.
+        later: Whether the stage starts from another.
         memory: Config group `memory`.
     """
-    if memory.tune != "lora" or not (backbone.pretrained or STAGES[stage].starts_from):
+    if memory.tune != "lora" or not (backbone.pretrained or later):
         return
     backbone.add_lora(memory.lora_rank, memory.attention)
 
 
-def set_trainable(model: Model, stage: str, memory: Memory) -> None:
+def set_trainable(model: Model, later: bool, memory: Memory) -> None:
     """Set requires_grad for the weights that this stage trains, and clear it for all others.
 
     Args:
         model: The stage's model.
-        stage: Name of the stage.
+        later: Whether the stage starts from another.
         memory: Config group `memory`.
     """
     text, hint, backbone = model.text, model.hint, model.backbone
     if backbone.base != FLOAT32 and memory.tune not in ("frozen", "lora"):
         raise UserError(f"memory.base={backbone.base}: holds frozen weights, and memory.tune={memory.tune} trains them; "
                         "take memory.tune=lora or frozen")  # fmt: skip
-    later = STAGES[stage].starts_from is not None and memory.tune != "full"
-    for module in (hint, model.extra_in, model.task_tokens) if later else ():
+    keeps = later and memory.tune != "full"
+    for module in (hint, model.extra_in, model.task_tokens) if keeps else ():
         if module is not None:
             module.requires_grad_(False)
-    if later or not text.trained:
+    if keeps or not text.trained:
         text.requires_grad_(False)
-    if later or (backbone.pretrained and memory.tune != "full"):
+    if keeps or (backbone.pretrained and memory.tune != "full"):
         backbone.requires_grad_(False)
         for name, parameter in backbone.named_parameters():
             attends = memory.tune == "attention" and backbone.is_attention(name, memory.attention)
@@ -69,10 +68,10 @@ def map_lora_name(name: str, known: set[str]) -> str:
     return under if name not in known and under in known else name
 
 
-def copy_tuned_weights(coarse: Model, refine: Model) -> None:
-    """Record in the stage-2 model which weights stage 1 has changed, so that stage 2's checkpoints contain them."""
+def copy_tuned_weights(start: Model, model: Model) -> None:
+    """Record in a model which weights the stage that it starts from has changed: its checkpoints contain them too."""
     for name in ("text", "hint", "backbone"):
-        one, two = getattr(coarse, name), getattr(refine, name)
+        one, two = getattr(start, name), getattr(model, name)
         known = set(two.state_dict())
         two.changed = two.changed | {map_lora_name(parameter, known) for parameter in one.changed}
 

@@ -9,7 +9,7 @@ from eval.items import ItemRow, figure_of, numbers
 from eval.statistics.bootstrap import Estimate
 from eval.statistics.paired import paired_differences, shared_items
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.report.catalogue import FIRST, base, better, metric, ordered, plain
+from ragaf_exp.report.catalogue import base, better, metric, ordered, plain, stage_prefixes
 from ragaf_exp.report.compare.comparable import check_comparable, measured_differently, sizes_differ
 from ragaf_exp.report.compare.runs import Member, read_members
 
@@ -90,8 +90,9 @@ def _aligned(members: list[Member], common: bool) -> list[list[ItemRow]]:
 def _names(members: list[Member]) -> list[str]:
     """Names of all figures, the last stage's first."""
     names = list(dict.fromkeys(name for m in members for name in m.run.metrics))
-    last = ordered(name for name in names if not name.startswith(FIRST))
-    return last + [FIRST + name for name in ordered(plain(n) for n in names if n.startswith(FIRST))]
+    earlier = stage_prefixes(names)
+    last = ordered(name for name in names if not name.startswith(tuple(earlier)))
+    return last + [prefix + name for prefix in earlier for name in ordered(plain(n) for n in names if n.startswith(prefix))]
 
 
 def _row(name: str, members: list[Member], tables: dict[str, list[ItemRow]], common: bool) -> Row:
@@ -104,7 +105,7 @@ def _row(name: str, members: list[Member], tables: dict[str, list[ItemRow]], com
     if with_figure and with_figure[0] is members[0]:
         _subtract(name, with_figure, cells, scored, common)
     sense = next((better(name, cell.entry) for cell in cells.values()), None)
-    group = "Stage 1" if name.startswith(FIRST) else metric(base(name)).group
+    group = next(iter(stage_prefixes([name]).values()), metric(base(name)).group)
     return Row(name, group, sense, [cells.get(m.letter) for m in members])
 
 

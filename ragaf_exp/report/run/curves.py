@@ -10,13 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from ragaf_exp.config.stages import STAGES
 from ragaf_exp.report.run.parse import is_number
 from ragaf_exp.report.run.read import RunData
 from ragaf_exp.report.svg import SERIES, chart
 
 POINTS = 300  # a curve is subsampled to at most this many: more would only make the file larger
-STAGE_NAMES = {name: f"{stage.title}, {name}" for name, stage in STAGES.items()}
 USAGE = {  # key in metrics.jsonl -> its line in the chart
     "right": "right conditions",
     "text_shuffled": "another item's text",
@@ -27,7 +25,7 @@ USAGE = {  # key in metrics.jsonl -> its line in the chart
 
 def loss_charts(run: RunData) -> list[str]:
     """A chart for each stage with its losses over steps, as logged (faint) and smoothed."""
-    return [chart(f"loss-{stage}", _title(stage), _draw_losses(run, stage)) for stage in run.stages]
+    return [chart(f"loss-{stage}", title_of(run, stage), _draw_losses(run, stage)) for stage in run.stages]
 
 
 def usage_charts(run: RunData) -> list[str]:
@@ -36,7 +34,7 @@ def usage_charts(run: RunData) -> list[str]:
     for stage in run.stages:
         rows = _validations(run, stage)
         if rows:
-            charts.append(chart(f"usage-{stage}", _title(stage), _draw_usage(rows)))
+            charts.append(chart(f"usage-{stage}", title_of(run, stage), _draw_usage(rows)))
     return charts
 
 
@@ -73,8 +71,9 @@ def fusion_chart(run: RunData) -> str:
     return chart("fusion", "", draw)
 
 
-def _title(stage: str) -> str:
-    return STAGE_NAMES.get(stage, stage)
+def title_of(run: RunData, stage: str) -> str:
+    """The title of a stage's charts."""
+    return ", ".join(filter(None, (run.titles.get(stage), stage)))
 
 
 def _validations(run: RunData, stage: str) -> list[dict[str, Any]]:

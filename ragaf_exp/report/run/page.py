@@ -54,7 +54,7 @@ def _content(run: RunData) -> dict[str, Any]:
         "maps": pictures.attention_maps(run),
         "steps": pictures.attention_steps(run),
         "grids": pictures.validation_grids(run),
-        "stage_names": curves.STAGE_NAMES,
+        "stage_names": {name: curves.title_of(run, name) for name in run.titles},
         "commands": _commands(run),
         "config": run.config,
         "environment": json.dumps(run.environment, indent=2),
@@ -69,7 +69,7 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         rates = sorted(row["rate"] for row in rows if is_number(row.get("rate")))
         steps = f"{max(row['step'] for row in rows):,} steps"
         speed = f", {rates[len(rates) // 2]:.3g} a second" if rates else ""
-        facts.append((curves.STAGE_NAMES.get(stage, stage), steps + speed))
+        facts.append((curves.title_of(run, stage), steps + speed))
     for title, key, length in (
         ("Device", "device", 48),
         ("Commit", "commit", 12),

@@ -9,13 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from ragaf_exp.config.stages import STAGES
+from ragaf_exp.config.stages import IMAGES, title_of
 from ragaf_exp.core.safe_files import is_regular, open_regular, read_bounded
 from ragaf_exp.data.images import read_image
 from ragaf_exp.report.run.parse import Scene, damaged
 from ragaf_exp.report.run.read import RunData
 
-TITLES = {stage.image: stage.title for stage in STAGES.values()}  # of pictures whose name is no word
+TITLES = {image: title_of(image) for image in IMAGES}  # of pictures whose name is no word
 APART = ("attention", "attention_steps")  # shown in separate sections
 SCENES, MAPS = 12, 4  # scenes in the grid, and attention maps
 SIDE, WIDE = 384, 1600  # longest side in px of a picture in the grid, of a map or validation grid

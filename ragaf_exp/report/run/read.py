@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from ragaf_exp.config.stages import chain
 from ragaf_exp.core.safe_files import is_regular, names_in, read_bounded
 from ragaf_exp.report.run import parse
 from ragaf_exp.report.run.judged import FILE as JUDGED
@@ -50,6 +51,11 @@ class RunData:
     def stages(self) -> list[str]:
         """The stages with a line in the log, in the order they were trained."""
         return list(dict.fromkeys(row["stage"] for row in self.log))
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """The titles of the stages of its config by name."""
+        return {stage.name: stage.title for stage in chain(self.settings)} if "stage" in self.settings else {}
 
 
 def read_run(run_dir: Path) -> RunData:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.registry import DIFFICULTY, HEADLINE, grouped, shown
-from ragaf_exp.config import stages
-from ragaf_exp.report.catalogue import FIRST, better, head, metric, number, ordered, plain
+from ragaf_exp.config.stages import IMAGES, title_of
+from ragaf_exp.report.catalogue import better, head, metric, number, ordered, plain, stage_prefixes
 from ragaf_exp.report.run.parse import is_number
 from ragaf_exp.report.run.read import RunData
 
@@ -32,25 +32,26 @@ FACTS = {  # title of a difficulty group's fact, and whether it is a share of th
 def stage_columns(run: RunData) -> list[tuple[str, str]]:
     """(title, prefix in metrics.json) of the stages with figures, in order, and of the rivals after them."""
     prefixes = dict.fromkeys(name.rpartition("/")[0] + "/" for name in run.metrics if "/" in name)
-    rivals = [(prefix[:-1].replace("_", " ").capitalize(), prefix) for prefix in prefixes if prefix != FIRST]
-    if FIRST in prefixes:
-        return [(stages.FIRST.title, FIRST), (stages.LAST.title, ""), *rivals]
-    return [(last_stage(run), ""), *rivals]
+    earlier = stage_prefixes(run.metrics)
+    rivals = [(prefix[:-1].replace("_", " ").capitalize(), prefix) for prefix in prefixes if prefix not in earlier]
+    return [*((title, prefix) for prefix, title in earlier.items()), (last_stage(run), ""), *rivals]
 
 
 def last_stage(run: RunData) -> str:
     """Title of the stage that figures without a prefix belong to."""
-    staged = any(name.startswith(FIRST) for name in run.metrics)
-    return stages.LAST.title if staged or run.stages[-1:] == [stages.LAST.name] else stages.FIRST.title
+    if earlier := stage_prefixes(run.metrics):
+        return title_of(IMAGES[len(earlier)])
+    return run.titles.get(run.stages[-1], title_of(IMAGES[0])) if run.stages else title_of(IMAGES[0])
 
 
 def cards(run: RunData) -> list[dict[str, Any]]:
-    """The headline figures of the last stage, with stage 1's figure and the chance level."""
-    cards_shown = []
+    """The headline figures of the last stage, with those of earlier stages and the chance level."""
+    cards_shown, earlier = [], stage_prefixes(run.metrics)
     for name in [n for n in shown(HEADLINE) if n in run.metrics][:CARDS]:
         lines = []
-        if FIRST + name in run.metrics:
-            lines.append(f"stage 1: {number(name, run.metrics[FIRST + name]['value'])}")
+        for prefix, title in earlier.items():
+            if prefix + name in run.metrics:
+                lines.append(f"{title.lower()}: {number(name, run.metrics[prefix + name]['value'])}")
         if f"{name}_shuffled" in run.metrics:
             lines.append(f"chance: {number(name, run.metrics[f'{name}_shuffled']['value'])}")
         cards_shown.append({**head(name), **cell(name, run.metrics[name]), "context": lines})

@@ -27,8 +27,10 @@ export async function sample(recipe, onstep, details = true) {
     if (name === 'queued' && data.ahead) say(`${data.ahead} before this one`);
     else if (name === 'started') total = data.steps;
     else if (name === 'step') step(result, data, total);
-    else if (name === 'stage1' || name === 'stage2') result[name] = data.image;
-    else if (name === 'attention' || name === 'fusion') result[name] = data;
+    else if (/^stage\d/.test(name)) {
+      result.last = data.image; // of the stages so far
+      if (name.endsWith('1')) result.first = data.image;
+    } else if (name === 'attention' || name === 'fusion') result[name] = data;
     else if (name === 'done') return Object.assign(result, { image: data.image, used: data.recipe, seconds: data.seconds, files: data.files, colours: data.colours });
     else if (name === 'stopped') return null;
     else if (name === 'error') throw new Error(data.error);

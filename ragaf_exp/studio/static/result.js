@@ -6,7 +6,7 @@ import { restoreSettings } from './recipe.js';
 import { $, $$, decoded, h, icon, picture, press, say } from './dom.js';
 
 const MOST = 50; // finished pictures in the history
-export const view = { current: null, tab: 'stage2', frame: null, four: [] };
+export const view = { current: null, tab: 'result', frame: null, four: [] };
 export let history = [];
 let number = 0, other = null, playing = null;
 const area = $('#view'), range = $('#frame');
@@ -29,11 +29,11 @@ export function paint() {
   if (!current) return;
   if (name === 'compare') return compare();
   const step = frame === null ? null : current.frames[frame];
-  const source = name === 'stage1' ? current.stage1 ?? last(1) : step?.image ?? current.image ?? current.stage2 ?? last(2) ?? last(1);
-  const alt = `${name === 'stage1' ? 'Stage 1' : 'Picture'} of: ${describe(current)}`;
-  area.replaceChildren(source ? picture(source, alt) : h('p', { textContent: name === 'stage1' ? 'Stage 1 does not run where the rest of a picture stays.' : 'No picture yet.' }));
+  const source = name === 'first' ? current.first ?? last(1) : step?.image ?? current.image ?? current.last ?? current.frames.at(-1)?.image;
+  const alt = `${name === 'first' ? 'Stage 1' : 'Picture'} of: ${describe(current)}`;
+  area.replaceChildren(source ? picture(source, alt) : h('p', { textContent: name === 'first' ? 'Stage 1 does not run where the rest of a picture stays.' : 'No picture yet.' }));
   const tag = step ? `Stage ${step.stage}, step ${step.n}` : current.seconds ? `Seed ${current.seed}` : '';
-  if (tag && name !== 'stage1') area.append(h('span', { className: 'tag l', textContent: tag }));
+  if (tag && name !== 'first') area.append(h('span', { className: 'tag l', textContent: tag }));
 }
 const last = stage => view.current.frames.findLast(frame => frame.stage === stage)?.image;
 
@@ -51,7 +51,7 @@ export function film() {
 function seek(value) {
   const { current } = view;
   view.frame = value >= current.frames.length - 1 ? null : value;
-  if (view.tab !== 'stage2') tab('stage2');
+  if (view.tab !== 'result') tab('result');
   paint();
   film();
 }
@@ -98,7 +98,7 @@ $('#other').onchange = event => {
 // ---- four seeds
 function four() {
   if (!view.four.length) return area.replaceChildren(h('p', { textContent: '\u201C4 seeds\u201D samples the drawing four times; a click then chooses one.' }));
-  area.replaceChildren(h('div', { className: 'four' }, ...view.four.map(result => h('button', { title: `Seed ${result.seed}: choose`, onclick: () => (choose(result), tab('stage2')) },
+  area.replaceChildren(h('div', { className: 'four' }, ...view.four.map(result => h('button', { title: `Seed ${result.seed}: choose`, onclick: () => (choose(result), tab('result')) },
     picture(result.image, `Seed ${result.seed}: ${describe(result)}`), h('span', { className: 'tag l', textContent: result.seed })))));
 }
 

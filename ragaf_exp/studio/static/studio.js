@@ -25,13 +25,13 @@ async function generate(redo = false, seeds = [doc.seed]) {
   if (doc.mode === 'edit') update({ given: await given(doc) }, { undo: false });
   result.play(false);
   result.view.four = [];
-  result.tab(seeds.length > 1 ? 'four' : 'stage2');
+  result.tab(seeds.length > 1 ? 'four' : 'result');
   if ($('#view').getBoundingClientRect().top > innerHeight) $('#view').scrollIntoView({ block: 'center' }); // on a phone
   await jobs.run({ redo, seeds, keep, onstep, ondone: done => (done ? finish(done, seeds.length > 1) : refresh()) });
 }
 
 function onstep(growing, name) {
-  if (name !== 'step' && name !== 'stage1' && name !== 'stage2') return;
+  if (name !== 'step' && !/^stage\d/.test(name)) return;
   Object.assign(result.view, { current: growing, frame: null });
   if (result.view.tab !== 'four') result.paint();
   result.film();

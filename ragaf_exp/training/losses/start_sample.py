@@ -1,4 +1,4 @@
-"""Samples stage 1's latent as an input of stage 2 during training (stage.refine.coarse_input)."""
+"""Samples the latent that a stage starts from as its input during training (coarse_input)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ragaf_exp.diffusion.denoiser import Denoiser, prediction_of
 
 
 class StartSampler:
-    """Samples the trained stage 1 in few steps for every batch.
+    """Samples a trained stage in few steps for every batch.
 
-    A degraded x_0 would not do as input: stage 2 would learn to extract the information on x_0 that the degradation
-    leaves, which is missing at sampling time. A sample of stage 1 depends on sketch, caption and noise only, as in
+    A degraded x_0 would not do as input: the next stage would learn to extract the information on x_0 that the degradation
+    leaves, which is missing at sampling time. A sample depends on sketch, caption and noise only, as in
     sampling. It is smoother than there, since it takes fewer steps.
 
     Args:
-        process: Process of stage 1.
-        model: The trained stage 1.
-        steps: Evaluations of stage 1; each costs about a third of a training step.
+        process: Process of the stage.
+        model: The trained stage, which starts from noise.
+        steps: Evaluations of its model; each costs about a third of a training step.
     """
 
     def __init__(self, process: Process, model: Denoiser, steps: int = 1):

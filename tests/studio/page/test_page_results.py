@@ -33,7 +33,7 @@ def test_evolution_shows_every_step(studio):
     assert "stage 1, step 1" in (slider.get_attribute("aria-valuetext") or "")
     slider.fill(str(len(frames) - 1))
     assert studio.page.locator("#view img").get_attribute("src") == last
-    studio.page.click("[data-tab=stage1]")
+    studio.page.click("[data-tab=first]")
     assert (studio.page.locator("#view img").get_attribute("alt") or "").startswith("Stage 1")
 
 
