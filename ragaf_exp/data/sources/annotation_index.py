@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ class AnnotationIndex:
         self._table = arrays["table"]  # (K, 4) int64: image id, category id, offset, length; sorted by image
         self._ids = np.ascontiguousarray(self._table[:, 0])
         self._sizes = arrays["sizes"]  # (M, 3) int64: image id, height, width; sorted by image
+        self._images = np.ascontiguousarray(self._sizes[:, 0])
         self.names: dict[int, str] = {int(k): v for k, v in json.loads(arrays["names"].tobytes()).items()}
 
     def categories(self, image: int) -> np.ndarray:
@@ -55,16 +57,18 @@ class AnnotationIndex:
         rows = self._table[self._rows(image)].tolist()
         if not rows:
             return
-        with self.path.open("rb") as file:
+        file = os.open(self.path, os.O_RDONLY)
+        try:
             for _, category, offset, length in rows:
                 if wanted is None or category in wanted:
-                    file.seek(offset)
-                    yield json.loads(file.read(length))
+                    yield json.loads(os.pread(file, length, offset))
+        finally:
+            os.close(file)
 
     def size(self, image: int) -> tuple[int, int]:
         """Return height and width of an image, in pixels. Raises UserError if the file does not list it."""
-        row = int(np.searchsorted(self._sizes[:, 0], image))
-        if row == len(self._sizes) or self._sizes[row, 0] != image:
+        row = int(np.searchsorted(self._images, image))
+        if row == len(self._images) or self._images[row] != image:
             raise UserError(f"{self.path}: lists no image {image}; fetch it again, or set data.objects=false")
         return int(self._sizes[row, 1]), int(self._sizes[row, 2])
 

@@ -20,12 +20,15 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Caption, Item, SceneObject
 from ragaf_exp.data.decode import orientation
+from ragaf_exp.data.fit import fit_image
+from ragaf_exp.data.images import read_image
+from ragaf_exp.data.jpeg import jpeg_content
 from ragaf_exp.data.listing import by_stem
 from ragaf_exp.data.sources.annotation_index import read_captions
 from ragaf_exp.data.sources.coco_things import Spans, Things, things_of
 from ragaf_exp.data.sources.mask_maps import TURNS
 from ragaf_exp.data.sources.names import normal
-from ragaf_exp.data.sources.records import Record, RecordSource, root_folder
+from ragaf_exp.data.sources.records import Record, RecordSource, caption_of, key_of, root_folder
 
 log = logging.getLogger(__name__)
 LAYOUT = "the folder that holds train2017/ and val2017/ with annotations/captions_*2017.json"
@@ -87,25 +90,28 @@ class Coco(RecordSource):
 
     def item(self, record: Record, number: int = 0) -> Item:
         """Read an item with the objects that its caption names; with all captions where training samples them."""
-        item = super().item(record, number)
+        path = self.root / record.image
+        content = jpeg_content(path)
+        image = fit_image(read_image(path, content, self.size), self.size, self.fit)
+        item = Item(key_of(record, number), image, caption_of(record, number))
         texts = list(record.captions) if self.samples_captions else [item.caption]
-        captions, object_map = self._objects(record, texts)
+        captions, object_map = self._objects(record, texts, content)
         if not captions:
             return item
         several = tuple(captions) if len(captions) > 1 else ()
         return replace(item, objects=captions[0].objects, object_map=object_map, captions=several)
 
-    def _objects(self, record: Record, texts: list[str]) -> tuple[list[Caption], np.ndarray | None]:
+    def _objects(self, record: Record, texts: list[str], content: bytes | None) -> tuple[list[Caption], np.ndarray | None]:
         """Locate the annotated things that captions name, and draw their masks (size, size) uint8 if there are any."""
         things = self.things.get(record.key.partition("/")[0])
-        spans = [things.mentions(record.place, text) if things else {} for text in texts]
+        spans = things.mentions(record.place, texts) if things else [{} for _ in texts]
         labels = {name: label for label, name in enumerate(sorted({name for each in spans for name in each}), 1)}
         if things is None or not labels:
             return [Caption(text) for text in texts], None
-        object_map = self._upright(record, things.draw(record.place, labels, self.size, self.fit))
-        sample = object_map[::2, ::2].ravel()
-        pixels = np.bincount(sample, minlength=len(labels) + 1)
-        visible = {name: label for name, label in labels.items() if pixels[label] >= LEAST * sample.size}
+        object_map = self._upright(record, things.draw(record.place, labels, self.size, self.fit), content)
+        sample = np.ascontiguousarray(object_map[::2, ::2])
+        visible = {name: label for name, label in labels.items()
+                   if np.count_nonzero(sample == label) >= LEAST * sample.size}  # fmt: skip
         return [Caption(text, _named(visible, each)) for text, each in zip(texts, spans, strict=True)], object_map
 
     def coverage(self, count: int) -> str:
@@ -113,15 +119,14 @@ class Coco(RecordSource):
         named = things = captions = 0
         for record in self.usable[:count]:
             part = record.key.partition("/")[0]
-            for text in record.captions if part in self.things else ():
-                mentioned = self.things[part].mentions(record.place, text)
+            for mentioned in self.things[part].mentions(record.place, record.captions) if part in self.things else ():
                 captions, named, things = captions + 1, named + bool(mentioned), things + len(mentioned)
         share = named / max(captions, 1)
         return f"{share:.0%} of {captions} captions name annotated things, {things / max(named, 1):.2g} each on average"
 
-    def _upright(self, record: Record, object_map: np.ndarray) -> np.ndarray:
-        """Turn a map as its image is turned by EXIF: annotations refer to the pixels as stored."""
-        turn = TURNS.get(orientation(self.root / record.image))
+    def _upright(self, record: Record, object_map: np.ndarray, content: bytes | None) -> np.ndarray:
+        """Turn a map as its image, of this content, is turned by EXIF: annotations refer to the pixels as stored."""
+        turn = TURNS.get(orientation(self.root / record.image, content))
         return object_map if turn is None else np.ascontiguousarray(turn(object_map))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +27,8 @@ class Things(Protocol):
     `draw` has the arguments image (its id), labels (concept -> label from 1), size in pixels and fit (as in data.fit).
     """
 
-    def mentions(self, image: int, caption: str) -> Spans:
-        """Locate the first word for each annotated concept that a caption names."""
+    def mentions(self, image: int, captions: Sequence[str]) -> list[Spans]:
+        """Locate the first word for each annotated concept that each caption names."""
 
     def draw(self, image: int, labels: dict[str, int], size: int, fit: str) -> np.ndarray:
         """Draw the masks of concepts as labels (size, size) uint8.
@@ -79,11 +79,11 @@ class Instances(_Annotated):
         super().__init__(path, names if stuff else None)
         self.stuff, self._maps = stuff, by_stem(stuff, (".png",)) if stuff else {}
 
-    def mentions(self, image: int, caption: str) -> Spans:
+    def mentions(self, image: int, captions: Sequence[str]) -> list[Spans]:
         things: Set[str] = {self.names[number] for number in self.index.categories(image).tolist() if number in self.names}
         if f"{image:012d}" in self._maps:
             things |= {concept(name) for name in STUFF.values()}
-        return mentions(caption, things, self.known)
+        return [mentions(caption, things, self.known) for caption in captions]
 
     def draw(self, image: int, labels: dict[str, int], size: int, fit: str) -> np.ndarray:
         """Draw instances and then stuff.
@@ -124,8 +124,9 @@ class Panoptic(_Annotated):
         super().__init__(path)
         self.folder = folder
 
-    def mentions(self, image: int, caption: str) -> Spans:
-        return mentions(caption, {self.names[s["category_id"]] for s in self._segments(image)}, self.known)
+    def mentions(self, image: int, captions: Sequence[str]) -> list[Spans]:
+        things = {self.names[segment["category_id"]] for segment in self._segments(image)}
+        return [mentions(caption, things, self.known) for caption in captions]
 
     def draw(self, image: int, labels: dict[str, int], size: int, fit: str) -> np.ndarray:
         """Draw panoptic segments.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,24 +61,27 @@ def draw_annotations(annotations: Iterable[tuple[int, dict[str, Any]]], frame: W
         (size, size) uint8, 0 = none.
     """
     labels = np.zeros((frame.size, frame.size), np.uint8)
-    for label, annotation in sorted(annotations, key=lambda pair: -pair[1].get("area", 0)):
+    ordered = sorted(annotations, key=lambda pair: -pair[1].get("area", 0))
+    parts = [annotation["segmentation"] for _, annotation in ordered]
+    outlines = _outlines([polygon for part in parts if not isinstance(part, dict) for polygon in part], frame)
+    for label, annotation in ordered:
         segmentation = annotation["segmentation"]
         if isinstance(segmentation, dict):
             labels[warp_nearest(decode_rle(segmentation), frame) > 0] = label
-        else:
-            _fill(labels, segmentation, frame, label)
+            continue
+        for _ in segmentation:  # one by one, since they may overlap
+            # the pixels that the outline touches are filled too, so that thin things stay; pycocotools leaves out half
+            cv2.fillPoly(labels, [next(outlines)], label, lineType=cv2.LINE_8, shift=SHIFT)
     return labels
 
 
-def _fill(labels: np.ndarray, polygons: list[list[float]], frame: Window, label: int) -> None:
-    """Fill polygons given as [x0, y0, x1, y1, ...] in the image's pixels, one by one, since they may overlap.
-
-    OpenCV fills the pixels that the outline touches too, so that thin things stay; pycocotools leaves out about half.
-    """
-    for polygon in polygons:
-        points = np.asarray(polygon, np.float64).reshape(-1, 2) * frame.scale + (frame.left, frame.top) - 0.5
-        fixed = np.rint(points * (1 << SHIFT)).astype(np.int32)
-        cv2.fillPoly(labels, [fixed], label, lineType=cv2.LINE_8, shift=SHIFT)
+def _outlines(polygons: list[list[float]], frame: Window) -> Iterator[np.ndarray]:
+    """Convert polygons [x0, y0, x1, y1, ...] in the image's pixels to OpenCV's fixed point in the item's, all at once."""
+    values = np.array(list(chain.from_iterable(polygons)), np.float64).reshape(-1, 2)
+    points = values * frame.scale + np.array((frame.left, frame.top)) - 0.5
+    fixed = np.rint(points * (1 << SHIFT)).astype(np.int32)
+    ends = accumulate(len(polygon) // 2 for polygon in polygons)
+    return (fixed[end - len(polygon) // 2 : end] for polygon, end in zip(polygons, ends, strict=True))
 
 
 def decode_rle(segmentation: dict[str, Any]) -> np.ndarray:

@@ -122,8 +122,7 @@ class RecordSource:
             number: Index of its caption.
         """
         image, drawing = self.read(record)
-        key = f"{record.key}#{number + 1}" if number else record.key
-        return Item(key, image, caption_of(record, number), drawing, difficulty=record.difficulty)
+        return Item(key_of(record, number), image, caption_of(record, number), drawing, difficulty=record.difficulty)
 
     def read(self, record: Record) -> tuple[np.ndarray, np.ndarray | None]:
         """Read image (size, size, 3) uint8 and drawing (size, size) float32, or None, of a record. Raises UserError."""
@@ -190,6 +189,11 @@ class RecordSource:
 
 def _nth(make: Callable[[Record, int], Made], shown: list[tuple[Record, int]], index: int) -> Made:
     return make(*shown[index])
+
+
+def key_of(record: Record, number: int = 0) -> str:
+    """Return the key of the item with a caption of a record."""
+    return f"{record.key}#{number + 1}" if number else record.key
 
 
 def caption_of(record: Record, number: int = 0) -> str:
