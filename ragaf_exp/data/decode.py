@@ -101,7 +101,8 @@ def orientation(path: str | Path, content: bytes | None = None) -> int:
 
 def _orientation(picture: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(ORIENTATION, 1)) if "exif" in picture.info else 1
+        described = picture.info.keys() & {"exif", "xmp"}
+        return int(picture.getexif().get(ORIENTATION, 1)) if described else 1
     except Exception:  # damaged EXIF says nothing about the pixels
         return 1
 

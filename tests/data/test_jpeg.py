@@ -50,6 +50,7 @@ OTHER = {
     "upright": turned(1),
     "turned": turned(6),
     "mirrored": turned(5),
+    "XMP": packed(picture(), xmp=b'<x tiff:Orientation="6"/>'),
     "several": packed(picture(), "MPO", save_all=True, append_images=[picture()]),
 }
 
@@ -73,7 +74,7 @@ def test_a_fraction_shows_the_same_picture(tmp_path, name, side):
 def test_the_orientation_is_that_of_the_file(tmp_path, name):
     path, content = tmp_path / "a.jpg", (PLAIN | OTHER)[name]
     path.write_bytes(content)
-    assert orientation(path, content) == orientation(path) == {"turned": 6, "mirrored": 5}.get(name, 1)
+    assert orientation(path, content) == orientation(path) == {"turned": 6, "mirrored": 5, "XMP": 6}.get(name, 1)
 
 
 @pytest.mark.parametrize("name", PLAIN)
