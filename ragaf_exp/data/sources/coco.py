@@ -20,7 +20,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Caption, Item, SceneObject
 from ragaf_exp.data.decode import orientation
-from ragaf_exp.data.fit import fit_image
+from ragaf_exp.data.fit import fit_photo
 from ragaf_exp.data.images import read_image
 from ragaf_exp.data.jpeg import jpeg_content
 from ragaf_exp.data.listing import by_stem
@@ -92,7 +92,7 @@ class Coco(RecordSource):
         """Read an item with the objects that its caption names; with all captions where training samples them."""
         path = self.root / record.image
         content = jpeg_content(path)
-        image = fit_image(read_image(path, content, self.size), self.size, self.fit)
+        image = fit_photo(read_image(path, content, self.size), self.size, self.fit)
         item = Item(key_of(record, number), image, caption_of(record, number))
         texts = list(record.captions) if self.samples_captions else [item.caption]
         captions, object_map = self._objects(record, texts, content)

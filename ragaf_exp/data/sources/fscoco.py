@@ -15,7 +15,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.audit.findings import ERROR, NOTE, WARNING, Finding
 from ragaf_exp.data.decode import check_header
-from ragaf_exp.data.fit import fit_drawing, fit_image
+from ragaf_exp.data.fit import fit_drawing, fit_photo
 from ragaf_exp.data.images import read_image
 from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.listing import by_stem, folders_in
@@ -83,7 +83,7 @@ class FsCoco(RecordSource):
             return super().read(record)
         image = read_image(self.root / record.image, side=self.size)
         drawing = draw_npy(self.root / record.drawing, *self._canvas(record))
-        return fit_image(image, self.size, self.fit), fit_drawing(drawing, self.size, self.fit)
+        return fit_photo(image, self.size, self.fit), fit_drawing(drawing, self.size, self.fit)
 
     def remarks(self) -> list[Finding]:
         """Report ids that occur twice, or in COCO, for an audit."""

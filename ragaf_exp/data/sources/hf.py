@@ -13,7 +13,7 @@ import numpy as np
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.hub import reachable
-from ragaf_exp.data.fit import fit_drawing, fit_image
+from ragaf_exp.data.fit import fit_drawing, fit_photo
 from ragaf_exp.data.images import read_drawing, read_image
 from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.sources.metadata import SPLIT_FOLDERS
@@ -78,11 +78,11 @@ class HuggingFace(RecordSource):
         path, content = self._file(record, row[self.columns["image"]])
         image = read_image(path, content, self.size)
         if not self.columns["drawing"]:
-            return fit_image(image, self.size, self.fit), None
+            return fit_photo(image, self.size, self.fit), None
         path, content = self._file(record, row[self.columns["drawing"]])
         drawing = read_drawing(path, self.polarity, content)
         check_aligned(image, drawing, record)
-        return fit_image(image, self.size, self.fit), fit_drawing(drawing, self.size, self.fit)
+        return fit_photo(image, self.size, self.fit), fit_drawing(drawing, self.size, self.fit)
 
     def _file(self, record: Record, value: Any) -> tuple[Path, bytes | None]:
         """Return the path of a stored image, which names it in messages, and its bytes if they are in the table."""

@@ -20,7 +20,7 @@ import numpy as np
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
-from ragaf_exp.data.fit import check_fit, fit_drawing, fit_image
+from ragaf_exp.data.fit import PHOTO_FILTER, check_fit, fit_drawing, fit_photo
 from ragaf_exp.data.images import POLARITIES, read_drawing, read_image
 from ragaf_exp.data.listing import in_short
 from ragaf_exp.data.manifest import Manifest, manifest
@@ -99,6 +99,11 @@ class RecordSource:
         self.usable, self.skipped = self._without_faults(on_error, check)
         self._splits = self._split_up()
 
+    @property
+    def resampling(self) -> str:
+        """How photos are shrunk; "" without photos."""
+        return PHOTO_FILTER if any(record.image for record in self.usable) else ""
+
     def split(self, name: str) -> Sequence[Item]:
         """Return the items of "train", "val" or "test", possibly none. Raises UserError for another name."""
         split_id(name)
@@ -128,10 +133,10 @@ class RecordSource:
         """Read image (size, size, 3) uint8 and drawing (size, size) float32, or None, of a record. Raises UserError."""
         image = read_image(self.root / record.image, side=self.size)
         if not record.drawing:
-            return fit_image(image, self.size, self.fit), None
+            return fit_photo(image, self.size, self.fit), None
         drawing = read_drawing(self.root / record.drawing, self.polarity)
         check_aligned(image, drawing, record)
-        return fit_image(image, self.size, self.fit), fit_drawing(drawing, self.size, self.fit)
+        return fit_photo(image, self.size, self.fit), fit_drawing(drawing, self.size, self.fit)
 
     def advice(self) -> str:
         """Advise how to fill an empty split."""
