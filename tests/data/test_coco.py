@@ -19,7 +19,7 @@ from ragaf_exp.data.recaptioned import Recaptioned
 from ragaf_exp.data.sources import annotation_index, json_array
 from ragaf_exp.data.sources.annotation_index import AnnotationIndex
 from ragaf_exp.data.sources.coco import Coco
-from ragaf_exp.data.sources.json_array import array_items, as_utf8
+from ragaf_exp.data.sources.json_array import array_items, array_values, as_utf8
 from ragaf_exp.data.sources.mask_maps import decode_rle, draw_annotations, warp_nearest, window
 from ragaf_exp.data.sources.mentions import mentions, plural
 from ragaf_exp.data.split import SPLITS
@@ -277,7 +277,12 @@ def test_array_items_reads_what_json_reads(tmp_path: Path, monkeypatch: pytest.M
     assert [as_utf8(value["text"]) for _, _, value in read] == [entry["text"] for entry in entries]
     content = path.read_bytes()
     assert [json.loads(content[at : at + length]) for at, length, _ in read] == entries
-    assert list(array_items(path, "absent")) == []
+    assert list(array_items(path, "absent")) == list(array_values(path, "absent")) == []
+    assert [value for values in array_values(path, "annotations") for value in values] == [value for _, _, value in read]
+    path.write_bytes(content[: content.rindex(b"}") - 40])
+    for reader in (array_items, array_values):
+        with pytest.raises(UserError, match="is damaged or cut short"):
+            list(reader(path, "annotations"))
 
 
 def test_the_index_of_a_large_file_is_stored(root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -286,7 +291,8 @@ def test_the_index_of_a_large_file_is_stored(root: Path, monkeypatch: pytest.Mon
     path = root / "annotations" / "instances_train2017.json"
     first = AnnotationIndex(path)
     assert len(list((root / "cache").rglob("*.npz"))) == 1
-    monkeypatch.setattr(annotation_index, "array_items", None)  # the second time, the file is not parsed
+    for reader in ("array_items", "array_values"):  # the second time, the file is not parsed
+        monkeypatch.setattr(annotation_index, reader, None)
     second = pickle.loads(pickle.dumps(AnnotationIndex(path)))  # noqa: S301 - our own
     for image in (1, 2, 24, 99):
         assert list(first.of(image)) == list(second.of(image))

@@ -11,6 +11,7 @@ There are no drawings: sketches are extracted.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.garbage import collection_paused
 from ragaf_exp.core.types import Caption, Item, SceneObject
 from ragaf_exp.data.decode import orientation
 from ragaf_exp.data.fit import fit_photo
@@ -80,7 +82,8 @@ class Coco(RecordSource):
         parts = [f"{part}{year}" for part in PARTS if (folder / f"{part}{year}").is_dir()]
         if not parts:
             raise UserError(f"data.root={root}: neither train{year} nor val{year} in it; data.root must be {LAYOUT}")
-        records = [record for part in parts for record in list_part(folder, part, len(parts) > 1)]
+        with collection_paused():
+            records = [record for part in parts for record in list_part(folder, part, len(parts) > 1)]
         self.things: dict[str, Things] = {}
         if objects:
             self.things = {part: things for part in parts if (things := things_of(folder, part)) is not None}
@@ -152,7 +155,7 @@ def list_part(root: Path, part: str, both: bool) -> list[Record]:
     split = "test" if both and part.startswith("val") else ""
     return [
         Record(
-            f"{part}/{normal(Path(name).stem)}",
+            f"{part}/{normal(os.path.splitext(os.path.basename(name))[0])}",
             f"{part}/{name}",
             captions=tuple(texts),
             split=split,

@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.garbage import collection_paused
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
 from ragaf_exp.data.fit import PHOTO_FILTER, check_fit, fit_drawing, fit_photo
@@ -96,8 +97,9 @@ class RecordSource:
         self.root, self.size, self.fit, self.polarity = root, size, fit, polarity
         self._shares = (val_share, test_share)
         self.records, self.dropped_flags = records, frozenset(drop)
-        self.usable, self.skipped = self._without_faults(on_error, check)
-        self._splits = self._split_up()
+        with collection_paused():
+            self.usable, self.skipped = self._without_faults(on_error, check)
+            self._splits = self._split_up()
 
     @property
     def resampling(self) -> str:
