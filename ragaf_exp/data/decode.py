@@ -19,9 +19,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.data.jpeg import START, decode_jpeg, jpeg_content, plain_size
+from ragaf_exp.data.jpeg import decode_jpeg, jpeg_content, plain_size
 
 MAX_PIXELS = 64_000_000  # a decompression bomb beyond this
+HEAD = 4096  # bytes at the start of a JPEG that usually have all of its header
 FULL_16 = 16384  # values from which on greyscale uses all of 16 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for which width and height are exchanged
@@ -39,9 +40,15 @@ def check_header(path: str | Path) -> tuple[int, int]:
         return picture.size
 
 
-def upright_size(path: str | Path) -> tuple[int, int]:
-    """Read the height and width of an image from its header, with its EXIF orientation. Raises UserError as read_image."""
-    with _open(path) as picture:
+def upright_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
+    """Read the height and width of an image from its header, with its EXIF orientation. Raises UserError as read_image.
+
+    content: the file's bytes, if they have been read already.
+    """
+    head = jpeg_content(path, HEAD) if content is None else content
+    if head is not None and (size := _plain_size(head)):
+        return size[1], size[0]
+    with _open(path, content) as picture:
         width, height = picture.size
         return (width, height) if _orientation(picture) in TURNED else (height, width)
 
@@ -79,8 +86,13 @@ def decode(path: str | Path, content: bytes | None = None, side: int = 0) -> tup
 
 def _plain(content: bytes, side: int) -> np.ndarray | None:
     """Decode a plain JPEG as `decode` does; None for other files."""
-    size = plain_size(content) if content.startswith(START) else None
-    return decode_jpeg(content, size, side) if size and 0 < size[0] * size[1] <= MAX_PIXELS else None
+    size = _plain_size(content)
+    return decode_jpeg(content, size, side) if size else None
+
+
+def _plain_size(content: bytes) -> tuple[int, int] | None:
+    size = plain_size(content)
+    return size if size and 0 < size[0] * size[1] <= MAX_PIXELS else None
 
 
 def _is_simple(picture: Image.Image) -> bool:

@@ -25,8 +25,13 @@ REDUCED = {  # 1/n of the sides; OpenCV adds the channels of COLOUR to "greyscal
 }  # fmt: skip
 
 
-def jpeg_content(path: str | Path) -> bytes | None:
-    """Read a file that begins like a JPEG; None for others, and for what is not there or can't be read."""
+def jpeg_content(path: str | Path, count: int = -1) -> bytes | None:
+    """Read a file that begins like a JPEG; None for others, and for what is not there or can't be read.
+
+    Args:
+        path: The file.
+        count: Bytes to read, -1 for all.
+    """
     try:
         if not S_ISREG(os.stat(path).st_mode):
             return None
@@ -34,7 +39,7 @@ def jpeg_content(path: str | Path) -> bytes | None:
             if file.read(len(START)) != START:
                 return None
             file.seek(0)
-            return file.readall()
+            return file.read(count)
     except OSError:
         return None
 
@@ -45,7 +50,7 @@ def plain_size(content: bytes) -> tuple[int, int] | None:
     Args:
         content: The file's bytes, at least those up to the first scan.
     """
-    at, size = len(START), None
+    at, size = len(START) if content.startswith(START) else len(content), None
     while at + 10 <= len(content) and content[at] == 0xFF:
         marker, end = content[at + 1], at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
         if marker == SCAN:

@@ -320,7 +320,7 @@ def test_polygons_agree_with_pycocotools():
         points = np.stack([60 + 45 * np.cos(angles), 50 + 40 * np.sin(angles)], 1) + rng.uniform(-4, 4, (12, 2))
         polygon = [points.ravel().tolist()]
         true = mask.decode(mask.merge(mask.frPyObjects(polygon, 100, 120)))
-        frame = window(100, 120, 120, "pad")
+        frame = window(100, 120, (120, 120), "pad")
         drawn = draw_annotations([(1, {"segmentation": polygon})], frame)[10:110]
         assert (drawn >= true).mean() > 0.995, "pixels that the outline touches are part of the mask"
         assert (true & drawn).sum() / (true | drawn).sum() > 0.95
@@ -345,7 +345,7 @@ def test_label_maps_fall_on_the_pixels_of_the_image(fit: str):
     rng = np.random.default_rng(1)
     labels = np.kron(rng.integers(0, 2, (4, 6)), np.ones((10, 10), int)).astype(np.uint8)
     image = fit_image(np.repeat(labels[..., None] * 255, 3, 2), 64, fit)
-    sampled = warp_nearest(labels, window(40, 60, 64, fit))
+    sampled = warp_nearest(labels, window(40, 60, (64, 64), fit))
     certain = (image[..., 0] < 60) | (image[..., 0] > 195)
     inside = np.ones_like(certain) if fit == "crop" else np.pad(np.ones((43, 64), bool), ((10, 11), (0, 0)))
     wrong = (sampled > 0) != (image[..., 0] > 127)

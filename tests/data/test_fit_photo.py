@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cv2
+import data_layouts
 import numpy as np
 import pytest
 
@@ -11,7 +12,6 @@ from ragaf_exp.data.sources.scenes import Scenes
 from ragaf_exp.data.sources.sketchy import Sketchy
 from ragaf_exp.data.sources.tuberlin import TuBerlin
 from ragaf_exp.training.encoder_cache.fill import pixels_of
-from tests import data_layouts
 
 
 def photo(height: int, width: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.garbage import collection_paused
 from ragaf_exp.core.types import Caption, Item, SceneObject
-from ragaf_exp.data.decode import orientation
+from ragaf_exp.data.decode import TURNED, orientation
 from ragaf_exp.data.fit import fit_photo
 from ragaf_exp.data.images import read_image
 from ragaf_exp.data.jpeg import jpeg_content
@@ -48,7 +48,7 @@ class Coco(RecordSource):
 
     Args:
         root: The folder of the images and annotations.
-        size: Side of the square images, in pixels.
+        size: Side of the square images, in pixels; of the buckets' square with `buckets`.
         year: Of the release, in the names of folders and files.
         captions: "sampled" trains on one of each image's captions, by seed and step; "all" makes each an item; "first".
         objects: Read masks of things that captions name, where annotations are there.
@@ -57,6 +57,9 @@ class Coco(RecordSource):
         check: Decode every file at the start.
         val_share: Share of train2017 for val, in [0, 1).
         test_share: Share of the images for test, in [0, 1), where one of the two parts is missing.
+        buckets: Fit each image to the size nearest its aspect instead of a square (see data.buckets).
+        upscale: With buckets: enlarge images that are smaller than their bucket.
+        crop_input: The networks get what is cut off each image as an input.
 
     Raises:
         UserError: A value is invalid, or the layout is another.
@@ -74,6 +77,9 @@ class Coco(RecordSource):
         check: bool = False,
         val_share: limits.ShareBelowOne = 0.01,
         test_share: limits.ShareBelowOne = 0.1,
+        buckets: bool = False,
+        upscale: bool = False,
+        crop_input: bool = False,
     ) -> None:
         folder = root_folder(root, LAYOUT)
         if captions not in CAPTIONS:
@@ -87,7 +93,8 @@ class Coco(RecordSource):
         self.things: dict[str, Things] = {}
         if objects:
             self.things = {part: things for part in parts if (things := things_of(folder, part)) is not None}
-        super().__init__(folder, records, size, fit, "auto", (), on_error, check, val_share, test_share)
+        super().__init__(folder, records, size, fit, "auto", (), on_error, check, val_share, test_share,
+                         buckets, upscale, crop_input)  # fmt: skip
         if self.things:
             log.info("%s: %s", root, self.coverage(SAMPLE))
 
@@ -95,8 +102,8 @@ class Coco(RecordSource):
         """Read an item with the objects that its caption names; with all captions where training samples them."""
         path = self.root / record.image
         content = jpeg_content(path)
-        image = fit_photo(read_image(path, content, self.size), self.size, self.fit)
-        item = Item(key_of(record, number), image, caption_of(record, number))
+        image = fit_photo(read_image(path, content, self.side_of(record)), self.size_of(record), self.fit)
+        item = Item(key_of(record, number), image, caption_of(record, number), crop=self.crop_of(record))
         texts = list(record.captions) if self.samples_captions else [item.caption]
         captions, object_map = self._objects(record, texts, content)
         if not captions:
@@ -105,13 +112,13 @@ class Coco(RecordSource):
         return replace(item, objects=captions[0].objects, object_map=object_map, captions=several)
 
     def _objects(self, record: Record, texts: list[str], content: bytes | None) -> tuple[list[Caption], np.ndarray | None]:
-        """Locate the annotated things that captions name, and draw their masks (size, size) uint8 if there are any."""
+        """Locate the annotated things that captions name, and draw their masks (H, W) uint8 if there are any."""
         things = self.things.get(record.key.partition("/")[0])
         spans = things.mentions(record.place, texts) if things else [{} for _ in texts]
         labels = {name: label for label, name in enumerate(sorted({name for each in spans for name in each}), 1)}
         if things is None or not labels:
             return [Caption(text) for text in texts], None
-        object_map = self._upright(record, things.draw(record.place, labels, self.size, self.fit), content)
+        object_map = self._draw(record, things, labels, content)
         sample = np.ascontiguousarray(object_map[::2, ::2])
         visible = {name: label for name, label in labels.items()
                    if np.count_nonzero(sample == label) >= LEAST * sample.size}  # fmt: skip
@@ -127,10 +134,11 @@ class Coco(RecordSource):
         share = named / max(captions, 1)
         return f"{share:.0%} of {captions} captions name annotated things, {things / max(named, 1):.2g} each on average"
 
-    def _upright(self, record: Record, object_map: np.ndarray, content: bytes | None) -> np.ndarray:
-        """Turn a map as its image, of this content, is turned by EXIF: annotations refer to the pixels as stored."""
-        turn = TURNS.get(orientation(self.root / record.image, content))
-        return object_map if turn is None else np.ascontiguousarray(turn(object_map))
+    def _draw(self, record: Record, things: Things, labels: dict[str, int], content: bytes | None) -> np.ndarray:
+        """Draw masks as the image, of this content, is turned by EXIF: annotations refer to the pixels as stored."""
+        size, turned = self.size_of(record), orientation(self.root / record.image, content)
+        stored = things.draw(record.place, labels, size[::-1] if turned in TURNED else size, self.fit)
+        return np.ascontiguousarray(TURNS[turned](stored)) if turned in TURNS else stored
 
 
 def _named(labels: dict[str, int], spans: Spans) -> tuple[SceneObject, ...]:
