@@ -326,6 +326,16 @@ def test_polygons_agree_with_pycocotools():
         assert (true & drawn).sum() / (true | drawn).sum() > 0.95
 
 
+def test_overlapping_polygons_are_drawn_one_by_one_and_damaged_ones_refused():
+    frame = window(40, 40, (40, 40), "crop")
+    left, right = [0, 0, 24, 0, 24, 39, 0, 39], [15, 0, 39, 0, 39, 39, 15, 39]
+    things = [(1, {"segmentation": [left, right], "area": 2}), (2, {"segmentation": [[10, 10, 20, 10, 20, 20]], "area": 1})]
+    drawn = draw_annotations(things, frame)
+    assert drawn.min() == 1 and drawn[12, 18] == 2 and drawn[30, 18] == 1, "no hole where they overlap, small ones on top"
+    with pytest.raises(UserError, match="a polygon lacks a coordinate"):
+        draw_annotations([(1, {"segmentation": [left[:-1], right[:-1]]})], frame)
+
+
 def test_run_lengths_of_both_kinds():
     from pycocotools import mask
 

@@ -78,7 +78,12 @@ def draw_annotations(annotations: Iterable[tuple[int, dict[str, Any]]], frame: W
 
 
 def _outlines(polygons: list[list[float]], frame: Window) -> Iterator[np.ndarray]:
-    """Convert polygons [x0, y0, x1, y1, ...] in the image's pixels to OpenCV's fixed point in the item's, all at once."""
+    """Convert polygons [x0, y0, x1, y1, ...] in the image's pixels to OpenCV's fixed point in the item's, all at once.
+
+    Raises UserError for a polygon that lacks a coordinate.
+    """
+    if any(len(polygon) % 2 for polygon in polygons):
+        raise UserError("data=coco: a polygon lacks a coordinate; fetch the annotations again, or set data.objects=false")
     values = np.array(list(chain.from_iterable(polygons)), np.float64).reshape(-1, 2)
     points = values * np.array(frame.scale[::-1]) + np.array((frame.left, frame.top)) - 0.5
     fixed = np.rint(points * (1 << SHIFT)).astype(np.int32)
