@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,35 @@ from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT = 56, 42  # px, of the pictures
 SHARES = ["data.val_share=0.2", "data.test_share=0.2"]
+SIZES = [(HEIGHT, WIDTH)]  # of the pictures, in turn: see `sizes`
 TX = "tx_000000000000"  # Sketchy's name of the aligned pictures
+
+
+@contextmanager
+def sizes(*others: tuple[int, int]) -> Iterator[None]:
+    """Pictures that are written in here have these heights and widths in turn, and their annotations follow."""
+    before = SIZES[:]
+    SIZES[:] = others
+    try:
+        yield
+    finally:
+        SIZES[:] = before
+
+
+def size_of(number: int) -> tuple[int, int]:
+    """Height and width of a picture."""
+    return SIZES[number % len(SIZES)]
+
+
+def _sized(picture: Image.Image, number: int) -> Image.Image:
+    height, width = size_of(number)
+    return picture if picture.size == (width, height) else picture.resize((width, height))
+
+
+def _scaled(points: np.ndarray, number: int) -> np.ndarray:
+    """Points (N, 2) of a picture of WIDTH x HEIGHT in the picture of this number."""
+    height, width = size_of(number)
+    return points * (width / WIDTH, height / HEIGHT)
 
 
 def box(number: int) -> tuple[int, int, int, int]:
@@ -27,14 +56,14 @@ def photo(number: int, with_object: bool = True) -> Image.Image:
     picture = Image.fromarray(np.kron(patches, np.ones((7, 7, 1), np.uint8)))
     if with_object:
         ImageDraw.Draw(picture).rectangle(box(number), fill=(200, 30, 30), outline=0, width=2)
-    return picture
+    return _sized(picture, number)
 
 
 def drawing(number: int) -> Image.Image:
     """The outline of a photo's box in black on white."""
     page = Image.new("L", (WIDTH, HEIGHT), 255)
     ImageDraw.Draw(page).rectangle(box(number), outline=0, width=2)
-    return page
+    return _sized(page, number)
 
 
 def mask(number: int) -> Image.Image:
@@ -62,7 +91,8 @@ def coco(root: Path) -> list[str]:
     for part, ids in (("train2017", range(1, 25)), ("val2017", range(101, 107))):
         for i in ids:
             save(photo(i), root / part / f"{i:012d}.jpg")
-        images = [{"id": i, "file_name": f"{i:012d}.jpg", "height": HEIGHT, "width": WIDTH} for i in ids]
+        images = [{"id": i, "file_name": f"{i:012d}.jpg", **dict(zip(("height", "width"), size_of(i), strict=True))}
+                  for i in ids]  # fmt: skip
         _write_annotations(root, f"captions_{part}", images, [
             {"id": 10 * i + n, "image_id": i, "caption": text}
             for i in ids for n, text in enumerate(("a red dog on a quilt", "Two cushions\n"))])  # fmt: skip
@@ -71,7 +101,7 @@ def coco(root: Path) -> list[str]:
 
 
 def _dog(number: int) -> dict[str, Any]:
-    x0, y0, x1, y1 = box(number)
+    x0, y0, x1, y1 = (float(side) for side in _scaled(np.reshape(box(number), (2, 2)), number).ravel())
     return {"id": number, "image_id": number, "category_id": 18, "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]],
             "area": (x1 - x0) * (y1 - y0), "iscrowd": 0, "bbox": [x0, y0, x1 - x0, y1 - y0]}  # fmt: skip
 
@@ -114,6 +144,7 @@ def fscoco(root: Path) -> list[str]:
         x0, y0, x1, y1 = box(number)
         strokes = np.array([(x0, y0, 0), (x1, y0, 0), (x1, y1, 1), (x1, y1, 0), (x0, y1, 0), (x0, y0, 1)], float)
         (root / "vector_sketches" / place).mkdir(parents=True, exist_ok=True)
+        strokes[:, :2] = _scaled(strokes[:, :2], number)
         np.save(root / "vector_sketches" / place / f"{stem}.npy", strokes)
         write(root / "text" / place / f"{stem}.txt", f"a red box of person {place}")
     write(root / "val_normal.txt", *(f"{number:012d}" for number in range(0, 30, 6)))

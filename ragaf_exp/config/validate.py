@@ -65,6 +65,7 @@ def validate(cfg: DictConfig, keep: bool = True, resolve: bool = True) -> DictCo
 
 CHECKED: dict[tuple[str, str], dict[str, Any]] = {}  # group as given -> checked: the members of a sweep share most groups
 MAX_CHECKED = 4096  # entries
+OF_BUCKETS = ("data.buckets", "data.upscale", "data.crop_input")
 
 
 def _group(key: str, node: DictConfig) -> dict[str, Any]:
@@ -114,6 +115,8 @@ def _merge(schema: type, node: DictConfig, key: str) -> DictConfig:
     try:
         return OmegaConf.merge(OmegaConf.structured(schema), node)
     except OmegaConfBaseException as error:
+        if f"{key}.{error.key}" in OF_BUCKETS and error.key not in typing.get_type_hints(schema):
+            raise UserError(f"{key}.{error.key}: all pictures of this source have one size; leave it out") from error
         raise UserError(one_line(error, key)) from error
 
 

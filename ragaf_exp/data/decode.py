@@ -15,20 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.data.jpeg import decode_jpeg, jpeg_content, plain_size
 
 MAX_PIXELS = 64_000_000  # a decompression bomb beyond this
+HEAD = 4096  # bytes at the start of a JPEG that usually have all of its header
 FULL_16 = 16384  # values from which on greyscale uses all of 16 bits
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for which width and height are exchanged
-JPEG_END, TAIL = b"\xff\xd9", 64  # marker, and the last bytes of a whole file that it is in
-REDUCED = {
-    1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8,
-}  # fmt: skip
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 # Set once, since catching warnings during a call isn't thread-safe; logged problems are raised as errors too.
@@ -43,9 +40,15 @@ def check_header(path: str | Path) -> tuple[int, int]:
         return picture.size
 
 
-def upright_size(path: str | Path) -> tuple[int, int]:
-    """Read the height and width of an image from its header, with its EXIF orientation. Raises UserError as read_image."""
-    with _open(path) as picture:
+def upright_size(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
+    """Read the height and width of an image from its header, with its EXIF orientation. Raises UserError as read_image.
+
+    content: the file's bytes, if they have been read already.
+    """
+    head = jpeg_content(path, HEAD) if content is None else content
+    if head is not None and (size := _plain_size(head)):
+        return size[1], size[0]
+    with _open(path, content) as picture:
         width, height = picture.size
         return (width, height) if _orientation(picture) in TURNED else (height, width)
 
@@ -65,49 +68,53 @@ def decode(path: str | Path, content: bytes | None = None, side: int = 0) -> tup
     Raises:
         UserError: The file is missing, too large, damaged or not an image.
     """
+    if side:
+        content = jpeg_content(path) if content is None else content
+        if content is not None and (pixels := _plain(content, side)) is not None:
+            return pixels, None
     with _open(path, content) as picture, _silent_libtiff() if picture.format == "TIFF" else nullcontext():
         try:
-            if side and (pixels := _jpeg(picture, path, content, side)) is not None:
-                return pixels, None
+            if side and content is not None and _is_simple(picture):
+                pixels = decode_jpeg(content, picture.size, side)
+                if pixels is not None:
+                    return pixels, None
             picture.load()
             return _channels(_upright(picture))
         except Exception as error:  # a decoder may raise anything on damaged bytes
             raise UserError(_damaged(path, error)) from None
 
 
-def _jpeg(picture: Image.Image, path: str | Path, content: bytes | None, side: int) -> np.ndarray | None:
-    """Decode a JPEG at the smallest sufficient scale by OpenCV, which needs no copies; None to leave it to Pillow.
+def _plain(content: bytes, side: int) -> np.ndarray | None:
+    """Decode a plain JPEG as `decode` does; None for other files."""
+    size = _plain_size(content)
+    return decode_jpeg(content, size, side) if size else None
 
-    Pillow decodes what is turned, has other channels, or may be cut short, which OpenCV would not report.
 
-    Args:
-        picture: The opened file.
-        path: Its path.
-        content: Its bytes, if they have been read already.
-        side: Pixels that the shorter side must keep.
+def _plain_size(content: bytes) -> tuple[int, int] | None:
+    size = plain_size(content)
+    return size if size and 0 < size[0] * size[1] <= MAX_PIXELS else None
 
-    Returns:
-        RGB (H, W, 3) uint8, or None.
+
+def _is_simple(picture: Image.Image) -> bool:
+    """Whether an opened file is a JPEG that OpenCV decodes to the same picture."""
+    return picture.format == "JPEG" and picture.mode in ("RGB", "L") and _orientation(picture) == 1
+
+
+def orientation(path: str | Path, content: bytes | None = None) -> int:
+    """Read the EXIF orientation of an image, 1 (upright) where there is none. Raises UserError as `decode` does.
+
+    content: the file's bytes, if they have been read already.
     """
-    if picture.format != "JPEG" or picture.mode not in ("RGB", "L") or _orientation(picture) != 1:
-        return None
-    data = Path(path).read_bytes() if content is None else content
-    if JPEG_END not in data[-TAIL:]:
-        return None
-    scale = next(scale for scale in (8, 4, 2, 1) if scale == 1 or min(picture.size) >= scale * side)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), REDUCED[scale] | cv2.IMREAD_IGNORE_ORIENTATION)
-    return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-
-
-def orientation(path: str | Path) -> int:
-    """Read the EXIF orientation of an image, 1 (upright) where there is none. Raises UserError as `decode` does."""
-    with _open(path) as picture:
+    if content is not None and plain_size(content):
+        return 1
+    with _open(path, content) as picture:
         return _orientation(picture)
 
 
 def _orientation(picture: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(ORIENTATION, 1)) if "exif" in picture.info else 1
+        described = picture.info.keys() & {"exif", "xmp"}
+        return int(picture.getexif().get(ORIENTATION, 1)) if described else 1
     except Exception:  # damaged EXIF says nothing about the pixels
         return 1
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import cv2
 import numpy as np
+import torch
+from torch.nn.functional import interpolate
 
 from ragaf_exp.core.errors import UserError
 
 FITS = ("crop", "pad")
+PHOTO_FILTER = "bicubic"  # of `fit_photo`
 
 
 def check_fit(fit: str) -> None:
@@ -77,11 +83,51 @@ def fit_image(image: np.ndarray, size: int | tuple[int, int], fit: str = "crop",
     Raises:
         UserError: The fit is unknown.
     """
+    return _fitted(image, size, fit, ground, _resize)
+
+
+def fit_photo(image: np.ndarray, size: int | tuple[int, int], fit: str = "crop") -> np.ndarray:
+    """Resize a photo like `fit_image`, but shrink it by an antialiased bicubic filter, three times faster.
+
+    The filter is Pillow's. From `fit_image`, photos differ by 0.6 to 1.1 grey levels on average, and by up to 24.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: Side of a square, or height and width, in pixels.
+        fit: As in `fit_image`.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    return _fitted(image, size, fit, "edge", _resize_photo)
+
+
+def resampling_of(source: Any) -> str:
+    """How a data source shrinks its photos, for the names of what is cached of them; "" where `fit_photo` is not used."""
+    return getattr(source, "resampling", "")
+
+
+def _resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    shrinks = height < picture.shape[0]
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _resize_photo(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    if height >= picture.shape[0]:
+        return _resize(picture, height, width)  # faster at that
+    channels_last = torch.from_numpy(np.require(picture, requirements="W"))[None]  # the layout of the vectorised filter
+    pixels = channels_last.permute(0, 3, 1, 2)
+    return interpolate(pixels, (height, width), mode=PHOTO_FILTER, antialias=True)[0].permute(1, 2, 0).numpy()
+
+
+def _fitted(
+    image: np.ndarray, size: int | tuple[int, int], fit: str, ground: str,
+    resize: Callable[[np.ndarray, int, int], np.ndarray],
+) -> np.ndarray:  # fmt: skip
     check_fit(fit)
     picture = central_crop(image, size) if fit == "crop" else image
     height, width = as_size(size) if fit == "crop" else _inner_size(picture.shape, size)
-    shrinks = height < picture.shape[0]
-    resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    resized = resize(picture, height, width)
     if fit == "crop":
         return resized
     edges = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])

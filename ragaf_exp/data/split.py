@@ -32,7 +32,10 @@ def split_of(name: str, val_share: float, test_share: float) -> str:
         val_share: Share of val, in [0, 1).
         test_share: Share of test, in [0, 1).
     """
-    share = hash_share(name)
+    return _split_at(hash_share(name), val_share, test_share)
+
+
+def _split_at(share: float, val_share: float, test_share: float) -> str:
     return "test" if share < test_share else "val" if share < test_share + val_share else "train"
 
 
@@ -58,9 +61,12 @@ def split_lists(
     """
     given = given or {}
     lists: dict[str, list[str]] = {split: [name for name in names if given.get(name) == split] for split in SPLITS}
-    pool = sorted((name for name in names if given.get(name) not in ("val", "test")), key=lambda n: (hash_share(n), n))
+    hashes = {name: hash_share(name) for name in names if given.get(name) not in ("val", "test")}
+    pool = sorted(hashes, key=lambda n: (hashes[n], n))
     shares = [0.0 if lists[split] else share for split, share in (("test", test_share), ("val", val_share))]
-    by_hash = {split: [n for n in pool if split_of(n, shares[1], shares[0]) == split] for split in SPLITS}
+    by_hash: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for name in pool:
+        by_hash[_split_at(hashes[name], shares[1], shares[0])].append(name)
     few = len(pool) < FEW
     taken = _filled(pool, len(by_hash["test"]), len(by_hash["val"]), *(share > 0 for share in shares)) if few else by_hash
     filled = [split for split in SPLITS if taken[split] and not by_hash[split]]

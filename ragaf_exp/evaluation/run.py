@@ -12,6 +12,7 @@ from ragaf_exp.config.compose import OUTPUT_KEYS
 from ragaf_exp.config.moved import original
 from ragaf_exp.core.files import write_json
 from ragaf_exp.data.buckets import same_size
+from ragaf_exp.data.fit import resampling_of
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.data.sizes import size_text
 from ragaf_exp.evaluation.fusion import fusion_curve
@@ -45,7 +46,7 @@ def evaluate_run(folder: RunFolder, cfg: DictConfig) -> dict[str, Any]:
     last = pipeline.last
     context = evaluation_context(cfg, parts, last)
     show = TestPictures(folder.samples, cfg.eval.pictures, last.text, parts.task.panels, context.rivals)
-    cache = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg), folder.mark_progress)
+    cache = SampleCache(folder.samples / "drawn", _fingerprint(folder, cfg, parts.source), folder.mark_progress)
     context.networks.check()
     training, prompted = parts.source.split("train"), cfg.eval.prompted_items
     content = evaluate(folder, pipeline, examples, cfg.eval.batch, context, cache, show, training, prompted)
@@ -99,11 +100,13 @@ def _resolution(cfg: DictConfig) -> int | str:
     return cfg.data.size if width == cfg.data.size else size_text(cfg.data.size, width)
 
 
-def _fingerprint(folder: RunFolder, cfg: DictConfig) -> str:
+def _fingerprint(folder: RunFolder, cfg: DictConfig, source: Any) -> str:
     """Fingerprint of everything that determines the sampled images: weights, data, conditions and sampler."""
     settings = original(OmegaConf.to_container(cfg))
     settings = {key: value for key, value in settings.items() if key not in (*OUTPUT_KEYS, "eval", "optim", "loss")}
-    return fingerprint(settings, cfg.eval.batch, newest_checksums(folder.checkpoints))
+    resampling = resampling_of(source)
+    photos = [resampling] if resampling else []
+    return fingerprint(settings, cfg.eval.batch, newest_checksums(folder.checkpoints), *photos)
 
 
 class _Head:

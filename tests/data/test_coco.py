@@ -19,7 +19,7 @@ from ragaf_exp.data.recaptioned import Recaptioned
 from ragaf_exp.data.sources import annotation_index, json_array
 from ragaf_exp.data.sources.annotation_index import AnnotationIndex
 from ragaf_exp.data.sources.coco import Coco
-from ragaf_exp.data.sources.json_array import array_items, as_utf8
+from ragaf_exp.data.sources.json_array import array_items, array_values, as_utf8
 from ragaf_exp.data.sources.mask_maps import decode_rle, draw_annotations, warp_nearest, window
 from ragaf_exp.data.sources.mentions import mentions, plural
 from ragaf_exp.data.split import SPLITS
@@ -277,7 +277,12 @@ def test_array_items_reads_what_json_reads(tmp_path: Path, monkeypatch: pytest.M
     assert [as_utf8(value["text"]) for _, _, value in read] == [entry["text"] for entry in entries]
     content = path.read_bytes()
     assert [json.loads(content[at : at + length]) for at, length, _ in read] == entries
-    assert list(array_items(path, "absent")) == []
+    assert list(array_items(path, "absent")) == list(array_values(path, "absent")) == []
+    assert [value for values in array_values(path, "annotations") for value in values] == [value for _, _, value in read]
+    path.write_bytes(content[: content.rindex(b"}") - 40])
+    for reader in (array_items, array_values):
+        with pytest.raises(UserError, match="is damaged or cut short"):
+            list(reader(path, "annotations"))
 
 
 def test_the_index_of_a_large_file_is_stored(root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -286,7 +291,8 @@ def test_the_index_of_a_large_file_is_stored(root: Path, monkeypatch: pytest.Mon
     path = root / "annotations" / "instances_train2017.json"
     first = AnnotationIndex(path)
     assert len(list((root / "cache").rglob("*.npz"))) == 1
-    monkeypatch.setattr(annotation_index, "array_items", None)  # the second time, the file is not parsed
+    for reader in ("array_items", "array_values"):  # the second time, the file is not parsed
+        monkeypatch.setattr(annotation_index, reader, None)
     second = pickle.loads(pickle.dumps(AnnotationIndex(path)))  # noqa: S301 - our own
     for image in (1, 2, 24, 99):
         assert list(first.of(image)) == list(second.of(image))
@@ -314,10 +320,20 @@ def test_polygons_agree_with_pycocotools():
         points = np.stack([60 + 45 * np.cos(angles), 50 + 40 * np.sin(angles)], 1) + rng.uniform(-4, 4, (12, 2))
         polygon = [points.ravel().tolist()]
         true = mask.decode(mask.merge(mask.frPyObjects(polygon, 100, 120)))
-        frame = window(100, 120, 120, "pad")
+        frame = window(100, 120, (120, 120), "pad")
         drawn = draw_annotations([(1, {"segmentation": polygon})], frame)[10:110]
         assert (drawn >= true).mean() > 0.995, "pixels that the outline touches are part of the mask"
         assert (true & drawn).sum() / (true | drawn).sum() > 0.95
+
+
+def test_overlapping_polygons_are_drawn_one_by_one_and_damaged_ones_refused():
+    frame = window(40, 40, (40, 40), "crop")
+    left, right = [0, 0, 24, 0, 24, 39, 0, 39], [15, 0, 39, 0, 39, 39, 15, 39]
+    things = [(1, {"segmentation": [left, right], "area": 2}), (2, {"segmentation": [[10, 10, 20, 10, 20, 20]], "area": 1})]
+    drawn = draw_annotations(things, frame)
+    assert drawn.min() == 1 and drawn[12, 18] == 2 and drawn[30, 18] == 1, "no hole where they overlap, small ones on top"
+    with pytest.raises(UserError, match="a polygon lacks a coordinate"):
+        draw_annotations([(1, {"segmentation": [left[:-1], right[:-1]]})], frame)
 
 
 def test_run_lengths_of_both_kinds():
@@ -339,7 +355,7 @@ def test_label_maps_fall_on_the_pixels_of_the_image(fit: str):
     rng = np.random.default_rng(1)
     labels = np.kron(rng.integers(0, 2, (4, 6)), np.ones((10, 10), int)).astype(np.uint8)
     image = fit_image(np.repeat(labels[..., None] * 255, 3, 2), 64, fit)
-    sampled = warp_nearest(labels, window(40, 60, 64, fit))
+    sampled = warp_nearest(labels, window(40, 60, (64, 64), fit))
     certain = (image[..., 0] < 60) | (image[..., 0] > 195)
     inside = np.ones_like(certain) if fit == "crop" else np.pad(np.ones((43, 64), bool), ((10, 11), (0, 0)))
     wrong = (sampled > 0) != (image[..., 0] > 127)

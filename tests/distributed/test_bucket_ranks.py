@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import data_layouts
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,8 +28,8 @@ print(launch(argv), flush=True)
 )
 
 
-def write_images(folder: Path) -> None:
-    """Discs on images of three aspects, in the folders of a train, a validation and a test split."""
+def write_images(folder: Path) -> list[str]:
+    """Discs on images of three aspects, in the folders of a train, a validation and a test split: overrides."""
     for split in ("train", "validation", "test"):
         (folder / split).mkdir(parents=True)
         rows = []
@@ -38,16 +39,24 @@ def write_images(folder: Path) -> None:
             Image.fromarray(picture).save(folder / split / f"{i}.png")
             rows.append({"file_name": f"{i}.png", "text": "a red disc"})
         (folder / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return ["data=folder", f"data.root={folder}"]
 
 
-def test_two_processes_train_on_buckets_and_continue_to_the_bit(tiny, tmp_path):
-    write_images(tmp_path / "data")
-    changed = {"data": "folder", "data.root": tmp_path / "data", "data.buckets": "true", "sketch": "canny",
+def write_coco(folder: Path) -> list[str]:
+    """COCO's layout with pictures of three aspects: overrides."""
+    with data_layouts.sizes((56, 40), (40, 56), (48, 48)):
+        return ["data=coco", *data_layouts.coco(folder)]
+
+
+@pytest.mark.parametrize("write", [write_images, write_coco])
+def test_two_processes_train_on_buckets_and_continue_to_the_bit(tiny, tmp_path, write):
+    changed = {"data.buckets": "true", "sketch": "canny",
                "runs": tmp_path, "stage.coarse.steps": 3, "stage.refine.steps": 4, "stage.refine.region_steps": 2,
                "stage.log_every": 1, "stage.checkpoint_every": 2, "stage.validate_every": 6,
                "eval.test_items": 2, "eval.pictures": 0}  # fmt: skip
     dropped = {*changed, "data.train", "data.val", "data.test"}
     words = [word for word in tiny if word.partition("=")[0] not in dropped] + [f"{k}={v}" for k, v in changed.items()]
+    words += write(tmp_path / "data")
     done = subprocess.run([sys.executable, "-c", CONTINUED, str(tmp_path), *words], capture_output=True, text=True,
                           timeout=280)  # fmt: skip
     errors = [(tmp_path / f"rank{rank}.txt").read_text() for rank in range(2)]

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import zipfile
+from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.garbage import collection_paused
 from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.data.lengths import shortened
-from ragaf_exp.data.sources.json_array import array_items, as_utf8
+from ragaf_exp.data.sources.json_array import array_items, array_values, as_utf8
 from ragaf_exp.store.entries import locate_cache
 
 log = logging.getLogger(__name__)
@@ -44,6 +49,7 @@ class AnnotationIndex:
         self._table = arrays["table"]  # (K, 4) int64: image id, category id, offset, length; sorted by image
         self._ids = np.ascontiguousarray(self._table[:, 0])
         self._sizes = arrays["sizes"]  # (M, 3) int64: image id, height, width; sorted by image
+        self._images = np.ascontiguousarray(self._sizes[:, 0])
         self.names: dict[int, str] = {int(k): v for k, v in json.loads(arrays["names"].tobytes()).items()}
 
     def categories(self, image: int) -> np.ndarray:
@@ -55,16 +61,18 @@ class AnnotationIndex:
         rows = self._table[self._rows(image)].tolist()
         if not rows:
             return
-        with self.path.open("rb") as file:
+        file = os.open(self.path, os.O_RDONLY)
+        try:
             for _, category, offset, length in rows:
                 if wanted is None or category in wanted:
-                    file.seek(offset)
-                    yield json.loads(file.read(length))
+                    yield json.loads(os.pread(file, length, offset))
+        finally:
+            os.close(file)
 
     def size(self, image: int) -> tuple[int, int]:
         """Return height and width of an image, in pixels. Raises UserError if the file does not list it."""
-        row = int(np.searchsorted(self._sizes[:, 0], image))
-        if row == len(self._sizes) or self._sizes[row, 0] != image:
+        row = int(np.searchsorted(self._images, image))
+        if row == len(self._images) or self._images[row] != image:
             raise UserError(f"{self.path}: lists no image {image}; fetch it again, or set data.objects=false")
         return int(self._sizes[row, 1]), int(self._sizes[row, 2])
 
@@ -73,11 +81,14 @@ class AnnotationIndex:
 
 
 def _parse_annotations(path: Path) -> Arrays:
-    rows = [(value["image_id"], value.get("category_id", -1), offset, length)
-            for offset, length, value in _checked(path, "annotations", {"image_id"})]  # fmt: skip
-    keys = {"id", "height", "width"}
-    sizes = [(value["id"], value["height"], value["width"]) for _, _, value in _checked(path, "images", keys)]
-    names = {value["id"]: as_utf8(value["name"]) for _, _, value in _checked(path, "categories", {"id", "name"})}
+    rows = array("q")
+    try:
+        for offset, length, value in array_items(path, "annotations"):
+            rows.extend((value["image_id"], value.get("category_id", -1), offset, length))
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(_without(path, "annotations", ("image_id",))) from None
+    sizes = array("q", chain.from_iterable(_fields(path, "images", "id", "height", "width")))
+    names = {number: as_utf8(name) for number, name in _fields(path, "categories", "id", "name")}
     return {"table": _sorted(rows, 4), "sizes": _sorted(sizes, 3), "names": _bytes(json.dumps(names))}
 
 
@@ -93,10 +104,10 @@ def read_captions(path: Path) -> list[tuple[int, str, list[str]]]:
 
 
 def _parse_captions(path: Path) -> Arrays:
-    names = {value["id"]: as_utf8(value["file_name"]) for _, _, value in _checked(path, "images", {"id", "file_name"})}
+    names = {number: as_utf8(name) for number, name in _fields(path, "images", "id", "file_name")}
     texts: dict[int, list[str]] = defaultdict(list)
-    for _, _, value in _checked(path, "annotations", {"image_id", "caption"}):
-        texts[value["image_id"]].append(" ".join(as_utf8(value["caption"]).split()))
+    for number, text in _fields(path, "annotations", "image_id", "caption"):
+        texts[number].append(" ".join(as_utf8(text).split()))
     for number, each in texts.items():
         texts[number] = shortened(each, path)
     return {
@@ -122,7 +133,8 @@ def stored_arrays(path: Path, parse: Callable[[Path], Arrays]) -> Arrays:
             return dict(content)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         log.info("%s: indexing, once", path)
-        arrays = parse(path)
+        with collection_paused():
+            arrays = parse(path)
         _store(stored, arrays)
         return arrays
 
@@ -138,16 +150,22 @@ def _store(path: Path, arrays: Arrays) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _checked(path: Path, name: str, keys: set[str]) -> Iterator[tuple[int, int, Any]]:
-    """Yield the elements of an array, which must have these keys. Raises UserError for others."""
-    for element in array_items(path, name):
-        if not isinstance(element[2], dict) or not keys <= element[2].keys():
-            raise UserError(f"{path}: {name} have no {' and '.join(sorted(keys))}; is it COCO's file of that name?")
-        yield element
+def _fields(path: Path, name: str, *keys: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the values of some keys, two or more, of each element of an array. Raises UserError for other elements."""
+    values = itemgetter(*keys)
+    try:
+        for elements in array_values(path, name):
+            yield from map(values, elements)
+    except (KeyError, TypeError):
+        raise UserError(_without(path, name, keys)) from None
 
 
-def _sorted(rows: list[tuple[int, ...]], width: int) -> np.ndarray:
-    table = np.array(rows, np.int64).reshape(-1, width)
+def _without(path: Path, name: str, keys: Sequence[str]) -> str:
+    return f"{path}: {name} have no {' and '.join(sorted(keys))}; is it COCO's file of that name?"
+
+
+def _sorted(rows: array[int], width: int) -> np.ndarray:
+    table = np.frombuffer(rows, np.int64).reshape(-1, width)
     return table[np.argsort(table[:, 0], kind="stable")]
 
 

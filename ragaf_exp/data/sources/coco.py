@@ -11,6 +11,7 @@ There are no drawings: sketches are extracted.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +19,18 @@ import numpy as np
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.garbage import collection_paused
 from ragaf_exp.core.types import Caption, Item, SceneObject
-from ragaf_exp.data.decode import orientation
+from ragaf_exp.data.decode import TURNED, orientation
+from ragaf_exp.data.fit import fit_photo
+from ragaf_exp.data.images import read_image
+from ragaf_exp.data.jpeg import jpeg_content
 from ragaf_exp.data.listing import by_stem
 from ragaf_exp.data.sources.annotation_index import read_captions
 from ragaf_exp.data.sources.coco_things import Spans, Things, things_of
 from ragaf_exp.data.sources.mask_maps import TURNS
 from ragaf_exp.data.sources.names import normal
-from ragaf_exp.data.sources.records import Record, RecordSource, root_folder
+from ragaf_exp.data.sources.records import Record, RecordSource, caption_of, key_of, root_folder
 
 log = logging.getLogger(__name__)
 LAYOUT = "the folder that holds train2017/ and val2017/ with annotations/captions_*2017.json"
@@ -43,7 +48,7 @@ class Coco(RecordSource):
 
     Args:
         root: The folder of the images and annotations.
-        size: Side of the square images, in pixels.
+        size: Side of the square images, in pixels; of the buckets' square with `buckets`.
         year: Of the release, in the names of folders and files.
         captions: "sampled" trains on one of each image's captions, by seed and step; "all" makes each an item; "first".
         objects: Read masks of things that captions name, where annotations are there.
@@ -52,6 +57,9 @@ class Coco(RecordSource):
         check: Decode every file at the start.
         val_share: Share of train2017 for val, in [0, 1).
         test_share: Share of the images for test, in [0, 1), where one of the two parts is missing.
+        buckets: Fit each image to the size nearest its aspect instead of a square (see data.buckets).
+        upscale: With buckets: enlarge images that are smaller than their bucket.
+        crop_input: The networks get what is cut off each image as an input.
 
     Raises:
         UserError: A value is invalid, or the layout is another.
@@ -69,6 +77,9 @@ class Coco(RecordSource):
         check: bool = False,
         val_share: limits.ShareBelowOne = 0.01,
         test_share: limits.ShareBelowOne = 0.1,
+        buckets: bool = False,
+        upscale: bool = False,
+        crop_input: bool = False,
     ) -> None:
         folder = root_folder(root, LAYOUT)
         if captions not in CAPTIONS:
@@ -77,35 +88,40 @@ class Coco(RecordSource):
         parts = [f"{part}{year}" for part in PARTS if (folder / f"{part}{year}").is_dir()]
         if not parts:
             raise UserError(f"data.root={root}: neither train{year} nor val{year} in it; data.root must be {LAYOUT}")
-        records = [record for part in parts for record in list_part(folder, part, len(parts) > 1)]
+        with collection_paused():
+            records = [record for part in parts for record in list_part(folder, part, len(parts) > 1)]
         self.things: dict[str, Things] = {}
         if objects:
             self.things = {part: things for part in parts if (things := things_of(folder, part)) is not None}
-        super().__init__(folder, records, size, fit, "auto", (), on_error, check, val_share, test_share)
+        super().__init__(folder, records, size, fit, "auto", (), on_error, check, val_share, test_share,
+                         buckets, upscale, crop_input)  # fmt: skip
         if self.things:
             log.info("%s: %s", root, self.coverage(SAMPLE))
 
     def item(self, record: Record, number: int = 0) -> Item:
         """Read an item with the objects that its caption names; with all captions where training samples them."""
-        item = super().item(record, number)
+        path = self.root / record.image
+        content = jpeg_content(path)
+        image = fit_photo(read_image(path, content, self.side_of(record)), self.size_of(record), self.fit)
+        item = Item(key_of(record, number), image, caption_of(record, number), crop=self.crop_of(record))
         texts = list(record.captions) if self.samples_captions else [item.caption]
-        captions, object_map = self._objects(record, texts)
+        captions, object_map = self._objects(record, texts, content)
         if not captions:
             return item
         several = tuple(captions) if len(captions) > 1 else ()
         return replace(item, objects=captions[0].objects, object_map=object_map, captions=several)
 
-    def _objects(self, record: Record, texts: list[str]) -> tuple[list[Caption], np.ndarray | None]:
-        """Locate the annotated things that captions name, and draw their masks (size, size) uint8 if there are any."""
+    def _objects(self, record: Record, texts: list[str], content: bytes | None) -> tuple[list[Caption], np.ndarray | None]:
+        """Locate the annotated things that captions name, and draw their masks (H, W) uint8 if there are any."""
         things = self.things.get(record.key.partition("/")[0])
-        spans = [things.mentions(record.place, text) if things else {} for text in texts]
+        spans = things.mentions(record.place, texts) if things else [{} for _ in texts]
         labels = {name: label for label, name in enumerate(sorted({name for each in spans for name in each}), 1)}
         if things is None or not labels:
             return [Caption(text) for text in texts], None
-        object_map = self._upright(record, things.draw(record.place, labels, self.size, self.fit))
-        sample = object_map[::2, ::2].ravel()
-        pixels = np.bincount(sample, minlength=len(labels) + 1)
-        visible = {name: label for name, label in labels.items() if pixels[label] >= LEAST * sample.size}
+        object_map = self._draw(record, things, labels, content)
+        sample = np.ascontiguousarray(object_map[::2, ::2])
+        visible = {name: label for name, label in labels.items()
+                   if np.count_nonzero(sample == label) >= LEAST * sample.size}  # fmt: skip
         return [Caption(text, _named(visible, each)) for text, each in zip(texts, spans, strict=True)], object_map
 
     def coverage(self, count: int) -> str:
@@ -113,16 +129,16 @@ class Coco(RecordSource):
         named = things = captions = 0
         for record in self.usable[:count]:
             part = record.key.partition("/")[0]
-            for text in record.captions if part in self.things else ():
-                mentioned = self.things[part].mentions(record.place, text)
+            for mentioned in self.things[part].mentions(record.place, record.captions) if part in self.things else ():
                 captions, named, things = captions + 1, named + bool(mentioned), things + len(mentioned)
         share = named / max(captions, 1)
         return f"{share:.0%} of {captions} captions name annotated things, {things / max(named, 1):.2g} each on average"
 
-    def _upright(self, record: Record, object_map: np.ndarray) -> np.ndarray:
-        """Turn a map as its image is turned by EXIF: annotations refer to the pixels as stored."""
-        turn = TURNS.get(orientation(self.root / record.image))
-        return object_map if turn is None else np.ascontiguousarray(turn(object_map))
+    def _draw(self, record: Record, things: Things, labels: dict[str, int], content: bytes | None) -> np.ndarray:
+        """Draw masks as the image, of this content, is turned by EXIF: annotations refer to the pixels as stored."""
+        size, turned = self.size_of(record), orientation(self.root / record.image, content)
+        stored = things.draw(record.place, labels, size[::-1] if turned in TURNED else size, self.fit)
+        return np.ascontiguousarray(TURNS[turned](stored)) if turned in TURNS else stored
 
 
 def _named(labels: dict[str, int], spans: Spans) -> tuple[SceneObject, ...]:
@@ -147,7 +163,7 @@ def list_part(root: Path, part: str, both: bool) -> list[Record]:
     split = "test" if both and part.startswith("val") else ""
     return [
         Record(
-            f"{part}/{normal(Path(name).stem)}",
+            f"{part}/{normal(os.path.splitext(os.path.basename(name))[0])}",
             f"{part}/{name}",
             captions=tuple(texts),
             split=split,

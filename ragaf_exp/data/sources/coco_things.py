@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.data.buckets import Size
 from ragaf_exp.data.decode import read_labels
 from ragaf_exp.data.listing import by_stem
 from ragaf_exp.data.sources.annotation_index import AnnotationIndex
@@ -22,21 +23,18 @@ Spans = dict[str, tuple[int, int]]
 
 
 class Things(Protocol):
-    """The annotated things of a part's images, by concept.
+    """The annotated things of a part's images, by concept."""
 
-    `draw` has the arguments image (its id), labels (concept -> label from 1), size in pixels and fit (as in data.fit).
-    """
+    def mentions(self, image: int, captions: Sequence[str]) -> list[Spans]:
+        """Locate the first word for each annotated concept that each caption names."""
 
-    def mentions(self, image: int, caption: str) -> Spans:
-        """Locate the first word for each annotated concept that a caption names."""
-
-    def draw(self, image: int, labels: dict[str, int], size: int, fit: str) -> np.ndarray:
-        """Draw the masks of concepts as labels (size, size) uint8.
+    def draw(self, image: int, labels: dict[str, int], size: Size, fit: str) -> np.ndarray:
+        """Draw the masks of concepts as labels (H, W) uint8.
 
         Args:
             image: The image's id.
             labels: Concept -> label from 1.
-            size: Side of the item, in pixels.
+            size: Height and width of the item, in pixels.
             fit: As in data.fit.
         """
 
@@ -79,23 +77,23 @@ class Instances(_Annotated):
         super().__init__(path, names if stuff else None)
         self.stuff, self._maps = stuff, by_stem(stuff, (".png",)) if stuff else {}
 
-    def mentions(self, image: int, caption: str) -> Spans:
+    def mentions(self, image: int, captions: Sequence[str]) -> list[Spans]:
         things: Set[str] = {self.names[number] for number in self.index.categories(image).tolist() if number in self.names}
         if f"{image:012d}" in self._maps:
             things |= {concept(name) for name in STUFF.values()}
-        return mentions(caption, things, self.known)
+        return [mentions(caption, things, self.known) for caption in captions]
 
-    def draw(self, image: int, labels: dict[str, int], size: int, fit: str) -> np.ndarray:
+    def draw(self, image: int, labels: dict[str, int], size: Size, fit: str) -> np.ndarray:
         """Draw instances and then stuff.
 
         Args:
             image: The image's id.
             labels: Concept -> label from 1.
-            size: Side of the item, in pixels.
+            size: Height and width of the item, in pixels.
             fit: As in data.fit.
 
         Returns:
-            (size, size) uint8, 0 = none.
+            (H, W) uint8, 0 = none.
         """
         wanted = self._ids(labels)
         frame = window(*self.index.size(image), size, fit)
@@ -124,24 +122,25 @@ class Panoptic(_Annotated):
         super().__init__(path)
         self.folder = folder
 
-    def mentions(self, image: int, caption: str) -> Spans:
-        return mentions(caption, {self.names[s["category_id"]] for s in self._segments(image)}, self.known)
+    def mentions(self, image: int, captions: Sequence[str]) -> list[Spans]:
+        things = {self.names[segment["category_id"]] for segment in self._segments(image)}
+        return [mentions(caption, things, self.known) for caption in captions]
 
-    def draw(self, image: int, labels: dict[str, int], size: int, fit: str) -> np.ndarray:
+    def draw(self, image: int, labels: dict[str, int], size: Size, fit: str) -> np.ndarray:
         """Draw panoptic segments.
 
         Args:
             image: The image's id.
             labels: Concept -> label from 1.
-            size: Side of the item, in pixels.
+            size: Height and width of the item, in pixels.
             fit: As in data.fit.
 
         Returns:
-            (size, size) uint8, 0 = none.
+            (H, W) uint8, 0 = none.
         """
         wanted = self._ids(labels)
         annotation = next(self.index.of(image), None)
-        drawn = np.zeros((size, size), np.uint8)
+        drawn = np.zeros(size, np.uint8)
         if annotation is None:
             return drawn
         path = self.folder / annotation["file_name"]

@@ -15,7 +15,7 @@ from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.data.audit.findings import ERROR, NOTE, WARNING, Finding
 from ragaf_exp.data.decode import check_header
-from ragaf_exp.data.fit import fit_drawing, fit_image
+from ragaf_exp.data.fit import fit_drawing, fit_photo
 from ragaf_exp.data.images import read_image
 from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.listing import by_stem, folders_in
@@ -36,7 +36,7 @@ class FsCoco(RecordSource):
 
     Args:
         root: The folder of images/, raster_sketches/, vector_sketches/ and text/.
-        size: Side of the square images, in pixels.
+        size: Side of the square images, in pixels; of the buckets' square with `buckets`.
         vector: Draw the vector sketches instead of reading the JPEG rasters, whose strokes have artefacts.
         split: The official test split: "normal" (photos) or "unseen_user" (people; val then holds out people too).
         coco: COCO's folder, for the audit's check of ids; "" for none.
@@ -45,6 +45,9 @@ class FsCoco(RecordSource):
         check: Decode every file at the start.
         val_share: Share of the other photos, or people, for val, in [0, 1).
         test_share: Share for test, in [0, 1), where the official list is missing.
+        buckets: Fit each image to the size nearest its aspect instead of a square (see data.buckets).
+        upscale: With buckets: enlarge images that are smaller than their bucket.
+        crop_input: The networks get what is cut off each image as an input.
 
     Raises:
         UserError: A value is invalid, or the layout is another.
@@ -62,6 +65,9 @@ class FsCoco(RecordSource):
         check: bool = False,
         val_share: limits.ShareBelowOne = 0.1,
         test_share: limits.ShareBelowOne = 0.1,
+        buckets: bool = False,
+        upscale: bool = False,
+        crop_input: bool = False,
     ) -> None:
         folder = root_folder(root, LAYOUT)
         if split not in SPLITS:
@@ -75,15 +81,16 @@ class FsCoco(RecordSource):
         if by_user:
             held = {record.group for record in records if record.split == "test"}
             records = [r for r in records if r.group not in held or r.split == "test"]
-        super().__init__(folder, records, size, fit, "dark", (), on_error, check, val_share, test_share)
+        super().__init__(folder, records, size, fit, "dark", (), on_error, check, val_share, test_share,
+                         buckets, upscale, crop_input)  # fmt: skip
 
     def read(self, record: Record) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read photo (size, size, 3) uint8 and sketch (size, size) float32 of a record. Raises UserError."""
+        """Read photo (H, W, 3) uint8 and sketch (H, W) float32 of a record. Raises UserError."""
         if not record.drawing.endswith(".npy"):
             return super().read(record)
-        image = read_image(self.root / record.image, side=self.size)
-        drawing = draw_npy(self.root / record.drawing, *self._canvas(record))
-        return fit_image(image, self.size, self.fit), fit_drawing(drawing, self.size, self.fit)
+        image = read_image(self.root / record.image, side=self.side_of(record))
+        drawing, size = draw_npy(self.root / record.drawing, *self._canvas(record)), self.size_of(record)
+        return fit_photo(image, size, self.fit), fit_drawing(drawing, size, self.fit)
 
     def remarks(self) -> list[Finding]:
         """Report ids that occur twice, or in COCO, for an audit."""

@@ -13,7 +13,7 @@ import numpy as np
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.hub import reachable
-from ragaf_exp.data.fit import fit_drawing, fit_image
+from ragaf_exp.data.fit import fit_drawing, fit_photo
 from ragaf_exp.data.images import read_drawing, read_image
 from ragaf_exp.data.lengths import shortened
 from ragaf_exp.data.sources.metadata import SPLIT_FOLDERS
@@ -33,13 +33,16 @@ class HuggingFace(RecordSource):
         image: Column of the images.
         text: Column of the captions, strings or lists of strings.
         drawing: Column of line drawings; "" for none.
-        size: Side of the square images, in pixels.
+        size: Side of the square images, in pixels; of the buckets' square with `buckets`.
         fit: "crop" takes the central square, "pad" the whole image.
         polarity: Of the drawings: "auto", "dark" or "light" strokes.
         on_error: "raise" or "skip" for rows without an image or a caption.
         check: Decode every image at the start.
         val_share: Share of the rows for val, in [0, 1), without a split for it.
         test_share: Share of the rows for test, likewise.
+        buckets: Fit each image to the size nearest its aspect instead of a square (see data.buckets).
+        upscale: With buckets: enlarge images that are smaller than their bucket.
+        crop_input: The networks get what is cut off each image as an input.
 
     Raises:
         UserError: A value is invalid, or the data set can't be loaded.
@@ -61,6 +64,9 @@ class HuggingFace(RecordSource):
         check: bool = False,
         val_share: limits.ShareBelowOne = 0.1,
         test_share: limits.ShareBelowOne = 0.1,
+        buckets: bool = False,
+        upscale: bool = False,
+        crop_input: bool = False,
     ) -> None:
         if bool(root) == bool(source):
             raise UserError("data.root, data.source: give one of them, a folder or the id of a data set on the hub")
@@ -70,22 +76,29 @@ class HuggingFace(RecordSource):
             _check_column(loaded, key, column)
         self.tables = {name: _undecoded(table, [c for c in (image, drawing) if c]) for name, table in loaded.items()}
         records = [record for name, table in self.tables.items() for record in _records(name, table, text, len(loaded))]
-        super().__init__(Path(root or source), records, size, fit, polarity, (), on_error, check, val_share, test_share)
+        super().__init__(Path(root or source), records, size, fit, polarity, (), on_error, check, val_share, test_share,
+                         buckets, upscale, crop_input)  # fmt: skip
 
     def read(self, record: Record) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read image (size, size, 3) uint8 and drawing (size, size) float32, or None, of a row. Raises UserError."""
-        row = self.tables[record.key.rpartition("/")[0]][record.place]
+        """Read image (H, W, 3) uint8 and drawing (H, W) float32, or None, of a row. Raises UserError."""
+        row = self._row(record)
         path, content = self._file(record, row[self.columns["image"]])
-        image = read_image(path, content, self.size)
+        image, size = read_image(path, content, self.side_of(record)), self.size_of(record)
         if not self.columns["drawing"]:
-            return fit_image(image, self.size, self.fit), None
+            return fit_photo(image, size, self.fit), None
         path, content = self._file(record, row[self.columns["drawing"]])
         drawing = read_drawing(path, self.polarity, content)
         check_aligned(image, drawing, record)
-        return fit_image(image, self.size, self.fit), fit_drawing(drawing, self.size, self.fit)
+        return fit_photo(image, size, self.fit), fit_drawing(drawing, size, self.fit)
+
+    def file_of(self, record: Record) -> tuple[Path, bytes | None]:
+        """Return the path of a row's image, which names it in messages, and its bytes if they are in the table."""
+        return self._file(record, self._row(record)[self.columns["image"]])
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        return self.tables[record.key.rpartition("/")[0]][record.place]
 
     def _file(self, record: Record, value: Any) -> tuple[Path, bytes | None]:
-        """Return the path of a stored image, which names it in messages, and its bytes if they are in the table."""
         if not value:
             raise UserError(f"{self.root}: {record.key} has no image; set data.check=true data.on_error=skip")
         inside = self.root / record.key / (value.get("path") or "")

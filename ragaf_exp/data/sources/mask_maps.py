@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import cv2
 import numpy as np
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.data.buckets import Size
 from ragaf_exp.data.decode import decode
+from ragaf_exp.data.fit import crop_window
 
 SHIFT = 4  # bits of a polygon's subpixel coordinates
 # EXIF orientation -> the turn of an array that makes it upright
@@ -25,28 +28,28 @@ class Window(NamedTuple):
 
     height: int  # of the image
     width: int
-    size: int  # side of the item
-    scale: float
+    size: Size  # height and width of the item
+    scale: tuple[float, float]  # down and across
     top: float  # row of the item at which the image's first row lies
     left: float
 
 
-def window(height: int, width: int, size: int, fit: str) -> Window:
+def window(height: int, width: int, size: Size, fit: str) -> Window:
     """Compute the transformation.
 
     Args:
         height: Of the image, in pixels.
         width: Of the image, in pixels.
-        size: Side of the item, in pixels.
+        size: Height and width of the item, in pixels.
         fit: "crop" or "pad", as in data.fit.
     """
     if fit == "crop":
-        side = min(height, width)
-        scale = size / side
-        return Window(height, width, size, scale, -((height - side) // 2) * scale, -((width - side) // 2) * scale)
-    scale = size / max(height, width)
+        top, left, rows, columns = crop_window((height, width), size)
+        down, across = size[0] / rows, size[1] / columns
+        return Window(height, width, size, (down, across), -top * down, -left * across)
+    scale = min(size[0] / height, size[1] / width)
     rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-    return Window(height, width, size, scale, (size - rows) // 2, (size - columns) // 2)
+    return Window(height, width, size, (scale, scale), (size[0] - rows) // 2, (size[1] - columns) // 2)
 
 
 def draw_annotations(annotations: Iterable[tuple[int, dict[str, Any]]], frame: Window) -> np.ndarray:
@@ -57,27 +60,35 @@ def draw_annotations(annotations: Iterable[tuple[int, dict[str, Any]]], frame: W
         frame: The item's window.
 
     Returns:
-        (size, size) uint8, 0 = none.
+        (H, W) uint8 of the item's size, 0 = none.
     """
-    labels = np.zeros((frame.size, frame.size), np.uint8)
-    for label, annotation in sorted(annotations, key=lambda pair: -pair[1].get("area", 0)):
+    labels = np.zeros(frame.size, np.uint8)
+    ordered = sorted(annotations, key=lambda pair: -pair[1].get("area", 0))
+    parts = [annotation["segmentation"] for _, annotation in ordered]
+    outlines = _outlines([polygon for part in parts if not isinstance(part, dict) for polygon in part], frame)
+    for label, annotation in ordered:
         segmentation = annotation["segmentation"]
         if isinstance(segmentation, dict):
             labels[warp_nearest(decode_rle(segmentation), frame) > 0] = label
-        else:
-            _fill(labels, segmentation, frame, label)
+            continue
+        for _ in segmentation:  # one by one, since they may overlap
+            # the pixels that the outline touches are filled too, so that thin things stay; pycocotools leaves out half
+            cv2.fillPoly(labels, [next(outlines)], label, lineType=cv2.LINE_8, shift=SHIFT)
     return labels
 
 
-def _fill(labels: np.ndarray, polygons: list[list[float]], frame: Window, label: int) -> None:
-    """Fill polygons given as [x0, y0, x1, y1, ...] in the image's pixels, one by one, since they may overlap.
+def _outlines(polygons: list[list[float]], frame: Window) -> Iterator[np.ndarray]:
+    """Convert polygons [x0, y0, x1, y1, ...] in the image's pixels to OpenCV's fixed point in the item's, all at once.
 
-    OpenCV fills the pixels that the outline touches too, so that thin things stay; pycocotools leaves out about half.
+    Raises UserError for a polygon that lacks a coordinate.
     """
-    for polygon in polygons:
-        points = np.asarray(polygon, np.float64).reshape(-1, 2) * frame.scale + (frame.left, frame.top) - 0.5
-        fixed = np.rint(points * (1 << SHIFT)).astype(np.int32)
-        cv2.fillPoly(labels, [fixed], label, lineType=cv2.LINE_8, shift=SHIFT)
+    if any(len(polygon) % 2 for polygon in polygons):
+        raise UserError("data=coco: a polygon lacks a coordinate; fetch the annotations again, or set data.objects=false")
+    values = np.array(list(chain.from_iterable(polygons)), np.float64).reshape(-1, 2)
+    points = values * np.array(frame.scale[::-1]) + np.array((frame.left, frame.top)) - 0.5
+    fixed = np.rint(points * (1 << SHIFT)).astype(np.int32)
+    ends = accumulate(len(polygon) // 2 for polygon in polygons)
+    return (fixed[end - len(polygon) // 2 : end] for polygon, end in zip(polygons, ends, strict=True))
 
 
 def decode_rle(segmentation: dict[str, Any]) -> np.ndarray:
@@ -95,9 +106,9 @@ def decode_rle(segmentation: dict[str, Any]) -> np.ndarray:
 
 def warp_nearest(labels: np.ndarray, frame: Window) -> np.ndarray:
     """Sample a label map (H, W) at the item's pixel centres; 0 outside the image."""
-    pixels = np.arange(frame.size) + 0.5
-    rows = np.floor((pixels - frame.top) * labels.shape[0] / (frame.height * frame.scale)).astype(int)
-    columns = np.floor((pixels - frame.left) * labels.shape[1] / (frame.width * frame.scale)).astype(int)
+    down, across = (np.arange(side) + 0.5 for side in frame.size)
+    rows = np.floor((down - frame.top) * labels.shape[0] / (frame.height * frame.scale[0])).astype(int)
+    columns = np.floor((across - frame.left) * labels.shape[1] / (frame.width * frame.scale[1])).astype(int)
     sampled = labels[rows.clip(0, labels.shape[0] - 1)][:, columns.clip(0, labels.shape[1] - 1)]
     inside = ((rows >= 0) & (rows < labels.shape[0]))[:, None] & ((columns >= 0) & (columns < labels.shape[1]))
     return np.where(inside, sampled, 0)

@@ -72,20 +72,20 @@ def mentions(caption: str, concepts: Set[str], known: frozenset[str]) -> dict[st
         Concept -> [start, end) in characters, in the caption's order.
     """
     phrases = _phrases(known)
-    located = [(match[0].lower(), *match.span()) for match in WORD.finditer(caption)]
-    words = tuple(word for word, _, _ in located)
+    matches = list(WORD.finditer(caption))
+    words = tuple([match[0].lower() for match in matches])
     spans: dict[str, tuple[int, int]] = {}
-    position = 0
-    while position < len(words):
-        length = 1
-        for phrase, names in phrases.get(words[position], ()):
+    end = 0  # of the last phrase
+    for position, word in enumerate(words):
+        if position < end or word not in phrases:
+            continue
+        for phrase, names in phrases[word]:
             if words[position : position + len(phrase)] == phrase:
-                length = len(phrase)
+                end = position + len(phrase)
                 meant = [name for name in names if name in concepts]
-                if len(meant) == 1:
-                    spans.setdefault(meant[0], (located[position][1], located[position + length - 1][2]))
+                if len(meant) == 1 and meant[0] not in spans:
+                    spans[meant[0]] = matches[position].start(), matches[end - 1].end()
                 break
-        position += length
     return spans
 
 

@@ -18,13 +18,15 @@ from typing import TypeVar
 import numpy as np
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.garbage import collection_paused
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Item
-from ragaf_exp.data.fit import check_fit, fit_drawing, fit_image
+from ragaf_exp.data.fit import PHOTO_FILTER, fit_drawing, fit_photo
 from ragaf_exp.data.images import POLARITIES, read_drawing, read_image
 from ragaf_exp.data.listing import in_short
 from ragaf_exp.data.manifest import Manifest, manifest
-from ragaf_exp.data.split import check_shares, check_size, remark, split_id, split_lists, working_shares
+from ragaf_exp.data.sources.sized import Sized
+from ragaf_exp.data.split import check_shares, remark, split_id, split_lists, working_shares
 
 log = logging.getLogger(__name__)
 Made = TypeVar("Made")
@@ -52,20 +54,23 @@ class Record:
         return self.group or self.key
 
 
-class RecordSource:
+class RecordSource(Sized):
     """A data source made of records; subclasses list them, and may read them in other ways.
 
     Args:
         root: The data set's folder.
         records: All records, with those that `drop` and faults will leave out.
-        size: Side of the square images, in pixels.
-        fit: "crop" takes the central square, "pad" the whole image.
+        size: As in Sized, like `fit`, `buckets`, `upscale` and `crop_input`.
+        fit: Likewise.
         polarity: Of the drawings: "auto", "dark" or "light" strokes.
         drop: Flags whose records are left out.
         on_error: Treatment of records with a problem: "raise" names them, "skip" counts them in `.skipped`.
         check: Decode every file at the start.
         val_share: Share of groups for val, in [0, 1), where the data set defines no split.
         test_share: Share of groups for test, likewise.
+        buckets: As in Sized.
+        upscale: Likewise.
+        crop_input: Likewise.
 
     Raises:
         UserError: A value is invalid, a record unusable, or none is left.
@@ -85,19 +90,27 @@ class RecordSource:
         check: bool = False,
         val_share: float = 0.1,
         test_share: float = 0.1,
+        buckets: bool = False,
+        upscale: bool = False,
+        crop_input: bool = False,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise UserError(f"data.on_error={on_error}: must be raise or skip")
         if polarity not in POLARITIES:
             raise UserError(f"data.polarity={polarity}: must be {', '.join(POLARITIES)}")
-        check_size(size)
-        check_fit(fit)
+        super().__init__(root, size, fit, buckets, upscale, crop_input)
         check_shares(val_share, test_share)
-        self.root, self.size, self.fit, self.polarity = root, size, fit, polarity
+        self.polarity = polarity
         self._shares = (val_share, test_share)
         self.records, self.dropped_flags = records, frozenset(drop)
-        self.usable, self.skipped = self._without_faults(on_error, check)
-        self._splits = self._split_up()
+        with collection_paused():
+            self.usable, self.skipped = self._without_faults(on_error, check)
+            self._splits = self._split_up()
+
+    @property
+    def resampling(self) -> str:
+        """How photos are shrunk; "" without photos."""
+        return PHOTO_FILTER if any(record.image for record in self.usable) else ""
 
     def split(self, name: str) -> Sequence[Item]:
         """Return the items of "train", "val" or "test", possibly none. Raises UserError for another name."""
@@ -108,7 +121,8 @@ class RecordSource:
             for record in chosen
             for number in range(max(1, len(record.captions)) if name == "train" and self.every_caption else 1)
         ]
-        return LazyItems(partial(_nth, self.item, shown), len(shown), partial(_nth, caption_of, shown))
+        sizes = None if self.buckets is None else [self.size_of(record) for record, _ in shown]
+        return LazyItems(partial(_nth, self.item, shown), len(shown), partial(_nth, caption_of, shown), sizes)
 
     def records_of(self, name: str) -> list[Record]:
         """Return the usable records of "train", "val" or "test"."""
@@ -122,17 +136,18 @@ class RecordSource:
             number: Index of its caption.
         """
         image, drawing = self.read(record)
-        key = f"{record.key}#{number + 1}" if number else record.key
-        return Item(key, image, caption_of(record, number), drawing, difficulty=record.difficulty)
+        text, crop = caption_of(record, number), self.crop_of(record)
+        return Item(key_of(record, number), image, text, drawing, crop=crop, difficulty=record.difficulty)
 
     def read(self, record: Record) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read image (size, size, 3) uint8 and drawing (size, size) float32, or None, of a record. Raises UserError."""
-        image = read_image(self.root / record.image, side=self.size)
+        """Read image (H, W, 3) uint8 and drawing (H, W) float32, or None, of a record. Raises UserError."""
+        size = self.size_of(record)
+        image = read_image(self.root / record.image, side=self.side_of(record))
         if not record.drawing:
-            return fit_image(image, self.size, self.fit), None
+            return fit_photo(image, size, self.fit), None
         drawing = read_drawing(self.root / record.drawing, self.polarity)
         check_aligned(image, drawing, record)
-        return fit_image(image, self.size, self.fit), fit_drawing(drawing, self.size, self.fit)
+        return fit_photo(image, size, self.fit), fit_drawing(drawing, size, self.fit)
 
     def advice(self) -> str:
         """Advise how to fill an empty split."""
@@ -152,7 +167,8 @@ class RecordSource:
         wanted = [record for record in self.records if not self.dropped_flags & set(record.flags)]
         if not wanted:
             raise UserError(f"data.root={self.root}: no item is left; drop fewer flags, or check the folder")
-        faults = self._decoded_faults(wanted) if check else [record.problem for record in wanted]
+        inspect = self.fault if check else self._header_fault if self.buckets else None
+        faults = _each(inspect, wanted) if inspect else [record.problem for record in wanted]
         problems = [f"{record.key}: {fault}" for record, fault in zip(wanted, faults, strict=True) if fault]
         good = [record for record, fault in zip(wanted, faults, strict=True) if not fault]
         if problems:
@@ -162,19 +178,13 @@ class RecordSource:
             log.warning("%s; skipped (data.on_error=skip)", text)
         return good, len(problems)
 
-    def _decoded_faults(self, records: list[Record]) -> list[str]:
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            return list(pool.map(self.fault, records))
-
     def fault(self, record: Record) -> str:
         """Describe what keeps a record from being read; "" if nothing does. Decodes its files."""
-        if record.problem:
-            return record.problem
-        try:
-            self.read(record)
-        except UserError as error:
-            return str(error)
-        return ""
+        return record.problem or _fault_of(self.read, record)
+
+    def _header_fault(self, record: Record) -> str:
+        """Describe a record's problem or that of its picture's header; "" for neither."""
+        return record.problem or _fault_of(self.shape_of, record)
 
     def _split_up(self) -> dict[str, list[Record]]:
         """Assign the usable records to splits by their groups."""
@@ -188,8 +198,26 @@ class RecordSource:
         return {name: [r for r in self.usable if r.unit in units] for name, units in chosen.items()}
 
 
+def _fault_of(read: Callable[[Record], object], record: Record) -> str:
+    try:
+        read(record)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _each(inspect: Callable[[Record], str], records: list[Record]) -> list[str]:
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(inspect, records))
+
+
 def _nth(make: Callable[[Record, int], Made], shown: list[tuple[Record, int]], index: int) -> Made:
     return make(*shown[index])
+
+
+def key_of(record: Record, number: int = 0) -> str:
+    """Return the key of the item with a caption of a record."""
+    return f"{record.key}#{number + 1}" if number else record.key
 
 
 def caption_of(record: Record, number: int = 0) -> str:

@@ -36,7 +36,7 @@ class Sketchy(RecordSource):
 
     Args:
         root: The folder that holds photo/ and sketch/.
-        size: Side of the square images, in pixels.
+        size: Side of the square images, in pixels; of the buckets' square with `buckets`.
         photos: Folder of the photos in photo/.
         sketches: Folder of the sketches in sketch/.
         drop: Flags whose sketches are left out, of error, ambiguous, context and pose, where info/ is there.
@@ -47,6 +47,9 @@ class Sketchy(RecordSource):
         check: Decode every file at the start.
         val_share: Share of the photos for val, in [0, 1).
         test_share: Share of the photos for test, in [0, 1), without `testset`.
+        buckets: Fit each image to the size nearest its aspect instead of a square (see data.buckets).
+        upscale: With buckets: enlarge images that are smaller than their bucket.
+        crop_input: The networks get what is cut off each image as an input.
 
     Raises:
         UserError: A value is invalid, the folders are not aligned, or the layout is another.
@@ -66,6 +69,9 @@ class Sketchy(RecordSource):
         check: bool = False,
         val_share: limits.ShareBelowOne = 0.1,
         test_share: limits.ShareBelowOne = 0.1,
+        buckets: bool = False,
+        upscale: bool = False,
+        crop_input: bool = False,
     ) -> None:
         folder = root_folder(root, LAYOUT)
         _check_aligned_folders(photos, sketches)
@@ -77,7 +83,8 @@ class Sketchy(RecordSource):
         if not listed:
             raise UserError(f"data.root={root}: no classes in photo/{photos}; data.root must be {LAYOUT}")
         records = [_record(pair, caption, info, test) for pair in listed]
-        super().__init__(folder, records, size, "crop", "dark", drop, on_error, check, val_share, test_share)
+        super().__init__(folder, records, size, "crop", "dark", drop, on_error, check, val_share, test_share,
+                         buckets, upscale, crop_input)  # fmt: skip
 
 
 class Info:

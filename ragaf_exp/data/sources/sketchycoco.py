@@ -33,7 +33,7 @@ class SketchyCoco(RecordSource):
 
     Args:
         root: The folder of Scene/ and Object/.
-        size: Side of the square images, in pixels.
+        size: Side of the square images, in pixels; of the buckets' square with `buckets`.
         kind: "scene" or "object".
         coco: COCO's folder, of which annotations/captions_*2017.json are read; "" leaves scenes without captions.
         fit: "crop" takes the central square, "pad" the whole image.
@@ -42,6 +42,9 @@ class SketchyCoco(RecordSource):
         check: Decode every file at the start.
         val_share: Share of the objects for val, in [0, 1); scenes have a val split.
         test_share: Share for test, in [0, 1), where the folder val is missing.
+        buckets: Fit each image to the size nearest its aspect instead of a square (see data.buckets).
+        upscale: With buckets: enlarge images that are smaller than their bucket.
+        crop_input: The networks get what is cut off each image as an input.
 
     Raises:
         UserError: A value is invalid, or the layout is another.
@@ -59,6 +62,9 @@ class SketchyCoco(RecordSource):
         check: bool = False,
         val_share: limits.ShareBelowOne = 0.1,
         test_share: limits.ShareBelowOne = 0.1,
+        buckets: bool = False,
+        upscale: bool = False,
+        crop_input: bool = False,
     ) -> None:
         folder = root_folder(root, LAYOUT)
         if kind not in PARTS:
@@ -69,7 +75,8 @@ class SketchyCoco(RecordSource):
         records = list(_scenes(folder, captions) if kind == "scene" else _objects(folder))
         if not records:
             raise UserError(f"data.root={root}: no images in {kind.title()}/GT; data.root must be {LAYOUT}")
-        super().__init__(folder, records, size, fit, "auto", drop, on_error, check, val_share, test_share)
+        super().__init__(folder, records, size, fit, "auto", drop, on_error, check, val_share, test_share,
+                         buckets, upscale, crop_input)  # fmt: skip
 
     def remarks(self) -> list[Finding]:
         """Report scenes whose images a COCO-trained model has seen, for an audit."""

@@ -20,6 +20,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.files import write_json
 from ragaf_exp.core.hashing import json_digest
 from ragaf_exp.core.types import Example, Item
+from ragaf_exp.data.fit import resampling_of
 from ragaf_exp.data.loader import Examples, collate
 from ragaf_exp.data.variants import pictures
 from ragaf_exp.distributed import collectives, launch
@@ -54,7 +55,7 @@ def prepare(cfg: DictConfig, parts: Parts, device: torch.device, on_write: Calla
     if not cfg.cache.enabled:
         raise UserError("memory.features: stored in the cache folder; take cache=default")
     folder, items = locate_cache(cfg.cache.folder), parts.source.split("train")
-    once = partial(_once, cfg, count=len(items), digest=digest_of(parts.source) + step_of(parts.source))
+    once = partial(_once, cfg, count=len(items), digest=digest_of(parts.source) + pixels_of(parts.source))
     plain, mirrored = pictures(items, parts.task.crops, parts.task.mirror > 0, cfg.seed)
     latents = texts = None
     if any(True for _ in parts.codec.parameters()):  # a codec without parameters is fast enough
@@ -123,10 +124,10 @@ def digest_of(source: Any) -> str:
     return source.manifest().digest() if hasattr(source, "manifest") else ""
 
 
-def step_of(source: Any) -> str:
-    """The step of a data source's buckets, which decides the sizes of its images; "" without buckets."""
-    buckets = getattr(source, "buckets", None)
-    return "" if buckets is None else f"/{buckets.step}"
+def pixels_of(source: Any) -> str:
+    """Name further facts that decide a source's pixels: the step of its buckets, and how photos are shrunk."""
+    buckets, resampling = getattr(source, "buckets", None), resampling_of(source)
+    return ("" if buckets is None else f"/{buckets.step}") + (f"/{resampling}" if resampling else "")
 
 
 def marker(cfg: DictConfig, folder: Path, count: int, digest: str = "") -> Path:
