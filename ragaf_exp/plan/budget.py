@@ -39,8 +39,7 @@ SAVERS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({"memory.ema": "cpu"}, WITH_OPTIMIZER, "a copy of the trained weights to main memory per step"),
     ({"memory.step_in_backward": True, "optim.clip": 0.0}, TRAINING, "none in speed, but no gradient clipping"),
     ({"memory.checkpointing": True}, TRAINING, "about a third more time per step"),
-    ({"memory.checkpointing": True, "memory.offload_checkpoints": True}, TRAINING,
-     "about a third more time per step, and copies of the blocks' inputs"),
+    ({"memory.offload_checkpoints": "checkpointed"}, TRAINING, "copies of the blocks' inputs to main memory and back"),
     ({"eval.batch": "half"}, (VALIDATION, SAMPLING), "smaller kernels while sampling"),
     ({"memory.tune": "frozen"}, PHASES, "none in speed, but fewer weights are trained"),
 ]
@@ -194,6 +193,8 @@ def _scaled(cfg: DictConfig, key: str, value: Any) -> Any:
     if value == "twice":
         more = 2 * cfg.stage.accumulate
         return more if micro_batch(cfg) > 1 and step_items(cfg) % more == 0 else None
+    if value == "checkpointed":
+        return True if cfg.memory.checkpointing and not cfg.memory.compile else None
     if value == "half":
         return cfg.eval.batch // 2 or None
     if key == "memory.features":  # the outputs of frozen encoders
