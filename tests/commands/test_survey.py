@@ -30,6 +30,7 @@ def test_counts_and_figures(drawings):
     assert len(pictures) == 3 and pictures[0].shape == pictures[1].shape
 
 
+@pytest.mark.long
 def test_overrides_reach_the_regions(drawings):
     result, _ = region_survey.survey_folder(drawings, 64, ["regions.max_regions=2"])
     assert result.counts == [1, 2, 2]

@@ -46,6 +46,7 @@ def test_report_needs_an_out_for_it(demo, cli, refused, tmp_path):
     assert status == 0 and (tmp_path / "page.html").is_file(), err
 
 
+@pytest.mark.long
 def test_plan_reads_its_config(demo, cli, refused):
     status, out, err = cli(plan, "run=demo")
     assert status == 0 and "refine" in out, err

@@ -243,6 +243,7 @@ def test_a_run_on_buckets_is_trained_and_evaluated_and_resumes_to_the_byte(tiny,
 TOKENS = 36  # of 8x8 pixels: a square of 32x32 has 16, a small image 6
 
 
+@pytest.mark.long
 def test_a_run_counts_the_tokens_of_its_steps(tiny, root, tmp_path, monkeypatch):
     """Small images come in larger batches, in one and in two micro-batches alike."""
     sizes, step = [], Trainer.step
@@ -265,6 +266,7 @@ def test_fewer_tokens_than_an_image_has_are_refused(tiny, root, tmp_path):
         run(cfg)
 
 
+@pytest.mark.long
 def test_tokens_count_without_buckets_too(tiny, tmp_path, monkeypatch):
     counts, step = set(), Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda self, number, batch: (counts.add(len(batch)), step(self, number, batch)))

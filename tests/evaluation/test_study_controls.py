@@ -103,6 +103,8 @@ def examples():
 class Painter:
     """Paints each object, its mask known by the item's key, in the colour that `hears` finds for it."""
 
+    last = SimpleNamespace(needs_spans=False)
+
     def __init__(self, examples, hears):
         self.items, self.hears = {e.item.key: e.item for e in examples}, hears
 

@@ -13,6 +13,8 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.export.networks import WEIGHTS
 from ragaf_exp.export.pipeline import RagafPipeline
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def copy(exported, tmp_path) -> Path:

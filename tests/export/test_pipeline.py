@@ -14,6 +14,8 @@ from PIL import Image
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.export.pipeline import RagafPipeline
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def pipeline(exported) -> RagafPipeline:
@@ -116,7 +118,6 @@ def test_a_wrong_argument_is_one_line(message, pipeline, strokes):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.long
 def test_half_differs_by_at_most_4_grey_levels(finished, strokes, ours, tmp_path):
     half = write(finished, tmp_path / "half", "diffusers", half=True)
     sizes = [sum(f.stat().st_size for f in folder.rglob("*.safetensors")) for folder in (half,)]

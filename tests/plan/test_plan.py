@@ -229,6 +229,7 @@ def test_missing_weights_are_reported_before_a_plan_is_made(refused, tiny, tmp_p
     assert predict(cfg, "no", (SAMPLING,))[0].bytes > 0, "a plan needs a config.json alone"
 
 
+@pytest.mark.long
 def test_tokens_are_planned_as_the_batch_that_they_allow(tiny):
     """The square of 32x32 pixels has 16 tokens of 8x8; the steps of the region path keep their batch."""
     cfg, tokens = compose_config([*tiny, "stage.batch=6"]), compose_config([*tiny, "stage.tokens=100"])

@@ -21,6 +21,7 @@ class Threshold:
 """
 
 
+@pytest.mark.long
 def test_a_new_extractor_is_one_file_and_one_yaml(tmp_path):
     """In a copy of the checkout, the commands accept it through the config; no other file is changed."""
     root = CONF.parent

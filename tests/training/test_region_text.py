@@ -37,7 +37,7 @@ def attention(
     mask = torch.arange(t)[None] < (t if words is None else 1 + words)
     state = RegionState(torch.zeros(1, n, 2), torch.zeros(1, n, 2), region_text, torch.tensor([real or [True] * n]), {})
     output = None if phrase_tokens is None else torch.tensor([phrase_tokens])
-    return Conditioning(Text(torch.zeros(1, t, 2), mask), {}, state, phrase_tokens=output)
+    return Conditioning(Text(torch.zeros(1, t, 2), mask), {}, replace(state, phrase_tokens=output))
 
 
 def word(place: int, share: float = 1.0, length: int = 9) -> list[float]:
@@ -156,11 +156,11 @@ def test_the_tokens_of_a_span_are_those_of_its_phrase(experiment):
     model = make_model(experiment.parts, "refine")
     batch = collate([experiment.train_examples[i] for i in range(3)], spans=True)
     conditioning = model.condition(batch)
-    assert model.condition(replace(batch, spans=None)).phrase_tokens is None
+    assert model.condition(replace(batch, spans=None)).region_state.phrase_tokens is None
     offsets = [model.text.token_spans(caption) for caption in batch.captions]
     for i, region in zip(*torch.nonzero(batch.spans[..., 1], as_tuple=True), strict=True):
         low, high = batch.spans[i, region].tolist()
-        tokens = conditioning.phrase_tokens[i, region].nonzero()[:, 0].tolist()
+        tokens = conditioning.region_state.phrase_tokens[i, region].nonzero()[:, 0].tolist()
         text = "".join(batch.captions[i][slice(*offsets[i][t])] for t in tokens)
         assert text == batch.captions[i][low:high].replace(" ", "")
 
