@@ -35,11 +35,11 @@ def checkpoint_offloaded(forward: Callable[..., Any], *args: Any, **settings: An
         *args: Its arguments.
         **settings: Its keyword arguments.
     """
-    names = [name for name, value in settings.items() if isinstance(value, Tensor)]
+    count, names = len(args), [name for name, value in settings.items() if isinstance(value, Tensor)]
     rest = {name: value for name, value in settings.items() if name not in names}
 
-    def positional(*values: Any) -> Any:
-        return forward(*values[: len(args)], **dict(zip(names, values[len(args) :], strict=True)), **rest)
+    def positional(*values: Any) -> Any:  # which must not refer to the arguments, or they stayed on the device
+        return forward(*values[:count], **dict(zip(names, values[count:], strict=True)), **rest)
 
     tensors = [settings[name] for name in names]  # checkpoint saves positional arguments alone, and refers to others
     with torch.autograd.graph.saved_tensors_hooks(to_main_memory, to_device):

@@ -74,7 +74,7 @@ def test_a_mistake_is_one_line_and_status_2(module, arguments, says, process, tm
         (["data.size="], ("data.size",)),
         (["a=b=c=[d"], ("a",)),
         (["name=../escape"], ("name=../escape",)),
-        (["stage=refine"], ("stage=refine", "init=")),
+        (["stage=refine"], ("stage.run=[refine]", "init=", "stage=both")),
         (["stage=refine", "init=nowhere"], ("nowhere", "no such run folder")),
         (["data=folder"], ("data.root",)),
         (["data=openmoji"], ("data.root",)),

@@ -133,7 +133,7 @@ def test_with_time_all_members_have_six_times_the_steps():
 
 
 def test_members_of_transformers_differ_in_network_injection_and_process_alone(tmp_path):
-    """Networks with region tokens have as many parameters within 3 %; masks and appended tokens have no more."""
+    """Networks with region tokens have as many parameters within 5 %; masks and appended tokens have no more."""
     names = sorted(path.stem for path in (CONF / "member/transformers").glob("*.yaml"))
     every = {m: compose_config(["+experiment=transformers", f"member=transformers/{m}", "data.train=64"]) for m in names}
     assert len({config_hash(cfg) for cfg in every.values()}) == len(names) == 15
@@ -148,4 +148,4 @@ def test_members_of_transformers_differ_in_network_injection_and_process_alone(t
             sizes[name] = sum(p.numel() for p in make_model(parts, "refine").parameters())
     for name, size in sizes.items():
         tokens = not name.endswith(("mask", "spans", "appended"))
-        assert 0.8 * sizes["unet"] < size < 1.03 * sizes["unet"] and (not tokens or size > 0.97 * sizes["unet"]), name
+        assert 0.8 * sizes["unet"] < size < 1.05 * sizes["unet"] and (not tokens or size > 0.95 * sizes["unet"]), name

@@ -47,7 +47,6 @@ WRONG = {
     "out=: missing": ["run=x"],
     "half=yes: must be one of false, true": ["run=x", "out=x", "half=yes"],
     "weights=none: must be one of own, all": ["run=x", "out=x", "weights=none"],
-    "stage=third: must be one of coarse, refine": ["run=x", "out=x", "stage=third"],
     "kinds: gguf: unknown; known are diffusers": ["run=x", "out=x", "kinds=[run,gguf]"],
     "no such run folder": ["run=nowhere", "out=x"],
     "unknown argument": ["run=x", "out=x", "hub=me"],
@@ -58,6 +57,12 @@ WRONG = {
 def test_wrong_arguments_are_one_line(message, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(main, *WRONG[message], says=(message,))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_must_be_one_of_the_runs(refused, finished, tmp_path):
+    arguments = (f"run={finished}", f"out={tmp_path / 'out'}", "stage=third")
+    refused(main, *arguments, says=("stage=third: must be one of coarse, refine",))
     assert not list(tmp_path.iterdir())
 
 

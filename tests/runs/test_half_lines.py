@@ -104,5 +104,5 @@ def test_a_shared_stage_1_with_half_a_line(run_copy, tmp_path):
     folder = RunFolder(Path(shutil.copytree(run_copy, tmp_path / "member")))
     shutil.rmtree(folder.checkpoints / "coarse")
     folder._write_status({"state": "running"})
-    shared_stage._link_all(place, folder)
+    shared_stage._link_all("coarse", place, folder)
     assert metrics_jsonl.read(folder.curves)[1] == [] and folder.curves.read_text().endswith("\n")
