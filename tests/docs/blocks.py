@@ -57,7 +57,7 @@ def fill(folder: Path, run: Path) -> None:
         shutil.copytree(run, folder / "runs" / name)
     (folder / "runs" / "latest").symlink_to("tiny/1")
     (folder / "sweeps").symlink_to(ROOT / "sweeps")
-    for name in ("ablation_quick", "openmoji", "relations"):
+    for name in ("ablation_quick", "openmoji", "relations", "transformers"):
         shutil.copytree(run, folder / "runs" / name / "1")
         shutil.copytree(run, folder / "runs" / name / "2")
     _drawing(folder / "drawing.png", "black", 64)
