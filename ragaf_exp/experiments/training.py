@@ -58,8 +58,7 @@ class Training:
         self.stages = [stage.name for stage in trained(cfg)]
         self.compute = Compute(cfg.memory.device, cfg.memory.precision)
         for stage in trained(cfg):  # before the folder is read: the process that writes may discard it at once
-            batch = 0 if cfg.stage.tokens else cfg.stage.batch
-            check_shares(stage.name, batch, region_steps_of(cfg, stage.name), stage.settings["region_batch"])
+            check_shares(stage.name, cfg.stage, region_steps_of(cfg, stage.name), stage.settings["region_batch"])
         for doubt in doubts(cfg) if folder.is_main else ():
             log.warning("%s", doubt)
         with launch.main_process_first():

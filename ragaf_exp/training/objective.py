@@ -17,6 +17,7 @@ from ragaf_exp.core.types import Batch
 from ragaf_exp.diffusion.base import Process
 from ragaf_exp.diffusion.denoiser import Denoiser
 from ragaf_exp.models.codecs.base import Codec
+from ragaf_exp.models.model import Model
 from ragaf_exp.tasks.base import Denoised, Task, denoising_loss
 from ragaf_exp.training.ema import Ema
 from ragaf_exp.training.losses.dream import rectified_noise
@@ -50,6 +51,10 @@ class Objective(nn.Module):
         self.task_losses, self.loss_network = (task.losses, task.loss_network) if task else (self._denoising, None)
         self.decode = codec.decode if codec else nn.Identity()
         self.dream = task.dream if task else 0.0
+
+    def needs_spans(self, model: Model) -> bool:
+        """Whether training batches need the regions' spans of the caption: for a loss, or as an input of the model."""
+        return model.needs_spans or self.weights["spans"] > 0
 
     def forward(
         self, model: nn.Module, batch: Batch, x_0: Tensor, noise: StepNoise, regions_only: bool = False,

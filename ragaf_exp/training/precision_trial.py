@@ -67,8 +67,7 @@ class Trial:
         (batch_size,) = batch_sizes(self.examples, [np.zeros(1, int)], self.stage_cfg, self.model.token_side)
         items = max(1, -(-batch_size // (self.stage_cfg.accumulate * collectives.count())))
         rows = (rows * items)[:items]
-        spans = self.model.needs_spans or self.objective.weights["spans"] > 0
-        batch = self.to_batch(rows, spans=spans).smaller(self.plan.scale)
+        batch = self.to_batch(rows, spans=self.objective.needs_spans(self.model)).smaller(self.plan.scale)
         x_0 = self.codec.encode(batch.image) if batch.latent is None else batch.latent
         rng, shape = generator(self.seed, "trial"), self.codec.latent_shape(batch)
         starts = self.objective.start_sampler is not None

@@ -48,16 +48,16 @@ from ragaf_exp.training.update import Update
 log = logging.getLogger(__name__)
 
 
-def check_shares(stage: str, batch: int, region_steps: int, region_batch: int) -> None:
+def check_shares(stage: str, stage_cfg: Stage, region_steps: int, region_batch: int) -> None:
     """Raise UserError unless the items of a step can be divided equally among the processes.
 
     Args:
         stage: Name of the stage.
-        batch: Items of a step; 0 = as many as stage.tokens allows, which are divided equally.
+        stage_cfg: Group `stage`: items of a step, or the tokens that limit them, which are divided equally.
         region_steps: Number of its steps of the region path alone.
         region_batch: Items of such a step.
     """
-    items = {"batch": batch}
+    items = {} if stage_cfg.tokens else {"batch": stage_cfg.batch}
     if region_steps:
         items[f"{stage}.region_batch"] = region_batch
     for key, number in items.items():
@@ -125,13 +125,13 @@ class Trainer:
         self.plan, self.objective, self.codec, self.folder = plan, networks.objective, networks.codec, folder
         self.compute, self.stage_cfg, self.optim, self.task = compute, settings.stage, optim, settings.task
         self.seed, self.validate, self.token_side = settings.seed, hooks.validate, model.token_side
-        self.spans = model.needs_spans or self.objective.weights["spans"] > 0
+        self.spans = self.objective.needs_spans(model)
         # runs of a sweep, or a run and its memory plan, may differ in precision and device within one process
         AcceleratorState._reset_state(reset_partial_state=True)
         # accelerate scales losses on some devices only, so `Update` does it for float16 on all devices
         mixed = "no" if compute.precision == "fp16" else compute.precision
         self.accelerator = Accelerator(cpu=compute.device.type != "cuda", mixed_precision=mixed)
-        check_shares(plan.stage, 0 if self.stage_cfg.tokens else self.stage_cfg.batch, plan.region_steps, plan.region_batch)
+        check_shares(plan.stage, self.stage_cfg, plan.region_steps, plan.region_batch)
         self.bare = lay_out(model, memory)
         self.sharded: Sharded | None = None
         self.ema: Ema

@@ -217,17 +217,13 @@ def weights(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.process
-def test_a_run_on_buckets_is_trained_and_evaluated_and_resumes_to_the_byte(tiny, root, tmp_path, monkeypatch):
-    whole = run(compose_config(options(tiny, root, tmp_path / "a"))).path
-    metrics = json.loads((whole / "metrics.json").read_text())
-    assert metrics["metrics"]["mse"]["n"] == 4 and metrics["metrics"]["mse"]["resolution"] == "buckets of 32"
-    assert (whole / "report.html").is_file() and (whole / "samples/test/grid.png").is_file()
-    cfg, calls, step = compose_config(options(tiny, root, tmp_path / "b")), [], Trainer.step
+def run_with_crashes(cfg, monkeypatch) -> tuple[Path, list[tuple[int, int]]]:
+    """Run a config that crashes in each stage once; returns its folder, and the image sizes of all steps."""
+    sizes, step = [], Trainer.step
 
     def crashing(self, number, batch):
-        calls.append(number)
-        if len(calls) in (5, 12):  # in the first stage and in the second
+        sizes.append(tuple(batch.image.shape[2:]))
+        if len(sizes) in (5, 12):
             raise RuntimeError("crashed")
         step(self, number, batch)
 
@@ -235,8 +231,17 @@ def test_a_run_on_buckets_is_trained_and_evaluated_and_resumes_to_the_byte(tiny,
     for _ in range(2):
         with pytest.raises(RuntimeError, match="crashed"):
             run(cfg)
-    again = run(cfg).path
-    assert len(calls) > 12 and weights(again).keys() == weights(whole).keys()
+    return run(cfg).path, sizes
+
+
+@pytest.mark.process
+def test_a_run_on_buckets_is_trained_and_evaluated_and_resumes_to_the_byte(tiny, root, tmp_path, monkeypatch):
+    whole = run(compose_config(options(tiny, root, tmp_path / "a"))).path
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert metrics["metrics"]["mse"]["n"] == 4 and metrics["metrics"]["mse"]["resolution"] == "buckets of 32"
+    assert (whole / "report.html").is_file() and (whole / "samples/test/grid.png").is_file()
+    again, sizes = run_with_crashes(compose_config(options(tiny, root, tmp_path / "b")), monkeypatch)
+    assert len(sizes) > 12 and weights(again).keys() == weights(whole).keys()
     assert all(weights(again)[name] == content for name, content in weights(whole).items() if "optimizer" not in name)
 
 

@@ -11,7 +11,7 @@ import data_layouts
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from test_buckets import weights
+from test_buckets import run_with_crashes, weights
 
 from ragaf_exp.assembly.assemble import assemble
 from ragaf_exp.config.build import build
@@ -24,7 +24,6 @@ from ragaf_exp.data.sources.coco import Coco
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.training.encoder_cache.fill import pixels_of
-from ragaf_exp.training.trainer import Trainer
 
 FILES = [(42, 56), (56, 42), (45, 45)]  # height, width
 BUCKETS = {(42, 56): (24, 40), (56, 42): (40, 24), (45, 45): (32, 32)}
@@ -158,20 +157,9 @@ def test_a_run_resumes_to_the_byte(mixed, tiny, tmp_path, monkeypatch, name):
     words = [*plain, f"data={kind}", *write(tmp_path / kind), "data.buckets=true", "data.crop_input=true", "sketch=canny"]
     whole = run(compose_config([*words, f"runs={tmp_path / 'a'}"])).path
     assert json.loads((whole / "metrics.json").read_text())["metrics"]["mse"]["resolution"] == "buckets of 32"
-    cfg, calls, step = compose_config([*words, f"runs={tmp_path / 'b'}"]), [], Trainer.step
-
-    def crashing(self, number, batch):
-        calls.append(batch.image.shape[2:])
-        if len(calls) in (5, 12):  # in the first stage and in the second
-            raise RuntimeError("crashed")
-        step(self, number, batch)
-
-    monkeypatch.setattr(Trainer, "step", crashing)
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="crashed"):
-            run(cfg)
-    again = weights(run(cfg).path)
-    assert len(set(calls)) == 3, "of all sizes"
+    path, sizes = run_with_crashes(compose_config([*words, f"runs={tmp_path / 'b'}"]), monkeypatch)
+    again = weights(path)
+    assert len(set(sizes)) == 3, "of all sizes"
     assert all(again[key] == content for key, content in weights(whole).items() if "optimizer" not in key)
 
 

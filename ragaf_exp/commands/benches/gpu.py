@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ragaf_exp.commands.benches.timing import medians, row
+from ragaf_exp.commands.benches.timing import medians, row, synchronize
 from ragaf_exp.core.imports import stub_optional_imports
 
 PROFILES = ("8gb", "16gb", "24gb", "32gb")  # 24gb: Flux
@@ -42,6 +42,9 @@ def step_rows(name: str, overrides: list[str], device: str) -> Iterator[dict[str
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    from ragaf_exp.compute.out_of_memory import free
+
+    free()  # what an earlier profile reserved, which would count in this one's peak
     step = RandomStep(overrides, -1, device)
 
     def eager() -> None:
@@ -106,12 +109,9 @@ class RandomStep:
 
     def __call__(self) -> None:
         """Take the step."""
-        import torch
-
         self.trainer.step(self.trainer.plan.steps - 1, self.batch)
         self.trainer.metrics_logger.recent.clear()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize()
 
     def planned(self) -> float:
         """The predicted peak in GiB."""
@@ -153,7 +153,6 @@ def diffusers_step(step: RandomStep) -> Callable[[], None]:
         torch.nn.utils.clip_grad_norm_(control.parameters(), clip or 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize()
 
     return call

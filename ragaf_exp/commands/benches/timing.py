@@ -22,6 +22,14 @@ def medians(functions: list[Callable[[], object]], turns: int = TURNS) -> list[f
     return [statistics.median(milliseconds) for milliseconds in times]
 
 
+def synchronize() -> None:
+    """Wait for the kernels of a CUDA device, if there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def row(name: str, value: float, reference: float, unit: str, what: str) -> dict[str, Any]:
     """A row of bench.json.
 
