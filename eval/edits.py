@@ -11,7 +11,9 @@ from eval.metrics.holes import kept_unchanged, l1_hole, psnr_hole, ssim_hole
 from eval.scoring import Scoring, Values
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example
+from ragaf_exp.data.light import mired_of
 from ragaf_exp.data.sources.palette import delta_e, to_lab
+from ragaf_exp.tasks.correction import light_of
 
 HIDDEN = 0.9  # share of an object's pixels from which on the hole hides it
 
@@ -52,10 +54,20 @@ def removal_metrics(s: Scoring) -> Values:
 
 
 def colour_metrics(s: Scoring) -> Values:
-    """Errors of a colour correction."""
+    """Errors of a colour correction, and of the light that it implies where the data has the true one."""
     functions = {"delta_e_2000": delta_e_2000, "angular_error": angular_error, "mse_255": mse_255}
     pairs = [(image, e.item.image) for image, e in zip(s.images, s.examples, strict=True)]
-    return {name: [function(*pair) for pair in pairs] for name, function in functions.items()}
+    values: Values = {name: [function(*pair) for pair in pairs] for name, function in functions.items()}
+    if any("light" in e.item.conditions for e in s.examples):
+        values["mired_error"] = [_mired_error(image, e) for image, e in zip(s.images, s.examples, strict=True)]
+    return values
+
+
+def _mired_error(image: np.ndarray, example: Example) -> float | None:
+    truth = example.item.conditions.get("light")
+    if truth is None:
+        return None
+    return abs(mired_of(light_of(example.conditions["given"], image).kelvin) - 100 * float(truth[0]))
 
 
 def _each(s: Scoring, score: Callable[[np.ndarray, Example], float]) -> list[float | None]:

@@ -149,6 +149,8 @@ _ENTRIES = (
            higher_is_better=False, share=False, unit="°", digits=2, quartiles=True),
     Metric("mse_255", "MSE, 0 to 255", "mean squared error on 0 to 255", EDITS, higher_is_better=False, share=False,
            digits=1, quartiles=True),
+    Metric("mired_error", "Light, mired", "error of the wrong light's colour temperature, by the correction", EDITS,
+           higher_is_better=False, share=False, digits=1, quartiles=True),
     Metric("followed", "Followed", "objects with a new colour word that took the new colour", CONTROLS),
     Metric("kept_old", "Kept the old colour", "objects with a new colour word that kept the old colour", CONTROLS,
            higher_is_better=False),

@@ -53,7 +53,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.imports import stub_optional_imports
 from ragaf_exp.core.writable import check_folder
 from ragaf_exp.data.sizes import parse_size
-from ragaf_exp.inference.requests import Columns, Request, columns_of
+from ragaf_exp.inference.requests import NUMBERS, Columns, Request, columns_of
 from ragaf_exp.runs.followed import split_followed
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 
 ARGUMENTS = {
     "run": str, "sketch": str, "prompt": str, "out": str, "batch": str, "seed": int, "steps": int, "guidance": float,
-    "sketch_guidance": float, "strength": float, "scheduler": str, "polarity": str, "attention": str, "size": str,
-    "edits": str, "keep": str,
+    "sketch_guidance": float, "image_guidance": float, "strength": float, "scheduler": str, "polarity": str,
+    "attention": str, "size": str, "edits": str, "keep": str,
     "task": str, "hole": str, "crop": str, "context": float, "feather": float, "resamplings": int, "jump": int,
 }  # fmt: skip
 SKETCH, PROMPT = "sketch", "prompt"
@@ -137,9 +137,9 @@ def check(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> None:
         raise UserError("keep=: needs edits=FILE.json, which names the regions to sample again")
     if "batch" in args and "edits" in args:
         raise UserError("edits=: not with batch=; name the files in its column edits")
-    ranges = {"steps": (1, 1000), "guidance": (0, 100), "sketch_guidance": (0, 100), "strength": (0.001, 1),
-              "seed": (0, 2**63 - 1), "context": (0, 10), "feather": (0, 1000), "resamplings": (1, 100),
-              "jump": (1, 1000)}  # fmt: skip
+    ranges = {"steps": (1, 1000), "guidance": (0, 100), "sketch_guidance": (0, 100), "image_guidance": (0, 100),
+              "strength": (0.001, 1), "seed": (0, 2**63 - 1), "context": (0, 10), "feather": (0, 1000),
+              "resamplings": (1, 100), "jump": (1, 1000)}  # fmt: skip
     for key, (low, high) in ranges.items():
         if key in args and not low <= args[key] <= high:
             raise UserError(f"{key}={args[key]}: must be between {low} and {high}")
@@ -179,7 +179,7 @@ def single_request(
 
     (prompt,) = shortened([args.get(PROMPT, "")], PROMPT)
     given = {name: Path(args[name]) for name in (*columns.files, *EDITS) if args.get(name)}
-    return replace(_request(given, prompt, Path(args["out"])), recipe=recipe)
+    return replace(_request(given, prompt, Path(args["out"])), recipe=recipe, numbers=columns.numbers(args))
 
 
 def batch_requests(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> list[Request]:
@@ -197,8 +197,8 @@ def batch_requests(args: dict[str, Any], columns: Columns = SKETCH_TEXT) -> list
     wanted = (*columns.files, *EDITS)
     located = [{name: table.parent / (names.find(row[name]) or row[name]) for name in wanted if row.get(name)}
                for row in rows]  # fmt: skip
-    return [_request(files, prompt, Path(args["out"]) / f"{i:04d}")
-            for i, (files, prompt) in enumerate(zip(located, prompts, strict=True))]  # fmt: skip
+    return [replace(_request(files, prompt, Path(args["out"]) / f"{i:04d}"), numbers=columns.numbers(row))
+            for i, (files, prompt, row) in enumerate(zip(located, prompts, rows, strict=True))]  # fmt: skip
 
 
 def _table_columns(columns: Columns) -> tuple[str, ...]:
@@ -208,7 +208,7 @@ def _table_columns(columns: Columns) -> tuple[str, ...]:
 
 def _check_optional(row: dict[str, Any], columns: Columns, where: str) -> None:
     """UserError unless a row's optional columns are texts, or empty."""
-    for name in columns.optional:
+    for name in (name for name in columns.optional if columns.kinds[name] != NUMBERS):
         if not isinstance(row.get(name) or "", str):
             raise UserError(f"{where}: its {name} is no text")
 

@@ -46,7 +46,7 @@ class Job:
     mask: np.ndarray | None  # (H,W) bool, True = hole
     assumed: str  # how the mask was understood
     crop: Crop
-    others: Mapping[str, np.ndarray]  # pictures (h,w,3) uint8 of the task's other columns
+    others: Mapping[str, np.ndarray]  # of the task's other columns: pictures (h,w,3) uint8 and numbers (n,)
     drawing: np.ndarray | None = None  # (H,W) in [0,1], in place of the request's file
 
     @property
@@ -81,7 +81,7 @@ def edit_requests(
         result = job.picture.rgb if job.empty else edited(job, args, parts, pipeline)
         seconds = round(time.monotonic() - began, 3)
         write_edit(job, result, {"run": str(folder.path), "seed": parts.cfg.seed, "sample_s": seconds,
-                                 **calls_of(repaint)})  # fmt: skip
+                                 **parts.task.facts(job.picture.rgb, result), **calls_of(repaint)})  # fmt: skip
 
 
 def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
@@ -106,7 +106,7 @@ def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
     where = np.ones(picture.rgb.shape[:2], bool) if mask is None else mask
     crop = crop_around(where, cfg.data.size, args.get("context", 0.5), whole)
     others = {name: read_image(path) for name, path in request.files.items() if name not in (IMAGE, MASK)}
-    return Job(request, picture, mask, assumed, crop, others)
+    return Job(request, picture, mask, assumed, crop, others | dict(request.numbers))
 
 
 def edited(

@@ -56,7 +56,7 @@ def sample_requests(requests: list[Request], args: dict[str, Any], followed: dic
     """
     folder, cfg = RunFolder.read(args["run"], edited=True)  # loading the weights fails if the config does not fit
     cfg = follow(folder, cfg, followed or {})
-    for key in ("steps", "guidance", "sketch_guidance", "scheduler"):
+    for key in ("steps", "guidance", "sketch_guidance", "image_guidance", "scheduler"):
         if key in args:
             OmegaConf.update(cfg, f"sampler.{key}", args[key])
     if "strength" in args:

@@ -22,9 +22,10 @@ def _added_to(stage: Coarse | Refine, name: str) -> dict[str, Any]:
 ADDED: dict[str, dict[str, Any]] = {  # group -> key -> default, or of a stage its keys with theirs
     "stage": {"tokens": 0, COARSE: _added_to(Coarse(), COARSE), REFINE: _added_to(Refine(), REFINE)},
     "data": {"width": 0, "buckets": False, "upscale": False, "crop_input": False, "art": "auto", "scale": []},
-    "task": {"_target_": "ragaf_exp.tasks.sketch_text.SketchText", "assign": 0.0, "dream": 0.0},
+    "task": {"_target_": "ragaf_exp.tasks.sketch_text.SketchText", "assign": 0.0, "dream": 0.0,
+             "image_dropout": 0.0, "light": False, "light_dropout": 0.5},
     "memory": {"base": "float32", "merge": "", "merge_scale": 1.0, "swap": 0, "offload_checkpoints": False},
-    "sampler": {"norm_patch": 0},
+    "sampler": {"norm_patch": 0, "image_guidance": 1.0},
     "ragaf": {"edges": "all"},
     "backbone": {"attention": "full", "window": 4},
     "injection": {"annotated": False},

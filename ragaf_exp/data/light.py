@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
+
+from ragaf_exp.core.errors import UserError
 
 PLANCK = 1.4387769e-2  # second radiation constant, metre kelvin
 WAVES = np.arange(380.0, 781.0, 5.0)  # nm
@@ -12,6 +16,8 @@ TO_SRGB = np.array(
     [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
 )  # IEC 61966-2-1, D65
 NEUTRAL = 6500.0  # kelvin: sRGB's own white, nearly
+NAMES = ("kelvin", "tint", "exposure", "gamma")
+LOWEST, HIGHEST = 2000.0, 20000.0  # kelvin
 
 
 def to_linear(image: np.ndarray) -> np.ndarray:
@@ -25,6 +31,11 @@ def to_srgb(linear: np.ndarray) -> np.ndarray:
     x = np.clip(linear, 0, 1)
     x = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
     return np.rint(x * 255).astype(np.uint8)
+
+
+def mired_of(kelvin: float) -> float:
+    """Convert a colour temperature to its distance from neutral in mired, in which equal steps look equal."""
+    return 1e6 / kelvin - 1e6 / NEUTRAL
 
 
 def _lobe(middle: float, below: float, above: float) -> np.ndarray:
@@ -61,6 +72,41 @@ class Light:
     exposure: float = 0.0  # stops
     gamma: float = 1.0  # of linear light, after the gains
 
+    @classmethod
+    def read(cls, value: Any, name: str) -> Light:
+        """Return the light that a command line or table gives.
+
+        Args:
+            value: Kelvin, tint, exposure and gamma as a text with commas or as a sequence, or a mapping by these names.
+            name: Of the value, for messages.
+
+        Raises:
+            UserError: It isn't that, or a value is out of range.
+        """
+        try:
+            numbers = value.strip("[]() ").split(",") if isinstance(value, str) else value
+            values = numbers.items() if isinstance(numbers, Mapping) else zip(NAMES, numbers, strict=True)
+            light = cls(**{key: float(one) for key, one in values})
+        except (TypeError, ValueError):
+            raise UserError(f"{name}={value}: must be kelvin, tint, exposure and gamma, as 2800,0.02,0,1") from None
+        if not (np.isfinite(astuple(light)).all() and LOWEST <= light.kelvin <= HIGHEST and light.gamma > 0):
+            raise UserError(f"{name}={value}: kelvin must be {LOWEST:g} to {HIGHEST:g}, and gamma above 0")
+        return light
+
+    @classmethod
+    def undone_by(cls, gains: Sequence[float], power: float) -> Light:
+        """Return the light that right = gain * given^power undoes, in linear light. It inverts `render`.
+
+        Args:
+            gains: Of the channels, above 0.
+            power: Of all channels, above 0.
+        """
+        total = 1 / np.asarray(gains, np.float64)  # of the light, with its exposure
+        red, green, blue = total / total.mean()
+        kelvin = 1e6 / np.interp(np.log(red / blue), np.log(_TABLE[:, 0] / _TABLE[:, 2]), _MIREDS)
+        tint = np.log(green / red * planckian(kelvin)[0] / planckian(NEUTRAL)[0])
+        return cls(float(kelvin), float(tint), float(np.log2(total.mean())), 1 / power)
+
     def gains(self) -> np.ndarray:
         """Von Kries gains (3,) of linear light; the mean over the channels is 1, so that exposure is separate."""
         gains = planckian(self.kelvin) / planckian(NEUTRAL) * np.array([1.0, np.exp(self.tint), 1.0])
@@ -73,8 +119,11 @@ class Light:
 
     def parameters(self) -> np.ndarray:
         """Return kelvin (as mired offset from neutral, in hundreds), tint, exposure and log gamma, (4,) float32."""
-        mired = (1e6 / self.kelvin - 1e6 / NEUTRAL) / 100
-        return np.array([mired, self.tint, self.exposure, np.log(self.gamma)], np.float32)
+        return np.array([mired_of(self.kelvin) / 100, self.tint, self.exposure, np.log(self.gamma)], np.float32)
+
+
+_MIREDS = np.linspace(1e6 / HIGHEST, 1e6 / LOWEST, 200)  # the balance of red to blue rises with them
+_TABLE = np.array([planckian(1e6 / mired) / planckian(NEUTRAL) for mired in _MIREDS])
 
 
 def sample_light(

@@ -70,6 +70,7 @@ class RePaint(Sampler):
         resamplings: Passes over each part; 1 = no resampling.
         guidance: Text guidance scale, as in Sampler.
         sketch_guidance: Sketch guidance scale, as in Sampler.
+        image_guidance: Guidance scale of the known part, for a task that has it as a condition, as in Sampler.
 
     Raises:
         UserError: A value is out of range.
@@ -78,8 +79,10 @@ class RePaint(Sampler):
     def __init__(
         self, diffusion: Process, known: Callable[[Batch], Known], seed: int = 0, steps: limits.SamplingSteps = 50,
         jump: int = 5, resamplings: int = 5, guidance: limits.Guidance = 1.0, sketch_guidance: limits.Guidance = 1.0,
+        image_guidance: limits.Guidance = 1.0,
     ):  # fmt: skip
-        super().__init__(diffusion, diffusion.schedulers[0], steps, guidance, sketch_guidance)
+        scales = {"guidance": guidance, "sketch_guidance": sketch_guidance, "image_guidance": image_guidance}
+        super().__init__(diffusion, diffusion.schedulers[0], steps, **scales)
         if not 1 <= jump <= steps:
             raise UserError(f"jump={jump}: must be from 1 to steps={steps}; take {max(1, steps // 10)}")
         if not 1 <= resamplings <= 100:

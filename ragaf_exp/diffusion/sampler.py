@@ -1,4 +1,4 @@
-"""The sampler (config group `sampler`): schedulers of diffusers, with text and sketch guidance."""
+"""The sampler (config group `sampler`): schedulers of diffusers, with guidance by text, sketch and image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ragaf_exp.diffusion.keeping import Known, Step, Watch
 class Sampler:
     """Deterministic sampling of either stage.
 
-    Classifier-free guidance: Ho & Salimans 2022, arXiv 2207.12598; with two conditions: Brooks et al. 2023, arXiv
+    Classifier-free guidance: Ho & Salimans 2022, arXiv 2207.12598; with several conditions: Brooks et al. 2023, arXiv
     2211.09800, eq. 3.
 
     Args:
@@ -30,6 +30,7 @@ class Sampler:
         sketch_guidance: Sketch guidance scale, 1 = none.
         norm_patch: Side in latent cells of patches whose norm guidance leaves as it is without guidance, as in Qwen-Image's
             pipeline; 0 = guidance changes norms.
+        image_guidance: Guidance scale of the image that a task edits, 1 = none.
 
     Raises:
         UserError: The scheduler is unknown, or a value is out of range.
@@ -38,16 +39,19 @@ class Sampler:
     def __init__(
         self, diffusion: Process, scheduler: str = "ddim", steps: limits.SamplingSteps = 20,
         guidance: limits.Guidance = 1.0, sketch_guidance: limits.Guidance = 1.0, norm_patch: limits.PatchOrNone = 0,
+        image_guidance: limits.Guidance = 1.0,
     ):  # fmt: skip
         if scheduler not in diffusion.schedulers:
             raise UserError(f"sampler.scheduler={scheduler}: must be one of {sorted(diffusion.schedulers)}")
         if not 1 <= steps <= diffusion.timesteps:
             raise UserError(f"sampler.steps={steps}: must be between 1 and {diffusion.timesteps}")
-        for key, value in {"guidance": guidance, "sketch_guidance": sketch_guidance}.items():
+        scales = {"guidance": guidance, "sketch_guidance": sketch_guidance, "image_guidance": image_guidance}
+        for key, value in scales.items():
             if not 0 <= value <= 100:
                 raise UserError(f"sampler.{key}={value}: must be between 0 and 100")
         self.diffusion, self.steps, self.scheduler = diffusion, steps, scheduler
-        self.guidance, self.sketch_guidance, self.norm_patch = guidance, sketch_guidance, norm_patch
+        self.guidance, self.sketch_guidance, self.image_guidance = guidance, sketch_guidance, image_guidance
+        self.norm_patch = norm_patch
 
     @torch.no_grad()
     def sample(
@@ -96,21 +100,22 @@ class Sampler:
             raise UserError(f"sampler.norm_patch={self.norm_patch}: must divide the latents' sides, {height} x {width}; "
                             "set a divisor, or 0")  # fmt: skip
 
-    def passes(self) -> list[tuple[float, bool, bool]]:
-        """Return the passes of the network in a step: weight of the prediction, whether it has the text, and the sketch.
+    def passes(self) -> list[tuple[float, dict[str, bool]]]:
+        """Return the passes of the network in a step: weight of the prediction, and which conditions the pass has.
 
-        The weighted predictions add up to the guided one, e(0,0) + sketch (e(s,0) - e(0,0)) + text (e(s,c) - e(s,0)). The
-        first pass has both conditions.
+        The weighted predictions add up to the guided one, e(0,0,0) + image (e(i,0,0) - e(0,0,0)) + sketch (e(i,s,0) -
+        e(i,0,0)) + text (e(i,s,c) - e(i,s,0)). The first pass has all conditions.
         """
-        text, sketch = self.guidance, self.sketch_guidance
-        further = [(sketch - text, False, True), (1 - sketch, False, False)]
-        return [(text, True, True), *(one for one in further if one[0] != 0)]
+        text, sketch, image = self.guidance, self.sketch_guidance, self.image_guidance
+        weights = (text, sketch - text, image - sketch, 1 - image)
+        return [(weight, {"text": dropped < 1, "sketch": dropped < 2, "image": dropped < 3})
+                for dropped, weight in enumerate(weights) if weight != 0 or dropped == 0]  # fmt: skip
 
     def _conditions(self, model: Denoiser, batch: Batch) -> list[tuple[float, Any]]:
         """Return the weight and the conditions of each pass."""
         given = torch.ones(len(batch), dtype=torch.bool, device=batch.image.device)
-        return [(weight, model.condition(batch, {"text": given & text, "sketch": given & sketch}))
-                for weight, text, sketch in self.passes()]  # fmt: skip
+        return [(weight, model.condition(batch, {name: given & one for name, one in keep.items()}))
+                for weight, keep in self.passes()]  # fmt: skip
 
     def begin(self, scheduler: Any, noise: Tensor, start: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
         """Return the timesteps that are run, and the latent at the first of them.

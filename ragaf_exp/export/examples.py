@@ -45,7 +45,8 @@ def _pipeline(trained: Trained, entries: Sequence[Entry]) -> list[Example]:
 
 
 def _run(trained: Trained, entries: Sequence[Entry]) -> list[Example]:
-    inputs = " ".join(f"{name}={name}.png" for name, kind in trained.parts.task.columns.items() if kind != "text")
+    columns = trained.parts.task.columns
+    inputs = " ".join(f"{name}={name}.png" for name, kind in columns.items() if kind in ("image", "drawing"))
     command = f"python -m ragaf_exp.sample run={run_folder.FOLDER} {inputs} 'prompt=\"a red circle\"' out=samples"
     return [("On the command line", "bash", command)]
 

@@ -43,7 +43,7 @@ def check_image(path: Path, model: Model, parts: Parts, steps: Steps, strength: 
     """
     onnx = OnnxImage(model, path)
     noise, _ = noised(parts)
-    conditions = [conditioning(model, parts, 0, text, sketch) for _, text, sketch in parts.sampler.passes()]
+    conditions = [conditioning(model, parts, 0, keep) for _, keep in parts.sampler.passes()]
     start = torch.zeros_like(noise) if strength is None else noise.flip(-1)
     ours = partial(sampled, parts.sampler, model, conditions, noise, None if strength is None else start, strength or 1.0)
     theirs = partial(onnx, conditions, noise, start)

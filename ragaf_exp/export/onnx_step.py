@@ -7,7 +7,7 @@ network, so that whole images are sampled by onnxruntime.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,22 +154,21 @@ def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
 
 
 @torch.no_grad()
-def conditioning(model: Model, parts: Parts, index: int, text: bool = True, sketch: bool = True) -> Any:
+def conditioning(model: Model, parts: Parts, index: int, keep: Mapping[str, bool] | None = None) -> Any:
     """Encode one of two drawings, which differ in the numbers of regions and tokens.
 
     Args:
         model: The model.
         parts: The run's parts.
         index: 0 or 1, the drawing.
-        text: False drops the caption, as for guidance.
-        sketch: False drops the sketch.
+        keep: False at the names of conditions that are dropped, as for guidance; None = all are given.
     """
     size = (parts.cfg.data.size,) * 2
     drawing = drawing_of_boxes(size[0], 2 - index)
     example = as_example(drawing, CAPTIONS[index], parts, size, pictures_for(parts, size[0]))
     start, _ = noised(parts)
-    keep = {"text": torch.tensor([text]), "sketch": torch.tensor([sketch])}
-    return model.with_start(model.condition(collate([example]), keep), start)
+    given = {name: torch.tensor([one]) for name, one in (keep or {}).items()}
+    return model.with_start(model.condition(collate([example]), given), start)
 
 
 def noised(parts: Parts) -> tuple[Tensor, Tensor]:

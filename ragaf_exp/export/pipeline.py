@@ -137,8 +137,8 @@ class RagafPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[[RagafPipeline, int, int, dict[str, Any]], Any] | None = None,
         output_type: str = "pil", *, seed: int | None = None, image: Picture | None = None,
         mask_image: Picture | None = None, strength: float | None = None, sketch_guidance_scale: float | None = None,
-        height: int | None = None, width: int | None = None, polarity: str = "auto", task: str = "",
-        return_dict: bool = True, **columns: Picture,
+        image_guidance_scale: float | None = None, height: int | None = None, width: int | None = None,
+        polarity: str = "auto", task: str = "", return_dict: bool = True, **columns: Picture,
     ) -> Any:  # fmt: skip
         """Sample images.
 
@@ -157,6 +157,7 @@ class RagafPipeline(DiffusionPipeline):
             mask_image: White where the image is painted, for tasks with a hole.
             strength: Share of the noise schedule that the last stage runs, in (0,1], by default the run's.
             sketch_guidance_scale: Sketch guidance scale, 1 = none, by default the run's.
+            image_guidance_scale: Guidance scale of the image to edit, likewise.
             height: Of the image in pixels, by default the training images'.
             width: Likewise.
             polarity: Of the sketch: dark, light or auto.
@@ -174,7 +175,8 @@ class RagafPipeline(DiffusionPipeline):
             raise UserError(f"output_type={output_type}: must be one of {', '.join(OUTPUTS)}")
         self._interrupt = False
         seed = seed_of(seed, generator)
-        settings = {"steps": num_inference_steps, "guidance": guidance_scale, "sketch_guidance": sketch_guidance_scale}
+        settings = {"steps": num_inference_steps, "guidance": guidance_scale, "sketch_guidance": sketch_guidance_scale,
+                    "image_guidance": image_guidance_scale}  # fmt: skip
         call = Call(self.last.parts, settings, strength, seed, self.last.precision, str(self.device), task)
         pictures = {name: value for name, value in {"image": image, "mask": mask_image, **columns}.items()
                     if value is not None}  # fmt: skip

@@ -25,6 +25,7 @@ from ragaf_exp.export.inputs import Edits, Picture, drawing_of, edits_of, hole_o
 from ragaf_exp.inference.composite import Crop, crop_around, painted_pixels
 from ragaf_exp.inference.examples import as_example
 from ragaf_exp.inference.pipeline import Pipeline, to_uint8
+from ragaf_exp.inference.requests import NUMBERS
 from ragaf_exp.tasks.remove import PAINTED
 
 IMAGE, MASK, SKETCH = "image", "mask", "sketch"
@@ -142,9 +143,10 @@ class Call:
         """Raise UserError where the run's task takes other pictures than these."""
         task = self.parts.task
         task.select(self.task, pictures)
-        columns = ", ".join(task.columns)
+        columns = ", ".join(name for name, kind in task.columns.items() if kind != NUMBERS)
         base = {IMAGE} if edits is not None else set()  # the image of which the edits change regions
-        if unknown := sorted(pictures.keys() - task.columns.keys() - base):
+        known = {name for name, kind in task.columns.items() if kind != NUMBERS}
+        if unknown := sorted(pictures.keys() - known - base):
             raise UserError(f"{unknown[0]}: this run's task takes {columns}; an image to keep needs edits")
         if SKETCH in task.columns and SKETCH not in task.optional and any(drawing is None for drawing in drawings):
             raise UserError("sketch: missing; give a drawing")

@@ -18,11 +18,11 @@ NO_INPUTS: Mapping[str, np.ndarray] = {}
 
 
 def read_inputs(request: Request, polarity: str) -> dict[str, np.ndarray]:
-    """Read the pictures of a request by column: its sketch (H,W) in [0,1], all others (H,W,3) uint8.
+    """Read the columns of a request: its sketch (H,W) in [0,1], numbers (n,), all others (H,W,3) uint8.
 
     Raises UserError for a file that cannot be read. polarity: of the sketch, as read_drawing takes it.
     """
-    inputs = {name: read_image(path) for name, path in request.files.items()}
+    inputs = {name: read_image(path) for name, path in request.files.items()} | dict(request.numbers)
     if request.recipe is not None:
         return {SKETCH: strokes_of(request.recipe), **inputs}
     return inputs if request.sketch is None else {SKETCH: read_drawing(request.sketch, polarity), **inputs}

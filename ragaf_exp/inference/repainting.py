@@ -36,4 +36,4 @@ def make_repaint(parts: Parts, args: Mapping[str, Any]) -> RePaint:
     sampler, steps = parts.sampler, args.get("steps", STEPS)
     jump = args.get("jump", max(1, steps // 10))
     return RePaint(parts.diffusion, known, parts.cfg.seed, steps, jump, args.get("resamplings", RESAMPLINGS),
-                   sampler.guidance, sampler.sketch_guidance)  # fmt: skip
+                   sampler.guidance, sampler.sketch_guidance, sampler.image_guidance)  # fmt: skip

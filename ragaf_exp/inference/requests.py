@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ragaf_exp.config.added import ADDED
 from ragaf_exp.config.build import ALLOWED, locate
 from ragaf_exp.config.constructors import Unreadable, read_attribute
@@ -17,15 +19,16 @@ from ragaf_exp.core.errors import UserError
 if TYPE_CHECKING:
     from ragaf_exp.inference.recipes.types import SketchRecipe
 
-TEXT = "text"  # the kind of a column that is no file
+TEXT, NUMBERS = "text", "numbers"  # kinds of columns that are no files
 
 
 @dataclass(frozen=True)
 class Request:
-    """One image to sample. out: the folder of its files. files: the task's columns besides sketch and prompt.
+    """One image to sample.
 
-    edits: of regions. keep: an image of which all but the edited regions stays. recipe: of the studio, which has the
-    drawing, its regions and their edits.
+    out: the folder of its files. files: the task's columns besides sketch and prompt. edits: of regions. keep: an image of
+    which all but the edited regions stays. recipe: of the studio, which has the drawing, its regions and their edits.
+    numbers: the task's columns of numbers, (n,) each.
     """
 
     sketch: Path | None
@@ -35,6 +38,7 @@ class Request:
     edits: Path | None = None
     keep: Path | None = None
     recipe: SketchRecipe | None = None
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -57,7 +61,24 @@ class Columns:
     @property
     def files(self) -> list[str]:
         """Names of the columns that are files."""
-        return [name for name, kind in self.kinds.items() if kind != TEXT]
+        return [name for name, kind in self.kinds.items() if kind not in (TEXT, NUMBERS)]
+
+    def numbers(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The columns of numbers among the values of a command line or row, as text with commas or as lists.
+
+        Raises:
+            UserError: One holds something else.
+        """
+        given = {name: values[name] for name, kind in self.kinds.items() if kind == NUMBERS and values.get(name)}
+        return {name: _numbers(name, value) for name, value in given.items()}
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """Float64 (n,)."""
+    try:
+        return np.array([float(one) for one in (value.strip("[]() ").split(",") if isinstance(value, str) else value)])
+    except (TypeError, ValueError):
+        raise UserError(f"{name}={value}: must be numbers with commas between them") from None
 
 
 def columns_of(run: str) -> Columns:

@@ -95,7 +95,7 @@ class Task(Inputs, ABC):
 
     mirror, crops: augmentation of training items, see data.variants. assign: region prompts in training, see data.assign.
     columns: of a sampling request, name -> kind
-    (text, drawing or image), a literal, since command lines read it from the source. optional: those of them that
+    (text, drawing, image or numbers), a literal, since command lines read it from the source. optional: those of them that
     can be left out. metrics: functions Scoring -> values by metric, see eval.scoring; their metrics are in eval.registry.
     rivals: simple methods, Example -> (H,W,3) uint8, that the evaluation scores by the same metrics.
     shuffles: conditions that the evaluation also exchanges between items, for the figures without skill.
@@ -177,7 +177,7 @@ class Task(Inputs, ABC):
 
         Args:
             item: Its prompt, its sketch where there is one, and a black image of the size that is sampled.
-            inputs: The pictures of its other columns, (H,W,3) uint8 of any size, by name.
+            inputs: The pictures of its other columns, (H,W,3) uint8 of any size, and its numbers (n,), by name.
         """
         return replace(item, conditions=dict(inputs)) if inputs else item
 
@@ -197,6 +197,15 @@ class Task(Inputs, ABC):
         full = cv2.resize(result, (side, side), interpolation=cv2.INTER_CUBIC)
         top, left = (side - height) // 2, (side - width) // 2
         return full[top : top + height, left : left + width]
+
+    def facts(self, given: np.ndarray, result: np.ndarray) -> dict[str, Any]:
+        """Further entries of result.json about an edited image.
+
+        Args:
+            given: (H,W,3) uint8.
+            result: (H,W,3) uint8.
+        """
+        return {}
 
     def losses(self, step: Denoised) -> dict[str, Tensor]:
         """Losses of the denoiser by name, each a mean over the batch's items."""

@@ -32,6 +32,7 @@ class HoleTask(Task):
         sketch_dropout: The same for its sketch, with the regions and the graph that come from it.
         image_hint: Give the image to the hint encoder too, at full resolution.
         outside: Weight of latent pixels outside the hole in the loss; those within it have 1.
+        image_dropout: Probability that a training item's image is dropped, with its hole, for `sampler.image_guidance`.
     """
 
     columns = {"image": "image", "mask": "image", "prompt": "text", "sketch": "drawing"}
@@ -43,17 +44,18 @@ class HoleTask(Task):
         "biharmonic": "eval.rivals.examples:biharmonic",
     }
 
-    def __init__(self, caption_dropout: float, sketch_dropout: float, image_hint: bool, outside: float):
+    def __init__(self, caption_dropout: float, sketch_dropout: float, image_hint: bool, outside: float,
+                 image_dropout: float = 0.0):  # fmt: skip
         self.caption_dropout, self.sketch_dropout, self.outside = caption_dropout, sketch_dropout, outside
-        self.hint_channels = 5 if image_hint else 1
+        self.image_dropout, self.hint_channels = image_dropout, 5 if image_hint else 1
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Caption and sketch, each dropped in training, and the image with its hole, which never is."""
+        """Caption, sketch and the image with its hole, each dropped in training; the image by default never is."""
         return (
             Condition("text", self.caption_dropout, fields=("captions",)),
             Condition("sketch", self.sketch_dropout, fields=("sketch", *REGIONS)),
-            Condition("image", 0.0, maps={GIVEN: 3, HOLE: 1}),
+            Condition("image", self.image_dropout, maps={GIVEN: 3, HOLE: 1}),
         )
 
     @property

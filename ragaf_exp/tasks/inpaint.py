@@ -25,6 +25,7 @@ class Inpaint(HoleTask):
         object_share: Share of items whose hole also hides one annotated object as a whole.
         image_hint: Give the image to the hint encoder too, at full resolution.
         outside: Weight of latent pixels outside the hole in the loss.
+        image_dropout: Probability that a training item's image is dropped, with its hole, for `sampler.image_guidance`.
     """
 
     metrics = ("eval.edits:hole_metrics", "eval.edits:hidden_metrics", "eval.scoring:sketch_metrics")
@@ -32,9 +33,9 @@ class Inpaint(HoleTask):
     def __init__(
         self, caption_dropout: limits.Share = 0.1, sketch_dropout: limits.Share = 0.1, masks: str = "mixed",
         mask_width: str = "medium", mask_area: limits.Area = (0.0, 0.5), object_share: limits.Share = 0.3,
-        image_hint: bool = True, outside: limits.Share = 0.1,
+        image_hint: bool = True, outside: limits.Share = 0.1, image_dropout: limits.Share = 0.0,
     ):  # fmt: skip
-        super().__init__(caption_dropout, sketch_dropout, image_hint, outside)
+        super().__init__(caption_dropout, sketch_dropout, image_hint, outside, image_dropout)
         self.masks, self.object_share = Masks(masks, mask_width, mask_area), object_share
 
     def make_conditions(self, example: Example, rng: np.random.Generator) -> Mapping[str, np.ndarray]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example, Item
+from ragaf_exp.data.light import NAMES, Light
 from ragaf_exp.models.inputs import Encode, Keep, Source, present
 from ragaf_exp.tasks.base import REGIONS, Condition, Panel, Task
+from ragaf_exp.tasks.correction import apply_powers, fit_powers, light_of, to_tensor
 
-GIVEN = "given"
-ITERATIONS = 5  # of the robust fit
-SPREAD = 0.03  # residual in log light at which a pixel's weight is one half
-FLOOR = 0.02  # linear light below which noise dominates
+GIVEN, LIGHT = "given", "light"
+LIGHT_CHANNELS = 5  # the four parameters, and whether they are known
 
 
 class WhiteBalance(Task):
@@ -29,10 +31,12 @@ class WhiteBalance(Task):
         sketch_dropout: The same for its sketch, with the regions and the graph that come from it.
         mapping: Apply to the given image the gain and power of each channel, in linear light, that come closest to the
             network's output: details are the given ones, at any resolution. Without it, the output is the result.
+        light: The parameters of the wrong light are a condition, too, where the data has them.
+        light_dropout: Probability that they are dropped in training, so that the network also works without them.
     """
 
-    columns = {"image": "image", "prompt": "text"}
-    optional = ("prompt",)
+    columns = {"image": "image", "prompt": "text", "light": "numbers"}
+    optional = ("prompt", "light")
     metrics = ("eval.edits:colour_metrics",)
     uses_codec = has_source = True
     hint_channels = 4
@@ -43,16 +47,22 @@ class WhiteBalance(Task):
         "shades_of_gray": "eval.rivals.examples:shades_of_gray",
     }
 
-    def __init__(self, caption_dropout: limits.Share = 0.5, sketch_dropout: limits.Share = 0.5, mapping: bool = True):
+    def __init__(
+        self, caption_dropout: limits.Share = 0.5, sketch_dropout: limits.Share = 0.5, mapping: bool = True,
+        light: bool = False, light_dropout: limits.Share = 0.5,
+    ):  # fmt: skip
         self.caption_dropout, self.sketch_dropout, self.mapping = caption_dropout, sketch_dropout, mapping
+        self.light, self.light_dropout = light, light_dropout
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Caption and sketch, each often dropped, and the given image, which never is."""
+        """Caption, sketch and light, each often dropped, and the given image, which never is."""
+        light = (Condition(LIGHT, self.light_dropout, maps={LIGHT: LIGHT_CHANNELS}),) if self.light else ()
         return (
             Condition("text", self.caption_dropout, fields=("captions",)),
             Condition("sketch", self.sketch_dropout, fields=("sketch", *REGIONS)),
             Condition("image", 0.0, maps={GIVEN: 3}),
+            *light,
         )
 
     @property
@@ -61,22 +71,38 @@ class WhiteBalance(Task):
         return (Panel(GIVEN, _given),)
 
     def make_conditions(self, example: Example, rng: np.random.Generator) -> Mapping[str, np.ndarray]:
-        """The given image."""
+        """The given image, and its light as constant maps."""
         if GIVEN not in example.item.conditions:
             raise UserError(f"data: {example.item.key} has no image under a wrong light; take data=casts, or "
                             "data=edits with a table of input_image and target_image")  # fmt: skip
-        return {GIVEN: example.item.conditions[GIVEN]}
+        given = example.item.conditions[GIVEN]
+        if not self.light:
+            return {GIVEN: given}
+        return {GIVEN: given, LIGHT: light_map(example.item.conditions.get(LIGHT), *given.shape[:2])}
 
     def request_item(self, item: Item, inputs: Mapping[str, np.ndarray]) -> Item:
-        """The image of a request. inputs: `image` (H,W,3) uint8."""
-        return replace(item, image=inputs["image"], conditions={GIVEN: inputs["image"]})
+        """The image of a request, and its light where that is given.
+
+        Args:
+            item: Prompt and sketch.
+            inputs: `image` (H,W,3) uint8; optional `light`, kelvin, tint, exposure and gamma.
+
+        Raises:
+            UserError: The light is not valid, or the run was trained without lights.
+        """
+        conditions = {GIVEN: inputs["image"]}
+        if LIGHT in inputs:
+            if not self.light:
+                raise UserError("light=: this run was trained without it; leave it out, or train with task.light=true")
+            conditions[LIGHT] = Light.read(inputs[LIGHT].tolist(), LIGHT).parameters()
+        return replace(item, image=inputs["image"], conditions=conditions)
 
     def extra_channels(self, latent_channels: int) -> int:
-        """The given image's latent."""
-        return latent_channels
+        """The given image's latent, and the light."""
+        return latent_channels + LIGHT_CHANNELS * self.light
 
     def extra(self, batch: Batch, keep: Keep, encode: Encode) -> Tensor:
-        """The given image's latent.
+        """The given image's latent, and the light's parameters at every latent pixel.
 
         Args:
             batch: The batch and its conditions.
@@ -84,10 +110,14 @@ class WhiteBalance(Task):
             encode: Images (B,3,H,W) in [-1,1] -> latents (B,C,h,w).
 
         Returns:
-            (B,C,h,w).
+            (B,C,h,w) or (B,C+5,h,w).
         """
         latent = encode(batch.conditions[GIVEN])
-        return latent * present(keep, "image", latent)
+        shown = latent * present(keep, "image", latent)
+        if not self.light:
+            return shown
+        light = F.adaptive_avg_pool2d(batch.conditions[LIGHT].to(latent.dtype), (latent.shape[2], latent.shape[3]))
+        return torch.cat([shown, light * present(keep, LIGHT, latent)], dim=1)
 
     def source(self, batch: Batch, keep: Keep) -> Source:
         """The given image, all of which changes."""
@@ -119,61 +149,18 @@ class WhiteBalance(Task):
         """
         if not self.mapping:
             return super().full_resolution(picture, given, result)
-        corrected = apply_powers(_tensor(picture), *fit_powers(_tensor(given), _tensor(result)))
+        corrected = apply_powers(to_tensor(picture), *fit_powers(to_tensor(given), to_tensor(result)))
         return ((corrected[0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
 
-
-def _tensor(picture: np.ndarray) -> Tensor:
-    """(H,W,3) uint8 -> (1,3,H,W) in [-1,1]."""
-    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def fit_powers(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit wanted = gain * given^power to each channel in linear light, by reweighted least squares on logarithms.
-
-    Args:
-        given: (B,3,H,W) in [-1,1].
-        wanted: (B,3,H,W) in [-1,1].
-
-    Returns:
-        Log gains and powers, each (B,3,1).
-    """
-    x, y = (_linear(image).flatten(2) for image in (given, wanted))  # (B,3,P)
-    # clipped and dark pixels say nothing of the light
-    valid = ((x > FLOOR) & (x < 0.97) & (y > FLOOR) & (y < 0.97)).float() + 1e-6
-    x, y = x.clamp(min=1e-3).log(), y.clamp(min=1e-3).log()
-    weight = valid
-    for _ in range(ITERATIONS):
-        total = weight.sum(2, keepdim=True)
-        mean_x, mean_y = (weight * x).sum(2, keepdim=True) / total, (weight * y).sum(2, keepdim=True) / total
-        spread = (weight * (x - mean_x) ** 2).sum(2, keepdim=True) / total
-        slope = (weight * (x - mean_x) * (y - mean_y)).sum(2, keepdim=True) / total
-        power = ((slope + 0.01) / (spread + 0.01)).clamp(0.5, 2.0)  # a flat channel keeps its power of 1
-        gain = mean_y - power * mean_x
-        weight = valid / (1 + ((y - gain - power * x) / SPREAD) ** 2)
-    return gain, power
+    def facts(self, given: np.ndarray, result: np.ndarray) -> dict[str, Any]:
+        """The wrong light by the result: kelvin, tint, exposure and gamma."""
+        return {LIGHT: dict(zip(NAMES, astuple(light_of(given, result)), strict=True))}
 
 
-def apply_powers(given: Tensor, gain: Tensor, power: Tensor) -> Tensor:
-    """Apply log gains and powers (B,3,1) to an image.
-
-    Args:
-        given: (B,3,H,W) in [-1,1].
-        gain: Log gains.
-        power: Powers.
-
-    Returns:
-        (B,3,H,W) in [-1,1].
-    """
-    x = _linear(given).clamp(min=1e-6).log()
-    linear = (gain[..., None] + power[..., None] * x).exp().clamp(0, 1)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 2 - 1
-
-
-def _linear(image: Tensor) -> Tensor:
-    """SRGB (B,3,H,W) in [-1,1] to linear light in [0,1]."""
-    x = (image.clamp(-1, 1) + 1) / 2
-    return torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+def light_map(parameters: np.ndarray | None, height: int, width: int) -> np.ndarray:
+    """The light's four parameters and a one as constant maps (H,W,5) float32; zeros where they are unknown (None)."""
+    values = np.zeros(LIGHT_CHANNELS, np.float32) if parameters is None else np.append(parameters, 1).astype(np.float32)
+    return np.broadcast_to(values, (height, width, LIGHT_CHANNELS))
 
 
 def _given(example: Example) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.data.light import Light, mired_of, sample_light
 from ragaf_exp.data.sources import render
 from ragaf_exp.data.sources.casts import PHOTOS, Casts
 from ragaf_exp.data.sources.edits import Edits
@@ -18,7 +20,7 @@ from ragaf_exp.data.sources.grounds import WAVES, ground
 from ragaf_exp.data.sources.insertion import Insertion
 from ragaf_exp.data.sources.mixture import Mixture
 from ragaf_exp.data.sources.removal import Removal, grown
-from ragaf_exp.tasks.white_balance import apply_powers, fit_powers
+from ragaf_exp.tasks.correction import apply_powers, fit_powers, light_of
 
 
 def test_items_are_functions_of_seed_split_and_index():
@@ -72,6 +74,34 @@ def test_a_cast_is_undone_by_a_gain_and_a_power():
     assert np.mean(errors) < 2.5, "levels of 255"
 
 
+def test_a_correction_names_the_light_that_it_undoes():
+    """Exactly from gains and power, and nearly from two images."""
+    rng = np.random.default_rng(3)
+    errors = []
+    for i in range(12):
+        light = sample_light(rng, exposure=0.2)
+        named = Light.undone_by(1 / (light.gains() * 2.0**light.exposure), 1 / light.gamma)
+        assert np.allclose(astuple(named), astuple(light), rtol=2e-3, atol=2e-3)
+        grey = rng.integers(20, 140, (32, 32, 3)).astype(np.uint8)  # nothing is clipped
+        estimate = light_of(light.render(grey), grey)
+        errors.append(mired_of(estimate.kelvin) - mired_of(light.kelvin))
+        assert abs(estimate.tint - light.tint) < 0.02 and abs(np.log(estimate.gamma / light.gamma)) < 0.03
+    assert np.abs(errors).max() < 3, "mired; the sampled lights span 300"
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "100,0,0,1", "5000,0,0,0", "5000,nan,0,1"])
+def test_a_light_that_is_none_is_refused(text):
+    with pytest.raises(UserError, match=r"white_balance_params=.*kelvin"):
+        Light.read(text, "white_balance_params")
+
+
+def test_lights_are_read_from_text_lists_and_mappings():
+    wanted = Light(2800, 0.02, 0.1, 1.1)
+    values = dict(zip(("kelvin", "tint", "exposure", "gamma"), astuple(wanted), strict=True))
+    for given in ("2800,0.02,0.1,1.1", "[2800, 0.02, 0.1, 1.1]", list(values.values()), values):
+        assert Light.read(given, "light") == wanted
+
+
 def test_a_neutral_image_is_left_alone():
     """An image that is both given and wanted has gains of 0 and powers of 1."""
     import torch
@@ -122,6 +152,14 @@ def test_a_table_gives_images_masks_and_captions(tmp_path):
     assert hole.shape == (32, 32) and 0.2 < hole.mean() < 0.35 and hole[16, 16] == 1
 
 
+def test_a_table_gives_lights(tmp_path):
+    rows = [{**ROWS[0], "white_balance_params": "2800,0.02,0.1,1.1"}, {**ROWS[1], "white_balance_params": ""}, ROWS[2]]
+    source = Edits(str(table(tmp_path, rows)), size=32)
+    items = {item.caption: item for split in ("train", "val", "test") for item in source.split(split)}
+    assert np.allclose(items["picture a"].conditions["light"], Light(2800, 0.02, 0.1, 1.1).parameters())
+    assert "light" not in items["picture b"].conditions
+
+
 def test_other_names_of_columns(tmp_path):
     rows = [{"target_image": "a.png", "prompt": "x"}, {"target_image": "b.png", "prompt": "y"}]
     source = Edits(str(table(tmp_path, rows)), size=32)
@@ -135,6 +173,7 @@ def test_other_names_of_columns(tmp_path):
         ({"target_image": "absent.png"}, "no such file"),
         ({"target_image": "a.png", "mask": "short.png"}, "is 60x20, and"),
         ({"input_image": "a.png", "target_image": ""}, "it has no target_image"),
+        ({"target_image": "a.png", "white_balance_params": "warm"}, "must be kelvin, tint, exposure and gamma"),
     ],
 )
 def test_bad_rows_are_named_or_skipped(tmp_path, caplog, row, message):

@@ -105,15 +105,16 @@ def test_at_full_strength_the_coarse_latent_is_forgotten(scheduler):
 
 
 class Conditional:
-    """Predicts one of three constants, by which conditions it is given."""
+    """Predicts one of four constants, by which conditions it is given: text, sketch and image."""
 
     def __init__(self) -> None:
-        self.values = {(True, True): 0.7, (False, True): 0.2, (False, False): -0.4}
+        self.values = {(True, True, True): 0.7, (False, True, True): 0.2, (False, False, True): -0.4,
+                       (False, False, False): -0.1}  # fmt: skip
         self.passes = 0
 
     def condition(self, batch, keep):
-        assert keep["text"].unique().numel() == keep["sketch"].unique().numel() == 1
-        return bool(keep["text"][0]), bool(keep["sketch"][0])
+        assert all(given.unique().numel() == 1 for given in keep.values())
+        return tuple(bool(keep[name][0]) for name in ("text", "sketch", "image"))
 
     def with_start(self, conditions, coarse):
         return conditions
@@ -124,15 +125,15 @@ class Conditional:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.floats(0, 10), st.floats(0, 10))
-def test_guidance_is_the_two_condition_formula_and_its_weights_sum_to_one(text, sketch):
-    sampler = Sampler(Diffusion(), steps=1, guidance=text, sketch_guidance=sketch)
+@given(st.floats(0, 10), st.floats(0, 10), st.just(1.0) | st.floats(0, 10))
+def test_guidance_is_the_formula_of_several_conditions_and_its_weights_sum_to_one(text, sketch, image):
+    sampler = Sampler(Diffusion(), steps=1, guidance=text, sketch_guidance=sketch, image_guidance=image)
     model = Conditional()
     sampled, first = sampler.sample(model, batch_of(2), seeded(2, 0))
-    none, drawn, both = -0.4, 0.2, 0.7
-    wanted = none + sketch * (drawn - none) + text * (both - drawn)
+    none, shown, drawn, all_three = -0.1, -0.4, 0.2, 0.7
+    wanted = none + image * (shown - none) + sketch * (drawn - shown) + text * (all_three - drawn)
     torch.testing.assert_close(sampled, torch.full_like(sampled, wanted), atol=1e-4, rtol=1e-4)
-    assert first == (True, True), "the conditioning handed on is the one with both"
+    assert first == (True, True, True), "the conditioning handed on is the one with all"
     assert sum(weight for weight, *_ in sampler.passes()) == pytest.approx(1)
 
 
@@ -147,6 +148,10 @@ def test_guidance_of_one_is_the_plain_conditional_prediction():
     model = Conditional()
     Sampler(Diffusion(), steps=4, guidance=3.0, sketch_guidance=2.0).sample(model, batch_of(2), seeded(2, 0))
     assert model.passes == 12
+    model = Conditional()
+    scales = {"guidance": 3.0, "sketch_guidance": 2.0, "image_guidance": 1.5}
+    Sampler(Diffusion(), steps=4, **scales).sample(model, batch_of(2), seeded(2, 0))
+    assert model.passes == 16
 
 
 @given(st.integers(0, 2**63 - 1), st.text(max_size=20), st.text(max_size=20))

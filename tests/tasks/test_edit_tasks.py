@@ -13,21 +13,22 @@ from PIL import Image
 
 from ragaf_exp.config.compose import compose_config
 from ragaf_exp.core.errors import UserError
-from ragaf_exp.core.types import Batch
+from ragaf_exp.core.types import Batch, Item
 from ragaf_exp.data.loader import collate
 from ragaf_exp.experiments.experiment import run
 from ragaf_exp.inference.load import load_run
 from ragaf_exp.inference.pipeline import to_uint8
 from ragaf_exp.runs.folder import RunFolder
 from ragaf_exp.sample import main
+from ragaf_exp.tasks.white_balance import WhiteBalance
 
 pytestmark = pytest.mark.long
 
 ONE_STAGE = "stage=coarse stage.coarse.steps=4 stage.validate_every=4 stage.checkpoint_every=4 eval.metrics=[]".split()
 TASKS = {
-    "inpaint": ["+experiment=inpaint"],
+    "inpaint": ["+experiment=inpaint", "task.image_dropout=0.2"],
     "remove": ["+experiment=remove"],
-    "white_balance": ["+experiment=white_balance"],
+    "white_balance": ["+experiment=white_balance", "task.light=true"],
 }
 
 
@@ -128,6 +129,42 @@ def test_white_balance_needs_no_mask_and_keeps_the_size(cli, runs, files, tmp_pa
     status, err = edit(cli, runs["white_balance"], tmp_path / "out", f"image={files['image']}")
     assert status == 0, err
     assert pixels(tmp_path / "out/result.png").shape == (70, 100, 3)
+    light = json.loads((tmp_path / "out/result.json").read_text())["light"]
+    assert set(light) == {"kelvin", "tint", "exposure", "gamma"} and 2000 <= light["kelvin"] <= 20000
+
+
+def test_a_known_light_is_a_condition(cli, runs, files, tmp_path):
+    """On the command line and in a table; the metric of the light that the correction implies is there."""
+    image, warm = f"image={files['image']}", "2800,0.02,0,1"
+    (tmp_path / "rows.csv").write_text(f'image,light\n{files["image"]},\n{files["image"]},"{warm}"\n')
+    for arguments in ([image], [image, f"light={warm}"], [f"batch={tmp_path / 'rows.csv'}"]):
+        status, err = edit(cli, runs["white_balance"], tmp_path / f"out{len(arguments)}{arguments[0][:5]}", *arguments)
+        assert status == 0, err
+    without, with_light = (pixels(tmp_path / f"out{n}image/result.png") for n in (1, 2))
+    assert (without != with_light).any(), "the light changes the result"
+    for row, expected in enumerate((without, with_light)):
+        assert (pixels(tmp_path / f"out1batch/000{row}/result.png") == expected).all()
+    figures = json.loads((runs["white_balance"] / "metrics.json").read_text())["metrics"]
+    assert figures["mired_error"]["n"] == figures["unchanged/mired_error"]["n"] == 4
+    for value, message in (("2800", "kelvin, tint, exposure and gamma"), ("warm", "numbers with commas"),
+                           ("100,0,0,1", "2000 to 20000")):  # fmt: skip
+        status, err = edit(cli, runs["white_balance"], tmp_path / "bad", image, f"light={value}")
+        assert status == 2 and message in err and err.count("\n") == 1
+
+
+def test_a_light_is_refused_by_a_run_without_it():
+    item = Item("a", np.zeros((4, 4, 3), np.uint8), "")
+    with pytest.raises(UserError, match="task.light=true"):
+        WhiteBalance().request_item(item, {"image": item.image, "light": np.array([2800.0, 0, 0, 1])})
+
+
+def test_image_guidance_is_a_further_pass_without_the_image(cli, runs, files, tmp_path):
+    given = [f"image={files['image']}", f"mask={files['hole']}"]
+    for name, more in {"none": [], "one": ["image_guidance=1"], "strong": ["image_guidance=4"]}.items():
+        status, err = edit(cli, runs["inpaint"], tmp_path / name, *given, *more)
+        assert status == 0, err
+    none, one, strong = (pixels(tmp_path / name / "result.png") for name in ("none", "one", "strong"))
+    assert (none == one).all() and (one != strong).any()
 
 
 def test_a_run_without_images_inpaints_by_repaint(cli, finished, files, tmp_path):

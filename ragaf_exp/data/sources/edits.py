@@ -5,6 +5,7 @@
     mask             255 = hole, in any convention that data.masks.read knows
     object_image     the object that goes into the hole, in a picture of any size
     sketch_image     a drawing with colours on it: dark lines are the sketch, coloured marks the hints
+    white_balance_params  optional: kelvin, tint, exposure and gamma of the wrong light, as 2800,0.02,0,1
     text             optional: a caption (also called prompt)
 
 Paths are relative to the table's folder. Which columns a task needs: inpaint target_image (masks are generated where
@@ -29,6 +30,7 @@ from ragaf_exp.core.types import Item
 from ragaf_exp.data.fit import check_fit, fit_drawing, fit_image
 from ragaf_exp.data.images import check_header, read_image
 from ragaf_exp.data.lengths import shortened
+from ragaf_exp.data.light import Light
 from ragaf_exp.data.masks.read import HOLES, read_mask
 from ragaf_exp.data.painting import fit_hints, split_painting
 from ragaf_exp.data.sources.names import Names
@@ -37,7 +39,7 @@ from ragaf_exp.data.split import check_shares, check_size, remark, split_id, spl
 
 log = logging.getLogger(__name__)
 TARGET, INPUT, MASK, TEXT = "target_image", "input_image", "mask", "text"
-OBJECT, SKETCH = "object_image", "sketch_image"
+OBJECT, SKETCH, LIGHT = "object_image", "sketch_image", "white_balance_params"
 ALIGNED = (TARGET, INPUT, MASK, SKETCH)  # columns whose images have one size
 ALIASES = {"image": TARGET, "file_name": TARGET, "prompt": TEXT, "caption": TEXT}
 SHOWN = 3  # bad rows named in a message
@@ -54,6 +56,7 @@ class EditRow:
     text: str
     thing: Path | None = None
     sketch: Path | None = None
+    light: Light | None = None
 
     @property
     def key(self) -> str:
@@ -146,7 +149,9 @@ class Edits:
                 raise UserError(f"{path} is {size[0]}x{size[1]}, and {target} is {sizes[target][0]}x{sizes[target][1]}; "
                                 "give them one size")  # fmt: skip
         (text,) = shortened([str(values.get(TEXT) or "")], self.table)
-        return EditRow(number, target, paths[INPUT], paths[MASK], " ".join(text.split()), paths[OBJECT], paths[SKETCH])
+        light = Light.read(values[LIGHT], LIGHT) if values.get(LIGHT) else None
+        return EditRow(number, target, paths[INPUT], paths[MASK], " ".join(text.split()), paths[OBJECT], paths[SKETCH],
+                       light)  # fmt: skip
 
     def _item(self, row: EditRow) -> Item:
         conditions, drawing = {}, None
@@ -161,6 +166,8 @@ class Edits:
             drawing, *marks = split_painting(read_image(row.sketch))
             drawing = fit_drawing(drawing, self.size, self.fit)
             conditions["hints"], conditions["hinted"] = fit_hints(*marks, self.size, self.fit)
+        if row.light is not None:
+            conditions["light"] = row.light.parameters()
         image = fit_image(read_image(row.target), self.size, self.fit)
         return Item(row.key, image, row.text, drawing, conditions=conditions)
 
