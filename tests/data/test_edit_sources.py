@@ -78,7 +78,7 @@ def test_a_correction_names_the_light_that_it_undoes():
     """Exactly from gains and power, and nearly from two images."""
     rng = np.random.default_rng(3)
     errors = []
-    for i in range(12):
+    for _i in range(12):
         light = sample_light(rng, exposure=0.2)
         named = Light.undone_by(1 / (light.gains() * 2.0**light.exposure), 1 / light.gamma)
         assert np.allclose(astuple(named), astuple(light), rtol=2e-3, atol=2e-3)
