@@ -11,6 +11,7 @@ from ragaf_exp.data.light import Light
 ITERATIONS = 5  # of the robust fit
 SPREAD = 0.03  # residual in log light at which a pixel's weight is one half
 FLOOR = 0.02  # linear light below which noise dominates
+CLIPPED = 254 / 127.5 - 1  # value from which on a channel may be clipped
 
 
 def fit_powers(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,6 +54,22 @@ def apply_powers(given: Tensor, gain: Tensor, power: Tensor) -> Tensor:
     x = _linear(given).clamp(min=1e-6).log()
     linear = (gain[..., None] + power[..., None] * x).exp().clamp(0, 1)
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 2 - 1
+
+
+def with_highlights(corrected: Tensor, given: Tensor, output: Tensor) -> Tensor:
+    """Take the network's output where a channel of the given image is clipped, unless that is darker.
+
+    A clipped channel says only how bright the scene was at least, so the correction of its value is a lower bound.
+
+    Args:
+        corrected: Corrected image, (B,3,H,W) in [-1,1].
+        given: The image before the correction, likewise.
+        output: The network's image, likewise.
+
+    Returns:
+        (B,3,H,W).
+    """
+    return torch.where(given >= CLIPPED, torch.maximum(corrected, output), corrected)
 
 
 def _linear(image: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ragaf_exp.core.types import Batch, Example, Item
 from ragaf_exp.data.light import NAMES, Light
 from ragaf_exp.models.inputs import Encode, Keep, Source, present
 from ragaf_exp.tasks.base import REGIONS, Condition, Panel, Task
-from ragaf_exp.tasks.correction import apply_powers, fit_powers, light_of, to_tensor
+from ragaf_exp.tasks.correction import apply_powers, fit_powers, light_of, to_tensor, with_highlights
 
 GIVEN, LIGHT = "given", "light"
 LIGHT_CHANNELS = 5  # the four parameters, and whether they are known
@@ -30,7 +30,8 @@ class WhiteBalance(Task):
         caption_dropout: Probability that a training item's caption is dropped.
         sketch_dropout: The same for its sketch, with the regions and the graph that come from it.
         mapping: Apply to the given image the gain and power of each channel, in linear light, that come closest to the
-            network's output: details are the given ones, at any resolution. Without it, the output is the result.
+            network's output: details are the given ones, at any resolution. Clipped channels, which say nothing of the
+            light, are the network's where it is brighter. Without it, the output is the result.
         light: The parameters of the wrong light are a condition, too, where the data has them.
         light_dropout: Probability that they are dropped in training, so that the network also works without them.
     """
@@ -134,7 +135,8 @@ class WhiteBalance(Task):
         if not self.mapping:
             return image
         given = batch.conditions[GIVEN].float()
-        return apply_powers(given, *fit_powers(given, image.float())).to(image.dtype)
+        corrected = apply_powers(given, *fit_powers(given, image.float()))
+        return with_highlights(corrected, given, image.float()).to(image.dtype)
 
     def full_resolution(self, picture: np.ndarray, given: np.ndarray, result: np.ndarray) -> np.ndarray:
         """The picture with the correction of the small result, so that no detail is lost.
@@ -147,9 +149,12 @@ class WhiteBalance(Task):
         Returns:
             (H,W,3) uint8.
         """
+        enlarged = super().full_resolution(picture, given, result)
         if not self.mapping:
-            return super().full_resolution(picture, given, result)
-        corrected = apply_powers(to_tensor(picture), *fit_powers(to_tensor(given), to_tensor(result)))
+            return enlarged
+        whole = to_tensor(picture)
+        mapped = apply_powers(whole, *fit_powers(to_tensor(given), to_tensor(result)))
+        corrected = with_highlights(mapped, whole, to_tensor(enlarged))
         return ((corrected[0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
 
     def facts(self, given: np.ndarray, result: np.ndarray) -> dict[str, Any]:

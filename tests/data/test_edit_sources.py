@@ -20,7 +20,7 @@ from ragaf_exp.data.sources.grounds import WAVES, ground
 from ragaf_exp.data.sources.insertion import Insertion
 from ragaf_exp.data.sources.mixture import Mixture
 from ragaf_exp.data.sources.removal import Removal, grown
-from ragaf_exp.tasks.correction import apply_powers, fit_powers, light_of
+from ragaf_exp.tasks.correction import apply_powers, fit_powers, light_of, with_highlights
 
 
 def test_items_are_functions_of_seed_split_and_index():
@@ -72,6 +72,15 @@ def test_a_cast_is_undone_by_a_gain_and_a_power():
         usable = (given.abs() < 0.97).all(1, keepdim=True).expand_as(given)
         errors.append(float((mapped - truth).abs()[usable].mean()) * 127.5)
     assert np.mean(errors) < 2.5, "levels of 255"
+
+
+def test_clipped_channels_are_the_networks_where_it_is_brighter():
+    import torch
+
+    given = torch.tensor([1.0, 1.0, 0.5]).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    corrected, output = given - 0.2, torch.tensor([0.9, 0.7, 0.9]).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    expected = torch.tensor([0.9, 0.8, 0.3]).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    torch.testing.assert_close(with_highlights(corrected, given, output), expected)
 
 
 def test_a_correction_names_the_light_that_it_undoes():
