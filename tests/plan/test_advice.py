@@ -92,7 +92,7 @@ def test_blocks_are_swapped_after_what_costs_less_and_only_where_they_can_be(tin
 
 @pytest.mark.long
 def test_a_plan_of_flux_size_is_brought_under_its_budget_by_swapping():
-    """In bf16 the blocks take 22.2 GiB: of stage 1 alone, the 4-bit base and swapping suffice, each by itself."""
+    """In bf16 the blocks take 22.2 GiB: of stage 1 alone, the 4-bit base or swapping suffices."""
     cfg = compose_config(["backbone=flux", "memory=24gb", "memory.base=bfloat16", "stage.run=[coarse]"])
     limit = 18 * GIB
     current = budget.needs(cfg, (COARSE,))
