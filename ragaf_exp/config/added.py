@@ -28,7 +28,7 @@ ADDED: dict[str, dict[str, Any]] = {  # group -> key -> default, or of a stage i
     "sampler": {"norm_patch": 0, "image_guidance": 1.0},
     "ragaf": {"edges": "all"},
     "backbone": {"attention": "full", "window": 4},
-    "injection": {"annotated": False},
+    "injection": {"annotated": False, "isolate": 0.0},
     "hint": {"layers": 0, "single_layers": 0},
     "eval": {"prompted_items": 64},
 }

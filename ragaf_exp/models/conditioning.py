@@ -101,6 +101,7 @@ class RegionState:
     importance: Tensor | None = None  # (B,N) guidance scale of each region's text; None = 1 for all
     period: Tensor | None = None  # (B,N,2) shares of the noise schedule between which a region reads text; None = always
     silent: Tensor | None = None  # (B,N,R) semantics without any text, if importance or period is given
+    background: Tensor | None = None  # (B,N): 1 = the background, 0 = another region; None = no region is
     phrase_tokens: Tensor | None = None  # (B,N,T) bool: the tokens of each region's own phrase, if the batch has spans
     # injection point -> (h,w), for image sizes other than the one that the networks were traced for
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.core.types import Batch, EditTensors
+from ragaf_exp.graph.features import NODE_FEATURES
 from ragaf_exp.models.backbones.base import Backbone
 from ragaf_exp.models.backbones.points import Shape
 from ragaf_exp.models.conditioning import Conditioning, RegionState, Text
@@ -27,6 +28,7 @@ from ragaf_exp.models.text.base import TextEncoder
 from ragaf_exp.regions.soft_masks import soft_masks
 
 FIRST = "in"  # the injection point after the UNet's first convolution
+BACKGROUND = NODE_FEATURES.index("background")
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,7 @@ class Model(nn.Module):
         edge_mask = batch.edge_mask & has_sketch[..., None]
         nodes, text, readable = batch.node_mask & has_sketch, reading.text, reading.readable
         state = ragaf(batch.nodes, nodes, batch.edges, edge_mask, masks, hint, text, readable)
+        state = replace(state, background=batch.nodes[..., BACKGROUND])
         return state if sizes is self.sizes else replace(state, sizes=sizes)
 
     @property

@@ -21,6 +21,7 @@ from ragaf_exp.core.errors import UserError
 from ragaf_exp.models.backbones.base import Backbone
 
 LORA = ".lora_"
+FROZEN = ("frozen", "lora")  # memory.tune that leaves the blocks' weights as they are
 
 
 class SwappedBlocks:
@@ -36,7 +37,7 @@ class SwappedBlocks:
     """
 
     def __init__(self, blocks: list[nn.Module]):
-        self.weights = [[p for name, p in block.named_parameters() if LORA not in f".{name}"] for block in blocks]
+        self.weights = [_weights(block) for block in blocks]
         self.home: dict[int, list[Tensor]] = {}
         self.arrived: dict[int, torch.cuda.Event] = {}
         held = {id(p) for weights in self.weights for p in weights}
@@ -114,7 +115,7 @@ def swap_blocks(backbone: Backbone, memory: Memory) -> None:
     if memory.swap == 0:
         return
     blocks, key = backbone.blocks(), f"memory.swap={memory.swap}"
-    if not backbone.pretrained or memory.tune not in ("frozen", "lora"):
+    if not backbone.pretrained or memory.tune not in FROZEN:
         raise UserError(f"{key}: holds frozen weights of a pretrained backbone; set memory.tune=lora or frozen, or "
                         "memory.swap=0")  # fmt: skip
     if memory.swap > len(blocks):
@@ -128,10 +129,22 @@ def swap_blocks(backbone: Backbone, memory: Memory) -> None:
     backbone.register_state_dict_pre_hook(_released)
 
 
+def swappable_blocks(backbone: Backbone, memory: Memory) -> tuple[int, ...]:
+    """Return the bytes of each block that memory.swap could keep in main memory; none if the blocks are trained."""
+    if not backbone.pretrained or memory.tune not in FROZEN:
+        return ()
+    return tuple(sum(p.untyped_storage().nbytes() for p in _weights(block)) for block in backbone.blocks())
+
+
 def swapped_weights(model: nn.Module) -> list[Tensor]:
     """List the weights that are in main memory except for their turn."""
     swapped = [module.swapped for module in model.modules() if isinstance(module, Backbone) and module.swapped is not None]
     return [p for blocks in swapped for weights in blocks.weights for p in weights]
+
+
+def _weights(block: nn.Module) -> list[nn.Parameter]:
+    """List the frozen weights of a block: all but those of adapters."""
+    return [p for name, p in block.named_parameters() if LORA not in f".{name}"]
 
 
 def _released(backbone: Any, *args: Any) -> None:

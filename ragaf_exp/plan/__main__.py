@@ -77,8 +77,9 @@ def _for_card(overrides: list[str], size: str) -> list[str]:
 def plan_of(cfg: Any) -> dict[str, Any]:
     """The plan of a config as plain data: GiB by phase and kind, whether it fits, and what would make it fit."""
     with stub_optional_imports():
-        from ragaf_exp.plan.budget import CONTEXT, FRAGMENTS, GIB, KERNELS, advice, needs, precision_of
+        from ragaf_exp.plan.budget import CONTEXT, FRAGMENTS, GIB, KERNELS, advice, needs
         from ragaf_exp.plan.guard import capacity
+        from ragaf_exp.plan.savers import precision_of
 
     all_needs = needs(cfg)
     limit = capacity(cfg)

@@ -12,9 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ragaf_exp.config.stages import chain
-from ragaf_exp.plan.dry_run import REGIONS
-from ragaf_exp.plan.predict import SAMPLING, VALIDATION, Peak, in_order, micro_batch, phases_of, predict
-from ragaf_exp.plan.unloaded import step_items
+from ragaf_exp.plan.predict import Peak, in_order, phases_of, predict
+from ragaf_exp.plan.savers import FIRST, LATER, PHASES, SAVERS, TRAINING, applied, precision_of
 
 GIB = 2**30
 SEGMENT = 2 * 2**20  # CUDA's allocator requests multiples of it from the device
@@ -22,27 +21,6 @@ CONTEXT = 0.45  # GiB: CUDA's context and the libraries' kernels, outside the al
 KERNELS = 0.25  # GiB: workspaces of cuDNN and cuBLAS; an assumption
 FRAGMENTS = 0.05  # share of activations and workspace lost to fragmentation; an assumption
 CHANGING = ("activations", "workspace", "batch")
-
-FIRST, LATER = "first stage", "later stage"  # kinds of phases; the others are their own kind
-TRAINING = (FIRST, LATER, REGIONS)
-WITH_OPTIMIZER = (*TRAINING, VALIDATION)  # in which optimizer state and EMA weights exist
-PHASES = (*WITH_OPTIMIZER, SAMPLING)
-
-# (settings, kinds of phases that they affect, cost), the smallest loss of speed first; costs are not measured here
-SAVERS: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
-    ({"memory.precision": "bf16"}, PHASES, "none on devices with bf16: it is faster"),
-    ({"stage.accumulate": "twice"}, TRAINING, "only smaller kernels: the same batch in twice as many micro-batches"),
-    ({"memory.offload": True}, (LATER, REGIONS), "validation waits for offloaded weights"),
-    ({"memory.features": "frozen", "memory.offload": True}, TRAINING, "a pass over the data before training"),
-    ({"memory.base": "nf4"}, PHASES, "quantised frozen weights, restored for each product"),
-    ({"memory.optimizer": "adamw8bit"}, WITH_OPTIMIZER, "a few per cent of a step"),
-    ({"memory.ema": "cpu"}, WITH_OPTIMIZER, "a copy of the trained weights to main memory per step"),
-    ({"memory.step_in_backward": True, "optim.clip": 0.0}, TRAINING, "none in speed, but no gradient clipping"),
-    ({"memory.checkpointing": True}, TRAINING, "about a third more time per step"),
-    ({"memory.offload_checkpoints": "checkpointed"}, TRAINING, "copies of the blocks' inputs to main memory and back"),
-    ({"eval.batch": "half"}, (VALIDATION, SAMPLING), "smaller kernels while sampling"),
-    ({"memory.tune": "frozen"}, PHASES, "none in speed, but fewer weights are trained"),
-]
 
 
 @dataclass(frozen=True)
@@ -79,11 +57,6 @@ class Advice:
     cost: str
 
 
-def precision_of(cfg: DictConfig) -> str:
-    """The number format on a CUDA device; auto is bf16 there."""
-    return "bf16" if cfg.memory.precision == "auto" else cfg.memory.precision
-
-
 def needs(cfg: DictConfig, phases: tuple[str, ...] | None = None) -> list[Need]:
     """The CUDA memory needed by every phase of the config's run, or by the named phases."""
     evaluating, training = OmegaConf.to_yaml(cfg), OmegaConf.to_yaml(OmegaConf.merge(cfg, {"eval": {"batch": 1}}))
@@ -118,10 +91,10 @@ def advice(cfg: DictConfig, budget: int, current: list[Need]) -> list[Advice]:
     """
     over = [need.peak.phase for need in sorted(current, key=lambda need: -need.total) if need.total > budget]
     single, kinds = [], kinds_of(cfg)
-    for changed, override, phases, cost in _variants(cfg):
+    for changed, override, phases, cost in _variants(cfg, _blocks(current)):
         if not {kinds[phase] for phase in over} <= set(phases):
             continue  # it does not affect a phase that exceeds the budget
-        total = _largest(changed, over, current, budget)
+        override, total = _fitted(cfg, changed, override, over, current, budget)
         if total <= budget:
             single.append(Advice(override, total, True, cost))
     return single or _combined(cfg, budget, over, current)
@@ -129,24 +102,72 @@ def advice(cfg: DictConfig, budget: int, current: list[Need]) -> list[Advice]:
 
 def _combined(cfg: DictConfig, budget: int, over: list[str], current: list[Need]) -> list[Advice]:
     """As few savers as make all phases fit, the cheapest first; all of them if not even these are enough."""
-    steps = list(_cumulated(cfg, over))
+    steps = list(_cumulated(cfg, over, _blocks(current)))
     last = len(steps) - 1
     # further savers never need more, so that bisection finds the first that suffice for the largest phase
     first = bisect_left(range(last), True, key=lambda i: needs(steps[i][0], (over[0],))[0].total <= budget)
     for changed, overrides, costs in steps[first:]:
-        total = _largest(changed, over, current, budget)
+        overrides, total = _fitted(cfg, changed, overrides, over, current, budget)
         if total <= budget or changed is steps[last][0]:
             return [Advice(overrides, total, total <= budget, costs)]
     return []
 
 
-def _cumulated(cfg: DictConfig, over: list[str]) -> Iterator[tuple[DictConfig, str, str]]:
+def _fitted(
+    cfg: DictConfig, changed: DictConfig, override: str, over: list[str], current: list[Need], budget: int
+) -> tuple[str, int]:
+    """Plan a config with savers. One that swaps all blocks swaps as few as fit: each costs a copy per pass.
+
+    Their number is estimated from the blocks' bytes, two of which are on the device, and checked by a plan. What that plan
+    exceeds the budget by is added to the estimate.
+
+    Args:
+        cfg: The config of the run.
+        changed: That with the savers.
+        override: Their overrides.
+        over: The phases that exceed the budget, the largest first.
+        current: The needs of all phases of the config.
+        budget: The limit, in bytes.
+
+    Returns:
+        The overrides, and the largest need with them, in bytes.
+    """
+    swapped, own = changed.memory.swap, cfg.memory.swap
+    if swapped == own:
+        return override, _largest(changed, over, current, budget)
+    without = _swapping(changed, own)
+    blocks, excess = needs(without, (over[0],))[0].peak.blocks, _largest(without, over, current, budget) - budget
+    fewer = own
+    while True:
+        fewer = next((n for n in range(fewer + 1, swapped) if _saved(blocks, n) - _saved(blocks, own) >= excess), swapped)
+        total = _largest(_swapping(changed, fewer), over, current, budget)
+        if total <= budget or fewer == swapped:
+            return override.replace(f"memory.swap={swapped}", f"memory.swap={fewer}"), total
+        excess += total - budget
+
+
+def _swapping(cfg: DictConfig, blocks: int) -> DictConfig:
+    return OmegaConf.merge(cfg, {"memory": {"swap": blocks}})
+
+
+def _saved(blocks: tuple[int, ...], swapped: int) -> int:
+    """Bytes that swapping the last blocks saves, of which two are on the device."""
+    sizes = sorted(blocks[len(blocks) - swapped :])
+    return sum(sizes[:-2])
+
+
+def _blocks(current: list[Need]) -> int:
+    """Number of the backbone's blocks that can be swapped."""
+    return max((len(need.peak.blocks) for need in current), default=0)
+
+
+def _cumulated(cfg: DictConfig, over: list[str], blocks: int = 0) -> Iterator[tuple[DictConfig, str, str]]:
     """Configs with the first saver, the first two, and so on; their overrides and costs."""
     overrides: list[str] = []
     costs: list[str] = []
     kinds = {kinds_of(cfg)[phase] for phase in over}
     for settings, phases, cost in SAVERS:
-        step = _with(cfg, settings)
+        step = applied(cfg, settings, blocks)
         if step is not None and kinds & set(phases):
             cfg = step[0]
             overrides.append(step[1])
@@ -164,44 +185,8 @@ def _largest(cfg: DictConfig, over: list[str], current: list[Need], budget: int)
     return total
 
 
-def _variants(cfg: DictConfig) -> Iterator[tuple[DictConfig, str, tuple[str, ...], str]]:
+def _variants(cfg: DictConfig, blocks: int) -> Iterator[tuple[DictConfig, str, tuple[str, ...], str]]:
     for settings, phases, cost in SAVERS:
-        changed = _with(cfg, settings)
+        changed = applied(cfg, settings, blocks)
         if changed is not None:
             yield *changed, phases, cost
-
-
-def _with(cfg: DictConfig, settings: dict[str, Any]) -> tuple[DictConfig, str] | None:
-    """The config with a saver applied, and its overrides; None if it is already set or cannot apply."""
-    changed, overrides = OmegaConf.create(OmegaConf.to_container(cfg)), []
-    for key, value in settings.items():
-        value, now = _scaled(cfg, key, value), OmegaConf.select(cfg, key)
-        if value is None:
-            return None
-        if value != now:
-            OmegaConf.update(changed, key, value)
-            overrides.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
-    whole_batch = cfg.stage.accumulate == 1 and cfg.memory.precision != "fp16"
-    if not overrides or ("memory.step_in_backward" in settings and not whole_batch):
-        return None
-    if "stage.accumulate" in settings and cfg.memory.step_in_backward:
-        return None
-    return changed, " ".join(overrides)
-
-
-def _scaled(cfg: DictConfig, key: str, value: Any) -> Any:
-    if value == "twice":
-        more = 2 * cfg.stage.accumulate
-        return more if micro_batch(cfg) > 1 and step_items(cfg) % more == 0 else None
-    if value == "checkpointed":
-        return True if cfg.memory.checkpointing and not cfg.memory.compile else None
-    if value == "half":
-        return cfg.eval.batch // 2 or None
-    if key == "memory.features":  # the outputs of frozen encoders
-        frozen_text = cfg.text.get("train") is False
-        return ("all" if frozen_text else "latents") if "weights" in cfg.codec and cfg.cache.enabled else None
-    if key == "memory.base":
-        return value if "every" in cfg.backbone and cfg.memory.tune in ("frozen", "lora") else None
-    if key == "memory.precision":
-        return value if precision_of(cfg) == "no" else None
-    return value

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ragaf_exp.assembly.model import memory_of
 from ragaf_exp.compute.device import Compute
 from ragaf_exp.config.stages import chain, trained
 from ragaf_exp.inference.load import make_pipeline
-from ragaf_exp.models.swapping import swapped_weights
+from ragaf_exp.models.model import Model
+from ragaf_exp.models.swapping import swappable_blocks, swapped_weights
 from ragaf_exp.plan.dry_run import EARLIER, REGIONS, DryRun, TrainingFixture, regional_stage, track_allocations, wrapped
 from ragaf_exp.plan.dummies import largest_batch, planned_size
 from ragaf_exp.plan.fake_cuda import FakeCudaCompute, meta_device
@@ -31,6 +33,7 @@ class Peak:
     phase: str  # a stage, regions (the steps that train only the region path), validation or sampling
     micro_batch: int
     parts: dict[str, int]
+    blocks: tuple[int, ...] = ()  # bytes of each block that memory.swap could keep in main memory
 
     @property
     def bytes(self) -> int:
@@ -111,7 +114,7 @@ def training_peak(cfg: DictConfig, phase: str, compute: FakeCudaCompute) -> Peak
         fixture = TrainingFixture(cfg, phase, compute, tracker)
         with track_allocations(tracker, fixture.trainer, fixture.codec):
             fixture.later_step(tracker)
-    return Peak(phase, micro_batch(cfg, phase), _parts(tracker))
+    return Peak(phase, micro_batch(cfg, phase), _parts(tracker), _blocks(cfg, fixture.trainer.bare))
 
 
 def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
@@ -138,7 +141,7 @@ def validation_peak(cfg: DictConfig, compute: FakeCudaCompute) -> Peak:
                 batches, last = [scored.smaller(fixture.trainer.plan.scale)], fixture.trainer.plan.last
                 of_run = (last, cfg.seed, task.conditions)
                 condition_usage(model.eval(), fixture.trainer.objective, fixture.codec, batches, *of_run)
-    return Peak(VALIDATION, max(items, cfg.eval.batch), _parts(tracker))
+    return Peak(VALIDATION, max(items, cfg.eval.batch), _parts(tracker), _blocks(cfg, fixture.trainer.bare))
 
 
 def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
@@ -159,7 +162,11 @@ def sampling_peak(cfg: DictConfig, compute: Compute) -> Peak:
         tracker.start()
         with wrapped(codec, decode=tracker.labelled("codec", codec.decode)), tracker.labelling("activations"):
             pipeline(batch)
-    return Peak(SAMPLING, cfg.eval.batch, _parts(tracker))
+    return Peak(SAMPLING, cfg.eval.batch, _parts(tracker), _blocks(cfg, next(iter(models.values()))))
+
+
+def _blocks(cfg: DictConfig, model: Model) -> tuple[int, ...]:
+    return swappable_blocks(model.backbone, memory_of(cfg))
 
 
 def _parts(tracker: Tracker) -> dict[str, int]:

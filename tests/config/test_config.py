@@ -94,7 +94,7 @@ OUT_OF_RANGE = {
     "backbone.width": "0 36 -1", "backbone.depth": "0", "backbone.patch_size": "0", "backbone.positions": "learned",
     "diffusion.shift": "0 -1 101 nan", "diffusion.mean": "11 nan", "diffusion.deviation": "0 nan",
     "diffusion.patch_size": "0", "diffusion.density": "normal", "diffusion.shift_by": "size", "diffusion.weighting": "snr",
-    "injection.share": "0 1.1 nan", "injection.strength": "-1 nan",
+    "injection.share": "0 1.1 nan", "injection.strength": "-1 nan", "injection.isolate": "-1 1.1 nan",
     "memory.base": "int3", "backbone.every": "0 97", "backbone.guidance": "-1 101 nan", "sampler.norm_patch": "-1 33",
     "backbone.window": "1 65", "stage.tokens": "-1", "task.dream": "-1 nan", "text.image_side": "-1",
 }  # fmt: skip
@@ -125,7 +125,7 @@ OPTIONS = {
     **dict.fromkeys(("hint.channels", "hint.single_layers"), {"hint": "controlnet"}), "hint.layers": {"hint": "t2i"},
     "codec.tiling": {"codec": "taesd"}, "backbone.weights": {"backbone": "sd15"},
     **dict.fromkeys(TRANSFORMER, {"backbone": "dit", "injection": "tokens"}), **dict.fromkeys(FLOW, {"diffusion": "flow"}),
-    **dict.fromkeys(("injection.share", "injection.strength"), {"injection": "mask"}),
+    **dict.fromkeys(("injection.share", "injection.strength", "injection.isolate"), {"injection": "mask"}),
     **dict.fromkeys(("backbone.every", "backbone.guidance"), {"backbone": "flux"}), "task.dream": {"task": "insert"},
     "text.image_side": {"text": "qwen_image_edit"},
 }  # fmt: skip

@@ -83,12 +83,13 @@ def test_shares_and_strengths_out_of_range_are_refused():
         WordMask(SHAPES, 8, 2, strength=-1)
 
 
+@pytest.mark.parametrize("isolate", ["0.0", "1.0"])
 @pytest.mark.parametrize("backbone", ["tiny", "dit", "mmdit"])
-def test_unets_and_transformers_are_masked_alike(tiny, tmp_path, backbone):
+def test_unets_and_transformers_are_masked_alike(tiny, tmp_path, backbone, isolate):
     """With a mask of the first words, the words of another region no longer matter to the pixels of a region."""
     sizes = ["backbone.width=32", "backbone.depth=2", "backbone.heads=2", f"backbone={backbone}"]
     options = tiny if backbone == "tiny" else [*(o for o in tiny if not o.startswith("backbone.")), *sizes]
-    cfg = compose_config([*options, "injection=mask", "injection.strength=10"])
+    cfg = compose_config([*options, "injection=mask", "injection.strength=10", f"injection.isolate={isolate}"])
     parts = assemble(cfg, RunFolder(tmp_path))
     torch.manual_seed(0)
     coarse = make_model(parts, "coarse")

@@ -6,7 +6,7 @@ These processors replace diffusers' default ones. They use its projections and P
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from ragaf_exp.models.backbones.isolation import Columns, Isolation, attention
 from ragaf_exp.models.conditioning import Appended
 
 
@@ -23,14 +24,24 @@ class WordBias:
 
     log_map: dict[int, Tensor]  # h w -> (B,h w,T)
     gates: Tensor  # (layers,)
+    isolation: Isolation | None = None  # of the image tokens of different regions; None = they see each other
 
     def at(self, layer: int, pixels: int) -> Tensor:
         """Return the bias (B,h w,T) of one layer at a resolution of `pixels` = h w."""
         return self.gates[layer] * self.log_map[pixels]
 
+    def isolated(self, block: int | None, tokens: int) -> Columns | None:
+        """Return the bias of attention between `tokens` = h w image tokens of a block; None if it has no isolation."""
+        return None if self.isolation is None or block is None else self.isolation.at(block, tokens)
+
+    def jointly_isolated(self, block: int, tokens: int) -> Columns | None:
+        """Return the bias of image tokens' attention to text and image tokens together; None if there is no isolation."""
+        return None if self.isolation is None else self.isolation.with_text(block, tokens)
+
     def padded(self, tokens: int) -> WordBias:
         """Append this many tokens, which get no bias."""
-        return WordBias({pixels: F.pad(log_map, (0, tokens)) for pixels, log_map in self.log_map.items()}, self.gates)
+        maps = {pixels: F.pad(log_map, (0, tokens)) for pixels, log_map in self.log_map.items()}
+        return replace(self, log_map=maps, isolation=None if self.isolation is None else self.isolation.padded(tokens))
 
 
 def gated(read: Tensor, wider: Tensor, gate: Tensor) -> Tensor:
@@ -57,13 +68,14 @@ class BiasedAttention:
 
     Attributes:
         layer: Index among the UNet's cross-attention layers; None for self-attention.
+        block: Index of the transformer block, for self-attention; None for cross-attention.
         watch: If set, it is called with every image-to-text attention map (B,h w,T), the mean over heads.
     """
 
     watch: Callable[[Tensor], object] | None = None
 
-    def __init__(self, layer: int | None):
-        self.layer = layer
+    def __init__(self, layer: int | None, block: int | None = None):
+        self.layer, self.block = layer, block
 
     def __call__(
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
@@ -76,7 +88,7 @@ class BiasedAttention:
             hidden_states: Image features, (B,h w,C).
             encoder_hidden_states: Text tokens, (B,T,D); None for self-attention.
             attention_mask: Additive mask of the text, (B,1,T): 0 or very negative.
-            word_bias: Per-pixel bias of the logits.
+            word_bias: Per-pixel bias of the logits of cross-attention, and isolation of regions in self-attention.
             appended: Region tokens behind those of the text, (B,N,D), and a gate per layer.
         """
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states  # (B,T,D)
@@ -87,7 +99,8 @@ class BiasedAttention:
         if self.watch is not None and self.layer is not None:
             logits = (q @ k.transpose(-1, -2)).float() * attn.scale
             self.watch((logits if bias is None else logits + bias).softmax(-1).mean(1))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=attn.scale)
+        isolated = None if word_bias is None else word_bias.isolated(self.block, q.shape[2])
+        out = attention(q, k, v, bias, isolated, attn.scale)
         if appended is not None and self.layer is not None and thin is not None:
             k, v = (torch.cat(pair, dim=2) for pair in zip((k, v), _keys(attn, appended.tokens), strict=True))
             wider = F.scaled_dot_product_attention(q, k, v, attn_mask=followed_by(thin, appended.bias), scale=attn.scale)
@@ -118,5 +131,6 @@ def install(unet: UNet2DConditionModel) -> int:
     names = list(unet.attn_processors)
     cross = [name for name in names if ".attn2." in name]
     layer = {name: i for i, name in enumerate(cross)}
-    unet.set_attn_processor({name: BiasedAttention(layer.get(name)) for name in names})
+    block = {name.replace(".attn2.", ".attn1."): i for name, i in layer.items()}
+    unet.set_attn_processor({name: BiasedAttention(layer.get(name), block.get(name)) for name in names})
     return len(cross)

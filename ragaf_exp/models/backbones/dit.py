@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ragaf_exp.config import limits
 from ragaf_exp.config.ranges import OneOf
 from ragaf_exp.models.backbones.attention import WordBias
+from ragaf_exp.models.backbones.isolation import Columns
 from ragaf_exp.models.backbones.positions import Rotation
 from ragaf_exp.models.backbones.token_attention import CrossAttention, SelfAttention, text_bias
 from ragaf_exp.models.backbones.token_backbone import TokenBackbone
@@ -49,7 +50,7 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, c: Tensor, tokens: Tensor, bias: Tensor, rotation: Rotation | None,
-        within: WindowBias | None = None, appended: Appended | None = None,
+        within: WindowBias | None = None, appended: Appended | None = None, isolated: Columns | None = None,
     ) -> Tensor:  # fmt: skip
         """Apply the block.
 
@@ -61,12 +62,13 @@ class Block(nn.Module):
             rotation: Rotary embedding of the image tokens' positions.
             within: Windows of the self-attention; None = all tokens in one.
             appended: Region tokens of this layer, (B,N,D).
+            isolated: Bias of self-attention between tokens of different regions.
 
         Returns:
             Updated image tokens, (B,L,C).
         """
         scale, shift, gate, scale_2, shift_2, gate_2 = self.modulation(c)[:, None].chunk(6, dim=-1)  # (B,1,C) each
-        x = x + gate * self.own(self.norms[0](x) * (1 + scale) + shift, rotation, within)  # (B,L,C)
+        x = x + gate * self.own(self.norms[0](x) * (1 + scale) + shift, rotation, within, isolated)  # (B,L,C)
         x = x + self.cross(self.cross_norm(x), tokens, bias, appended)
         return x + gate_2 * self.feed(self.norms[1](x) * (1 + scale_2) + shift_2)
 
@@ -126,7 +128,8 @@ class DiT(TokenBackbone):
         for i, (layer, windows) in enumerate(zip(self.layers, within, strict=False)):
             appended = None if text.appended is None else text.appended.at(i)
             bias = text_bias(text, i, x.shape[1], words)
-            x = change(i, layer(x, c, text.tokens, bias, rotation, windows, appended))
+            isolated = None if words is None else words.isolated(i, x.shape[1])
+            x = change(i, layer(x, c, text.tokens, bias, rotation, windows, appended, isolated))
         return x
 
     def attending(self) -> list[nn.Module]:

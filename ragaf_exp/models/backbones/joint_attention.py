@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.models.backbones.attention import followed_by, gated
+from ragaf_exp.models.backbones.isolation import Columns
 from ragaf_exp.models.backbones.positions import Rotation, rotate
 from ragaf_exp.models.backbones.token_attention import HeadNorm, Watch, attend, split_heads
 from ragaf_exp.models.conditioning import Appended
@@ -46,7 +47,7 @@ class JointAttention(nn.Module):
 
     def forward(
         self, x: Tensor, text: Tensor, bias: Tensor, padding: Tensor, rotation: Rotation | None,
-        appended: Appended | None = None,
+        appended: Appended | None = None, isolated: Columns | None = None,
     ) -> Read:  # fmt: skip
         """Attend to the concatenation of text and image tokens, and of region tokens if there are any.
 
@@ -57,17 +58,19 @@ class JointAttention(nn.Module):
             padding: Padding mask of the text as an additive bias, (B,1,1,T).
             rotation: Rotary embedding of the image tokens' positions; text tokens have none.
             appended: Region tokens of this layer, (B,N,C), which are projected as those of the text.
+            isolated: Bias of image tokens' attention to text and image tokens, of an injection without `appended`.
 
         Returns:
             Outputs for the image, (B,L,C), for the text, (B,T,C), and for the regions, (B,N,C). The latter two are None
             if the text is not updated.
         """
+        assert appended is None or isolated is None, "no injection has both"
         image = x.shape[1]
         bias, padding = F.pad(bias, (0, image)), F.pad(padding, (0, image))
         q, k = (rotate(y, rotation) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))
         near, far = self._keys(text), (k, split_heads(self.to_v(x), self.heads))
         keys, values = (torch.cat(pair, dim=2) for pair in zip(near, far, strict=True))  # (B,heads,T+L,d)
-        read = attend(q, keys, values, bias, self.watch, text.shape[1])
+        read = attend(q, keys, values, bias, self.watch, text.shape[1], isolated)
         updates = hasattr(self, "add_q")
         text_read = attend(self._queries(text), keys, values, padding) if updates else None
         if appended is None:

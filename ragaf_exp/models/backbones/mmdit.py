@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ragaf_exp.config import limits
 from ragaf_exp.models.backbones.attention import WordBias
 from ragaf_exp.models.backbones.dit import feed_forward
+from ragaf_exp.models.backbones.isolation import Columns
 from ragaf_exp.models.backbones.joint_attention import JointAttention
 from ragaf_exp.models.backbones.positions import Rotation
 from ragaf_exp.models.backbones.token_attention import text_bias
@@ -96,7 +97,7 @@ class JointBlock(nn.Module):
 
     def forward(
         self, x: Tensor, text: Tensor, c: Tensor, bias: Tensor, padding: Tensor, rotation: Rotation | None,
-        appended: Appended | None = None,
+        appended: Appended | None = None, isolated: Columns | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Apply the block.
 
@@ -108,6 +109,7 @@ class JointBlock(nn.Module):
             padding: Padding mask of the text as an additive bias, (B,1,1,T).
             rotation: Rotary embedding of the image tokens' positions.
             appended: Region tokens of this layer, (B,N,C), to which the layers of the text apply.
+            isolated: Bias of image tokens' attention to text and image tokens, of an injection without `appended`.
 
         Returns:
             Updated image tokens (B,L,C), text tokens (B,T,C), and region tokens (B,N,C) if there are any.
@@ -115,7 +117,7 @@ class JointBlock(nn.Module):
         image_in, image_modulation = self.image.before(x, c)
         text_in, text_modulation = self.text.before(text, c)
         regions_in = None if appended is None else replace(appended, tokens=self.text.before(appended.tokens, c)[0])
-        read, text_read, regions_read = self.joint(image_in, text_in, bias, padding, rotation, regions_in)
+        read, text_read, regions_read = self.joint(image_in, text_in, bias, padding, rotation, regions_in, isolated)
         regions = None if appended is None else self.text.after(appended.tokens, text_modulation, regions_read)
         x, text = self.image.after(x, image_modulation, read), self.text.after(text, text_modulation, text_read)
         return x, text, regions
@@ -179,9 +181,10 @@ class MMDiT(TokenBackbone):
         appended = text.appended
         regions = None if appended is None else self.text_in(appended.tokens)  # (B,N,C)
         for i, layer in enumerate(self.layers):
-            bias = padding if words is None else text_bias(text, i, x.shape[1], words)
+            isolated = None if words is None else words.jointly_isolated(i, x.shape[1])  # contains the bias by words
+            bias = padding if words is None or isolated is not None else text_bias(text, i, x.shape[1], words)
             here = None if appended is None or regions is None else replace(appended.at(i), tokens=regions)
-            x, tokens, regions = layer(x, tokens, c, bias, padding, rotation, here)
+            x, tokens, regions = layer(x, tokens, c, bias, padding, rotation, here, isolated)
             x = change(i, x)
         return x
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ragaf_exp.core.tensors import MASK_VALUE
 from ragaf_exp.models.backbones.attention import WordBias, followed_by, gated
+from ragaf_exp.models.backbones.isolation import Columns, attention
 from ragaf_exp.models.backbones.positions import Rotation, rotate
 from ragaf_exp.models.backbones.windows import WindowBias
 from ragaf_exp.models.conditioning import Appended, Text
@@ -39,7 +39,10 @@ def text_bias(text: Text, layer: int, tokens: int, words: WordBias | None) -> Te
     return (masked if words is None else masked + words.at(layer, tokens))[:, None]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, watch: Watch | None = None, shown: int = 0) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, watch: Watch | None = None, shown: int = 0,
+    columns: Columns | None = None,
+) -> Tensor:  # fmt: skip
     """Compute multi-head attention.
 
     Args:
@@ -49,6 +52,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, watch: Watch | 
         bias: Bias of the logits, (B,1,1 or L,K).
         watch: If given, called with the attention to the first `shown` keys, (B,L,shown), the mean over heads.
         shown: Number of keys that `watch` receives.
+        columns: A further bias of the logits, in factors.
 
     Returns:
         (B,L,heads d).
@@ -56,8 +60,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, watch: Watch | 
     bias = None if bias is None else bias.to(q.dtype).expand(-1, -1, q.shape[2], -1)
     if watch is not None:
         logits = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5  # (B,heads,L,K)
+        logits = logits if columns is None else logits + columns.product()
         watch((logits if bias is None else logits + bias).softmax(-1).mean(1)[..., :shown])
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(-2)
+    return attention(q, k, v, bias, columns).transpose(1, 2).flatten(-2)
 
 
 class HeadNorm(nn.RMSNorm):
@@ -86,13 +91,16 @@ class SelfAttention(nn.Module):
         self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
         self.norm_q, self.norm_k = HeadNorm(width, heads), HeadNorm(width, heads)
 
-    def forward(self, x: Tensor, rotation: Rotation | None, within: WindowBias | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, within: WindowBias | None = None, isolated: Columns | None = None
+    ) -> Tensor:
         """Attend to image tokens.
 
         Args:
             x: Image tokens, (B,L,C).
             rotation: Rotary embedding of their positions.
             within: The windows, and which of their tokens are excluded as keys; None = all tokens in one.
+            isolated: Bias between tokens of different regions; None = they attend to each other.
 
         Returns:
             (B,L,C).
@@ -100,9 +108,10 @@ class SelfAttention(nn.Module):
         q, k = (rotate(y, rotation) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))
         v = split_heads(self.to_v(x), self.heads)  # (B,heads,L,d)
         if within is None:
-            return self.to_out(attend(q, k, v, None))
+            return self.to_out(attend(q, k, v, None, columns=isolated))
         split = within.windows.split
-        return self.to_out(within.windows.join(attend(split(q), split(k), split(v), within.bias)))
+        columns = None if isolated is None else isolated.map(split)
+        return self.to_out(within.windows.join(attend(split(q), split(k), split(v), within.bias, columns=columns)))
 
 
 class CrossAttention(nn.Module):
