@@ -163,7 +163,16 @@ class WhiteBalance(Task):
 
 
 def light_map(parameters: np.ndarray | None, height: int, width: int) -> np.ndarray:
-    """The light's four parameters and a one as constant maps (H,W,5) float32; zeros where they are unknown (None)."""
+    """Return the light as constant maps.
+
+    Args:
+        parameters: Of the light, as of Light.parameters, (4,); None = unknown.
+        height: H.
+        width: W.
+
+    Returns:
+        (H,W,5) float32: the parameters and a one, or zeros.
+    """
     values = np.zeros(LIGHT_CHANNELS, np.float32) if parameters is None else np.append(parameters, 1).astype(np.float32)
     return np.broadcast_to(values, (height, width, LIGHT_CHANNELS))
 
