@@ -23,7 +23,7 @@ from ragaf_exp.runs.folder import RunFolder
 CAPTIONS = ["a red circle left of a blue star", "a green moon"]
 SHORT = ["stage.batch=2", "stage.refine.region_batch=2", "stage.coarse.steps=2", "stage.refine.steps=2",
          "stage.refine.region_steps=1", "data.train=4", "data.val=2", "data.test=2", "eval.test_items=2", "eval.batch=2",
-         "eval.validation_items=2", "backbone.every=1", "text.max_tokens=20"]  # fmt: skip
+         "eval.validation_items=2", "eval.pictures=1", "backbone.every=1", "text.max_tokens=20"]  # fmt: skip
 FAMILIES = list(SAVED)
 CONTROLLED = [family for family in FAMILIES if family != "flux2"]  # diffusers has ControlNets of these
 EXTRA = {"qwen_image": ["text.max_tokens=400"], "z_image": ["text.max_tokens=60"],

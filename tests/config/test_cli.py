@@ -361,7 +361,8 @@ def test_a_kill_while_stage_1_is_copied_can_be_continued(tiny, finished, tmp_pat
 
 def test_the_ablation_sweeps_without_the_multirun_flag(process, tiny, tmp_path, name="ablation"):
     """Without -m, as its preset says; every member has a run folder, and stage 1 is trained once for both."""
-    short = ["stage.coarse.steps=1", "stage.refine.steps=1", "stage.refine.region_steps=1", "eval.test_items=2"]
+    short = ["stage.coarse.steps=1", "stage.refine.steps=1", "stage.refine.region_steps=1", "eval.test_items=2",
+             "eval.pictures=1"]  # fmt: skip
     words = [w for w in tiny if w.partition("=")[0] not in {"name", *(s.partition("=")[0] for s in short)}]
     few = ["member=full,graph_none", "seed=1"]
     ended = process("ragaf_exp.run", f"+experiment={name}", *words, *short, *few, f"runs={tmp_path / 'runs'}", cwd=tmp_path)

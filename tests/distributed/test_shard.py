@@ -40,7 +40,7 @@ print(launch(argv, 1), flush=True)
 )
 TAKEN = {"stage.coarse.steps": 2, "stage.refine.steps": 3, "stage.refine.region_steps": 2, "stage.log_every": 1,
          "stage.checkpoint_every": 2, "stage.validate_every": 4, "data.train": 24, "eval.test_items": 2,
-         "optim.clip": 0.1, "memory.checkpointing": True}  # fmt: skip
+         "optim.clip": 0.1, "memory.checkpointing": True, "eval.pictures": 0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.long
 
 MEMBERS = sorted(path.stem for path in (CONF / "member").glob("*.yaml"))
 STUDIES = ("ablation", "ablation_quick")
+REPEATED, SEEDS = ("full", "baseline", "graph_none"), (0, 1, 2)
 # what decides data, its order, noise, optimiser, test items and sampler: the same for every member
 ALIKE = ("seed", "data", "sketch", "augment", "regions", "diffusion", "sampler", "eval", "task", "optim", "codec", "text",
          "memory", "stage.batch", "stage.accumulate", "stage.refine.region_batch", "stage.refine.steps",
@@ -43,6 +44,14 @@ def configs() -> dict[tuple[str, str], object]:
     return {(study, m): compose_config([f"+experiment={study}", f"member={m}"]) for study in STUDIES for m in MEMBERS}
 
 
+@pytest.fixture(scope="module")
+def seeded(configs) -> dict[tuple[str, str, int], object]:
+    """The members that the quick study repeats, with each of its seeds."""
+    further = {(study, m, s): compose_config([f"+experiment={study}", f"member={m}", f"seed={s}"])
+               for study, m, s in itertools.product(STUDIES, REPEATED, SEEDS[1:])}  # fmt: skip
+    return further | {(study, m, SEEDS[0]): configs[study, m] for study, m in itertools.product(STUDIES, REPEATED)}
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_no_two_members_are_the_same_run(study, configs):
     hashes = {config_hash(configs[study, m]): m for m in MEMBERS}
@@ -51,38 +60,50 @@ def test_no_two_members_are_the_same_run(study, configs):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_data_noise_steps_and_test_items_are_those_of_full(study, configs):
-    seeds = {"": "full", "_1": "full_1", "_2": "full_2"}
     for member in MEMBERS:
-        suffix = member[-2:] if member[-2:] in seeds else ""
-        own = OWN.get(member.removesuffix(suffix), set())
-        mine, full = configs[study, member], configs[study, seeds[suffix]]
+        own = OWN.get(member, set())
+        mine, full = configs[study, member], configs[study, "full"]
         differing = [key for key in ALIKE if OmegaConf.select(mine, key) != OmegaConf.select(full, key)]
         assert set(differing) <= own, member
         assert mine.stage.coarse == full.stage.coarse or member.startswith(ALONE), member
-        assert mine.study.member == member.removesuffix(suffix) and mine.study.share
+        assert mine.study.member == member and mine.study.share
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_the_streams_of_a_seed_are_the_same_numbers(study, configs):
+def test_the_streams_of_a_seed_are_the_same_numbers(study, seeded):
     """Indices of batches, noise and timesteps of a step, noise of a test item: of full, baseline and graph_none."""
-    for suffix in ("", "_1", "_2"):
+    every = []
+    for seed in SEEDS:
         streams = []
-        for name in ("full", "baseline", "graph_none"):
-            cfg = configs[study, name + suffix]
+        for name in REPEATED:
+            cfg = seeded[study, name, seed]
             order = [list(batch_order(cfg.data.train, cfg.stage.batch, cfg.seed, range(s, s + 1))) for s in (0, 77)]
             rng, shape = generator(cfg.seed, "train", "coarse", 5), torch.Size((4, 3, 8, 8))
             drawn = sample_step_noise(Diffusion(), shape, 1000, {"text": 0.1, "sketch": 0.1}, 0.0, rng)
             noise = item_noise(cfg.seed, "coarse", ["scenes0-test-3"], (3, 8, 8))
             streams.append((order, drawn.noise.tolist(), drawn.timesteps.tolist(), noise.tolist()))
         assert streams[0] == streams[1] == streams[2]
+        every.append(streams[0])
+    assert every[0] != every[1] != every[2]
 
 
-def test_members_that_share_stage_1_are_those_that_do_not_change_it(configs):
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_further_seed_changes_the_seed_alone(study, seeded, configs):
+    """Another run of the same member: the report pools them."""
+    assert len({config_hash(cfg) for (name, *_), cfg in seeded.items() if name == study}) == len(REPEATED) * len(SEEDS)
+    for member, seed in itertools.product(REPEATED, SEEDS):
+        mine = OmegaConf.merge(seeded[study, member, seed], {"seed": 0})
+        assert mine == configs[study, member] and mine.study.member == member
+
+
+def test_members_that_share_stage_1_are_those_that_do_not_change_it(configs, seeded):
     for study in STUDIES:
-        places = {m: shared_stage.folder_of(configs[study, m]).path for m in MEMBERS}
-        for member, place in places.items():
-            suffix = member[-2:] if member[-2:] in ("_1", "_2") else ""
-            assert (place == places["full" + suffix]) != member.startswith(OWN_STAGE_1), member
+        folders = {m: shared_stage.folder_of(configs[study, m]).path for m in MEMBERS}
+        for member, folder in folders.items():
+            assert (folder == folders["full"]) != member.startswith(OWN_STAGE_1), member
+        first = {(m, s): shared_stage.folder_of(seeded[study, m, s]).path for m, s in itertools.product(REPEATED, SEEDS)}
+        assert all(first["graph_none", s] == first["full", s] != first["baseline", s] for s in SEEDS)
+        assert len({first["full", s] for s in SEEDS}) == len(SEEDS), "each seed has its own"
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -114,7 +135,7 @@ def test_each_loss_that_full_has_is_off_in_one(configs):
 
 def test_a_member_differs_from_full_in_what_it_is_about_alone(configs):
     for member, prefix in itertools.product(MEMBERS, ABOUT):
-        if not member.startswith(prefix) or member[-2:] in ("_1", "_2"):
+        if not member.startswith(prefix):
             continue
         mine, full = (OmegaConf.to_container(configs["ablation_quick", m]) for m in (member, "full"))
         assert {k for k in mine if mine[k] != full[k]} == {ABOUT[prefix], "study"}, member

@@ -1,11 +1,15 @@
 """Exports a run and prints, as JSON, by how many bytes the peak of memory exceeded that before.
 
-    python export_memory.py RUN OUT KIND...
+    python export_memory.py RUN OUT KINDS...
+
+KINDS: kinds of export, separated by spaces. Each has a process, forked when the libraries are imported, a folder in OUT and
+a line.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -23,12 +27,22 @@ def resident(key: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def main(run: str, out: Path, kinds: list[str]) -> None:
+def measure(run: str, out: Path, kinds: list[str]) -> None:
     trained = open_run(run, {})  # imports the libraries' parts that this run needs
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     rows = export(trained, out, kinds, Options(), "")
-    print(json.dumps({"peak": resident("VmHWM") - before, "checked": [row.checked for row in rows]}))
+    print(json.dumps({"peak": resident("VmHWM") - before, "checked": [row.checked for row in rows]}), flush=True)
+
+
+def main(run: str, out: Path, every: list[str]) -> None:
+    for kinds in every:
+        process = os.fork()
+        if process == 0:
+            measure(run, out / kinds, kinds.split())
+            os._exit(0)
+        if status := os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
+            raise SystemExit(f"{kinds}: exit status {status}")
 
 
 if __name__ == "__main__":

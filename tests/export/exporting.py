@@ -12,8 +12,8 @@ from ragaf_exp.export.write import export
 
 SHORT = ["stage.coarse.steps=2", "stage.refine.steps=2", "stage.refine.region_steps=1", "stage.checkpoint_every=9",
          "stage.batch=2", "stage.refine.region_batch=2", "stage.validate_every=9", "data.train=4", "data.val=2",
-         "data.test=2", "eval.test_items=2", "eval.validation_items=2", "eval.batch=2", "ragaf.width=32", "ragaf.heads=2",
-         "ragaf.layers=1"]  # fmt: skip
+         "data.test=2", "eval.test_items=2", "eval.validation_items=2", "eval.batch=2", "eval.pictures=1", "ragaf.width=32",
+         "ragaf.heads=2", "ragaf.layers=1"]  # fmt: skip
 HINTS = {
     "controlnet": ["hint=controlnet", "hint.channels=[4,8,8,8]"],
     "t2i": ["hint=t2i", "hint.layers=1"],

@@ -18,40 +18,41 @@ def blocked(*_, **__):
     raise OSError("no network in this test")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = blocked
 import numpy as np
-folder, out, strokes, way = sys.argv[1:]
-if way == "package":
-    from ragaf_exp.export.pipeline import RagafPipeline
-    pipeline = RagafPipeline.from_pretrained(folder)
-else:
-    from diffusers import DiffusionPipeline
-    try:
-        DiffusionPipeline.from_pretrained(folder)
-    except ValueError as error:
-        assert "trust_remote_code" in str(error)
+out, way, *folders = sys.argv[1:]
+for number, folder in enumerate(folders):
+    if way == "package":
+        from ragaf_exp.export.pipeline import RagafPipeline
+        pipeline = RagafPipeline.from_pretrained(folder)
     else:
-        raise SystemExit("it loaded without trust_remote_code")
-    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
-np.save(out, np.asarray(pipeline(PROMPT, np.load(strokes), seed=2).images[0]))
+        from diffusers import DiffusionPipeline
+        try:
+            DiffusionPipeline.from_pretrained(folder)
+        except ValueError as error:
+            assert "trust_remote_code" in str(error)
+        else:
+            raise SystemExit("it loaded without trust_remote_code")
+        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+    np.save(f"{out}/{number}.npy", np.asarray(pipeline(PROMPT, np.load(f"{out}/strokes.npy"), seed=2).images[0]))
 """
 
 
-def image(folder: Path, way: str, strokes: np.ndarray, tmp_path: Path) -> np.ndarray:
-    np.save(tmp_path / "strokes.npy", strokes)
+def images(folders: list[Path], way: str, strokes: np.ndarray, out: Path) -> list[np.ndarray]:
+    """The image of each export, all by one process."""
+    np.save(out / "strokes.npy", strokes)
+    arguments = [out, way, *folders]
     script = SCRIPT.replace("PROMPT", repr(PROMPT))
-    arguments = [folder, tmp_path / "image.npy", tmp_path / "strokes.npy", way]
     done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
-    return np.load(tmp_path / "image.npy")
+    return [np.load(out / f"{number}.npy") for number in range(len(folders))]
 
 
 @pytest.mark.parametrize("way", ["package", "diffusers"])
-def test_embedded_networks(way, exported, finished, strokes, tmp_path):
-    assert difference(of_run(finished, strokes, 2), image(exported, way, strokes, tmp_path)) == 0
-
-
-@pytest.mark.parametrize("way", ["package", "diffusers"])
-def test_networks_in_stable_diffusions_layout(way, lora_export, lora_run, strokes, tmp_path):
-    assert difference(of_run(lora_run, strokes, 2), image(lora_export, way, strokes, tmp_path)) == 0
+def test_embedded_networks_and_those_in_stable_diffusions_layout(
+    way, exported, finished, lora_export, lora_run, strokes, tmp_path
+):
+    theirs = images([exported, lora_export], way, strokes, tmp_path)
+    for run, image in zip((finished, lora_run), theirs, strict=True):
+        assert difference(of_run(run, strokes, 2), image) == 0, run
 
 
 def test_without_the_package_diffusers_says_what_is_missing(exported, tmp_path):

@@ -21,7 +21,8 @@ from ragaf_exp.sample import main
 
 pytestmark = pytest.mark.process
 
-SHORT = "stage=coarse stage.coarse.steps=4 stage.validate_every=4 stage.checkpoint_every=4 eval.metrics=[]".split()
+SHORT = """stage=coarse stage.coarse.steps=4 stage.validate_every=4 stage.checkpoint_every=4 eval.metrics=[]
+           eval.pictures=1""".split()
 PROMPT = "a red circle"
 TASKS = {  # experiment -> arguments of the command line that are files, and further ones
     "inpaint": (("image", "mask"), {}),

@@ -51,6 +51,11 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
 
 
+def sparse(path: Path) -> bool:
+    """Whether a large file has no blocks on disk: it is zeros alone, which take seconds to read."""
+    return path.stat().st_size > 2**30 and path.stat().st_blocks == 0
+
+
 def call(command: str, run: Path, cli: Callable, drawing: Path, out: Path) -> tuple[int, str, str]:
     """One of the three commands on a run."""
     if command == "sample":
@@ -73,7 +78,7 @@ def safe(
         assert tree(user) == before
         assert SECRET not in out + err + caplog.text
         written = [p for folder in (run, tmp_path / "out") for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
-        assert not [p for p in written if SECRET.encode() in p.read_bytes()]
+        assert not [p for p in written if not sparse(p) and SECRET.encode() in p.read_bytes()]
         assert status in (0, 2), err
         if status == 2:
             errors = [line for line in err.splitlines() if line.startswith("error: ")]

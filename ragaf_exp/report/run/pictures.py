@@ -29,7 +29,7 @@ def picture(path: Path, longest: int) -> dict[str, Any]:
     image = Image.fromarray(read_image(path, read_bounded(path)))
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer, kind = io.BytesIO(), "png"
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")  # optimize=True takes six times as long and saves 3 %
     if buffer.tell() > HEAVY:
         buffer, kind = io.BytesIO(), "jpeg"
         image.save(buffer, "JPEG", quality=88)
