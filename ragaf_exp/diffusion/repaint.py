@@ -81,8 +81,7 @@ class RePaint(Sampler):
         jump: int = 5, resamplings: int = 5, guidance: limits.Guidance = 1.0, sketch_guidance: limits.Guidance = 1.0,
         image_guidance: limits.Guidance = 1.0,
     ):  # fmt: skip
-        scales = {"guidance": guidance, "sketch_guidance": sketch_guidance, "image_guidance": image_guidance}
-        super().__init__(diffusion, diffusion.schedulers[0], steps, **scales)
+        super().__init__(diffusion, diffusion.schedulers[0], steps, guidance, sketch_guidance, 0, image_guidance)
         if not 1 <= jump <= steps:
             raise UserError(f"jump={jump}: must be from 1 to steps={steps}; take {max(1, steps // 10)}")
         if not 1 <= resamplings <= 100:
