@@ -27,7 +27,7 @@ TINY = """
     stage.batch=4 stage.coarse.steps=8 stage.refine.steps=6 stage.refine.region_steps=3
     stage.refine.region_batch=4 optim.warmup=2
     stage.log_every=2 stage.validate_every=4 stage.checkpoint_every=3
-    eval.test_items=4 eval.batch=4 eval.validation_items=4 eval.grid=2 eval.pictures=2 eval.bootstrap=20 eval.metrics=[]
+    eval.test_items=4 eval.batch=4 eval.validation_items=4 eval.grid=2 eval.pictures=1 eval.bootstrap=20 eval.metrics=[]
 """.split()
 
 

@@ -153,4 +153,4 @@ def test_a_kill_during_evaluation(removed, run_copy, tiny, finished, figures):
     assert run(compose_config([*tiny, f"runs={run_copy.parents[1]}"])).state["state"] == "done"
     assert (tensors(run_copy), rows(run_copy)) == before
     assert figures(run_copy) == pytest.approx(figures(finished), rel=1e-6)
-    assert (run_copy / "samples/test/0001/stage2.png").exists()
+    assert (run_copy / "samples/test/0000/stage2.png").exists()
