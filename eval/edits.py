@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -55,12 +55,17 @@ def removal_metrics(s: Scoring) -> Values:
 
 def colour_metrics(s: Scoring) -> Values:
     """Errors of a colour correction, and of the light that it implies where the data has the true one."""
-    functions = {"delta_e_2000": delta_e_2000, "angular_error": angular_error, "mse_255": mse_255}
-    pairs = [(image, e.item.image) for image, e in zip(s.images, s.examples, strict=True)]
-    values: Values = {name: [function(*pair) for pair in pairs] for name, function in functions.items()}
+    values = colour_errors(s.images, [e.item.image for e in s.examples])
     if any("light" in e.item.conditions for e in s.examples):
         values["mired_error"] = [_mired_error(image, e) for image, e in zip(s.images, s.examples, strict=True)]
     return values
+
+
+def colour_errors(images: Iterable[np.ndarray], truths: Iterable[np.ndarray]) -> Values:
+    """Delta E 2000, angular error and MSE of each image (H,W,3) uint8 to its truth."""
+    functions = {"delta_e_2000": delta_e_2000, "angular_error": angular_error, "mse_255": mse_255}
+    rows = [[function(*pair) for function in functions.values()] for pair in zip(images, truths, strict=True)]
+    return {name: list(column) for name, column in zip(functions, zip(*rows, strict=True), strict=True)}
 
 
 def _mired_error(image: np.ndarray, example: Example) -> float | None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from eval import scoring
 from eval.checks import SHOWN, guard, matched, sizes_apart
 from eval.edges import reader_of
+from eval.edits import colour_errors
 from eval.hole_folders import hole_values, holes_of
 from eval.images import ImageSet, ahead
 from eval.items import ItemRow, write_items
@@ -43,6 +44,7 @@ class Sources:
     sketches: Path | None = None
     masks: Path | None = None
     hole: str = ""  # which pixels of the masks are a hole; "" for masks with the values of phrases
+    colours: bool = False  # whether the images are colour corrections, scored against the reference
     training: Path | None = None  # the images that the model was trained on
     skip_damaged: bool = False
 
@@ -53,6 +55,8 @@ class Sources:
                             "hole=auto (or white, black, transparent, opaque), where they are holes")  # fmt: skip
         if self.hole and not (self.masks and self.reference):
             raise UserError(f"hole={self.hole}: needs masks=DIR, whose pixels are the holes, and reference=DIR")
+        if self.colours and not self.reference:
+            raise UserError("colours=true: needs reference=DIR, the images with the right colours")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Given:
     sketches: dict[str, Path] | None = None
     masks: dict[str, Path] | None = None
     hole: str = ""
+    colours: bool = False
 
 
 class FolderScores:
@@ -95,6 +100,8 @@ class FolderScores:
         self.sketched = None if given.sketches is None else self._part("sketches", given.sketches)
         self.masked = None if given.masks is None or given.hole else self._masked(given.masks, captions)
         self.pairs = self._pairs()
+        if given.colours and self.pairs is None:
+            raise UserError("colours=true: needs reference=DIR with images of the same names and sizes")
         self.holed = self._holed(given.masks) if given.masks is not None and given.hole else None
 
     def _edited(self, edited: dict[str, Caption]) -> tuple[ImageSet, ImageSet] | None:
@@ -144,6 +151,8 @@ class FolderScores:
             first, second = self.pairs
             self._add(scoring.pixel_values(first, second), {}, first.keys)
             self._take(self.networks.lpips(first, second), first.keys)
+            if self.given.colours:
+                self._add(colour_errors(first, second), {}, first.keys)
         if self.captioned is not None:
             self._against_captions(self.captioned)
         if self.sketched is not None:
@@ -279,7 +288,7 @@ def evaluate_folders(sources: Sources, settings: Eval, networks: Networks, out: 
     damaged["training"] = training.damaged
     left_out = {"damaged": {name: len(reasons) for name, reasons in damaged.items() if reasons}}
     guarded = guard(images, reference, [picture.hash for picture in training.pictures], sources.skip_damaged)
-    given = Given(captions, sketches, masks, sources.hole)
+    given = Given(captions, sketches, masks, sources.hole, sources.colours)
     scores = FolderScores(guarded.images, guarded.reference, given, settings, networks)
     scores.score()
     result = scores.result

@@ -3,13 +3,14 @@
     python -m eval run=DIR [out=FOLDER] [items=N] [eval=quick|full] [eval.KEY=VALUE ...] [data.root=DIR]
         [backbone.source=DIR]
     python -m eval images=DIR [reference=DIR] [captions=FILE] [sketches=DIR] [masks=DIR [hole=auto]] out=FILE.json
-        [training=DIR] [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
+        [colours=true] [training=DIR] [on_error=skip] [eval=full] [eval.KEY=VALUE ...]
 
 out: for a run in a read-only folder; receives metrics, images and report. eval, eval.KEY: overrides of the config group
 conf/eval/. Paths and hub names in the config of a run from elsewhere, such as data.root and backbone.source, are used only
 if the command line repeats them. Files are paired by name without suffix. captions: a .csv or .jsonl file with file_name
 and text; in .jsonl also the phrases of the masks; with hole=auto, white, black, transparent or opaque the masks are
-holes that were painted, with their own figures; for edited images also text_before, the caption before the edit.
+holes that were painted, with their own figures; for edited images also text_before, the caption before the edit. colours:
+adds colour errors, as of white balance.
 training: the training images, to detect references that were trained on. Example:
 
     python -m eval images=samples reference=photos captions=captions.csv out=metrics.json
@@ -30,7 +31,7 @@ from ragaf_exp.core.writable import check_file, check_folder
 from ragaf_exp.runs.followed import split_followed
 
 KNOWN = {"run": str, "items": int, "images": str, "reference": str, "captions": str, "sketches": str, "masks": str,
-         "training": str, "out": str, "on_error": str, "hole": str}  # fmt: skip
+         "training": str, "out": str, "on_error": str, "hole": str, "colours": str}  # fmt: skip
 FOLDERS = ("reference", "captions", "sketches", "masks")
 
 
@@ -103,6 +104,8 @@ def _images(args: dict[str, Any], overrides: list[str]) -> None:
         raise UserError(f"{missing}: missing; give images=DIR reference=DIR out=FILE.json")
     if args.get("on_error", "raise") not in ("raise", "skip"):
         raise UserError(f"on_error={args['on_error']}: must be raise or skip")
+    if args.get("colours", "false") not in ("true", "false"):
+        raise UserError(f"colours={args['colours']}: must be true or false")
     from omegaconf import OmegaConf
 
     from eval.folders import Sources, evaluate_folders
@@ -117,7 +120,8 @@ def _images(args: dict[str, Any], overrides: list[str]) -> None:
     if args.get("hole", "auto") not in HOLES:
         raise UserError(f"hole={args['hole']}: must be one of {', '.join(HOLES)}")
     paths = {name: Path(args[name]) for name in ("images", "training", *FOLDERS) if name in args}
-    sources = Sources(**paths, skip_damaged=args.get("on_error") == "skip", hole=args.get("hole", ""))
+    sources = Sources(**paths, skip_damaged=args.get("on_error") == "skip", hole=args.get("hole", ""),
+                      colours=args.get("colours") == "true")  # fmt: skip
     out = Path(args["out"])
     check_file(out, "out")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from eval.items import ItemRow
+from eval.metrics.colour import delta_e_2000
 from eval.metrics.holes import psnr_hole
 from eval.registry import METRICS
 from eval.results import Result
@@ -126,3 +127,22 @@ def test_some_metrics_have_quartiles():
     result.add(values, {}, {"resamples": 20}, "gray_world/")
     assert result.metrics["gray_world/delta_e_2000"]["quartiles"] == [2.0, 3.0, 4.0]
     assert "quartiles" not in result.metrics["gray_world/mse"] and METRICS["angular_error"].quartiles
+
+
+def test_colour_corrections_of_a_folder_are_scored(folders, cli):
+    """By pairs; without a reference, or with another value, it is one line."""
+    given = [f"images={folders / 'images'}", f"out={folders / 'out.json'}", "eval.metrics=[]", "eval.bootstrap=20"]
+    reference = f"reference={folders / 'reference'}"
+    status, _, err = cli(command.main, *given, reference, "colours=true")
+    assert status == 0, err
+    metrics = json.loads((folders / "out.json").read_text())["metrics"]
+    items = {row["key"]: row["values"] for row in map(json.loads, (folders / "out.items.jsonl").read_text().splitlines())}
+    one, truth = (np.asarray(Image.open(folders / name / "1.png")) for name in ("images", "reference"))
+    assert items["1"]["delta_e_2000"] == pytest.approx(delta_e_2000(one, truth), abs=1e-3)
+    assert items["0"]["angular_error"] < 1e-6 and metrics["mse_255"]["n"] == COUNT
+    assert cli(command.main, *given, reference)[0] == 0
+    assert "delta_e_2000" not in json.loads((folders / "out.json").read_text())["metrics"]
+    for more, message in (([reference, "colours=1"], "must be true or false"),
+                          ([f"sketches={folders / 'masks'}", "colours=true"], "needs reference=DIR")):  # fmt: skip
+        status, _, err = cli(command.main, *given, *more)
+        assert status == 2 and message in err and err.count("\n") == 1
