@@ -29,6 +29,7 @@ REPEATED, SEEDS = ("full", "baseline", "graph_none"), (0, 1, 2)
 ALIKE = ("seed", "data", "sketch", "augment", "regions", "diffusion", "sampler", "eval", "task", "optim", "codec", "text",
          "memory", "stage.batch", "stage.accumulate", "stage.refine.region_batch", "stage.refine.steps",
          "stage.refine.region_steps", "stage.refine.lr")  # fmt: skip
+OWN_STEPS = ("stage.refine.steps", "stage.refine.region_steps")
 ALONE = ("baseline", "controlnet", "t2i")  # stage 1 is all that they have
 OWN_STAGE_1 = (*ALONE, "with_curriculum")  # which stage 1 follows too
 OWN = {"assigned": {"task"}, "baseline": {"text"}}  # the latter wider, so that it has as many parameters
@@ -157,11 +158,13 @@ def test_members_of_transformers_differ_in_network_injection_and_process_alone(t
     """Networks with region tokens have as many parameters within 5 %; masks and appended tokens have no more."""
     names = sorted(path.stem for path in (CONF / "member/transformers").glob("*.yaml"))
     every = {m: compose_config(["+experiment=transformers", f"member=transformers/{m}", "data.train=64"]) for m in names}
-    assert len({config_hash(cfg) for cfg in every.values()}) == len(names) == 21
+    assert len({config_hash(cfg) for cfg in every.values()}) == len(names) == 23
     parts, sizes = assemble(every["unet"], RunFolder(tmp_path)), {}
     for name, cfg in every.items():
         assert cfg.study.member == name
-        alike = [key for key in ALIKE if key != "diffusion" or name.split("_")[-1] not in ("v", "eps", "flow")]
+        kind = name.split("_")[-1]
+        own = ("diffusion",) if kind in ("v", "eps", "flow") else OWN_STEPS if kind == "trained" else ()
+        alike = [key for key in ALIKE if key not in own]
         assert all(OmegaConf.select(cfg, key) == OmegaConf.select(every["unet"], key) for key in alike), name
         parts.cfg = cfg
         parts.diffusion = build(cfg.diffusion, "diffusion")
