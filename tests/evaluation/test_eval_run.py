@@ -140,7 +140,7 @@ def test_other_settings_are_sampled_again(run_copy, calls):
 
 def test_a_killed_evaluation_goes_on(run_copy, calls, monkeypatch):
     cfg = load_config(run_copy / "config.yaml")
-    cfg.eval.batch = 1
+    cfg.eval.batch, cfg.eval.pictures = 1, 2
     draw = Pipeline.__call__
 
     def dies(self, batch):
