@@ -11,9 +11,9 @@ from eval.metrics.holes import kept_unchanged, l1_hole, psnr_hole, ssim_hole
 from eval.scoring import Scoring, Values
 from ragaf_exp.core.lazy import LazyItems
 from ragaf_exp.core.types import Example
+from ragaf_exp.data.correction import light_of
 from ragaf_exp.data.light import mired_of
 from ragaf_exp.data.sources.palette import delta_e, to_lab
-from ragaf_exp.tasks.correction import light_of
 
 HIDDEN = 0.9  # share of an object's pixels from which on the hole hides it
 

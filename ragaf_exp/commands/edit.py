@@ -24,7 +24,7 @@ from ragaf_exp.data.masks.read import read_mask
 from ragaf_exp.diffusion.repaint import Calls, RePaint
 from ragaf_exp.evaluation.overlap import check_finite
 from ragaf_exp.inference.composite import Crop, Picture, check_sizes, crop_around, painted_pixels, read_picture
-from ragaf_exp.inference.examples import SKETCH, as_example, read_inputs
+from ragaf_exp.inference.examples import SKETCH, as_example, number_arrays, read_inputs
 from ragaf_exp.inference.pipeline import Pipeline, StageWatch
 from ragaf_exp.inference.repainting import IMAGE, MASK, make_repaint
 from ragaf_exp.inference.requests import Request
@@ -106,7 +106,7 @@ def read_job(request: Request, args: dict[str, Any], cfg: DictConfig) -> Job:
     where = np.ones(picture.rgb.shape[:2], bool) if mask is None else mask
     crop = crop_around(where, cfg.data.size, args.get("context", 0.5), whole)
     others = {name: read_image(path) for name, path in request.files.items() if name not in (IMAGE, MASK)}
-    return Job(request, picture, mask, assumed, crop, others | dict(request.numbers))
+    return Job(request, picture, mask, assumed, crop, others | number_arrays(request))
 
 
 def edited(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.numbers import numbers_of
 
 PLANCK = 1.4387769e-2  # second radiation constant, metre kelvin
 WAVES = np.arange(380.0, 781.0, 5.0)  # nm
@@ -84,8 +85,7 @@ class Light:
             UserError: It isn't that, or a value is out of range.
         """
         try:
-            numbers = value.strip("[]() ").split(",") if isinstance(value, str) else value
-            values = numbers.items() if isinstance(numbers, Mapping) else zip(NAMES, numbers, strict=True)
+            values = value.items() if isinstance(value, Mapping) else zip(NAMES, numbers_of(value), strict=True)
             light = cls(**{key: float(one) for key, one in values})
         except (TypeError, ValueError):
             raise UserError(f"{name}={value}: must be kelvin, tint, exposure and gamma, as 2800,0.02,0,1") from None

@@ -143,10 +143,10 @@ class Call:
         """Raise UserError where the run's task takes other pictures than these."""
         task = self.parts.task
         task.select(self.task, pictures)
-        columns = ", ".join(name for name, kind in task.columns.items() if kind != NUMBERS)
+        known = [name for name, kind in task.columns.items() if kind != NUMBERS]
+        columns = ", ".join(known)
         base = {IMAGE} if edits is not None else set()  # the image of which the edits change regions
-        known = {name for name, kind in task.columns.items() if kind != NUMBERS}
-        if unknown := sorted(pictures.keys() - known - base):
+        if unknown := sorted(pictures.keys() - set(known) - base):
             raise UserError(f"{unknown[0]}: this run's task takes {columns}; an image to keep needs edits")
         if SKETCH in task.columns and SKETCH not in task.optional and any(drawing is None for drawing in drawings):
             raise UserError("sketch: missing; give a drawing")

@@ -22,10 +22,15 @@ def read_inputs(request: Request, polarity: str) -> dict[str, np.ndarray]:
 
     Raises UserError for a file that cannot be read. polarity: of the sketch, as read_drawing takes it.
     """
-    inputs = {name: read_image(path) for name, path in request.files.items()} | dict(request.numbers)
+    inputs = {name: read_image(path) for name, path in request.files.items()} | number_arrays(request)
     if request.recipe is not None:
         return {SKETCH: strokes_of(request.recipe), **inputs}
     return inputs if request.sketch is None else {SKETCH: read_drawing(request.sketch, polarity), **inputs}
+
+
+def number_arrays(request: Request) -> dict[str, np.ndarray]:
+    """The columns of numbers of a request, (n,) each."""
+    return {name: np.array(values) for name, values in request.numbers.items()}
 
 
 def as_example(

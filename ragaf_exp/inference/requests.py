@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ragaf_exp.config.added import ADDED
 from ragaf_exp.config.build import ALLOWED, locate
 from ragaf_exp.config.constructors import Unreadable, read_attribute
 from ragaf_exp.config.moved import current
 from ragaf_exp.config.plain import read_plain
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.core.numbers import numbers_of
 
 if TYPE_CHECKING:
     from ragaf_exp.inference.recipes.types import SketchRecipe
@@ -28,7 +27,7 @@ class Request:
 
     out: the folder of its files. files: the task's columns besides sketch and prompt. edits: of regions. keep: an image of
     which all but the edited regions stays. recipe: of the studio, which has the drawing, its regions and their edits.
-    numbers: the task's columns of numbers, (n,) each.
+    numbers: the task's columns of numbers.
     """
 
     sketch: Path | None
@@ -38,7 +37,7 @@ class Request:
     edits: Path | None = None
     keep: Path | None = None
     recipe: SketchRecipe | None = None
-    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    numbers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -63,7 +62,7 @@ class Columns:
         """Names of the columns that are files."""
         return [name for name, kind in self.kinds.items() if kind not in (TEXT, NUMBERS)]
 
-    def numbers(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def numbers(self, values: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
         """The columns of numbers among the values of a command line or row, as text with commas or as lists.
 
         Raises:
@@ -73,10 +72,9 @@ class Columns:
         return {name: _numbers(name, value) for name, value in given.items()}
 
 
-def _numbers(name: str, value: Any) -> np.ndarray:
-    """Float64 (n,)."""
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
     try:
-        return np.array([float(one) for one in (value.strip("[]() ").split(",") if isinstance(value, str) else value)])
+        return numbers_of(value)
     except (TypeError, ValueError):
         raise UserError(f"{name}={value}: must be numbers with commas between them") from None
 

@@ -14,12 +14,13 @@ from torch import Tensor
 from ragaf_exp.config import limits
 from ragaf_exp.core.errors import UserError
 from ragaf_exp.core.types import Batch, Example, Item
+from ragaf_exp.data.correction import apply_powers, fit_powers, light_of, to_tensor, with_highlights
 from ragaf_exp.data.light import NAMES, Light
 from ragaf_exp.models.inputs import Encode, Keep, Source, present
 from ragaf_exp.tasks.base import REGIONS, Condition, Panel, Task
-from ragaf_exp.tasks.correction import apply_powers, fit_powers, light_of, to_tensor, with_highlights
 
 GIVEN, LIGHT = "given", "light"
+FITTED = 256  # side in pixels, roughly, at which an edited photo's light is fitted
 LIGHT_CHANNELS = 5  # the four parameters, and whether they are known
 
 
@@ -159,7 +160,9 @@ class WhiteBalance(Task):
 
     def facts(self, given: np.ndarray, result: np.ndarray) -> dict[str, Any]:
         """The wrong light by the result: kelvin, tint, exposure and gamma."""
-        return {LIGHT: dict(zip(NAMES, astuple(light_of(given, result)), strict=True))}
+        step = max(1, min(given.shape[:2]) // FITTED)  # some pixels of a large photo are enough
+        light = light_of(given[::step, ::step], result[::step, ::step])
+        return {LIGHT: dict(zip(NAMES, astuple(light), strict=True))}
 
 
 def light_map(parameters: np.ndarray | None, height: int, width: int) -> np.ndarray:

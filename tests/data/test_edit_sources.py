@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ragaf_exp.core.errors import UserError
+from ragaf_exp.data.correction import apply_powers, fit_powers, light_of, with_highlights
 from ragaf_exp.data.light import Light, mired_of, sample_light
 from ragaf_exp.data.sources import render
 from ragaf_exp.data.sources.casts import PHOTOS, Casts
@@ -20,7 +21,6 @@ from ragaf_exp.data.sources.grounds import WAVES, ground
 from ragaf_exp.data.sources.insertion import Insertion
 from ragaf_exp.data.sources.mixture import Mixture
 from ragaf_exp.data.sources.removal import Removal, grown
-from ragaf_exp.tasks.correction import apply_powers, fit_powers, light_of, with_highlights
 
 
 def test_items_are_functions_of_seed_split_and_index():
